@@ -1,0 +1,30 @@
+/* Files: whole reads with a size limit, atomic writes, folders. Every error names the path. */
+#ifndef STRATA_BASE_FILES_H
+#define STRATA_BASE_FILES_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+
+/* Whole file, NUL-terminated (not counted in *length). Caller frees. Over `limit` bytes: an error. */
+status file_read(const char *path, size_t limit, char **data, size_t *length);
+/* Temporary file beside `path`, write, fsync, rename, fsync of the folder: after a crash or a full
+ * disk `path` holds the old content or the new, never a part. */
+status file_write_atomic(const char *path, const void *data, size_t length);
+/* In parts: begin gives a FILE to write to; commit makes it `path`; abandon deletes it. */
+typedef struct atomic_file {
+  FILE *stream;
+  char *path, *temporary;
+} atomic_file;
+status atomic_begin(const char *path, atomic_file *out);
+status atomic_commit(atomic_file *f);
+void atomic_abandon(atomic_file *f);
+/* mkdir -p. */
+status folder_create(const char *path);
+bool file_exists(const char *path);
+/* folder/name; absolute `name` stays. Heap, caller frees. */
+char *path_join(const char *folder, const char *name);
+/* Folder part of a path ("." when there is none). Heap, caller frees. */
+char *path_folder(const char *path);
+
+#endif

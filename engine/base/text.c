@@ -1,0 +1,130 @@
+#include "base/text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+
+uint64_t text_hash(const char *text) {
+  return XXH3_64bits(text, strlen(text));
+}
+
+uint64_t bytes_hash(const void *data, size_t bytes) {
+  return XXH3_64bits(data, bytes);
+}
+
+uint64_t hash_mix(uint64_t a, uint64_t b) {
+  uint64_t pair[2] = {a, b};
+  return XXH3_64bits(pair, sizeof pair);
+}
+
+static int edit_distance(const char *a, const char *b) {
+  enum { LIMIT = 63 };
+  int n = (int)strlen(a), m = (int)strlen(b);
+  if (n > LIMIT || m > LIMIT) return LIMIT;
+  int row[3][LIMIT + 1];
+  for (int j = 0; j <= m; j++) row[0][j] = j;
+  for (int i = 1; i <= n; i++) {
+    int *now = row[i % 3], *above = row[(i - 1) % 3], *two_above = row[(i + 1) % 3];
+    now[0] = i;
+    for (int j = 1; j <= m; j++) {
+      int best = above[j - 1] + (a[i - 1] != b[j - 1]);
+      if (above[j] + 1 < best) best = above[j] + 1;
+      if (now[j - 1] + 1 < best) best = now[j - 1] + 1;
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+          two_above[j - 2] + 1 < best)
+        best = two_above[j - 2] + 1;
+      now[j] = best;
+    }
+  }
+  return row[n % 3][m];
+}
+
+const char *nearest_name(const char *word, const char *const *names, int count) {
+  const char *best = NULL;
+  int best_distance = (int)strlen(word) / 3 + 2; /* further than this is not a typing error */
+  for (int i = 0; i < count; i++) {
+    int distance = edit_distance(word, names[i]);
+    if (distance < best_distance) {
+      best_distance = distance;
+      best = names[i];
+    }
+  }
+  return best;
+}
+
+bool text_starts_with(const char *text, const char *prefix) {
+  return strncmp(text, prefix, strlen(prefix)) == 0;
+}
+
+bool text_ends_with(const char *text, const char *suffix) {
+  size_t n = strlen(text), m = strlen(suffix);
+  return n >= m && strcmp(text + n - m, suffix) == 0;
+}
+
+static void reserve(text_buffer *t, size_t more) {
+  size_t needed = t->length + more + 1;
+  if (needed <= t->capacity) return;
+  size_t capacity = t->capacity ? t->capacity * 2 : 256;
+  if (capacity < needed) capacity = needed;
+  char *grown = realloc(t->data, capacity);
+  if (!grown) {
+    fprintf(stderr, "strata: error: out of memory (%zu bytes)\n", capacity);
+    abort();
+  }
+  t->data = grown;
+  t->capacity = capacity;
+}
+
+void text_append(text_buffer *t, const char *data, size_t length) {
+  reserve(t, length);
+  memcpy(t->data + t->length, data, length);
+  t->length += length;
+  t->data[t->length] = 0;
+}
+
+void text_addv(text_buffer *t, const char *format, va_list args) {
+  va_list again;
+  va_copy(again, args);
+  int length = vsnprintf(NULL, 0, format, again);
+  va_end(again);
+  if (length < 0) return;
+  reserve(t, (size_t)length);
+  vsnprintf(t->data + t->length, (size_t)length + 1, format, args);
+  t->length += (size_t)length;
+}
+
+void text_add(text_buffer *t, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  text_addv(t, format, args);
+  va_end(args);
+}
+
+void text_free(text_buffer *t) {
+  free(t->data);
+  *t = (text_buffer){0};
+}
+
+char *format_bytes(char out[24], double bytes) {
+  static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int unit = 0;
+  while (bytes >= 1024 && unit < 4) {
+    bytes /= 1024;
+    unit++;
+  }
+  snprintf(out, 24, bytes < 10 && unit > 0 ? "%.2f %s" : bytes < 100 && unit > 0 ? "%.1f %s" : "%.0f %s",
+           bytes, units[unit]);
+  return out;
+}
+
+char *format_duration(char out[24], double seconds) {
+  long whole = seconds > 0 ? (long)(seconds + 0.5) : 0;
+  if (whole > 99999999) whole = 99999999;
+  if (whole >= 3600)
+    snprintf(out, 24, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
+  else
+    snprintf(out, 24, "%ld:%02ld", whole / 60, whole % 60);
+  return out;
+}

@@ -1,0 +1,39 @@
+/* Small text helpers: hashing, nearest name, human-readable numbers, a growing string. */
+#ifndef STRATA_BASE_TEXT_H
+#define STRATA_BASE_TEXT_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* XXH3 of a string, and of bytes. Stable across machines and releases: cache keys and random
+ * streams depend on it. */
+uint64_t text_hash(const char *text);
+uint64_t bytes_hash(const void *data, size_t bytes);
+/* Mixes two 64-bit hashes into one (order matters). */
+uint64_t hash_mix(uint64_t a, uint64_t b);
+
+/* The name closest to `word` by edit distance, or NULL when none is near enough to suggest. */
+const char *nearest_name(const char *word, const char *const *names, int count);
+
+bool text_starts_with(const char *text, const char *prefix);
+bool text_ends_with(const char *text, const char *suffix);
+
+/* Growing string, heap-owned. Zero-initialise; `data` is NULL until something is added and always
+ * NUL-terminated after. */
+typedef struct text_buffer {
+  char *data;
+  size_t length, capacity;
+} text_buffer;
+void text_add(text_buffer *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void text_addv(text_buffer *t, const char *format, va_list args);
+void text_append(text_buffer *t, const char *data, size_t length);
+void text_free(text_buffer *t);
+
+/* "1.5 GiB", "312 KiB". Writes into `out` (at least 24 bytes) and returns it. */
+char *format_bytes(char out[24], double bytes);
+/* "1:02:03", "4:05". */
+char *format_duration(char out[24], double seconds);
+
+#endif

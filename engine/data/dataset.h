@@ -1,0 +1,86 @@
+/* A dataset on disk: the list of cases and their roles. */
+#ifndef STRATA_DATA_DATASET_H
+#define STRATA_DATA_DATASET_H
+
+#include "data/volume.h"
+#include "language/pipeline.h"
+
+typedef enum role { ROLE_TRAIN, ROLE_VALIDATION, ROLE_TEST } role;
+
+typedef struct case_entry {
+  const char *name;  /* file name without .nii(.gz), unique */
+  const char *image; /* path */
+  const char *label; /* path, or NULL */
+  role role;
+} case_entry;
+
+typedef struct dataset {
+  arena memory;
+  const char *name;
+  case_entry *cases; /* sorted by name */
+  int case_count;
+  const char **class_names; /* [0] = background */
+  int class_count;
+  int channels;
+  uint64_t identity; /* hash of the case list, roles and file sizes */
+} dataset;
+
+/* Reads dataset.json and assigns roles: a permutation of the sorted names by the seed, cut by the
+ * split's fractions (rounded; every role with a positive fraction gets at least one case). A missing
+ * file is an error that names the case; all of them are reported in one go. */
+status dataset_open(const data_spec *spec, uint64_t seed, dataset **out);
+void dataset_free(dataset *d);
+/* Cases of one role, in name order: fills `index` (case_count of room), returns how many. */
+int dataset_role(const dataset *d, role r, int *index);
+
+/* Static shape of what the sample graph yields (crop size, channels), or an error at the operator
+ * that leaves it unknown or does not fit. `channels` is the dataset's. */
+status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3], int64_t *out_channels);
+
+/* ---- prepare, with its cache ---- */
+
+/* Loads a case and runs the prepare graph, or reads the result from the cache folder. The key is the
+ * content of the source files and the prepare graph (operators, versions, attributes), so a stale
+ * entry cannot be used; a damaged entry is detected (hash) and made anew. `cache` NULL: no cache. */
+status case_prepare(const data_spec *spec, const case_entry *entry, const char *cache,
+                    medical_case *out);
+/* Prepare for an unlabelled file (predict). */
+status case_prepare_file(const data_spec *spec, const char *image_path, medical_case *out);
+/* One random crop of a prepared case: copies `in`, runs the sample graph. */
+status case_sample(const data_spec *spec, const medical_case *in, rng_key key, medical_case *out);
+
+/* ---- loader ---- */
+
+typedef struct loader loader;
+typedef struct batch {
+  float *image;     /* (N, X, Y, Z, C) */
+  int32_t *label;   /* (N, X, Y, Z), zeros when unlabelled */
+  rng_key *keys;    /* N */
+  const char **case_names; /* N */
+  int64_t epoch, step; /* step within the epoch */
+} batch;
+
+typedef struct loader_options {
+  const data_spec *spec;
+  const dataset *data;
+  const char *cache;
+  uint64_t seed;
+  const char *stage; /* name: part of every key */
+  role role;
+  bool shuffle;      /* a new order every epoch, by (seed, stage, epoch) */
+  int64_t batch, steps_per_epoch; /* steps 0: cases × crops_per_case / batch, rounded up (wraps) */
+  int64_t first_epoch, first_step, epochs; /* where to begin (resume) and where to end */
+  int64_t size[3], channels;
+  size_t memory_budget_bytes; /* prepared cases kept in memory; 0 = 2 GiB */
+  int rank, world;   /* data-parallel: this process takes every world-th sample; 0, 1 alone */
+} loader_options;
+
+/* Threads fill a bounded queue; batches come out in order whatever the number of threads. */
+status loader_open(const loader_options *o, loader **out);
+/* The next batch, valid until the next call. *out NULL at the end. A failing case ends the loader
+ * with an error that names the case and the operator. */
+status loader_next(loader *l, batch **out);
+int64_t loader_steps_per_epoch(const loader *l);
+void loader_close(loader *l);
+
+#endif

@@ -1,0 +1,57 @@
+/* expand: from the YAML graph items of a model and a stage to nodes.
+ *
+ * A graph is a list of items. An item is a mapping with one key, its name:
+ *     - conv1.conv: {conv3d: x, features: 16, kernel: 3}
+ *       name        operator or block: its input(s); the other keys are attributes
+ * or a repeat:
+ *     - repeat: 12
+ *       as: i
+ *       carry: {tokens: embedded}        # tokens is `embedded` in the first round …
+ *       graph: [- "blocks.${i}": {transformer_block: tokens}]
+ *       next: {tokens: "blocks.${i}"}    # … and this in the next
+ * `when: ${…}` on an item leaves it out when false. A reference is an earlier item's name, with
+ * `.port` for an output that is not the first. Names prefix the parameters inside, so item names are
+ * PyTorch's module names. Blocks come from the file's `blocks: {name: file.yaml}` table; `model`
+ * applies the pipeline's model, whose parameters carry no prefix and are shared between its uses. */
+#ifndef STRATA_GRAPH_EXPAND_H
+#define STRATA_GRAPH_EXPAND_H
+
+#include "graph/graph.h"
+#include "language/pipeline.h"
+
+/* A named result of a stage graph: one value, or a list of them (`net.levels`). */
+typedef struct graph_name {
+  const char *name; /* "loss.context", "net.out", "net.levels" */
+  value_id *values;
+  int count;
+} graph_name;
+
+typedef struct stage_graph {
+  graph *g;
+  graph_name *names;
+  int name_count;
+  value_id image, label; /* inputs; label is VALUE_NONE when no item reads it */
+  value_id loss;         /* weighted sum of the terms, scalar */
+  const char **term_names; /* "context", "structure"; "loss" when there is only `loss` */
+  value_id *terms;         /* unweighted scalar values */
+  int term_count;
+  const char **metric_names; /* scalar outputs worth logging beside the losses: "structure.accuracy.0" */
+  value_id *metrics;
+  int metric_count;
+} stage_graph;
+
+typedef struct expand_options {
+  int64_t batch;
+  int64_t size[3];   /* crop, voxels */
+  int64_t channels;  /* of the image */
+  int64_t classes;   /* of the label, background included; available as ${classes} */
+  bool training;     /* differentiate, keep dropout */
+  const char *only;  /* build just what this value needs ("net.out"), e.g. for inference; NULL = all */
+} expand_options;
+
+status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *options,
+                    stage_graph *out);
+void stage_graph_free(stage_graph *s);
+const graph_name *stage_graph_find(const stage_graph *s, const char *name);
+
+#endif

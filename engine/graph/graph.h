@@ -1,0 +1,86 @@
+/* The intermediate representation of a step graph, and the builder that makes it.
+ *
+ * A graph is a list of nodes in execution order and a table of values. Shapes and types are inferred
+ * as each node is added, so a graph under construction is always well typed and a shape mistake is
+ * reported at the YAML line of the node that made it. */
+#ifndef STRATA_GRAPH_GRAPH_H
+#define STRATA_GRAPH_GRAPH_H
+
+#include "base/arena.h"
+#include "graph/op.h"
+
+typedef enum value_kind {
+  VALUE_INPUT, /* fed from outside before every step: image, label */
+  VALUE_PARAM, /* learned; lives across steps */
+  VALUE_TEMP   /* made by a node; lives in the arena of the step */
+} value_kind;
+
+typedef struct value {
+  const char *name; /* "vit.blocks.0.attn.qkv.weight", "encoder1.layer.conv1.conv" */
+  tensor type;      /* shape and dtype; data NULL */
+  value_kind kind;
+  int32_t producer;    /* node index, or −1 */
+  param_spec init;     /* VALUE_PARAM */
+  value_id gradient;   /* VALUE_PARAM after differentiation: its gradient, or VALUE_NONE */
+} value;
+
+typedef struct node {
+  const op *op;
+  void *attrs; /* op->attrs_bytes, owned by the graph */
+  value_id *in, *out;
+  int in_count, out_count;
+  const char *name; /* full path of the item it came from */
+  source_pos at;    /* YAML line it came from */
+  bool backward;    /* made by differentiation */
+} node;
+
+typedef struct graph {
+  arena memory;
+  node *nodes;
+  int node_count, node_capacity;
+  value *values;
+  int value_count, value_capacity;
+  bool training;
+} graph;
+
+struct builder {
+  graph *g;
+  source_pos at;      /* given to the nodes made from now on */
+  const char *prefix; /* name given to the nodes made from now on ("" at the top) */
+  bool backward;
+};
+
+graph *graph_new(bool training);
+void graph_free(graph *g);
+
+const tensor *value_type(const builder *b, value_id v);
+value_id build_input(builder *b, const char *name, dtype type, shape s);
+/* A parameter named `name` (full name). A second call with the same name returns the same value
+ * when shapes agree (weight sharing) and an error otherwise. */
+status build_param(builder *b, const char *name, param_spec spec, value_id *out);
+
+/* Adds a node with full attributes and all inputs in port order (PARAM ports included). `attrs` is
+ * copied; NULL takes the defaults. `out` receives every output (op's port count). Composites are
+ * lowered here. */
+status build_node(builder *b, const char *op_name, const void *attrs, const value_id *in,
+                  int in_count, value_id *out);
+/* As build_node, but creates the parameters of PARAM ports, named <name>.<port>; `in` holds the
+ * other inputs. `name` is relative to b->prefix and becomes the node's name. */
+status build_apply(builder *b, const char *name, const op *o, const void *attrs,
+                   const value_id *in, int in_count, value_id *out);
+
+/* Appends the backward nodes of `loss` (a scalar) for every parameter it depends on; sets each
+ * parameter's value.gradient. A missing gradient rule on the way to a parameter is an error at the
+ * node's YAML line. */
+status graph_differentiate(graph *g, value_id loss);
+/* Removes nodes none of whose outputs reach `keep` or a parameter gradient. */
+void graph_prune(graph *g, const value_id *keep, int keep_count);
+/* Internal consistency: order, arity, shapes re-inferred. An error is a bug in a pass. */
+status graph_verify(const graph *g);
+/* Stable text, one node a line (golden tests); and Graphviz. */
+void graph_dump(const graph *g, FILE *out);
+void graph_dot(const graph *g, FILE *out);
+cost node_cost(const graph *g, const node *n);
+int64_t graph_param_elements(const graph *g);
+
+#endif

@@ -1,0 +1,225 @@
+/* The operator contract. An operator is one place: one file under ops/<family>/ that declares
+ *
+ *     const op op_<name> = { ... };
+ *
+ * The build finds every such line and generates the registry from them. From the declaration follow
+ * the YAML validation with did-you-mean, `strata ops`, the JSON Schema, the reference page, the
+ * automatic gradient check and the memory and time estimates.
+ *
+ * There are three sorts, told apart by the callbacks an operator has:
+ *   step operators   run inside the compiled step graph: `infer` and a kernel (`cpu`, later `cuda`),
+ *                    and `grad` when a gradient flows through them
+ *   composites       step operators with `lower` instead of a kernel: built from other operators
+ *   host operators   run on a loader thread on one case: `host` (families "prepare" and "sample")
+ */
+#ifndef STRATA_GRAPH_OP_H
+#define STRATA_GRAPH_OP_H
+
+#include "base/parallel.h"
+#include "base/rng.h"
+#include "base/status.h"
+#include "graph/tensor.h"
+
+/* ---- declaration ------------------------------------------------------------------------- */
+
+typedef enum op_trait {
+  OP_INTERNAL = 1 << 0,   /* made by the compiler (gradients, optimizers); not nameable in YAML graphs */
+  OP_VIEW = 1 << 1,       /* output 0 is input 0's memory under another shape; no kernel */
+  OP_IN_PLACE = 1 << 2,   /* output 0 may share input 0's memory (same bytes, elementwise order) */
+  OP_RANDOM = 1 << 3,     /* draws from call->rng_keys; declared so that runs stay reproducible */
+  OP_LOSS = 1 << 4,       /* output 0 is a scalar to minimise */
+  OP_OPTIMIZER = 1 << 5,  /* updates parameters; named under `optimizer:` */
+  OP_TRAIN_ONLY = 1 << 6, /* identity (input 0 → output 0) outside training, e.g. dropout */
+  OP_PREPARE = 1 << 7,    /* host operator of the prepare graph: deterministic */
+  OP_SAMPLE = 1 << 8      /* host operator of the sample graph: random */
+} op_trait;
+
+typedef enum port_flag {
+  PORT_OPTIONAL = 1 << 0, /* may be absent: VALUE_NONE at build time, data == NULL at run time */
+  PORT_VARIADIC = 1 << 1, /* last input only: one or more values; the YAML input is a list */
+  PORT_PARAM = 1 << 2,    /* learned: from YAML the value is created as parameter <node>.<port> */
+  PORT_SAVED = 1 << 3     /* output kept for the gradient only; not nameable in YAML */
+} port_flag;
+
+typedef struct port {
+  const char *name; /* NULL ends a port list */
+  const char *axes; /* for people: "N X Y Z C", "N T C", "scalar" */
+  dtype dtype;
+  unsigned flags;
+  const char *doc;
+} port;
+
+/* How an attribute is written in YAML and stored in the operator's attribute struct. */
+typedef enum attr_kind {
+  ATTR_BOOL,   /* bool      true | false */
+  ATTR_INT,    /* int64_t */
+  ATTR_FLOAT,  /* double */
+  ATTR_CHOICE, /* int       index into `choices` */
+  ATTR_STRING, /* const char * (lives as long as the pipeline) */
+  ATTR_INT3,   /* int64_t[3]  [x, y, z], or one number for all three */
+  ATTR_FLOAT3, /* double[3]   [x, y, z], or one number for all three */
+  ATTR_RANGE,  /* double[2]   [low, high], low ≤ high */
+  ATTR_AXES,   /* unsigned    subset of x, y, z as bits 1, 2, 4: "z" or [x, y] */
+  ATTR_INTS,   /* int_list */
+  ATTR_FLOATS  /* float_list */
+} attr_kind;
+
+enum { LIST_MAX = 16 };
+typedef struct int_list {
+  int count;
+  int64_t at[LIST_MAX];
+} int_list;
+typedef struct float_list {
+  int count;
+  double at[LIST_MAX];
+} float_list;
+
+typedef enum attr_flag {
+  ATTR_SCHEDULABLE = 1 << 0 /* a number the run may change between steps (Lua, schedules) */
+} attr_flag;
+
+typedef struct attr {
+  const char *name; /* NULL ends an attribute list */
+  attr_kind kind;
+  size_t offset;        /* offsetof(struct <op>_attrs, field) */
+  const char *fallback; /* default, written as in YAML ("1", "[1, 1, 1]", "none"); NULL = required */
+  double min, max;      /* inclusive bounds of every number; both 0 = unbounded */
+  const char *const *choices; /* ATTR_CHOICE: names, NULL-terminated */
+  unsigned flags;
+  const char *doc; /* one line; say units (mm, voxels) */
+} attr;
+
+/* ---- compile time: shapes, no data ------------------------------------------------------- */
+
+typedef struct builder builder;   /* graph/graph.h */
+typedef int32_t value_id;
+#define VALUE_NONE ((value_id)-1)
+
+/* How a fresh parameter is filled. Named as in PyTorch. */
+typedef enum init_kind {
+  INIT_ZEROS,
+  INIT_ONES,
+  INIT_CONSTANT,            /* a */
+  INIT_UNIFORM,             /* [-a, a] */
+  INIT_NORMAL,              /* mean 0, sd a */
+  INIT_TRUNCATED_NORMAL,    /* mean 0, sd a, cut at ±2 (absolute, as torch.nn.init.trunc_normal_) */
+} init_kind;
+
+typedef struct param_spec {
+  shape shape; /* rank −1: this parameter is absent (e.g. bias: false) */
+  init_kind init;
+  double a;
+} param_spec;
+
+/* Shape rule's view of a node. `in` has `in_count` entries in port order (variadic last);
+ * an absent optional input has data-less shape.rank == −1. */
+typedef struct infer {
+  const void *attrs;
+  const tensor *in; /* shapes and dtypes; data is NULL */
+  int in_count;
+  tensor *out; /* to fill: dtype is preset from the port, shape is not */
+  bool training;
+} infer;
+
+/* One readable sentence, e.g. shape_error("size %lld does not divide z = %lld", ...). The builder
+ * adds the operator's name, the node and its place in the YAML file. */
+status shape_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Gradient rule's view: emit nodes with the builder, set dx. Called only when at least one dx is
+ * wanted. dy[k] is VALUE_NONE when nothing depends on output k. `wanted[i]` says whether input i
+ * needs a gradient; leave dx[i] VALUE_NONE where it does not. */
+typedef struct grad {
+  builder *b;
+  const void *attrs;
+  const value_id *in, *out;
+  int in_count, out_count;
+  const value_id *dy;
+  const bool *wanted;
+  value_id *dx;
+} grad;
+
+/* Composite's view: build nodes, set out. */
+typedef struct lower {
+  builder *b;
+  const void *attrs;
+  const value_id *in;
+  int in_count;
+  value_id *out;
+} lower;
+
+typedef struct cost {
+  double flops;
+  double bytes; /* read + written; 0 = let the engine add up the ports */
+} cost;
+
+/* ---- run time: no allocation, no validation, no globals ---------------------------------- */
+
+typedef struct call {
+  const void *attrs;
+  const tensor *in;
+  const tensor *out;
+  int in_count, out_count;
+  void *workspace; /* workspace_bytes() of it, 64-byte aligned, contents undefined */
+  thread_pool *pool;
+  const rng_key *rng_keys; /* OP_RANDOM: one per sample n of the batch */
+  uint64_t node_id;        /* OP_RANDOM: rng_open(rng_keys[n], node_id) */
+} call;
+
+/* ---- evidence ---------------------------------------------------------------------------- */
+
+/* One case of the automatic checks. Both texts are YAML in which `a..b` stands for a random integer
+ * and `a|b` for a random choice, drawn afresh for every trial; letters are drawn once per trial and
+ * keep their value ("n=1..2" defines, "n" uses).
+ *   attrs    "{kernel: 3, stride: 1|2}"
+ *   inputs   one shape per input port, in order, PARAM ports left out (their shapes follow):
+ *            "[1..2, 3..6, 3..6, 3..6, 1..9]", separated by "; ". An i32 input adds its value range:
+ *            "[2, 4, 4, 4] in 0..3". An absent optional input is "-".
+ *   tolerance  relative, of the gradient check; 0 = 2e-3 */
+typedef struct op_case {
+  const char *attrs; /* NULL ends the list of cases */
+  const char *inputs;
+  double tolerance;
+} op_case;
+
+struct host_call;  /* data/host.h */
+struct host_infer; /* data/host.h */
+
+typedef struct op {
+  const char *name, *family;
+  const char *summary; /* one line */
+  const char *doc;     /* definition and source (paper, formula); may be several lines */
+  const char *torch;   /* the PyTorch/MONAI expression it equals; NULL where there is none */
+  uint32_t version;    /* raise when results change: part of cache keys and of a run's identity */
+  unsigned traits;
+  const port *inputs, *outputs;
+  const attr *attrs;
+  size_t attrs_bytes;
+
+  status (*infer)(infer *);
+  /* Shapes and initialization of the PARAM ports, in port order, from the other inputs. `in` holds
+   * the non-PARAM inputs in port order. */
+  status (*params)(const void *attrs, const tensor *in, int in_count, param_spec *out);
+  status (*lower)(lower *);
+  status (*grad)(grad *);
+  cost (*cost)(const void *attrs, const tensor *in, int in_count, const tensor *out);
+  size_t (*workspace_bytes)(const void *attrs, const tensor *in, int in_count, const tensor *out,
+                            int threads);
+  status (*cpu)(const call *);
+  int state_buffers; /* OP_OPTIMIZER: flat f32 buffers of moments it keeps beside the parameters */
+
+  status (*host)(struct host_call *);
+  status (*host_infer)(struct host_infer *);
+
+  const op_case *cases;
+} op;
+
+/* ---- registry (generated) ---------------------------------------------------------------- */
+
+const op *op_find(const char *name);
+int op_count(void);
+const op *op_at(int index); /* sorted by family, then name */
+/* Fills `attrs` (op->attrs_bytes) with the defaults; required attributes stay zero. */
+void op_defaults(const op *o, void *attrs);
+int port_count(const port *ports);
+
+#endif

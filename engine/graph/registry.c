@@ -1,0 +1,60 @@
+#include "graph/op.h"
+#include "registry_list.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "language/bind.h"
+
+enum { REGISTERED = sizeof registered / sizeof registered[0] };
+
+static const op *sorted[REGISTERED];
+static pthread_once_t sort_once = PTHREAD_ONCE_INIT;
+
+static int by_family_then_name(const void *a, const void *b) {
+  const op *x = *(const op *const *)a, *y = *(const op *const *)b;
+  int order = strcmp(x->family, y->family);
+  return order ? order : strcmp(x->name, y->name);
+}
+
+static void sort_registry(void) {
+  memcpy(sorted, registered, sizeof registered);
+  qsort(sorted, REGISTERED, sizeof sorted[0], by_family_then_name);
+}
+
+int op_count(void) {
+  return REGISTERED;
+}
+
+const op *op_at(int index) {
+  pthread_once(&sort_once, sort_registry);
+  return sorted[index];
+}
+
+const op *op_find(const char *name) {
+  for (int i = 0; i < REGISTERED; i++)
+    if (strcmp(registered[i]->name, name) == 0) return registered[i];
+  return NULL;
+}
+
+int port_count(const port *ports) {
+  int n = 0;
+  while (ports && ports[n].name) n++;
+  return n;
+}
+
+void op_defaults(const op *o, void *attrs) {
+  memset(attrs, 0, o->attrs_bytes);
+  arena memory = {0};
+  for (const attr *a = o->attrs; a && a->name; a++)
+    /* A default that does not parse is a mistake in the declaration; the registry test finds it.
+     * String defaults are borrowed from the declaration. */
+    if (a->fallback) {
+      if (a->kind == ATTR_STRING)
+        *(const char **)((char *)attrs + a->offset) = a->fallback;
+      else
+        error_free(bind_attr_text(a, a->fallback, &memory, attrs));
+    }
+  arena_free(&memory);
+}
