@@ -1,0 +1,107 @@
+#include "device/device.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { HUGE_PAGE_BYTES = 2 << 20 };
+
+static size_t mapped_bytes(size_t bytes) {
+  return (bytes + HUGE_PAGE_BYTES - 1) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+}
+
+/* Straight from the system, on huge pages where they are to be had: a step then takes no page faults
+ * after its first run. */
+static status cpu_allocate(device *d, size_t bytes, void **out) {
+  (void)d;
+  size_t length = mapped_bytes(bytes ? bytes : 1);
+  void *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return error_out_of_memory(bytes);
+  madvise(memory, length, MADV_HUGEPAGE);
+  *out = memory;
+  return OK;
+}
+
+static void cpu_release(device *d, void *memory, size_t bytes) {
+  (void)d;
+  if (memory) munmap(memory, mapped_bytes(bytes ? bytes : 1));
+}
+
+static status cpu_copy(device *d, void *to, const void *from, size_t bytes) {
+  (void)d;
+  memcpy(to, from, bytes);
+  return OK;
+}
+
+static bool cpu_supports(const device *d, const op *o) {
+  (void)d;
+  return o->cpu != NULL || (o->traits & OP_VIEW);
+}
+
+static status cpu_launch(device *d, const op *o, const call *c) {
+  (void)d;
+  return o->cpu(c);
+}
+
+static status cpu_synchronize(device *d) {
+  (void)d;
+  return OK;
+}
+
+static void cpu_close(device *d) {
+  pool_destroy(d->pool);
+  free(d);
+}
+
+static const char *instruction_set(void) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) return "AVX-512";
+  if (__builtin_cpu_supports("avx2")) return "AVX2";
+  return "SSE2";
+#else
+  return "portable";
+#endif
+}
+
+static status cpu_open(int threads, device **out) {
+  device *d = calloc(1, sizeof *d);
+  if (!d) return error_out_of_memory(sizeof *d);
+  status error = pool_create(threads, &d->pool);
+  if (error) {
+    free(d);
+    return error;
+  }
+  d->name = "cpu";
+  int n = pool_threads(d->pool);
+  snprintf(d->description, sizeof d->description, "CPU, %d thread%s, %s", n, n == 1 ? "" : "s",
+           instruction_set());
+  d->allocate = cpu_allocate;
+  d->release = cpu_release;
+  d->upload = cpu_copy;
+  d->download = cpu_copy;
+  d->supports = cpu_supports;
+  d->launch = cpu_launch;
+  d->synchronize = cpu_synchronize;
+  d->close = cpu_close;
+  *out = d;
+  return OK;
+}
+
+status device_open(const char *name, int threads, device **out, char *why) {
+  *out = NULL;
+  if (why) why[0] = 0;
+  bool automatic = strcmp(name, "auto") == 0;
+  if (automatic || strcmp(name, "cpu") == 0) {
+    if (automatic && why)
+      snprintf(why, 200, "this build of Strata has no CUDA device, so the CPU is used");
+    return cpu_open(threads, out);
+  }
+  if (strcmp(name, "cuda") == 0)
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "this build of Strata has no CUDA device; use device: cpu or device: auto");
+  return error_new(ERROR_USAGE, NOWHERE, "unknown device %s; there are: auto, cpu, cuda", name);
+}
+
+void device_close(device *d) {
+  if (d) d->close(d);
+}

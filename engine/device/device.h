@@ -1,0 +1,34 @@
+/* Where a step runs. A device is a small table of functions; the CPU is built in, the CUDA device is
+ * a shared object loaded when a driver is present and fills the same table.
+ *
+ * Ownership: memory from `allocate` belongs to the caller until `release`. A kernel may run after
+ * `launch` returns; `synchronize` waits for all of them and reports the first failure. */
+#ifndef STRATA_DEVICE_DEVICE_H
+#define STRATA_DEVICE_DEVICE_H
+
+#include "graph/op.h"
+
+typedef struct device device;
+
+struct device {
+  const char *name; /* "cpu" */
+  char description[128]; /* "CPU, 2 threads, AVX-512" */
+  thread_pool *pool; /* CPU: the threads kernels run on */
+  /* Zeroed memory aligned to 64 bytes. */
+  status (*allocate)(device *d, size_t bytes, void **out);
+  void (*release)(device *d, void *memory, size_t bytes);
+  status (*upload)(device *d, void *to, const void *from, size_t bytes);
+  status (*download)(device *d, void *to, const void *from, size_t bytes);
+  /* Whether the device has a kernel for this operator; false is reported at the node's YAML line. */
+  bool (*supports)(const device *d, const op *o);
+  status (*launch)(device *d, const op *o, const call *c);
+  status (*synchronize)(device *d);
+  void (*close)(device *d);
+};
+
+/* `name`: "auto", "cpu" or "cuda". "auto" takes the GPU when there is one, otherwise the CPU; `why`
+ * (may be NULL, 200 bytes) then says why it fell back. `threads` 0 = all cores. */
+status device_open(const char *name, int threads, device **out, char *why);
+void device_close(device *d);
+
+#endif

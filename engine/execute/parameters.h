@@ -1,0 +1,38 @@
+/* The learned parameters of a run: one flat f32 buffer on the device, a named slice per tensor, in
+ * the order the training graph first uses them. Programs compiled from different graphs (training,
+ * validation, inference) bind to the same slices by name. */
+#ifndef STRATA_EXECUTE_PARAMETERS_H
+#define STRATA_EXECUTE_PARAMETERS_H
+
+#include "device/device.h"
+#include "graph/graph.h"
+
+typedef struct parameter {
+  const char *name;
+  shape shape;
+  int64_t offset; /* elements into the flat buffer; a multiple of 16 */
+  param_spec init;
+  bool trained;   /* the loss reaches it; parameters it does not reach stay as they are */
+} parameter;
+
+typedef struct parameters {
+  arena memory;
+  parameter *list;
+  int count;
+  int64_t elements;         /* of the whole flat buffer, gaps included (gaps hold zeros) */
+  int64_t trained_elements; /* trained parameters come first, so optimizers see one range */
+  device *device;
+  float *data;
+} parameters;
+
+/* Lays out every parameter of the graph, zero-filled. The graph must be differentiated already if
+ * it will be trained. */
+status parameters_create(const graph *g, device *d, parameters *out);
+void parameters_free(parameters *p);
+const parameter *parameters_find(const parameters *p, const char *name);
+/* Fills one parameter with its fresh value: by (seed, parameter name), so it does not depend on the
+ * order or the presence of others. */
+status parameter_initialize(parameters *p, const parameter *which, uint64_t seed);
+status parameters_initialize(parameters *p, uint64_t seed);
+
+#endif

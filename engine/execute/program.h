@@ -1,0 +1,48 @@
+/* A compiled step graph: bound kernels in order, one arena, no allocation while it runs. */
+#ifndef STRATA_EXECUTE_PROGRAM_H
+#define STRATA_EXECUTE_PROGRAM_H
+
+#include "execute/parameters.h"
+#include "plan/plan.h"
+
+typedef struct optimizer_use {
+  const op *op; /* NULL: the program does not train */
+  void *attrs;  /* borrowed; read at every step, so schedules may change it */
+  double clip_norm; /* global L2 norm; 0 = no clipping */
+} optimizer_use;
+
+typedef struct program {
+  graph *g; /* borrowed */
+  device *device;
+  parameters *parameters; /* borrowed */
+  plan plan;
+  void *arena;
+  struct bound_call *calls;
+  int call_count;
+  float *gradients;  /* parameters->trained_elements, laid out as the parameters */
+  float **states;    /* optimizer moments, each trained_elements */
+  int state_count;
+  int32_t *step_number; /* device: 1 at the first update */
+  int64_t updates;      /* done so far */
+  rng_key *rng_keys;    /* one per sample of the batch; written by the caller before a run */
+  float *gradient_norm; /* device scalar; NULL without clipping */
+  double *profile_seconds; /* borrowed; NULL: off */
+  arena memory;
+} program;
+
+/* `keep`: values that will be read after a run. `batch`: samples per step (random keys). */
+status program_create(graph *g, device *d, parameters *p, const value_id *keep, int keep_count,
+                      int64_t batch, const optimizer_use *optimizer, program *out);
+void program_free(program *p);
+
+/* Device memory of an input or kept value (arena or parameter). */
+void *program_data(const program *p, value_id v);
+status program_write(program *p, value_id v, const void *from); /* whole tensor, host → device */
+status program_read(program *p, value_id v, void *to);
+/* One step: forward, and for a training program backward, clipping and the update. */
+status program_run(program *p);
+/* Seconds spent in each call since the last reset, for `strata bench --profile`; NULL turns it off. */
+void program_profile(program *p, double *seconds_per_call);
+const node *program_call_node(const program *p, int call); /* NULL for the optimizer's calls */
+
+#endif

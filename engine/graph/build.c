@@ -1,0 +1,293 @@
+#include "graph/graph.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+graph *graph_new(bool training) {
+  graph *g = calloc(1, sizeof *g);
+  if (g) g->training = training;
+  return g;
+}
+
+void graph_free(graph *g) {
+  if (!g) return;
+  arena_free(&g->memory);
+  free(g);
+}
+
+const tensor *value_type(const builder *b, value_id v) {
+  return &b->g->values[v].type;
+}
+
+status shape_error(const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  status error = error_newv(ERROR_PIPELINE, NOWHERE, format, args);
+  va_end(args);
+  return error;
+}
+
+static value_id add_value(graph *g, value_kind kind, const char *name, dtype type, shape s,
+                          int32_t producer) {
+  value v = {.name = name,
+             .type = {.dtype = type, .shape = s},
+             .kind = kind,
+             .producer = producer,
+             .gradient = VALUE_NONE};
+  ARENA_PUSH(&g->memory, g->values, g->value_count, g->value_capacity, v);
+  return g->value_count - 1;
+}
+
+value_id build_input(builder *b, const char *name, dtype type, shape s) {
+  return add_value(b->g, VALUE_INPUT, arena_strdup(&b->g->memory, name), type, s, -1);
+}
+
+status build_param(builder *b, const char *name, param_spec spec, value_id *out) {
+  graph *g = b->g;
+  for (int i = 0; i < g->value_count; i++) {
+    const value *v = &g->values[i];
+    if (v->kind != VALUE_PARAM || strcmp(v->name, name) != 0) continue;
+    if (!shape_equal(&v->type.shape, &spec.shape)) {
+      char have[96], want[96];
+      return error_new(ERROR_PIPELINE, b->at,
+                       "parameter %s is used twice with different shapes, %s and %s", name,
+                       shape_format(have, &v->type.shape), shape_format(want, &spec.shape));
+    }
+    *out = i;
+    return OK;
+  }
+  *out = add_value(g, VALUE_PARAM, arena_strdup(&g->memory, name), DTYPE_F32, spec.shape, -1);
+  g->values[*out].init = spec;
+  return OK;
+}
+
+/* Full name of an item inside the builder's prefix. */
+static const char *full_name(builder *b, const char *name) {
+  const char *prefix = b->prefix ? b->prefix : "";
+  if (!name[0]) return prefix;
+  if (!prefix[0]) return arena_strdup(&b->g->memory, name);
+  return arena_printf(&b->g->memory, "%s.%s", prefix, name);
+}
+
+static status node_error(const builder *b, const op *o, status error) {
+  const char *name = b->prefix && b->prefix[0] ? b->prefix : o->name;
+  return error_locate(error_prefix(error, "%s (%s)", name, o->name), b->at);
+}
+
+static bool is_variadic(const op *o, int *fixed) {
+  int ports = port_count(o->inputs);
+  bool variadic = ports > 0 && (o->inputs[ports - 1].flags & PORT_VARIADIC);
+  *fixed = variadic ? ports - 1 : ports;
+  return variadic;
+}
+
+static const port *input_port(const op *o, int index) {
+  int fixed;
+  is_variadic(o, &fixed);
+  return &o->inputs[index < fixed ? index : fixed];
+}
+
+/* Arity and element types; absent inputs only where the port allows them. */
+static status check_inputs(const builder *b, const op *o, const value_id *in, int in_count) {
+  int fixed;
+  bool variadic = is_variadic(o, &fixed);
+  if (in_count < fixed || (in_count > fixed && !variadic) || (variadic && in_count == fixed))
+    return shape_error("takes %s%d input%s, but %d %s given", variadic ? "at least " : "",
+                       variadic ? fixed + 1 : fixed, fixed == 1 && !variadic ? "" : "s", in_count,
+                       in_count == 1 ? "is" : "are");
+  for (int i = 0; i < in_count; i++) {
+    const port *p = input_port(o, i);
+    if (in[i] == VALUE_NONE) {
+      if (!(p->flags & (PORT_OPTIONAL | PORT_PARAM)))
+        return shape_error("input `%s` is missing", p->name);
+      continue;
+    }
+    const tensor *t = value_type(b, in[i]);
+    if (t->dtype != p->dtype)
+      return shape_error("input `%s` must hold %s, but %s holds %s", p->name,
+                         p->dtype == DTYPE_F32 ? "real numbers (f32)" : "class numbers (i32)",
+                         b->g->values[in[i]].name,
+                         t->dtype == DTYPE_F32 ? "real numbers (f32)" : "class numbers (i32)");
+  }
+  return OK;
+}
+
+static void input_types(const builder *b, const value_id *in, int in_count, tensor *types) {
+  for (int i = 0; i < in_count; i++) {
+    if (in[i] == VALUE_NONE)
+      types[i] = (tensor){.shape = {.rank = -1}};
+    else
+      types[i] = *value_type(b, in[i]);
+  }
+}
+
+/* A dimension product that overflows, or a dimension below 1, would poison every later size. */
+static status check_extent(const shape *s) {
+  double elements = 1;
+  for (int i = 0; i < s->rank; i++) {
+    if (s->dim[i] < 1) {
+      char have[96];
+      return shape_error("would produce an empty result of shape %s", shape_format(have, s));
+    }
+    elements *= (double)s->dim[i];
+  }
+  if (elements > 1e12) {
+    char have[96];
+    return shape_error("would produce %s, more than 10^12 elements", shape_format(have, s));
+  }
+  return OK;
+}
+
+static status infer_outputs(const graph *g, const op *o, const void *attrs, const tensor *in,
+                            int in_count, tensor *out) {
+  int outputs = port_count(o->outputs);
+  for (int i = 0; i < outputs; i++)
+    out[i] = (tensor){.dtype = o->outputs[i].dtype, .shape = {.rank = 0}};
+  infer rule = {.attrs = attrs, .in = in, .in_count = in_count, .out = out, .training = g->training};
+  TRY(o->infer(&rule));
+  for (int i = 0; i < outputs; i++) TRY(check_extent(&out[i].shape));
+  return OK;
+}
+
+status build_node(builder *b, const char *op_name, const void *attrs, const value_id *in,
+                  int in_count, value_id *out) {
+  graph *g = b->g;
+  const op *o = op_find(op_name);
+  if (!o) return error_new(ERROR_INTERNAL, b->at, "no operator is called %s", op_name);
+  void *own_attrs = arena_alloc(&g->memory, o->attrs_bytes ? o->attrs_bytes : 1);
+  if (attrs)
+    memcpy(own_attrs, attrs, o->attrs_bytes);
+  else
+    op_defaults(o, own_attrs);
+  status error = check_inputs(b, o, in, in_count);
+  if (error) return node_error(b, o, error);
+  if (o->lower) {
+    lower composite = {.b = b, .attrs = own_attrs, .in = in, .in_count = in_count, .out = out};
+    error = o->lower(&composite);
+    return error ? error_locate(error, b->at) : OK;
+  }
+  if ((o->traits & OP_TRAIN_ONLY) && !g->training) {
+    out[0] = in[0];
+    return OK;
+  }
+  tensor *types = arena_alloc(&g->memory, (size_t)(in_count + 1) * sizeof *types);
+  input_types(b, in, in_count, types);
+  int outputs = port_count(o->outputs);
+  tensor *out_types = arena_alloc(&g->memory, (size_t)(outputs + 1) * sizeof *out_types);
+  error = infer_outputs(g, o, own_attrs, types, in_count, out_types);
+  if (error) return node_error(b, o, error);
+
+  node n = {.op = o,
+            .attrs = own_attrs,
+            .in = arena_copy(&g->memory, in, (size_t)in_count * sizeof *in),
+            .out = arena_alloc(&g->memory, (size_t)(outputs + 1) * sizeof *n.out),
+            .in_count = in_count,
+            .out_count = outputs,
+            .name = b->prefix ? b->prefix : "",
+            .at = b->at,
+            .backward = b->backward};
+  for (int i = 0; i < outputs; i++) {
+    const char *name = i == 0 ? n.name : arena_printf(&g->memory, "%s.%s", n.name, o->outputs[i].name);
+    n.out[i] = add_value(g, VALUE_TEMP, name, out_types[i].dtype, out_types[i].shape, g->node_count);
+    out[i] = n.out[i];
+  }
+  ARENA_PUSH(&g->memory, g->nodes, g->node_count, g->node_capacity, n);
+  return OK;
+}
+
+status build_apply(builder *b, const char *name, const op *o, const void *attrs,
+                   const value_id *in, int in_count, value_id *out) {
+  const char *outer = b->prefix;
+  b->prefix = full_name(b, name);
+  int params = 0, plain = 0, fixed;
+  for (const port *p = o->inputs; p && p->name; p++) {
+    params += (p->flags & PORT_PARAM) != 0;
+    plain += !(p->flags & PORT_PARAM);
+  }
+  bool variadic = is_variadic(o, &fixed);
+  /* Trailing optional inputs may be left out. */
+  int total = fixed + (variadic ? in_count - (plain - 1) : 0);
+  if (total < fixed) total = fixed;
+  value_id *all = arena_alloc(&b->g->memory, (size_t)(total + 1) * sizeof *all);
+  status error = OK;
+  param_spec *specs = arena_alloc(&b->g->memory, (size_t)(params + 1) * sizeof *specs);
+  if (in_count > plain && !variadic)
+    error = node_error(b, o,
+                       shape_error("takes %d input%s, but %d are given", plain,
+                                   plain == 1 ? "" : "s", in_count));
+  for (int i = 0, port_index = 0; !error && i < in_count && port_index < plain; i++) {
+    /* A missing required input must not reach the parameter rule. */
+    if (in[i] == VALUE_NONE) error = node_error(b, o, shape_error("input %d is missing", i + 1));
+    port_index++;
+  }
+  int required = 0;
+  for (const port *p = o->inputs; p && p->name; p++)
+    required += !(p->flags & (PORT_PARAM | PORT_OPTIONAL));
+  if (!error && in_count < required)
+    error = node_error(b, o,
+                       shape_error("takes %d input%s, but %d %s given", required,
+                                   required == 1 ? "" : "s", in_count, in_count == 1 ? "is" : "are"));
+  if (!error && params > 0) {
+    tensor *types = arena_alloc(&b->g->memory, (size_t)(in_count + 1) * sizeof *types);
+    input_types(b, in, in_count, types);
+    error = o->params(attrs, types, in_count, specs);
+    if (error) error = node_error(b, o, error);
+  }
+  int next_in = 0, next_param = 0;
+  for (int i = 0; !error && i < total; i++) {
+    const port *p = input_port(o, i);
+    if (!(p->flags & PORT_PARAM)) {
+      all[i] = next_in < in_count ? in[next_in++] : VALUE_NONE;
+      continue;
+    }
+    const param_spec *spec = &specs[next_param++];
+    if (spec->shape.rank < 0) {
+      all[i] = VALUE_NONE;
+      continue;
+    }
+    error = check_extent(&spec->shape);
+    if (error) {
+      error = node_error(b, o, error);
+      break;
+    }
+    error = build_param(b, full_name(b, p->name), *spec, &all[i]);
+  }
+  if (!error) error = build_node(b, o->name, attrs, all, total, out);
+  b->prefix = outer;
+  return error;
+}
+
+status graph_verify(const graph *g) {
+  builder b = {.g = (graph *)g};
+  for (int i = 0; i < g->node_count; i++) {
+    const node *n = &g->nodes[i];
+    for (int k = 0; k < n->in_count; k++) {
+      value_id v = n->in[k];
+      if (v == VALUE_NONE) continue;
+      if (v < 0 || v >= g->value_count || g->values[v].producer >= i)
+        return error_new(ERROR_INTERNAL, n->at, "%s (%s) reads a value before it is made", n->name,
+                         n->op->name);
+    }
+    for (int k = 0; k < n->out_count; k++)
+      if (g->values[n->out[k]].producer != i)
+        return error_new(ERROR_INTERNAL, n->at, "%s (%s) does not own its output", n->name,
+                         n->op->name);
+    tensor in[64], out[16];
+    if (n->in_count > 64 || n->out_count > 16)
+      return error_new(ERROR_INTERNAL, n->at, "%s (%s) has too many ports", n->name, n->op->name);
+    input_types(&b, n->in, n->in_count, in);
+    TRY(error_locate(infer_outputs(g, n->op, n->attrs, in, n->in_count, out), n->at));
+    for (int k = 0; k < n->out_count; k++)
+      if (!shape_equal(&out[k].shape, &g->values[n->out[k]].type.shape))
+        return error_new(ERROR_INTERNAL, n->at, "%s (%s) changed shape after it was built", n->name,
+                         n->op->name);
+  }
+  return OK;
+}
+
+int64_t graph_param_elements(const graph *g) {
+  int64_t total = 0;
+  for (int i = 0; i < g->value_count; i++)
+    if (g->values[i].kind == VALUE_PARAM) total += shape_elements(&g->values[i].type.shape);
+  return total;
+}

@@ -1,0 +1,86 @@
+#include "graph/passes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+double *attr_number(const op *o, void *attrs, const char *attribute) {
+  for (const attr *a = o->attrs; a && a->name; a++)
+    if (a->kind == ATTR_FLOAT && strcmp(a->name, attribute) == 0)
+      return (double *)((char *)attrs + a->offset);
+  return NULL;
+}
+
+static bool is_op(const node *n, const char *name) {
+  return strcmp(n->op->name, name) == 0;
+}
+
+/* The node that makes v, when it is an `op_name` whose first output only one node reads. */
+static node *sole_producer(graph *g, const int *readers, value_id v, const char *op_name) {
+  int32_t index = g->values[v].producer;
+  if (index < 0 || readers[v] != 1 || !is_op(&g->nodes[index], op_name)) return NULL;
+  return g->nodes[index].out[0] == v ? &g->nodes[index] : NULL;
+}
+
+static bool is_plain_norm(const node *n) {
+  const double *slope = attr_number(n->op, n->attrs, "slope");
+  return slope && *slope == 1.0 && n->in[n->in_count - 1] == VALUE_NONE;
+}
+
+/* Node lists keep their length during the pass; nodes that were merged away lose their operator and
+ * are dropped at the end. */
+static void drop(node *n) {
+  n->op = NULL;
+}
+
+static int residual_port(const op *o) {
+  for (int i = 0; o->inputs[i].name; i++)
+    if (strcmp(o->inputs[i].name, "residual") == 0) return i;
+  return -1;
+}
+
+void graph_fuse(graph *g, const value_id *keep, int keep_count) {
+  int *readers = calloc((size_t)g->value_count + 1, sizeof *readers);
+  if (!readers) return; /* the unfused graph is just as correct */
+  for (int i = 0; i < keep_count; i++)
+    if (keep[i] != VALUE_NONE) readers[keep[i]]++;
+  for (int i = 0; i < g->node_count; i++)
+    for (int k = 0; k < g->nodes[i].in_count; k++)
+      if (g->nodes[i].in[k] != VALUE_NONE) readers[g->nodes[i].in[k]]++;
+  for (int i = 0; i < g->node_count; i++) {
+    node *act = &g->nodes[i];
+    if (!act->op || !is_op(act, "leaky_relu")) continue;
+    value_id residual = VALUE_NONE;
+    node *sum = sole_producer(g, readers, act->in[0], "add");
+    node *norm = NULL;
+    if (sum && sum->in_count == 2) {
+      for (int side = 0; side < 2 && !norm; side++) {
+        norm = sole_producer(g, readers, sum->in[side], "instance_norm");
+        if (norm && !is_plain_norm(norm)) norm = NULL;
+        if (norm) residual = sum->in[1 - side];
+      }
+    } else {
+      sum = NULL;
+      norm = sole_producer(g, readers, act->in[0], "instance_norm");
+      if (norm && !is_plain_norm(norm)) norm = NULL;
+    }
+    int port = norm ? residual_port(norm->op) : -1;
+    if (!norm || port < 0) continue;
+    /* The merged node stands where the activation stood, after everything it reads. */
+    node merged = *norm;
+    *attr_number(merged.op, merged.attrs, "slope") = *attr_number(act->op, act->attrs, "slope");
+    merged.in[port] = residual;
+    merged.out[0] = act->out[0];
+    for (int k = 0; k < merged.out_count; k++) g->values[merged.out[k]].producer = i;
+    *act = merged;
+    if (sum) drop(sum);
+    drop(norm);
+  }
+  int kept = 0;
+  for (int i = 0; i < g->node_count; i++) {
+    if (!g->nodes[i].op) continue;
+    for (int k = 0; k < g->nodes[i].out_count; k++) g->values[g->nodes[i].out[k]].producer = kept;
+    g->nodes[kept++] = g->nodes[i];
+  }
+  g->node_count = kept;
+  free(readers);
+}

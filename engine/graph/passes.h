@@ -1,0 +1,20 @@
+/* The passes between expansion and planning, in the order they run. Each takes a valid graph and
+ * leaves a valid one; graph_verify checks that in debug builds. */
+#ifndef STRATA_GRAPH_PASSES_H
+#define STRATA_GRAPH_PASSES_H
+
+#include "graph/graph.h"
+
+/* fuse: norm + residual add + leaky ReLU become one pass over memory. Looks for
+ *     leaky_relu(instance_norm(x))  and  leaky_relu(add(instance_norm(x), r))
+ * where the intermediate results have no other reader, and rewrites them to
+ *     instance_norm(x, residual: r) with the ReLU's slope.
+ * Runs before differentiation, so the fused operator's own gradient rule is used. Values in `keep` are
+ * read from outside and stay. */
+void graph_fuse(graph *g, const value_id *keep, int keep_count);
+
+/* Values a number may be written to by name: finds the number `attribute` among the declared
+ * attributes of `o` in `attrs`. NULL when there is none of that name and kind (double). */
+double *attr_number(const op *o, void *attrs, const char *attribute);
+
+#endif
