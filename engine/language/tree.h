@@ -25,7 +25,8 @@ typedef struct tree {
 enum {
   TREE_MAX_FILE_BYTES = 1 << 20, /* a pipeline file over 1 MiB is refused before it is parsed */
   TREE_MAX_DEPTH = 64,
-  TREE_MAX_NODES = 100000 /* counted after alias expansion */
+  TREE_MAX_NODES = 100000, /* counted after alias expansion */
+  TREE_MAX_KEY_BYTES = 200
 };
 
 status tree_load(arena *memory, const char *path, tree **out);
@@ -35,8 +36,19 @@ status tree_parse(arena *memory, const char *text, size_t length, const char *na
 /* Value of a key, or NULL. */
 tree *tree_get(const tree *map, const char *key);
 tree *tree_key(const tree *map, const char *key); /* the key node itself, for its position */
-/* New nodes (used by substitution and overrides). */
+/* New nodes (used by substitution and overrides). Text that could not be written without quotes
+ * becomes quoted. */
 tree *tree_scalar(arena *memory, source_pos at, const char *text, bool quoted);
+tree *tree_new(arena *memory, source_pos at, tree_kind kind, int capacity);
+tree *tree_copy(arena *memory, const tree *t);
+/* An error for every key that `map` has twice. */
+status tree_check_duplicates(const tree *map);
+/* Nodes of `t`, itself included. */
+int64_t tree_size(const tree *t);
+/* What a node is, for messages: `"12.5"`, `a list`. Printable, short; returns `out`. */
+const char *tree_describe(const tree *t, char out[96]);
+/* Text from a user's file, made printable and short, for messages; returns `out`. */
+const char *printable(const char *text, char out[96]);
 /* Typed reading. The error says what was expected, what came, and where. */
 bool tree_is_null(const tree *t); /* plain empty, ~ or null */
 status tree_bool(const tree *t, bool *out);
