@@ -6,7 +6,8 @@
 
 #include <stdbool.h>
 
-/* Whole file, NUL-terminated (not counted in *length). Caller frees. Over `limit` bytes: an error. */
+/* Whole file, NUL-terminated (not counted in *length). Caller frees. Over `limit` bytes: an error.
+ */
 status file_read(const char *path, size_t limit, char **data, size_t *length);
 /* Temporary file beside `path`, write, fsync, rename, fsync of the folder: after a crash or a full
  * disk `path` holds the old content or the new, never a part. */

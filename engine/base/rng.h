@@ -1,6 +1,6 @@
 /* Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
- * 1, 2, 3", SC 2011). A stream is named, not advanced: the same (seed, stage, epoch, case, operator)
- * gives the same numbers on any number of threads or ranks, and after a resume. */
+ * 1, 2, 3", SC 2011). A stream is named, not advanced: the same (seed, stage, epoch, case,
+ * operator) gives the same numbers on any number of threads or ranks, and after a resume. */
 #ifndef STRATA_BASE_RNG_H
 #define STRATA_BASE_RNG_H
 

@@ -17,9 +17,8 @@ struct error {
 };
 
 /* Returned when there is no memory for the error itself. */
-static struct error out_of_memory = {.code = ERROR_MEMORY,
-                                     .message = "out of memory",
-                                     .message_is_static = true};
+static struct error out_of_memory = {
+    .code = ERROR_MEMORY, .message = "out of memory", .message_is_static = true};
 
 status error_newv(error_code code, source_pos at, const char *format, va_list args) {
   va_list again;
@@ -70,10 +69,10 @@ status error_locate(status error, source_pos at) {
 
 status error_from_errno(const char *action, const char *path) {
   int number = errno;
-  const char *hint = number == ENOSPC    ? " (the disk is full: free some space and try again)"
-                     : number == EACCES  ? " (check the permissions)"
-                     : number == EMFILE  ? " (too many open files: raise ulimit -n)"
-                                         : "";
+  const char *hint = number == ENOSPC   ? " (the disk is full: free some space and try again)"
+                     : number == EACCES ? " (check the permissions)"
+                     : number == EMFILE ? " (too many open files: raise ulimit -n)"
+                                        : "";
   return error_new(ERROR_IO, NOWHERE, "cannot %s %s: %s%s", action, path, strerror(number), hint);
 }
 

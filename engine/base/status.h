@@ -1,8 +1,8 @@
 /* Errors are values: a function that can fail returns a `status`, NULL when it worked.
  *
- * An error carries a code, a message for the user (what, where, what to do) and, where there is one,
- * the place in the user's file it speaks of. The caller owns a returned error: it passes it on, wraps
- * it, or frees it. Nothing here prints or exits; the command line does. */
+ * An error carries a code, a message for the user (what, where, what to do) and, where there is
+ * one, the place in the user's file it speaks of. The caller owns a returned error: it passes it
+ * on, wraps it, or frees it. Nothing here prints or exits; the command line does. */
 #ifndef STRATA_BASE_STATUS_H
 #define STRATA_BASE_STATUS_H
 
@@ -11,9 +11,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* A place in a user's file. `file` is borrowed and must outlive every error that names it (file names
- * are interned by the language front end for the life of the process). Lines and columns count from
- * 1; line 0 means "no particular place". */
+/* A place in a user's file. `file` is borrowed and must outlive every error that names it (file
+ * names are interned by the language front end for the life of the process). Lines and columns
+ * count from 1; line 0 means "no particular place". */
 typedef struct source_pos {
   const char *file;
   int line;

@@ -114,7 +114,10 @@ char *format_bytes(char out[24], double bytes) {
     bytes /= 1024;
     unit++;
   }
-  snprintf(out, 24, bytes < 10 && unit > 0 ? "%.2f %s" : bytes < 100 && unit > 0 ? "%.1f %s" : "%.0f %s",
+  snprintf(out, 24,
+           bytes < 10 && unit > 0    ? "%.2f %s"
+           : bytes < 100 && unit > 0 ? "%.1f %s"
+                                     : "%.0f %s",
            bytes, units[unit]);
   return out;
 }

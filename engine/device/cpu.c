@@ -10,8 +10,8 @@ static size_t mapped_bytes(size_t bytes) {
   return (bytes + HUGE_PAGE_BYTES - 1) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
 }
 
-/* Straight from the system, on huge pages where they are to be had: a step then takes no page faults
- * after its first run. */
+/* Straight from the system, on huge pages where they are to be had: a step then takes no page
+ * faults after its first run. */
 static status cpu_allocate(device *d, size_t bytes, void **out) {
   (void)d;
   size_t length = mapped_bytes(bytes ? bytes : 1);

@@ -1,5 +1,5 @@
-/* Where a step runs. A device is a small table of functions; the CPU is built in, the CUDA device is
- * a shared object loaded when a driver is present and fills the same table.
+/* Where a step runs. A device is a small table of functions; the CPU is built in, the CUDA device
+ * is a shared object loaded when a driver is present and fills the same table.
  *
  * Ownership: memory from `allocate` belongs to the caller until `release`. A kernel may run after
  * `launch` returns; `synchronize` waits for all of them and reports the first failure. */
@@ -11,15 +11,16 @@
 typedef struct device device;
 
 struct device {
-  const char *name; /* "cpu" */
+  const char *name;      /* "cpu" */
   char description[128]; /* "CPU, 2 threads, AVX-512" */
-  thread_pool *pool; /* CPU: the threads kernels run on */
+  thread_pool *pool;     /* CPU: the threads kernels run on */
   /* Zeroed memory aligned to 64 bytes. */
   status (*allocate)(device *d, size_t bytes, void **out);
   void (*release)(device *d, void *memory, size_t bytes);
   status (*upload)(device *d, void *to, const void *from, size_t bytes);
   status (*download)(device *d, void *to, const void *from, size_t bytes);
-  /* Whether the device has a kernel for this operator; false is reported at the node's YAML line. */
+  /* Whether the device has a kernel for this operator; false is reported at the node's YAML line.
+   */
   bool (*supports)(const device *d, const op *o);
   status (*launch)(device *d, const op *o, const call *c);
   status (*synchronize)(device *d);

@@ -12,7 +12,7 @@ typedef struct parameter {
   shape shape;
   int64_t offset; /* elements into the flat buffer; a multiple of 16 */
   param_spec init;
-  bool trained;   /* the loss reaches it; parameters it does not reach stay as they are */
+  bool trained; /* the loss reaches it; parameters it does not reach stay as they are */
 } parameter;
 
 typedef struct parameters {

@@ -123,7 +123,7 @@ static void bind_update(program *p, const optimizer_use *o) {
 
 status program_create(graph *g, device *d, parameters *ps, const value_id *keep, int keep_count,
                       int64_t batch, const optimizer_use *optimizer, program *out) {
-  *out = (program){.g = g, .device = d, .parameters = ps};
+  *out = (program){.g = g, .device = d, .parameters = ps, .batch = batch};
   bool trains = optimizer && optimizer->op;
   status error = plan_memory(g, keep, keep_count, pool_threads(d->pool), &out->plan);
   for (int i = 0; !error && i < g->value_count; i++)
@@ -162,7 +162,7 @@ void program_free(program *p) {
     for (int i = 0; i < p->state_count; i++) d->release(d, p->states[i], flat);
     if (p->step_number) d->release(d, p->step_number, 64);
     if (p->gradient_norm) d->release(d, p->gradient_norm, 64);
-    if (p->rng_keys) d->release(d, p->rng_keys, 0);
+    if (p->rng_keys) d->release(d, p->rng_keys, (size_t)p->batch * sizeof(rng_key));
   }
   plan_free(&p->plan);
   arena_free(&p->memory);
@@ -170,7 +170,8 @@ void program_free(program *p) {
 }
 
 status program_write(program *p, value_id v, const void *from) {
-  return p->device->upload(p->device, program_data(p, v), from, tensor_bytes(&p->g->values[v].type));
+  return p->device->upload(p->device, program_data(p, v), from,
+                           tensor_bytes(&p->g->values[v].type));
 }
 
 status program_read(program *p, value_id v, void *to) {

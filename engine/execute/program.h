@@ -6,8 +6,8 @@
 #include "plan/plan.h"
 
 typedef struct optimizer_use {
-  const op *op; /* NULL: the program does not train */
-  void *attrs;  /* borrowed; read at every step, so schedules may change it */
+  const op *op;     /* NULL: the program does not train */
+  void *attrs;      /* borrowed; read at every step, so schedules may change it */
   double clip_norm; /* global L2 norm; 0 = no clipping */
 } optimizer_use;
 
@@ -19,13 +19,14 @@ typedef struct program {
   void *arena;
   struct bound_call *calls;
   int call_count;
-  float *gradients;  /* parameters->trained_elements, laid out as the parameters */
-  float **states;    /* optimizer moments, each trained_elements */
+  float *gradients; /* parameters->trained_elements, laid out as the parameters */
+  float **states;   /* optimizer moments, each trained_elements */
   int state_count;
   int32_t *step_number; /* device: 1 at the first update */
   int64_t updates;      /* done so far */
   rng_key *rng_keys;    /* one per sample of the batch; written by the caller before a run */
-  float *gradient_norm; /* device scalar; NULL without clipping */
+  int64_t batch;
+  float *gradient_norm;    /* device scalar; NULL without clipping */
   double *profile_seconds; /* borrowed; NULL: off */
   arena memory;
 } program;
@@ -41,7 +42,8 @@ status program_write(program *p, value_id v, const void *from); /* whole tensor,
 status program_read(program *p, value_id v, void *to);
 /* One step: forward, and for a training program backward, clipping and the update. */
 status program_run(program *p);
-/* Seconds spent in each call since the last reset, for `strata bench --profile`; NULL turns it off. */
+/* Seconds spent in each call since the last reset, for `strata bench --profile`; NULL turns it off.
+ */
 void program_profile(program *p, double *seconds_per_call);
 const node *program_call_node(const program *p, int call); /* NULL for the optimizer's calls */
 

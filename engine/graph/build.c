@@ -143,7 +143,8 @@ static status infer_outputs(const graph *g, const op *o, const void *attrs, cons
   int outputs = port_count(o->outputs);
   for (int i = 0; i < outputs; i++)
     out[i] = (tensor){.dtype = o->outputs[i].dtype, .shape = {.rank = 0}};
-  infer rule = {.attrs = attrs, .in = in, .in_count = in_count, .out = out, .training = g->training};
+  infer rule = {
+      .attrs = attrs, .in = in, .in_count = in_count, .out = out, .training = g->training};
   TRY(o->infer(&rule));
   for (int i = 0; i < outputs; i++) TRY(check_extent(&out[i].shape));
   return OK;
@@ -187,16 +188,18 @@ status build_node(builder *b, const char *op_name, const void *attrs, const valu
             .at = b->at,
             .backward = b->backward};
   for (int i = 0; i < outputs; i++) {
-    const char *name = i == 0 ? n.name : arena_printf(&g->memory, "%s.%s", n.name, o->outputs[i].name);
-    n.out[i] = add_value(g, VALUE_TEMP, name, out_types[i].dtype, out_types[i].shape, g->node_count);
+    const char *name =
+        i == 0 ? n.name : arena_printf(&g->memory, "%s.%s", n.name, o->outputs[i].name);
+    n.out[i] =
+        add_value(g, VALUE_TEMP, name, out_types[i].dtype, out_types[i].shape, g->node_count);
     out[i] = n.out[i];
   }
   ARENA_PUSH(&g->memory, g->nodes, g->node_count, g->node_capacity, n);
   return OK;
 }
 
-status build_apply(builder *b, const char *name, const op *o, const void *attrs,
-                   const value_id *in, int in_count, value_id *out) {
+status build_apply(builder *b, const char *name, const op *o, const void *attrs, const value_id *in,
+                   int in_count, value_id *out) {
   const char *outer = b->prefix;
   b->prefix = full_name(b, name);
   int params = 0, plain = 0, fixed;
@@ -212,9 +215,9 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
   status error = OK;
   param_spec *specs = arena_alloc(&b->g->memory, (size_t)(params + 1) * sizeof *specs);
   if (in_count > plain && !variadic)
-    error = node_error(b, o,
-                       shape_error("takes %d input%s, but %d are given", plain,
-                                   plain == 1 ? "" : "s", in_count));
+    error = node_error(
+        b, o,
+        shape_error("takes %d input%s, but %d are given", plain, plain == 1 ? "" : "s", in_count));
   for (int i = 0, port_index = 0; !error && i < in_count && port_index < plain; i++) {
     /* A missing required input must not reach the parameter rule. */
     if (in[i] == VALUE_NONE) error = node_error(b, o, shape_error("input %d is missing", i + 1));
@@ -224,9 +227,10 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
   for (const port *p = o->inputs; p && p->name; p++)
     required += !(p->flags & (PORT_PARAM | PORT_OPTIONAL));
   if (!error && in_count < required)
-    error = node_error(b, o,
-                       shape_error("takes %d input%s, but %d %s given", required,
-                                   required == 1 ? "" : "s", in_count, in_count == 1 ? "is" : "are"));
+    error =
+        node_error(b, o,
+                   shape_error("takes %d input%s, but %d %s given", required,
+                               required == 1 ? "" : "s", in_count, in_count == 1 ? "is" : "are"));
   if (!error && params > 0) {
     tensor *types = arena_alloc(&b->g->memory, (size_t)(in_count + 1) * sizeof *types);
     input_types(b, in, in_count, types);

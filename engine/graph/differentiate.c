@@ -1,9 +1,9 @@
 /* differentiate: appends the backward nodes of a scalar loss.
  *
- * Reverse-mode: nodes are visited last to first; each operator's gradient rule emits nodes that turn
- * the gradients of its outputs into gradients of its inputs. Several contributions to one value are
- * added by one variadic `add`, in the order the consumers stand in the graph, so results do not
- * depend on how the graph was assembled. */
+ * Reverse-mode: nodes are visited last to first; each operator's gradient rule emits nodes that
+ * turn the gradients of its outputs into gradients of its inputs. Several contributions to one
+ * value are added by one variadic `add`, in the order the consumers stand in the graph, so results
+ * do not depend on how the graph was assembled. */
 #include "graph/graph.h"
 
 #include <stdlib.h>
@@ -85,8 +85,8 @@ static status node_backward(pass *p, int index) {
   return OK;
 }
 
-/* A parameter's gradient needs memory of its own that outlives the step's temporaries, so one that is
- * a view, a forward value, or already another parameter's is copied. */
+/* A parameter's gradient needs memory of its own that outlives the step's temporaries, so one that
+ * is a view, a forward value, or already another parameter's is copied. */
 static status own_gradient(pass *p, value_id param, value_id gradient) {
   graph *g = p->g;
   int32_t producer = g->values[gradient].producer;

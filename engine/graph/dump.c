@@ -65,7 +65,9 @@ void graph_dot(const graph *g, FILE *out) {
     fprintf(out, "\\n%s", n->op->name);
     if (params) fprintf(out, "\\n%lld parameters", (long long)params);
     fprintf(out, "\", fillcolor=\"%s\"];\n",
-            n->op->traits & OP_LOSS ? "#ffd6d6" : n->backward ? "#e4e4e4" : "#d6e8ff");
+            n->op->traits & OP_LOSS ? "#ffd6d6"
+            : n->backward           ? "#e4e4e4"
+                                    : "#d6e8ff");
     for (int k = 0; k < n->in_count; k++) {
       value_id v = n->in[k];
       if (v == VALUE_NONE || g->values[v].kind == VALUE_PARAM) continue;

@@ -9,12 +9,13 @@
  *       carry: {tokens: embedded}        # tokens is `embedded` in the first round …
  *       graph: [- "blocks.${i}": {transformer_block: tokens}]
  *       next: {tokens: "blocks.${i}"}    # … and this in the next
- * The items of a repeat stay visible after it under their own names ("blocks.3"), and so do the carried
- * names with their last value (with `repeat: 0`, their first).
- * `when: ${…}` on an item leaves it out when false. A reference is an earlier item's name, with
- * `.port` for an output that is not the first. Names prefix the parameters inside, so item names are
- * PyTorch's module names. Blocks come from the file's `blocks: {name: file.yaml}` table; `model`
- * applies the pipeline's model, whose parameters carry no prefix and are shared between its uses. */
+ * The items of a repeat stay visible after it under their own names ("blocks.3"), and so do the
+ * carried names with their last value (with `repeat: 0`, their first). `when: ${…}` on an item
+ * leaves it out when false. A reference is an earlier item's name, with
+ * `.port` for an output that is not the first. Names prefix the parameters inside, so item names
+ * are PyTorch's module names. Blocks come from the file's `blocks: {name: file.yaml}` table;
+ * `model` applies the pipeline's model, whose parameters carry no prefix and are shared between its
+ * uses. */
 #ifndef STRATA_GRAPH_EXPAND_H
 #define STRATA_GRAPH_EXPAND_H
 
@@ -32,28 +33,36 @@ typedef struct stage_graph {
   graph *g;
   graph_name *names;
   int name_count;
-  value_id image, label; /* inputs; label is VALUE_NONE when no item reads it */
-  value_id loss;         /* weighted sum of the terms, scalar */
+  value_id image, label;   /* inputs; label is VALUE_NONE when no item reads it */
+  value_id loss;           /* weighted sum of the terms, scalar */
   const char **term_names; /* "context", "structure"; "loss" when there is only `loss` */
   value_id *terms;         /* unweighted scalar values */
   int term_count;
-  const char **metric_names; /* scalar outputs worth logging beside the losses: "structure.accuracy.0" */
+  const char *
+      *metric_names; /* short outputs worth logging beside the losses: "structure.accuracy" */
   value_id *metrics;
   int metric_count;
+  value_id *keep; /* what program_create must keep: loss, terms, metrics, or the `only` result */
+  int keep_count;
 } stage_graph;
 
 typedef struct expand_options {
   int64_t batch;
-  int64_t size[3];   /* crop, voxels */
-  int64_t channels;  /* of the image */
-  int64_t classes;   /* of the label, background included; available as ${classes} */
-  bool training;     /* differentiate, keep dropout */
-  const char *only;  /* build just what this value needs ("net.out"), e.g. for inference; NULL = all */
+  int64_t size[3];  /* crop, voxels */
+  int64_t channels; /* of the image */
+  int64_t classes;  /* of the label, background included; available as ${classes} */
+  bool training;    /* differentiate, keep dropout */
+  const char *only; /* keep just what this result needs ("net.out"), for inference; NULL = all */
 } expand_options;
 
 status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *options,
                     stage_graph *out);
 void stage_graph_free(stage_graph *s);
+/* Numbers the run may change between steps: "loss.context.weight", "masked.ratio" (an item's name
+ * and one of its schedulable attributes). `set` changes every node that carries it, the backward
+ * ones too. False when there is no such number. */
+bool stage_graph_get_number(const stage_graph *s, const char *name, double *out);
+bool stage_graph_set_number(stage_graph *s, const char *name, double value);
 const graph_name *stage_graph_find(const stage_graph *s, const char *name);
 
 #endif

@@ -1,8 +1,8 @@
 /* The intermediate representation of a step graph, and the builder that makes it.
  *
- * A graph is a list of nodes in execution order and a table of values. Shapes and types are inferred
- * as each node is added, so a graph under construction is always well typed and a shape mistake is
- * reported at the YAML line of the node that made it. */
+ * A graph is a list of nodes in execution order and a table of values. Shapes and types are
+ * inferred as each node is added, so a graph under construction is always well typed and a shape
+ * mistake is reported at the YAML line of the node that made it. */
 #ifndef STRATA_GRAPH_GRAPH_H
 #define STRATA_GRAPH_GRAPH_H
 
@@ -19,9 +19,9 @@ typedef struct value {
   const char *name; /* "vit.blocks.0.attn.qkv.weight", "encoder1.layer.conv1.conv" */
   tensor type;      /* shape and dtype; data NULL */
   value_kind kind;
-  int32_t producer;    /* node index, or −1 */
-  param_spec init;     /* VALUE_PARAM */
-  value_id gradient;   /* VALUE_PARAM after differentiation: its gradient, or VALUE_NONE */
+  int32_t producer;  /* node index, or −1 */
+  param_spec init;   /* VALUE_PARAM */
+  value_id gradient; /* VALUE_PARAM after differentiation: its gradient, or VALUE_NONE */
 } value;
 
 typedef struct node {
@@ -66,8 +66,8 @@ status build_node(builder *b, const char *op_name, const void *attrs, const valu
                   int in_count, value_id *out);
 /* As build_node, but creates the parameters of PARAM ports, named <name>.<port>; `in` holds the
  * other inputs. `name` is relative to b->prefix and becomes the node's name. */
-status build_apply(builder *b, const char *name, const op *o, const void *attrs,
-                   const value_id *in, int in_count, value_id *out);
+status build_apply(builder *b, const char *name, const op *o, const void *attrs, const value_id *in,
+                   int in_count, value_id *out);
 
 /* Appends the backward nodes of `loss` (a scalar) for every parameter it depends on; sets each
  * parameter's value.gradient. A missing gradient rule on the way to a parameter is an error at the

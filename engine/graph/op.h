@@ -7,10 +7,10 @@
  * automatic gradient check and the memory and time estimates.
  *
  * There are three sorts, told apart by the callbacks an operator has:
- *   step operators   run inside the compiled step graph: `infer` and a kernel (`cpu`, later `cuda`),
- *                    and `grad` when a gradient flows through them
- *   composites       step operators with `lower` instead of a kernel: built from other operators
- *   host operators   run on a loader thread on one case: `host` (families "prepare" and "sample")
+ *   step operators   run inside the compiled step graph: `infer` and a kernel (`cpu`, later
+ * `cuda`), and `grad` when a gradient flows through them composites       step operators with
+ * `lower` instead of a kernel: built from other operators host operators   run on a loader thread
+ * on one case: `host` (families "prepare" and "sample")
  */
 #ifndef STRATA_GRAPH_OP_H
 #define STRATA_GRAPH_OP_H
@@ -23,8 +23,9 @@
 /* ---- declaration ------------------------------------------------------------------------- */
 
 typedef enum op_trait {
-  OP_INTERNAL = 1 << 0,   /* made by the compiler (gradients, optimizers); not nameable in YAML graphs */
-  OP_VIEW = 1 << 1,       /* output 0 is input 0's memory under another shape; no kernel */
+  OP_INTERNAL =
+      1 << 0,       /* made by the compiler (gradients, optimizers); not nameable in YAML graphs */
+  OP_VIEW = 1 << 1, /* output 0 is input 0's memory under another shape; no kernel */
   OP_IN_PLACE = 1 << 2,   /* output 0 may share input 0's memory (same bytes, elementwise order) */
   OP_RANDOM = 1 << 3,     /* draws from call->rng_keys; declared so that runs stay reproducible */
   OP_LOSS = 1 << 4,       /* output 0 is a scalar to minimise */
@@ -81,9 +82,10 @@ typedef enum attr_flag {
 typedef struct attr {
   const char *name; /* NULL ends an attribute list */
   attr_kind kind;
-  size_t offset;        /* offsetof(struct <op>_attrs, field) */
-  const char *fallback; /* default, written as in YAML ("1", "[1, 1, 1]", "none"); NULL = required */
-  double min, max;      /* inclusive bounds of every number; both 0 = unbounded */
+  size_t offset; /* offsetof(struct <op>_attrs, field) */
+  const char
+      *fallback;   /* default, written as in YAML ("1", "[1, 1, 1]", "none"); NULL = required */
+  double min, max; /* inclusive bounds of every number; both 0 = unbounded */
   const char *const *choices; /* ATTR_CHOICE: names, NULL-terminated */
   unsigned flags;
   const char *doc; /* one line; say units (mm, voxels) */
@@ -91,7 +93,7 @@ typedef struct attr {
 
 /* ---- compile time: shapes, no data ------------------------------------------------------- */
 
-typedef struct builder builder;   /* graph/graph.h */
+typedef struct builder builder; /* graph/graph.h */
 typedef int32_t value_id;
 #define VALUE_NONE ((value_id)-1)
 
@@ -99,10 +101,10 @@ typedef int32_t value_id;
 typedef enum init_kind {
   INIT_ZEROS,
   INIT_ONES,
-  INIT_CONSTANT,            /* a */
-  INIT_UNIFORM,             /* [-a, a] */
-  INIT_NORMAL,              /* mean 0, sd a */
-  INIT_TRUNCATED_NORMAL,    /* mean 0, sd a, cut at ±2 (absolute, as torch.nn.init.trunc_normal_) */
+  INIT_CONSTANT,         /* a */
+  INIT_UNIFORM,          /* [-a, a] */
+  INIT_NORMAL,           /* mean 0, sd a */
+  INIT_TRUNCATED_NORMAL, /* mean 0, sd a, cut at ±2 (absolute, as torch.nn.init.trunc_normal_) */
 } init_kind;
 
 typedef struct param_spec {
@@ -172,7 +174,8 @@ typedef struct call {
  * keep their value ("n=1..2" defines, "n" uses).
  *   attrs    "{kernel: 3, stride: 1|2}"
  *   inputs   one shape per input port, in order, PARAM ports left out (their shapes follow):
- *            "[1..2, 3..6, 3..6, 3..6, 1..9]", separated by "; ". An i32 input adds its value range:
+ *            "[1..2, 3..6, 3..6, 3..6, 1..9]", separated by "; ". An i32 input adds its value
+ * range:
  *            "[2, 4, 4, 4] in 0..3". An absent optional input is "-".
  *   tolerance  relative, of the gradient check; 0 = 2e-3 */
 typedef struct op_case {

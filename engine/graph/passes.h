@@ -9,8 +9,8 @@
  *     leaky_relu(instance_norm(x))  and  leaky_relu(add(instance_norm(x), r))
  * where the intermediate results have no other reader, and rewrites them to
  *     instance_norm(x, residual: r) with the ReLU's slope.
- * Runs before differentiation, so the fused operator's own gradient rule is used. Values in `keep` are
- * read from outside and stay. */
+ * Runs before differentiation, so the fused operator's own gradient rule is used. Values in `keep`
+ * are read from outside and stay. */
 void graph_fuse(graph *g, const value_id *keep, int keep_count);
 
 /* Values a number may be written to by name: finds the number `attribute` among the declared

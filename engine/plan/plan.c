@@ -24,7 +24,8 @@ static void last_reads(const graph *g, int32_t *last) {
       if (g->nodes[i].in[k] != VALUE_NONE) last[g->nodes[i].in[k]] = i;
 }
 
-/* Decides which values share memory. `last` becomes the last read of the whole buffer at its root. */
+/* Decides which values share memory. `last` becomes the last read of the whole buffer at its root.
+ */
 static void choose_roots(const graph *g, const bool *kept, const bool *is_gradient, int32_t *last,
                          placement *values) {
   for (int v = 0; v < g->value_count; v++) values[v] = (placement){.offset = -1, .root = v};
@@ -124,11 +125,13 @@ status plan_memory(const graph *g, const value_id *keep, int keep_count, int thr
     if (keep[i] != VALUE_NONE) kept[keep[i]] = true;
   for (int v = 0; v < values; v++) {
     last[v] = g->values[v].producer;
-    if (g->values[v].kind == VALUE_INPUT) kept[v] = true;
     if (g->values[v].kind == VALUE_PARAM && g->values[v].gradient != VALUE_NONE)
       is_gradient[g->values[v].gradient] = true;
   }
   last_reads(g, last);
+  /* An input that is read keeps its memory for the whole step; one that is not gets none. */
+  for (int v = 0; v < values; v++)
+    if (g->values[v].kind == VALUE_INPUT && last[v] >= 0) kept[v] = true;
   out->values = arena_alloc(&out->memory, (size_t)(values + 1) * sizeof *out->values);
   out->workspace = arena_alloc(&out->memory, (size_t)(nodes + 1) * sizeof *out->workspace);
   choose_roots(g, kept, is_gradient, last, out->values);
@@ -145,7 +148,7 @@ status plan_memory(const graph *g, const value_id *keep, int keep_count, int thr
         break;
     }
     if (!made && g->values[v].kind == VALUE_TEMP) continue;
-    if (!in_arena(g, is_gradient, v)) continue;
+    if (!in_arena(g, is_gradient, v) || (!made && !kept[v])) continue;
     int64_t bytes = align_up((int64_t)tensor_bytes(&g->values[v].type));
     bool is_view = made && (g->nodes[producer].op->traits & OP_VIEW);
     if (!is_view) out->naive_bytes += (size_t)bytes;
@@ -185,10 +188,11 @@ void plan_free(plan *p) {
 }
 
 status plan_verify(const graph *g, const plan *p, const value_id *keep, int keep_count) {
-  /* Replays the step byte by byte at value granularity: each write claims its range, and a read finds
-   * its range still claimed by the same buffer. */
+  /* Replays the step byte by byte at value granularity: each write claims its range, and a read
+   * finds its range still claimed by the same buffer. */
   int values = g->value_count;
-  value_id *owner_of = calloc((size_t)values + 1, sizeof *owner_of); /* 1 = intact, 0 = overwritten */
+  value_id *owner_of =
+      calloc((size_t)values + 1, sizeof *owner_of); /* 1 = intact, 0 = overwritten */
   if (!owner_of) return error_out_of_memory((size_t)values * sizeof *owner_of);
   for (int v = 0; v < values; v++) owner_of[v] = g->values[v].kind == VALUE_INPUT;
   status error = OK;
@@ -199,8 +203,8 @@ status plan_verify(const graph *g, const plan *p, const value_id *keep, int keep
       value_id v = reads[k];
       if (v == VALUE_NONE || p->values[v].offset < 0) continue;
       if (!owner_of[p->values[v].root])
-        error = error_new(ERROR_INTERNAL, NOWHERE, "value %s was overwritten before node %d read it",
-                          g->values[v].name, i);
+        error = error_new(ERROR_INTERNAL, NOWHERE,
+                          "value %s was overwritten before node %d read it", g->values[v].name, i);
     }
     if (i == g->node_count) break;
     for (int k = 0; k < g->nodes[i].out_count && !error; k++) {

@@ -1,9 +1,9 @@
 /* plan memory: one arena for everything a step makes, with offsets from liveness.
  *
- * A buffer is a root value and the values that alias it (views, in-place results). It lives from the
- * node that makes it to the last node that reads it; values in `keep` and inputs live to the end.
- * Buffers are placed largest first at the lowest offset where they overlap no buffer alive at the
- * same time (greedy by size). Parameters and their gradients are not in the arena. */
+ * A buffer is a root value and the values that alias it (views, in-place results). It lives from
+ * the node that makes it to the last node that reads it; values in `keep` and inputs live to the
+ * end. Buffers are placed largest first at the lowest offset where they overlap no buffer alive at
+ * the same time (greedy by size). Parameters and their gradients are not in the arena. */
 #ifndef STRATA_PLAN_PLAN_H
 #define STRATA_PLAN_PLAN_H
 
@@ -12,15 +12,15 @@
 enum { PLAN_ALIGN = 64 };
 
 typedef struct placement {
-  int64_t offset;    /* bytes into the arena; −1: not in the arena (parameter, parameter gradient) */
-  value_id root;     /* the value whose memory this one uses (itself when it has its own) */
+  int64_t offset; /* bytes into the arena; −1: not in the arena (parameter, parameter gradient) */
+  value_id root;  /* the value whose memory this one uses (itself when it has its own) */
 } placement;
 
 typedef struct plan {
-  placement *values;       /* one per graph value */
-  int64_t *workspace;      /* one per node: offset, or −1 when it needs none */
-  size_t arena_bytes;      /* what is allocated: the planned peak */
-  size_t naive_bytes;      /* every buffer with memory of its own */
+  placement *values;        /* one per graph value */
+  int64_t *workspace;       /* one per node: offset, or −1 when it needs none */
+  size_t arena_bytes;       /* what is allocated: the planned peak */
+  size_t naive_bytes;       /* every buffer with memory of its own */
   size_t lower_bound_bytes; /* the most that is alive at once: no plan can do better */
   arena memory;
 } plan;

@@ -1,0 +1,671 @@
+#include "graph/expand.h"
+
+#include "base/text.h"
+#include "graph/passes.h"
+#include "language/bind.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  MAX_BLOCK_DEPTH = 32,
+  MAX_REPEAT = 4096,
+  MAX_GRAPH_NODES = 200000,
+  MAX_ITEM_INPUTS = 64,
+  POISONED = -1 /* count of a name whose item had an error: what reads it is skipped in silence */
+};
+
+typedef struct names {
+  graph_name *list;
+  int count, capacity;
+} names;
+
+/* What one run of the expander shares. */
+typedef struct expander {
+  pipeline *p;
+  builder b;
+  arena *memory; /* of the graph */
+  problems problems;
+  source_pos *reported; /* one report a line: a block used five times has its mistake once */
+  int reported_count, reported_capacity;
+  const expand_options *options;
+} expander;
+
+/* One graph being filled in: the stage, the model, or a block at one of its uses. */
+typedef struct instance {
+  expander *x;
+  const struct instance *outer;
+  const char *path;   /* file the graph stands in */
+  const tree *blocks; /* its block table */
+  const char *prefix; /* full name of this use */
+  source_pos used_at; /* where the block is used */
+  scope scope;        /* parameters, loop variables */
+  names names;
+  bool is_stage;
+} instance;
+
+static status expand_items(instance *in, const tree *list);
+
+/* ---- names ------------------------------------------------------------------------------- */
+
+static graph_name *find_name(const names *n, const char *name) {
+  for (int i = n->count - 1; i >= 0; i--)
+    if (strcmp(n->list[i].name, name) == 0) return &n->list[i];
+  return NULL;
+}
+
+static void set_name(instance *in, const char *name, value_id *values, int count) {
+  graph_name entry = {.name = arena_strdup(in->x->memory, name), .values = values, .count = count};
+  graph_name *known = find_name(&in->names, name);
+  if (known)
+    *known = entry;
+  else
+    ARENA_PUSH(in->x->memory, in->names.list, in->names.count, in->names.capacity, entry);
+}
+
+static void set_one(instance *in, const char *name, value_id v) {
+  set_name(in, name, arena_copy(in->x->memory, &v, sizeof v), 1);
+}
+
+static status unknown_name(const instance *in, const char *name, source_pos at) {
+  const char **known = calloc((size_t)in->names.count + 1, sizeof *known);
+  for (int i = 0; known && i < in->names.count; i++) known[i] = in->names.list[i].name;
+  const char *near = known ? nearest_name(name, known, in->names.count) : NULL;
+  status error = error_new(ERROR_PIPELINE, at, "nothing above is called `%s`%s%s%s", name,
+                           near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+  free(known);
+  return error;
+}
+
+/* `${x.channels}`, `${x.size}`, `${x.tokens}` of anything already in the graph. */
+static tree *shape_list(arena *memory, source_pos at, const int64_t *dims, int count) {
+  tree *list = tree_scalar(memory, at, "", false);
+  list->kind = TREE_LIST;
+  list->count = count;
+  list->items = arena_alloc(memory, (size_t)(count + 1) * sizeof *list->items);
+  for (int i = 0; i < count; i++)
+    list->items[i] =
+        tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)dims[i]), false);
+  return list;
+}
+
+static bool lookup_shape(void *context, arena *memory, const char *name, source_pos at,
+                         tree **out) {
+  const instance *in = context;
+  const expand_options *o = in->x->options;
+  if (in->is_stage && strcmp(name, "classes") == 0)
+    return *out =
+               tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)o->classes), false),
+           true;
+  if (in->is_stage && strcmp(name, "channels") == 0)
+    return *out =
+               tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)o->channels), false),
+           true;
+  const char *dot = strrchr(name, '.');
+  if (!dot) return false;
+  const graph_name *base = find_name(&in->names, arena_strndup(memory, name, (size_t)(dot - name)));
+  if (!base || base->count < 1) return false;
+  const shape *s = &value_type(&in->x->b, base->values[0])->shape;
+  if (strcmp(dot, ".channels") == 0 && s->rank >= 2)
+    *out = tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)s->dim[s->rank - 1]),
+                       false);
+  else if (strcmp(dot, ".tokens") == 0 && s->rank == 3)
+    *out = tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)s->dim[1]), false);
+  else if (strcmp(dot, ".size") == 0 && s->rank == 5)
+    *out = shape_list(memory, at, &s->dim[1], 3);
+  else
+    return false;
+  return true;
+}
+
+/* ---- references -------------------------------------------------------------------------- */
+
+typedef struct inputs {
+  value_id list[MAX_ITEM_INPUTS];
+  int count;
+  bool poisoned;
+} inputs;
+
+static status collect(instance *in, const tree *ref, inputs *out) {
+  if (ref->kind == TREE_LIST) {
+    for (int i = 0; i < ref->count; i++) TRY(collect(in, ref->items[i], out));
+    return OK;
+  }
+  if (ref->kind == TREE_MAP)
+    return error_new(ERROR_PIPELINE, ref->at,
+                     "an input is the name of an earlier item, not a mapping");
+  if (tree_is_null(ref)) return OK; /* an operator without inputs */
+  const graph_name *name = find_name(&in->names, ref->text);
+  if (!name) return unknown_name(in, ref->text, ref->at);
+  if (name->count == POISONED) {
+    out->poisoned = true;
+    return OK;
+  }
+  for (int i = 0; i < name->count; i++) {
+    if (out->count == MAX_ITEM_INPUTS)
+      return error_new(ERROR_PIPELINE, ref->at, "more than %d inputs", MAX_ITEM_INPUTS);
+    out->list[out->count++] = name->values[i];
+  }
+  return OK;
+}
+
+/* ---- blocks and the model ---------------------------------------------------------------- */
+
+static const char *joined(arena *memory, const char *prefix, const char *name) {
+  if (!prefix[0]) return name;
+  if (!name[0]) return prefix;
+  return arena_printf(memory, "%s.%s", prefix, name);
+}
+
+static bool is_required(const tree *t) {
+  return t->kind == TREE_SCALAR && !t->quoted && strcmp(t->text, "required") == 0;
+}
+
+/* Parameters of a graph file: its defaults, in order, under the arguments given. */
+static status set_arguments(instance *in, const tree *params, const tree *const *arguments,
+                            int argument_maps, const char *const *reserved, const char *what) {
+  arena *memory = in->x->memory;
+  problems all = {0};
+  for (int m = 0; m < argument_maps; m++) {
+    const tree *map = arguments[m];
+    for (int i = 0; map && i < map->count; i++) {
+      const char *key = map->keys[i]->text;
+      bool skip = false;
+      for (int r = 0; reserved && reserved[r]; r++) skip |= strcmp(reserved[r], key) == 0;
+      if (skip || (params && tree_get(params, key))) continue;
+      const char **known = calloc((size_t)(params ? params->count : 0) + 1, sizeof *known);
+      for (int k = 0; known && params && k < params->count; k++) known[k] = params->keys[k]->text;
+      const char *near = known ? nearest_name(key, known, params ? params->count : 0) : NULL;
+      problems_add(
+          &all, error_new(ERROR_PIPELINE, map->keys[i]->at, "%s has no parameter `%s`%s%s%s", what,
+                          key, near ? "; did you mean `" : "", near ? near : "", near ? "`?" : ""));
+      free(known);
+    }
+  }
+  for (int i = 0; params && i < params->count; i++) {
+    const char *key = params->keys[i]->text;
+    tree *value = NULL;
+    for (int m = 0; m < argument_maps; m++) {
+      tree *given = arguments[m] ? tree_get(arguments[m], key) : NULL;
+      if (given) value = given;
+    }
+    if (!value && is_required(params->items[i])) {
+      problems_add(
+          &all, error_new(ERROR_PIPELINE, in->used_at, "%s needs the parameter `%s`", what, key));
+      continue;
+    }
+    if (!value) {
+      status error = scope_eval(&in->scope, memory, params->items[i], &value);
+      if (error) {
+        problems_add(&all, error);
+        continue;
+      }
+    }
+    scope_set(&in->scope, memory, key, value);
+  }
+  return problems_take(&all);
+}
+
+static status check_depth(const instance *in, const char *path, source_pos at) {
+  int depth = 0;
+  for (const instance *i = in; i; i = i->outer, depth++)
+    if (!i->is_stage && i->path && path && strcmp(i->path, path) == 0)
+      return error_new(ERROR_PIPELINE, at, "the block %s contains itself", path);
+  if (depth > MAX_BLOCK_DEPTH)
+    return error_new(ERROR_PIPELINE, at, "blocks are nested more than %d deep", MAX_BLOCK_DEPTH);
+  return OK;
+}
+
+/* Expands a graph file at one use and names its outputs `<name>` (the first) and `<name>.<output>`.
+ */
+static status expand_file(instance *outer, const graph_file *file, const char *name,
+                          const char *prefix, source_pos at, const tree *const *arguments,
+                          int argument_maps, const char *const *reserved, const inputs *given) {
+  expander *x = outer->x;
+  TRY(check_depth(outer, file->path, at));
+  instance in = {.x = x,
+                 .outer = outer,
+                 .path = file->path,
+                 .blocks = tree_get(file->root, "blocks"),
+                 .prefix = prefix,
+                 .used_at = at};
+  in.scope.lookup = lookup_shape;
+  in.scope.context = &in;
+  const char *what = name[0] ? arena_printf(x->memory, "%s", file->path) : file->path;
+  const tree *ports = tree_get(file->root, "inputs");
+  int port_total = ports ? ports->count : 0;
+  if (given->count != port_total)
+    return error_new(ERROR_PIPELINE, at, "%s takes %d input%s, but %d %s given", what, port_total,
+                     port_total == 1 ? "" : "s", given->count, given->count == 1 ? "is" : "are");
+  for (int i = 0; i < port_total; i++) {
+    const char *port_name;
+    TRY(tree_string(ports->items[i], &port_name));
+    set_one(&in, port_name, given->list[i]);
+  }
+  TRY(set_arguments(&in, tree_get(file->root, "params"), arguments, argument_maps, reserved, what));
+  TRY(expand_items(&in, tree_get(file->root, "graph")));
+  const tree *outputs = tree_get(file->root, "outputs");
+  for (int i = 0; outputs && i < outputs->count; i++) {
+    tree *ref;
+    TRY(scope_eval(&in.scope, x->memory, outputs->items[i], &ref));
+    inputs results = {0};
+    TRY(collect(&in, ref, &results));
+    int count = results.poisoned ? POISONED : results.count;
+    value_id *values =
+        arena_copy(x->memory, results.list, (size_t)results.count * sizeof(value_id));
+    if (i == 0) set_name(outer, name, values, count);
+    set_name(outer, arena_printf(x->memory, "%s.%s", name, outputs->keys[i]->text), values, count);
+  }
+  return OK;
+}
+
+/* ---- items ------------------------------------------------------------------------------- */
+
+static bool is_loss_name(const char *name) {
+  return strcmp(name, "loss") == 0 || text_starts_with(name, "loss.");
+}
+
+static bool usable_in_graph(const op *o) {
+  return !(o->traits & (OP_INTERNAL | OP_OPTIMIZER | OP_PREPARE | OP_SAMPLE));
+}
+
+static status unknown_operator(const instance *in, const tree *key) {
+  int total = op_count(), blocks = in->blocks ? in->blocks->count : 0;
+  const char **known = calloc((size_t)(total + blocks) + 2, sizeof *known);
+  int count = 0;
+  for (int i = 0; known && i < total; i++)
+    if (usable_in_graph(op_at(i))) known[count++] = op_at(i)->name;
+  for (int i = 0; known && i < blocks; i++) known[count++] = in->blocks->keys[i]->text;
+  if (known && in->is_stage) known[count++] = "model";
+  const char *near = known ? nearest_name(key->text, known, count) : NULL;
+  status error = error_new(ERROR_PIPELINE, key->at,
+                           "`%s` is neither an operator nor a block of this file%s%s%s", key->text,
+                           near ? "; did you mean `" : " (strata ops lists the operators)",
+                           near ? near : "", near ? "`?" : "");
+  free(known);
+  return error;
+}
+
+static status apply_operator(instance *in, const char *name, const op *o, const tree *body,
+                             source_pos at, const inputs *given) {
+  expander *x = in->x;
+  const char *reserved[] = {o->name, "when", is_loss_name(name) && in->is_stage ? "weight" : NULL,
+                            NULL};
+  void *attrs = arena_alloc(x->memory, o->attrs_bytes ? o->attrs_bytes : 1);
+  problems found = {0};
+  bind_attrs(o, body, reserved, at, &x->p->memory, attrs, &found);
+  status error = problems_take(&found);
+  if (error) return error;
+  int outputs = port_count(o->outputs);
+  value_id *out = arena_alloc(x->memory, (size_t)(outputs + 1) * sizeof *out);
+  x->b.at = at;
+  x->b.prefix = in->prefix;
+  TRY(build_apply(&x->b, name, o, attrs, given->list, given->count, out));
+  set_one(in, name, out[0]);
+  for (int i = 0; i < outputs; i++)
+    if (!(o->outputs[i].flags & PORT_SAVED))
+      set_one(in, arena_printf(x->memory, "%s.%s", name, o->outputs[i].name), out[i]);
+  return OK;
+}
+
+static status check_fresh(const instance *in, const char *name, source_pos at) {
+  const graph_name *known = find_name(&in->names, name);
+  if (known && known->count != POISONED)
+    return error_new(ERROR_PIPELINE, at, "`%s` is the name of something above; choose another",
+                     name);
+  return OK;
+}
+
+static status expand_named(instance *in, const tree *item, const char *name) {
+  expander *x = in->x;
+  const tree *body = item->items[0];
+  source_pos at = item->keys[0]->at;
+  if (body->kind != TREE_MAP || body->count == 0)
+    return error_new(ERROR_PIPELINE, body->at.line ? body->at : at,
+                     "item `%s` needs an operator: {operator: input, attribute: value}", name);
+  TRY(check_fresh(in, name, at));
+  tree *full;
+  TRY(scope_eval(&in->scope, x->memory, body, &full));
+  const tree *operator_key = NULL, *input_refs = NULL;
+  for (int i = 0; i < full->count && !operator_key; i++) {
+    if (strcmp(full->keys[i]->text, "when") == 0) continue;
+    operator_key = full->keys[i];
+    input_refs = full->items[i];
+  }
+  if (!operator_key) return error_new(ERROR_PIPELINE, at, "item `%s` names no operator", name);
+  const char *what = operator_key->text;
+  inputs given = {0};
+  TRY(collect(in, input_refs, &given));
+  if (given.poisoned) {
+    set_name(in, name, NULL, POISONED);
+    return OK;
+  }
+  const char *reserved[] = {what, "when", NULL};
+  if (in->is_stage && strcmp(what, "model") == 0) {
+    const tree *arguments[] = {x->p->model_arguments, full};
+    return expand_file(in, &x->p->model, name, "", operator_key->at, arguments, 2, reserved,
+                       &given);
+  }
+  const tree *block = in->blocks ? tree_get(in->blocks, what) : NULL;
+  if (block) {
+    const char *file_name;
+    graph_file file;
+    TRY(tree_string(block, &file_name));
+    TRY(graph_file_load(x->p, file_name, in->path, block->at, &file));
+    const tree *arguments[] = {full};
+    return expand_file(in, &file, name, joined(x->memory, in->prefix, name), operator_key->at,
+                       arguments, 1, reserved, &given);
+  }
+  const op *o = op_find(what);
+  if (!o || !usable_in_graph(o)) return unknown_operator(in, operator_key);
+  return apply_operator(in, name, o, full, operator_key->at, &given);
+}
+
+static status expand_repeat(instance *in, const tree *item) {
+  static const char *const keys[] = {"repeat", "as", "carry", "graph", "next", "when", NULL};
+  arena *memory = in->x->memory;
+  problems found = {0};
+  tree_check_keys(item, "repeat", keys, &found);
+  TRY(problems_take(&found));
+  tree *times_tree, *carry = NULL;
+  TRY(scope_eval(&in->scope, memory, tree_get(item, "repeat"), &times_tree));
+  int64_t times;
+  TRY(tree_int(times_tree, &times));
+  if (times < 0 || times > MAX_REPEAT)
+    return error_new(ERROR_PIPELINE, times_tree->at, "repeat must be between 0 and %d", MAX_REPEAT);
+  const char *variable = "i";
+  if (tree_get(item, "as")) TRY(tree_string(tree_get(item, "as"), &variable));
+  const tree *body = tree_get(item, "graph"), *next = tree_get(item, "next");
+  if (!body || body->kind != TREE_LIST)
+    return error_new(ERROR_PIPELINE, item->at,
+                     "repeat needs `graph:`, the list of items to repeat");
+  if (tree_get(item, "carry")) {
+    TRY(scope_eval(&in->scope, memory, tree_get(item, "carry"), &carry));
+    if (carry->kind != TREE_MAP || !next || next->kind != TREE_MAP || next->count != carry->count)
+      return error_new(ERROR_PIPELINE, carry->at,
+                       "carry and next are mappings with the same names: carry: {x: first}, "
+                       "next: {x: last item of the round}");
+    for (int k = 0; k < carry->count; k++) {
+      if (!tree_get(next, carry->keys[k]->text))
+        return error_new(ERROR_PIPELINE, next->at, "next lacks `%s`, which carry names",
+                         carry->keys[k]->text);
+      inputs start = {0};
+      TRY(collect(in, carry->items[k], &start));
+      set_name(in, carry->keys[k]->text,
+               arena_copy(memory, start.list, (size_t)start.count * sizeof(value_id)),
+               start.poisoned ? POISONED : start.count);
+    }
+  }
+  for (int64_t i = 0; i < times; i++) {
+    int known = in->x->problems.count;
+    scope_set(&in->scope, memory, variable,
+              tree_scalar(memory, item->at, arena_printf(memory, "%lld", (long long)i), false));
+    TRY(expand_items(in, body));
+    if (in->x->problems.count > known) return OK; /* the next rounds would only repeat it */
+    for (int k = 0; carry && k < carry->count; k++) {
+      const char *name = carry->keys[k]->text;
+      tree *ref;
+      inputs result = {0};
+      TRY(scope_eval(&in->scope, memory, tree_get(next, name), &ref));
+      TRY(collect(in, ref, &result));
+      set_name(in, name, arena_copy(memory, result.list, (size_t)result.count * sizeof(value_id)),
+               result.poisoned ? POISONED : result.count);
+    }
+  }
+  return OK;
+}
+
+/* Says through which uses a mistake inside a block came about. */
+static status add_trail(const instance *in, status error) {
+  for (const instance *i = in; i && !i->is_stage; i = i->outer)
+    if (i->prefix[0] && i->used_at.file && error_count(error) == 1) {
+      source_pos at = error_position(error);
+      if (at.file && strcmp(at.file, i->path) != 0) break;
+      return error_prefix(error, "in %s (used at %s:%d)", i->prefix, i->used_at.file,
+                          i->used_at.line);
+    }
+  return error;
+}
+
+static void report(expander *x, status error) {
+  source_pos at = error_position(error);
+  for (int i = 0; i < x->reported_count; i++)
+    if (x->reported[i].file == at.file && x->reported[i].line == at.line &&
+        x->reported[i].column == at.column && at.line > 0) {
+      error_free(error);
+      return;
+    }
+  ARENA_PUSH(x->memory, x->reported, x->reported_count, x->reported_capacity, at);
+  problems_add(&x->problems, error);
+}
+
+static status expand_item(instance *in, const tree *item, const char **name) {
+  *name = NULL;
+  if (item->kind != TREE_MAP)
+    return error_new(ERROR_PIPELINE, item->at,
+                     "a graph item is `- name: {operator: input, attribute: value}`");
+  const tree *when = tree_get(item, "when");
+  bool is_repeat = tree_get(item, "repeat") != NULL;
+  if (!is_repeat) {
+    if (item->count != 1)
+      return error_new(
+          ERROR_PIPELINE, item->at,
+          "a graph item has one key, its name; is the indentation of its contents right?");
+    tree *key;
+    TRY(scope_eval(&in->scope, in->x->memory, item->keys[0], &key));
+    *name = key->text;
+    if (item->items[0]->kind == TREE_MAP) when = tree_get(item->items[0], "when");
+  }
+  if (when) {
+    bool wanted;
+    TRY(scope_truth(&in->scope, in->x->memory, when, &wanted));
+    if (!wanted) return OK;
+  }
+  return is_repeat ? expand_repeat(in, item) : expand_named(in, item, *name);
+}
+
+static status expand_items(instance *in, const tree *list) {
+  expander *x = in->x;
+  if (!list || list->kind != TREE_LIST)
+    return error_new(ERROR_PIPELINE, list ? list->at : in->used_at, "a graph is a list of items");
+  for (int i = 0; i < list->count; i++) {
+    const char *name;
+    if (x->b.g->node_count > MAX_GRAPH_NODES)
+      return error_new(ERROR_PIPELINE, list->items[i]->at, "the graph has more than %d nodes",
+                       MAX_GRAPH_NODES);
+    status error = expand_item(in, list->items[i], &name);
+    if (!error) continue;
+    report(x, add_trail(in, error_locate(error, list->items[i]->at)));
+    if (name) set_name(in, name, NULL, POISONED);
+  }
+  return OK;
+}
+
+/* ---- the stage --------------------------------------------------------------------------- */
+
+/* loss = Σ weight · term, over the items called `loss` or `loss.<term>`. */
+static status add_losses(instance *in, const tree *items, stage_graph *out) {
+  expander *x = in->x;
+  int room = items->count + 1;
+  out->terms = arena_alloc(x->memory, (size_t)room * sizeof *out->terms);
+  out->term_names = arena_alloc(x->memory, (size_t)room * sizeof *out->term_names);
+  value_id *weighted = arena_alloc(x->memory, (size_t)room * sizeof *weighted);
+  for (int i = 0; i < items->count; i++) {
+    const tree *item = items->items[i];
+    if (item->kind != TREE_MAP || item->count != 1 || !is_loss_name(item->keys[0]->text)) continue;
+    const char *name = item->keys[0]->text;
+    const graph_name *term = find_name(&in->names, name);
+    if (!term || term->count == POISONED) continue;
+    source_pos at = item->keys[0]->at;
+    if (term->count != 1 || value_type(&x->b, term->values[0])->shape.rank != 0) {
+      report(x, error_new(ERROR_PIPELINE, at, "`%s` is not a single number, so it cannot be a loss",
+                          name));
+      continue;
+    }
+    const op *scale = op_find("scale");
+    void *attrs = arena_alloc(x->memory, scale->attrs_bytes);
+    op_defaults(scale, attrs);
+    double weight = 1;
+    const tree *weight_tree = tree_get(item->items[0], "weight");
+    if (weight_tree) {
+      tree *value;
+      status error = scope_eval(&in->scope, x->memory, weight_tree, &value);
+      if (!error) error = tree_float(value, &weight);
+      if (error) {
+        report(x, error);
+        continue;
+      }
+    }
+    *attr_number(scale, attrs, "factor") = weight;
+    int k = out->term_count;
+    out->terms[k] = term->values[0];
+    out->term_names[k] = strcmp(name, "loss") == 0 ? "loss" : arena_strdup(x->memory, name + 5);
+    x->b.at = at;
+    x->b.prefix = "";
+    TRY(build_apply(&x->b, arena_printf(x->memory, "%s.weight", name), scale, attrs, &out->terms[k],
+                    1, &weighted[k]));
+    out->term_count++;
+  }
+  if (out->term_count == 0) return OK;
+  x->b.prefix = "loss.total";
+  TRY(build_node(&x->b, "add", NULL, weighted, out->term_count, &out->loss));
+  return OK;
+}
+
+/* Further scalar or short outputs of the loss items, to log beside the terms. */
+static void add_metrics(instance *in, stage_graph *out) {
+  expander *x = in->x;
+  int capacity = 0;
+  int name_capacity = 0;
+  for (int i = 0; i < in->names.count; i++) {
+    const graph_name *n = &in->names.list[i];
+    const char *dot = strrchr(n->name, '.');
+    if (!is_loss_name(n->name) || n->count != 1 || !dot) continue;
+    const graph_name *item =
+        find_name(&in->names, arena_strndup(x->memory, n->name, (size_t)(dot - n->name)));
+    const tensor *t = value_type(&x->b, n->values[0]);
+    bool is_term = false;
+    for (int k = 0; k < out->term_count; k++) is_term |= out->terms[k] == n->values[0];
+    if (!item || !is_loss_name(item->name) || is_term || t->dtype != DTYPE_F32 ||
+        shape_elements(&t->shape) > LIST_MAX)
+      continue;
+    const char *name = n->name + (text_starts_with(n->name, "loss.") ? 5 : 0);
+    int count = out->metric_count;
+    ARENA_PUSH(x->memory, out->metrics, count, capacity, n->values[0]);
+    count = out->metric_count;
+    ARENA_PUSH(x->memory, out->metric_names, count, name_capacity, arena_strdup(x->memory, name));
+    out->metric_count = count;
+  }
+}
+
+static bool is_read(const graph *g, value_id v) {
+  for (int i = 0; i < g->node_count; i++)
+    for (int k = 0; k < g->nodes[i].in_count; k++)
+      if (g->nodes[i].in[k] == v) return true;
+  return false;
+}
+
+static status finish(expander *x, stage_graph *out, const expand_options *options) {
+  graph *g = out->g;
+  int room = out->term_count + out->metric_count + MAX_ITEM_INPUTS + 1, count = 0;
+  value_id *keep = arena_alloc(x->memory, (size_t)room * sizeof *keep);
+  if (options->only) {
+    const graph_name *name = stage_graph_find(out, options->only);
+    for (int i = 0; name && i < name->count && i < MAX_ITEM_INPUTS; i++)
+      keep[count++] = name->values[i];
+    out->loss = VALUE_NONE;
+    out->term_count = out->metric_count = 0;
+  } else {
+    if (out->loss != VALUE_NONE) keep[count++] = out->loss;
+    for (int i = 0; i < out->term_count; i++) keep[count++] = out->terms[i];
+    for (int i = 0; i < out->metric_count; i++) keep[count++] = out->metrics[i];
+  }
+  out->keep = keep;
+  out->keep_count = count;
+  graph_prune(g, keep, count);
+  graph_fuse(g, keep, count);
+  if (options->training) {
+    TRY(graph_differentiate(g, out->loss));
+    graph_prune(g, keep, count);
+  }
+  if (!is_read(g, out->label)) out->label = VALUE_NONE;
+  return graph_verify(g);
+}
+
+status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *options,
+                    stage_graph *out) {
+  *out = (stage_graph){.loss = VALUE_NONE};
+  out->g = graph_new(options->training);
+  if (!out->g) return error_out_of_memory(sizeof(graph));
+  expander x = {
+      .p = p, .b = {.g = out->g, .prefix = ""}, .memory = &out->g->memory, .options = options};
+  instance in = {.x = &x, .path = p->path, .prefix = "", .used_at = stage->at, .is_stage = true};
+  in.scope.parent = &p->params;
+  in.scope.lookup = lookup_shape;
+  in.scope.context = &in;
+  int64_t n = options->batch;
+  const int64_t *s = options->size;
+  out->image = build_input(&x.b, "image", DTYPE_F32, SHAPE(n, s[0], s[1], s[2], options->channels));
+  out->label = build_input(&x.b, "label", DTYPE_I32, SHAPE(n, s[0], s[1], s[2]));
+  set_one(&in, "image", out->image);
+  set_one(&in, "label", out->label);
+  status error = expand_items(&in, stage->graph);
+  if (!error) error = add_losses(&in, stage->graph, out);
+  if (!error && x.problems.count == 0) {
+    if (out->term_count == 0 && options->training)
+      error = error_new(ERROR_PIPELINE, stage->at,
+                        "stage `%s` has nothing to minimise: name an item `loss` or `loss.<term>`",
+                        stage->name);
+    add_metrics(&in, out);
+    out->names = in.names.list;
+    out->name_count = in.names.count;
+    if (!error && options->only && !stage_graph_find(out, options->only))
+      error = unknown_name(&in, options->only, stage->at);
+    if (!error) error = error_locate(finish(&x, out, options), stage->at);
+  }
+  problems_add(&x.problems, error);
+  error = problems_take(&x.problems);
+  if (error) stage_graph_free(out);
+  return error;
+}
+
+void stage_graph_free(stage_graph *s) {
+  graph_free(s->g);
+  *s = (stage_graph){0};
+}
+
+const graph_name *stage_graph_find(const stage_graph *s, const char *name) {
+  for (int i = s->name_count - 1; i >= 0; i--)
+    if (strcmp(s->names[i].name, name) == 0) return &s->names[i];
+  return NULL;
+}
+
+/* The node's number that `name` means: "<node>.<attribute>", or a loss weight "<item>.weight". */
+static double *schedulable(const node *n, const char *name) {
+  size_t length = strlen(n->name);
+  for (const attr *a = n->op->attrs; a && a->name; a++) {
+    if (a->kind != ATTR_FLOAT || !(a->flags & ATTR_SCHEDULABLE)) continue;
+    bool whole = strcmp(n->name, name) == 0 && text_ends_with(name, ".weight");
+    bool part = strncmp(n->name, name, length) == 0 && name[length] == '.' &&
+                strcmp(name + length + 1, a->name) == 0;
+    if (whole || part) return (double *)((char *)n->attrs + a->offset);
+  }
+  return NULL;
+}
+
+bool stage_graph_get_number(const stage_graph *s, const char *name, double *out) {
+  for (int i = 0; i < s->g->node_count; i++) {
+    const double *number = schedulable(&s->g->nodes[i], name);
+    if (number) return *out = *number, true;
+  }
+  return false;
+}
+
+bool stage_graph_set_number(stage_graph *s, const char *name, double value) {
+  bool found = false;
+  for (int i = 0; i < s->g->node_count; i++) {
+    double *number = schedulable(&s->g->nodes[i], name);
+    if (number) *number = value, found = true;
+  }
+  return found;
+}
