@@ -27,22 +27,56 @@ typedef struct medical_case {
   labels label; /* data NULL when unlabelled */
 } medical_case;
 
+/* No volume, from a file or made by an operator, has more values than this (8 GiB as f32). */
+#define VOXELS_MAX ((int64_t)1 << 31)
+
+/* Zeroed. Sizes are checked: positive, and at most VOXELS_MAX values in all. The affine is left. */
 status volume_allocate(volume *v, const int64_t size[3], int64_t channels);
 status labels_allocate(labels *l, const int64_t size[3]);
 void volume_free(volume *v);
 void labels_free(labels *l);
 void case_free(medical_case *c);
-/* Voxel spacing in mm: the column norms of the affine. */
+/* Deep copy; the name stays borrowed. */
+status case_copy(const medical_case *in, medical_case *out);
+/* Spacing in mm: the column norms of the affine. */
 void affine_spacing(const double affine[4][4], double spacing_mm[3]);
+/* Finite, last row 0 0 0 1 and invertible. */
+bool affine_is_valid(const double affine[4][4]);
+void affine_inverse(const double affine[4][4], double out[4][4]);
+
+/* A new grid made of an old one's voxels: crops, pads, flips, quarter turns and axis permutations.
+ * Output voxel (i0, i1, i2) is the input voxel whose index along axis[a] is start[a] + i_a, or
+ * start[a] − i_a when flip[a]. Voxels outside the input get the fill value (0 in label maps). The
+ * output's affine follows, so every voxel keeps its place in the patient. */
+typedef struct grid_map {
+  int axis[3]; /* a permutation of 0, 1, 2 */
+  bool flip[3];
+  int64_t start[3];
+  int64_t size[3]; /* of the output */
+} grid_map;
+
+/* The map that changes nothing. */
+grid_map grid_identity(const int64_t size[3]);
+status volume_regrid(const volume *in, const grid_map *map, float fill, volume *out);
+status labels_regrid(const labels *in, const grid_map *map, labels *out);
+/* The axis permutation and flips that bring `affine` closest to the three letters of `axes`, the
+ * directions in which the new indices grow: R or L, A or P, S or I in any order. */
+bool grid_axes_valid(const char *axes);
+grid_map grid_to_axes(const double affine[4][4], const int64_t size[3], const char *axes);
 
 /* NIfTI-1/2, .nii or .nii.gz; intensities are scl_slope·v + scl_inter. Everything in the header is
  * checked against the file before memory is taken; NaN or infinite voxels are an error that names
  * the file. 4-D files give channels. */
 status nifti_read_volume(const char *path, volume *out);
+/* The same from the file's bytes; `path` names it in messages and tells .nii from .nii.gz. */
+status nifti_parse_volume(const char *path, const void *bytes, size_t length, volume *out);
+status nifti_parse_labels(const char *path, const void *bytes, size_t length, labels *out);
+/* All bytes of a volume's file (caller frees); pipes, devices and folders are refused. */
+status nifti_load_bytes(const char *path, unsigned char **bytes, size_t *length);
 /* Integer class numbers in 0…255; fractions or negative values are an error with the voxel. */
 status nifti_read_labels(const char *path, labels *out);
 /* Header only: size, channels, affine (data stays NULL). */
-status nifti_read_header(const char *path, volume *out);
+status nifti_read_grid(const char *path, volume *out);
 /* uint8 label map with the reference's header geometry (qform, sform and codes) when `like` names a
  * NIfTI file, else from l->affine. Written to a temporary file, then renamed; same input, same bytes. */
 status nifti_write_labels(const char *path, const labels *l, const char *like);

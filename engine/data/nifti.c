@@ -1,0 +1,783 @@
+/* NIfTI-1 and NIfTI-2 from hostile files. The header is read on its own first (the start of the
+ * file, or of its gzip stream) and checked against the file's size before memory is taken for
+ * voxels. Header layouts, byte swapping and the quaternion come from nifti_clib's nifti2 API;
+ * reading the voxels is our own, because the library maps what the header claims before it looks at
+ * the file. */
+#include "data/volume.h"
+
+#include "base/files.h"
+#include "base/text.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libdeflate.h>
+#include <limits.h>
+#include <math.h>
+#include <nifti2_io.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+enum {
+  HEADER_1_BYTES = 348,
+  HEADER_2_BYTES = 540,
+  DATA_1_OFFSET = 352, /* header and the four extension flag bytes */
+  DATA_2_OFFSET = 544,
+  PEEK_BYTES = 1 << 16, /* enough of any gzip stream to hold the header */
+  DEFLATE_MAX_RATIO = 1032,
+  TRAILING_LIMIT = 64 << 20 /* bytes after the voxels that are read to check a gzip checksum */
+};
+
+typedef struct value_type {
+  int code, bytes;
+  const char *name;
+} value_type;
+
+static const value_type value_types[] = {
+    {DT_UINT8, 1, "uint8"},     {DT_INT8, 1, "int8"},     {DT_INT16, 2, "int16"},
+    {DT_UINT16, 2, "uint16"},   {DT_INT32, 4, "int32"},   {DT_UINT32, 4, "uint32"},
+    {DT_INT64, 8, "int64"},     {DT_UINT64, 8, "uint64"}, {DT_FLOAT32, 4, "float32"},
+    {DT_FLOAT64, 8, "float64"},
+};
+
+/* A header of either version, as NIfTI-2 in the machine's byte order, with what follows from it. */
+typedef struct header {
+  nifti_2_header fields;
+  int version;
+  bool swapped;
+  const value_type *type;
+  int64_t size[3], channels;
+  uint64_t offset_bytes, voxel_bytes;
+  double slope, intercept;
+  double affine[4][4];
+} header;
+
+static status bad_file(const char *path, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static status bad_file(const char *path, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  status error = error_newv(ERROR_DATA, NOWHERE, format, args);
+  va_end(args);
+  return error_prefix(error, "%s", path);
+}
+
+/* ---- bytes ---- */
+
+static status open_regular(const char *path, int *fd, uint64_t *bytes) {
+  /* Non-blocking, so that a named pipe cannot hold the program up. */
+  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (*fd < 0) return error_from_errno("open", path);
+  struct stat info;
+  if (fstat(*fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    close(*fd);
+    return bad_file(path, "this is not a regular file.");
+  }
+  *bytes = (uint64_t)info.st_size;
+  return OK;
+}
+
+static status read_start(const char *path, int fd, unsigned char *out, size_t want, size_t *got) {
+  *got = 0;
+  while (*got < want) {
+    ssize_t n = read(fd, out + *got, want - *got);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return error_from_errno("read", path);
+    if (n == 0) break;
+    *got += (size_t)n;
+  }
+  return OK;
+}
+
+status nifti_load_bytes(const char *path, unsigned char **bytes, size_t *length) {
+  *bytes = NULL;
+  *length = 0;
+  int fd;
+  uint64_t size = 0;
+  TRY(open_regular(path, &fd, &size));
+  status error = OK;
+  unsigned char *buffer = NULL;
+  if (size > 8 * (uint64_t)VOXELS_MAX + (1u << 20))
+    error = bad_file(path, "the file is larger than the 16 GiB a volume may have.");
+  else if (!(buffer = malloc(size ? (size_t)size : 1)))
+    error = error_out_of_memory((size_t)size);
+  else
+    error = read_start(path, fd, buffer, (size_t)size, length);
+  close(fd);
+  if (error) {
+    free(buffer);
+    return error;
+  }
+  *bytes = buffer;
+  return OK;
+}
+
+static bool is_gzip(const unsigned char *bytes, size_t length) {
+  return length >= 2 && bytes[0] == 0x1f && bytes[1] == 0x8b;
+}
+
+static unsigned input_part(size_t left) {
+  return left > (1u << 30) ? 1u << 30 : (unsigned)left;
+}
+
+/* Streaming gunzip of at most `room` bytes, over several members if there are; *made says how much
+ * came. `drain` reads on to the end of the stream, so that its checksum is verified. Returns NULL,
+ * or what is wrong with the stream. */
+static const char *gunzip(const unsigned char *in, size_t length, unsigned char *out, size_t room,
+                          bool drain, size_t *made) {
+  z_stream z = {0};
+  *made = 0;
+  if (inflateInit2(&z, 15 + 16) != Z_OK) return "out of memory while decompressing";
+  unsigned char *scratch = NULL;
+  size_t drained = 0, consumed = 0;
+  const char *problem = NULL;
+  for (;;) {
+    bool full = *made == room;
+    if (full && !drain) break;
+    if (full && !scratch && !(scratch = malloc(PEEK_BYTES))) {
+      problem = "out of memory while decompressing";
+      break;
+    }
+    unsigned give = input_part(length - consumed);
+    unsigned take = full ? PEEK_BYTES : input_part(room - *made);
+    z.next_in = (unsigned char *)in + consumed; /* zlib's interface is not const-correct */
+    z.avail_in = give;
+    z.next_out = full ? scratch : out + *made;
+    z.avail_out = take;
+    int rc = inflate(&z, Z_NO_FLUSH);
+    size_t came = take - z.avail_out;
+    consumed += give - z.avail_in;
+    if (full)
+      drained += came;
+    else
+      *made += came;
+    if (rc == Z_STREAM_END) {
+      if (!is_gzip(in + consumed, length - consumed)) break;
+      inflateReset(&z);
+      continue;
+    }
+    if (drained > TRAILING_LIMIT) {
+      problem = "the gzip stream goes on long after the voxels its header describes";
+      break;
+    }
+    if (rc == Z_BUF_ERROR || (rc == Z_OK && consumed == length && came == 0)) {
+      problem = "the gzip stream stops before its end";
+      break;
+    }
+    if (rc != Z_OK) {
+      problem = "the gzip stream is damaged (its data or checksum is wrong)";
+      break;
+    }
+  }
+  free(scratch);
+  inflateEnd(&z);
+  return problem;
+}
+
+/* ---- header ---- */
+
+static void widen_header(const nifti_1_header *a, nifti_2_header *b) {
+  *b = (nifti_2_header){0};
+  for (int i = 0; i < 8; i++) b->dim[i] = a->dim[i];
+  for (int i = 0; i < 8; i++) b->pixdim[i] = (double)a->pixdim[i];
+  b->datatype = a->datatype;
+  b->bitpix = a->bitpix;
+  b->scl_slope = (double)a->scl_slope;
+  b->scl_inter = (double)a->scl_inter;
+  b->qform_code = a->qform_code;
+  b->sform_code = a->sform_code;
+  b->quatern_b = (double)a->quatern_b;
+  b->quatern_c = (double)a->quatern_c;
+  b->quatern_d = (double)a->quatern_d;
+  b->qoffset_x = (double)a->qoffset_x;
+  b->qoffset_y = (double)a->qoffset_y;
+  b->qoffset_z = (double)a->qoffset_z;
+  for (int i = 0; i < 4; i++) {
+    b->srow_x[i] = (double)a->srow_x[i];
+    b->srow_y[i] = (double)a->srow_y[i];
+    b->srow_z[i] = (double)a->srow_z[i];
+  }
+  b->xyzt_units = a->xyzt_units;
+}
+
+/* The header's two byte orders are told apart by sizeof_hdr. */
+static status header_fields(const char *path, const unsigned char *bytes, size_t length,
+                            header *h) {
+  int32_t claimed = 0;
+  if (length < HEADER_1_BYTES)
+    return bad_file(path,
+                    "the file ends after %zu bytes, within the NIfTI header: it is not a NIfTI "
+                    "file, or the download is incomplete.",
+                    length);
+  memcpy(&claimed, bytes, sizeof claimed);
+  int32_t swapped = (int32_t)__builtin_bswap32((uint32_t)claimed);
+  h->swapped = swapped == HEADER_1_BYTES || swapped == HEADER_2_BYTES;
+  int32_t header_bytes = h->swapped ? swapped : claimed;
+  double offset;
+  if (header_bytes == HEADER_1_BYTES) {
+    nifti_1_header one;
+    memcpy(&one, bytes, sizeof one);
+    if (memcmp(one.magic, "ni1", 4) == 0)
+      return bad_file(path,
+                      "this is the header of a two-file NIfTI (.hdr with .img). Convert it to "
+                      "a single .nii.gz.");
+    if (memcmp(one.magic, "n+1", 4) != 0)
+      return bad_file(path,
+                      "this is not a NIfTI file (the magic bytes \"n+1\" are missing; Analyze "
+                      "files are not read).");
+    if (h->swapped) nifti_swap_as_nifti1(&one);
+    h->version = 1;
+    widen_header(&one, &h->fields);
+    offset = (double)one.vox_offset;
+  } else if (header_bytes == HEADER_2_BYTES) {
+    if (length < HEADER_2_BYTES)
+      return bad_file(path,
+                      "the file ends after %zu bytes, within the NIfTI-2 header: the download "
+                      "may be incomplete.",
+                      length);
+    memcpy(&h->fields, bytes, sizeof h->fields);
+    if (memcmp(h->fields.magic, "n+2\0\r\n\032\n", 8) != 0)
+      return bad_file(path,
+                      "this is not a single-file NIfTI-2 (the magic bytes \"n+2\" are missing).");
+    if (h->swapped) nifti_swap_as_nifti2(&h->fields);
+    h->version = 2;
+    offset = (double)h->fields.vox_offset;
+  } else {
+    return bad_file(path, "this is not a NIfTI file: it begins with neither 348 nor 540.");
+  }
+  int smallest = h->version == 1 ? DATA_1_OFFSET : DATA_2_OFFSET;
+  if (offset == 0) offset = smallest;
+  if (!(offset >= smallest && offset <= 0x1p40) || offset != floor(offset))
+    return bad_file(path, "the header puts the voxels at byte %g, which is impossible.", offset);
+  h->offset_bytes = (uint64_t)offset;
+  return OK;
+}
+
+static status header_size(const char *path, header *h) {
+  const int64_t *dim = h->fields.dim;
+  if (dim[0] < 1 || dim[0] > 7)
+    return bad_file(path, "the header claims %lld dimensions; 1 to 4 can be read.",
+                    (long long)dim[0]);
+  int64_t extent[4] = {1, 1, 1, 1}, values = 1;
+  for (int i = 1; i <= (int)dim[0]; i++) {
+    if (dim[i] < 1)
+      return bad_file(path, "the header claims a size of %lld along dimension %d.",
+                      (long long)dim[i], i);
+    if (i > 4) {
+      if (dim[i] != 1)
+        return bad_file(path,
+                        "the volume has %lld entries along dimension %d; only x, y, z and "
+                        "channels can be read.",
+                        (long long)dim[i], i);
+      continue;
+    }
+    if (dim[i] > VOXELS_MAX / values)
+      return bad_file(path,
+                      "the header claims %lld × %lld × … values, more than the %lld a volume "
+                      "may have.",
+                      (long long)dim[1], (long long)(dim[0] > 1 ? dim[2] : 1),
+                      (long long)VOXELS_MAX);
+    values *= dim[i];
+    extent[i - 1] = dim[i];
+  }
+  memcpy(h->size, extent, sizeof h->size);
+  h->channels = extent[3];
+  h->type = NULL;
+  for (size_t i = 0; i < sizeof value_types / sizeof value_types[0]; i++)
+    if (value_types[i].code == h->fields.datatype) h->type = &value_types[i];
+  if (!h->type)
+    return bad_file(path, "voxels of data type %d (%s) cannot be read; integers and floats can.",
+                    h->fields.datatype, nifti_datatype_string(h->fields.datatype));
+  if (h->fields.bitpix != 0 && h->fields.bitpix != 8 * h->type->bytes)
+    return bad_file(path, "the header says %s but %d bits a voxel.", h->type->name,
+                    h->fields.bitpix);
+  h->voxel_bytes = (uint64_t)values * (uint64_t)h->type->bytes;
+  return OK;
+}
+
+/* NIfTI's order of precedence: sform, then qform, then voxel sizes alone ("method 1"). */
+static status header_affine(const char *path, header *h) {
+  const nifti_2_header *f = &h->fields;
+  const char *what;
+  double(*m)[4] = h->affine;
+  if (f->sform_code > 0) {
+    what = "sform";
+    memcpy(m[0], f->srow_x, sizeof m[0]);
+    memcpy(m[1], f->srow_y, sizeof m[1]);
+    memcpy(m[2], f->srow_z, sizeof m[2]);
+  } else if (f->qform_code > 0) {
+    what = "qform";
+    nifti_dmat44 q = nifti_quatern_to_dmat44(f->quatern_b, f->quatern_c, f->quatern_d, f->qoffset_x,
+                                             f->qoffset_y, f->qoffset_z, f->pixdim[1], f->pixdim[2],
+                                             f->pixdim[3], f->pixdim[0]);
+    for (int r = 0; r < 3; r++)
+      for (int c = 0; c < 4; c++) m[r][c] = q.m[r][c];
+  } else {
+    what = "list of voxel sizes (pixdim)";
+    for (int r = 0; r < 3; r++)
+      for (int c = 0; c < 4; c++) m[r][c] = r == c ? fabs(f->pixdim[1 + r]) : 0;
+  }
+  int units = XYZT_TO_SPACE(f->xyzt_units);
+  double to_mm = units == NIFTI_UNITS_METER ? 1e3 : units == NIFTI_UNITS_MICRON ? 1e-3 : 1;
+  for (int r = 0; r < 3; r++)
+    for (int c = 0; c < 4; c++) m[r][c] *= to_mm;
+  m[3][0] = m[3][1] = m[3][2] = 0;
+  m[3][3] = 1;
+  if (!affine_is_valid((const double(*)[4])m))
+    return bad_file(path,
+                    "the %s in the header is no valid position in space (zero, not finite, or "
+                    "flat). Correct the header with the tool that made the file.",
+                    what);
+  return OK;
+}
+
+static status header_parse(const char *path, const unsigned char *bytes, size_t length, header *h) {
+  TRY(header_fields(path, bytes, length, h));
+  TRY(header_size(path, h));
+  TRY(header_affine(path, h));
+  double slope = h->fields.scl_slope, intercept = h->fields.scl_inter;
+  /* A slope of zero (or none at all) means that the voxels are stored as they are. */
+  bool scaled = isfinite(slope) && slope != 0;
+  if (scaled && !isfinite(intercept))
+    return bad_file(path, "the header's intensity offset (scl_inter) is not a finite number.");
+  h->slope = scaled ? slope : 1;
+  h->intercept = scaled ? intercept : 0;
+  return OK;
+}
+
+/* `length` bytes are the file's first ones, `file_bytes` is all it has. */
+static status header_from(const char *path, const unsigned char *bytes, size_t length,
+                          uint64_t file_bytes, header *h) {
+  char have[24], want[24];
+  if (is_gzip(bytes, length)) {
+    unsigned char start[HEADER_2_BYTES];
+    size_t made;
+    const char *problem = gunzip(bytes, length, start, sizeof start, false, &made);
+    if (problem && made < HEADER_1_BYTES)
+      return bad_file(path, "%s, within the header: the download may be incomplete.", problem);
+    TRY(header_parse(path, start, made, h));
+    uint64_t claimed = h->offset_bytes + h->voxel_bytes;
+    if (claimed > file_bytes * DEFLATE_MAX_RATIO + PEEK_BYTES)
+      return bad_file(path,
+                      "the header claims %s of voxels, more than %s of gzip can hold: the "
+                      "file is damaged or incomplete.",
+                      format_bytes(want, (double)h->voxel_bytes),
+                      format_bytes(have, (double)file_bytes));
+    return OK;
+  }
+  TRY(header_parse(path, bytes, length, h));
+  if (h->offset_bytes + h->voxel_bytes > file_bytes)
+    return bad_file(path, "the file ends after %s of %s: the download may be incomplete.",
+                    format_bytes(have, (double)file_bytes),
+                    format_bytes(want, (double)(h->offset_bytes + h->voxel_bytes)));
+  return OK;
+}
+
+static status header_read(const char *path, header *h) {
+  int fd;
+  uint64_t file_bytes = 0;
+  TRY(open_regular(path, &fd, &file_bytes));
+  unsigned char *start = malloc(PEEK_BYTES);
+  size_t got = 0;
+  status error =
+      start ? read_start(path, fd, start, PEEK_BYTES, &got) : error_out_of_memory(PEEK_BYTES);
+  close(fd);
+  if (!error) error = header_from(path, start, got, file_bytes, h);
+  free(start);
+  return error;
+}
+
+status nifti_read_grid(const char *path, volume *out) {
+  header h = {0};
+  TRY(header_read(path, &h));
+  *out = (volume){.channels = h.channels};
+  memcpy(out->size, h.size, sizeof h.size);
+  memcpy(out->affine, h.affine, sizeof h.affine);
+  return OK;
+}
+
+/* ---- voxels ---- */
+
+/* The whole decompressed stream up to the last voxel. */
+static status unzip_all(const char *path, const unsigned char *bytes, size_t length, size_t claimed,
+                        unsigned char **out) {
+  unsigned char *buffer = malloc(claimed);
+  struct libdeflate_decompressor *fast = libdeflate_alloc_decompressor();
+  if (!buffer || !fast) {
+    free(buffer);
+    libdeflate_free_decompressor(fast);
+    return error_out_of_memory(claimed);
+  }
+  size_t used = 0, made = 0;
+  bool whole = libdeflate_gzip_decompress_ex(fast, bytes, length, buffer, claimed, &used, &made) ==
+                   LIBDEFLATE_SUCCESS &&
+               made == claimed;
+  libdeflate_free_decompressor(fast);
+  if (!whole) {
+    /* Several gzip members, data after the voxels, or damage: the streaming reader can tell. */
+    const char *problem = gunzip(bytes, length, buffer, claimed, true, &made);
+    char have[24], want[24];
+    if (made < claimed || problem) {
+      free(buffer);
+      format_bytes(have, (double)made);
+      format_bytes(want, (double)claimed);
+      if (made < claimed)
+        return bad_file(path, "%s after %s of %s: the download may be incomplete.",
+                        problem ? problem : "the gzip stream ends", have, want);
+      return bad_file(path, "%s.", problem);
+    }
+  }
+  *out = buffer;
+  return OK;
+}
+
+#define SAME(u) (u)
+#define DECODE(type, bits, swap)                                                                   \
+  for (int64_t i = 0; i < n; i++) {                                                                \
+    uint##bits##_t u;                                                                              \
+    memcpy(&u, in + i * (int64_t)sizeof u, sizeof u);                                              \
+    u = swap(u);                                                                                   \
+    type v;                                                                                        \
+    memcpy(&v, &u, sizeof v);                                                                      \
+    out[i] = (float)(slope * (double)v + intercept);                                               \
+  }                                                                                                \
+  break
+#define DECODE_EITHER(type, bits, swap)                                                            \
+  if (h->swapped) {                                                                                \
+    DECODE(type, bits, swap);                                                                      \
+  } else {                                                                                         \
+    DECODE(type, bits, SAME);                                                                      \
+  }                                                                                                \
+  break
+
+/* One line of `n` voxels along x. */
+static void decode_line(const header *h, const unsigned char *in, int64_t n, float *out) {
+  const double slope = h->slope, intercept = h->intercept;
+  do {
+    switch (h->type->code) {
+    case DT_UINT8:
+      DECODE(uint8_t, 8, SAME);
+    case DT_INT8:
+      DECODE(int8_t, 8, SAME);
+    case DT_INT16:
+      DECODE_EITHER(int16_t, 16, __builtin_bswap16);
+    case DT_UINT16:
+      DECODE_EITHER(uint16_t, 16, __builtin_bswap16);
+    case DT_INT32:
+      DECODE_EITHER(int32_t, 32, __builtin_bswap32);
+    case DT_UINT32:
+      DECODE_EITHER(uint32_t, 32, __builtin_bswap32);
+    case DT_FLOAT32:
+      DECODE_EITHER(float, 32, __builtin_bswap32);
+    case DT_INT64:
+      DECODE_EITHER(int64_t, 64, __builtin_bswap64);
+    case DT_UINT64:
+      DECODE_EITHER(uint64_t, 64, __builtin_bswap64);
+    case DT_FLOAT64:
+      DECODE_EITHER(double, 64, __builtin_bswap64);
+    }
+  } while (0);
+}
+
+static bool all_finite(const float *v, int64_t n) {
+  float sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += v[i] - v[i]; /* 0 for finite values, else NaN */
+  return sum == 0;
+}
+
+/* The file has x fastest, then y, z, channel; a volume has channel fastest, then z, y, x. */
+static status decode(const char *path, const header *h, const unsigned char *voxels, volume *out) {
+  enum {
+    TILE = 16
+  }; /* lines decoded before they are scattered, so that stores share cache lines */
+  const int64_t X = h->size[0], Y = h->size[1], Z = h->size[2], C = h->channels;
+  float *lines = malloc((size_t)(TILE * X) * sizeof *lines);
+  if (!lines) return error_out_of_memory((size_t)(TILE * X) * sizeof *lines);
+  status error = volume_allocate(out, h->size, C);
+  for (int64_t c = 0; c < C && !error; c++)
+    for (int64_t y = 0; y < Y && !error; y++)
+      for (int64_t z0 = 0; z0 < Z && !error; z0 += TILE) {
+        int64_t tile = Z - z0 < TILE ? Z - z0 : TILE;
+        for (int64_t k = 0; k < tile; k++) {
+          int64_t first = ((c * Z + z0 + k) * Y + y) * X;
+          decode_line(h, voxels + first * h->type->bytes, X, lines + k * X);
+        }
+        if (!all_finite(lines, tile * X)) {
+          int64_t at = 0;
+          while (isfinite(lines[at])) at++;
+          error = bad_file(path,
+                           "voxel (%lld, %lld, %lld) is not a finite number. Repair the "
+                           "volume, or leave the case out.",
+                           (long long)(at % X), (long long)y, (long long)(z0 + at / X));
+          break;
+        }
+        for (int64_t x = 0; x < X; x++) {
+          float *to = out->data + ((x * Y + y) * Z + z0) * C + c;
+          for (int64_t k = 0; k < tile; k++) to[k * C] = lines[k * X + x];
+        }
+      }
+  free(lines);
+  if (error) {
+    volume_free(out);
+    return error;
+  }
+  memcpy(out->affine, h->affine, sizeof h->affine);
+  return OK;
+}
+
+status nifti_parse_volume(const char *path, const void *bytes, size_t length, volume *out) {
+  *out = (volume){0};
+  header h = {0};
+  TRY(header_from(path, bytes, length, length, &h));
+  const unsigned char *all = bytes;
+  unsigned char *unzipped = NULL;
+  if (is_gzip(bytes, length)) {
+    TRY(unzip_all(path, bytes, length, (size_t)(h.offset_bytes + h.voxel_bytes), &unzipped));
+    all = unzipped;
+  }
+  status error = decode(path, &h, all + h.offset_bytes, out);
+  free(unzipped);
+  return error;
+}
+
+status nifti_parse_labels(const char *path, const void *bytes, size_t length, labels *out) {
+  *out = (labels){0};
+  volume v;
+  TRY(nifti_parse_volume(path, bytes, length, &v));
+  status error = OK;
+  if (v.channels != 1)
+    error =
+        bad_file(path, "a label map has one channel, this file has %lld.", (long long)v.channels);
+  if (!error) error = labels_allocate(out, v.size);
+  int64_t n = v.size[0] * v.size[1] * v.size[2];
+  for (int64_t i = 0; i < n && !error; i++) {
+    float value = v.data[i];
+    if (!(value >= 0 && value <= 255) || value != floorf(value))
+      error =
+          bad_file(path,
+                   "voxel (%lld, %lld, %lld) of the label map is %g; classes are whole "
+                   "numbers from 0 to 255.",
+                   (long long)(i / (v.size[1] * v.size[2])), (long long)(i / v.size[2] % v.size[1]),
+                   (long long)(i % v.size[2]), (double)value);
+    else
+      out->data[i] = (int32_t)value;
+  }
+  if (error)
+    labels_free(out);
+  else
+    memcpy(out->affine, v.affine, sizeof v.affine);
+  volume_free(&v);
+  return error;
+}
+
+status nifti_read_volume(const char *path, volume *out) {
+  unsigned char *bytes;
+  size_t length;
+  *out = (volume){0};
+  TRY(nifti_load_bytes(path, &bytes, &length));
+  status error = nifti_parse_volume(path, bytes, length, out);
+  free(bytes);
+  return error;
+}
+
+status nifti_read_labels(const char *path, labels *out) {
+  unsigned char *bytes;
+  size_t length;
+  *out = (labels){0};
+  TRY(nifti_load_bytes(path, &bytes, &length));
+  status error = nifti_parse_labels(path, bytes, length, out);
+  free(bytes);
+  return error;
+}
+
+/* ---- writing ---- */
+
+/* Geometry from an affine: an sform always, a qform as well where the axes are orthogonal. */
+static void geometry_from_affine(const double affine[4][4], nifti_2_header *f) {
+  double spacing[3];
+  affine_spacing(affine, spacing);
+  nifti_dmat44 m;
+  for (int r = 0; r < 4; r++)
+    for (int c = 0; c < 4; c++) m.m[r][c] = affine[r][c];
+  memcpy(f->srow_x, affine[0], sizeof f->srow_x);
+  memcpy(f->srow_y, affine[1], sizeof f->srow_y);
+  memcpy(f->srow_z, affine[2], sizeof f->srow_z);
+  f->sform_code = NIFTI_XFORM_SCANNER_ANAT;
+  double dx, dy, dz, qfac;
+  nifti_dmat44_to_quatern(m, &f->quatern_b, &f->quatern_c, &f->quatern_d, &f->qoffset_x,
+                          &f->qoffset_y, &f->qoffset_z, &dx, &dy, &dz, &qfac);
+  bool orthogonal = true;
+  for (int a = 0; a < 3; a++) {
+    int b = (a + 1) % 3;
+    double dot =
+        affine[0][a] * affine[0][b] + affine[1][a] * affine[1][b] + affine[2][a] * affine[2][b];
+    orthogonal = orthogonal && fabs(dot) < 1e-5 * spacing[a] * spacing[b];
+    f->pixdim[1 + a] = spacing[a];
+  }
+  f->qform_code = orthogonal ? NIFTI_XFORM_SCANNER_ANAT : NIFTI_XFORM_UNKNOWN;
+  f->pixdim[0] = qfac < 0 ? -1 : 1;
+  f->xyzt_units = NIFTI_UNITS_MM;
+}
+
+static void narrow_header(const nifti_2_header *a, nifti_1_header *b) {
+  *b = (nifti_1_header){.sizeof_hdr = HEADER_1_BYTES, .regular = 'r'};
+  for (int i = 0; i < 8; i++) b->dim[i] = (short)a->dim[i];
+  for (int i = 0; i < 8; i++) b->pixdim[i] = (float)a->pixdim[i];
+  b->datatype = a->datatype;
+  b->bitpix = a->bitpix;
+  b->vox_offset = DATA_1_OFFSET;
+  b->scl_slope = (float)a->scl_slope;
+  b->qform_code = (short)a->qform_code;
+  b->sform_code = (short)a->sform_code;
+  b->quatern_b = (float)a->quatern_b;
+  b->quatern_c = (float)a->quatern_c;
+  b->quatern_d = (float)a->quatern_d;
+  b->qoffset_x = (float)a->qoffset_x;
+  b->qoffset_y = (float)a->qoffset_y;
+  b->qoffset_z = (float)a->qoffset_z;
+  for (int i = 0; i < 4; i++) {
+    b->srow_x[i] = (float)a->srow_x[i];
+    b->srow_y[i] = (float)a->srow_y[i];
+    b->srow_z[i] = (float)a->srow_z[i];
+  }
+  b->xyzt_units = (char)a->xyzt_units;
+  memcpy(b->magic, "n+1", 4);
+}
+
+/* Room for a whole file in memory, its header filled in; *voxels is where the values go. `fields`
+ * brings geometry, dimensions and data type. */
+static status file_begin(nifti_2_header *fields, int version, uint64_t voxel_bytes,
+                         unsigned char **file, size_t *length, unsigned char **voxels) {
+  for (int i = 1; i <= 3; i++)
+    if (fields->dim[i] > SHRT_MAX) version = 2;
+  size_t offset = version == 1 ? DATA_1_OFFSET : DATA_2_OFFSET;
+  *length = offset + (size_t)voxel_bytes;
+  *file = calloc(*length, 1);
+  if (!*file) return error_out_of_memory(*length);
+  fields->scl_slope = 1;
+  if (version == 1) {
+    nifti_1_header one;
+    narrow_header(fields, &one);
+    memcpy(*file, &one, sizeof one);
+  } else {
+    fields->sizeof_hdr = HEADER_2_BYTES;
+    fields->vox_offset = DATA_2_OFFSET;
+    memcpy(fields->magic, "n+2\0\r\n\032\n", 8);
+    memcpy(*file, fields, sizeof *fields);
+  }
+  *voxels = *file + offset;
+  return OK;
+}
+
+static status file_finish(const char *path, unsigned char *file, size_t length) {
+  if (!text_ends_with(path, ".gz")) return file_write_atomic(path, file, length);
+  enum { LEVEL = 6 };
+  struct libdeflate_compressor *c = libdeflate_alloc_compressor(LEVEL);
+  size_t room = c ? libdeflate_gzip_compress_bound(c, length) : 0;
+  unsigned char *zipped = c ? malloc(room) : NULL;
+  status error = OK;
+  if (!zipped) {
+    error = error_out_of_memory(room);
+  } else {
+    size_t bytes = libdeflate_gzip_compress(c, file, length, zipped, room);
+    error = bytes ? file_write_atomic(path, zipped, bytes)
+                  : error_new(ERROR_INTERNAL, NOWHERE, "cannot compress %s", path);
+  }
+  free(zipped);
+  libdeflate_free_compressor(c);
+  return error;
+}
+
+static void set_dimensions(nifti_2_header *f, const int64_t size[3], int64_t channels) {
+  f->dim[0] = channels > 1 ? 4 : 3;
+  for (int a = 0; a < 3; a++) f->dim[1 + a] = size[a];
+  f->dim[4] = channels;
+  for (int i = 5; i < 8; i++) f->dim[i] = 1;
+}
+
+status nifti_write_labels(const char *path, const labels *l, const char *like) {
+  nifti_2_header fields = {0};
+  int version = 1;
+  if (like) {
+    header h = {0};
+    TRY(header_read(like, &h));
+    if (memcmp(h.size, l->size, sizeof h.size) != 0)
+      return error_new(ERROR_INTERNAL, NOWHERE,
+                       "cannot write %s: a label map of %lld × %lld × %lld voxels does not fit the "
+                       "%lld × %lld × %lld of %s",
+                       path, (long long)l->size[0], (long long)l->size[1], (long long)l->size[2],
+                       (long long)h.size[0], (long long)h.size[1], (long long)h.size[2], like);
+    version = h.version;
+    const nifti_2_header *r = &h.fields;
+    fields.qform_code = r->qform_code;
+    fields.sform_code = r->sform_code;
+    fields.quatern_b = r->quatern_b;
+    fields.quatern_c = r->quatern_c;
+    fields.quatern_d = r->quatern_d;
+    fields.qoffset_x = r->qoffset_x;
+    fields.qoffset_y = r->qoffset_y;
+    fields.qoffset_z = r->qoffset_z;
+    memcpy(fields.srow_x, r->srow_x, sizeof r->srow_x);
+    memcpy(fields.srow_y, r->srow_y, sizeof r->srow_y);
+    memcpy(fields.srow_z, r->srow_z, sizeof r->srow_z);
+    memcpy(fields.pixdim, r->pixdim, 4 * sizeof r->pixdim[0]);
+    fields.xyzt_units = XYZT_TO_SPACE(r->xyzt_units);
+  } else {
+    geometry_from_affine(l->affine, &fields);
+  }
+  set_dimensions(&fields, l->size, 1);
+  fields.datatype = DT_UINT8;
+  fields.bitpix = 8;
+  const int64_t X = l->size[0], Y = l->size[1], Z = l->size[2];
+  unsigned char *file, *voxels;
+  size_t length;
+  TRY(file_begin(&fields, version, (uint64_t)(X * Y * Z), &file, &length, &voxels));
+  status error = OK;
+  for (int64_t x = 0; x < X; x++)
+    for (int64_t y = 0; y < Y; y++)
+      for (int64_t z = 0; z < Z; z++) {
+        int32_t value = l->data[(x * Y + y) * Z + z];
+        if (value < 0 || value > 255)
+          error = error ? error
+                        : error_new(ERROR_INTERNAL, NOWHERE, "cannot write class %d to %s", value,
+                                    path);
+        voxels[(z * Y + y) * X + x] = (unsigned char)value;
+      }
+  if (!error) error = file_finish(path, file, length);
+  free(file);
+  return error;
+}
+
+status nifti_write_volume(const char *path, const volume *v) {
+  const int64_t X = v->size[0], Y = v->size[1], Z = v->size[2], C = v->channels;
+  bool whole = true;
+  for (int64_t i = 0; i < X * Y * Z * C && whole; i++)
+    whole = v->data[i] >= SHRT_MIN && v->data[i] <= SHRT_MAX && v->data[i] == floorf(v->data[i]);
+  nifti_2_header fields = {0};
+  geometry_from_affine(v->affine, &fields);
+  set_dimensions(&fields, v->size, C);
+  fields.datatype = whole ? DT_INT16 : DT_FLOAT32;
+  fields.bitpix = whole ? 16 : 32;
+  int version = C > SHRT_MAX ? 2 : 1;
+  unsigned char *file, *voxels;
+  size_t length;
+  uint64_t bytes = (uint64_t)(X * Y * Z * C) * (whole ? sizeof(int16_t) : sizeof(float));
+  TRY(file_begin(&fields, version, bytes, &file, &length, &voxels));
+  for (int64_t x = 0; x < X; x++)
+    for (int64_t y = 0; y < Y; y++)
+      for (int64_t z = 0; z < Z; z++)
+        for (int64_t c = 0; c < C; c++) {
+          float value = v->data[((x * Y + y) * Z + z) * C + c];
+          int64_t at = ((c * Z + z) * Y + y) * X + x;
+          int16_t rounded = (int16_t)(whole ? value : 0);
+          if (whole)
+            memcpy(voxels + at * (int64_t)sizeof rounded, &rounded, sizeof rounded);
+          else
+            memcpy(voxels + at * (int64_t)sizeof value, &value, sizeof value);
+        }
+  status error = file_finish(path, file, length);
+  free(file);
+  return error;
+}

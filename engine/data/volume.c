@@ -1,0 +1,247 @@
+#include "data/volume.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static status grid_words(const int64_t size[3], int64_t channels, size_t *words) {
+  int64_t n = channels;
+  for (int a = 0; a < 3; a++) {
+    if (size[a] < 1 || n < 1 || size[a] > VOXELS_MAX / n)
+      return error_new(
+          ERROR_MEMORY, NOWHERE, "a volume of %lld × %lld × %lld voxels and %lld channels is %s",
+          (long long)size[0], (long long)size[1], (long long)size[2], (long long)channels,
+          size[a] < 1 || n < 1 ? "empty" : "larger than 8 GiB, the limit");
+    n *= size[a];
+  }
+  *words = (size_t)n;
+  return OK;
+}
+
+status volume_allocate(volume *v, const int64_t size[3], int64_t channels) {
+  size_t words = 0;
+  TRY(grid_words(size, channels, &words));
+  v->data = calloc(words, sizeof(float));
+  if (!v->data) return error_out_of_memory(words * sizeof(float));
+  memcpy(v->size, size, sizeof v->size);
+  v->channels = channels;
+  return OK;
+}
+
+status labels_allocate(labels *l, const int64_t size[3]) {
+  size_t words = 0;
+  TRY(grid_words(size, 1, &words));
+  l->data = calloc(words, sizeof(int32_t));
+  if (!l->data) return error_out_of_memory(words * sizeof(int32_t));
+  memcpy(l->size, size, sizeof l->size);
+  return OK;
+}
+
+void volume_free(volume *v) {
+  free(v->data);
+  *v = (volume){0};
+}
+
+void labels_free(labels *l) {
+  free(l->data);
+  *l = (labels){0};
+}
+
+void case_free(medical_case *c) {
+  volume_free(&c->image);
+  labels_free(&c->label);
+}
+
+status case_copy(const medical_case *in, medical_case *out) {
+  *out = (medical_case){.name = in->name};
+  status error = OK;
+  if (in->image.data) {
+    const volume *v = &in->image;
+    error = volume_allocate(&out->image, v->size, v->channels);
+    if (error) return error;
+    size_t words = (size_t)(v->size[0] * v->size[1] * v->size[2] * v->channels);
+    memcpy(out->image.data, v->data, words * sizeof(float));
+    memcpy(out->image.affine, v->affine, sizeof v->affine);
+  }
+  if (in->label.data) {
+    const labels *l = &in->label;
+    error = labels_allocate(&out->label, l->size);
+    if (error) {
+      case_free(out);
+      return error;
+    }
+    size_t words = (size_t)(l->size[0] * l->size[1] * l->size[2]);
+    memcpy(out->label.data, l->data, words * sizeof(int32_t));
+    memcpy(out->label.affine, l->affine, sizeof l->affine);
+  }
+  return OK;
+}
+
+/* ---- affines ---- */
+
+void affine_spacing(const double affine[4][4], double spacing_mm[3]) {
+  for (int c = 0; c < 3; c++)
+    spacing_mm[c] = sqrt(affine[0][c] * affine[0][c] + affine[1][c] * affine[1][c] +
+                         affine[2][c] * affine[2][c]);
+}
+
+static double determinant(const double m[4][4]) {
+  return m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) -
+         m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
+         m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0]);
+}
+
+bool affine_is_valid(const double affine[4][4]) {
+  for (int r = 0; r < 3; r++)
+    for (int c = 0; c < 4; c++)
+      if (!isfinite(affine[r][c])) return false;
+  double spacing[3];
+  affine_spacing(affine, spacing);
+  double box = spacing[0] * spacing[1] * spacing[2];
+  /* Axes this close to one plane are a broken header, not an oblique scan. */
+  return affine[3][0] == 0 && affine[3][1] == 0 && affine[3][2] == 0 && affine[3][3] == 1 &&
+         isfinite(box) && box > 1e-12 && fabs(determinant(affine)) > 1e-4 * box;
+}
+
+void affine_inverse(const double affine[4][4], double out[4][4]) {
+  const double(*m)[4] = affine;
+  double inverse[4][4] = {{0}};
+  double d = determinant(m);
+  for (int r = 0; r < 3; r++)
+    for (int c = 0; c < 3; c++) {
+      int a = (c + 1) % 3, b = (c + 2) % 3, p = (r + 1) % 3, q = (r + 2) % 3;
+      inverse[r][c] = (m[a][p] * m[b][q] - m[a][q] * m[b][p]) / d;
+    }
+  for (int r = 0; r < 3; r++)
+    inverse[r][3] = -(inverse[r][0] * m[0][3] + inverse[r][1] * m[1][3] + inverse[r][2] * m[2][3]);
+  inverse[3][3] = 1;
+  memcpy(out, inverse, sizeof inverse);
+}
+
+/* ---- grids ---- */
+
+grid_map grid_identity(const int64_t size[3]) {
+  return (grid_map){.axis = {0, 1, 2}, .size = {size[0], size[1], size[2]}};
+}
+
+static void regrid_affine(const double in[4][4], const grid_map *map, double out[4][4]) {
+  double result[4][4] = {{0}};
+  for (int r = 0; r < 3; r++) {
+    result[r][3] = in[r][3];
+    for (int a = 0; a < 3; a++) {
+      double step = in[r][map->axis[a]];
+      result[r][a] = map->flip[a] ? -step : step;
+      result[r][3] += step * (double)map->start[a];
+    }
+  }
+  result[3][3] = 1;
+  memcpy(out, result, sizeof result);
+}
+
+/* Copies every output voxel that has an input voxel. */
+static void regrid(const void *in, const int64_t in_size[3], const grid_map *map,
+                   int64_t voxel_bytes, void *out) {
+  const int64_t in_stride[3] = {in_size[1] * in_size[2] * voxel_bytes, in_size[2] * voxel_bytes,
+                                voxel_bytes};
+  const int64_t out_stride[2] = {map->size[1] * map->size[2] * voxel_bytes,
+                                 map->size[2] * voxel_bytes};
+  int64_t low[3], high[3], step[3], origin = 0;
+  for (int a = 0; a < 3; a++) {
+    int64_t n = in_size[map->axis[a]], first = map->start[a];
+    step[a] = map->flip[a] ? -in_stride[map->axis[a]] : in_stride[map->axis[a]];
+    low[a] = map->flip[a] ? first - (n - 1) : -first;
+    high[a] = map->flip[a] ? first + 1 : n - first;
+    if (low[a] < 0) low[a] = 0;
+    if (high[a] > map->size[a]) high[a] = map->size[a];
+    if (low[a] >= high[a]) return;
+    origin += first * in_stride[map->axis[a]];
+  }
+  int64_t n = high[2] - low[2];
+  for (int64_t x = low[0]; x < high[0]; x++)
+    for (int64_t y = low[1]; y < high[1]; y++) {
+      const unsigned char *from =
+          (const unsigned char *)in + (origin + x * step[0] + y * step[1] + low[2] * step[2]);
+      unsigned char *to =
+          (unsigned char *)out + (x * out_stride[0] + y * out_stride[1] + low[2] * voxel_bytes);
+      if (step[2] == voxel_bytes)
+        memcpy(to, from, (size_t)(n * voxel_bytes));
+      else if (voxel_bytes == 4)
+        for (int64_t z = 0; z < n; z++) memcpy(to + z * 4, from + z * step[2], 4);
+      else
+        for (int64_t z = 0; z < n; z++)
+          memcpy(to + z * voxel_bytes, from + z * step[2], (size_t)voxel_bytes);
+    }
+}
+
+status volume_regrid(const volume *in, const grid_map *map, float fill, volume *out) {
+  volume made = {0};
+  TRY(volume_allocate(&made, map->size, in->channels));
+  if (fill != 0) {
+    int64_t values = map->size[0] * map->size[1] * map->size[2] * in->channels;
+    for (int64_t i = 0; i < values; i++) made.data[i] = fill;
+  }
+  regrid(in->data, in->size, map, in->channels * (int64_t)sizeof(float), made.data);
+  regrid_affine(in->affine, map, made.affine);
+  *out = made;
+  return OK;
+}
+
+status labels_regrid(const labels *in, const grid_map *map, labels *out) {
+  labels made = {0};
+  TRY(labels_allocate(&made, map->size));
+  regrid(in->data, in->size, map, sizeof(int32_t), made.data);
+  regrid_affine(in->affine, map, made.affine);
+  *out = made;
+  return OK;
+}
+
+/* World axis (0, 1, 2 = right, anterior, superior) of a letter; −1 when it is none. */
+static int letter_axis(char letter, bool *negative) {
+  static const char letters[] = "RLAPSI";
+  const char *found = letter ? strchr(letters, letter) : NULL;
+  if (!found) return -1;
+  *negative = (found - letters) % 2 == 1;
+  return (int)(found - letters) / 2;
+}
+
+bool grid_axes_valid(const char *axes) {
+  unsigned seen = 0;
+  bool negative;
+  if (!axes || strlen(axes) != 3) return false;
+  for (int a = 0; a < 3; a++) {
+    int axis = letter_axis(axes[a], &negative);
+    if (axis < 0) return false;
+    seen |= 1u << axis;
+  }
+  return seen == 7;
+}
+
+grid_map grid_to_axes(const double affine[4][4], const int64_t size[3], const char *axes) {
+  static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                   {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+  double spacing[3], best = -1;
+  affine_spacing(affine, spacing);
+  const int *to_world = orders[0]; /* voxel axis → the world axis it runs along */
+  for (int o = 0; o < 6; o++) {
+    double fit = 0;
+    for (int c = 0; c < 3; c++) {
+      double cosine = affine[orders[o][c]][c] / spacing[c];
+      fit += cosine * cosine;
+    }
+    if (fit > best + 1e-9) {
+      best = fit;
+      to_world = orders[o];
+    }
+  }
+  grid_map map = {0};
+  for (int a = 0; a < 3; a++) {
+    bool negative = false;
+    int world = letter_axis(axes[a], &negative), from = 0;
+    while (to_world[from] != world) from++;
+    map.axis[a] = from;
+    map.size[a] = size[from];
+    map.flip[a] = (affine[world][from] < 0) != negative;
+    map.start[a] = map.flip[a] ? size[from] - 1 : 0;
+  }
+  return map;
+}
