@@ -19,6 +19,9 @@ static void box_add(class_box *b, const int64_t at[3]) {
 }
 
 static status check_maps(const labels *prediction, const labels *reference, const char *name) {
+  if (!prediction->data || !reference->data)
+    return error_new(ERROR_DATA, NOWHERE, "%s: there is no %s to score", name,
+                     prediction->data ? "reference label" : "prediction");
   for (int a = 0; a < 3; a++)
     if (prediction->size[a] != reference->size[a])
       return error_new(ERROR_DATA, NOWHERE,

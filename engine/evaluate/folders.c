@@ -1,0 +1,177 @@
+#include "evaluate/folders.h"
+
+#include "base/arena.h"
+#include "base/text.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LABEL_VALUES = 256 }; /* nifti_read_labels gives 0…255 */
+
+/* Grids may differ by this part of a voxel anywhere: headers hold f32 values and quaternions. */
+static const double SAME_GRID_VOXELS = 0.01;
+
+typedef struct label_file {
+  const char *name; /* without the extension */
+  const char *path;
+} label_file;
+
+typedef struct label_folder {
+  label_file *files; /* sorted by name */
+  int count, capacity;
+} label_folder;
+
+static int by_name(const void *a, const void *b) {
+  return strcmp(((const label_file *)a)->name, ((const label_file *)b)->name);
+}
+
+static status list_folder(arena *memory, const char *folder, problems *found, label_folder *out) {
+  *out = (label_folder){0};
+  DIR *stream = opendir(folder);
+  if (!stream) return error_from_errno("open folder", folder);
+  errno = 0;
+  for (struct dirent *entry; (entry = readdir(stream)); errno = 0) {
+    const char *name = entry->d_name;
+    size_t extension = text_ends_with(name, ".nii.gz") ? 7 : text_ends_with(name, ".nii") ? 4 : 0;
+    if (extension == 0 || name[0] == '.') continue;
+    label_file file = {.name = arena_strndup(memory, name, strlen(name) - extension),
+                       .path = arena_printf(memory, "%s/%s", folder, name)};
+    ARENA_PUSH(memory, out->files, out->count, out->capacity, file);
+  }
+  status error = errno ? error_from_errno("list folder", folder) : OK;
+  closedir(stream);
+  if (error) return error;
+  if (out->count > 1) qsort(out->files, (size_t)out->count, sizeof *out->files, by_name);
+  for (int i = 1; i < out->count; i++)
+    if (strcmp(out->files[i - 1].name, out->files[i].name) == 0)
+      problems_add(found,
+                   error_new(ERROR_DATA, NOWHERE, "%s and %s have the same name; keep one of them",
+                             out->files[i - 1].path, out->files[i].path));
+  return OK;
+}
+
+static const label_file *find_file(const label_folder *folder, const char *name) {
+  label_file wanted = {.name = name};
+  return folder->count == 0 ? NULL
+                            : bsearch(&wanted, folder->files, (size_t)folder->count,
+                                      sizeof *folder->files, by_name);
+}
+
+/* Largest distance in mm between where the two affines put a voxel of the grid. It is convex in the
+ * voxel, so the corners decide. */
+static double largest_offset_mm(const labels *a, const labels *b) {
+  double largest = 0;
+  for (int corner = 0; corner < 8; corner++) {
+    double square = 0;
+    for (int r = 0; r < 3; r++) {
+      double d = a->affine[r][3] - b->affine[r][3];
+      for (int c = 0; c < 3; c++)
+        if (corner >> c & 1) d += (a->affine[r][c] - b->affine[r][c]) * (double)(a->size[c] - 1);
+      square += d * d;
+    }
+    if (!(sqrt(square) <= largest)) largest = sqrt(square);
+  }
+  return largest;
+}
+
+static status check_same_grid(const char *name, const labels *prediction, const labels *reference) {
+  for (int a = 0; a < 3; a++)
+    if (prediction->size[a] != reference->size[a]) return OK; /* score_case names the two sizes */
+  double spacing_mm[3];
+  affine_spacing(reference->affine, spacing_mm);
+  double smallest = fmin(spacing_mm[0], fmin(spacing_mm[1], spacing_mm[2]));
+  double offset_mm = largest_offset_mm(prediction, reference);
+  if (offset_mm <= SAME_GRID_VOXELS * smallest) return OK;
+  return error_new(
+      ERROR_DATA, NOWHERE,
+      "%s: the prediction and the reference have as many voxels, but their affines put "
+      "a voxel up to %.3g mm apart. Resample one onto the grid of the other, or correct "
+      "its header",
+      name, offset_mm);
+}
+
+static status score_pair(const label_file *prediction, const label_file *reference,
+                         const evaluate_spec *spec, case_score *out) {
+  labels p = {0}, r = {0};
+  status error = nifti_read_labels(prediction->path, &p);
+  if (!error) error = nifti_read_labels(reference->path, &r);
+  if (!error) error = check_same_grid(prediction->name, &p, &r);
+  if (!error) error = score_case(&p, &r, LABEL_VALUES, spec, prediction->name, out);
+  labels_free(&p);
+  labels_free(&r);
+  return error;
+}
+
+/* Background and the values that occur. Drops the other rows of every case; returns the names. */
+static const char *const *keep_used_classes(arena *memory, case_score *cases, int case_count,
+                                            int *class_count) {
+  const char **names = arena_alloc(memory, LABEL_VALUES * sizeof *names);
+  *class_count = 0;
+  for (int value = 0; value < LABEL_VALUES; value++) {
+    bool is_used = value == 0;
+    for (int i = 0; i < case_count; i++) {
+      const class_score *c = &cases[i].classes[value];
+      is_used = is_used || c->reference_voxels > 0 || c->predicted_voxels > 0;
+    }
+    if (!is_used) continue;
+    for (int i = 0; i < case_count; i++) cases[i].classes[*class_count] = cases[i].classes[value];
+    names[(*class_count)++] = value == 0 ? "background" : arena_printf(memory, "%d", value);
+  }
+  return names;
+}
+
+static status score_folders(arena *memory, const char *prediction_dir, const char *reference_dir,
+                            const evaluate_spec *spec, problems *found, case_score **cases,
+                            int *case_count, int *reference_count) {
+  label_folder predictions, references;
+  TRY(list_folder(memory, prediction_dir, found, &predictions));
+  TRY(list_folder(memory, reference_dir, found, &references));
+  if (predictions.count == 0)
+    return error_new(ERROR_DATA, NOWHERE, "there is no .nii or .nii.gz file in %s", prediction_dir);
+  *reference_count = references.count;
+  *cases = arena_alloc(memory, (size_t)predictions.count * sizeof **cases);
+  for (int i = 0; i < predictions.count; i++) {
+    const label_file *prediction = &predictions.files[i];
+    const label_file *reference = find_file(&references, prediction->name);
+    if (!reference) {
+      problems_add(found, error_new(ERROR_DATA, NOWHERE,
+                                    "%s: no reference of this name (.nii or .nii.gz) in %s",
+                                    prediction->path, reference_dir));
+      continue;
+    }
+    status error = score_pair(prediction, reference, spec, &(*cases)[*case_count]);
+    if (error)
+      problems_add(found, error);
+    else
+      (*case_count)++;
+  }
+  return OK;
+}
+
+status evaluate_folders(const char *prediction_dir, const char *reference_dir,
+                        const evaluate_spec *spec, FILE *table, const char *json_path) {
+  arena memory = {0};
+  problems found = {0};
+  case_score *cases = NULL;
+  int case_count = 0, reference_count = 0;
+  problems_add(&found, score_folders(&memory, prediction_dir, reference_dir, spec, &found, &cases,
+                                     &case_count, &reference_count));
+  status error = problems_take(&found);
+  if (!error) {
+    evaluation e = {.cases = cases, .case_count = case_count, .spec = spec};
+    e.class_names = keep_used_classes(&memory, cases, case_count, &e.class_count);
+    if (json_path) error = evaluation_write(&e, json_path);
+    if (table && !error) {
+      evaluation_print(&e, table);
+      if (reference_count > case_count)
+        fprintf(table, "%d of %d references have no prediction and are not scored.\n",
+                reference_count - case_count, reference_count);
+    }
+  }
+  for (int i = 0; i < case_count; i++) case_score_free(&cases[i]);
+  arena_free(&memory);
+  return error;
+}

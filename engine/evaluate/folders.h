@@ -1,0 +1,18 @@
+/* Metrics between two folders of label maps. */
+#ifndef STRATA_EVALUATE_FOLDERS_H
+#define STRATA_EVALUATE_FOLDERS_H
+
+#include "evaluate/metrics.h"
+
+/* Scores every .nii or .nii.gz file of `prediction_dir` against the file of the same name (the
+ * extension may differ) in `reference_dir`. A prediction without a reference, two files of one
+ * name, a file that cannot be read and a pair on different grids are errors; all of them are
+ * collected before anything is reported. References without a prediction are not scored, and
+ * counted in the table. The classes are the values that occur in any of the scored files, named by
+ * their number.
+ *
+ * Prints the table to `table` and writes evaluation.json to `json_path`; either may be NULL. */
+status evaluate_folders(const char *prediction_dir, const char *reference_dir,
+                        const evaluate_spec *spec, FILE *table, const char *json_path);
+
+#endif
