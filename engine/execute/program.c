@@ -25,6 +25,7 @@ static const parameter *gradient_owner(const program *p, value_id v) {
 
 void *program_data(const program *p, value_id v) {
   if (v == VALUE_NONE) return NULL;
+  v = p->plan.values[v].root; /* a view of a parameter has the parameter's memory */
   if (p->g->values[v].kind == VALUE_PARAM) return p->parameters->data + parameter_of(p, v)->offset;
   if (p->plan.values[v].offset >= 0) return (char *)p->arena + p->plan.values[v].offset;
   const parameter *owner = gradient_owner(p, v);

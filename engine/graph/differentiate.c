@@ -97,10 +97,9 @@ static status own_gradient(pass *p, value_id param, value_id gradient) {
   return OK;
 }
 
-status graph_differentiate(graph *g, value_id loss) {
+status graph_differentiate_from(graph *g, const value_id *outputs, const value_id *seeds,
+                                int count) {
   pass p = {.g = g, .b = {.g = g, .backward = true}, .values = g->value_count};
-  if (g->values[loss].type.shape.rank != 0)
-    return error_new(ERROR_INTERNAL, NOWHERE, "the loss is not a scalar");
   int nodes = g->node_count;
   p.needed = calloc((size_t)p.values, sizeof *p.needed);
   p.parts = calloc((size_t)p.values, sizeof *p.parts);
@@ -118,13 +117,14 @@ status graph_differentiate(graph *g, value_id loss) {
       p.needed[n->out[k]] = any && g->values[n->out[k]].type.dtype == DTYPE_F32;
   }
   status error = OK;
-  if (!p.needed[loss])
+  bool reachable = false;
+  for (int i = 0; i < count; i++) {
+    reachable |= p.needed[outputs[i]];
+    contributions *c = &p.parts[outputs[i]];
+    ARENA_PUSH(&g->memory, c->list, c->count, c->capacity, seeds[i]);
+  }
+  if (!reachable)
     error = error_new(ERROR_PIPELINE, NOWHERE, "the loss does not depend on any parameter");
-  value_id one = VALUE_NONE;
-  p.b.prefix = "loss";
-  if (!error) error = build_node(&p.b, "constant", NULL, NULL, 0, &one);
-  if (!error)
-    ARENA_PUSH(&g->memory, p.parts[loss].list, p.parts[loss].count, p.parts[loss].capacity, one);
   for (int i = nodes - 1; i >= 0 && !error; i--) error = node_backward(&p, i);
   for (value_id v = 0; v < p.values && !error; v++) {
     if (g->values[v].kind != VALUE_PARAM) continue;
@@ -136,4 +136,13 @@ status graph_differentiate(graph *g, value_id loss) {
   free(p.needed);
   free(p.parts);
   return error;
+}
+
+status graph_differentiate(graph *g, value_id loss) {
+  if (g->values[loss].type.shape.rank != 0)
+    return error_new(ERROR_INTERNAL, NOWHERE, "the loss is not a scalar");
+  builder b = {.g = g, .prefix = "loss", .backward = true};
+  value_id one;
+  TRY(build_node(&b, "constant", NULL, NULL, 0, &one));
+  return graph_differentiate_from(g, &loss, &one, 1);
 }

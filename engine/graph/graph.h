@@ -73,6 +73,8 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
  * parameter's value.gradient. A missing gradient rule on the way to a parameter is an error at the
  * node's YAML line. */
 status graph_differentiate(graph *g, value_id loss);
+/* The same from any values: seeds[i] is the gradient of outputs[i] (same shape). */
+status graph_differentiate_from(graph *g, const value_id *outputs, const value_id *seeds, int count);
 /* Removes nodes none of whose outputs reach `keep` or a parameter gradient. */
 void graph_prune(graph *g, const value_id *keep, int keep_count);
 /* Internal consistency: order, arity, shapes re-inferred. An error is a bug in a pass. */
