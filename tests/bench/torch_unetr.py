@@ -10,6 +10,10 @@ Every mode runs in a process of its own and prints one line of JSON:
     channels_last  tuned, with weights and volumes in channels-last order
     compiled       tuned, with torch.compile
 
+PyTorch picks oneDNN for a convolution only when its input is large, counted over N·C·X·Y, and its own
+slower one otherwise. UNETR on 48×48×48 with batch 1 falls below at half resolution and takes longer
+than 48×64×48 or than batch 2 does: compare where PyTorch is at its best, too.
+
 `--pretrain` times the self-supervised step instead: mean squared error on one output channel plus
 four linear slab classifiers on the encoder states, as in Kunhimon et al. 2024.
 """
