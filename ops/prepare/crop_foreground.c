@@ -1,0 +1,72 @@
+/* crop_foreground: the case cut to the box around its body. */
+#include "data/host.h"
+#include "graph/op.h"
+
+typedef struct crop_foreground_attrs {
+  double above;
+  int64_t margin[3];
+} crop_foreground_attrs;
+
+static const attr crop_foreground_attr_list[] = {
+    {"above", ATTR_FLOAT, offsetof(crop_foreground_attrs, above), "0", 0, 0, NULL, 0,
+     "a voxel is foreground when any channel is larger than this intensity"},
+    {"margin", ATTR_INT3, offsetof(crop_foreground_attrs, margin), "0", 0, 4096, NULL, 0,
+     "voxels kept around the foreground, as far as the volume goes"},
+    {0},
+};
+
+static status crop_foreground_host_infer(host_infer *shape) {
+  for (int a = 0; a < 3; a++) shape->size[a] = -1;
+  return OK;
+}
+
+static status crop_foreground_host(host_call *call) {
+  const crop_foreground_attrs *attrs = call->attrs;
+  const volume *v = &call->c->image;
+  int64_t low[3] = {v->size[0], v->size[1], v->size[2]}, high[3] = {-1, -1, -1};
+  float above = (float)attrs->above;
+  const int64_t line = v->size[2] * v->channels;
+  for (int64_t x = 0; x < v->size[0]; x++)
+    for (int64_t y = 0; y < v->size[1]; y++) {
+      const float *row = v->data + (x * v->size[1] + y) * line;
+      int64_t first = 0, last = line - 1;
+      while (first < line && !(row[first] > above)) first++;
+      if (first == line) continue;
+      while (!(row[last] > above)) last--;
+      int64_t from[3] = {x, y, first / v->channels}, to[3] = {x, y, last / v->channels};
+      for (int a = 0; a < 3; a++) {
+        low[a] = from[a] < low[a] ? from[a] : low[a];
+        high[a] = to[a] > high[a] ? to[a] : high[a];
+      }
+    }
+  if (high[0] < 0)
+    return error_new(ERROR_DATA, NOWHERE,
+                     "no voxel is above %g, so there is no foreground to crop to. Check the "
+                     "volume, or the intensities the steps before leave.",
+                     attrs->above);
+  grid_map map = grid_identity(v->size);
+  bool same = true;
+  for (int a = 0; a < 3; a++) {
+    int64_t begin = low[a] - attrs->margin[a], end = high[a] + 1 + attrs->margin[a];
+    map.start[a] = begin < 0 ? 0 : begin;
+    map.size[a] = (end > v->size[a] ? v->size[a] : end) - map.start[a];
+    same = same && map.size[a] == v->size[a];
+  }
+  return same ? OK : host_regrid(call, &map, 0);
+}
+
+const op op_crop_foreground = {
+    .name = "crop_foreground",
+    .family = "prepare",
+    .summary = "Crops to the box around the voxels above an intensity",
+    .doc = "The smallest box that holds every voxel with any channel above the threshold, plus a\n"
+           "margin, never larger than the volume. A case without foreground is an error.",
+    .torch = "monai.transforms.CropForeground(select_fn=lambda x: x > above, margin=margin,\n"
+             "allow_smaller=True)",
+    .version = 1,
+    .traits = OP_PREPARE,
+    .attrs = crop_foreground_attr_list,
+    .attrs_bytes = sizeof(crop_foreground_attrs),
+    .host = crop_foreground_host,
+    .host_infer = crop_foreground_host_infer,
+};

@@ -1,0 +1,56 @@
+/* scale_range: an intensity window mapped linearly to a range, for CT in HU. */
+#include "data/host.h"
+#include "graph/op.h"
+
+typedef struct scale_range_attrs {
+  double from[2], to[2];
+  bool clip;
+} scale_range_attrs;
+
+static const attr scale_range_attr_list[] = {
+    {"from", ATTR_RANGE, offsetof(scale_range_attrs, from), NULL, 0, 0, NULL, 0,
+     "intensities [low, high] of the file (CT: HU) that become the ends of `to`"},
+    {"to", ATTR_RANGE, offsetof(scale_range_attrs, to), "[0, 1]", 0, 0, NULL, 0,
+     "resulting range [low, high]"},
+    {"clip", ATTR_BOOL, offsetof(scale_range_attrs, clip), "true", 0, 0, NULL, 0,
+     "values outside `from` become the nearest end"},
+    {0},
+};
+
+static status scale_range_host_infer(host_infer *shape) {
+  const scale_range_attrs *attrs = shape->attrs;
+  if (!(attrs->from[0] < attrs->from[1]))
+    return shape_error("from: [%g, %g] is an empty range", attrs->from[0], attrs->from[1]);
+  return OK;
+}
+
+static status scale_range_host(host_call *call) {
+  const scale_range_attrs *attrs = call->attrs;
+  TRY(host_own(call));
+  volume *v = &call->c->image;
+  double scale = (attrs->to[1] - attrs->to[0]) / (attrs->from[1] - attrs->from[0]);
+  float low = attrs->clip ? (float)attrs->to[0] : -__FLT_MAX__;
+  float high = attrs->clip ? (float)attrs->to[1] : __FLT_MAX__;
+  int64_t values = v->size[0] * v->size[1] * v->size[2] * v->channels;
+  for (int64_t i = 0; i < values; i++) {
+    float x = (float)(((double)v->data[i] - attrs->from[0]) * scale + attrs->to[0]);
+    x = x < low ? low : x;
+    v->data[i] = x > high ? high : x;
+  }
+  return OK;
+}
+
+const op op_scale_range = {
+    .name = "scale_range",
+    .family = "prepare",
+    .summary = "Maps an intensity window to a range, e.g. HU [-175, 250] to [0, 1]",
+    .doc = "v ↦ to.low + (v − from.low) · (to.high − to.low) / (from.high − from.low), clipped to\n"
+           "[to.low, to.high] unless clip is false.",
+    .torch = "monai.transforms.ScaleIntensityRange(from[0], from[1], to[0], to[1], clip)",
+    .version = 1,
+    .traits = OP_PREPARE,
+    .attrs = scale_range_attr_list,
+    .attrs_bytes = sizeof(scale_range_attrs),
+    .host = scale_range_host,
+    .host_infer = scale_range_host_infer,
+};

@@ -1,0 +1,39 @@
+/* random_noise: Gaussian noise. */
+#include "data/host.h"
+#include "graph/op.h"
+
+typedef struct random_noise_attrs {
+  double sd, probability;
+} random_noise_attrs;
+
+static const attr random_noise_attr_list[] = {
+    {"sd", ATTR_FLOAT, offsetof(random_noise_attrs, sd), "0.1", 0, 1e6, NULL, 0,
+     "largest standard deviation, in units of the prepared intensity"},
+    {"probability", ATTR_FLOAT, offsetof(random_noise_attrs, probability), "0.1", 0, 1, NULL, 0,
+     "that the crop is changed at all"},
+    {0},
+};
+
+static status random_noise_host(host_call *call) {
+  const random_noise_attrs *attrs = call->attrs;
+  if (!host_happens(call, attrs->probability)) return OK;
+  TRY(host_own(call));
+  volume *v = &call->c->image;
+  const int64_t values = v->size[0] * v->size[1] * v->size[2] * v->channels;
+  float sd = (float)rng_range(&call->random, 0, attrs->sd);
+  for (int64_t i = 0; i < values; i++) v->data[i] += sd * rng_normal(&call->random);
+  return OK;
+}
+
+const op op_random_noise = {
+    .name = "random_noise",
+    .family = "sample",
+    .summary = "Adds Gaussian noise of a random strength",
+    .doc = "v ↦ v + σ · n with n standard normal for every voxel and σ uniform in [0, sd).",
+    .torch = "monai.transforms.RandGaussianNoise(probability, std=sd)",
+    .version = 1,
+    .traits = OP_SAMPLE,
+    .attrs = random_noise_attr_list,
+    .attrs_bytes = sizeof(random_noise_attrs),
+    .host = random_noise_host,
+};

@@ -1,0 +1,39 @@
+/* random_shift_intensity: brightness between cases, as an offset. */
+#include "data/host.h"
+#include "graph/op.h"
+
+typedef struct random_shift_intensity_attrs {
+  double offset, probability;
+} random_shift_intensity_attrs;
+
+static const attr random_shift_intensity_attr_list[] = {
+    {"offset", ATTR_FLOAT, offsetof(random_shift_intensity_attrs, offset), "0.1", 0, 1e6, NULL, 0,
+     "s is uniform in [−offset, offset), in units of the prepared intensity"},
+    {"probability", ATTR_FLOAT, offsetof(random_shift_intensity_attrs, probability), "0.1", 0, 1,
+     NULL, 0, "that the crop is changed at all"},
+    {0},
+};
+
+static status random_shift_intensity_host(host_call *call) {
+  const random_shift_intensity_attrs *attrs = call->attrs;
+  if (!host_happens(call, attrs->probability)) return OK;
+  TRY(host_own(call));
+  volume *v = &call->c->image;
+  const int64_t values = v->size[0] * v->size[1] * v->size[2] * v->channels;
+  float shift = (float)rng_range(&call->random, -attrs->offset, attrs->offset);
+  for (int64_t i = 0; i < values; i++) v->data[i] += shift;
+  return OK;
+}
+
+const op op_random_shift_intensity = {
+    .name = "random_shift_intensity",
+    .family = "sample",
+    .summary = "Adds a random offset to the image",
+    .doc = "v ↦ v + s, one s for all channels.",
+    .torch = "monai.transforms.RandShiftIntensity(offset, prob=probability)",
+    .version = 1,
+    .traits = OP_SAMPLE,
+    .attrs = random_shift_intensity_attr_list,
+    .attrs_bytes = sizeof(random_shift_intensity_attrs),
+    .host = random_shift_intensity_host,
+};
