@@ -250,7 +250,9 @@ class GraphFile:
     def items(self, items, prefix, values, scope):
         for item in items:
             if "repeat" in item:
-                assert set(item) == {"repeat", "as", "carry", "graph", "next"}
+                assert set(item) - {"when"} == {"repeat", "as", "carry", "graph", "next"}
+                if not evaluate(item.get("when", True), scope):
+                    continue
                 for k, v in item["carry"].items():
                     values[k] = values[evaluate(v, scope)]
                 for i in range(evaluate(item["repeat"], scope)):
