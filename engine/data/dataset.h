@@ -25,15 +25,17 @@ typedef struct dataset {
   uint64_t identity; /* hash of the case list, roles and file sizes */
 } dataset;
 
-/* Reads dataset.json and assigns roles: a permutation of the sorted names by the seed, cut by the
- * split's fractions (rounded; every role with a positive fraction gets at least one case). A missing
- * file is an error that names the case; all of them are reported in one go. */
+/* Reads the Decathlon-style dataset.json (its "training" list; "labels" or nnU-Net's reversed form;
+ * "modality" or "channel_names") and assigns roles: a permutation of the sorted names by the seed,
+ * cut by the split's fractions (rounded; every role with a positive fraction gets at least one case).
+ * A missing file is an error that names the case; all of them are reported in one go. */
 status dataset_open(const data_spec *spec, uint64_t seed, dataset **out);
 void dataset_free(dataset *d);
 /* Cases of one role, in name order: fills `index` (case_count of room), returns how many. */
 int dataset_role(const dataset *d, role r, int *index);
 
-/* Static shape of what the sample graph yields (crop size, channels), or an error at the operator
+/* Runs the shape rules of the prepare and the sample graph, which also refuse attributes that make no
+ * sense together. Static shape of what the sample graph yields (crop size, channels), or an error at the operator
  * that leaves it unknown or does not fit. `channels` is the dataset's. */
 status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3], int64_t *out_channels);
 
@@ -41,12 +43,19 @@ status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3], in
 
 /* Loads a case and runs the prepare graph, or reads the result from the cache folder. The key is the
  * content of the source files and the prepare graph (operators, versions, attributes), so a stale
- * entry cannot be used; a damaged entry is detected (hash) and made anew. `cache` NULL: no cache. */
+ * entry cannot be used; a damaged entry is detected (hash) and made anew. `cache` NULL: no cache. A cache that cannot be written
+ * (disk full, folder not permitted) never fails a case: see cache_problem_take. */
 status case_prepare(const data_spec *spec, const case_entry *entry, const char *cache,
                     medical_case *out);
+/* The first failure to write a cache entry since the last call, for the caller to print as a warning;
+ * OK when there was none. The run goes on without the entry. */
+status cache_problem_take(void);
+/* The cache key's part that the prepare graph makes: operators, versions, attributes. */
+uint64_t prepare_identity(const data_spec *spec);
 /* Prepare for an unlabelled file (predict). */
 status case_prepare_file(const data_spec *spec, const char *image_path, medical_case *out);
-/* One random crop of a prepared case: copies `in`, runs the sample graph. */
+/* One random crop of a prepared case, which is only read: runs the sample graph on a view of it. To
+ * sample without the label, pass a copy of the struct whose label.data is NULL. */
 status case_sample(const data_spec *spec, const medical_case *in, rng_key key, medical_case *out);
 
 /* ---- loader ---- */
@@ -68,14 +77,21 @@ typedef struct loader_options {
   const char *stage; /* name: part of every key */
   role role;
   bool shuffle;      /* a new order every epoch, by (seed, stage, epoch) */
-  int64_t batch, steps_per_epoch; /* steps 0: cases × crops_per_case / batch, rounded up (wraps) */
+  bool label_free;   /* the stage reads no label: crops are placed without it, batch.label is 0 */
+  int64_t batch;     /* samples a step on this process; a step of the run has batch × world */
+  int64_t steps_per_epoch; /* 0: cases × crops_per_case / (batch × world), rounded up (wraps) */
   int64_t first_epoch, first_step, epochs; /* where to begin (resume) and where to end */
   int64_t size[3], channels;
   size_t memory_budget_bytes; /* prepared cases kept in memory; 0 = 2 GiB */
   int rank, world;   /* data-parallel: this process takes every world-th sample; 0, 1 alone */
 } loader_options;
 
-/* Threads fill a bounded queue; batches come out in order whatever the number of threads. */
+/* The order of an epoch: all cases once in a shuffled order, then all again in another order, and so
+ * on crops_per_case times (longer epochs go on the same way). Sample i of that sequence is sample
+ * i % (batch × world) of its step and belongs to the process of rank i % world, so the samples of a
+ * step are the same on any number of processes with the same batch × world.
+ *
+ * Threads fill a bounded queue; batches come out in order whatever the number of threads. */
 status loader_open(const loader_options *o, loader **out);
 /* The next batch, valid until the next call. *out NULL at the end. A failing case ends the loader
  * with an error that names the case and the operator. */

@@ -1,0 +1,196 @@
+#include "data/cache.h"
+
+#include "base/files.h"
+#include "base/text.h"
+#include "data/dataset.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+/* A file is this header, the image (f32) and, when there is one, the label (uint8: label maps hold
+ * 0…255). The header ends with a hash of itself and one of the rest, so that a torn or damaged
+ * entry is never taken for a case. Raise the magic's number when the layout or the reading of
+ * source files changes. */
+typedef struct cache_header {
+  char magic[8];
+  uint64_t key[2];
+  int64_t size[3], channels;
+  double image_affine[4][4], label_affine[4][4];
+  int64_t has_label;
+  uint64_t payload_hash, header_hash;
+} cache_header;
+
+static const char cache_magic[8] = {'s', 't', 'r', 'c', 'a', 's', 'e', '1'};
+
+static pthread_mutex_t problem_lock = PTHREAD_MUTEX_INITIALIZER;
+static status first_problem;
+
+static void keep_problem(status error) {
+  pthread_mutex_lock(&problem_lock);
+  if (!first_problem)
+    first_problem = error_prefix(error, "the prepare cache is not kept");
+  else
+    error_free(error);
+  pthread_mutex_unlock(&problem_lock);
+}
+
+status cache_problem_take(void) {
+  pthread_mutex_lock(&problem_lock);
+  status error = first_problem;
+  first_problem = OK;
+  pthread_mutex_unlock(&problem_lock);
+  return error;
+}
+
+cache_key cache_key_of(uint64_t prepare, const void *image, size_t image_bytes, const void *label,
+                       size_t label_bytes) {
+  XXH128_hash_t a = XXH3_128bits(image, image_bytes);
+  XXH128_hash_t b = label ? XXH3_128bits(label, label_bytes) : (XXH128_hash_t){0, 0};
+  uint64_t all[8] = {prepare,       image_bytes, a.low64, a.high64,
+                     label != NULL, label_bytes, b.low64, b.high64};
+  XXH128_hash_t key = XXH3_128bits(all, sizeof all);
+  return (cache_key){{key.low64, key.high64}};
+}
+
+static char *entry_path(const char *folder, cache_key key) {
+  char name[48];
+  snprintf(name, sizeof name, "%016llx%016llx.case", (unsigned long long)key.part[1],
+           (unsigned long long)key.part[0]);
+  return path_join(folder, name);
+}
+
+static uint64_t header_hash(const cache_header *h) {
+  return XXH3_64bits(h, offsetof(cache_header, header_hash));
+}
+
+static bool read_exactly(int fd, void *out, size_t bytes) {
+  for (size_t done = 0; done < bytes;) {
+    ssize_t n = read(fd, (char *)out + done, bytes - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    done += (size_t)n;
+  }
+  return true;
+}
+
+/* The payload hash covers image, then label, as two hashes mixed: neither needs the other in memory
+ * beside it. */
+static bool load_payload(int fd, const cache_header *h, medical_case *out) {
+  status error = volume_allocate(&out->image, h->size, h->channels);
+  if (!error && h->has_label) error = labels_allocate(&out->label, h->size);
+  if (error) {
+    error_free(error);
+    return false;
+  }
+  size_t voxels = (size_t)(h->size[0] * h->size[1] * h->size[2]);
+  size_t image_bytes = voxels * (size_t)h->channels * sizeof(float);
+  if (!read_exactly(fd, out->image.data, image_bytes)) return false;
+  uint64_t hash = bytes_hash(out->image.data, image_bytes);
+  if (h->has_label) {
+    unsigned char *narrow = malloc(voxels);
+    bool whole = narrow && read_exactly(fd, narrow, voxels);
+    if (whole) {
+      hash = hash_mix(hash, bytes_hash(narrow, voxels));
+      for (size_t i = 0; i < voxels; i++) out->label.data[i] = narrow[i];
+    }
+    free(narrow);
+    if (!whole) return false;
+  }
+  memcpy(out->image.affine, h->image_affine, sizeof h->image_affine);
+  memcpy(out->label.affine, h->label_affine, sizeof h->label_affine);
+  return hash == h->payload_hash;
+}
+
+bool cache_load(const char *folder, cache_key key, medical_case *out) {
+  char *path = entry_path(folder, key);
+  int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+  free(path);
+  if (fd < 0) return false;
+  cache_header h;
+  bool good = read_exactly(fd, &h, sizeof h) && memcmp(h.magic, cache_magic, sizeof h.magic) == 0 &&
+              h.header_hash == header_hash(&h) && h.key[0] == key.part[0] &&
+              h.key[1] == key.part[1];
+  /* From here on the header is one that cache_store wrote. */
+  *out = (medical_case){0};
+  good = good && load_payload(fd, &h, out);
+  close(fd);
+  if (!good) case_free(out);
+  return good;
+}
+
+static bool write_exactly(int fd, const void *data, size_t bytes) {
+  for (size_t done = 0; done < bytes;) {
+    ssize_t n = write(fd, (const char *)data + done, bytes - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    done += (size_t)n;
+  }
+  return true;
+}
+
+/* Not synced to the disk: the hashes find an entry that a crash tore, and it is made again. */
+static status write_entry(const char *path, const cache_header *h, const medical_case *c,
+                          const unsigned char *narrow, size_t voxels) {
+  static atomic_ulong serial;
+  size_t room = strlen(path) + 64;
+  char *temporary = malloc(room);
+  if (!temporary) return error_out_of_memory(room);
+  snprintf(temporary, room, "%s.part-%ld-%lu", path, (long)getpid(), atomic_fetch_add(&serial, 1));
+  status error = OK;
+  int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd < 0) {
+    error = error_from_errno("create", temporary);
+  } else {
+    errno = ENOSPC;
+    bool good = write_exactly(fd, h, sizeof *h) &&
+                write_exactly(fd, c->image.data, voxels * (size_t)h->channels * sizeof(float)) &&
+                (!narrow || write_exactly(fd, narrow, voxels));
+    if (!good) error = error_from_errno("write", temporary);
+    if (close(fd) != 0 && !error) error = error_from_errno("write", temporary);
+    if (!error && rename(temporary, path) != 0) error = error_from_errno("write", path);
+    if (error) unlink(temporary);
+  }
+  free(temporary);
+  return error;
+}
+
+static status store(const char *folder, cache_key key, const medical_case *c) {
+  TRY(folder_create(folder));
+  const volume *v = &c->image;
+  size_t voxels = (size_t)(v->size[0] * v->size[1] * v->size[2]);
+  cache_header h;
+  memset(&h, 0, sizeof h);
+  memcpy(h.magic, cache_magic, sizeof h.magic);
+  memcpy(h.key, key.part, sizeof h.key);
+  memcpy(h.size, v->size, sizeof h.size);
+  h.channels = v->channels;
+  memcpy(h.image_affine, v->affine, sizeof h.image_affine);
+  memcpy(h.label_affine, c->label.affine, sizeof h.label_affine);
+  h.has_label = c->label.data != NULL;
+  h.payload_hash = bytes_hash(v->data, voxels * (size_t)v->channels * sizeof(float));
+  unsigned char *narrow = NULL;
+  if (h.has_label) {
+    narrow = malloc(voxels);
+    if (!narrow) return error_out_of_memory(voxels);
+    for (size_t i = 0; i < voxels; i++) narrow[i] = (unsigned char)c->label.data[i];
+    h.payload_hash = hash_mix(h.payload_hash, bytes_hash(narrow, voxels));
+  }
+  h.header_hash = header_hash(&h);
+  char *path = entry_path(folder, key);
+  status error = path ? write_entry(path, &h, c, narrow, voxels) : error_out_of_memory(64);
+  free(path);
+  free(narrow);
+  return error;
+}
+
+void cache_store(const char *folder, cache_key key, const medical_case *c) {
+  status error = store(folder, key, c);
+  if (error) keep_problem(error);
+}

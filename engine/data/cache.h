@@ -1,0 +1,20 @@
+/* The prepare cache: one file a case, named after the content it was made from. */
+#ifndef STRATA_DATA_CACHE_H
+#define STRATA_DATA_CACHE_H
+
+#include "data/volume.h"
+
+typedef struct cache_key {
+  uint64_t part[2]; /* XXH3, 128 bits */
+} cache_key;
+
+/* From the source files' bytes (`label` may be NULL) and the identity of the prepare graph. */
+cache_key cache_key_of(uint64_t prepare, const void *image, size_t image_bytes, const void *label,
+                       size_t label_bytes);
+/* False when there is no entry, or a damaged one. The case has no name. */
+bool cache_load(const char *folder, cache_key key, medical_case *out);
+/* Keeps a failure to write for cache_problem_take (data/dataset.h) instead of returning it. Safe
+ * between threads and between processes that share the folder. */
+void cache_store(const char *folder, cache_key key, const medical_case *c);
+
+#endif
