@@ -1,0 +1,53 @@
+/* Three-dimensional convolution on channels-last volumes, as products of register tiles (gemm.h)
+ * over filter taps: no lowering to a column matrix. The three entry points serve every operator
+ * that is a linear map of neighbourhoods: conv3d and its two gradients, the transposed convolution
+ * (its forward is this backward_data, its data gradient this forward), and linear layers and 1×1×1
+ * convolutions (one tap, all voxels in one row).
+ *
+ * y[n, o, f] = bias[f] + Σ_{k, c} x[n, o·stride + k·dilation − padding, c] · weight[f, c, k]
+ *
+ * with x (batch, image…, channels), y (batch, out…, features), weight
+ * (features, channels / groups, kernel…) as PyTorch has it. Zeros lie outside the image. */
+#ifndef STRATA_OPS_KERNELS_CONVOLUTION_H
+#define STRATA_OPS_KERNELS_CONVOLUTION_H
+
+#include "base/parallel.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { CONV_MAX_KERNEL = 64 };
+
+typedef struct conv_shape {
+  int64_t batch, channels, features, groups;
+  int64_t image[3], out[3]; /* spatial extents of x and y */
+  int64_t kernel[3], stride[3], padding[3], dilation[3];
+} conv_shape;
+
+/* A linear layer over `rows` vectors, as a convolution. */
+conv_shape conv_shape_linear(int64_t rows, int64_t channels, int64_t features);
+/* Multiplications and additions of the forward pass, padding included. */
+double conv_flops(const conv_shape *s);
+
+/* y from x. `bias` may be NULL. */
+size_t conv_forward_workspace(const conv_shape *s);
+void conv_forward(const conv_shape *s, const float *x, const float *weight, const float *bias,
+                  float *y, void *workspace, thread_pool *pool);
+/* dx from dy. `bias`, one number per channel of dx, may be NULL: the transposed convolution's. */
+size_t conv_backward_data_workspace(const conv_shape *s);
+void conv_backward_data(const conv_shape *s, const float *dy, const float *weight,
+                        const float *bias, float *dx, void *workspace, thread_pool *pool);
+/* dweight from x and dy; dbias, when not NULL, is the sum of dy over batch and voxels. */
+size_t conv_backward_weight_workspace(const conv_shape *s);
+void conv_backward_weight(const conv_shape *s, const float *x, const float *dy, float *dweight,
+                          float *dbias, void *workspace, thread_pool *pool);
+
+/* The definition, term by term: what the tests compare with. */
+void conv_forward_reference(const conv_shape *s, const float *x, const float *weight,
+                            const float *bias, float *y);
+void conv_backward_data_reference(const conv_shape *s, const float *dy, const float *weight,
+                                  const float *bias, float *dx);
+void conv_backward_weight_reference(const conv_shape *s, const float *x, const float *dy,
+                                    float *dweight, float *dbias);
+
+#endif

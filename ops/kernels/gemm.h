@@ -1,0 +1,69 @@
+/* Register tiles: the one inner loop under every matrix product and convolution.
+ *
+ * A tile computes C (rows × columns) = start + Σ over segments Σ over k  A[row][k] · B[k][column],
+ * with all of C in vector registers. `columns` are vector lanes: B rows are read as vectors, A
+ * values are broadcast. A segment is one run of k: a filter tap of a convolution, one row of voxels
+ * of a weight gradient, or the whole k of a matrix product. Rows of A lie `a_row` bytes apart,
+ * except the first and the last, which have addresses of their own so that a filter tap that hangs
+ * over the border of the volume there reads zeros.
+ *
+ * The same source is compiled for AVX-512, AVX2 and portable vectors (gemm_tile.h); the widest set
+ * the processor has is chosen once. */
+#ifndef STRATA_OPS_KERNELS_GEMM_H
+#define STRATA_OPS_KERNELS_GEMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct gemm_segment {
+  const float *first;  /* row 0 */
+  const float *middle; /* where row 0 would be if it lay in line with rows 1 … rows − 2 */
+  const float *last;   /* row rows − 1, when there is more than one row */
+  const float *b;
+} gemm_segment;
+
+typedef struct gemm_tile {
+  const gemm_segment *segments;
+  int64_t segment_count;
+  int64_t k;                 /* length of every segment, ≥ 1 */
+  ptrdiff_t a_row, a_k, b_k; /* bytes from row to row, from k to k */
+  float *c;
+  ptrdiff_t c_row;   /* bytes */
+  int columns;       /* of C that are stored; B is read in full vectors */
+  bool accumulate;   /* start from C, otherwise from `bias` */
+  const float *bias; /* as many as the vectors hold */
+} gemm_tile;
+
+typedef void (*gemm_tile_fn)(const gemm_tile *);
+
+enum { GEMM_MAX_VECTORS = 4, GEMM_MAX_ROWS = 24, GEMM_MAX_LANES = 16 };
+
+typedef struct gemm_kernels {
+  const char *name;
+  int lanes;                                                  /* floats in a vector */
+  int max_vectors;                                            /* vectors a tile may be wide */
+  int max_rows[GEMM_MAX_VECTORS + 1];                         /* by width in vectors */
+  gemm_tile_fn tile[GEMM_MAX_VECTORS + 1][GEMM_MAX_ROWS + 1]; /* [vectors][rows] */
+} gemm_kernels;
+
+/* The widest kernels this processor runs. */
+const gemm_kernels *gemm_best(void);
+/* Every set this processor runs, widest first, for tests; returns how many. */
+int gemm_available(const gemm_kernels *out[3]);
+/* Lets a test choose; NULL goes back to the widest. Not while kernels run. */
+void gemm_choose(const gemm_kernels *kernels);
+
+/* How many vectors wide tiles over `rows` × `columns` are best made. */
+int gemm_vectors(const gemm_kernels *kernels, int64_t rows, int64_t columns);
+
+/* Splits `extent` rows into the fewest tiles of at most `max_rows`, as equal as can be. */
+static inline int64_t gemm_tile_count(int64_t extent, int64_t max_rows) {
+  return (extent + max_rows - 1) / max_rows;
+}
+static inline int64_t gemm_tile_begin(int64_t extent, int64_t tiles, int64_t tile) {
+  int64_t whole = extent / tiles, rest = extent % tiles;
+  return tile * whole + (tile < rest ? tile : rest);
+}
+
+#endif

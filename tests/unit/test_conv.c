@@ -1,0 +1,214 @@
+/* Convolutions against their definition, on every kernel set the processor runs. */
+#include "ops/kernels/convolution.h"
+#include "ops/kernels/gemm.h"
+
+#include "base/rng.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static rng stream_of(uint64_t trial) {
+  return rng_open((rng_key){17, trial}, 3);
+}
+
+static int64_t between(rng *r, int64_t low, int64_t high) {
+  return low + (int64_t)rng_below(r, (uint32_t)(high - low + 1));
+}
+
+/* An array of its own size, so that a sanitizer sees one float too many. */
+static float *array(int64_t count) {
+  float *a = malloc((size_t)count * sizeof *a);
+  assert_non_null(a);
+  return a;
+}
+
+static float *random_array(rng *r, int64_t count) {
+  float *a = array(count);
+  for (int64_t i = 0; i < count; i++) a[i] = rng_normal(r);
+  return a;
+}
+
+/* Undefined contents are no excuse: the workspace starts as NaN. */
+static void *workspace(size_t bytes) {
+  void *w = NULL;
+  assert_int_equal(posix_memalign(&w, 64, bytes ? bytes : 64), 0);
+  memset(w, 0xff, bytes);
+  return w;
+}
+
+static int64_t volume(const int64_t e[3]) {
+  return e[0] * e[1] * e[2];
+}
+
+static void describe(char text[512], const conv_shape *s) {
+  int used = snprintf(text, 512, "batch %d channels %d features %d groups %d", (int)s->batch,
+                      (int)s->channels, (int)s->features, (int)s->groups);
+  for (int a = 0; a < 3; a++)
+    used += snprintf(text + used, 512 - (size_t)used,
+                     " | image %d kernel %d/%d padding %d dilation %d", (int)s->image[a],
+                     (int)s->kernel[a], (int)s->stride[a], (int)s->padding[a], (int)s->dilation[a]);
+}
+
+static void assert_close(const char *what, const conv_shape *s, const float *expected,
+                         const float *got, int64_t count, double terms) {
+  for (int64_t i = 0; i < count; i++) {
+    if (fabs((double)expected[i] - got[i]) <= 1e-5 * sqrt(terms) * 4 + 1e-5 * fabs(expected[i]))
+      continue;
+    char text[512];
+    describe(text, s);
+    fail_msg("%s with %s kernels, element %d: expected %g, got %g (%s)", what, gemm_best()->name,
+             (int)i, expected[i], got[i], text);
+  }
+}
+
+/* A copy of the result of each pass, with two pools, must agree bit for bit. */
+static void assert_identical(const char *what, const conv_shape *s, const float *a, const float *b,
+                             int64_t count) {
+  if (memcmp(a, b, (size_t)count * sizeof *a) == 0) return;
+  char text[512];
+  describe(text, s);
+  fail_msg("%s with %s kernels differs between 1 and 3 threads (%s)", what, gemm_best()->name,
+           text);
+}
+
+static void check_shape(const conv_shape *s, rng *r, thread_pool *pool) {
+  int64_t xs = s->batch * volume(s->image) * s->channels;
+  int64_t ys = s->batch * volume(s->out) * s->features;
+  int64_t ws = s->features * (s->channels / s->groups) * volume(s->kernel);
+  float *x = random_array(r, xs), *dy = random_array(r, ys), *w = random_array(r, ws);
+  float *bias = random_array(r, s->features), *back_bias = random_array(r, s->channels);
+  float *y0 = array(ys), *dx0 = array(xs), *dw0 = array(ws), *db0 = array(s->features);
+  bool with_bias = rng_below(r, 2);
+  double filter = (double)volume(s->kernel);
+  conv_forward_reference(s, x, w, with_bias ? bias : NULL, y0);
+  conv_backward_data_reference(s, dy, w, with_bias ? back_bias : NULL, dx0);
+  conv_backward_weight_reference(s, x, dy, dw0, db0);
+
+  const gemm_kernels *sets[3];
+  int set_count = gemm_available(sets);
+  for (int i = 0; i < set_count; i++) {
+    gemm_choose(sets[i]);
+    float *result[2][4];
+    for (int t = 0; t < 2; t++) {
+      float *y = result[t][0] = array(ys), *dx = result[t][1] = array(xs);
+      float *dw = result[t][2] = array(ws), *db = result[t][3] = array(s->features);
+      thread_pool *threads = t ? pool : NULL;
+      void *scratch = workspace(conv_forward_workspace(s));
+      conv_forward(s, x, w, with_bias ? bias : NULL, y, scratch, threads);
+      free(scratch);
+      scratch = workspace(conv_backward_data_workspace(s));
+      conv_backward_data(s, dy, w, with_bias ? back_bias : NULL, dx, scratch, threads);
+      free(scratch);
+      scratch = workspace(conv_backward_weight_workspace(s));
+      conv_backward_weight(s, x, dy, dw, db, scratch, threads);
+      free(scratch);
+    }
+    double group_channels = (double)(s->channels / s->groups);
+    double group_features = (double)(s->features / s->groups);
+    double voxels = (double)(s->batch * volume(s->out));
+    assert_close("forward", s, y0, result[0][0], ys, filter * group_channels);
+    assert_close("data gradient", s, dx0, result[0][1], xs, filter * group_features);
+    assert_close("weight gradient", s, dw0, result[0][2], ws, voxels);
+    assert_close("bias gradient", s, db0, result[0][3], s->features, voxels);
+    assert_identical("forward", s, result[0][0], result[1][0], ys);
+    assert_identical("data gradient", s, result[0][1], result[1][1], xs);
+    assert_identical("weight gradient", s, result[0][2], result[1][2], ws);
+    assert_identical("bias gradient", s, result[0][3], result[1][3], s->features);
+    for (int t = 0; t < 2; t++)
+      for (int k = 0; k < 4; k++) free(result[t][k]);
+  }
+  gemm_choose(NULL);
+  free(x), free(dy), free(w), free(bias), free(back_bias);
+  free(y0), free(dx0), free(dw0), free(db0);
+}
+
+static void set_out(conv_shape *s) {
+  for (int a = 0; a < 3; a++)
+    s->out[a] =
+        (s->image[a] + 2 * s->padding[a] - s->dilation[a] * (s->kernel[a] - 1) - 1) / s->stride[a] +
+        1;
+}
+
+static conv_shape cube(int64_t image, int64_t channels, int64_t features, int64_t kernel,
+                       int64_t stride, int64_t padding) {
+  conv_shape s = {.batch = 1, .channels = channels, .features = features, .groups = 1};
+  for (int a = 0; a < 3; a++) {
+    s.image[a] = image;
+    s.kernel[a] = kernel;
+    s.stride[a] = stride;
+    s.padding[a] = padding;
+    s.dilation[a] = 1;
+  }
+  set_out(&s);
+  return s;
+}
+
+static void random_shapes_agree_with_the_definition(void **state) {
+  thread_pool *pool = *state;
+  static const int64_t counts[] = {1, 2, 3, 4, 5, 8, 15, 16, 17, 24, 32, 33};
+  int trials = 120;
+  for (int trial = 0; trial < trials; trial++) {
+    rng r = stream_of((uint64_t)trial);
+    conv_shape s = {.batch = between(&r, 1, 2),
+                    .groups = between(&r, 0, 3) ? 1 : between(&r, 2, 3)};
+    s.channels = s.groups * counts[rng_below(&r, s.groups > 1 ? 6 : 12)];
+    s.features = s.groups * counts[rng_below(&r, s.groups > 1 ? 6 : 12)];
+    int plain = between(&r, 0, 1);
+    for (int a = 0; a < 3; a++) {
+      s.kernel[a] = plain ? 3 : between(&r, 1, 4);
+      s.stride[a] = plain ? 1 : between(&r, 1, 3);
+      s.dilation[a] = between(&r, 0, 4) ? 1 : 2;
+      s.padding[a] = plain ? 1 : between(&r, 0, 3);
+      int64_t reach = s.dilation[a] * (s.kernel[a] - 1) + 1 - 2 * s.padding[a];
+      s.image[a] = (reach > 1 ? reach : 1) + between(&r, 0, a == 2 ? 13 : 4);
+    }
+    set_out(&s);
+    check_shape(&s, &r, pool);
+  }
+}
+
+static void shapes_with_paths_of_their_own_agree_with_the_definition(void **state) {
+  conv_shape shapes[] = {
+      cube(9, 1, 16, 3, 1, 1),  /* few channels: padded copy, z fused */
+      cube(9, 16, 3, 1, 1, 0),  /* pointwise head */
+      cube(8, 1, 24, 4, 4, 0),  /* patch embedding */
+      cube(8, 5, 7, 2, 2, 0),   /* its adjoint is the k2s2 transposed convolution */
+      cube(9, 5, 7, 2, 2, 0),   /* an image the steps do not fill */
+      cube(7, 3, 4, 1, 2, 0),   /* steps longer than the filter */
+      cube(3, 64, 70, 3, 1, 1), /* rows shorter than a tile, weights in several visits */
+      cube(4, 130, 33, 3, 1, 1),       cube(2, 3, 3, 5, 1, 4), /* padding wider than the image */
+      conv_shape_linear(27, 192, 100), conv_shape_linear(300, 20, 3),
+      conv_shape_linear(5000, 16, 3),  conv_shape_linear(1, 1000, 10),
+  };
+  for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+    rng r = stream_of(1000 + i);
+    check_shape(&shapes[i], &r, *state);
+  }
+}
+
+static int start_pool(void **state) {
+  thread_pool *pool = NULL;
+  status error = pool_create(3, &pool);
+  *state = pool;
+  return error != OK;
+}
+
+static int stop_pool(void **state) {
+  pool_destroy(*state);
+  return 0;
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(random_shapes_agree_with_the_definition),
+      cmocka_unit_test(shapes_with_paths_of_their_own_agree_with_the_definition),
+  };
+  return cmocka_run_group_tests(tests, start_pool, stop_pool);
+}
