@@ -1,0 +1,73 @@
+/* add: sum of one or more values of one shape. */
+#include "ops/arithmetic/chunks.h"
+#include "ops/arithmetic/elementwise.h"
+#include "ops/arithmetic/vector_math.h"
+
+#include "graph/graph.h"
+
+static status add_grad(grad *rule) {
+  for (int i = 0; i < rule->in_count; i++)
+    if (rule->wanted[i]) rule->dx[i] = rule->dy[0];
+  return OK;
+}
+
+static cost add_cost(const void *attrs, const tensor *in, int in_count, const tensor *out) {
+  (void)attrs, (void)out;
+  return cost_per_element(in, in_count - 1);
+}
+
+/* y may be a. */
+FOR_EACH_ISA static void add_two(float *y, const float *a, const float *b, int64_t count) {
+  ELEMENTWISE
+  for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i];
+}
+
+FOR_EACH_ISA static void add_three(float *y, const float *a, const float *b, const float *c,
+                                   int64_t count) {
+  ELEMENTWISE
+  for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i] + c[i];
+}
+
+static void add_task(void *context, int64_t task) {
+  const call *c = context;
+  span part = chunk_of(shape_elements(&c->out[0].shape), task);
+  float *y = (float *)c->out[0].data + part.first;
+  const float *x = (const float *)c->in[0].data + part.first;
+  if (c->in_count == 1) {
+    if (y != x) memcpy(y, x, (size_t)part.count * sizeof *y);
+    return;
+  }
+  /* From left to right, two at a time; the chunk of y stays in the cache. */
+  for (int i = 1; i < c->in_count; i += 2, x = y) {
+    const float *b = (const float *)c->in[i].data + part.first;
+    if (i + 1 < c->in_count)
+      add_three(y, x, b, (const float *)c->in[i + 1].data + part.first, part.count);
+    else
+      add_two(y, x, b, part.count);
+  }
+}
+
+static status add_cpu(const call *c) {
+  parallel_for(c->pool, chunk_count(shape_elements(&c->out[0].shape)), add_task, (void *)c);
+  return OK;
+}
+
+const op op_add = {
+    .name = "add",
+    .family = "arithmetic",
+    .summary = "Sum of values of one shape.",
+    .doc = "out = x₁ + x₂ + …, element by element, from left to right.",
+    .torch = "sum(x)",
+    .version = 1,
+    .traits = OP_IN_PLACE,
+    .inputs = (const port[]){{"x", "any", DTYPE_F32, PORT_VARIADIC, "what to add"}, {0}},
+    .outputs = (const port[]){{"out", "as x", DTYPE_F32, 0, "the sum"}, {0}},
+    .infer = infer_equal_shapes,
+    .grad = add_grad,
+    .cost = add_cost,
+    .cpu = add_cpu,
+    .cases = (const op_case[]){{"{}", "[n=1..2, c=1..9]; [n, c]", 0},
+                               {"{}", "[a=1..5, b=1..5]; [a, b]; [a, b]; [a, b]", 0},
+                               {"{}", "[3, 4]", 0},
+                               {0}},
+};
