@@ -43,9 +43,10 @@ static double deviation_of(const moments *m) {
   return m->count > 1 ? sqrt(m->squares / (double)(m->count - 1)) : (double)NAN;
 }
 
-static moments over_cases(const evaluation *e, int class, metric_fn metric) {
+static moments over_cases(const evaluation *e, int class_number, metric_fn metric) {
   moments m = {0};
-  for (int i = 0; i < e->case_count; i++) moments_add(&m, metric(&e->cases[i].classes[class]));
+  for (int i = 0; i < e->case_count; i++)
+    moments_add(&m, metric(&e->cases[i].classes[class_number]));
   return m;
 }
 
@@ -64,15 +65,15 @@ static moments over_all(const evaluation *e, metric_fn metric) {
   return m;
 }
 
-static int count_missed(const evaluation *e, int class) {
+static int count_missed(const evaluation *e, int class_number) {
   int count = 0;
-  for (int i = 0; i < e->case_count; i++) count += e->cases[i].classes[class].missed;
+  for (int i = 0; i < e->case_count; i++) count += e->cases[i].classes[class_number].missed;
   return count;
 }
 
-static int count_hallucinated(const evaluation *e, int class) {
+static int count_hallucinated(const evaluation *e, int class_number) {
   int count = 0;
-  for (int i = 0; i < e->case_count; i++) count += e->cases[i].classes[class].hallucinated;
+  for (int i = 0; i < e->case_count; i++) count += e->cases[i].classes[class_number].hallucinated;
   return count;
 }
 
@@ -136,8 +137,8 @@ static json_t *class_keys(const evaluation *e) {
   return keys;
 }
 
-static const char *key_of(const json_t *keys, int class) {
-  return json_string_value(json_array_get(keys, (size_t) class));
+static const char *key_of(const json_t *keys, int class_number) {
+  return json_string_value(json_array_get(keys, (size_t)class_number));
 }
 
 static json_t *case_values(const evaluation *e, const json_t *keys, const case_score *s,
@@ -315,10 +316,11 @@ static table_row row_of(const char *name, const moments *dice, const moments *hd
   return row;
 }
 
-static table_row row_of_class(const evaluation *e, int class) {
-  moments dice = over_cases(e, class, dice_value), hd95 = over_cases(e, class, hd95_value);
-  return row_of(e->class_names[class], &dice, &hd95, count_missed(e, class),
-                count_hallucinated(e, class));
+static table_row row_of_class(const evaluation *e, int class_number) {
+  moments dice = over_cases(e, class_number, dice_value),
+          hd95 = over_cases(e, class_number, hd95_value);
+  return row_of(e->class_names[class_number], &dice, &hd95, count_missed(e, class_number),
+                count_hallucinated(e, class_number));
 }
 
 static table_row row_of_mean(const evaluation *e) {

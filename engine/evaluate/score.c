@@ -67,22 +67,22 @@ static double dice_of(const class_score *c, empty_policy empty) {
   return empty == EMPTY_ONE ? 1.0 : empty == EMPTY_ZERO ? 0.0 : (double)NAN;
 }
 
-static void cut_mask(const labels *map, int32_t class, const class_box *b, uint8_t *mask) {
+static void cut_mask(const labels *map, int32_t class_number, const class_box *b, uint8_t *mask) {
   for (int64_t x = b->from[0]; x < b->to[0]; x++)
     for (int64_t y = b->from[1]; y < b->to[1]; y++) {
       const int32_t *row = map->data + (x * map->size[1] + y) * map->size[2];
-      for (int64_t z = b->from[2]; z < b->to[2]; z++) *mask++ = row[z] == class;
+      for (int64_t z = b->from[2]; z < b->to[2]; z++) *mask++ = row[z] == class_number;
     }
 }
 
-static status class_hd95(const labels *prediction, const labels *reference, int32_t class,
+static status class_hd95(const labels *prediction, const labels *reference, int32_t class_number,
                          const class_box *b, bool pooled, double *out) {
   int64_t size[3] = {b->to[0] - b->from[0], b->to[1] - b->from[1], b->to[2] - b->from[2]};
   size_t voxels = (size_t)(size[0] * size[1] * size[2]);
   uint8_t *masks = malloc(2 * voxels);
   if (!masks) return error_out_of_memory(2 * voxels);
-  cut_mask(prediction, class, b, masks);
-  cut_mask(reference, class, b, masks + voxels);
+  cut_mask(prediction, class_number, b, masks);
+  cut_mask(reference, class_number, b, masks + voxels);
   double spacing_mm[3];
   affine_spacing(reference->affine, spacing_mm);
   status error = hausdorff95(masks, masks + voxels, size, spacing_mm, pooled, out);

@@ -33,8 +33,8 @@ status sliding_window(const inferer *i, const volume *image, volume *probabiliti
 /* Probabilities on the prepared grid → class numbers on the target grid (size, affine): exact copy
  * where the two differ by a signed axis permutation and whole voxels (within 0.001 voxel); else
  * trilinear resampling of the probabilities before argmax. Equal probabilities: the lowest class.
- * Outside the prepared grid (beyond its outermost voxels' edges): background. Needs one byte a
- * prepared voxel besides the result. At most 256 classes. */
+ * Outside the prepared grid (beyond its outermost voxels' edges): background. Needs four bytes
+ * a prepared voxel besides the result. At most 256 classes. */
 status export_labels(const volume *probabilities, const int64_t size[3], const double affine[4][4],
                      labels *out);
 

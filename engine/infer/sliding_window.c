@@ -208,7 +208,6 @@ status sliding_window(const inferer *i, const volume *image, volume *probabiliti
   if (!b.window_image || !b.window_logits || !b.importance || !b.importance_sum) {
     error = error_out_of_memory((size_t)largest_buffer);
   } else {
-    memset(b.sum, 0, (size_t)(voxels * i->classes) * float_bytes);
     window_importance(i->window, i->blend, b.importance);
     error = run_windows(&b);
   }
