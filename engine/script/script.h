@@ -1,5 +1,6 @@
-/* Lua 5.4 in a sandbox: schedules and hooks. A script sees math, table, a few string functions, its
- * arguments and nothing of the machine; memory and instructions are bounded. */
+/* Lua 5.4 in a sandbox: schedules and hooks. A script sees arithmetic, tables, a few string functions,
+ * its arguments and nothing of the machine; memory, instructions and time are bounded, and whatever
+ * it computes is the same on every run. docs/lua.md is the user's side of this header. */
 #ifndef STRATA_SCRIPT_SCRIPT_H
 #define STRATA_SCRIPT_SCRIPT_H
 
@@ -8,25 +9,38 @@
 typedef struct script script;
 
 enum {
-  SCRIPT_MEMORY_BYTES = 64 << 20,
-  SCRIPT_INSTRUCTIONS = 20 * 1000 * 1000 /* per call */
+  SCRIPT_SOURCE_BYTES = 64 << 10,
+  SCRIPT_MEMORY_BYTES = 16 << 20,
+  SCRIPT_STRING_BYTES = 16 << 10, /* one string */
+  SCRIPT_BLOCK_BYTES = 1 << 20,   /* one table: 65536 list entries */
+  SCRIPT_STATE_BYTES = 1 << 20,   /* event.state as JSON */
+  SCRIPT_DEPTH = 2000,            /* nested calls */
+  /* Per call. Work done inside library functions and allocation count as instructions too. The time
+   * is the thread's CPU time: a backstop several times what the instructions take. */
+  SCRIPT_INSTRUCTIONS = 20 * 1000 * 1000,
+  SCRIPT_CPU_MS = 1000
 };
 
 /* Compiles `source` (text only, never bytecode), runs it once; it must return a function. `name` is
  * the file name for messages. `arguments` (map of numbers, strings, booleans, lists; may be NULL)
- * becomes the global table `args`. */
+ * becomes the global table `args`; one that the script does not read while it loads is an error at
+ * its place in the YAML file, so a misspelt argument cannot be ignored. */
 status script_open(const char *source, const char *name, const tree *arguments, script **out);
 void script_close(script *s);
 
-/* Schedule: returns f(step, epoch, total_steps), plus the per-epoch count as a fourth argument:
- *   f(step, epoch, total, base) with `base` the attribute's value in the YAML file. The result must
- * be a finite number. Steps and epochs count from 0. */
+/* Schedule: returns f(step, epoch, total, base, steps_per_epoch). Steps and epochs count from 0,
+ * `total` is the number of steps of the stage and `base` the attribute's value in the YAML file. The
+ * result must be a finite number. It must depend on the arguments alone: a schedule keeps no state,
+ * so that a resumed run equals an uninterrupted one. */
 status script_schedule(script *s, int64_t step, int64_t epoch, int64_t total_steps,
                        int64_t steps_per_epoch, double base, double *out);
 
 /* Hook: calls f(event). event.stage, event.epoch (from 0), event.step, event.metrics (name → number),
  * event.state (a table kept between calls and in checkpoints; plain values only), event.get(name),
- * event.set(name, number), event.stop(reason), event.log(text). */
+ * event.set(name, number), event.stop(reason), event.log(text). print goes to `log` as well. Texts
+ * handed to `log` and `stop_reason` hold no control characters. `get`, `set` and `log` may be NULL
+ * where the caller has nothing to offer; using them then is an error in the script. Between calls
+ * event.state is held as JSON, so a resumed run sees exactly what an uninterrupted one sees. */
 typedef struct hook_event {
   const char *stage;
   int64_t epoch, step;
@@ -41,7 +55,8 @@ typedef struct hook_event {
   char stop_reason[200];
 } hook_event;
 status script_hook(script *s, hook_event *event);
-/* event.state as JSON text (heap, caller frees), and back: for exact resume. */
+/* event.state as JSON text (heap, caller frees), and back, checked: for exact resume. Numbers keep
+ * every bit, and integers stay integers. */
 status script_state_save(script *s, char **json);
 status script_state_load(script *s, const char *json);
 

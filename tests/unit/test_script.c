@@ -1,0 +1,675 @@
+/* Schedules, hooks, and scripts that mean harm. */
+#include "script/script.h"
+
+#include "base/files.h"
+#include "base/text.h"
+#include "language/tree.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+enum { LONGEST_MS = SCRIPT_CPU_MS + 500 };
+
+static double cpu_ms(void) {
+  return (double)clock() * 1000 / CLOCKS_PER_SEC;
+}
+
+static script *open_or_fail(const char *source, const tree *arguments) {
+  script *s;
+  status error = script_open(source, "test.lua", arguments, &s);
+  if (error) {
+    print_error("%s\n", error_message(error));
+    error_free(error);
+    fail();
+  }
+  return s;
+}
+
+static status call_schedule(const char *source, int64_t step, double *out) {
+  script *s;
+  TRY(script_open(source, "test.lua", NULL, &s));
+  status error = script_schedule(s, step, step / 10, 100, 10, 2.0, out);
+  script_close(s);
+  return error;
+}
+
+/* The error must contain `expected`; line 0 means any line. */
+static void assert_error(status error, const char *expected, int line, const char *source) {
+  bool as_expected = error && strstr(error_message(error), expected) &&
+                     (line == 0 || error_position(error).line == line);
+  if (!as_expected)
+    print_error("script: %.200s\nexpected at line %d: %s\ngot at line %d: %s\n", source, line,
+                expected, error_position(error).line, error ? error_message(error) : "no error");
+  error_free(error);
+  assert_true(as_expected);
+}
+
+static void assert_ok(status error) {
+  if (error) print_error("%s\n", error_message(error));
+  assert_null(error);
+}
+
+/* ---- schedules -------------------------------------------------------------------------------- */
+
+static void a_schedule_gets_its_five_arguments(void **unused) {
+  (void)unused;
+  double value;
+  const char *source = "return function(step, epoch, total, base, steps_per_epoch)\n"
+                       "  return step + 1000 * epoch + 1e5 * total + 1e8 * base + 1e10 * "
+                       "steps_per_epoch\nend";
+  assert_ok(call_schedule(source, 37, &value));
+  assert_true(value == 37 + 3000 + 1e7 + 2e8 + 1e11);
+}
+
+typedef struct schedule_file {
+  char *source;
+  tree *arguments;
+  arena memory;
+  script *script;
+} schedule_file;
+
+static schedule_file open_file(const char *name, const char *arguments) {
+  schedule_file f = {0};
+  char path[400];
+  size_t length;
+  snprintf(path, sizeof path, "%s/lua/%s.lua", SOURCE_DIR, name);
+  assert_ok(file_read(path, 1 << 20, &f.source, &length));
+  assert_ok(tree_parse(&f.memory, arguments, strlen(arguments), "test.yaml", &f.arguments));
+  f.script = open_or_fail(f.source, f.arguments);
+  return f;
+}
+
+static void close_file(schedule_file *f) {
+  script_close(f->script);
+  free(f->source);
+  arena_free(&f->memory);
+}
+
+static void warmup_cosine_rises_and_falls(void **unused) {
+  (void)unused;
+  schedule_file f = open_file("warmup_cosine", "{warmup: 2, final: 0.1}");
+  for (int step = 0; step < 100; step++) {
+    double value, expected;
+    assert_ok(script_schedule(f.script, step, step / 10, 100, 10, 2.0, &value));
+    if (step < 20)
+      expected = 2.0 * (step + 1) / 20;
+    else
+      expected = 2.0 * (0.1 + 0.9 * 0.5 * (1 + cos(M_PI * (step - 20) / 80.0)));
+    assert_true(fabs(value - expected) < 1e-12);
+  }
+  close_file(&f);
+  f = open_file("warmup_cosine", "{warmup: 20}"); /* longer than the stage */
+  double value;
+  assert_ok(script_schedule(f.script, 99, 9, 100, 10, 2.0, &value));
+  assert_true(value == 2.0);
+  close_file(&f);
+}
+
+static void poly_falls_to_zero(void **unused) {
+  (void)unused;
+  schedule_file f = open_file("poly", "{}");
+  for (int step = 0; step < 100; step += 9) {
+    double value;
+    assert_ok(script_schedule(f.script, step, step / 10, 100, 10, 0.01, &value));
+    assert_true(fabs(value - 0.01 * pow(1 - step / 100.0, 0.9)) < 1e-15);
+  }
+  close_file(&f);
+}
+
+static void arguments_arrive_typed(void **unused) {
+  (void)unused;
+  arena memory = {0};
+  tree *arguments;
+  const char *yaml = "{whole: 3, real: 0.5, yes: true, word: abc, digits: '12', list: [1, 2, 4], "
+                     "map: {a: 1}, none: null}";
+  assert_ok(tree_parse(&memory, yaml, strlen(yaml), "test.yaml", &arguments));
+  script *s = open_or_fail("assert(math.type(args.whole) == 'integer' and args.real == 0.5)\n"
+                           "assert(args.yes == true and args.word == 'abc' and args.digits == '12')\n"
+                           "assert(#args.list == 3 and args.list[3] == 4 and args.map.a == 1)\n"
+                           "assert(args.none == nil and args.absent == nil)\n"
+                           "return function() return 1 end",
+                           arguments);
+  script_close(s);
+  arena_free(&memory);
+}
+
+static void an_argument_nobody_reads_is_an_error_in_the_yaml(void **unused) {
+  (void)unused;
+  arena memory = {0};
+  tree *arguments;
+  const char *yaml = "power: 2\nwarmpu: 3\n";
+  assert_ok(tree_parse(&memory, yaml, strlen(yaml), "test.yaml", &arguments));
+  script *s;
+  const char *source = "local a = args.warmup or 1\nlocal b = args.power\n"
+                       "return function() return a + b end";
+  status error = script_open(source, "test.lua", arguments, &s);
+  assert_int_equal(error_code_of(error), ERROR_PIPELINE);
+  assert_string_equal(error_position(error).file, "test.yaml");
+  assert_error(error, "did you mean 'warmup'?", 2, source);
+  source = "for name, value in pairs(args) do end\nreturn function() return 1 end";
+  script_close(open_or_fail(source, arguments));
+  arena_free(&memory);
+}
+
+static void mistakes_are_named_with_their_line(void **unused) {
+  (void)unused;
+  static const struct {
+    const char *source, *expected;
+    int line;
+  } cases[] = {
+      {"return 3", "must end with", 0},
+      {"", "must end with", 0},
+      {"return print", "must end with", 0},
+      {"local x = = 3", "unexpected symbol near '='", 1},
+      {"return function()\n  return nil\nend", "it returned a nil value", 1},
+      {"return function()\n  return '3'\nend", "it returned a string value", 1},
+      {"return function()\n  return 0/0\nend", "nan", 1},
+      {"return function()\n  return math.huge\nend", "inf", 1},
+      {"return function()\n\n  return stpe\nend", "stpe is not defined", 3},
+      {"local total = 1\nreturn function()\n  return math.coss(1)\nend",
+       "did you mean math.cos?", 3},
+      {"return function()\n  best = 1\n  return 1\nend", "global 'best' cannot be assigned", 2},
+      {"return function()\n  math.pi = 3\n  return 1\nend", "math.pi cannot be assigned", 2},
+      {"return function()\n  return math.random()\nend", "the same on every run", 2},
+      {"return function()\n  error('no good')\nend", "no good", 2},
+      {"return function()\n  error('no good', 0)\nend", "no good", 2},
+      {"return function()\n  error({})\nend", "error was called with a table", 2},
+      {"return function()\n  error(nil)\nend", "error was called with a nil", 2},
+      {"return function()\n  error()\nend", "error was called with a nil", 2},
+      {"return function()\n  error(print)\nend", "error was called with a function", 2},
+      {"return function()\n  error(7)\nend", "7", 2},
+      {"return function()\n  print(1)\n  return 1\nend", "inside a hook", 2},
+      {"return function()\n  return 1 + {}\nend", "arithmetic on a table value", 2},
+      {"return function()\n  return '1' + 1\nend", "arithmetic on a string value", 2},
+      {"local n = 0\nreturn function()\n  n = n + 1\n  return n\nend",
+       "changed a variable outside itself", 0},
+      {"local seen = {}\nreturn function(step)\n  seen[step] = 1\n  return 1\nend",
+       "changed a variable outside itself", 0},
+      {"log = {}\nlocal function note(x) log[1] = x end\nreturn function(step)\n  note(step)\n  "
+       "return 1\nend",
+       "changed a variable outside itself", 0},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    double value;
+    status error = call_schedule(cases[i].source, 1, &value);
+    assert_int_equal(error_code_of(error), ERROR_SCRIPT);
+    assert_string_equal(error_position(error).file, "test.lua");
+    assert_error(error, cases[i].expected, cases[i].line, cases[i].source);
+  }
+}
+
+static void what_is_allowed_works(void **unused) {
+  (void)unused;
+  static const char *const lines[] = {
+      "assert(('abc'):upper() == 'ABC' and string.rep('ab', 3, '-') == 'ab-ab-ab')",
+      "assert(string.find('loss.context', '.', 1, true) == 5)",
+      "assert(string.find('loss.context', '.') == 5 and not string.find('a', '%a'))",
+      "assert(string.format('%d %5.2f %s %q', 3, 0.5, 'x', 'y') == '3  0.50 x \"y\"')",
+      "assert(tostring({}) == 'table' and tostring(print) == 'function' and tostring(1.5) == '1.5')",
+      "local t = {} for i = 1, 300 do t[i] = (i * 7919) % 301 end table.sort(t) "
+      "for i = 1, 300 do assert(t[i] == i) end",
+      "local t = {{1, 'b'}, {0, 'c'}, {1, 'a'}, {0, 'd'}} "
+      "table.sort(t, function(a, b) return a[1] < b[1] end) "
+      "assert(t[1][2] .. t[2][2] .. t[3][2] .. t[4][2] == 'cdba')",
+      "local s = '' for k, v in pairs({z = 1, a = 2, 30, 20, [1.5] = 5, [true] = 6, [-1] = 0}) do "
+      "s = s .. tostring(k) .. ' ' end assert(s == '-1 1 1.5 2 a z true ', s)",
+      "local t = {a = 1, b = 2, c = 3} for k in pairs(t) do t.b = nil t[k] = nil end "
+      "for k in pairs(t) do error('left') end",
+      "local n = 0 for i, v in ipairs({5, 6}) do n = n + i * v end assert(n == 17)",
+      "local t = {1, 2} table.insert(t, 3) table.insert(t, 1, 0) assert(table.remove(t) == 3)",
+      "assert(table.concat({1, 'b', 2.5}, ',') == '1,b,2.5' and table.concat({}) == '')",
+      "assert(select('#', table.unpack({1, 2, 3})) == 3)",
+      "assert(tonumber('0x10') == 16 and tonumber('z', 36) == 35 and not tonumber('x'))",
+      "function helper() return 1 end assert(helper() == 1)",
+      "local x <const> = 5 goto done x() ::done::",
+      "local function fib(n) return n < 2 and n or fib(n - 1) + fib(n - 2) end assert(fib(20) == "
+      "6765)",
+      "for _, name in ipairs({'a'}) do assert(name:byte() == 97) end",
+      "\nassert(1 // 0.0 == math.huge and 7 // 2 == 3 and 2 ^ 10 == 1024)",
+  };
+  for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+    text_buffer source = {0};
+    text_add(&source, "%s\nreturn function()\n%s\nreturn 1\nend", lines[i],
+             strstr(lines[i], "helper") ? "" : lines[i]);
+    double value;
+    status error = call_schedule(source.data, 0, &value);
+    if (error) print_error("%s\n%s\n", lines[i], error_message(error));
+    assert_null(error);
+    text_free(&source);
+  }
+}
+
+/* ---- hostile scripts -------------------------------------------------------------------------- */
+
+/* Each runs while the file loads and inside the function; each must end soon, with an error. */
+static void hostile_scripts_end_with_an_error(void **unused) {
+  (void)unused;
+  static const struct {
+    const char *body, *expected;
+  } cases[] = {
+      {"while true do end", "20 million instructions"},
+      {"for i = 1, 1e18 do end", "20 million instructions"},
+      {"for i = math.maxinteger - 1, math.maxinteger do i = 0 end while 1 do end", "20 million"},
+      {"::again:: goto again", "20 million"},
+      {"repeat local x <const> = 1 until false", "20 million"},
+      {"local function f() return f() end f()", "20 million"}, /* tail calls */
+      {"local function f() f() end f()", "calls itself without end"},
+      {"local function f() return 1 + f() end f()", "calls itself without end"},
+      {"local function f(...) return 1, f(1, 2, 3, 4, 5, 6, 7, 8, 9, ...) end f()",
+       "calls itself without end"},
+      {"local function f(t) table.sort(t, function() f({2, 1}) end) end f({2, 1})",
+       "C stack overflow"},
+      {"local s = string.rep('x', 1 << 40)", "more than 16 KiB"},
+      {"local s = ('x'):rep(1e9)", "more than 16 KiB"},
+      {"local s = string.rep('', 1 << 62, 'abcdefgh')", "more than 16 KiB"},
+      {"local s = 'x' while true do s = s .. s end", "more than 16 KiB"},
+      {"local s = ('x'):rep(16000) s = s..s..s..s..s..s..s..s..s..s..s..s..s..s..s..s..s..s..s",
+       "more than 16 KiB"},
+      {"local t = {} while true do t[#t + 1] = {} end", "more than"},
+      {"local t = {} while true do t = {t} end", "16 MiB"},
+      {"local t = {} while true do t[#t + 1] = ('x'):rep(9000 + #t) end", "16 MiB"},
+      {"local t = {} for i = 1, 1e9 do t[i] = i end", "more than 65536 entries"},
+      {"local t = {} for i = 1, 1e9 do t[-i] = i end", "entries"},
+      {"local t = {} for i = 1, 1e9 do t[i + 0.5] = function() return i end end", "entries"},
+      {"while true do local s = ('x'):rep(16000) .. 'y' end", "20 million"},
+      {"local t = {} for i = 1, 60000 do t[i] = '' end while 1 do table.concat(t) end",
+       "20 million"},
+      {"local t = {} for i = 1, 60000 do t[i] = 'xxxxxxxx' end table.concat(t)", "16 KiB"},
+      {"table.concat({}, 'x', 1, math.maxinteger)", "entry 1 is a nil"},
+      {"table.concat({}, 'x', math.mininteger, math.maxinteger)", "is a nil"},
+      {"local t = {} for i = 1, 60000 do t[i] = i end while 1 do table.insert(t, 1, 0) end",
+       "20 million"},
+      {"local t = {} for i = 1, 60000 do t[i] = i end while 1 do table.remove(t, 1) "
+       "t[#t + 1] = 0 end",
+       "20 million"},
+      {"local t = {} for i = 1, 60000 do t[i] = -i end while 1 do table.sort(t) end", "20 million"},
+      {"local t = {} for i = 1, 60000 do t[i] = -i end while 1 do for k in pairs(t) do break end "
+       "end",
+       "20 million"},
+      {"local t = {} for i = 1, 500 do t[i] = i end "
+       "table.sort(t, function(a, b) return true end) error('sorted')",
+       "sorted"},
+      {"table.sort({3, 2, 1, 'x', {}})", "attempt to compare"},
+      {"table.unpack({}, 1, 1e8)", "at most 200"},
+      {"table.unpack({}, math.mininteger, math.maxinteger)", "at most 200"},
+      {"local f = string.format while 1 do f('%99.99f', -1e308) end", "20 million"},
+      {"string.format('%1000000d', 1)", "invalid conversion"},
+      {"string.format('%.999999999f', 1)", "invalid conversion"},
+      {"string.format('%s', {})", "a table cannot be formatted"},
+      {"string.format('%p', 'x')", "addresses"},
+      {"string.format('%-20p', 'x')", "addresses"},
+      {"local a, b = ('a'):rep(16000), ('a'):rep(8000) .. 'b' while 1 do a:find(b) end",
+       "20 million"},
+      {"local a, b = ('a'):rep(16000) .. 'b', ('a'):rep(16000) .. 'c' "
+       "while true do local c = a < b end",
+       "in one call"},
+      {"local a, b = {}, {} a[1], b[1] = b, a while 1 do for k in pairs(a) do a = b end end",
+       "20 million"},
+      {"return ('x'):rep(1000, ('y'):rep(1000))", "16 KiB"},
+      {"string.dump(function() end)", "string.dump is not available"},
+      {"load('return 1')", "load is not available"},
+      {"require('os')", "require is not available"},
+      {"os.execute('true')", "os is not available"},
+      {"io.open('x')", "io is not available"},
+      {"debug.sethook()", "debug is not available"},
+      {"coroutine.wrap(function() end)()", "coroutine is not available"},
+      {"while true do pcall(error) end", "pcall is not available"},
+      {"xpcall(error, error)", "xpcall is not available"},
+      {"setmetatable({}, {__gc = function() while true do end end})", "setmetatable is not"},
+      {"setmetatable({}, {__index = function(t, k) return t[k] end})", "setmetatable is not"},
+      {"getmetatable('').__index = nil", "getmetatable is not available"},
+      {"('x').rep = print", "attempt to index a string value"},
+      {"string.rep = print", "string.rep cannot be assigned"},
+      {"_G.print = nil", "_G is not available"},
+      {"local x <close> = {}", "non-closable value"},
+      {"collectgarbage('stop')", "collectgarbage is not available"},
+      {"rawset(string, 'rep', 1)", "rawset is not available"},
+      {"next({})", "next is not available"},
+      {"('x'):gsub('x', 'y')", "string.gsub is not available"},
+      {"math.randomseed(1)", "math.randomseed is not available"},
+      {"math.max()", "number expected"},
+      {"math.tointeger(2^63 .. '') .x()", "attempt to index"},
+      {"local x = 1 // 0", "attempt to perform 'n//0'"},
+      {"args.x = 1", "read-only"},
+      {"table.insert(math, 1)", "cannot be assigned"},
+      {"table.insert(_ENV, 1, 1) _ENV[1] = nil error('here')", ""},
+      {"local _ENV = {} print(1)", "attempt to call a nil value"},
+      {"error(('\\27[2J'):rep(100))", " [2J"},
+      {"error(setmetatable)", "setmetatable is not available"},
+      {"for i = 1, 10, 0 do end", "step is zero"},
+      {"local s = tostring(1e308 * 10) error(s)", "inf"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (int inside = 0; inside < 2; inside++) {
+      text_buffer source = {0};
+      bool is_return = strncmp(cases[i].body, "return", 6) == 0;
+      if (inside)
+        text_add(&source, "return function() %s end", cases[i].body);
+      else if (is_return)
+        text_add(&source, "local function f() %s end f() return f", cases[i].body);
+      else
+        text_add(&source, "do %s end return function() return 1 end", cases[i].body);
+      double value, start = cpu_ms();
+      status error = call_schedule(source.data, 1, &value);
+      double took = cpu_ms() - start;
+      if (took > LONGEST_MS) print_error("%s took %.0f ms\n", source.data, took);
+      if (getenv("SCRIPT_TIMES")) print_message("%6.0f ms  %s\n", took, cases[i].body);
+      assert_true(took <= LONGEST_MS);
+      assert_error(error, cases[i].expected, 1, source.data);
+      text_free(&source);
+    }
+  }
+}
+
+static char *repeated(const char *before, const char *part, int times, const char *after) {
+  text_buffer t = {0};
+  text_add(&t, "%s", before);
+  for (int i = 0; i < times; i++) text_add(&t, "%s", part);
+  text_add(&t, "%s", after);
+  return t.data;
+}
+
+static void hostile_source_is_refused(void **unused) {
+  (void)unused;
+  const struct {
+    char *source;
+    const char *expected;
+  } cases[] = {
+      {repeated("return ", "{", 30000, ""), "C stack overflow"},
+      {repeated("return ", "(", 30000, ""), "C stack overflow"},
+      {repeated("return ", "-", 30001, "1"), ""},
+      {repeated("return ", "not ", 10000, "1"), "C stack overflow"},
+      {repeated("return ", "a..", 20000, "a"), "C stack overflow"},
+      {repeated("", "do ", 20000, ""), "C stack overflow"},
+      {repeated("", "function f() ", 4000, ""), "C stack overflow"},
+      {repeated("", "local a ", 5000, ""), "too many local variables"},
+      {repeated("return 1", "1", 60000, ""), "must end with"}, /* a very long number is a number */
+      {repeated("return 0x", "f", 60000, ""), "must end with"},
+      {repeated("return '", "\\x", 100, "'"), "hexadecimal digit expected"},
+      {repeated("return '", "x", 60000, "'"), ""},
+      {repeated("return [", "=", 60000, "["), ""},
+      {repeated("--[[", "x", 60000, ""), "unfinished long comment"},
+      {repeated("x = 1 ", "-- padding\n", 110000, ""), "longer than 64 KiB"},
+      {repeated("\x1bLua", "S", 100, ""), "compiled Lua"},
+      {repeated("\xff\xfe", "x", 100, ""), ""},
+      {repeated("", "goto a ", 9000, ""), "no visible label"},
+      {repeated("::a:: ", "::a:: ", 2, ""), "already defined"},
+      {repeated("local t = {", "1,", 30000, "} return t"), "must end with"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    script *s;
+    double start = cpu_ms();
+    status error = script_open(cases[i].source, "test.lua", NULL, &s);
+    assert_true(cpu_ms() - start < LONGEST_MS);
+    assert_null(s);
+    assert_int_equal(error_code_of(error), ERROR_SCRIPT);
+    assert_error(error, cases[i].expected, 0, cases[i].source);
+    free(cases[i].source);
+  }
+}
+
+static void scripts_do_not_see_each_other(void **unused) {
+  (void)unused;
+  script *a = open_or_fail("shared = 1\nreturn function() return shared end", NULL);
+  script *b;
+  const char *source = "return function() return shared end";
+  assert_ok(script_open(source, "other.lua", NULL, &b));
+  double value;
+  assert_ok(script_schedule(a, 0, 0, 1, 1, 1, &value));
+  assert_error(script_schedule(b, 0, 0, 1, 1, 1, &value), "shared is not defined", 1, source);
+  /* An error leaves the script usable. */
+  assert_error(script_schedule(b, 0, 0, 1, 1, 1, &value), "shared is not defined", 1, source);
+  assert_ok(script_schedule(a, 0, 0, 1, 1, 1, &value));
+  script_close(a);
+  script_close(b);
+}
+
+static void each_call_has_its_own_budget(void **unused) {
+  (void)unused;
+  script *s = open_or_fail("return function(step)\n"
+                           "  local x = 0\n"
+                           "  for i = 1, 1000000 do x = x + i end\n"
+                           "  return x\nend",
+                           NULL);
+  double value;
+  for (int i = 0; i < 12; i++) assert_ok(script_schedule(s, i, 0, 12, 12, 1, &value));
+  script_close(s);
+}
+
+/* ---- hooks ------------------------------------------------------------------------------------ */
+
+typedef struct hook_world {
+  double lr;
+  text_buffer log;
+} hook_world;
+
+static status world_get(void *context, const char *name, double *out) {
+  hook_world *w = context;
+  if (strcmp(name, "lr") != 0)
+    return error_new(ERROR_SCRIPT, NOWHERE, "there is no attribute '%s'", name);
+  *out = w->lr;
+  return OK;
+}
+
+static status world_set(void *context, const char *name, double value) {
+  hook_world *w = context;
+  double ignored;
+  TRY(world_get(context, name, &ignored));
+  w->lr = value;
+  return OK;
+}
+
+static void world_log(void *context, const char *text) {
+  text_add(&((hook_world *)context)->log, "%s\n", text);
+}
+
+static const char *const metric_names[] = {"dice", "loss"};
+
+static hook_event event_of(hook_world *world, int64_t epoch, const double metrics[2]) {
+  return (hook_event){.stage = "segment",
+                      .epoch = epoch,
+                      .step = epoch * 10,
+                      .metric_names = metric_names,
+                      .metric_values = metrics,
+                      .metric_count = 2,
+                      .get = world_get,
+                      .set = world_set,
+                      .log = world_log,
+                      .context = world};
+}
+
+static void a_hook_reads_changes_and_stops(void **unused) {
+  (void)unused;
+  script *s = open_or_fail("return function(event)\n"
+                           "  assert(event.stage == 'segment' and event.step == 30)\n"
+                           "  event.set('lr', event.get('lr') / 2)\n"
+                           "  event.log('epoch ' .. event.epoch)\n"
+                           "  print('dice', event.metrics.dice, nil, {})\n"
+                           "  event.log('red \\27[31m')\n"
+                           "  if event.metrics.loss > 1 then event.stop('diverged') end\n"
+                           "end",
+                           NULL);
+  hook_world world = {.lr = 0.5};
+  hook_event event = event_of(&world, 3, (double[]){0.75, 2});
+  assert_ok(script_hook(s, &event));
+  assert_true(world.lr == 0.25);
+  assert_true(event.stop);
+  assert_string_equal(event.stop_reason, "diverged");
+  assert_string_equal(world.log.data, "epoch 3\ndice\x20" "0.75 nil table\nred  [31m\n");
+  text_free(&world.log);
+  script_close(s);
+}
+
+static void mistakes_in_hooks_are_named(void **unused) {
+  (void)unused;
+  static const struct {
+    const char *body, *expected;
+  } cases[] = {
+      {"event.set('rl', 1)", "there is no attribute 'rl'"},
+      {"event.get()", "string expected"},
+      {"event.set('lr', 0/0)", "not finite"},
+      {"event.set('lr', 'x')", "number expected"},
+      {"local x = event.metric", "did you mean event.metrics?"},
+      {"event.epoch = 3", "read-only"},
+      {"event.state = {}", "assign to its fields"},
+      {"event.state.f = print", "event.state.f is a function"},
+      {"event.state.self = event.state", "contains itself"},
+      {"local t = {} for i = 1, 40 do t = {t} end event.state.t = t", "contains itself"},
+      {"local t = {1, 2, 3} for i = 1, 20 do t = {t, t} end event.state.t = t",
+       "larger than 1 MiB"},
+      {"event.state.s = '\\255'", "not UTF-8"},
+      {"event.state['\\255'] = 1", "not UTF-8"},
+      {"event.state[1.5] = 1", "neither a string nor an integer"},
+      {"event.state[{}] = 1", "neither a string nor an integer"},
+      {"event.state.list = {[true] = 1}", "event.state.list has a key"},
+      {"while true do event.log('x') end", "20 million"},
+      {"keep = event", "global 'keep' cannot be assigned"},
+      {"kept = kept or 1", "kept is not defined"},
+      {"outside[1] = event.get", "changed a variable outside itself"},
+      {"event.stop(('x'):rep(10000)) error('after')", "after"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    text_buffer source = {0};
+    text_add(&source, "local outside = {}\nreturn function(event) %s local o = outside end",
+             cases[i].body);
+    script *s = open_or_fail(source.data, NULL);
+    hook_world world = {.lr = 1};
+    hook_event event = event_of(&world, 0, (double[]){0, 0});
+    status error = script_hook(s, &event);
+    assert_false(event.stop);
+    assert_error(error, cases[i].expected, 2, source.data);
+    text_free(&world.log);
+    text_free(&source);
+    script_close(s);
+  }
+}
+
+static void an_event_kept_past_its_call_is_dead(void **unused) {
+  (void)unused;
+  script *s = open_or_fail("return function(event) event.get('lr') end", NULL);
+  hook_event event = {.stage = "x"};
+  assert_error(script_hook(s, &event), "nothing to read here", 1, "get");
+  double value;
+  assert_error(script_schedule(s, 0, 0, 1, 1, 1, &value), "attempt to index a number", 1, "get");
+  script_close(s);
+}
+
+static void state_survives_a_resume_bit_for_bit(void **unused) {
+  (void)unused;
+  const char *source =
+      "return function(event)\n"
+      "  local s = event.state\n"
+      "  if event.epoch == 0 then\n"
+      "    s.third, s.tiny, s.zero, s.whole, s.real = 1/3, 5e-324, -0.0, 3, 3.0\n"
+      "    s.big, s.small = math.maxinteger, math.mininteger\n"
+      "    s.list, s.holes, s[1], s['1'], s['#1'], s['#'] = {1, 2.5, 'x'}, {[1] = 1, [5] = 5}, "
+      "'i', 's', 'h', 'p'\n"
+      "    s.inf, s.ninf, s.nan, s.yes, s.empty = math.huge, -math.huge, 0/0, true, {}\n"
+      "    s.text = 'a\"b\\\\\\n\\0c\\u{e9}'\n"
+      "    s.shared = s.list\n"
+      "  else\n"
+      "    assert(s.third == 1/3 and s.tiny == 5e-324 and 1 / s.zero == -math.huge)\n"
+      "    assert(math.type(s.whole) == 'integer' and math.type(s.real) == 'float')\n"
+      "    assert(s.big == math.maxinteger and s.small == math.mininteger)\n"
+      "    assert(#s.list == 3 and s.list[2] == 2.5 and s.holes[5] == 5 and s.holes[1] == 1)\n"
+      "    assert(s[1] == 'i' and s['1'] == 's' and s['#1'] == 'h' and s['#'] == 'p')\n"
+      "    assert(s.inf == math.huge and s.ninf == -math.huge and s.nan ~= s.nan and s.yes)\n"
+      "    assert(s.text == 'a\"b\\\\\\n\\0c\\u{e9}' and s.shared ~= s.list)\n"
+      "  end\n"
+      "end";
+  script *s = open_or_fail(source, NULL), *resumed = open_or_fail(source, NULL);
+  hook_world world = {0};
+  char *json, *again;
+  for (int64_t epoch = 0; epoch < 3; epoch++) {
+    hook_event event = event_of(&world, epoch, (double[]){0, 0});
+    assert_ok(script_hook(s, &event));
+  }
+  assert_ok(script_state_save(s, &json));
+  assert_ok(script_state_load(resumed, json));
+  hook_event event = event_of(&world, 3, (double[]){0, 0});
+  assert_ok(script_hook(resumed, &event));
+  assert_ok(script_state_save(resumed, &again));
+  assert_string_equal(json, again);
+  free(json);
+  free(again);
+  script_close(s);
+  script_close(resumed);
+}
+
+static void hostile_state_is_refused(void **unused) {
+  (void)unused;
+  script *s = open_or_fail("return function(event) end", NULL);
+  char *deep = repeated("", "[", 3000, ""), *nested = repeated("", "[", 40, "1");
+  text_buffer closed = {0};
+  text_add(&closed, "%s", nested);
+  for (int i = 0; i < 40; i++) text_add(&closed, "]");
+  const char *const cases[] = {"",
+                               "{",
+                               "3",
+                               "{\"a\": null}",
+                               "{\"a\": 1, \"a\": 2}",
+                               "{\"#x\": 1}",
+                               "{\"#\": \"inf\"}",
+                               "{\"a\": 1e999}",
+                               "{\"a\": 99999999999999999999}",
+                               "{\"#99999999999999999999\": 1}",
+                               deep,
+                               closed.data};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    status error = script_state_load(s, cases[i]);
+    if (!error) print_error("accepted: %.60s\n", cases[i]);
+    assert_int_equal(error_code_of(error), ERROR_DATA);
+    error_free(error);
+  }
+  free(deep);
+  free(nested);
+  text_free(&closed);
+  script_close(s);
+}
+
+static void stop_on_plateau_stops_after_its_patience(void **unused) {
+  (void)unused;
+  schedule_file f = open_file("stop_on_plateau", "{metric: dice, patience: 3}");
+  static const double dice[] = {0.5, 0.6, 0.6, 0.55, 0.7, 0.7, 0.1, 0.69, 0.9};
+  hook_world world = {0};
+  int stopped_at = -1;
+  for (int epoch = 0; epoch < 9 && stopped_at < 0; epoch++) {
+    hook_event event = event_of(&world, epoch, (double[]){dice[epoch], 0});
+    assert_ok(script_hook(f.script, &event));
+    if (event.stop) {
+      stopped_at = epoch;
+      assert_string_equal(event.stop_reason, "dice has not improved on 0.7 since epoch 4");
+    }
+  }
+  assert_int_equal(stopped_at, 7);
+  close_file(&f);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(a_schedule_gets_its_five_arguments),
+      cmocka_unit_test(warmup_cosine_rises_and_falls),
+      cmocka_unit_test(poly_falls_to_zero),
+      cmocka_unit_test(arguments_arrive_typed),
+      cmocka_unit_test(an_argument_nobody_reads_is_an_error_in_the_yaml),
+      cmocka_unit_test(mistakes_are_named_with_their_line),
+      cmocka_unit_test(what_is_allowed_works),
+      cmocka_unit_test(hostile_scripts_end_with_an_error),
+      cmocka_unit_test(hostile_source_is_refused),
+      cmocka_unit_test(scripts_do_not_see_each_other),
+      cmocka_unit_test(each_call_has_its_own_budget),
+      cmocka_unit_test(a_hook_reads_changes_and_stops),
+      cmocka_unit_test(mistakes_in_hooks_are_named),
+      cmocka_unit_test(an_event_kept_past_its_call_is_dead),
+      cmocka_unit_test(state_survives_a_resume_bit_for_bit),
+      cmocka_unit_test(hostile_state_is_refused),
+      cmocka_unit_test(stop_on_plateau_stops_after_its_patience),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
