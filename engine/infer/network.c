@@ -1,0 +1,110 @@
+#include "infer/network.h"
+
+#include "run/weights.h"
+
+#include <string.h>
+
+static status run_window(void *context, const float *image, float *logits) {
+  network *n = context;
+  TRY(program_write(&n->program, n->graph.image, image));
+  TRY(program_run(&n->program));
+  return program_read(&n->program, n->output, logits);
+}
+
+static status check_output(const network *n, const stage_spec *stage, const char *output,
+                           const int64_t window[3], int64_t classes) {
+  const graph_name *name = stage_graph_find(&n->graph, output);
+  if (!name || name->count != 1)
+    return error_new(ERROR_PIPELINE, stage->at, "stage `%s` has no single result called `%s`",
+                     stage->name, output);
+  const tensor *t = &n->graph.g->values[name->values[0]].type;
+  shape expected = SHAPE(1, window[0], window[1], window[2], classes);
+  char have[96], want[96];
+  if (t->dtype != DTYPE_F32 || !shape_equal(&t->shape, &expected))
+    return error_new(
+        ERROR_PIPELINE, stage->at,
+        "`%s` of stage `%s` is %s for one window; a segmentation needs %s (one channel "
+        "a class)",
+        output, stage->name, shape_format(have, &t->shape), shape_format(want, &expected));
+  return OK;
+}
+
+status network_open(pipeline *p, const stage_spec *stage, const char *output, int64_t channels,
+                    int64_t classes, device *d, parameters *shared, network *out) {
+  memset(out, 0, sizeof *out);
+  const int64_t *window = p->evaluate.window;
+  expand_options options = {.batch = 1,
+                            .size = {window[0], window[1], window[2]},
+                            .channels = channels,
+                            .classes = classes,
+                            .only = output};
+  TRY(stage_expand(p, stage, &options, &out->graph));
+  status error = check_output(out, stage, output, window, classes);
+  if (!error) {
+    out->output = stage_graph_find(&out->graph, output)->values[0];
+    if (!shared) error = parameters_create(out->graph.g, d, &out->own);
+  }
+  if (!error)
+    error = program_create(out->graph.g, d, shared ? shared : &out->own, out->graph.keep,
+                           out->graph.keep_count, 1, NULL, &out->program);
+  if (error) {
+    network_close(out);
+    return error;
+  }
+  out->inferer = (inferer){.window = {window[0], window[1], window[2]},
+                           .classes = classes,
+                           .overlap = p->evaluate.overlap,
+                           .blend = p->evaluate.blend,
+                           .run = run_window,
+                           .context = out};
+  return OK;
+}
+
+void network_close(network *n) {
+  program_free(&n->program);
+  parameters_free(&n->own);
+  stage_graph_free(&n->graph);
+}
+
+status network_load(network *n, const char *path) {
+  weights w;
+  TRY(weights_read(path, &w));
+  parameters *p = &n->own;
+  problems found = {0};
+  for (int i = 0; i < p->count; i++) {
+    const named_tensor *t = weights_find(&w, p->list[i].name);
+    char want[96], have[96];
+    shape_format(want, &p->list[i].shape);
+    if (!t)
+      problems_add(&found,
+                   error_new(ERROR_DATA, NOWHERE, "%s lacks %s (%s)", path, p->list[i].name, want));
+    else if (t->tensor.dtype != DTYPE_F32 || !shape_equal(&t->tensor.shape, &p->list[i].shape))
+      problems_add(&found,
+                   error_new(ERROR_DATA, NOWHERE, "%s: %s is %s, this network needs %s", path,
+                             p->list[i].name, shape_format(have, &t->tensor.shape), want));
+    else
+      problems_add(&found, p->device->upload(p->device, p->data + p->list[i].offset, t->tensor.data,
+                                             tensor_bytes(&t->tensor)));
+  }
+  weights_close(&w);
+  return problems_take(&found);
+}
+
+static status segment_to(network *n, const volume *prepared, const int64_t size[3],
+                         const double affine[4][4], labels *out) {
+  volume probabilities = {0};
+  TRY(sliding_window(&n->inferer, prepared, &probabilities));
+  status error = export_labels(&probabilities, size, affine, out);
+  volume_free(&probabilities);
+  return error;
+}
+
+status network_segment(network *n, const volume *prepared, const char *image_path, labels *out) {
+  volume target = {0};
+  TRY(nifti_read_grid(image_path, &target));
+  return segment_to(n, prepared, target.size, target.affine, out);
+}
+
+status network_segment_prepared(network *n, const volume *prepared, labels *out) {
+  return segment_to(n, prepared, prepared->size, prepared->affine, out);
+}

@@ -1,0 +1,30 @@
+/* The network of a stage, compiled for one window at a time: what validation, evaluation and
+ * predict run on whole volumes. */
+#ifndef STRATA_INFER_NETWORK_H
+#define STRATA_INFER_NETWORK_H
+
+#include "execute/program.h"
+#include "graph/expand.h"
+#include "infer/infer.h"
+
+typedef struct network {
+  stage_graph graph;
+  parameters own; /* used when none are shared */
+  program program;
+  inferer inferer;
+  value_id output;
+} network;
+
+/* `shared`: parameters of a training in progress; NULL: own ones, to be filled by network_load.
+ * `classes` is the number of channels the output must have. */
+status network_open(pipeline *p, const stage_spec *stage, const char *output, int64_t channels,
+                    int64_t classes, device *d, parameters *shared, network *out);
+void network_close(network *n);
+/* Fills the parameters from a weight file: every one must be there with its shape. */
+status network_load(network *n, const char *path);
+/* Prepared case → class numbers on the grid of the file at `image_path`. */
+status network_segment(network *n, const volume *prepared, const char *image_path, labels *out);
+/* The same, on the prepared case's own grid. */
+status network_segment_prepared(network *n, const volume *prepared, labels *out);
+
+#endif

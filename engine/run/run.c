@@ -1,0 +1,396 @@
+#include "run/run.h"
+
+#include "base/files.h"
+#include "base/text.h"
+#include "evaluate/metrics.h"
+#include "infer/network.h"
+#include "run/state.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static volatile sig_atomic_t stop_requested;
+
+void run_request_stop(void) {
+  stop_requested = 1;
+}
+
+bool run_stop_requested(void) {
+  return stop_requested != 0;
+}
+
+/* ---- the folder -------------------------------------------------------------------------- */
+
+static char *run_file(const run *r, const char *name) {
+  return path_join(r->folder, name);
+}
+
+/* runs/<name>, or runs/<name>-2, … when that holds a run already. */
+static char *fresh_folder(const char *name) {
+  char path[512];
+  for (int n = 1; n < 10000; n++) {
+    snprintf(path, sizeof path, n == 1 ? "runs/%s" : "runs/%s-%d", name, n);
+    char *marker = path_join(path, "run.json");
+    bool taken = marker && file_exists(marker);
+    free(marker);
+    if (!taken) break;
+  }
+  return strdup(path);
+}
+
+static status write_resolved(const run *r) {
+  text_buffer yaml = {0};
+  text_add(&yaml, "# Resolved by strata %s: every parameter, include and override filled in.\n",
+           STRATA_VERSION);
+  tree_write(r->p->resolved, &yaml, 0);
+  char *path = run_file(r, "pipeline.yaml");
+  status error = file_write_atomic(path, yaml.data, yaml.length);
+  free(path);
+  text_free(&yaml);
+  return error;
+}
+
+static status write_description(const run *r) {
+  char pipeline_identity[32], data_identity[32];
+  snprintf(pipeline_identity, sizeof pipeline_identity, "%016" PRIx64, r->p->identity);
+  snprintf(data_identity, sizeof data_identity, "%016" PRIx64, r->data->identity);
+  json_t *classes = json_array();
+  for (int i = 0; i < r->data->class_count; i++)
+    json_array_append_new(classes, json_string(r->data->class_names[i]));
+  json_t *root =
+      json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:o}", "strata", STRATA_VERSION, "name",
+                r->p->name, "pipeline_identity", pipeline_identity, "data_identity", data_identity,
+                "seed", (json_int_t)r->p->seed, "device", r->device->description, "channels",
+                (json_int_t)r->channels, "classes", classes);
+  char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+  json_decref(root);
+  if (!text) return error_out_of_memory(4096);
+  char *path = run_file(r, "run.json");
+  status error = file_write_atomic(path, text, strlen(text));
+  free(path);
+  free(text);
+  return error;
+}
+
+/* A run goes on only with the pipeline and the data it was started with. */
+static status check_same_run(const run *r, const char *description) {
+  char *text;
+  size_t length;
+  TRY(file_read(description, 1 << 20, &text, &length));
+  json_t *root = json_loadb(text, length, 0, NULL);
+  free(text);
+  const char *pipeline = json_string_value(json_object_get(root, "pipeline_identity"));
+  const char *data = json_string_value(json_object_get(root, "data_identity"));
+  char mine[2][32];
+  snprintf(mine[0], sizeof mine[0], "%016" PRIx64, r->p->identity);
+  snprintf(mine[1], sizeof mine[1], "%016" PRIx64, r->data->identity);
+  status error = OK;
+  if (!pipeline || !data)
+    error = error_new(ERROR_DATA, NOWHERE, "%s is damaged", description);
+  else if (strcmp(pipeline, mine[0]) != 0)
+    error = error_new(ERROR_USAGE, NOWHERE,
+                      "%s was started from another pipeline (its identity is %s, this file's is "
+                      "%s); resume with the same file and the same --set, or use another --out",
+                      r->folder, pipeline, mine[0]);
+  else if (strcmp(data, mine[1]) != 0)
+    error = error_new(ERROR_DATA, NOWHERE,
+                      "the data set has changed since %s was started (identity %s, now %s)",
+                      r->folder, data, mine[1]);
+  json_decref(root);
+  return error;
+}
+
+static bool stage_is_done(const run *r, const stage_spec *s) {
+  char name[256];
+  snprintf(name, sizeof name, "weights/%s.safetensors", s->name);
+  char *path = run_file(r, name);
+  bool done = path && file_exists(path);
+  free(path);
+  return done;
+}
+
+/* Drops what a stopped run logged after its last saved state: those epochs are done again. */
+static status trim_metrics(const run *r, const run_state *state) {
+  char *path = run_file(r, "metrics.jsonl"), *text = NULL;
+  size_t length = 0;
+  if (!file_exists(path)) {
+    free(path);
+    return OK;
+  }
+  status error = file_read(path, (size_t)1 << 30, &text, &length);
+  text_buffer kept = {0};
+  for (char *line = text, *end; !error && line && *line; line = end + 1) {
+    end = strchr(line, '\n');
+    if (!end) break; /* a half-written last line */
+    json_t *root = json_loadb(line, (size_t)(end - line), 0, NULL);
+    const char *stage = json_string_value(json_object_get(root, "stage"));
+    int64_t epoch = json_integer_value(json_object_get(root, "epoch"));
+    bool keep = false;
+    for (int i = 0; stage && i < r->p->stage_count; i++)
+      if (strcmp(r->p->stages[i].name, stage) == 0)
+        keep = stage_is_done(r, &r->p->stages[i]) ||
+               (state && state->stage == i && epoch <= state->epoch);
+    if (keep) text_append(&kept, line, (size_t)(end - line) + 1);
+    json_decref(root);
+  }
+  if (!error) error = file_write_atomic(path, kept.data ? kept.data : "", kept.length);
+  text_free(&kept);
+  free(text);
+  free(path);
+  return error;
+}
+
+/* ---- compile everything before the first voxel ------------------------------------------- */
+
+static const stage_spec *evaluated_stage(const pipeline *p) {
+  for (int i = 0; i < p->stage_count; i++)
+    if (p->evaluate.stage && strcmp(p->stages[i].name, p->evaluate.stage) == 0)
+      return &p->stages[i];
+  return NULL;
+}
+
+/* Later stages are compiled once here so that a mistake in the last one is found before the first
+ * has trained for a day. */
+static status compile_all(run *r) {
+  problems found = {0};
+  for (int i = 0; i < r->p->stage_count; i++) {
+    const stage_spec *s = &r->p->stages[i];
+    if (!s->enabled) continue;
+    expand_options options = {.batch = s->batch,
+                              .size = {r->size[0], r->size[1], r->size[2]},
+                              .channels = r->channels,
+                              .classes = r->data->class_count,
+                              .training = true};
+    stage_graph graph;
+    status error = stage_expand(r->p, s, &options, &graph);
+    if (!error) stage_graph_free(&graph);
+    problems_add(&found, error);
+  }
+  const stage_spec *last = evaluated_stage(r->p);
+  if (found.count == 0 && r->p->evaluate.enabled && last) {
+    network n;
+    status error = network_open(r->p, last, r->p->evaluate.output, r->channels,
+                                r->data->class_count, r->device, NULL, &n);
+    if (!error) network_close(&n);
+    problems_add(&found, error);
+  }
+  return problems_take(&found);
+}
+
+/* ---- evaluation -------------------------------------------------------------------------- */
+
+static double now_s(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* One test case: segmentation on the file's own grid, written, and scored there. */
+static status evaluate_case(run *r, network *n, const case_entry *entry, case_score *score,
+                            bool *scored) {
+  medical_case c = {0};
+  labels prediction = {0}, reference = {0};
+  char name[512];
+  snprintf(name, sizeof name, "predictions/%s.nii.gz", entry->name);
+  char *path = run_file(r, name);
+  status error = case_prepare(&r->p->data, entry, r->cache, &c);
+  if (!error) error = network_segment(n, &c.image, entry->image, &prediction);
+  if (!error) error = nifti_write_labels(path, &prediction, entry->image);
+  *scored = false;
+  if (!error && entry->label) {
+    error = nifti_read_labels(entry->label, &reference);
+    if (!error)
+      error = score_case(&prediction, &reference, r->data->class_count, &r->p->evaluate,
+                         entry->name, score);
+    *scored = !error;
+  }
+  labels_free(&prediction);
+  labels_free(&reference);
+  case_free(&c);
+  free(path);
+  return error_prefix(error, "case %s", entry->name);
+}
+
+static status evaluate_cases(run *r, network *n, const int *index, int count, case_score *scores,
+                             int *scored) {
+  double started = now_s();
+  for (int i = 0; i < count; i++) {
+    if (run_stop_requested())
+      return error_new(ERROR_INTERRUPTED, NOWHERE,
+                       "stopped during the evaluation; the same command with --resume repeats it");
+    bool counts;
+    TRY(evaluate_case(r, n, &r->data->cases[index[i]], &scores[*scored], &counts));
+    if (counts) ++*scored;
+    double spent = now_s() - started;
+    progress p = {.stage = "evaluate",
+                  .unit = "case",
+                  .done = i + 1,
+                  .total = count,
+                  .overall = (double)(i + 1) / count,
+                  .elapsed_s = spent,
+                  .eta_s = spent / (i + 1) * (count - i - 1)};
+    if (r->report.update) r->report.update(r->report.context, &p);
+  }
+  return OK;
+}
+
+status run_evaluate(run *r) {
+  const stage_spec *stage = evaluated_stage(r->p);
+  if (!stage) return error_new(ERROR_PIPELINE, r->p->evaluate.at, "there is no stage to evaluate");
+  char weights_name[256];
+  snprintf(weights_name, sizeof weights_name, "weights/%s.safetensors", stage->name);
+  char *weights = run_file(r, weights_name), *folder = run_file(r, "predictions");
+  char *json = run_file(r, "evaluation.json");
+  int *index = calloc((size_t)r->data->case_count + 1, sizeof *index);
+  case_score *scores = calloc((size_t)r->data->case_count + 1, sizeof *scores);
+  int count = index ? dataset_role(r->data, ROLE_TEST, index) : 0, scored = 0;
+  network n = {0};
+  status error = index && scores ? OK : error_out_of_memory(4096);
+  if (!error) error = folder_create(folder);
+  if (!error)
+    error = network_open(r->p, stage, r->p->evaluate.output, r->channels, r->data->class_count,
+                         r->device, NULL, &n);
+  if (!error) error = network_load(&n, weights);
+  if (!error) error = evaluate_cases(r, &n, index, count, scores, &scored);
+  evaluation e = {.class_names = r->data->class_names,
+                  .class_count = r->data->class_count,
+                  .cases = scores,
+                  .case_count = scored,
+                  .spec = &r->p->evaluate};
+  if (!error && scored > 0) {
+    error = evaluation_write(&e, json);
+    char *table = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&table, &length);
+    if (out) {
+      evaluation_print(&e, out);
+      fclose(out);
+      report_line(&r->report, "%s", table);
+    }
+    free(table);
+  }
+  if (!error)
+    report_line(&r->report, "predictions: %s (%d cases)%s%s", folder, count,
+                scored > 0 ? "\nevaluation:  " : "; no labels to score them with",
+                scored > 0 ? json : "");
+  network_close(&n);
+  for (int i = 0; i < scored; i++) case_score_free(&scores[i]);
+  free(scores);
+  free(index);
+  free(json);
+  free(folder);
+  free(weights);
+  return error;
+}
+
+/* ---- the run ----------------------------------------------------------------------------- */
+
+static status prepare_folder(run *r) {
+  char *description = run_file(r, "run.json"), *weights = run_file(r, "weights");
+  status error = OK;
+  if (file_exists(description)) {
+    if (r->resume)
+      error = check_same_run(r, description);
+    else
+      error = error_new(ERROR_USAGE, NOWHERE,
+                        "%s already holds a run; add --resume to go on with it, or choose another "
+                        "--out",
+                        r->folder);
+  } else if (r->resume) {
+    error = error_new(ERROR_USAGE, NOWHERE, "%s holds no run to resume", r->folder);
+  }
+  if (!error) error = folder_create(weights);
+  if (!error && !r->resume) error = write_resolved(r);
+  if (!error && !r->resume) error = write_description(r);
+  free(weights);
+  free(description);
+  return error;
+}
+
+static status train_stages(run *r) {
+  char *state_path = run_file(r, "state.safetensors");
+  run_state state = {.stage = -1};
+  status error = OK;
+  bool has_state = r->resume && file_exists(state_path);
+  if (has_state) error = state_open(state_path, &state);
+  if (!error && has_state && (state.stage >= r->p->stage_count || state.identity != r->p->identity))
+    error = error_new(ERROR_DATA, NOWHERE, "%s belongs to another pipeline", state_path);
+  if (!error && r->resume) error = trim_metrics(r, has_state ? &state : NULL);
+  char *metrics_path = run_file(r, "metrics.jsonl");
+  if (!error) {
+    r->metrics = fopen(metrics_path, "ab");
+    if (!r->metrics) error = error_from_errno("open", metrics_path);
+  }
+  for (int i = 0; i < r->p->stage_count && !error; i++) {
+    const stage_spec *s = &r->p->stages[i];
+    if (!s->enabled)
+      report_line(&r->report, "stage %s: switched off", s->name);
+    else if (r->resume && stage_is_done(r, s))
+      report_line(&r->report, "stage %s: done before", s->name);
+    else
+      error = stage_train(r, i, has_state && state.stage == i ? &state : NULL);
+  }
+  if (r->metrics && fclose(r->metrics) != 0 && !error)
+    error = error_from_errno("write", metrics_path);
+  r->metrics = NULL;
+  state_free(&state);
+  free(metrics_path);
+  free(state_path);
+  return error;
+}
+
+static void say_start(run *r, const char *why) {
+  int counts[3];
+  int *index = calloc((size_t)r->data->case_count + 1, sizeof *index);
+  for (int role = 0; role < 3; role++)
+    counts[role] = index ? dataset_role(r->data, (enum role)role, index) : 0;
+  free(index);
+  report_line(&r->report, "%s: %s, seed %" PRIu64, r->p->name, r->p->path, r->p->seed);
+  report_line(&r->report, "data: %s, %d cases: %d train, %d validation, %d test", r->data->name,
+              r->data->case_count, counts[0], counts[1], counts[2]);
+  report_line(&r->report, "device: %s%s%s", r->device->description, why[0] ? "; " : "", why);
+  report_line(&r->report, "run folder: %s", r->folder);
+}
+
+static status open_run(run *r, const run_options *o, char *why) {
+  TRY(pipeline_load(o->pipeline_path, o->overrides, o->override_count, &r->p));
+  TRY(dataset_open(&r->p->data, r->p->seed, &r->data));
+  TRY(sample_infer(&r->p->data, r->data->channels, r->size, &r->channels));
+  return device_open(o->device ? o->device : r->p->device,
+                     (int)(o->threads > 0 ? o->threads : r->p->threads), &r->device, why);
+}
+
+status run_pipeline(const run_options *o, char **folder_out) {
+  run r = {.resume = o->resume, .report = o->report};
+  char why[200] = "", *folder = NULL, *cache = NULL;
+  status error = open_run(&r, o, why);
+  if (!error) error = compile_all(&r);
+  if (!error) {
+    folder = o->folder ? strdup(o->folder) : fresh_folder(r.p->name);
+    r.folder = folder;
+    char *parent = path_folder(folder);
+    if (!r.p->data.no_cache)
+      cache = r.p->data.cache ? strdup(r.p->data.cache) : path_join(parent, ".strata-cache");
+    free(parent);
+    r.cache = cache;
+    error = prepare_folder(&r);
+  }
+  if (!error) {
+    say_start(&r, why);
+    error = train_stages(&r);
+  }
+  if (!error && r.p->evaluate.enabled) error = run_evaluate(&r);
+  if (folder_out)
+    *folder_out = folder;
+  else
+    free(folder);
+  free(cache);
+  device_close(r.device);
+  dataset_free(r.data);
+  pipeline_free(r.p);
+  return error;
+}

@@ -1,0 +1,56 @@
+/* A run: all stages of a pipeline, then the evaluation, in one folder.
+ *
+ *   pipeline.yaml           the resolved pipeline (every parameter, override and default filled in)
+ *   run.json                identities, classes, device, versions
+ *   metrics.jsonl           one line an epoch and stage: loss terms, metrics, learning rate, speed
+ *   weights/<stage>.safetensors
+ *   state.safetensors       everything an exact resume needs
+ *   predictions/<case>.nii.gz, evaluation.json */
+#ifndef STRATA_RUN_RUN_H
+#define STRATA_RUN_RUN_H
+
+#include "data/dataset.h"
+#include "device/device.h"
+#include "language/pipeline.h"
+#include "run/report.h"
+
+typedef struct run {
+  pipeline *p;
+  dataset *data;
+  device *device;
+  const char *folder;
+  const char *cache; /* prepare cache folder; NULL = none */
+  bool resume;
+  reporter report;
+  FILE *metrics;             /* metrics.jsonl, appended and flushed line by line */
+  int64_t size[3], channels; /* of a crop */
+} run;
+
+typedef struct run_options {
+  const char *pipeline_path;
+  const override *overrides;
+  int override_count;
+  const char *folder; /* NULL: runs/<name>, numbered when taken */
+  bool resume;
+  int64_t threads;    /* 0: the pipeline's */
+  const char *device; /* NULL: the pipeline's */
+  reporter report;
+} run_options;
+
+/* Everything. On ERROR_INTERRUPTED the state is saved and `--resume` goes on. `folder` (heap, may
+ * be NULL) receives the run's folder. */
+status run_pipeline(const run_options *o, char **folder);
+
+/* Asks a running run to stop after the present step (async-signal-safe). */
+void run_request_stop(void);
+bool run_stop_requested(void);
+
+/* ---- parts ------------------------------------------------------------------------------- */
+
+/* Trains one stage to its end (or continues it from the saved state) and writes its weights. */
+struct run_state;
+status stage_train(run *r, int stage_index, const struct run_state *resume_from);
+/* Evaluates the test cases: predictions, evaluation.json. */
+status run_evaluate(run *r);
+
+#endif

@@ -1,0 +1,181 @@
+#include "run/state.h"
+
+#include "base/text.h"
+#include "run/weights.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Host copies of the device's flat buffers, viewed tensor by tensor. */
+typedef struct host_copy {
+  float *data;
+} host_copy;
+
+static status download(device *d, const float *from, int64_t n, host_copy *out) {
+  out->data = malloc((size_t)(n ? n : 1) * sizeof *out->data);
+  if (!out->data) return error_out_of_memory((size_t)n * sizeof *out->data);
+  return d->download(d, out->data, from, (size_t)n * sizeof *out->data);
+}
+
+static void add_tensors(const parameters *p, const char *prefix, const host_copy *copy,
+                        bool trained_only, arena *memory, named_tensor *list, int *count) {
+  for (int i = 0; i < p->count; i++) {
+    const parameter *parameter = &p->list[i];
+    if (trained_only && !parameter->trained) continue;
+    list[(*count)++] = (named_tensor){
+        .name = prefix[0] ? arena_printf(memory, "%s%s", prefix, parameter->name) : parameter->name,
+        .tensor = {
+            .dtype = DTYPE_F32, .shape = parameter->shape, .data = copy->data + parameter->offset}};
+  }
+}
+
+status parameters_write(const char *path, const parameters *p, const char *const *metadata) {
+  host_copy copy = {0};
+  arena memory = {0};
+  status error = download(p->device, p->data, p->elements, &copy);
+  if (!error) {
+    named_tensor *list = arena_alloc(&memory, (size_t)(p->count + 1) * sizeof *list);
+    int count = 0;
+    add_tensors(p, "", &copy, false, &memory, list, &count);
+    error = weights_write(path, list, count, metadata);
+  }
+  free(copy.data);
+  arena_free(&memory);
+  return error;
+}
+
+/* Doubles travel as hexadecimal floats: exact. */
+static json_t *numbers_to_json(const named_number *list, int count) {
+  json_t *out = json_array();
+  for (int i = 0; i < count; i++) {
+    char text[64];
+    snprintf(text, sizeof text, "%a", list[i].value);
+    json_array_append_new(out, json_pack("[s, s]", list[i].name, text));
+  }
+  return out;
+}
+
+static int numbers_from_json(const json_t *list, named_number *out) {
+  size_t count = json_array_size(list);
+  int kept = 0;
+  for (size_t i = 0; i < count && kept < STATE_MAX_VALUES; i++) {
+    const json_t *pair = json_array_get(list, i);
+    const char *name = json_string_value(json_array_get(pair, 0));
+    const char *text = json_string_value(json_array_get(pair, 1));
+    if (!name || !text) continue;
+    snprintf(out[kept].name, sizeof out[kept].name, "%s", name);
+    out[kept++].value = strtod(text, NULL);
+  }
+  return kept;
+}
+
+static char *state_to_json(const run_state *s) {
+  char identity[32], elapsed[64];
+  snprintf(identity, sizeof identity, "%016" PRIx64, s->identity);
+  snprintf(elapsed, sizeof elapsed, "%a", s->elapsed_s);
+  json_t *root = json_pack(
+      "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:s*}", "stage", s->stage, "epoch",
+      (json_int_t)s->epoch, "step", (json_int_t)s->step, "updates", (json_int_t)s->updates,
+      "elapsed_s", elapsed, "identity", identity, "sums", numbers_to_json(s->sums, s->sum_count),
+      "numbers", numbers_to_json(s->numbers, s->number_count), "hook_state", s->hook_state);
+  char *text = root ? json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+  json_decref(root);
+  return text;
+}
+
+status state_save(const char *path, const run_state *s, const program *p) {
+  const parameters *ps = p->parameters;
+  arena memory = {0};
+  int buffers = 1 + p->state_count, count = 0;
+  host_copy *copies = arena_alloc(&memory, (size_t)buffers * sizeof *copies);
+  named_tensor *list = arena_alloc(&memory, (size_t)(buffers * ps->count + 1) * sizeof *list);
+  status error = download(p->device, ps->data, ps->elements, &copies[0]);
+  if (!error) add_tensors(ps, "parameter/", &copies[0], false, &memory, list, &count);
+  for (int i = 0; i < p->state_count && !error; i++) {
+    error = download(p->device, p->states[i], ps->trained_elements, &copies[1 + i]);
+    if (!error)
+      add_tensors(ps, arena_printf(&memory, "optimizer%d/", i), &copies[1 + i], true, &memory, list,
+                  &count);
+  }
+  char *json = error ? NULL : state_to_json(s);
+  if (!error && !json) error = error_out_of_memory(4096);
+  if (!error) error = weights_write(path, list, count, (const char *const[]){"state", json, NULL});
+  free(json);
+  for (int i = 0; i < buffers; i++) free(copies[i].data);
+  arena_free(&memory);
+  return error;
+}
+
+static const char *metadata_value(const weights *w, const char *key) {
+  for (const char *const *m = w->metadata; m && m[0]; m += 2)
+    if (strcmp(m[0], key) == 0) return m[1];
+  return NULL;
+}
+
+status state_open(const char *path, run_state *out) {
+  *out = (run_state){0};
+  weights w;
+  TRY(weights_read(path, &w));
+  const char *text = metadata_value(&w, "state");
+  json_t *root = text ? json_loads(text, 0, NULL) : NULL;
+  json_int_t epoch, step, updates;
+  const char *elapsed, *identity, *hook = NULL;
+  json_t *sums, *numbers;
+  status error = OK;
+  if (!root ||
+      json_unpack(root, "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s?s}", "stage", &out->stage,
+                  "epoch", &epoch, "step", &step, "updates", &updates, "elapsed_s", &elapsed,
+                  "identity", &identity, "sums", &sums, "numbers", &numbers, "hook_state", &hook) ||
+      out->stage < 0 || epoch < 0 || step < 0 || updates < 0) {
+    error = error_new(ERROR_DATA, NOWHERE, "%s is not a training state of Strata", path);
+  } else {
+    out->epoch = epoch;
+    out->step = step;
+    out->updates = updates;
+    out->elapsed_s = strtod(elapsed, NULL);
+    out->identity = strtoull(identity, NULL, 16);
+    out->sum_count = numbers_from_json(sums, out->sums);
+    out->number_count = numbers_from_json(numbers, out->numbers);
+    out->hook_state = hook ? strdup(hook) : NULL;
+  }
+  json_decref(root);
+  weights_close(&w);
+  return error;
+}
+
+static status restore_buffer(const weights *w, const char *path, const char *prefix, program *p,
+                             float *to, bool trained_only) {
+  const parameters *ps = p->parameters;
+  for (int i = 0; i < ps->count; i++) {
+    const parameter *parameter = &ps->list[i];
+    if (trained_only && !parameter->trained) continue;
+    char name[512];
+    snprintf(name, sizeof name, "%s%s", prefix, parameter->name);
+    const named_tensor *t = weights_find(w, name);
+    if (!t || t->tensor.dtype != DTYPE_F32 || !shape_equal(&t->tensor.shape, &parameter->shape))
+      return error_new(ERROR_DATA, NOWHERE, "%s lacks %s, or its shape differs", path, name);
+    TRY(p->device->upload(p->device, to + parameter->offset, t->tensor.data,
+                          tensor_bytes(&t->tensor)));
+  }
+  return OK;
+}
+
+status state_restore(const char *path, program *p) {
+  weights w;
+  TRY(weights_read(path, &w));
+  status error = restore_buffer(&w, path, "parameter/", p, p->parameters->data, false);
+  for (int i = 0; i < p->state_count && !error; i++) {
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "optimizer%d/", i);
+    error = restore_buffer(&w, path, prefix, p, p->states[i], true);
+  }
+  weights_close(&w);
+  return error;
+}
+
+void state_free(run_state *s) {
+  free(s->hook_state);
+  *s = (run_state){0};
+}

@@ -1,0 +1,38 @@
+/* The full state of a training stage, for an exact resume: parameters, optimizer moments and what
+ * the metadata says. One safetensors file, replaced atomically. */
+#ifndef STRATA_RUN_STATE_H
+#define STRATA_RUN_STATE_H
+
+#include "execute/program.h"
+
+enum { STATE_MAX_VALUES = 64 };
+
+typedef struct named_number {
+  char name[96];
+  double value;
+} named_number;
+
+typedef struct run_state {
+  int stage;                           /* index */
+  int64_t epoch, step;                 /* the next step to do: step counts within the epoch */
+  int64_t updates;                     /* optimizer steps done in this stage */
+  double elapsed_s;                    /* of the stage */
+  named_number sums[STATE_MAX_VALUES]; /* running sums of the epoch in progress */
+  int sum_count;
+  named_number numbers[STATE_MAX_VALUES]; /* set by hooks */
+  int number_count;
+  char *hook_state;  /* JSON, heap; NULL without a hook */
+  uint64_t identity; /* of the pipeline */
+} run_state;
+
+status state_save(const char *path, const run_state *s, const program *p);
+/* Reads the metadata only. */
+status state_open(const char *path, run_state *out);
+/* Fills parameters and moments of a program compiled from the same pipeline. */
+status state_restore(const char *path, program *p);
+void state_free(run_state *s);
+
+/* Writes the parameters as PyTorch-named tensors. */
+status parameters_write(const char *path, const parameters *p, const char *const *metadata);
+
+#endif

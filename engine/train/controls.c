@@ -1,0 +1,87 @@
+#include "train/controls.h"
+
+#include "graph/passes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static double *optimizer_number(const stage_spec *s, const char *target) {
+  return attr_number(s->optimizer.op, s->optimizer.attrs, target);
+}
+
+bool controls_get(const controls *c, const char *target, double *out) {
+  const double *number = optimizer_number(c->stage, target);
+  if (number) return *out = *number, true;
+  return stage_graph_get_number(c->graph, target, out);
+}
+
+static bool write_number(controls *c, const char *target, double value) {
+  double *number = optimizer_number(c->stage, target);
+  if (number) return *number = value, true;
+  return stage_graph_set_number(c->graph, target, value);
+}
+
+status controls_set(controls *c, const char *target, double value) {
+  for (int i = 0; i < c->stage->schedule_count; i++)
+    if (strcmp(c->stage->schedules[i].target, target) == 0) {
+      c->bases[i] = value;
+      return OK;
+    }
+  if (!write_number(c, target, value))
+    return error_new(ERROR_SCRIPT, c->stage->on_epoch_end.at,
+                     "stage `%s` has no number `%s` to set; there are the optimizer's attributes "
+                     "(lr), loss weights (loss.<term>.weight) and schedulable attributes "
+                     "(<item>.<attribute>)",
+                     c->stage->name, target);
+  return OK;
+}
+
+status controls_open(const stage_spec *stage, stage_graph *graph, controls *out) {
+  *out = (controls){.graph = graph, .stage = stage};
+  size_t n = (size_t)stage->schedule_count + 1;
+  out->schedules = calloc(n, sizeof *out->schedules);
+  out->bases = calloc(n, sizeof *out->bases);
+  if (!out->schedules || !out->bases) {
+    controls_close(out);
+    return error_out_of_memory(n * sizeof *out->bases);
+  }
+  status error = OK;
+  for (int i = 0; i < stage->schedule_count && !error; i++) {
+    const schedule_spec *s = &stage->schedules[i];
+    if (!controls_get(out, s->target, &out->bases[i]))
+      error = error_new(ERROR_PIPELINE, s->at,
+                        "nothing to schedule is called `%s`; there are the optimizer's attributes "
+                        "(lr), loss weights (loss.<term>.weight) and schedulable attributes "
+                        "(<item>.<attribute>)",
+                        s->target);
+    if (!error)
+      error = error_locate(
+          script_open(s->script.source, s->script.path, s->arguments, &out->schedules[i]), s->at);
+  }
+  if (!error && stage->on_epoch_end.path)
+    error = error_locate(
+        script_open(stage->on_epoch_end.source, stage->on_epoch_end.path, NULL, &out->hook),
+        stage->on_epoch_end.at);
+  if (error) controls_close(out);
+  return error;
+}
+
+void controls_close(controls *c) {
+  for (int i = 0; c->schedules && i < c->stage->schedule_count; i++) script_close(c->schedules[i]);
+  script_close(c->hook);
+  free(c->schedules);
+  free(c->bases);
+  *c = (controls){0};
+}
+
+status controls_step(controls *c, int64_t step, int64_t epoch, int64_t total,
+                     int64_t steps_per_epoch) {
+  for (int i = 0; i < c->stage->schedule_count; i++) {
+    double value;
+    TRY(error_locate(
+        script_schedule(c->schedules[i], step, epoch, total, steps_per_epoch, c->bases[i], &value),
+        c->stage->schedules[i].at));
+    write_number(c, c->stage->schedules[i].target, value);
+  }
+  return OK;
+}

@@ -1,0 +1,29 @@
+/* Numbers that change while a stage runs: schedules every step, hooks at the end of an epoch. A
+ * target is an attribute of the optimizer ("lr", "weight_decay") or a schedulable number of the
+ * graph
+ * ("loss.context.weight", "masked.ratio"). */
+#ifndef STRATA_TRAIN_CONTROLS_H
+#define STRATA_TRAIN_CONTROLS_H
+
+#include "graph/expand.h"
+#include "run/state.h"
+#include "script/script.h"
+
+typedef struct controls {
+  stage_graph *graph;
+  const stage_spec *stage;
+  script **schedules; /* one per stage->schedules */
+  double *bases;
+  script *hook;
+} controls;
+
+status controls_open(const stage_spec *stage, stage_graph *graph, controls *out);
+void controls_close(controls *c);
+bool controls_get(const controls *c, const char *target, double *out);
+/* Setting a number that has a schedule replaces the schedule's base value. */
+status controls_set(controls *c, const char *target, double value);
+/* Evaluates every schedule for this step. */
+status controls_step(controls *c, int64_t step, int64_t epoch, int64_t total,
+                     int64_t steps_per_epoch);
+
+#endif

@@ -1,0 +1,130 @@
+#include "train/transfer.h"
+
+#include "base/text.h"
+#include "run/weights.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_LAYER_DISTANCE = 64 };
+
+/* Marks the parameters of the layer that makes value v: the nearest node upstream that has any. */
+static bool mark_layer(const graph *g, value_id v, const parameters *p, bool *reset) {
+  for (int hop = 0; hop < MAX_LAYER_DISTANCE && v != VALUE_NONE; hop++) {
+    int32_t producer = g->values[v].producer;
+    if (producer < 0) return false;
+    const node *n = &g->nodes[producer];
+    bool found = false;
+    for (int k = 0; k < n->in_count; k++) {
+      if (n->in[k] == VALUE_NONE || g->values[n->in[k]].kind != VALUE_PARAM) continue;
+      const parameter *parameter = parameters_find(p, g->values[n->in[k]].name);
+      if (parameter) reset[parameter - p->list] = found = true;
+    }
+    if (found) return true;
+    v = n->in_count > 0 ? n->in[0] : VALUE_NONE;
+  }
+  return false;
+}
+
+static bool mark_prefix(const char *prefix, const parameters *p, bool *reset) {
+  size_t length = strlen(prefix);
+  bool found = false;
+  for (int i = 0; i < p->count; i++) {
+    const char *name = p->list[i].name;
+    if (strncmp(name, prefix, length) == 0 && (name[length] == 0 || name[length] == '.'))
+      reset[i] = found = true;
+  }
+  return found;
+}
+
+static double norm_of(const named_tensor *t) {
+  const float *x = t->tensor.data;
+  double sum = 0;
+  for (int64_t i = 0; i < shape_elements(&t->tensor.shape); i++) sum += (double)x[i] * (double)x[i];
+  return sqrt(sum);
+}
+
+/* Every tensor on a line of its own; `unexpected` counts what must not happen. */
+static status transfer_open(const weights *w, const char *path, const bool *reset, parameters *p,
+                            const reporter *report, source_pos at) {
+  int loaded = 0, fresh = 0, unused = 0;
+  problems unexpected = {0};
+  for (int i = 0; i < p->count; i++) {
+    const parameter *parameter = &p->list[i];
+    const named_tensor *t = weights_find(w, parameter->name);
+    char have[96], want[96];
+    shape_format(want, &parameter->shape);
+    if (reset[i]) {
+      report_line(report, "  reset    %-52s %s", parameter->name, want);
+      fresh++;
+    } else if (!t) {
+      report_line(report, "  missing  %-52s %s", parameter->name, want);
+      problems_add(&unexpected,
+                   error_new(ERROR_PIPELINE, at,
+                             "parameter %s (%s) is not in %s; list it under `reset:` if it should "
+                             "start fresh",
+                             parameter->name, want, path));
+    } else if (!shape_equal(&t->tensor.shape, &parameter->shape) || t->tensor.dtype != DTYPE_F32) {
+      report_line(report, "  mismatch %-52s %s, the file has %s", parameter->name, want,
+                  shape_format(have, &t->tensor.shape));
+      problems_add(&unexpected,
+                   error_new(ERROR_PIPELINE, at,
+                             "parameter %s is %s here but %s in %s; list it under `reset:` if it "
+                             "should start fresh",
+                             parameter->name, want, have, path));
+    } else {
+      status error = p->device->upload(p->device, p->data + parameter->offset, t->tensor.data,
+                                       tensor_bytes(&t->tensor));
+      if (error) {
+        problems_free(&unexpected);
+        return error;
+      }
+      report_line(report, "  loaded   %-52s %-22s norm %.4g", parameter->name, want, norm_of(t));
+      loaded++;
+    }
+  }
+  for (int i = 0; i < w->count; i++) {
+    const char *name = w->list[i].name;
+    if (parameters_find(p, name)) continue;
+    char have[96];
+    report_line(report, "  unused   %-52s %s", name, shape_format(have, &w->list[i].tensor.shape));
+    unused++;
+    if (!text_starts_with(name, "loss."))
+      problems_add(&unexpected,
+                   error_new(ERROR_PIPELINE, at, "%s holds %s, which this network does not have",
+                             path, name));
+  }
+  report_line(report, "  %d loaded, %d reset, %d unused, %d unexpected", loaded, fresh, unused,
+              unexpected.count);
+  return problems_take(&unexpected);
+}
+
+status transfer_weights(const char *path, const stage_graph *graph, const char *const *reset,
+                        int reset_count, source_pos at, parameters *p, const reporter *report) {
+  bool *fresh = calloc((size_t)p->count + 1, sizeof *fresh);
+  if (!fresh) return error_out_of_memory((size_t)p->count);
+  status error = OK;
+  for (int i = 0; i < reset_count && !error; i++) {
+    const graph_name *name = stage_graph_find(graph, reset[i]);
+    bool found = false;
+    for (int k = 0; name && k < name->count; k++)
+      found |= mark_layer(graph->g, name->values[k], p, fresh);
+    if (!found) found = mark_prefix(reset[i], p, fresh);
+    if (!found)
+      error = error_new(ERROR_PIPELINE, at,
+                        "reset: `%s` is neither a result of this stage's graph nor a parameter",
+                        reset[i]);
+  }
+  weights w;
+  if (!error) {
+    error = weights_read(path, &w);
+    if (!error) {
+      report_line(report, "weights from %s", path);
+      error = transfer_open(&w, path, fresh, p, report, at);
+      weights_close(&w);
+    }
+  }
+  free(fresh);
+  return error;
+}

@@ -1,0 +1,16 @@
+/* Named weight transfer between stages, with a report of every tensor. */
+#ifndef STRATA_TRAIN_TRANSFER_H
+#define STRATA_TRAIN_TRANSFER_H
+
+#include "execute/parameters.h"
+#include "graph/expand.h"
+#include "run/report.h"
+
+/* Fills `p`: parameters named by `reset` (a result such as "net.out": the layer that makes it; or a
+ * parameter name or prefix) keep their fresh values; every other one must be in the file with the
+ * same shape. Tensors of the file that nothing here uses are expected only under "loss." (the heads
+ * of the other stage's losses). Anything else is an error that lists all of it. */
+status transfer_weights(const char *path, const stage_graph *graph, const char *const *reset,
+                        int reset_count, source_pos at, parameters *p, const reporter *report);
+
+#endif
