@@ -49,8 +49,10 @@ static const char *limit_text(script_limit limit, char out[200]) {
     snprintf(out, 200, "a string of more than %d KiB is not allowed", SCRIPT_STRING_BYTES / 1024);
     break;
   case LIMIT_BLOCK:
-    snprintf(out, 200, "a table with more than %zu entries is not allowed",
-             SCRIPT_BLOCK_BYTES / (2 * sizeof(lua_Number)));
+    snprintf(
+        out, 200,
+        "a table with more than %zu entries, or as many values in nested calls, is not allowed",
+        SCRIPT_BLOCK_BYTES / (2 * sizeof(lua_Number)));
     break;
   default:
     snprintf(out, 200,
@@ -85,8 +87,6 @@ static void on_count(lua_State *L, lua_Debug *where) {
   lua_Debug deep;
   if (lua_getstack(L, SCRIPT_DEPTH, &deep))
     raise_here(L, "more than 2000 nested calls; does a function call itself without end?");
-  if (s->over == LIMIT_BLOCK && lua_getstack(L, 150, &deep)) /* the block is Lua's stack */
-    raise_here(L, "too many values in nested calls; does a function call itself without end?");
   if (s->over == LIMIT_MEMORY) {
     lua_gc(L, LUA_GCCOLLECT);
     s->spent += HOOK_INTERVAL;
