@@ -11,10 +11,11 @@ static const double UNBOUNDED = 1e9; /* bounds beyond are not worth telling the 
 static status check_range(const attr *a, double number, source_pos at) {
   if ((a->min == 0 && a->max == 0) || (number >= a->min && number <= a->max)) return OK;
   if (a->max >= UNBOUNDED)
-    return error_new(ERROR_PIPELINE, at, "must be at least %g, not %g.", a->min, number);
+    return error_new(ERROR_PIPELINE, at, "must be at least %.10g, not %.10g.", a->min, number);
   if (a->min <= -UNBOUNDED)
-    return error_new(ERROR_PIPELINE, at, "must be at most %g, not %g.", a->max, number);
-  return error_new(ERROR_PIPELINE, at, "must be from %g to %g, not %g.", a->min, a->max, number);
+    return error_new(ERROR_PIPELINE, at, "must be at most %.10g, not %.10g.", a->max, number);
+  return error_new(ERROR_PIPELINE, at, "must be from %.10g to %.10g, not %.10g.", a->min, a->max,
+                   number);
 }
 
 static status read_int(const attr *a, const tree *t, int64_t *out) {
@@ -125,8 +126,8 @@ static status read_attr(const attr *a, const tree *t, arena *memory, void *attrs
     TRY(list_of(t, 2, 2, "[low, high]"));
     TRY(read_floats(a, t, out));
     if (out[0] > out[1])
-      return error_new(ERROR_PIPELINE, t->at, "must be [low, high] with low ≤ high, not [%g, %g].",
-                       out[0], out[1]);
+      return error_new(ERROR_PIPELINE, t->at,
+                       "must be [low, high] with low ≤ high, not [%.10g, %.10g].", out[0], out[1]);
     return OK;
   }
   case ATTR_AXES:

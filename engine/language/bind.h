@@ -7,8 +7,8 @@
 
 /* Fills `attrs` (o->attrs_bytes, allocated by the caller) from `map`, whose values are already
  * substituted. Keys in `reserved` (NULL-terminated, may be NULL) belong to the caller and are
- * skipped. Every unknown key, wrong type, out-of-range value and missing required attribute is added
- * to `all` at its place; a missing one is reported at `at`. Strings are copied into `memory`.
+ * skipped. Every unknown key, wrong type, out-of-range value and missing required attribute is
+ * added to `all` at its place; a missing one is reported at `at`. Strings are copied into `memory`.
  * `map` may be NULL (no attributes given). */
 void bind_attrs(const op *o, const tree *map, const char *const *reserved, source_pos at,
                 arena *memory, void *attrs, problems *all);

@@ -1,13 +1,15 @@
-/* A pipeline file, read, resolved and checked: everything that can be known without opening a volume
- * or building a graph. The graphs themselves (model and stage items) stay trees with their scope;
- * graph/expand.h turns them into nodes. Owned by one arena: pipeline_free frees everything. */
+/* A pipeline file, read, resolved and checked: everything that can be known without opening a
+ * volume or building a graph. The graphs themselves (model and stage items) stay trees with their
+ * scope; graph/expand.h turns them into nodes. Owned by one arena: pipeline_free frees everything.
+ */
 #ifndef STRATA_LANGUAGE_PIPELINE_H
 #define STRATA_LANGUAGE_PIPELINE_H
 
 #include "graph/op.h"
 #include "language/scope.h"
 
-/* An operator with its attributes, from a list of `- name: {attributes}` or `{name: {attributes}}`. */
+/* An operator with its attributes, from a list of `- name: {attributes}` or `{name: {attributes}}`.
+ */
 typedef struct op_use {
   const op *op;
   void *attrs;
@@ -18,17 +20,18 @@ typedef enum dataset_layout { DATASET_DECATHLON } dataset_layout;
 
 typedef struct data_spec {
   dataset_layout layout;
-  const char *dataset;     /* path of dataset.json; relative paths are resolved against the pipeline
-                              file, or against data.root when that is given */
+  const char *dataset; /* path of dataset.json; relative paths are resolved against the pipeline
+                          file, or against data.root when that is given */
   source_pos dataset_at;
-  double split[3];         /* train, validation, test: fractions adding up to 1 */
+  double split[3]; /* train, validation, test: fractions adding up to 1 */
   source_pos split_at;
   op_use *prepare, *sample;
   int prepare_count, sample_count;
-  int64_t crops_per_case;  /* samples drawn from a case in an epoch */
-  const char *cache;       /* folder of the prepare cache; NULL = <run dir>/../.strata-cache */
-  int64_t loader_threads;  /* ≥ 1 */
-  int64_t queue;           /* prepared batches waiting at most */
+  int64_t crops_per_case; /* samples drawn from a case in an epoch */
+  const char *cache;      /* folder of the prepare cache; NULL = <run dir>/../.strata-cache */
+  bool no_cache;          /* `cache: none` */
+  int64_t loader_threads; /* ≥ 1 */
+  int64_t queue;          /* prepared batches waiting at most */
 } data_spec;
 
 /* A file that defines a graph with named inputs, parameters and outputs: a model or a block. */
@@ -44,9 +47,9 @@ typedef struct script_ref { /* a Lua function: `lua: warmup_cosine` or `lua: hoo
 } script_ref;
 
 typedef struct schedule_spec {
-  const char *target;     /* "lr", "loss.context.weight", "masked.ratio" */
+  const char *target; /* "lr", "loss.context.weight", "masked.ratio" */
   script_ref script;
-  const tree *arguments;  /* map of the other keys (warmup: 50), resolved; may be empty */
+  const tree *arguments; /* map of the other keys (warmup: 50), resolved; may be empty */
   source_pos at;
 } schedule_spec;
 
@@ -55,21 +58,22 @@ typedef struct stage_spec {
   source_pos at;
   const tree *graph; /* list of graph items, unresolved */
   op_use optimizer;
-  double clip_norm;  /* global L2 norm of the gradients; 0 = no clipping */
+  double clip_norm; /* global L2 norm of the gradients; 0 = no clipping */
   int64_t epochs, batch;
   int64_t steps_per_epoch; /* 0: every training case crops_per_case times */
   double time_limit_s;     /* 0: none. Not bit-reproducible; reported when it ends a stage */
   schedule_spec *schedules;
   int schedule_count;
   script_ref on_epoch_end; /* path NULL: none */
-  const char *init_from;   /* name of an earlier stage, or a .safetensors file; NULL: fresh weights */
+  const char *init_from; /* name of an earlier stage, or a .safetensors file; NULL: fresh weights */
+  const char *init_skipped; /* the disabled stage that `init.from` names: init_from is NULL then */
   source_pos init_at;
-  const char **reset;      /* graph outputs whose producing layers start fresh: "net.out" */
+  const char **reset; /* graph outputs whose producing layers start fresh: "net.out" */
   int reset_count;
-  int64_t validate_every;  /* epochs; 0: only after the last */
-  const char *output;      /* value that sliding-window inference reads: "net.out"; NULL = no
-                              segmentation validation, only loss terms and metrics */
-  bool enabled;            /* `enabled: false` skips the stage */
+  int64_t validate_every;     /* epochs; 0: only after the last */
+  const char *output;         /* value that sliding-window inference reads: "net.out"; NULL = no
+                                 segmentation validation, only loss terms and metrics */
+  bool enabled;               /* `enabled: false` skips the stage */
   int64_t checkpoint_every_s; /* seconds between full-state checkpoints, at epoch ends */
 } stage_spec;
 
@@ -87,7 +91,9 @@ typedef struct evaluate_spec {
   bool want_dice, want_hd95;
   empty_policy empty;
   const char *hd95; /* "max" (larger of the two directed percentiles, MONAI) | "pooled" (MedPy) */
-  const char *stage, *output; /* which stage's weights and which value; default last, "net.out" */
+  const char *stage, *output; /* which stage's weights and which value; default: the last enabled
+                                 stage and its validated output, else "net.out" */
+  bool enabled;               /* false: the file has no `evaluate:` */
   source_pos at;
 } evaluate_spec;
 
@@ -104,19 +110,21 @@ typedef struct pipeline {
   stage_spec *stages;
   int stage_count;
   evaluate_spec evaluate;
-  const char *device;   /* "auto" | "cpu" | "cuda" */
-  int64_t threads;      /* 0 = all cores */
-  tree *resolved;       /* the whole file with params, overrides and expressions filled in */
-  uint64_t identity;    /* hash of resolved text, model and block files, Lua sources and operator
-                           versions: two runs with the same identity and data are the same run */
+  const char *device; /* "auto" | "cpu" | "cuda" */
+  int64_t threads;    /* 0 = all cores */
+  tree *resolved;     /* the whole file with includes, params, overrides and expressions filled in
+                         and paths made absolute: loads from any folder. Graphs keep their ${…} */
+  uint64_t identity;  /* hash of resolved text, model and block files, Lua sources and operator
+                         versions: two runs with the same identity and data are the same run */
+  struct graph_cache *files; /* graph_file_load's */
 } pipeline;
 
 typedef struct override { /* --set data.root=x */
   const char *key, *value;
 } override;
 
-/* Loads and checks `path`. Every problem found is in the returned status (error_count, error_print).
- * On error *out is NULL. */
+/* Loads and checks `path`. Every problem found is in the returned status (error_count,
+ * error_print). On error *out is NULL. */
 status pipeline_load(const char *path, const override *overrides, int override_count,
                      pipeline **out);
 void pipeline_free(pipeline *p);

@@ -675,7 +675,10 @@ static status eval_scalar(substitution *s, const tree *in, int depth, tree **out
     TRY(count_nodes(s, tree_size(v.tree), in->at));
     if (s->full) return OK;
     tree *copy = tree_copy(s->memory, v.tree);
-    copy->at = in->at; /* what is wrong with the value is wrong where it is used */
+    /* What is wrong with the value is wrong where it is used; what the command line set keeps its
+     * `--set key=value`. */
+    bool is_override = copy->at.line == 0 && copy->at.file;
+    if (!is_override) copy->at = in->at;
     *out = copy;
     return OK;
   }

@@ -225,8 +225,11 @@ static status syntax_error(const composer *c) {
     hint = " Inside [ ] and { } an expression needs quotes: \"${name}\".";
   else if (line_contains(c, at.line, "\t"))
     hint = " This line contains a tab: indent with spaces.";
-  return error_new(ERROR_PIPELINE, at, "YAML syntax: %s%s%s.%s", p->context ? p->context : "",
-                   p->context ? ", " : "", problem, hint);
+  char since[48] = "";
+  if (p->context && p->context_mark.line != p->problem_mark.line)
+    snprintf(since, sizeof since, " that starts in line %zu", p->context_mark.line + 1);
+  return error_new(ERROR_PIPELINE, at, "YAML syntax: %s%s%s%s.%s", p->context ? p->context : "",
+                   since, p->context ? ", " : "", problem, hint);
 }
 
 static status next(composer *c, yaml_event_t *event) {

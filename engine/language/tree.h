@@ -1,6 +1,6 @@
-/* YAML as a tree with a source position on every node, read from hostile files: bounded size, depth,
- * node count and alias expansion; duplicate keys, unknown tags, anchors that contain themselves and
- * multi-document files are errors. Nodes live in the arena they were loaded into. */
+/* YAML as a tree with a source position on every node, read from hostile files: bounded size,
+ * depth, node count and alias expansion; duplicate keys, unknown tags, anchors that contain
+ * themselves and multi-document files are errors. Nodes live in the arena they were loaded into. */
 #ifndef STRATA_LANGUAGE_TREE_H
 #define STRATA_LANGUAGE_TREE_H
 
@@ -15,10 +15,10 @@ typedef enum tree_kind { TREE_SCALAR, TREE_LIST, TREE_MAP } tree_kind;
 typedef struct tree {
   tree_kind kind;
   source_pos at;
-  bool quoted;      /* scalar written in quotes: always a string, never a number or null */
-  const char *text; /* scalar, NUL-terminated; contains no NUL inside */
-  int count;        /* list items or map entries */
-  struct tree **keys; /* map: scalars, unique */
+  bool quoted;         /* scalar written in quotes: always a string, never a number or null */
+  const char *text;    /* scalar, NUL-terminated; contains no NUL inside */
+  int count;           /* list items or map entries */
+  struct tree **keys;  /* map: scalars, unique */
   struct tree **items; /* list items or map values */
 } tree;
 
@@ -52,11 +52,11 @@ const char *printable(const char *text, char out[96]);
 /* Typed reading. The error says what was expected, what came, and where. */
 bool tree_is_null(const tree *t); /* plain empty, ~ or null */
 status tree_bool(const tree *t, bool *out);
-status tree_int(const tree *t, int64_t *out);   /* 12, 1_000, 1e3 when integral */
-status tree_float(const tree *t, double *out);  /* 1.0e-4, 1e-4, 3; not nan */
+status tree_int(const tree *t, int64_t *out);  /* 12, 1_000, 1e3 when integral */
+status tree_float(const tree *t, double *out); /* 1.0e-4, 1e-4, 3; not nan */
 status tree_string(const tree *t, const char **out);
-/* Every key of `map` must be one of `allowed` (NULL-terminated): otherwise an error per key with the
- * nearest name. `what` names the mapping ("stage", "data"). */
+/* Every key of `map` must be one of `allowed` (NULL-terminated): otherwise an error per key with
+ * the nearest name. `what` names the mapping ("stage", "data"). */
 void tree_check_keys(const tree *map, const char *what, const char *const *allowed, problems *all);
 /* Writes YAML that parses back to the same tree. `indent` in spaces. */
 struct text_buffer;

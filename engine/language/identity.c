@@ -1,0 +1,134 @@
+/* What makes two runs the same run. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "language/load.h"
+
+uint64_t tree_hash(const tree *t) {
+  if (t->kind == TREE_SCALAR) {
+    double number;
+    status error = tree_float(t, &number);
+    if (!error) {
+      char text[40];
+      snprintf(text, sizeof text, "%.17g", number);
+      return hash_mix(1, text_hash(text));
+    }
+    error_free(error);
+    if (tree_is_null(t)) return hash_mix(2, 0);
+    return hash_mix(3, text_hash(t->text));
+  }
+  uint64_t hash = 0;
+  for (int i = 0; i < t->count; i++) {
+    uint64_t item = tree_hash(t->items[i]);
+    if (t->kind == TREE_LIST)
+      hash = hash_mix(hash, item);
+    else
+      hash += hash_mix(text_hash(t->keys[i]->text), item); /* whatever the order */
+  }
+  return hash_mix(t->kind == TREE_LIST ? 4 : 5, hash_mix(hash, (uint64_t)t->count));
+}
+
+/* A mapping without the keys that do not change results. */
+static uint64_t hash_without(const tree *map, const char *const *ignored) {
+  if (map->kind != TREE_MAP) return tree_hash(map);
+  uint64_t hash = 0;
+  for (int i = 0; i < map->count; i++) {
+    bool is_ignored = false;
+    for (int k = 0; ignored[k]; k++) is_ignored |= strcmp(map->keys[i]->text, ignored[k]) == 0;
+    if (!is_ignored) hash += hash_mix(text_hash(map->keys[i]->text), tree_hash(map->items[i]));
+  }
+  return hash_mix(6, hash);
+}
+
+static uint64_t hash_stages(const tree *stages) {
+  static const char *const ignored[] = {"checkpoint", NULL};
+  uint64_t hash = 7;
+  for (int i = 0; i < stages->count; i++) {
+    const tree *item = stages->items[i];
+    hash = hash_mix(hash, text_hash(item->keys[0]->text));
+    hash = hash_mix(hash, hash_without(item->items[0], ignored));
+  }
+  return hash;
+}
+
+static uint64_t operator_hash(const op *o) {
+  return hash_mix(text_hash(o->name), o->version);
+}
+
+/* Versions of every operator named in a graph. Attributes that share an operator's name count too,
+ * which is harmless. */
+static uint64_t operators_in(const tree *t) {
+  uint64_t hash = 0;
+  for (int i = 0; t && i < t->count; i++) {
+    const op *o = t->kind == TREE_MAP ? op_find(t->keys[i]->text) : NULL;
+    if (o) hash += operator_hash(o);
+    hash += operators_in(t->items[i]);
+  }
+  return hash;
+}
+
+typedef struct visited {
+  const tree *roots[256];
+  int count;
+} visited;
+
+static status hash_graph_file(pipeline *p, const graph_file *file, visited *seen, uint64_t *hash) {
+  static const char *const ignored[] = {"doc", "with", "use", NULL};
+  for (int i = 0; i < seen->count; i++)
+    if (seen->roots[i] == file->root) return OK;
+  if (seen->count == (int)(sizeof seen->roots / sizeof seen->roots[0]))
+    return error_new(ERROR_PIPELINE, file->root->at, "The model is made of more than 256 files.");
+  seen->roots[seen->count++] = file->root;
+  *hash = hash_mix(*hash, hash_without(file->root, ignored));
+  *hash = hash_mix(*hash, operators_in(tree_get(file->root, "graph")));
+  const tree *blocks = tree_get(file->root, "blocks");
+  problems all = {0};
+  for (int i = 0; blocks && i < blocks->count; i++) {
+    const tree *name = blocks->items[i];
+    graph_file block;
+    status error = graph_file_load(p, name->text, file->path, name->at, &block);
+    problems_add(&all, error ? error : hash_graph_file(p, &block, seen, hash));
+  }
+  return problems_take(&all);
+}
+
+static uint64_t hash_op_uses(const op_use *uses, int count) {
+  uint64_t hash = 8;
+  for (int i = 0; i < count; i++) hash = hash_mix(hash, operator_hash(uses[i].op));
+  return hash;
+}
+
+static uint64_t hash_script(uint64_t hash, const script_ref *script) {
+  return script->source ? hash_mix(hash, text_hash(script->source)) : hash;
+}
+
+status model_files_hash(pipeline *p, uint64_t *hash) {
+  visited seen = {0};
+  *hash = 9;
+  return hash_graph_file(p, &p->model, &seen, hash);
+}
+
+void pipeline_identity(pipeline *p, const tree *root, uint64_t model_hash) {
+  static const char *const elsewhere[] = {"name",  "doc",    "threads", "data",
+                                          "model", "stages", NULL};
+  static const char *const not_data[] = {"root",           "dataset", "cache",
+                                         "loader_threads", "queue",   NULL};
+  const tree *with = p->model_arguments;
+  uint64_t hash = hash_without(root, elsewhere);
+  hash = hash_mix(hash, hash_without(tree_get(root, "data"), not_data));
+  hash = hash_mix(hash, hash_stages(tree_get(root, "stages")));
+  hash = hash_mix(hash, with ? tree_hash(with) : 0);
+  hash = hash_mix(hash, hash_op_uses(p->data.prepare, p->data.prepare_count));
+  hash = hash_mix(hash, hash_op_uses(p->data.sample, p->data.sample_count));
+  for (int i = 0; i < p->stage_count; i++) {
+    const stage_spec *s = &p->stages[i];
+    hash = hash_mix(hash, hash_op_uses(&s->optimizer, 1));
+    hash = hash_mix(hash, operators_in(s->graph));
+    for (int k = 0; k < s->schedule_count; k++) hash = hash_script(hash, &s->schedules[k].script);
+    hash = hash_script(hash, &s->on_epoch_end);
+  }
+  for (int i = 0; i < op_count(); i++)
+    if (op_at(i)->traits & OP_INTERNAL) hash = hash_mix(hash, operator_hash(op_at(i)));
+  p->identity = hash_mix(hash, model_hash);
+}

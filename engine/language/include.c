@@ -1,0 +1,445 @@
+/* Files a pipeline names: base pipelines, models, blocks and Lua scripts. */
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/files.h"
+#include "base/text.h"
+#include "language/load.h"
+
+enum { MAX_BASES = 16, MAX_SCRIPT_BYTES = 1 << 20, MAX_NAMES_COMPARED = 500 };
+
+tree unreadable = {.kind = TREE_SCALAR, .text = ""};
+
+/* ---- finding ------------------------------------------------------------------------------- */
+
+bool is_override_place(source_pos at) {
+  return at.line == 0 && at.file && text_starts_with(at.file, "--set ");
+}
+
+static char *folder_of(source_pos at) {
+  return at.file && !is_override_place(at) ? path_folder(at.file) : strdup(".");
+}
+
+static char *join(arena *memory, const char *folder, const char *name) {
+  char *joined = path_join(folder, name);
+  char *path = arena_strdup(memory, joined ? joined : name);
+  free(joined);
+  return path;
+}
+
+char *relative_path(arena *memory, const char *name, source_pos at) {
+  char *folder = folder_of(at);
+  char *path = join(memory, folder ? folder : ".", name);
+  free(folder);
+  return path;
+}
+
+/* The folders looked through, nearest first. */
+enum { MAX_FOLDERS = 4 };
+
+static int list_folders(arena *memory, const char *share, source_pos at,
+                        char *folders[MAX_FOLDERS]) {
+  int count = 0;
+  char *beside = folder_of(at);
+  folders[count++] = arena_strdup(memory, beside ? beside : ".");
+  free(beside);
+  const char *chosen = getenv("STRATA_SHARE");
+  if (chosen && chosen[0]) folders[count++] = join(memory, chosen, share);
+  folders[count++] = join(memory, STRATA_SOURCE_SHARE, share);
+  char program[4096];
+  ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+  if (length > 0) {
+    program[length] = 0;
+    char *folder = path_folder(program);
+    if (folder) folders[count++] = arena_printf(memory, "%s/../share/strata/%s", folder, share);
+    free(folder);
+  }
+  return count;
+}
+
+/* The files that could have been meant: those in the same subfolder of each folder. */
+static const char *nearest_file(arena *memory, const char *name, char *const *folders, int count) {
+  const char *names[MAX_NAMES_COMPARED];
+  int found = 0;
+  const char *slash = strrchr(name, '/'), *dot = strrchr(name, '.');
+  char *prefix = slash ? arena_strndup(memory, name, (size_t)(slash - name + 1)) : "";
+  for (int i = 0; i < count; i++) {
+    char *path = join(memory, folders[i], prefix[0] ? prefix : ".");
+    DIR *folder = opendir(path);
+    if (!folder) continue;
+    for (struct dirent *entry; (entry = readdir(folder)) && found < MAX_NAMES_COMPARED;)
+      if (dot && text_ends_with(entry->d_name, dot))
+        names[found++] = arena_printf(memory, "%s%s", prefix, entry->d_name);
+    closedir(folder);
+  }
+  return nearest_name(name, names, found);
+}
+
+status find_file(arena *memory, const char *name, const char *share, source_pos naming,
+                 source_pos at, char **path, bool *shipped) {
+  char *folders[MAX_FOLDERS];
+  int count = list_folders(memory, share, naming, folders);
+  for (int i = 0; i < count; i++) {
+    *path = join(memory, folders[i], name);
+    if (shipped) *shipped = i > 0;
+    if (file_exists(*path)) return OK;
+    if (name[0] == '/') break;
+  }
+  *path = NULL;
+  char shown[96];
+  const char *near = nearest_file(memory, name, folders, count);
+  if (near)
+    return error_new(ERROR_PIPELINE, at, "There is no file %s; did you mean \"%s\"?",
+                     printable(name, shown), near);
+  return error_new(ERROR_PIPELINE, at,
+                   "There is no file %s beside this one, nor among the shipped %s.",
+                   printable(name, shown), share);
+}
+
+/* ---- base pipelines ------------------------------------------------------------------------ */
+
+/* The one merge rule: mappings merge key by key; everything else of `over` replaces `base`. */
+static tree *merge(arena *memory, const tree *base, tree *over) {
+  if (base->kind != TREE_MAP || over->kind != TREE_MAP) return over;
+  tree *merged = tree_new(memory, over->at, TREE_MAP, base->count + over->count);
+  for (int i = 0; i < base->count; i++) {
+    tree *ours = tree_get(over, base->keys[i]->text);
+    merged->keys[i] = ours ? tree_key(over, base->keys[i]->text) : base->keys[i];
+    merged->items[i] = ours ? merge(memory, base->items[i], ours) : base->items[i];
+  }
+  merged->count = base->count;
+  for (int i = 0; i < over->count; i++) {
+    if (tree_get(base, over->keys[i]->text)) continue;
+    merged->keys[merged->count] = over->keys[i];
+    merged->items[merged->count++] = over->items[i];
+  }
+  return merged;
+}
+
+static void remove_key(tree *map, const char *key) {
+  int kept = 0;
+  for (int i = 0; i < map->count; i++) {
+    if (strcmp(map->keys[i]->text, key) == 0) continue;
+    map->keys[kept] = map->keys[i];
+    map->items[kept++] = map->items[i];
+  }
+  map->count = kept;
+}
+
+static status check_version(const tree *root, const char *path) {
+  char shown[96];
+  int64_t version;
+  if (root->kind != TREE_MAP)
+    return error_new(ERROR_PIPELINE, root->at,
+                     "The file must be a mapping that starts with "
+                     "\"strata: 1\", not %s.",
+                     tree_describe(root, shown));
+  const tree *t = tree_get(root, "strata");
+  if (!t)
+    return error_new(ERROR_PIPELINE, (source_pos){intern_file(path), 1, 1},
+                     "The version is missing: start the file with \"strata: 1\".");
+  TRY(error_prefix(tree_int(t, &version), "strata"));
+  if (version != 1)
+    return error_new(ERROR_PIPELINE, t->at,
+                     "The file is of version %lld; this program reads version 1.",
+                     (long long)version);
+  return OK;
+}
+
+static status load_chain(arena *memory, const char *path, char **chain, int depth, tree **root) {
+  char *real = realpath(path, NULL);
+  char *own = arena_strdup(memory, real ? real : path);
+  free(real);
+  *root = NULL;
+  TRY(tree_load(memory, path, root));
+  TRY(check_version(*root, path));
+  const tree *use = tree_get(*root, "use");
+  if (!use) return OK;
+  const char *name;
+  char *base_path, shown[96];
+  TRY(error_prefix(tree_string(use, &name), "use"));
+  TRY(find_file(memory, name, "pipelines", use->at, use->at, &base_path, NULL));
+  chain[depth] = own;
+  real = realpath(base_path, NULL);
+  for (int i = 0; real && i <= depth; i++)
+    if (strcmp(chain[i], real) == 0) {
+      free(real);
+      return error_new(ERROR_PIPELINE, use->at, "%s includes itself%s.", printable(name, shown),
+                       i < depth ? " through other files" : "");
+    }
+  free(real);
+  if (depth + 1 == MAX_BASES)
+    return error_new(ERROR_PIPELINE, use->at, "More than %d files include each other.", MAX_BASES);
+  tree *base;
+  TRY(error_locate(load_chain(memory, base_path, chain, depth + 1, &base), use->at));
+  *root = merge(memory, base, *root);
+  remove_key(*root, "use");
+  if (tree_size(*root) > TREE_MAX_NODES)
+    return error_new(ERROR_PIPELINE, use->at, "With this file there are more than %d values.",
+                     TREE_MAX_NODES);
+  return OK;
+}
+
+status load_with_bases(arena *memory, const char *path, tree **root) {
+  char *chain[MAX_BASES];
+  return load_chain(memory, path, chain, 0, root);
+}
+
+/* ---- scripts ------------------------------------------------------------------------------- */
+
+status load_script(arena *memory, const char *name, source_pos at, script_ref *out, bool *shipped) {
+  char *file = text_ends_with(name, ".lua") ? arena_strdup(memory, name)
+                                            : arena_printf(memory, "%s.lua", name);
+  char *path, *source;
+  size_t length;
+  *out = (script_ref){.at = at};
+  TRY(find_file(memory, file, "lua", at, at, &path, shipped));
+  TRY(error_locate(file_read(path, MAX_SCRIPT_BYTES, &source, &length), at));
+  status error = OK;
+  if (strlen(source) != length)
+    error = error_new(ERROR_PIPELINE, at, "%s is not a text file.", path);
+  out->path = intern_file(path);
+  out->source = arena_strndup(memory, source, length);
+  free(source);
+  return error;
+}
+
+/* ---- graphs -------------------------------------------------------------------------------- */
+
+static bool is_word(const char *text) {
+  const char *p = text;
+  if (!((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '_')) return false;
+  while ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '_' ||
+         (*p >= '0' && *p <= '9'))
+    p++;
+  return *p == 0;
+}
+
+status check_name(const tree *key, const char *what) {
+  static const char *const taken[] = {"and", "or",  "not", "true",    "false",
+                                      "min", "max", "len", "classes", "channels"};
+  char shown[96];
+  if (key->kind != TREE_SCALAR || !is_word(key->text))
+    return error_new(ERROR_PIPELINE, key->at,
+                     "%s: %s is not a name: use letters, digits and _, a letter first.", what,
+                     tree_describe(key, shown));
+  for (size_t i = 0; i < sizeof taken / sizeof taken[0]; i++)
+    if (strcmp(key->text, taken[i]) == 0)
+      return error_new(ERROR_PIPELINE, key->at,
+                       "%s: the name \"%s\" has a meaning of its own in expressions; choose "
+                       "another.",
+                       what, key->text);
+  return OK;
+}
+
+static bool is_step_operator(const op *o) {
+  return o && !(o->traits & (OP_INTERNAL | OP_OPTIMIZER | OP_PREPARE | OP_SAMPLE));
+}
+
+static bool is_known_operator(const char *name, const tree *blocks, bool in_stage) {
+  if (in_stage && strcmp(name, "model") == 0) return true;
+  if (tree_get(blocks, name)) return true;
+  return is_step_operator(op_find(name));
+}
+
+static status unknown_operator(const tree *key, const tree *blocks, bool in_stage) {
+  const char *names[MAX_NAMES_COMPARED];
+  int count = 0;
+  char shown[96];
+  printable(key->text, shown);
+  for (int i = 0; i < op_count() && count < MAX_NAMES_COMPARED; i++)
+    if (is_step_operator(op_at(i))) names[count++] = op_at(i)->name;
+  for (int i = 0; blocks && i < blocks->count && count < MAX_NAMES_COMPARED; i++)
+    names[count++] = blocks->keys[i]->text;
+  if (in_stage && count < MAX_NAMES_COMPARED) names[count++] = "model";
+  const op *elsewhere = op_find(key->text);
+  if (elsewhere)
+    return error_new(ERROR_PIPELINE, key->at, "%s cannot stand in a graph: it belongs under %s.",
+                     shown,
+                     elsewhere->traits & OP_OPTIMIZER ? "\"optimizer:\""
+                     : elsewhere->traits & OP_PREPARE ? "\"data: prepare:\""
+                     : elsewhere->traits & OP_SAMPLE  ? "\"data: sample:\""
+                                                      : "the compiler");
+  const char *near = nearest_name(key->text, names, count);
+  if (near)
+    return error_new(ERROR_PIPELINE, key->at,
+                     "There is no operator or block \"%s\"; did you mean \"%s\"?", shown, near);
+  return error_new(ERROR_PIPELINE, key->at,
+                   "There is no operator or block \"%s\"; `strata ops` lists the operators%s.",
+                   shown, in_stage ? "" : ", and \"blocks:\" names the blocks");
+}
+
+static void check_repeat(const tree *item, const tree *blocks, bool in_stage, problems *all) {
+  static const char *const keys[] = {"repeat", "as", "carry", "graph", "next", "when", NULL};
+  tree_check_keys(item, "repeat", keys, all);
+  const tree *as = tree_get(item, "as"), *graph = tree_get(item, "graph");
+  const tree *maps[] = {tree_get(item, "carry"), tree_get(item, "next")};
+  static const char *const map_names[] = {"carry", "next"};
+  char shown[96];
+  if (as) problems_add(all, check_name(as, "as"));
+  for (int i = 0; i < 2; i++)
+    if (maps[i] && maps[i]->kind != TREE_MAP)
+      problems_add(all, error_new(ERROR_PIPELINE, maps[i]->at, "%s must be a mapping, not %s.",
+                                  map_names[i], tree_describe(maps[i], shown)));
+  if (graph)
+    check_graph(graph, blocks, in_stage, all);
+  else
+    problems_add(all, error_new(ERROR_PIPELINE, item->at, "repeat needs \"graph\"."));
+}
+
+static bool is_reference_text(const char *text) {
+  if (strchr(text, '$')) return true; /* known only after evaluation */
+  size_t length = strlen(text);
+  for (const char *p = text; *p; p++) {
+    bool is_fine = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') || *p == '_' ||
+                   (*p >= '0' && *p <= '9') || (*p == '.' && p > text && p[-1] != '.');
+    if (!is_fine) return false;
+  }
+  return length > 0 && text[length - 1] != '.';
+}
+
+static void check_item(const tree *item, const tree *blocks, bool in_stage, problems *all) {
+  char shown[96];
+  if (item->kind == TREE_MAP && tree_get(item, "repeat")) {
+    check_repeat(item, blocks, in_stage, all);
+    return;
+  }
+  if (item->kind != TREE_MAP || item->count != 1) {
+    problems_add(all,
+                 error_new(ERROR_PIPELINE, item->at,
+                           "A graph item is `- name: {operator: input, attributes}`, not %s%s.",
+                           tree_describe(item, shown),
+                           item->kind == TREE_MAP ? " of several keys (is it indented?)" : ""));
+    return;
+  }
+  const tree *name = item->keys[0], *content = item->items[0];
+  if (!is_reference_text(name->text))
+    problems_add(all, error_new(ERROR_PIPELINE, name->at,
+                                "\"%s\" is not a name: use letters, digits, _ and dots between.",
+                                printable(name->text, shown)));
+  if (content->kind != TREE_MAP || content->count == 0) {
+    problems_add(all, error_new(ERROR_PIPELINE, content->at,
+                                "%s: expected {operator: input, attributes}, not %s.", name->text,
+                                tree_describe(content, shown)));
+    return;
+  }
+  /* The first operator named is the item's: a later key may be an attribute of the same name. */
+  for (int i = 0; i < content->count; i++)
+    if (is_known_operator(content->keys[i]->text, blocks, in_stage)) return;
+  const tree *first = content->keys[0];
+  if (strcmp(first->text, "when") == 0 && content->count > 1) first = content->keys[1];
+  problems_add(all, unknown_operator(first, blocks, in_stage));
+}
+
+void check_graph(const tree *list, const tree *blocks, bool in_stage, problems *all) {
+  char shown[96];
+  if (list == &unreadable) return;
+  if (list->kind != TREE_LIST || list->count == 0) {
+    problems_add(all, error_new(ERROR_PIPELINE, list->at, "graph must be a list of items, not %s.",
+                                tree_describe(list, shown)));
+    return;
+  }
+  for (int i = 0; i < list->count; i++) check_item(list->items[i], blocks, in_stage, all);
+}
+
+static void check_outputs(const tree *outputs, problems *all) {
+  char shown[96];
+  if (outputs->kind != TREE_MAP || outputs->count == 0) {
+    problems_add(all, error_new(ERROR_PIPELINE, outputs->at,
+                                "outputs must be a mapping of names to values, not %s.",
+                                tree_describe(outputs, shown)));
+    return;
+  }
+  for (int i = 0; i < outputs->count; i++) {
+    const tree *value = outputs->items[i];
+    bool is_fine = value->kind == TREE_SCALAR ? !tree_is_null(value) : value->kind == TREE_LIST;
+    for (int k = 0; value->kind == TREE_LIST && k < value->count; k++)
+      is_fine = is_fine && value->items[k]->kind == TREE_SCALAR;
+    if (!is_fine)
+      problems_add(all, error_new(ERROR_PIPELINE, value->at,
+                                  "outputs: %s must name a value or a list of values, not %s.",
+                                  outputs->keys[i]->text, tree_describe(value, shown)));
+  }
+}
+
+void check_graph_file(const tree *root, const char *what, bool is_inline, problems *all) {
+  static const char *const file_keys[] = {"strata", "doc",   "inputs",  "params",
+                                          "blocks", "graph", "outputs", NULL};
+  static const char *const inline_keys[] = {"with",   "doc",   "inputs",  "params",
+                                            "blocks", "graph", "outputs", NULL};
+  char shown[96];
+  tree_check_keys(root, what, is_inline ? inline_keys : file_keys, all);
+  const tree *inputs = tree_get(root, "inputs"), *params = tree_get(root, "params");
+  const tree *blocks = tree_get(root, "blocks"), *graph = tree_get(root, "graph");
+  const tree *outputs = tree_get(root, "outputs");
+  if (inputs && inputs->kind == TREE_LIST && inputs->count > 0) {
+    for (int i = 0; i < inputs->count; i++) {
+      const tree *name = inputs->items[i];
+      problems_add(all, check_name(name, "inputs"));
+      for (int k = 0; k < i; k++)
+        if (name->kind == TREE_SCALAR && inputs->items[k]->kind == TREE_SCALAR &&
+            strcmp(name->text, inputs->items[k]->text) == 0)
+          problems_add(all, error_new(ERROR_PIPELINE, name->at, "inputs: \"%s\" is here twice.",
+                                      printable(name->text, shown)));
+    }
+  } else {
+    problems_add(all, error_new(ERROR_PIPELINE, inputs ? inputs->at : root->at,
+                                "A %s needs \"inputs\": a list of names, such as [image].", what));
+  }
+  if (params && params->kind != TREE_MAP && !tree_is_null(params))
+    problems_add(all, error_new(ERROR_PIPELINE, params->at, "params must be a mapping, not %s.",
+                                tree_describe(params, shown)));
+  for (int i = 0; params && i < params->count && params->kind == TREE_MAP; i++)
+    problems_add(all, check_name(params->keys[i], "params"));
+  if (blocks && blocks->kind != TREE_MAP && !tree_is_null(blocks))
+    problems_add(all, error_new(ERROR_PIPELINE, blocks->at,
+                                "blocks must be a mapping of names to files, not %s.",
+                                tree_describe(blocks, shown)));
+  for (int i = 0; blocks && i < blocks->count && blocks->kind == TREE_MAP; i++) {
+    const char *file;
+    problems_add(all, check_name(blocks->keys[i], "blocks"));
+    problems_add(all, error_prefix(tree_string(blocks->items[i], &file), "blocks: %s",
+                                   blocks->keys[i]->text));
+  }
+  if (graph)
+    check_graph(graph, blocks, false, all);
+  else
+    problems_add(all, error_new(ERROR_PIPELINE, root->at, "A %s needs \"graph\".", what));
+  if (outputs)
+    check_outputs(outputs, all);
+  else
+    problems_add(all, error_new(ERROR_PIPELINE, root->at, "A %s needs \"outputs\".", what));
+}
+
+struct graph_cache {
+  struct graph_cache *next;
+  graph_file file;
+};
+
+status graph_file_load(pipeline *p, const char *name, const char *relative_to, source_pos at,
+                       graph_file *out) {
+  *out = (graph_file){0};
+  char *path;
+  source_pos naming = relative_to ? (source_pos){relative_to, 1, 1} : at;
+  TRY(find_file(&p->memory, name, "pipelines", naming, at, &path, NULL));
+  const char *key = intern_file(path);
+  for (const struct graph_cache *c = p->files; c; c = c->next)
+    if (c->file.path == key) {
+      *out = c->file;
+      return OK;
+    }
+  tree *root;
+  TRY(error_locate(tree_load(&p->memory, path, &root), at));
+  TRY(check_version(root, path));
+  problems all = {0};
+  check_graph_file(root, "graph file", false, &all);
+  TRY(problems_take(&all));
+  struct graph_cache *entry = arena_alloc(&p->memory, sizeof *entry);
+  entry->file = (graph_file){.path = key, .root = root};
+  entry->next = p->files;
+  p->files = entry;
+  *out = entry->file;
+  return OK;
+}

@@ -1,0 +1,203 @@
+/* `--set key=value`: a value put into the file's tree before anything is evaluated. */
+#include <string.h>
+
+#include "base/text.h"
+#include "language/load.h"
+
+enum { MAX_KEY_BYTES = 500, MAX_NAMES = 500 };
+
+const char *const pipeline_keys[] = {"strata", "use",      "name",   "doc",  "seed",
+                                     "device", "threads",  "params", "data", "model",
+                                     "stages", "evaluate", NULL};
+
+typedef struct place {
+  arena *memory;
+  source_pos at;
+  const char *whole; /* the complete key, for messages */
+} place;
+
+static int key_length(const char *path, const char *key) {
+  size_t length = strlen(key);
+  if (strncmp(path, key, length) != 0) return -1;
+  return path[length] == 0 || path[length] == '.' ? (int)length : -1;
+}
+
+/* The entry that a path starts with. Keys may contain dots ("loss.context"): the longest counts. */
+static int longest_key(const tree *map, const char *path) {
+  int best = -1, best_length = -1;
+  for (int i = 0; map && map->kind == TREE_MAP && i < map->count; i++) {
+    int length = key_length(path, map->keys[i]->text);
+    if (length > best_length) {
+      best = i;
+      best_length = length;
+    }
+  }
+  return best;
+}
+
+static const char *item_name(const tree *item) {
+  if (item->kind == TREE_SCALAR) return item->text;
+  return item->kind == TREE_MAP && item->count == 1 ? item->keys[0]->text : NULL;
+}
+
+static const char *skip(const char *path, const char *key) {
+  path += strlen(key);
+  return path[0] == '.' ? path + 1 : path;
+}
+
+static tree **add_entry(const place *p, tree *map, const char *key, size_t length) {
+  tree *grown = tree_new(p->memory, map->at, TREE_MAP, map->count + 1);
+  memcpy(grown->keys, map->keys, (size_t)map->count * sizeof *map->keys);
+  memcpy(grown->items, map->items, (size_t)map->count * sizeof *map->items);
+  map->keys = grown->keys;
+  map->items = grown->items;
+  map->keys[map->count] =
+      tree_scalar(p->memory, p->at, arena_strndup(p->memory, key, length), false);
+  map->items[map->count] = tree_scalar(p->memory, p->at, "", false);
+  return &map->items[map->count++];
+}
+
+static status no_such(const place *p, const char *word, const char *const *names, int count) {
+  char shown[96];
+  const char *near = nearest_name(word, names, count);
+  printable(word, shown);
+  if (near)
+    return error_new(ERROR_USAGE, p->at, "there is no \"%s\" to set; did you mean \"%s\"?", shown,
+                     near);
+  return error_new(ERROR_USAGE, p->at, "there is no \"%s\" to set.", shown);
+}
+
+/* The item of a list that a path starts with: by its key, or by its index from 0. */
+static status list_item(const place *p, tree *list, const char **path, tree ***slot) {
+  size_t length = strcspn(*path, ".");
+  if (length > 0 && length < 6 && strspn(*path, "0123456789") == length) {
+    int index = 0;
+    for (size_t i = 0; i < length; i++) index = index * 10 + ((*path)[i] - '0');
+    if (index >= list->count)
+      return error_new(ERROR_USAGE, p->at, "the list has %d items, counted from 0.", list->count);
+    *slot = &list->items[index];
+    *path += length + ((*path)[length] == '.');
+    return OK;
+  }
+  const char *names[MAX_NAMES];
+  int count = 0, best = -1, best_length = -1, matches = 0;
+  for (int i = 0; i < list->count; i++) {
+    const char *name = item_name(list->items[i]);
+    if (!name) continue;
+    if (count < MAX_NAMES) names[count++] = name;
+    int found = key_length(*path, name);
+    if (found < 0 || found < best_length) continue;
+    matches = found == best_length ? matches + 1 : 1;
+    best = i;
+    best_length = found;
+  }
+  if (best < 0) return no_such(p, arena_strndup(p->memory, *path, length), names, count);
+  tree *item = list->items[best];
+  if (matches > 1)
+    return error_new(ERROR_USAGE, p->at, "\"%s\" is in the list %d times: name it by its index.",
+                     item_name(item), matches);
+  *path = skip(*path, item_name(item));
+  if (item->kind == TREE_SCALAR) { /* `- name` is short for `- name: {}` */
+    tree *map = tree_new(p->memory, item->at, TREE_MAP, 1);
+    map->keys[0] = item;
+    map->items[0] = tree_scalar(p->memory, item->at, "", false);
+    map->count = 1;
+    list->items[best] = item = map;
+  }
+  *slot = &item->items[0];
+  return OK;
+}
+
+static status set_path(const place *p, tree **slot, const char *path, tree *value) {
+  for (int depth = 0; *path; depth++) {
+    tree *t = *slot;
+    if (depth == TREE_MAX_DEPTH)
+      return error_new(ERROR_USAGE, p->at, "the key is nested more than %d deep.", TREE_MAX_DEPTH);
+    if (tree_is_null(t)) *slot = t = tree_new(p->memory, p->at, TREE_MAP, 0);
+    if (t->kind == TREE_LIST) {
+      TRY(list_item(p, t, &path, &slot));
+    } else if (t->kind == TREE_MAP) {
+      int i = longest_key(t, path);
+      if (i >= 0) {
+        slot = &t->items[i];
+        path = skip(path, t->keys[i]->text);
+      } else { /* a key the file leaves out; whether there is such a key is checked with the file's
+                */
+        size_t length = strcspn(path, ".");
+        slot = add_entry(p, t, path, length);
+        path += length + (path[length] == '.');
+      }
+    } else {
+      char shown[96];
+      return error_new(ERROR_USAGE, p->at, "\"%s\" is inside of a plain value, %s.", path,
+                       tree_describe(t, shown));
+    }
+  }
+  *slot = value;
+  return OK;
+}
+
+static void place_all(tree *t, source_pos at) {
+  t->at = at;
+  for (int i = 0; i < t->count; i++) {
+    place_all(t->items[i], at);
+    if (t->kind == TREE_MAP) t->keys[i]->at = at;
+  }
+}
+
+static status parse_value(const place *p, const char *text, tree **out) {
+  if (text[strspn(text, " ")] == 0) {
+    *out = tree_scalar(p->memory, p->at, "", false);
+    return OK;
+  }
+  status error = tree_parse(p->memory, text, strlen(text), p->at.file, out);
+  if (error) {
+    status placed = error_new(ERROR_USAGE, p->at, "the value: %s", error_message(error));
+    error_free(error);
+    return placed;
+  }
+  place_all(*out, p->at);
+  return OK;
+}
+
+static status apply(const place *p, tree *root, const char *text) {
+  tree *value, *params = tree_get(root, "params");
+  const char *key = p->whole;
+  size_t length = strlen(key);
+  char shown[96];
+  if (length == 0 || length > MAX_KEY_BYTES || key[0] == '.' || key[length - 1] == '.' ||
+      strstr(key, ".."))
+    return error_new(ERROR_USAGE, p->at, "\"%s\" is not a key such as data.root or seed.",
+                     printable(key, shown));
+  TRY(parse_value(p, text, &value));
+  bool says_params = text_starts_with(key, "params.");
+  const char *in_params = says_params ? key + strlen("params.") : key;
+  int param = longest_key(params, in_params);
+  if (param >= 0)
+    return set_path(p, &params->items[param], skip(in_params, params->keys[param]->text), value);
+
+  const char *names[MAX_NAMES];
+  int count = 0;
+  for (int i = 0; params && params->kind == TREE_MAP && i < params->count && count < MAX_NAMES - 20;
+       i++)
+    names[count++] = params->keys[i]->text;
+  char *first = arena_strndup(p->memory, in_params, strcspn(in_params, "."));
+  if (says_params) return no_such(p, first, names, count);
+  bool known = false;
+  for (int i = 0; pipeline_keys[i]; i++) {
+    names[count++] = pipeline_keys[i];
+    known = known || strcmp(first, pipeline_keys[i]) == 0;
+  }
+  if (!known) return no_such(p, first, names, count);
+  if (strcmp(first, "use") == 0 || strcmp(first, "strata") == 0)
+    return error_new(ERROR_USAGE, p->at, "\"%s\" can only be set in the file.", first);
+  return set_path(p, &root, key, value);
+}
+
+void apply_override(arena *memory, tree *root, const override *set, problems *all) {
+  char key[96], value[96];
+  char *name =
+      arena_printf(memory, "--set %s=%s", printable(set->key, key), printable(set->value, value));
+  place p = {.memory = memory, .at = {intern_file(name), 0, 0}, .whole = set->key};
+  problems_add(all, apply(&p, root, set->value));
+}

@@ -1,0 +1,931 @@
+/* A pipeline file from text to specs: include bases, apply overrides, evaluate parameters, fill in
+ * every expression outside of graphs, then read and check each part. Problems are collected, so
+ * that one run shows them all; a value that could not be evaluated becomes `unreadable`, about
+ * which nothing more is said. */
+#include "language/pipeline.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/files.h"
+#include "base/text.h"
+#include "language/bind.h"
+#include "language/load.h"
+
+enum { MAX_PARAMS = 1000, MAX_STAGES = 100, MAX_OPERATORS = 200, MAX_SIDE = 4096 };
+static const int64_t REQUIRED = INT64_MIN;
+
+typedef struct path_fix { /* a name that `resolved` writes as an absolute path */
+  tree *node;
+  const char *text;
+} path_fix;
+
+typedef struct loader {
+  pipeline *p;
+  arena *memory;
+  problems all;
+  int64_t nodes;       /* made by evaluation so far */
+  const char **failed; /* parameters without a value: what mentions them stays unread, silently */
+  int failed_count, failed_capacity;
+  uint64_t model_hash;
+  path_fix *fixes;
+  int fix_count, fix_capacity;
+} loader;
+
+/* ---- reading helpers ----------------------------------------------------------------------- */
+
+static void report(loader *l, source_pos at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void report(loader *l, source_pos at, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  problems_add(&l->all, error_newv(ERROR_PIPELINE, at, format, args));
+  va_end(args);
+}
+
+/* Present and readable? A missing key is NULL, one that was already complained about unreadable. */
+static bool is_there(const tree *t) {
+  return t && t != &unreadable;
+}
+
+static bool is_map(loader *l, const tree *t, const char *what) {
+  char found[96];
+  if (!is_there(t)) return false;
+  if (t->kind == TREE_MAP) return true;
+  report(l, t->at, "%s must be a mapping, not %s.", what, tree_describe(t, found));
+  return false;
+}
+
+static const tree *need(loader *l, const tree *map, const char *what, const char *key,
+                        source_pos at) {
+  const tree *t = tree_get(map, key);
+  if (!t) report(l, at, "%s needs \"%s\".", what, key);
+  return t;
+}
+
+static int64_t read_int(loader *l, const tree *map, const char *what, const char *key,
+                        int64_t fallback, int64_t min, int64_t max, source_pos at) {
+  const tree *t = fallback == REQUIRED ? need(l, map, what, key, at) : tree_get(map, key);
+  int64_t value;
+  int64_t instead = fallback == REQUIRED ? min : fallback;
+  if (!is_there(t)) return instead;
+  status error = error_prefix(tree_int(t, &value), "%s: %s", what, key);
+  if (!error && (value < min || value > max)) {
+    if (max == INT64_MAX)
+      report(l, t->at, "%s: %s must be at least %lld, not %lld.", what, key, (long long)min,
+             (long long)value);
+    else
+      report(l, t->at, "%s: %s must be from %lld to %lld, not %lld.", what, key, (long long)min,
+             (long long)max, (long long)value);
+    return instead;
+  }
+  problems_add(&l->all, error);
+  return error ? instead : value;
+}
+
+static double read_float(loader *l, const tree *map, const char *what, const char *key,
+                         double fallback, double min, double max) {
+  const tree *t = tree_get(map, key);
+  double value;
+  if (!is_there(t)) return fallback;
+  status error = error_prefix(tree_float(t, &value), "%s: %s", what, key);
+  problems_add(&l->all, error);
+  if (error) return fallback;
+  if (value >= min && value <= max) return value;
+  if (isinf(max))
+    report(l, t->at, "%s: %s must be at least %.10g, not %.10g.", what, key, min, value);
+  else
+    report(l, t->at, "%s: %s must be from %.10g to %.10g, not %.10g.", what, key, min, max, value);
+  return fallback;
+}
+
+static bool read_bool(loader *l, const tree *map, const char *what, const char *key,
+                      bool fallback) {
+  const tree *t = tree_get(map, key);
+  bool value = fallback;
+  if (is_there(t)) problems_add(&l->all, error_prefix(tree_bool(t, &value), "%s: %s", what, key));
+  return value;
+}
+
+static const char *read_text(loader *l, const tree *map, const char *what, const char *key,
+                             const char *fallback) {
+  const tree *t = tree_get(map, key);
+  const char *value = fallback;
+  if (is_there(t)) problems_add(&l->all, error_prefix(tree_string(t, &value), "%s: %s", what, key));
+  return value;
+}
+
+/* Index of the chosen name. `choices` is NULL-terminated. */
+static int read_choice(loader *l, const tree *map, const char *what, const char *key,
+                       const char *const *choices, int fallback) {
+  const tree *t = tree_get(map, key);
+  char found[96];
+  if (!is_there(t)) return fallback;
+  for (int i = 0; choices[i] && t->kind == TREE_SCALAR; i++)
+    if (strcmp(t->text, choices[i]) == 0) return i;
+  text_buffer names = {0};
+  for (int i = 0; choices[i]; i++)
+    text_add(&names, "%s%s", i == 0 ? "" : choices[i + 1] ? ", " : " or ", choices[i]);
+  report(l, t->at, "%s: %s must be %s, not %s.", what, key, names.data, tree_describe(t, found));
+  text_free(&names);
+  return fallback;
+}
+
+/* Seconds: a number, or "90s", "10m", "2h". */
+static double read_seconds(loader *l, const tree *map, const char *what, const char *key,
+                           double fallback) {
+  const tree *t = tree_get(map, key);
+  char found[96];
+  if (!is_there(t)) return fallback;
+  double seconds = -1, unit = 1;
+  size_t length = t->kind == TREE_SCALAR ? strlen(t->text) : 0;
+  if (length > 0) {
+    char last = t->text[length - 1];
+    unit = last == 's' ? 1 : last == 'm' ? 60 : last == 'h' ? 3600 : 0;
+    char *number = arena_strndup(l->memory, t->text, length - (unit > 0));
+    tree *digits = tree_scalar(l->memory, t->at, number, false);
+    status error = tree_float(digits, &seconds);
+    if (error) seconds = -1;
+    error_free(error);
+    if (unit == 0) unit = 1;
+  }
+  seconds *= unit;
+  if (seconds > 0 && seconds <= 1e9) return seconds;
+  report(l, t->at, "%s: %s must be a time such as 90 (seconds), 90s, 10m or 2h, not %s.", what, key,
+         tree_describe(t, found));
+  return fallback;
+}
+
+/* Names of files and folders come from these. */
+static bool is_file_word(const char *text) {
+  size_t length = strlen(text);
+  return length > 0 && length <= 100 && text[0] != '.' && text[0] != '-' &&
+         strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
+             length;
+}
+
+static void fix_path(loader *l, const tree *node, const char *path) {
+  if (path[0] == '/') return;
+  char *real = realpath(path, NULL), *here = real ? NULL : getcwd(NULL, 0);
+  char *joined = real ? NULL : path_join(here ? here : ".", path);
+  const char *absolute = arena_strdup(l->memory, real ? real : joined ? joined : path);
+  free(real);
+  free(here);
+  free(joined);
+  path_fix fix = {(tree *)node, absolute};
+  ARENA_PUSH(l->memory, l->fixes, l->fix_count, l->fix_capacity, fix);
+}
+
+/* ---- operators in lists -------------------------------------------------------------------- */
+
+static const op *find_op(loader *l, const tree *key, unsigned trait, const char *sort) {
+  const char *names[MAX_OPERATORS];
+  int count = 0;
+  char shown[96];
+  const op *o = op_find(key->text);
+  if (o && o->traits & trait) return o;
+  for (int i = 0; i < op_count() && count < MAX_OPERATORS; i++)
+    if (op_at(i)->traits & trait) names[count++] = op_at(i)->name;
+  const char *near = o ? NULL : nearest_name(key->text, names, count);
+  if (o)
+    report(l, key->at, "%s is not %s operator.", o->name, sort);
+  else if (near)
+    report(l, key->at, "There is no %s operator \"%s\"; did you mean \"%s\"?",
+           strchr(sort, ' ') + 1, printable(key->text, shown), near);
+  else
+    report(l, key->at, "There is no %s operator \"%s\"; `strata ops` lists them.",
+           strchr(sort, ' ') + 1, printable(key->text, shown));
+  return NULL;
+}
+
+static bool any_unreadable(const tree *t) {
+  if (t == &unreadable) return true;
+  for (int i = 0; i < t->count; i++)
+    if (any_unreadable(t->items[i])) return true;
+  return false;
+}
+
+/* `name: {attributes}`; `content` is NULL when only the name was given. */
+static op_use read_op(loader *l, const tree *key, const tree *content, unsigned trait,
+                      const char *sort) {
+  op_use use = {.op = find_op(l, key, trait, sort), .at = key->at};
+  if (!use.op) return use;
+  use.attrs = arena_alloc(l->memory, use.op->attrs_bytes);
+  if (content && any_unreadable(content)) return use;
+  bind_attrs(use.op, content, NULL, key->at, l->memory, use.attrs, &l->all);
+  return use;
+}
+
+static op_use *read_ops(loader *l, const tree *list, const char *what, unsigned trait,
+                        const char *sort, int *count) {
+  char found[96];
+  *count = 0;
+  if (!is_there(list) || tree_is_null(list)) return NULL;
+  if (list->kind != TREE_LIST || list->count > MAX_OPERATORS) {
+    report(l, list->at, "%s must be a list of at most %d operators, not %s.", what, MAX_OPERATORS,
+           tree_describe(list, found));
+    return NULL;
+  }
+  op_use *uses = arena_alloc(l->memory, sizeof *uses * (size_t)(list->count + 1));
+  for (int i = 0; i < list->count; i++) {
+    const tree *item = list->items[i];
+    if (item == &unreadable) continue;
+    op_use use = {0};
+    if (item->kind == TREE_SCALAR && !tree_is_null(item))
+      use = read_op(l, item, NULL, trait, sort);
+    else if (item->kind == TREE_MAP && item->count == 1)
+      use = read_op(l, item->keys[0], item->items[0], trait, sort);
+    else
+      report(l, item->at, "%s: an item is `- operator: {attributes}`, not %s%s.", what,
+             tree_describe(item, found),
+             item->kind == TREE_MAP && item->count > 1 ? " of several keys (is it indented?)" : "");
+    if (use.op) uses[(*count)++] = use;
+  }
+  return uses;
+}
+
+/* ---- data ---------------------------------------------------------------------------------- */
+
+static void read_dataset(loader *l, const tree *data, source_pos at) {
+  static const char *const keys[] = {"decathlon", NULL};
+  data_spec *d = &l->p->data;
+  const tree *dataset = need(l, data, "data", "dataset", at), *root = tree_get(data, "root");
+  const char *folder = NULL, *name;
+  if (is_there(root)) {
+    const char *text = read_text(l, data, "data", "root", NULL);
+    if (text) {
+      folder = relative_path(l->memory, text, root->at);
+      fix_path(l, root, folder);
+    }
+  }
+  if (!is_map(l, dataset, "data: dataset")) return;
+  tree_check_keys(dataset, "data: dataset", keys, &l->all);
+  const tree *file = need(l, dataset, "data: dataset", "decathlon", dataset->at);
+  if (!is_there(file) || root == &unreadable || (root && !folder)) return;
+  status error = error_prefix(tree_string(file, &name), "data: dataset: decathlon");
+  problems_add(&l->all, error);
+  if (error) return;
+  if (folder) {
+    char *joined = path_join(folder, name);
+    d->dataset = arena_strdup(l->memory, joined ? joined : name);
+    free(joined);
+  } else {
+    d->dataset = relative_path(l->memory, name, file->at);
+    fix_path(l, file, d->dataset);
+  }
+  d->dataset_at = file->at;
+  if (!file_exists(d->dataset))
+    report(l, file->at,
+           "There is no data set %s. Say where it is with --set data.root=DIR, or make a synthetic "
+           "one with `strata phantom DIR`.",
+           d->dataset);
+}
+
+static void read_split(loader *l, const tree *data, source_pos at) {
+  static const char *const keys[] = {"train", "validation", "test", NULL};
+  data_spec *d = &l->p->data;
+  const tree *split = need(l, data, "data", "split", at);
+  if (!is_map(l, split, "data: split")) return;
+  int before = l->all.count;
+  tree_check_keys(split, "data: split", keys, &l->all);
+  d->split_at = split->at;
+  for (int i = 0; i < 3; i++) d->split[i] = read_float(l, split, "data: split", keys[i], 0, 0, 1);
+  double sum = d->split[0] + d->split[1] + d->split[2];
+  if (l->all.count > before || any_unreadable(split)) return;
+  if (fabs(sum - 1) > 1e-6)
+    report(l, split->at, "data: split: the fractions add up to %.6g, not to 1.", sum);
+  else if (d->split[0] <= 0)
+    report(l, split->at, "data: split: train must be more than 0.");
+}
+
+static void read_data(loader *l, const tree *data) {
+  static const char *const keys[] = {"root",  "dataset",        "split", "prepare",        "sample",
+                                     "cache", "crops_per_case", "queue", "loader_threads", NULL};
+  data_spec *d = &l->p->data;
+  if (!is_map(l, data, "data")) return;
+  tree_check_keys(data, "data", keys, &l->all);
+  read_dataset(l, data, data->at);
+  read_split(l, data, data->at);
+  d->prepare = read_ops(l, tree_get(data, "prepare"), "data: prepare", OP_PREPARE, "a prepare",
+                        &d->prepare_count);
+  d->sample = read_ops(l, tree_get(data, "sample"), "data: sample", OP_SAMPLE, "a sample",
+                       &d->sample_count);
+  d->crops_per_case = read_int(l, data, "data", "crops_per_case", 1, 1, 100000, data->at);
+  d->loader_threads = read_int(l, data, "data", "loader_threads", 2, 1, 1024, data->at);
+  d->queue = read_int(l, data, "data", "queue", 4, 1, 1024, data->at);
+  const tree *cache_at = tree_get(data, "cache");
+  const char *cache = read_text(l, data, "data", "cache", NULL);
+  d->no_cache = cache && strcmp(cache, "none") == 0;
+  if (cache && !d->no_cache) {
+    d->cache = relative_path(l->memory, cache, cache_at->at);
+    fix_path(l, cache_at, d->cache);
+  }
+}
+
+/* ---- model --------------------------------------------------------------------------------- */
+
+static void check_arguments(loader *l) {
+  const tree *with = l->p->model_arguments, *params = tree_get(l->p->model.root, "params");
+  const char *names[MAX_PARAMS];
+  int count = 0;
+  char shown[96];
+  for (int i = 0; params && i < params->count && count < MAX_PARAMS; i++)
+    names[count++] = params->keys[i]->text;
+  for (int i = 0; with && i < with->count; i++) {
+    const tree *key = with->keys[i];
+    if (tree_get(params, key->text)) continue;
+    const char *near = nearest_name(key->text, names, count);
+    printable(key->text, shown);
+    if (near)
+      report(l, key->at, "The model has no parameter \"%s\"; did you mean \"%s\"?", shown, near);
+    else
+      report(l, key->at, "The model has no parameter \"%s\" (see params: in %s).", shown,
+             l->p->model.path);
+  }
+}
+
+static void read_model(loader *l, const tree *model) {
+  static const char *const keys[] = {"use", "with", NULL};
+  pipeline *p = l->p;
+  if (!is_map(l, model, "model")) return;
+  p->model_at = model->at;
+  const tree *use = tree_get(model, "use"), *with = tree_get(model, "with");
+  if (with && with != &unreadable && !tree_is_null(with) && is_map(l, with, "model: with"))
+    p->model_arguments = with;
+  if (!use && tree_get(model, "graph")) {
+    int before = l->all.count;
+    check_graph_file(model, "model", true, &l->all);
+    if (l->all.count > before) return;
+    p->model = (graph_file){.path = model->at.line > 0 ? model->at.file : p->path, .root = model};
+  } else {
+    const char *name;
+    tree_check_keys(model, "model", keys, &l->all);
+    if (!use)
+      report(l, model->at, "model needs \"use\": the model's file, such as models/unetr.yaml.");
+    if (!is_there(use)) return;
+    status error = error_prefix(tree_string(use, &name), "model: use");
+    if (!error && is_override_place(use->at))
+      error = graph_file_load(p, name, NULL, use->at, &p->model);
+    else if (!error)
+      error = graph_file_load(p, name, use->at.file, use->at, &p->model);
+    problems_add(&l->all, error);
+    if (error) return;
+    char *path;
+    bool shipped = false;
+    error_free(find_file(l->memory, name, "pipelines", use->at, use->at, &path, &shipped));
+    if (!shipped) fix_path(l, use, p->model.path);
+  }
+  check_arguments(l);
+  problems_add(&l->all, model_files_hash(p, &l->model_hash));
+}
+
+/* ---- stages -------------------------------------------------------------------------------- */
+
+static const char *stage_what(loader *l, const stage_spec *s) {
+  return arena_printf(l->memory, "stage %s", s->name);
+}
+
+/* `lua: name`. Returns false when there is none or it could not be read. */
+static bool read_script(loader *l, const tree *map, const char *what, script_ref *out) {
+  const tree *lua = need(l, map, what, "lua", map->at);
+  const char *name;
+  if (!is_there(lua)) return false;
+  bool shipped = false;
+  status error = error_prefix(tree_string(lua, &name), "%s: lua", what);
+  if (!error) error = load_script(l->memory, name, lua->at, out, &shipped);
+  problems_add(&l->all, error);
+  if (!error && !shipped) fix_path(l, lua, out->path);
+  return !error;
+}
+
+static void check_schedule_target(loader *l, const stage_spec *s, const char *target,
+                                  source_pos at) {
+  const char *names[64];
+  int count = 0;
+  char shown[96];
+  if (strchr(target, '.') || !s->optimizer.op) return; /* a graph item's attribute: known later */
+  for (const attr *a = s->optimizer.op->attrs; a && a->name && count < 64; a++) {
+    if (!(a->flags & ATTR_SCHEDULABLE)) continue;
+    if (strcmp(a->name, target) == 0) return;
+    names[count++] = a->name;
+  }
+  const char *near = nearest_name(target, names, count);
+  report(l, at, "%s has no schedulable attribute \"%s\"%s%s%s", s->optimizer.op->name,
+         printable(target, shown), near ? "; did you mean \"" : ".", near ? near : "",
+         near ? "\"?" : "");
+}
+
+static void read_schedule(loader *l, stage_spec *s, const char *target, const tree *t,
+                          source_pos at) {
+  const char *what = arena_printf(l->memory, "%s: schedule of %s", stage_what(l, s), target);
+  if (!is_map(l, t, what)) return;
+  schedule_spec *schedule = &s->schedules[s->schedule_count];
+  check_schedule_target(l, s, target, at);
+  for (int i = 0; i < s->schedule_count; i++)
+    if (strcmp(s->schedules[i].target, target) == 0)
+      report(l, at, "%s is given twice: in \"schedule\" and in \"schedules\".", what);
+  tree *arguments = tree_new(l->memory, t->at, TREE_MAP, t->count);
+  for (int i = 0; i < t->count; i++) {
+    if (strcmp(t->keys[i]->text, "lua") == 0) continue;
+    arguments->keys[arguments->count] = t->keys[i];
+    arguments->items[arguments->count++] = t->items[i];
+  }
+  *schedule = (schedule_spec){.target = target, .arguments = arguments, .at = at};
+  if (read_script(l, t, what, &schedule->script)) s->schedule_count++;
+}
+
+static void read_schedules(loader *l, stage_spec *s, const tree *t) {
+  const tree *one = tree_get(t, "schedule"), *several = tree_get(t, "schedules");
+  bool has_several = several && is_map(l, several, "schedules");
+  s->schedules = arena_alloc(l->memory, sizeof *s->schedules *
+                                            (size_t)(1 + (has_several ? several->count : 0)));
+  if (one) read_schedule(l, s, "lr", one, tree_key(t, "schedule")->at);
+  for (int i = 0; has_several && i < several->count; i++)
+    read_schedule(l, s, several->keys[i]->text, several->items[i], several->keys[i]->at);
+}
+
+static void read_optimizer(loader *l, stage_spec *s, const tree *t) {
+  const tree *optimizer = need(l, t, stage_what(l, s), "optimizer", s->at);
+  char found[96];
+  if (!is_there(optimizer)) return;
+  if (optimizer->kind == TREE_MAP && optimizer->count == 1)
+    s->optimizer =
+        read_op(l, optimizer->keys[0], optimizer->items[0], OP_OPTIMIZER, "an optimizer");
+  else
+    report(l, optimizer->at,
+           "%s: optimizer must be one operator with its attributes, such as {adamw: {lr: 1.0e-4}}, "
+           "not %s.",
+           stage_what(l, s), tree_describe(optimizer, found));
+}
+
+static void read_reset(loader *l, stage_spec *s, const tree *reset) {
+  if (!is_there(reset)) return;
+  bool is_list = reset->kind == TREE_LIST;
+  int count = is_list ? reset->count : 1;
+  s->reset = arena_alloc(l->memory, sizeof *s->reset * (size_t)(count + 1));
+  for (int i = 0; i < count; i++) {
+    const tree *item = is_list ? reset->items[i] : reset;
+    if (item == &unreadable) continue;
+    status error = tree_string(item, &s->reset[s->reset_count]);
+    if (!error) s->reset_count++;
+    problems_add(&l->all, error_prefix(error, "%s: init: reset", stage_what(l, s)));
+  }
+}
+
+static const stage_spec *find_stage(const pipeline *p, const char *name) {
+  for (int i = 0; i < p->stage_count; i++)
+    if (strcmp(p->stages[i].name, name) == 0) return &p->stages[i];
+  return NULL;
+}
+
+static void no_stage(loader *l, const char *what, const tree *at) {
+  const char *names[MAX_STAGES];
+  char shown[96];
+  for (int i = 0; i < l->p->stage_count; i++) names[i] = l->p->stages[i].name;
+  const char *near = nearest_name(at->text, names, l->p->stage_count);
+  report(l, at->at, "%s: there is no stage \"%s\"%s%s%s", what, printable(at->text, shown),
+         near ? "; did you mean \"" : ".", near ? near : "", near ? "\"?" : "");
+}
+
+/* After every stage is known. */
+static void read_init(loader *l, stage_spec *s, const tree *t) {
+  static const char *const keys[] = {"from", "reset", NULL};
+  const tree *init = tree_get(t, "init");
+  const char *what = arena_printf(l->memory, "%s: init", stage_what(l, s)), *name;
+  if (!init || !is_map(l, init, what)) return;
+  s->init_at = init->at;
+  tree_check_keys(init, what, keys, &l->all);
+  const tree *from = need(l, init, what, "from", init->at);
+  read_reset(l, s, tree_get(init, "reset"));
+  if (!is_there(from)) return;
+  s->init_at = from->at;
+  status error = error_prefix(tree_string(from, &name), "%s: from", what);
+  problems_add(&l->all, error);
+  if (error) return;
+  if (text_ends_with(name, ".safetensors")) {
+    s->init_from = relative_path(l->memory, name, from->at);
+    fix_path(l, from, s->init_from);
+    if (!file_exists(s->init_from))
+      report(l, from->at, "%s: there is no weight file %s.", what, s->init_from);
+    return;
+  }
+  const stage_spec *source = find_stage(l->p, name);
+  if (!source)
+    no_stage(l, what, from);
+  else if (source >= s)
+    report(l, from->at, "%s: stage %s does not come before stage %s.", what, name, s->name);
+  else if (source->enabled)
+    s->init_from = source->name;
+  else
+    s->init_skipped = source->name;
+}
+
+static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
+  static const char *const keys[] = {"graph",      "optimizer", "clip_norm",    "schedule",
+                                     "schedules",  "init",      "on_epoch_end", "epochs",
+                                     "batch",      "enabled",   "doc",          "steps_per_epoch",
+                                     "time_limit", "validate",  "checkpoint",   NULL};
+  static const char *const validate_keys[] = {"every", "output", NULL};
+  static const char *const checkpoint_keys[] = {"every", NULL};
+  static const char *const hook_keys[] = {"lua", NULL};
+  const char *what = stage_what(l, s);
+  s->enabled = true;
+  if (!is_map(l, t, what)) return;
+  tree_check_keys(t, what, keys, &l->all);
+  s->enabled = read_bool(l, t, what, "enabled", true);
+  s->graph = need(l, t, what, "graph", at);
+  if (s->graph) check_graph(s->graph, NULL, true, &l->all);
+  read_optimizer(l, s, t);
+  read_schedules(l, s, t);
+  s->clip_norm = read_float(l, t, what, "clip_norm", 0, 0, INFINITY);
+  s->epochs = read_int(l, t, what, "epochs", REQUIRED, 1, 10000000, at);
+  s->batch = read_int(l, t, what, "batch", 1, 1, 65536, at);
+  s->steps_per_epoch = read_int(l, t, what, "steps_per_epoch", 0, 0, 10000000, at);
+  s->time_limit_s = read_seconds(l, t, what, "time_limit", 0);
+  s->checkpoint_every_s = 600;
+  const tree *validate = tree_get(t, "validate"), *checkpoint = tree_get(t, "checkpoint");
+  const tree *hook = tree_get(t, "on_epoch_end");
+  const char *inside = arena_printf(l->memory, "%s: validate", what);
+  if (validate && is_map(l, validate, inside)) {
+    tree_check_keys(validate, inside, validate_keys, &l->all);
+    s->validate_every = read_int(l, validate, inside, "every", 0, 0, 10000000, at);
+    s->output = read_text(l, validate, inside, "output", NULL);
+  }
+  inside = arena_printf(l->memory, "%s: checkpoint", what);
+  if (checkpoint && is_map(l, checkpoint, inside)) {
+    tree_check_keys(checkpoint, inside, checkpoint_keys, &l->all);
+    s->checkpoint_every_s = (int64_t)ceil(read_seconds(l, checkpoint, inside, "every", 600));
+  }
+  inside = arena_printf(l->memory, "%s: on_epoch_end", what);
+  if (hook && is_map(l, hook, inside)) {
+    tree_check_keys(hook, inside, hook_keys, &l->all);
+    read_script(l, hook, inside, &s->on_epoch_end);
+  }
+}
+
+static void read_stages(loader *l, const tree *stages) {
+  pipeline *p = l->p;
+  char found[96];
+  if (!is_there(stages)) return;
+  if (stages->kind != TREE_LIST || stages->count == 0 || stages->count > MAX_STAGES) {
+    report(l, stages->at, "stages must be a list of 1 to %d stages (`- name: {…}`), not %s.",
+           MAX_STAGES, tree_describe(stages, found));
+    return;
+  }
+  p->stages = arena_alloc(l->memory, sizeof *p->stages * (size_t)stages->count);
+  const tree *contents[MAX_STAGES];
+  for (int i = 0; i < stages->count; i++) {
+    const tree *item = stages->items[i];
+    if (item == &unreadable) continue;
+    if (item->kind != TREE_MAP || item->count != 1) {
+      report(l, item->at, "stages: an item is `- name: {…}`, not %s%s.", tree_describe(item, found),
+             item->kind == TREE_MAP ? " of several keys (is it indented?)" : "");
+      continue;
+    }
+    const tree *key = item->keys[0];
+    if (!is_file_word(key->text) || strchr(key->text, '.'))
+      report(l, key->at, "\"%s\" cannot name a stage: use letters, digits, - and _.",
+             printable(key->text, found));
+    if (find_stage(p, key->text))
+      report(l, key->at, "Two stages have the name \"%s\".", printable(key->text, found));
+    stage_spec *s = &p->stages[p->stage_count];
+    s->name = key->text;
+    s->at = key->at;
+    read_stage(l, s, item->items[0], key->at);
+    contents[p->stage_count++] = item->items[0];
+  }
+  bool any_enabled = false;
+  for (int i = 0; i < p->stage_count; i++) {
+    read_init(l, &p->stages[i], contents[i]);
+    any_enabled |= p->stages[i].enabled;
+  }
+  if (p->stage_count > 0 && !any_enabled) report(l, stages->at, "Every stage is disabled.");
+}
+
+/* ---- evaluate ------------------------------------------------------------------------------ */
+
+static void read_window(loader *l, const tree *evaluate, source_pos at) {
+  static const char *const keys[] = {"sliding_window", NULL};
+  static const char *const window_keys[] = {"size", "overlap", "blend", NULL};
+  static const char *const blends[] = {"constant", "gaussian", NULL};
+  evaluate_spec *e = &l->p->evaluate;
+  char found[96];
+  const tree *inferer = need(l, evaluate, "evaluate", "inferer", at);
+  if (!is_map(l, inferer, "evaluate: inferer")) return;
+  tree_check_keys(inferer, "evaluate: inferer", keys, &l->all);
+  const tree *window = need(l, inferer, "evaluate: inferer", "sliding_window", inferer->at);
+  const char *what = "evaluate: inferer: sliding_window";
+  if (!is_map(l, window, what)) return;
+  tree_check_keys(window, what, window_keys, &l->all);
+  e->overlap = read_float(l, window, what, "overlap", 0.5, 0, 0.95);
+  e->blend = (blend)read_choice(l, window, what, "blend", blends, BLEND_GAUSSIAN);
+  const tree *size = need(l, window, what, "size", window->at);
+  if (!is_there(size)) return;
+  if (size->kind != TREE_SCALAR && !(size->kind == TREE_LIST && size->count == 3)) {
+    report(l, size->at, "%s: size must be [x, y, z] or one integer, in voxels, not %s.", what,
+           tree_describe(size, found));
+    return;
+  }
+  for (int i = 0; i < 3; i++) {
+    const tree *side = size->kind == TREE_LIST ? size->items[i] : size;
+    if (side == &unreadable) continue;
+    status error = error_prefix(tree_int(side, &e->window[i]), "%s: size", what);
+    problems_add(&l->all, error);
+    if (!error && (e->window[i] < 1 || e->window[i] > MAX_SIDE))
+      report(l, side->at, "%s: size must be from 1 to %d voxels, not %lld.", what, MAX_SIDE,
+             (long long)e->window[i]);
+    else if (!error)
+      continue;
+    if (size->kind == TREE_SCALAR) break;
+  }
+}
+
+static void read_metrics(loader *l, const tree *metrics) {
+  evaluate_spec *e = &l->p->evaluate;
+  char found[96];
+  e->want_dice = e->want_hd95 = metrics == NULL;
+  if (!is_there(metrics)) return;
+  if (metrics->kind != TREE_LIST || metrics->count == 0) {
+    report(l, metrics->at, "evaluate: metrics must be a list such as [dice, hd95], not %s.",
+           tree_describe(metrics, found));
+    return;
+  }
+  for (int i = 0; i < metrics->count; i++) {
+    const tree *t = metrics->items[i];
+    if (t == &unreadable) continue;
+    if (t->kind == TREE_SCALAR && strcmp(t->text, "dice") == 0)
+      e->want_dice = true;
+    else if (t->kind == TREE_SCALAR && strcmp(t->text, "hd95") == 0)
+      e->want_hd95 = true;
+    else
+      report(l, t->at, "evaluate: a metric must be dice or hd95, not %s.", tree_describe(t, found));
+  }
+}
+
+static void read_evaluated_stage(loader *l, const tree *evaluate) {
+  pipeline *p = l->p;
+  evaluate_spec *e = &p->evaluate;
+  const tree *name = tree_get(evaluate, "stage");
+  const stage_spec *stage = NULL;
+  for (int i = 0; i < p->stage_count && !name; i++)
+    if (p->stages[i].enabled) stage = &p->stages[i];
+  if (is_there(name) && read_text(l, evaluate, "evaluate", "stage", NULL)) {
+    stage = find_stage(p, name->text);
+    if (!stage)
+      no_stage(l, "evaluate", name);
+    else if (!stage->enabled)
+      report(l, name->at, "evaluate: stage %s is disabled.", stage->name);
+  }
+  e->stage = stage ? stage->name : NULL;
+  e->output = read_text(l, evaluate, "evaluate", "output",
+                        stage && stage->output ? stage->output : "net.out");
+}
+
+static void read_evaluate(loader *l, const tree *evaluate) {
+  static const char *const keys[] = {"inferer", "metrics", "empty", "hd95",
+                                     "stage",   "output",  NULL};
+  static const char *const policies[] = {"skip", "one", "zero", NULL};
+  static const char *const definitions[] = {"max", "pooled", NULL};
+  pipeline *p = l->p;
+  evaluate_spec *e = &p->evaluate;
+  e->hd95 = definitions[0];
+  if (!evaluate) {
+    for (int i = 0; i < p->stage_count; i++)
+      if (p->stages[i].output)
+        report(l, p->stages[i].at,
+               "stage %s: validate: output is segmented with a sliding window: say which under "
+               "\"evaluate: inferer:\".",
+               p->stages[i].name);
+    return;
+  }
+  if (!is_map(l, evaluate, "evaluate")) return;
+  e->enabled = true;
+  e->at = evaluate->at;
+  tree_check_keys(evaluate, "evaluate", keys, &l->all);
+  read_window(l, evaluate, evaluate->at);
+  read_metrics(l, tree_get(evaluate, "metrics"));
+  e->empty = (empty_policy)read_choice(l, evaluate, "evaluate", "empty", policies, EMPTY_SKIP);
+  e->hd95 = definitions[read_choice(l, evaluate, "evaluate", "hd95", definitions, 0)];
+  read_evaluated_stage(l, evaluate);
+}
+
+/* ---- expressions --------------------------------------------------------------------------- */
+
+static bool mentions_failed(const loader *l, const tree *t) {
+  for (int i = 0; i < l->failed_count && t->kind == TREE_SCALAR; i++)
+    if (strstr(t->text, "${") && strstr(t->text, l->failed[i])) return true;
+  for (int i = 0; i < t->count && l->failed_count > 0; i++)
+    if (mentions_failed(l, t->items[i])) return true;
+  return false;
+}
+
+static tree *evaluated(loader *l, const tree *t) {
+  tree *out;
+  if (mentions_failed(l, t)) return &unreadable;
+  status error = scope_eval(&l->p->params, l->memory, t, &out);
+  problems_add(&l->all, error);
+  if (error || l->nodes > TREE_MAX_NODES) return &unreadable;
+  l->nodes += tree_size(out);
+  if (l->nodes <= TREE_MAX_NODES) return out;
+  report(l, t->at, "The expressions of the file make more than %d values.", TREE_MAX_NODES);
+  return &unreadable;
+}
+
+/* Evaluates value by value, so that an error spoils nothing beside it. */
+static tree *resolve(loader *l, const tree *t) {
+  bool has_key_expression = false;
+  for (int i = 0; i < t->count && t->kind == TREE_MAP; i++)
+    has_key_expression |= strchr(t->keys[i]->text, '$') != NULL;
+  if (t->kind == TREE_SCALAR || has_key_expression) return evaluated(l, t);
+  tree *out = tree_new(l->memory, t->at, t->kind, t->count);
+  for (int i = 0; i < t->count; i++) {
+    if (t->kind == TREE_MAP) out->keys[i] = t->keys[i];
+    out->items[i] = resolve(l, t->items[i]);
+  }
+  out->count = t->count;
+  return out;
+}
+
+static bool is_listed(const char *name, const char *const *names) {
+  for (; *names; names++)
+    if (strcmp(name, *names) == 0) return true;
+  return false;
+}
+
+/* What belongs to graphs stays as it is: its names are known only when they are expanded. */
+static const char *const graph_keys[] = {"graph", "inputs", "params", "blocks", "outputs", NULL};
+
+static tree *resolve_except_graphs(loader *l, const tree *t) {
+  if (t->kind != TREE_MAP) return resolve(l, t);
+  tree *out = tree_new(l->memory, t->at, TREE_MAP, t->count);
+  for (int i = 0; i < t->count; i++) {
+    out->keys[i] = t->keys[i];
+    out->items[i] = is_listed(t->keys[i]->text, graph_keys) ? t->items[i] : resolve(l, t->items[i]);
+  }
+  out->count = t->count;
+  return out;
+}
+
+static tree *resolve_stages(loader *l, const tree *stages) {
+  if (stages->kind != TREE_LIST) return resolve(l, stages);
+  tree *out = tree_new(l->memory, stages->at, TREE_LIST, stages->count);
+  for (int i = 0; i < stages->count; i++) {
+    const tree *item = stages->items[i];
+    tree *copy = tree_new(l->memory, item->at, item->kind, item->count);
+    *copy = *item;
+    if (item->kind == TREE_MAP && item->count == 1) {
+      copy->items = arena_alloc(l->memory, sizeof *copy->items);
+      copy->items[0] = resolve_except_graphs(l, item->items[0]);
+    }
+    out->items[i] = copy;
+  }
+  out->count = stages->count;
+  return out;
+}
+
+static tree *read_params(loader *l, const tree *params) {
+  char found[96];
+  if (tree_is_null(params)) return (tree *)params;
+  if (params->kind != TREE_MAP || params->count > MAX_PARAMS) {
+    report(l, params->at, "params must be a mapping of at most %d names, not %s.", MAX_PARAMS,
+           tree_describe(params, found));
+    return &unreadable;
+  }
+  tree *out = tree_new(l->memory, params->at, TREE_MAP, params->count);
+  for (int i = 0; i < params->count; i++) {
+    const tree *key = params->keys[i];
+    problems_add(&l->all, check_name(key, "params"));
+    if (is_listed(key->text, pipeline_keys))
+      report(l, key->at, "params: \"%s\" is a key of the file itself; choose another name.",
+             key->text);
+    tree *value = evaluated(l, params->items[i]);
+    if (value == &unreadable)
+      ARENA_PUSH(l->memory, l->failed, l->failed_count, l->failed_capacity, key->text);
+    else
+      scope_set(&l->p->params, l->memory, key->text, value);
+    out->keys[i] = params->keys[i];
+    out->items[i] = value;
+  }
+  out->count = params->count;
+  return out;
+}
+
+/* ---- the resolved file --------------------------------------------------------------------- */
+
+/* Evaluated text that contains a dollar sign would be evaluated again when it is read back. */
+static tree *escaped(loader *l, const tree *t, bool in_graph) {
+  tree *copy = tree_new(l->memory, t->at, t->kind, t->count);
+  copy->quoted = t->quoted;
+  copy->count = t->count;
+  copy->text = t->text;
+  for (int i = 0; i < l->fix_count; i++)
+    if (l->fixes[i].node == t) copy->text = l->fixes[i].text;
+  if (t->kind == TREE_SCALAR && !in_graph && strchr(copy->text, '$')) {
+    text_buffer doubled = {0};
+    for (const char *p = copy->text; *p; p++)
+      text_append(&doubled, *p == '$' ? "$$" : p, *p == '$' ? 2 : 1);
+    copy->text = arena_strdup(l->memory, doubled.data);
+    text_free(&doubled);
+  }
+  for (int i = 0; i < t->count; i++) {
+    bool is_graph = in_graph || (t->kind == TREE_MAP && is_listed(t->keys[i]->text, graph_keys));
+    if (t->kind == TREE_MAP) copy->keys[i] = t->keys[i];
+    copy->items[i] = escaped(l, t->items[i], is_graph);
+  }
+  return copy;
+}
+
+static tree *resolved_file(loader *l, const tree *root) {
+  tree *copy = tree_new(l->memory, root->at, TREE_MAP, root->count);
+  copy->count = root->count;
+  for (int i = 0; i < root->count; i++) {
+    copy->keys[i] = root->keys[i];
+    copy->items[i] = escaped(l, root->items[i], false);
+  }
+  return copy;
+}
+
+/* ---- loading ------------------------------------------------------------------------------- */
+
+static const char *default_name(arena *memory, const char *path) {
+  const char *slash = strrchr(path, '/'), *start = slash ? slash + 1 : path;
+  const char *dot = strrchr(start, '.');
+  char *name =
+      arena_strndup(memory, start, dot && dot > start ? (size_t)(dot - start) : strlen(start));
+  return is_file_word(name) ? name : "pipeline";
+}
+
+static void read_header(loader *l, const tree *root) {
+  static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
+  pipeline *p = l->p;
+  char shown[96];
+  tree_check_keys(root, "the pipeline", pipeline_keys, &l->all);
+  p->name = read_text(l, root, "the pipeline", "name", default_name(l->memory, p->path));
+  if (!is_file_word(p->name))
+    report(l, tree_get(root, "name")->at,
+           "\"%s\" cannot name a pipeline: use letters, digits, '.', - and _ (it names folders).",
+           printable(p->name, shown));
+  p->seed = (uint64_t)read_int(l, root, "the pipeline", "seed", 0, 0, INT64_MAX, root->at);
+  p->threads = read_int(l, root, "the pipeline", "threads", 0, 0, 4096, root->at);
+  p->device = devices[read_choice(l, root, "the pipeline", "device", devices, 0)];
+}
+
+static tree *resolve_root(loader *l, const tree *root) {
+  tree *out = tree_new(l->memory, root->at, TREE_MAP, root->count);
+  const tree *params = tree_get(root, "params");
+  tree *values = params ? read_params(l, params) : NULL;
+  for (int i = 0; i < root->count; i++) {
+    const char *key = root->keys[i]->text;
+    const tree *t = root->items[i];
+    out->keys[i] = root->keys[i];
+    out->items[i] = t == params                  ? values
+                    : strcmp(key, "stages") == 0 ? resolve_stages(l, t)
+                    : strcmp(key, "model") == 0  ? resolve_except_graphs(l, t)
+                    : strcmp(key, "doc") == 0    ? (tree *)t
+                                                 : resolve(l, t);
+  }
+  out->count = root->count;
+  return out;
+}
+
+static status load(loader *l, const char *path, const override *overrides, int override_count) {
+  tree *root;
+  TRY(load_with_bases(l->memory, path, &root));
+  for (int i = 0; i < override_count; i++) apply_override(l->memory, root, &overrides[i], &l->all);
+  root = resolve_root(l, root);
+  read_header(l, root);
+  read_data(l, need(l, root, "the pipeline", "data", root->at));
+  read_model(l, need(l, root, "the pipeline", "model", root->at));
+  read_stages(l, need(l, root, "the pipeline", "stages", root->at));
+  read_evaluate(l, tree_get(root, "evaluate"));
+  TRY(problems_take(&l->all));
+  pipeline_identity(l->p, root, l->model_hash);
+  l->p->resolved = resolved_file(l, root);
+  return OK;
+}
+
+status pipeline_load(const char *path, const override *overrides, int override_count,
+                     pipeline **out) {
+  *out = NULL;
+  pipeline *p = calloc(1, sizeof *p);
+  if (!p) return error_out_of_memory(sizeof *p);
+  p->path = intern_file(path);
+  loader l = {.p = p, .memory = &p->memory};
+  status error = load(&l, path, overrides, override_count);
+  problems_free(&l.all);
+  if (error) {
+    pipeline_free(p);
+    return error;
+  }
+  *out = p;
+  return OK;
+}
+
+void pipeline_free(pipeline *p) {
+  if (!p) return;
+  arena_free(&p->memory);
+  free(p);
+}
