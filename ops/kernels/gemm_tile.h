@@ -119,7 +119,8 @@ INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
 #define UP_TO_12(do, v) UP_TO_8(do, v) do(9, v) do(10, v) do(11, v) do(12, v)
 #define UP_TO_24(do, v)                                                                            \
   UP_TO_12(do, v)                                                                                  \
-  do(13, v) do(14, v) do(15, v) do(16, v) do(17, v) do(18, v) do(19, v) do(20, v) do(21, v) do(    \
+  do                                                                                               \
+  (13, v) do(14, v) do(15, v) do(16, v) do(17, v) do(18, v) do(19, v) do(20, v) do(21, v) do(      \
       22, v) do(23, v) do(24, v)
 #define JOIN(a, b) a##b
 #define UP_TO(n) JOIN(UP_TO_, n)
