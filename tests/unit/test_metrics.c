@@ -328,7 +328,7 @@ static char *in_temporary_folder(const char *name) {
   static char folder[256];
   if (!folder[0]) {
     const char *base = getenv("TMPDIR");
-    snprintf(folder, sizeof folder, "%s/strata-metrics-XXXXXX", base ? base : "/tmp");
+    snprintf(folder, sizeof folder, "%s/strata-metrics-XXXXXX", base ? base : P_tmpdir);
     assert_non_null(mkdtemp(folder));
   }
   return path_join(folder, name);
