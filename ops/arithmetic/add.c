@@ -28,6 +28,8 @@ FOR_EACH_ISA static void add_three(float *y, const float *a, const float *b, con
   for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i] + c[i];
 }
 
+enum { BLOCK = 1024 };
+
 static void add_task(void *context, int64_t task) {
   const call *c = context;
   span part = chunk_of(shape_elements(&c->out[0].shape), task);
@@ -37,13 +39,23 @@ static void add_task(void *context, int64_t task) {
     if (y != x) memcpy(y, x, (size_t)part.count * sizeof *y);
     return;
   }
-  /* From left to right, two at a time; the chunk of y stays in the cache. */
-  for (int i = 1; i < c->in_count; i += 2, x = y) {
-    const float *b = (const float *)c->in[i].data + part.first;
-    if (i + 1 < c->in_count)
-      add_three(y, x, b, (const float *)c->in[i + 1].data + part.first, part.count);
-    else
+  if (c->in_count <= 3) {
+    const float *b = (const float *)c->in[1].data + part.first;
+    if (c->in_count == 2)
       add_two(y, x, b, part.count);
+    else
+      add_three(y, x, b, (const float *)c->in[2].data + part.first, part.count);
+    return;
+  }
+  /* From left to right in a buffer of its own: y may be the first input's memory, and that may be
+   * read again further right. */
+  float sum[BLOCK];
+  for (int64_t at = 0; at < part.count; at += BLOCK) {
+    int64_t count = part.count - at < BLOCK ? part.count - at : BLOCK;
+    memcpy(sum, x + at, (size_t)count * sizeof *sum);
+    for (int i = 1; i < c->in_count; i++)
+      add_two(sum, sum, (const float *)c->in[i].data + part.first + at, count);
+    memcpy(y + at, sum, (size_t)count * sizeof *sum);
   }
 }
 

@@ -1,0 +1,117 @@
+/* dice: 1 − 2|P∩T| / (|P| + |T|) with softmax probabilities (Milletari et al., arXiv 1606.04797). */
+#include "ops/loss/segmentation.h"
+
+typedef struct dice_attrs {
+  bool squared, include_background, batch;
+  double smooth_numerator, smooth_denominator;
+} dice_attrs;
+
+static const attr dice_attr_list[] = {
+    {"squared", ATTR_BOOL, offsetof(dice_attrs, squared), "true", 0, 0, NULL, 0,
+     "the denominator adds squares, Σp² + Σt², rather than Σp + Σt"},
+    {"include_background", ATTR_BOOL, offsetof(dice_attrs, include_background), "true", 0, 0, NULL, 0,
+     "class 0 counts as one of the classes"},
+    {"batch", ATTR_BOOL, offsetof(dice_attrs, batch), "false", 0, 0, NULL, 0,
+     "sums run over the whole batch rather than over each sample"},
+    {"smooth_numerator", ATTR_FLOAT, offsetof(dice_attrs, smooth_numerator), "0", 0, 1e6, NULL, 0,
+     "added to the numerator"},
+    {"smooth_denominator", ATTR_FLOAT, offsetof(dice_attrs, smooth_denominator), "1e-6", 1e-12, 1e6,
+     NULL, 0, "added to the denominator"},
+    {0},
+};
+
+enum { OUT_LOSS, OUT_SLOPES };
+enum { BACK_LOGITS, BACK_TARGET, BACK_SLOPES, BACK_DY };
+
+static segmentation_terms terms_of(const dice_attrs *attrs) {
+  return (segmentation_terms){.dice = true,
+                              .dice_weight = 1,
+                              .squared = attrs->squared,
+                              .include_background = attrs->include_background,
+                              .batch = attrs->batch,
+                              .smooth_numerator = attrs->smooth_numerator,
+                              .smooth_denominator = attrs->smooth_denominator};
+}
+
+static status dice_infer(infer *rule) {
+  TRY(segmentation_check(rule, NULL));
+  const shape *logits = &rule->in[0].shape;
+  rule->out[OUT_SLOPES].shape = SHAPE(logits->dim[0], logits->dim[logits->rank - 1], 2);
+  return OK;
+}
+
+static status dice_grad(grad *rule) {
+  value_id in[] = {rule->in[0], rule->in[1], rule->out[OUT_SLOPES], rule->dy[OUT_LOSS]};
+  return rule->wanted[0] ? build_node(rule->b, "dice_backward", rule->attrs, in, 4, &rule->dx[0])
+                         : OK;
+}
+
+static status dice_cpu(const call *c) {
+  segmentation_terms terms = terms_of(c->attrs);
+  segmentation_result result;
+  TRY(segmentation_forward(c, &terms, c->out[OUT_SLOPES].data, &result));
+  *(float *)c->out[OUT_LOSS].data = (float)result.dice;
+  return OK;
+}
+
+static status dice_backward_infer(infer *rule) {
+  rule->out[0].shape = rule->in[BACK_LOGITS].shape;
+  return OK;
+}
+
+static status dice_backward_cpu(const call *c) {
+  segmentation_terms terms = terms_of(c->attrs);
+  segmentation_backward(c, &terms, c->in[BACK_SLOPES].data, 0,
+                        (double)*(const float *)c->in[BACK_DY].data, c->out[0].data);
+  return OK;
+}
+
+const op op_dice = {
+    .name = "dice",
+    .family = "loss",
+    .summary = "Soft Dice loss.",
+    .doc = "loss = mean over samples and classes of 1 − (2 Σ p·t + smooth_numerator) / (Σ p² + Σ t² + "
+           "smooth_denominator), p the softmax of the logits and t the one-hot target (Milletari et al., "
+           "arXiv 1606.04797).",
+    .torch = "monai.losses.DiceLoss(to_onehot_y=True, softmax=True, squared_pred=squared, "
+             "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
+             "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1))",
+    .version = 1,
+    .traits = OP_LOSS,
+    .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
+    .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "soft Dice loss"},
+                              {"slopes", "N C 2", DTYPE_F32, PORT_SAVED,
+                               "derivatives of the loss by overlap and volume"},
+                              {0}},
+    .attrs = dice_attr_list,
+    .attrs_bytes = sizeof(dice_attrs),
+    .infer = dice_infer,
+    .grad = dice_grad,
+    .cost = segmentation_cost,
+    .workspace_bytes = segmentation_workspace,
+    .cpu = dice_cpu,
+    .cases = (const op_case[]){{"{}", "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
+                               {"{squared: false, batch: true, include_background: false, "
+                                "smooth_numerator: 1e-5, smooth_denominator: 1e-5}",
+                                "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
+                               {0}},
+};
+
+const op op_dice_backward = {
+    .name = "dice_backward",
+    .family = "loss",
+    .summary = "Gradient of dice.",
+    .version = 1,
+    .traits = OP_INTERNAL,
+    .inputs = (const port[]){SEGMENTATION_LOGITS,
+                             SEGMENTATION_TARGET,
+                             {"slopes", "N C 2", DTYPE_F32, 0, "saved derivatives"},
+                             {"dy", "scalar", DTYPE_F32, 0, "gradient of the loss"},
+                             {0}},
+    .outputs = (const port[]){{"dlogits", "N … C", DTYPE_F32, 0, "gradient of the logits"}, {0}},
+    .attrs = dice_attr_list,
+    .attrs_bytes = sizeof(dice_attrs),
+    .infer = dice_backward_infer,
+    .cost = segmentation_cost,
+    .cpu = dice_backward_cpu,
+};
