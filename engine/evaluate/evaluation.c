@@ -94,7 +94,7 @@ static const char *hd95_in_words(const evaluation *e) {
 static const char *const policy_names[] = {
     [EMPTY_SKIP] = "skip", [EMPTY_ONE] = "one", [EMPTY_ZERO] = "zero"};
 static const char *const policy_words[] = {
-    [EMPTY_SKIP] = "left out of the mean",
+    [EMPTY_SKIP] = "is left out of the mean",
     [EMPTY_ONE] = "counts as a Dice of 1",
     [EMPTY_ZERO] = "counts as a Dice of 0",
 };
