@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "base/files.h"
 
 #include <errno.h>

@@ -1,0 +1,68 @@
+/* What each command is called, takes and teaches. */
+#include "cli/command.h"
+
+const command commands[] = {
+    {"run", "FILE", "train every stage of a pipeline, then evaluate",
+     "Compiles FILE, trains its stages in order and evaluates on the test cases. Everything goes\n"
+     "into one folder: the resolved pipeline, metrics.jsonl, weights/*.safetensors, predictions\n"
+     "and evaluation.json. Ctrl-C saves the state; --resume goes on to the same bits.\n\n"
+     "  strata run pipelines/quickstart.yaml\n"
+     "  strata run pipelines/hippocampus/unetr.yaml --set data.root=/data/Task04_Hippocampus\n"
+     "  strata run my.yaml --set params.mask_ratio=0.6 --out runs/mask60\n"
+     "  strata run my.yaml --set stages.pretrain.enabled=false   # the baseline without step 1\n"
+     "  strata run my.yaml --out runs/mask60 --resume\n",
+     OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET, 1, 1,
+     command_run},
+    {"check", "FILE", "find every mistake before a voxel is read",
+     "Reads the pipeline, the models and blocks it uses and the data set's list; infers all shapes;\n"
+     "prints parameters, FLOPs, planned memory and a time estimate for each stage. Errors come with\n"
+     "file, line and column, all at once.\n\n"
+     "  strata check my.yaml\n"
+     "  strata check my.yaml --set model.with.hidden=384\n",
+     OPTION_SET | OPTION_THREADS, 1, 1, command_check},
+    {"plan", "FILE", "show the compiled step graph",
+     "A row for each node of a stage's training step: shape, parameters, FLOPs, bytes; then the\n"
+     "memory plan. --dot writes the graph for Graphviz.\n\n"
+     "  strata plan my.yaml --stage segment\n"
+     "  strata plan my.yaml --dot | dot -Tsvg > plan.svg\n",
+     OPTION_SET | OPTION_STAGE | OPTION_DOT | OPTION_THREADS, 1, 1, command_plan},
+    {"predict", "RUN IN…", "segment new volumes with a finished run",
+     "The result lies on the grid of the input: same size, same affine. One input and an -o that\n"
+     "ends in .nii or .nii.gz writes that file; otherwise -o is a folder.\n\n"
+     "  strata predict runs/hippocampus-unetr case.nii.gz -o seg.nii.gz\n"
+     "  strata predict runs/hippocampus-unetr incoming/*.nii.gz -o segmentations\n",
+     OPTION_OUT | OPTION_THREADS | OPTION_DEVICE, 2, MAX_OPERANDS, command_predict},
+    {"evaluate", "", "score a folder of segmentations against references",
+     "Pairs the files of two folders by name and prints Dice and HD95 (mm) per class.\n\n"
+     "  strata evaluate --prediction runs/x/predictions --reference labelsTs --json scores.json\n",
+     OPTION_PREDICTION | OPTION_REFERENCE | OPTION_EMPTY | OPTION_HD95 | OPTION_JSON, 0, 0,
+     command_evaluate},
+    {"ops", "[NAME]", "list the operators, or explain one",
+     "Without a name: every operator by family. With one: its inputs, outputs, attributes with\n"
+     "defaults and ranges, and the definition.\n\n"
+     "  strata ops\n"
+     "  strata ops conv3d\n",
+     0, 0, 1, command_ops},
+    {"schema", "", "print the JSON Schema of pipeline files",
+     "For completion and checking in an editor:\n\n"
+     "  strata schema > strata.schema.json\n"
+     "  # first line of your YAML:  # yaml-language-server: $schema=strata.schema.json\n",
+     0, 0, 0, command_schema},
+    {"phantom", "DIR", "make a synthetic CT-like data set",
+     "Organ-like shapes in a body, with noise, anisotropic voxels and oblique affines, in Decathlon\n"
+     "layout, the same to the byte for the same seed: to try everything without a download.\n\n"
+     "  strata phantom phantom --cases 24 --organs 4\n",
+     OPTION_CASES | OPTION_SEED | OPTION_ORGANS | OPTION_SIZE, 1, 1, command_phantom},
+    {"bench", "FILE", "time a compiled training step",
+     "Runs the training step of a stage on random voxels and prints the median time, FLOP rate and\n"
+     "memory; --profile adds a row for each node.\n\n"
+     "  strata bench pipelines/hippocampus/unetr.yaml --stage segment --steps 20 --profile\n",
+     OPTION_SET | OPTION_STAGE | OPTION_STEPS | OPTION_PROFILE | OPTION_THREADS | OPTION_DEVICE |
+         OPTION_JSON | OPTION_BATCH,
+     1, 1, command_bench},
+    {"weights", "FILE [OTHER]", "list a weight file, or compare two",
+     "Names, shapes and norms of a safetensors file; with two files, where they differ.\n\n"
+     "  strata weights runs/a/weights/segment.safetensors\n"
+     "  strata weights runs/a/weights/segment.safetensors runs/b/weights/segment.safetensors\n",
+     0, 1, 2, command_weights},
+    {0}};

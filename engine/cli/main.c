@@ -1,0 +1,249 @@
+/* strata: finds the command, reads its options, prints errors, sets the exit status.
+ *
+ * Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted (state saved). */
+#include "base/text.h"
+#include "cli/command.h"
+#include "run/run.h"
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct option_help {
+  unsigned flag;
+  const char *name, *argument, *help;
+  char letter;
+} option_help;
+
+static const option_help option_table[] = {
+    {OPTION_SET, "set", "KEY=VALUE", "change any key: --set seed=3, --set params.slabs=4, --set stages.segment.epochs=50", 's'},
+    {OPTION_OUT, "out", "PATH", "where the result goes", 'o'},
+    {OPTION_RESUME, "resume", NULL, "go on with the run in --out", 'r'},
+    {OPTION_THREADS, "threads", "N", "threads to compute with (default: all cores); results do not depend on it", 'j'},
+    {OPTION_DEVICE, "device", "NAME", "auto, cpu or cuda", 'd'},
+    {OPTION_STAGE, "stage", "NAME", "which stage (default: the last)", 'g'},
+    {OPTION_DOT, "dot", NULL, "write the graph for Graphviz", 'D'},
+    {OPTION_STEPS, "steps", "N", "timed steps (default 10)", 'n'},
+    {OPTION_BATCH, "batch", "N", "samples a step (default: the stage's)", 'b'},
+    {OPTION_PROFILE, "profile", NULL, "a row for each node", 'p'},
+    {OPTION_JSON, "json", "FILE", "also write the result as JSON", 'J'},
+    {OPTION_CASES, "cases", "N", "number of cases (default 24)", 'c'},
+    {OPTION_SEED, "seed", "N", "seed (default 1)", 'e'},
+    {OPTION_ORGANS, "organs", "N", "number of organs, largest first (default 13)", 'O'},
+    {OPTION_SIZE, "size", "N", "voxels along x and y (default 96)", 'S'},
+    {OPTION_PREDICTION, "prediction", "DIR", "folder of segmentations", 'P'},
+    {OPTION_REFERENCE, "reference", "DIR", "folder of reference labels", 'R'},
+    {OPTION_EMPTY, "empty", "POLICY", "class absent from both: skip (default), one or zero", 'E'},
+    {OPTION_HD95, "hd95", "NAME", "max (MONAI's definition, default) or pooled (MedPy's)", 'H'},
+    {OPTION_QUIET, "quiet", NULL, "print errors only", 'q'},
+    {0}};
+
+static void print_general_help(FILE *out) {
+  fprintf(out,
+          "strata %s: declarative pipelines for volumetric medical image segmentation with learned\n"
+          "weight initialization. One YAML file is the data, the transforms, the network, the\n"
+          "self-supervised stage, the segmentation stage and the evaluation.\n\n"
+          "  strata COMMAND --help explains a command by example.\n\n",
+          STRATA_VERSION);
+  for (const command *c = commands; c->name; c++)
+    fprintf(out, "  %-9s %-14s %s\n", c->name, c->operands, c->summary);
+  fputs("\nFirst steps:\n\n"
+        "  strata phantom phantom --cases 24 --organs 4\n"
+        "  strata check pipelines/quickstart.yaml --set data.root=phantom\n"
+        "  strata run pipelines/quickstart.yaml --set data.root=phantom\n",
+        out);
+}
+
+static void print_command_help(const command *c, FILE *out) {
+  fprintf(out, "strata %s%s%s%s\n\n%s\n", c->name, c->operands[0] ? " " : "", c->operands,
+          c->options ? " [options]" : "", c->help);
+  if (c->options) fputs("Options:\n", out);
+  for (const option_help *o = option_table; o->name; o++) {
+    if (!(c->options & o->flag)) continue;
+    char left[64];
+    snprintf(left, sizeof left, "--%s%s%s", o->name, o->argument ? " " : "",
+             o->argument ? o->argument : "");
+    fprintf(out, "  %-20s %s\n", left, o->help);
+  }
+}
+
+static status usage(const char *format, const char *a, const char *b) {
+  return error_new(ERROR_USAGE, NOWHERE, format, a, b);
+}
+
+static status read_number(const char *option, const char *text, int64_t *out) {
+  char *end;
+  long long n = strtoll(text, &end, 10);
+  if (end == text || *end || n < 0)
+    return usage("--%s takes a whole number, not `%s`", option, text);
+  *out = n;
+  return OK;
+}
+
+static status read_override(char *text, override *out) {
+  char *equals = strchr(text, '=');
+  if (!equals || equals == text)
+    return usage("--set takes KEY=VALUE, not `%s`%s", text, "");
+  *equals = 0;
+  out->key = text;
+  out->value = equals + 1;
+  return OK;
+}
+
+static status store(arguments *a, const option_help *o, char *value) {
+  switch (o->flag) {
+  case OPTION_SET:
+    if (a->override_count == MAX_OVERRIDES) return usage("too many --set%s%s", "", "");
+    return read_override(value, &a->overrides[a->override_count++]);
+  case OPTION_OUT: a->out = value; break;
+  case OPTION_RESUME: a->resume = true; break;
+  case OPTION_THREADS: return read_number(o->name, value, &a->threads);
+  case OPTION_DEVICE: a->device = value; break;
+  case OPTION_STAGE: a->stage = value; break;
+  case OPTION_DOT: a->dot = true; break;
+  case OPTION_STEPS: return read_number(o->name, value, &a->steps);
+  case OPTION_BATCH: return read_number(o->name, value, &a->batch);
+  case OPTION_PROFILE: a->profile = true; break;
+  case OPTION_JSON: a->json = value; break;
+  case OPTION_CASES: return read_number(o->name, value, &a->cases);
+  case OPTION_SEED: return read_number(o->name, value, &a->seed);
+  case OPTION_ORGANS: return read_number(o->name, value, &a->organs);
+  case OPTION_SIZE: return read_number(o->name, value, &a->size);
+  case OPTION_PREDICTION: a->prediction = value; break;
+  case OPTION_REFERENCE: a->reference = value; break;
+  case OPTION_EMPTY: a->empty = value; break;
+  case OPTION_HD95: a->hd95 = value; break;
+  case OPTION_QUIET: a->quiet = true; break;
+  }
+  return OK;
+}
+
+static status unknown_option(const command *c, const char *given) {
+  const char *names[32];
+  int count = 0;
+  for (const option_help *o = option_table; o->name; o++)
+    if (c->options & o->flag) names[count++] = o->name;
+  const char *word = given;
+  while (*word == '-') word++;
+  char bare[64];
+  snprintf(bare, sizeof bare, "%.*s", (int)strcspn(word, "="), word);
+  const char *near = nearest_name(bare, names, count);
+  return error_new(ERROR_USAGE, NOWHERE, "strata %s has no option %s%s%s%s", c->name, given,
+                   near ? "; did you mean --" : "", near ? near : "", near ? "?" : "");
+}
+
+static status parse(const command *c, int argc, char **argv, arguments *a, bool *help) {
+  struct option longs[40] = {0};
+  const option_help *meaning[40] = {0};
+  int count = 0;
+  for (const option_help *o = option_table; o->name; o++) {
+    if (!(c->options & o->flag)) continue;
+    longs[count] =
+        (struct option){o->name, o->argument ? required_argument : no_argument, NULL, 1000 + count};
+    meaning[count++] = o;
+  }
+  longs[count] = (struct option){"help", no_argument, NULL, 'h'};
+  opterr = 0;
+  optind = 1;
+  for (;;) {
+    int index = optind;
+    int got = getopt_long(argc, argv, (c->options & OPTION_OUT) ? ":ho:" : ":h", longs, NULL);
+    if (got == -1) break;
+    if (got == 'h') {
+      *help = true;
+      return OK;
+    }
+    if (got == 'o') {
+      a->out = optarg;
+    } else if (got == ':') {
+      return usage("%s needs a value%s", argv[optind - 1], "");
+    } else if (got == '?') {
+      return unknown_option(c, argv[optind > index ? optind - 1 : index]);
+    } else {
+      TRY(store(a, meaning[got - 1000], optarg));
+    }
+  }
+  for (int i = optind; i < argc; i++) {
+    if (a->operand_count == MAX_OPERANDS) return usage("too many operands%s%s", "", "");
+    a->operands[a->operand_count++] = argv[i];
+  }
+  if (a->operand_count < c->min_operands || a->operand_count > c->max_operands)
+    return error_new(ERROR_USAGE, NOWHERE, "usage: strata %s%s%s (strata %s --help explains it)",
+                     c->name, c->operands[0] ? " " : "", c->operands, c->name);
+  return OK;
+}
+
+static void on_interrupt(int signal_number) {
+  if (run_stop_requested()) {
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+    return;
+  }
+  run_request_stop();
+  static const char message[] = "\nstopping after this step; press Ctrl-C again to stop at once\n";
+  ssize_t ignored = write(STDERR_FILENO, message, sizeof message - 1);
+  (void)ignored;
+}
+
+static int fail(status error) {
+  console_finish();
+  fflush(stdout);
+  error_print(stderr, error);
+  int exit_status = error_code_of(error) == ERROR_INTERRUPTED ? 130
+                    : error_code_of(error) == ERROR_USAGE     ? 2
+                                                              : 1;
+  error_free(error);
+  return exit_status;
+}
+
+static status unknown_command(const char *name) {
+  const char *names[32];
+  int count = 0;
+  for (const command *c = commands; c->name; c++) names[count++] = c->name;
+  const char *near = nearest_name(name, names, count);
+  return error_new(ERROR_USAGE, NOWHERE, "there is no command `%s`%s%s%s", name,
+                   near ? "; did you mean `strata " : " (strata --help lists them)",
+                   near ? near : "", near ? "`?" : "");
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2) {
+    print_general_help(stderr);
+    return 2;
+  }
+  if (strcmp(argv[1], "--version") == 0) {
+    printf("strata %s\n", STRATA_VERSION);
+    return 0;
+  }
+  bool wants_help = strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+                    strcmp(argv[1], "help") == 0;
+  const char *name = wants_help && argc > 2 ? argv[2] : argv[1];
+  if (wants_help && argc == 2) {
+    print_general_help(stdout);
+    return 0;
+  }
+  const command *found = NULL;
+  for (const command *c = commands; c->name; c++)
+    if (strcmp(c->name, name) == 0) found = c;
+  if (!found) return fail(unknown_command(name));
+  static arguments a;
+  a = (arguments){.threads = -1, .steps = -1, .cases = -1, .seed = -1, .organs = -1, .size = -1, .batch = -1};
+  if (!wants_help) {
+    status error = parse(found, argc - 1, argv + 1, &a, &wants_help);
+    if (error) return fail(error);
+  }
+  if (wants_help) {
+    print_command_help(found, stdout);
+    return 0;
+  }
+  struct sigaction action = {.sa_handler = on_interrupt};
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+  status error = found->run(&a);
+  if (error) return fail(error);
+  console_finish();
+  if (fflush(stdout) != 0) return fail(error_from_errno("write", "standard output"));
+  return 0;
+}

@@ -1,0 +1,91 @@
+/* ops, schema: the registry for people and for editors. */
+#include "base/text.h"
+#include "cli/command.h"
+#include "graph/op.h"
+
+#include <string.h>
+
+static const char *kind_name(const attr *a) {
+  switch (a->kind) {
+  case ATTR_BOOL: return "true | false";
+  case ATTR_INT: return "whole number";
+  case ATTR_FLOAT: return "number";
+  case ATTR_CHOICE: return "choice";
+  case ATTR_STRING: return "text";
+  case ATTR_INT3: return "[x, y, z] whole numbers, or one for all";
+  case ATTR_FLOAT3: return "[x, y, z], or one for all";
+  case ATTR_RANGE: return "[low, high]";
+  case ATTR_AXES: return "axes, from x y z";
+  case ATTR_INTS: return "list of whole numbers";
+  case ATTR_FLOATS: return "list of numbers";
+  }
+  return "";
+}
+
+static void print_ports(const char *title, const port *ports, bool outputs) {
+  bool any = false;
+  for (const port *p = ports; p && p->name; p++) {
+    if (outputs && (p->flags & PORT_SAVED)) continue;
+    if (!any) printf("\n%s\n", title);
+    any = true;
+    printf("  %-20s %-3s %-18s%s%s%s %s\n", p->name, p->dtype == DTYPE_F32 ? "f32" : "i32", p->axes,
+           p->flags & PORT_PARAM ? " learned." : "", p->flags & PORT_OPTIONAL ? " optional." : "",
+           p->flags & PORT_VARIADIC ? " one or more." : "", p->doc ? p->doc : "");
+  }
+}
+
+static void print_attrs(const op *o) {
+  if (!o->attrs || !o->attrs->name) return;
+  puts("\nattributes");
+  for (const attr *a = o->attrs; a->name; a++) {
+    printf("  %-20s %s", a->name, kind_name(a));
+    for (int i = 0; a->choices && a->choices[i]; i++) printf("%s%s", i ? " | " : ": ", a->choices[i]);
+    if (a->min != 0 || a->max != 0) printf(", %g to %g", a->min, a->max);
+    if (a->fallback)
+      printf("; default %s", a->fallback);
+    else
+      printf("; required");
+    if (a->flags & ATTR_SCHEDULABLE) printf("; schedulable");
+    printf("\n  %-20s   %s\n", "", a->doc ? a->doc : "");
+  }
+}
+
+static status explain(const char *name) {
+  const op *o = op_find(name);
+  if (!o) {
+    const char *names[1024];
+    int count = 0;
+    for (int i = 0; i < op_count() && count < 1024; i++) names[count++] = op_at(i)->name;
+    const char *near = nearest_name(name, names, count);
+    return error_new(ERROR_USAGE, NOWHERE, "there is no operator `%s`%s%s%s", name,
+                     near ? "; did you mean `" : " (strata ops lists them)", near ? near : "",
+                     near ? "`?" : "");
+  }
+  printf("%s (%s): %s\n", o->name, o->family, o->summary);
+  if (o->doc) printf("\n%s\n", o->doc);
+  print_ports("inputs", o->inputs, false);
+  print_ports("outputs", o->outputs, true);
+  print_attrs(o);
+  if (o->torch) printf("\nin PyTorch\n  %s\n", o->torch);
+  return OK;
+}
+
+status command_ops(const arguments *a) {
+  if (a->operand_count == 1) return explain(a->operands[0]);
+  const char *family = "";
+  for (int i = 0; i < op_count(); i++) {
+    const op *o = op_at(i);
+    if (o->traits & OP_INTERNAL) continue;
+    if (strcmp(family, o->family) != 0) printf("%s%s\n", i ? "\n" : "", o->family);
+    family = o->family;
+    printf("  %-24s %s\n", o->name, o->summary);
+  }
+  puts("\nstrata ops NAME explains one.");
+  return OK;
+}
+
+status command_schema(const arguments *a) {
+  (void)a;
+  schema_write(stdout);
+  return OK;
+}

@@ -1,0 +1,245 @@
+/* run, predict, evaluate, phantom, weights. */
+#include "base/files.h"
+#include "base/text.h"
+#include "cli/command.h"
+#include "data/dataset.h"
+#include "data/phantom.h"
+#include "evaluate/folders.h"
+#include "infer/network.h"
+#include "run/run.h"
+#include "run/weights.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+status command_run(const arguments *a) {
+  run_options o = {.pipeline_path = a->operands[0],
+                   .overrides = a->overrides,
+                   .override_count = a->override_count,
+                   .folder = a->out,
+                   .resume = a->resume,
+                   .threads = a->threads,
+                   .device = a->device,
+                   .report = console_reporter(a->quiet)};
+  if (a->resume && !a->out)
+    return error_new(ERROR_USAGE, NOWHERE, "--resume needs --out, the folder of the run to go on with");
+  return run_pipeline(&o, NULL);
+}
+
+/* ---- predict ----------------------------------------------------------------------------- */
+
+/* What predict must know of the data a run was trained on. */
+static status read_description(const char *folder, int64_t *channels, int *classes) {
+  char *path = path_join(folder, "run.json"), *text = NULL;
+  size_t length;
+  status error = file_read(path, 1 << 20, &text, &length);
+  if (error) {
+    error = error_prefix(error, "%s is not a run folder", folder);
+  } else {
+    json_t *root = json_loadb(text, length, 0, NULL);
+    *channels = json_integer_value(json_object_get(root, "channels"));
+    *classes = (int)json_array_size(json_object_get(root, "classes"));
+    if (*channels < 1 || *classes < 2)
+      error = error_new(ERROR_DATA, NOWHERE, "%s is damaged", path);
+    json_decref(root);
+  }
+  free(text);
+  free(path);
+  return error;
+}
+
+static bool is_volume_name(const char *name) {
+  return text_ends_with(name, ".nii") || text_ends_with(name, ".nii.gz");
+}
+
+static status predict_case(network *n, const data_spec *data, const char *image, const char *out) {
+  medical_case c = {0};
+  labels prediction = {0};
+  status error = case_prepare_file(data, image, &c);
+  if (!error) error = network_segment(n, &c.image, image, &prediction);
+  if (!error) error = nifti_write_labels(out, &prediction, image);
+  if (!error) printf("%s\n", out);
+  labels_free(&prediction);
+  case_free(&c);
+  return error;
+}
+
+/* A bad case is reported and the others are still segmented. */
+static status predict_all(network *n, const data_spec *data, const arguments *a) {
+  bool to_file = a->operand_count == 2 && is_volume_name(a->out);
+  if (!to_file && is_volume_name(a->out))
+    return error_new(ERROR_USAGE, NOWHERE, "%d inputs need a folder after -o, not %s",
+                     a->operand_count - 1, a->out);
+  if (!to_file) TRY(folder_create(a->out));
+  problems found = {0};
+  for (int i = 1; i < a->operand_count; i++) {
+    const char *image = a->operands[i], *slash = strrchr(image, '/');
+    char name[512];
+    snprintf(name, sizeof name, "%s", slash ? slash + 1 : image);
+    if (text_ends_with(name, ".nii")) strncat(name, ".gz", sizeof name - strlen(name) - 1);
+    char *path = to_file ? strdup(a->out) : path_join(a->out, name);
+    problems_add(&found, predict_case(n, data, image, path));
+    free(path);
+  }
+  return problems_take(&found);
+}
+
+status command_predict(const arguments *a) {
+  const char *folder = a->operands[0];
+  if (!a->out)
+    return error_new(ERROR_USAGE, NOWHERE, "say where the segmentation goes: -o seg.nii.gz or -o FOLDER");
+  int64_t channels;
+  int classes;
+  TRY(read_description(folder, &channels, &classes));
+  char *yaml = path_join(folder, "pipeline.yaml"), *weights_path = NULL;
+  pipeline *p = NULL;
+  device *d = NULL;
+  network n = {0};
+  status error = pipeline_load_for_prediction(yaml, &p);
+  const stage_spec *stage = NULL;
+  for (int i = 0; !error && i < p->stage_count; i++)
+    if (p->evaluate.stage && strcmp(p->stages[i].name, p->evaluate.stage) == 0) stage = &p->stages[i];
+  if (!error && !stage)
+    error = error_new(ERROR_DATA, NOWHERE, "%s names no stage to predict with", yaml);
+  if (!error) {
+    char name[256];
+    snprintf(name, sizeof name, "weights/%s.safetensors", stage->name);
+    weights_path = path_join(folder, name);
+    error = device_open(a->device ? a->device : p->device, a->threads > 0 ? (int)a->threads : 0, &d,
+                        NULL);
+  }
+  if (!error)
+    error = network_open(p, stage, p->evaluate.output, channels, classes, d, NULL, &n);
+  if (!error) error = network_load(&n, weights_path);
+  if (!error) error = predict_all(&n, &p->data, a);
+  network_close(&n);
+  device_close(d);
+  pipeline_free(p);
+  free(weights_path);
+  free(yaml);
+  return error;
+}
+
+/* ---- evaluate, phantom ------------------------------------------------------------------- */
+
+static status choose(const char *option, const char *given, const char *const *names, int count,
+                     int *out) {
+  for (int i = 0; given && i < count; i++)
+    if (strcmp(given, names[i]) == 0) *out = i;
+  if (!given) *out = 0;
+  if (*out >= 0) return OK;
+  return error_new(ERROR_USAGE, NOWHERE, "--%s is one of %s, %s%s%s, not `%s`", option, names[0],
+                   names[1], count > 2 ? ", " : "", count > 2 ? names[2] : "", given);
+}
+
+status command_evaluate(const arguments *a) {
+  if (!a->prediction || !a->reference)
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "usage: strata evaluate --prediction DIR --reference DIR");
+  static const char *const policies[] = {"skip", "one", "zero"};
+  static const char *const definitions[] = {"max", "pooled"};
+  int policy = -1, definition = -1;
+  TRY(choose("empty", a->empty, policies, 3, &policy));
+  TRY(choose("hd95", a->hd95, definitions, 2, &definition));
+  evaluate_spec spec = {.want_dice = true,
+                        .want_hd95 = true,
+                        .empty = (empty_policy)policy,
+                        .hd95 = definitions[definition]};
+  return evaluate_folders(a->prediction, a->reference, &spec, stdout, a->json);
+}
+
+status command_phantom(const arguments *a) {
+  phantom_options o = {.organs = a->organs > 0 ? (int)a->organs : 0};
+  if (a->size > 0) {
+    o.size[0] = o.size[1] = a->size;
+    o.size[2] = a->size * 2 / 3;
+  }
+  int64_t cases = a->cases > 0 ? a->cases : 24;
+  if (cases > PHANTOM_CASES_MAX)
+    return error_new(ERROR_USAGE, NOWHERE, "--cases is at most %d", PHANTOM_CASES_MAX);
+  TRY(phantom_write(a->operands[0], (int)cases, a->seed >= 0 ? (uint64_t)a->seed : 1, &o));
+  printf("%s: %lld cases (dataset.json, imagesTr, labelsTr)\n", a->operands[0], (long long)cases);
+  return OK;
+}
+
+/* ---- weights ----------------------------------------------------------------------------- */
+
+static double norm_of(const named_tensor *t) {
+  double sum = 0;
+  if (t->tensor.dtype != DTYPE_F32) return NAN;
+  const float *x = t->tensor.data;
+  for (int64_t i = 0; i < shape_elements(&t->tensor.shape); i++) sum += (double)x[i] * (double)x[i];
+  return sqrt(sum);
+}
+
+static void list_weights(const weights *w) {
+  int64_t total = 0;
+  for (int i = 0; i < w->count; i++) {
+    char text[96];
+    total += shape_elements(&w->list[i].tensor.shape);
+    printf("%-56s %-4s %-24s norm %.6g\n", w->list[i].name, dtype_name(w->list[i].tensor.dtype),
+           shape_format(text, &w->list[i].tensor.shape), norm_of(&w->list[i]));
+  }
+  for (const char *const *m = w->metadata; m && m[0]; m += 2) printf("# %s: %s\n", m[0], m[1]);
+  printf("%d tensors, %lld numbers\n", w->count, (long long)total);
+}
+
+static bool same_bits(const named_tensor *a, const named_tensor *b, double *largest) {
+  *largest = 0;
+  size_t bytes = tensor_bytes(&a->tensor);
+  if (memcmp(a->tensor.data, b->tensor.data, bytes) == 0) return true;
+  if (a->tensor.dtype == DTYPE_F32)
+    for (int64_t i = 0; i < shape_elements(&a->tensor.shape); i++) {
+      double d = fabs((double)((const float *)a->tensor.data)[i] -
+                      (double)((const float *)b->tensor.data)[i]);
+      if (d > *largest || isnan(d)) *largest = d;
+    }
+  return false;
+}
+
+static int compare_weights(const weights *a, const weights *b) {
+  int different = 0;
+  for (int i = 0; i < a->count; i++) {
+    const named_tensor *x = &a->list[i], *y = weights_find(b, x->name);
+    double largest;
+    if (!y)
+      printf("only in the first   %s\n", x->name);
+    else if (!shape_equal(&x->tensor.shape, &y->tensor.shape) || x->tensor.dtype != y->tensor.dtype)
+      printf("another shape       %s\n", x->name);
+    else if (!same_bits(x, y, &largest))
+      printf("differs by %-8.3g %s\n", largest, x->name);
+    else
+      continue;
+    different++;
+  }
+  for (int i = 0; i < b->count; i++)
+    if (!weights_find(a, b->list[i].name)) {
+      printf("only in the second  %s\n", b->list[i].name);
+      different++;
+    }
+  return different;
+}
+
+status command_weights(const arguments *a) {
+  weights first, second;
+  TRY(weights_read(a->operands[0], &first));
+  if (a->operand_count == 1) {
+    list_weights(&first);
+    weights_close(&first);
+    return OK;
+  }
+  status error = weights_read(a->operands[1], &second);
+  if (!error) {
+    int different = compare_weights(&first, &second);
+    if (different == 0)
+      printf("%d tensors, every bit the same\n", first.count);
+    else
+      error = error_new(ERROR_DATA, NOWHERE, "%d tensors differ", different);
+    weights_close(&second);
+  }
+  weights_close(&first);
+  return error;
+}
