@@ -347,6 +347,19 @@ static void check_arguments(loader *l) {
   }
 }
 
+/* Block files of a model that stands in the pipeline itself. */
+static void fix_blocks(loader *l, const tree *blocks) {
+  for (int i = 0; blocks && i < blocks->count; i++) {
+    const tree *name = blocks->items[i];
+    source_pos naming = {l->p->model.path, 1, 1};
+    char *path;
+    bool shipped;
+    status error = find_file(l->memory, name->text, "pipelines", naming, name->at, &path, &shipped);
+    if (!error && !shipped) fix_path(l, name, path);
+    error_free(error); /* reported when the file is loaded */
+  }
+}
+
 static void read_model(loader *l, const tree *model) {
   static const char *const keys[] = {"use", "with", NULL};
   pipeline *p = l->p;
@@ -360,6 +373,7 @@ static void read_model(loader *l, const tree *model) {
     check_graph_file(model, "model", true, &l->all);
     if (l->all.count > before) return;
     p->model = (graph_file){.path = model->at.line > 0 ? model->at.file : p->path, .root = model};
+    fix_blocks(l, tree_get(model, "blocks"));
   } else {
     const char *name;
     tree_check_keys(model, "model", keys, &l->all);
