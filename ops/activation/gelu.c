@@ -36,8 +36,7 @@ static cost gelu_cost(const void *attrs, const tensor *in, int in_count, const t
 /* x and y may be the same memory. */
 FOR_EACH_ISA static void gelu_exact_chunk(float *y, const float *x, int64_t count) {
   ELEMENTWISE
-  for (int64_t i = 0; i < count; i++)
-    y[i] = 0.5f * x[i] * (1.0f + vector_erf(x[i] * SQRT_HALF));
+  for (int64_t i = 0; i < count; i++) y[i] = 0.5f * x[i] * (1.0f + vector_erf(x[i] * SQRT_HALF));
 }
 
 FOR_EACH_ISA static void gelu_tanh_chunk(float *y, const float *x, int64_t count) {

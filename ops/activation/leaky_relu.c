@@ -56,10 +56,9 @@ static void leaky_relu_backward_task(void *context, int64_t task) {
   const call *c = context;
   const leaky_relu_attrs *attrs = c->attrs;
   span part = chunk_of(shape_elements(&c->in[0].shape), task);
-  leaky_relu_backward_chunk((float *)c->out[0].data + part.first,
-                            (const float *)c->in[0].data + part.first,
-                            (const float *)c->in[1].data + part.first, (float)attrs->slope,
-                            part.count);
+  leaky_relu_backward_chunk(
+      (float *)c->out[0].data + part.first, (const float *)c->in[0].data + part.first,
+      (const float *)c->in[1].data + part.first, (float)attrs->slope, part.count);
 }
 
 static status leaky_relu_backward_cpu(const call *c) {
@@ -72,7 +71,8 @@ const op op_leaky_relu = {
     .name = "leaky_relu",
     .family = "activation",
     .summary = "Leaky rectified linear unit.",
-    .doc = "out = x where x > 0, slope · x elsewhere. Directly after an instance norm (with or without a "
+    .doc = "out = x where x > 0, slope · x elsewhere. Directly after an instance norm (with or "
+           "without a "
            "residual in between) it becomes part of the norm's single pass over memory.",
     .torch = "torch.nn.functional.leaky_relu(x, slope)",
     .version = 1,

@@ -67,7 +67,8 @@ const op op_relu = {
     .grad = relu_grad,
     .cost = relu_cost,
     .cpu = relu_cpu,
-    .cases = (const op_case[]){{"{}", "[1..2, 1..5, 1..5, 1..5, 1..9]", 0}, {"{}", "[40000]", 0}, {0}},
+    .cases =
+        (const op_case[]){{"{}", "[1..2, 1..5, 1..5, 1..5, 1..9]", 0}, {"{}", "[40000]", 0}, {0}},
 };
 
 const op op_relu_backward = {

@@ -1,8 +1,8 @@
 /* dropout: sets a random share of the elements to 0 and scales the rest to keep the expectation
  * (Srivastava et al., JMLR 2014).
  *
- * Nothing is stored for the gradient: backward is the same operator on dy, and draws the same numbers
- * because a stream is named by sample and node, and both nodes bear the item's name. */
+ * Nothing is stored for the gradient: backward is the same operator on dy, and draws the same
+ * numbers because a stream is named by sample and node, and both nodes bear the item's name. */
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/elementwise.h"
 
@@ -68,19 +68,22 @@ const op op_dropout = {
     .name = "dropout",
     .family = "arithmetic",
     .summary = "Sets a random share of the elements to 0 while training.",
-    .doc = "out = x / (1 − rate) with probability 1 − rate, else 0 (Srivastava et al., JMLR 2014). Outside "
+    .doc = "out = x / (1 − rate) with probability 1 − rate, else 0 (Srivastava et al., JMLR 2014). "
+           "Outside "
            "training out = x.",
     .version = 1,
     .traits = OP_IN_PLACE | OP_RANDOM | OP_TRAIN_ONLY,
     .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "values"}, {0}},
     .outputs = (const port[]){{"out", "as x", DTYPE_F32, 0, "values, some of them 0"}, {0}},
-    .attrs = (const attr[]){{"rate", ATTR_FLOAT, offsetof(dropout_attrs, rate), "0.1", 0, 0.99, NULL,
-                             ATTR_SCHEDULABLE, "share of elements to drop"},
+    .attrs = (const attr[]){{"rate", ATTR_FLOAT, offsetof(dropout_attrs, rate), "0.1", 0, 0.99,
+                             NULL, ATTR_SCHEDULABLE, "share of elements to drop"},
                             {0}},
     .attrs_bytes = sizeof(dropout_attrs),
     .infer = dropout_infer,
     .grad = dropout_grad,
     .cost = dropout_cost,
     .cpu = dropout_cpu,
-    .cases = (const op_case[]){{"{rate: 0.3}", "[1..3, 1..20, 1..9]", 0}, {"{rate: 0}", "[2, 5]", 0}, {0}},
+    .cases = (const op_case[]){{"{rate: 0.3}", "[1..3, 1..20, 1..9]", 0},
+                               {"{rate: 0}", "[2, 5]", 0},
+                               {0}},
 };

@@ -1,13 +1,9 @@
 /* scale: a value times a number; the number may follow a schedule. */
+#include "ops/arithmetic/scale.h"
+
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/elementwise.h"
 #include "ops/arithmetic/vector_math.h"
-
-#include "graph/graph.h"
-
-typedef struct scale_attrs {
-  double factor;
-} scale_attrs;
 
 /* The gradient is the same operator under the same name, so a schedule reaches both. */
 static status scale_grad(grad *rule) {

@@ -1,9 +1,9 @@
 /* self_attention: softmax(q kᵀ / √D) v for every head (Vaswani et al., arXiv 1706.03762).
  *
- * The T×T weights are never stored: a task walks the keys in blocks and keeps, per query, the largest
- * score and the sum of exponentials so far (Milakov and Gimelshein, arXiv 1805.02867). What the
- * gradient needs of them is one number per query, log Σ e^score, from which a block of weights is
- * computed again (Dao et al., arXiv 2205.14135). */
+ * The T×T weights are never stored: a task walks the keys in blocks and keeps, per query, the
+ * largest score and the sum of exponentials so far (Milakov and Gimelshein, arXiv 1805.02867). What
+ * the gradient needs of them is one number per query, log Σ e^score, from which a block of weights
+ * is computed again (Dao et al., arXiv 2205.14135). */
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/vector_math.h"
 
@@ -150,7 +150,8 @@ typedef struct running {
   float largest[QUERIES], sum[QUERIES];
 } running;
 
-/* Takes in one block of scores: turns them into e^(score − largest) and rescales what came before. */
+/* Takes in one block of scores: turns them into e^(score − largest) and rescales what came before.
+ */
 FOR_EACH_ISA static void absorb_scores(float *restrict scores, running *restrict run,
                                        float *restrict out, int64_t queries, int64_t keys,
                                        int64_t dim) {
@@ -309,11 +310,14 @@ const op op_self_attention = {
     .name = "self_attention",
     .family = "attention",
     .summary = "Scaled dot-product attention of every token to every token.",
-    .doc = "out = softmax(q kᵀ / √D) v for each head, D = C / heads (Vaswani et al., arXiv 1706.03762). "
-           "qkv holds queries, keys and values side by side along the channels, each with the heads in "
+    .doc = "out = softmax(q kᵀ / √D) v for each head, D = C / heads (Vaswani et al., arXiv "
+           "1706.03762). "
+           "qkv holds queries, keys and values side by side along the channels, each with the "
+           "heads in "
            "order, as one linear layer makes them. Memory grows with T, not T².",
-    .torch = "(lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, "
-             "2).flatten(2))(*qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4))",
+    .torch =
+        "(lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, "
+        "2).flatten(2))(*qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4))",
     .version = 1,
     .inputs = (const port[]){{"qkv", "N T 3·C", DTYPE_F32, 0, "queries, keys and values"}, {0}},
     .outputs = (const port[]){{"out", "N T C", DTYPE_F32, 0, "attended values"},

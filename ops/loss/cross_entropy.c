@@ -8,12 +8,12 @@ typedef struct cross_entropy_attrs {
 } cross_entropy_attrs;
 
 static const attr cross_entropy_attr_list[] = {
-    {"class_weights", ATTR_FLOATS, offsetof(cross_entropy_attrs, class_weights), "[]", 0, 1e6, NULL, 0,
-     "one factor per class; the mean is weighted too; empty: all 1"},
+    {"class_weights", ATTR_FLOATS, offsetof(cross_entropy_attrs, class_weights), "[]", 0, 1e6, NULL,
+     0, "one factor per class; the mean is weighted too; empty: all 1"},
     {"ignore_index", ATTR_INT, offsetof(cross_entropy_attrs, ignore_index), "-100", 0, 0, NULL, 0,
      "label of voxels that do not count"},
-    {"label_smoothing", ATTR_FLOAT, offsetof(cross_entropy_attrs, label_smoothing), "0", 0, 1, NULL, 0,
-     "share of the target spread evenly over all classes"},
+    {"label_smoothing", ATTR_FLOAT, offsetof(cross_entropy_attrs, label_smoothing), "0", 0, 1, NULL,
+     0, "share of the target spread evenly over all classes"},
     {0},
 };
 
@@ -66,7 +66,8 @@ const op op_cross_entropy = {
     .name = "cross_entropy",
     .family = "loss",
     .summary = "Softmax cross-entropy against class numbers.",
-    .doc = "loss = Σ w[t]·(log Σ e^x − x[t]) / Σ w[t] over the voxels whose label t is not ignore_index. "
+    .doc = "loss = Σ w[t]·(log Σ e^x − x[t]) / Σ w[t] over the voxels whose label t is not "
+           "ignore_index. "
            "`accuracy` is the share of those voxels whose largest logit is the true class.",
     .torch = "torch.nn.functional.cross_entropy(logits.movedim(-1, 1), target.long(), "
              "weight=class_weights, ignore_index=ignore_index, label_smoothing=label_smoothing)",
@@ -84,11 +85,12 @@ const op op_cross_entropy = {
     .cost = segmentation_cost,
     .workspace_bytes = segmentation_workspace,
     .cpu = cross_entropy_cpu,
-    .cases = (const op_case[]){{"{}", "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
-                               {"{ignore_index: 1, label_smoothing: 0.1}",
-                                "[n=1..3, b=2..9, 4]; [n, b] in 0..3", 0},
-                               {"{class_weights: [0.5, 2, 1]}", "[2, v=3..70, 3]; [2, v] in 0..2", 0},
-                               {0}},
+    .cases =
+        (const op_case[]){
+            {"{}", "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
+            {"{ignore_index: 1, label_smoothing: 0.1}", "[n=1..3, b=2..9, 4]; [n, b] in 0..3", 0},
+            {"{class_weights: [0.5, 2, 1]}", "[2, v=3..70, 3]; [2, v] in 0..2", 0},
+            {0}},
 };
 
 const op op_cross_entropy_backward = {

@@ -1,4 +1,5 @@
-/* dice: 1 − 2|P∩T| / (|P| + |T|) with softmax probabilities (Milletari et al., arXiv 1606.04797). */
+/* dice: 1 − 2|P∩T| / (|P| + |T|) with softmax probabilities (Milletari et al., arXiv 1606.04797).
+ */
 #include "ops/loss/segmentation.h"
 
 typedef struct dice_attrs {
@@ -9,8 +10,8 @@ typedef struct dice_attrs {
 static const attr dice_attr_list[] = {
     {"squared", ATTR_BOOL, offsetof(dice_attrs, squared), "true", 0, 0, NULL, 0,
      "the denominator adds squares, Σp² + Σt², rather than Σp + Σt"},
-    {"include_background", ATTR_BOOL, offsetof(dice_attrs, include_background), "true", 0, 0, NULL, 0,
-     "class 0 counts as one of the classes"},
+    {"include_background", ATTR_BOOL, offsetof(dice_attrs, include_background), "true", 0, 0, NULL,
+     0, "class 0 counts as one of the classes"},
     {"batch", ATTR_BOOL, offsetof(dice_attrs, batch), "false", 0, 0, NULL, 0,
      "sums run over the whole batch rather than over each sample"},
     {"smooth_numerator", ATTR_FLOAT, offsetof(dice_attrs, smooth_numerator), "0", 0, 1e6, NULL, 0,
@@ -70,9 +71,11 @@ const op op_dice = {
     .name = "dice",
     .family = "loss",
     .summary = "Soft Dice loss.",
-    .doc = "loss = mean over samples and classes of 1 − (2 Σ p·t + smooth_numerator) / (Σ p² + Σ t² + "
-           "smooth_denominator), p the softmax of the logits and t the one-hot target (Milletari et al., "
-           "arXiv 1606.04797).",
+    .doc =
+        "loss = mean over samples and classes of 1 − (2 Σ p·t + smooth_numerator) / (Σ p² + Σ t² + "
+        "smooth_denominator), p the softmax of the logits and t the one-hot target (Milletari et "
+        "al., "
+        "arXiv 1606.04797).",
     .torch = "monai.losses.DiceLoss(to_onehot_y=True, softmax=True, squared_pred=squared, "
              "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
              "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1))",
@@ -90,11 +93,12 @@ const op op_dice = {
     .cost = segmentation_cost,
     .workspace_bytes = segmentation_workspace,
     .cpu = dice_cpu,
-    .cases = (const op_case[]){{"{}", "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
-                               {"{squared: false, batch: true, include_background: false, "
-                                "smooth_numerator: 1e-5, smooth_denominator: 1e-5}",
-                                "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
-                               {0}},
+    .cases =
+        (const op_case[]){{"{}", "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
+                          {"{squared: false, batch: true, include_background: false, "
+                           "smooth_numerator: 1e-5, smooth_denominator: 1e-5}",
+                           "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
+                          {0}},
 };
 
 const op op_dice_backward = {

@@ -10,18 +10,18 @@ typedef struct dice_ce_attrs {
 static const attr dice_ce_attr_list[] = {
     {"squared", ATTR_BOOL, offsetof(dice_ce_attrs, squared), "true", 0, 0, NULL, 0,
      "the Dice denominator adds squares, Σp² + Σt², rather than Σp + Σt"},
-    {"include_background", ATTR_BOOL, offsetof(dice_ce_attrs, include_background), "true", 0, 0, NULL,
-     0, "class 0 counts as one of the classes in the Dice term"},
+    {"include_background", ATTR_BOOL, offsetof(dice_ce_attrs, include_background), "true", 0, 0,
+     NULL, 0, "class 0 counts as one of the classes in the Dice term"},
     {"batch", ATTR_BOOL, offsetof(dice_ce_attrs, batch), "false", 0, 0, NULL, 0,
      "Dice sums run over the whole batch rather than over each sample"},
-    {"smooth_numerator", ATTR_FLOAT, offsetof(dice_ce_attrs, smooth_numerator), "0", 0, 1e6, NULL, 0,
-     "added to the Dice numerator"},
-    {"smooth_denominator", ATTR_FLOAT, offsetof(dice_ce_attrs, smooth_denominator), "1e-6", 1e-12, 1e6,
-     NULL, 0, "added to the Dice denominator"},
+    {"smooth_numerator", ATTR_FLOAT, offsetof(dice_ce_attrs, smooth_numerator), "0", 0, 1e6, NULL,
+     0, "added to the Dice numerator"},
+    {"smooth_denominator", ATTR_FLOAT, offsetof(dice_ce_attrs, smooth_denominator), "1e-6", 1e-12,
+     1e6, NULL, 0, "added to the Dice denominator"},
     {"dice_weight", ATTR_FLOAT, offsetof(dice_ce_attrs, dice_weight), "1", 0, 1e6, NULL,
      ATTR_SCHEDULABLE, "factor of the Dice term"},
-    {"ce_weight", ATTR_FLOAT, offsetof(dice_ce_attrs, ce_weight), "1", 0, 1e6, NULL, ATTR_SCHEDULABLE,
-     "factor of the cross-entropy term"},
+    {"ce_weight", ATTR_FLOAT, offsetof(dice_ce_attrs, ce_weight), "1", 0, 1e6, NULL,
+     ATTR_SCHEDULABLE, "factor of the cross-entropy term"},
     {0},
 };
 
@@ -87,7 +87,8 @@ const op op_dice_ce = {
     .name = "dice_ce",
     .family = "loss",
     .summary = "Soft Dice loss plus cross-entropy.",
-    .doc = "loss = dice_weight · dice + ce_weight · ce, see the operators dice and cross_entropy. Reads the "
+    .doc = "loss = dice_weight · dice + ce_weight · ce, see the operators dice and cross_entropy. "
+           "Reads the "
            "logits once forward and once backward.",
     .torch = "monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=squared, "
              "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
@@ -109,11 +110,12 @@ const op op_dice_ce = {
     .cost = segmentation_cost,
     .workspace_bytes = segmentation_workspace,
     .cpu = dice_ce_cpu,
-    .cases = (const op_case[]){{"{}", "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
-                               {"{squared: false, batch: true, include_background: false, "
-                                "smooth_numerator: 1e-5, smooth_denominator: 1e-5, ce_weight: 0.5}",
-                                "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
-                               {0}},
+    .cases =
+        (const op_case[]){{"{}", "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
+                          {"{squared: false, batch: true, include_background: false, "
+                           "smooth_numerator: 1e-5, smooth_denominator: 1e-5, ce_weight: 0.5}",
+                           "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
+                          {0}},
 };
 
 const op op_dice_ce_backward = {

@@ -17,21 +17,24 @@ const op op_l1 = {
     .name = "l1",
     .family = "loss",
     .summary = "Mean absolute error.",
-    .doc = "loss = mean of |prediction − target| over all elements. With a mask, which may be the coarse "
+    .doc = "loss = mean of |prediction − target| over all elements. With a mask, which may be the "
+           "coarse "
            "grid of patches that mask_patches returns, only elements where it is 1 count.",
     .torch = "torch.nn.functional.l1_loss(prediction, target)",
     .version = 1,
     .traits = OP_LOSS,
     .inputs = REGRESSION_INPUTS,
-    .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "mean of |prediction − target|"}, {0}},
+    .outputs =
+        (const port[]){{"loss", "scalar", DTYPE_F32, 0, "mean of |prediction − target|"}, {0}},
     .infer = regression_infer,
     .grad = l1_grad,
     .cost = regression_cost,
     .workspace_bytes = regression_workspace,
     .cpu = l1_cpu,
-    .cases = (const op_case[]){{"{}", "[n=1..2, x=1..5, y=1..5, z=1..5, c=1..3]; [n, x, y, z, c]; -", 0},
-                               {"{}", "[2, 20]; [2, 20]; -", 0},
-                               {0}},
+    .cases =
+        (const op_case[]){{"{}", "[n=1..2, x=1..5, y=1..5, z=1..5, c=1..3]; [n, x, y, z, c]; -", 0},
+                          {"{}", "[2, 20]; [2, 20]; -", 0},
+                          {0}},
 };
 
 const op op_l1_backward = {

@@ -1,8 +1,8 @@
 #include "ops/loss/regression.h"
 
 #include "ops/arithmetic/chunks.h"
+#include "ops/arithmetic/scale.h"
 #include "ops/arithmetic/vector_math.h"
-
 
 enum { IN_PREDICTION, IN_TARGET, IN_MASK, IN_DY };
 
@@ -31,8 +31,7 @@ status regression_grad(grad *rule, const char *backward_op) {
   TRY(build_node(rule->b, backward_op, NULL, in, 4, &out));
   rule->dx[IN_PREDICTION] = out;
   if (!rule->wanted[IN_TARGET]) return OK;
-  double minus_one = -1; /* the attribute struct of `scale` is its one factor */
-  return build_node(rule->b, "scale", &minus_one, &out, 1, &rule->dx[IN_TARGET]);
+  return build_scale(rule->b, out, -1, &rule->dx[IN_TARGET]);
 }
 
 cost regression_cost(const void *attrs, const tensor *in, int in_count, const tensor *out) {
@@ -97,8 +96,7 @@ static double do_run(const job *j, float *dx, int64_t at, int64_t count, float w
   const float *p = (const float *)j->c->in[IN_PREDICTION].data + at;
   const float *t = (const float *)j->c->in[IN_TARGET].data + at;
   bool square = j->kind == REGRESSION_SQUARE;
-  if (!dx)
-    return (double)weight * (square ? sum_squares(p, t, count) : sum_absolute(p, t, count));
+  if (!dx) return (double)weight * (square ? sum_squares(p, t, count) : sum_absolute(p, t, count));
   if (square)
     square_gradient(dx + at, p, t, j->factor * weight, count);
   else

@@ -1,4 +1,5 @@
-/* The mean of f(prediction − target) over all elements or the masked ones: what mse and l1 share. */
+/* The mean of f(prediction − target) over all elements or the masked ones: what mse and l1 share.
+ */
 #ifndef STRATA_OPS_REGRESSION_H
 #define STRATA_OPS_REGRESSION_H
 
@@ -31,8 +32,7 @@ status regression_backward_infer(infer *rule);
     {"prediction", "N …", DTYPE_F32, 0, "what the network says"},                                  \
         {"target", "N …", DTYPE_F32, 0, "what it should say"},                                     \
         {"mask", "N X Y Z", DTYPE_F32, PORT_OPTIONAL, "where the loss counts"},                    \
-        {"dy", "scalar", DTYPE_F32, 0, "gradient of the loss"},                                    \
-    {                                                                                              \
+        {"dy", "scalar", DTYPE_F32, 0, "gradient of the loss"}, {                                  \
       0                                                                                            \
     }                                                                                              \
   }

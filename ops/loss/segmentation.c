@@ -17,14 +17,15 @@ enum { SUM_CE, SUM_WEIGHT, SUM_CORRECT, SUM_COUNTED, SUM_BAD, SUM_BAD_LABEL, SUM
 status segmentation_check(const infer *rule, const float_list *class_weights) {
   const shape *logits = &rule->in[IN_LOGITS].shape, *target = &rule->in[IN_TARGET].shape;
   char have[96], want[96];
-  bool fits = logits->rank >= 2 &&
-              (target->rank == logits->rank - 1 ||
-               (target->rank == logits->rank && target->dim[target->rank - 1] == 1));
+  bool fits =
+      logits->rank >= 2 && (target->rank == logits->rank - 1 ||
+                            (target->rank == logits->rank && target->dim[target->rank - 1] == 1));
   for (int d = 0; fits && d < logits->rank - 1; d++) fits = logits->dim[d] == target->dim[d];
   if (!fits)
-    return shape_error("the target must have the samples and extents of the logits, %s, without the "
-                       "classes, but is %s",
-                       shape_format(want, logits), shape_format(have, target));
+    return shape_error(
+        "the target must have the samples and extents of the logits, %s, without the "
+        "classes, but is %s",
+        shape_format(want, logits), shape_format(have, target));
   int64_t classes = logits->dim[logits->rank - 1];
   if (classes < 2 || classes > SEGMENTATION_CLASSES_MAX)
     return shape_error("the logits have %lld classes; 2 to %d are supported (a binary task has 2: "
@@ -216,10 +217,11 @@ status segmentation_forward(const call *c, const segmentation_terms *terms, floa
   for (int64_t k = 0; k < tasks; k++) {
     const double *s = sums + k * stride;
     if (s[SUM_BAD] != 0)
-      return error_new(ERROR_DATA, NOWHERE,
-                       "a label is %d, but the network has %lld outputs for classes 0 to %lld; check "
-                       "the labels of the data set or the number of outputs",
-                       (int)s[SUM_BAD_LABEL], (long long)j.e.classes, (long long)j.e.classes - 1);
+      return error_new(
+          ERROR_DATA, NOWHERE,
+          "a label is %d, but the network has %lld outputs for classes 0 to %lld; check "
+          "the labels of the data set or the number of outputs",
+          (int)s[SUM_BAD_LABEL], (long long)j.e.classes, (long long)j.e.classes - 1);
     for (int i = 0; i < SUM_FIXED; i++) total[i] += s[i];
   }
   *result = (segmentation_result){.weight = total[SUM_WEIGHT]};
@@ -233,18 +235,16 @@ status segmentation_forward(const call *c, const segmentation_terms *terms, floa
 /* ---- gradient --------------------------------------------------------------------------------
  * Cross-entropy: p_k Σa − a_k. Dice, with g_c its derivative by p_c: p_k (g_k − Σ g_c p_c). */
 
-/* Turns the probabilities of a block into gradients, class-major, in place. `hit` is 1 where the voxel
- * bears the class. */
+/* Turns the probabilities of a block into gradients, class-major, in place. `hit` is 1 where the
+ * voxel bears the class. */
 FOR_EACH_ISA static void dice_gradient(float *restrict p, float *restrict gradient,
-                                       const int32_t *restrict label,
-                                       const float *restrict slopes, int64_t classes, float factor,
-                                       bool squared) {
+                                       const int32_t *restrict label, const float *restrict slopes,
+                                       int64_t classes, float factor, bool squared) {
   float dot[BLOCK] = {0};
   for (int64_t c = 0; c < classes; c++) {
     float hit = slopes[2 * c] * factor, slope = slopes[2 * c + 1] * factor;
     for (int v = 0; v < BLOCK; v++) {
-      float g = (label[v] == c ? hit : 0.0f) +
-                (squared ? 2.0f * slope * p[c * BLOCK + v] : slope);
+      float g = (label[v] == c ? hit : 0.0f) + (squared ? 2.0f * slope * p[c * BLOCK + v] : slope);
       gradient[c * BLOCK + v] = g;
       dot[v] += g * p[c * BLOCK + v];
     }

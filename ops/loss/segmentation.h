@@ -9,10 +9,10 @@
 enum { SEGMENTATION_CLASSES_MAX = 256 };
 
 typedef struct segmentation_terms {
-  bool cross_entropy, dice;              /* which terms there are */
+  bool cross_entropy, dice; /* which terms there are */
   double cross_entropy_weight, dice_weight;
-  const float_list *class_weights;       /* NULL or empty: all 1 */
-  bool ignores;                          /* labels equal to ignore_index do not count */
+  const float_list *class_weights; /* NULL or empty: all 1 */
+  bool ignores;                    /* labels equal to ignore_index do not count */
   int64_t ignore_index;
   double label_smoothing;
   bool squared, include_background, batch;
@@ -38,7 +38,9 @@ status segmentation_forward(const call *c, const segmentation_terms *terms, floa
 void segmentation_backward(const call *c, const segmentation_terms *terms, const float *slopes,
                            double weight, double dy, float *dlogits);
 
-#define SEGMENTATION_LOGITS {"logits", "N … C", DTYPE_F32, 0, "one score per class, before softmax"}
-#define SEGMENTATION_TARGET {"target", "N …", DTYPE_I32, 0, "class numbers, 0 … C − 1"}
+#define SEGMENTATION_LOGITS                                                                        \
+  { "logits", "N … C", DTYPE_F32, 0, "one score per class, before softmax" }
+#define SEGMENTATION_TARGET                                                                        \
+  { "target", "N …", DTYPE_I32, 0, "class numbers, 0 … C − 1" }
 
 #endif

@@ -6,9 +6,9 @@
  * The compiler's fusion pass turns norm, add and activation into this one operator, which reads x
  * twice and the residual once and writes the result once.
  *
- * Voxels are rows of C channels, and C may be 1. So that vectors are always full, the kernels work on
- * rows of `period` floats, a whole number of voxels, with the per-channel numbers repeated to that
- * length; position j of a row belongs to channel j mod C. */
+ * Voxels are rows of C channels, and C may be 1. So that vectors are always full, the kernels work
+ * on rows of `period` floats, a whole number of voxels, with the per-channel numbers repeated to
+ * that length; position j of a row belongs to channel j mod C. */
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/vector_math.h"
 
@@ -74,9 +74,9 @@ static layout layout_of(const tensor *x) {
   return l;
 }
 
-/* A block of memory seen as rows: the channels `first` … `first + tile − 1` of some voxels. Where one
- * tile holds every channel, rows are contiguous and the block is `elements` long; else a row is one
- * voxel's tile. */
+/* A block of memory seen as rows: the channels `first` … `first + tile − 1` of some voxels. Where
+ * one tile holds every channel, rows are contiguous and the block is `elements` long; else a row is
+ * one voxel's tile. */
 typedef struct rows {
   int64_t count, stride; /* full rows and the distance between them */
   int64_t width;         /* floats of a row */
@@ -156,8 +156,8 @@ static status instance_norm_grad(grad *rule) {
   const instance_norm_attrs *attrs = rule->attrs;
   bool residual = rule->wanted[IN_RESIDUAL], active = attrs->slope != 1.0;
   backward_attrs back = {.slope = attrs->slope, .residual = residual && active};
-  value_id in[] = {rule->in[IN_X],       active ? rule->out[OUT_Y] : VALUE_NONE,
-                   rule->out[OUT_MEAN],  rule->out[OUT_RSTD],
+  value_id in[] = {rule->in[IN_X],      active ? rule->out[OUT_Y] : VALUE_NONE,
+                   rule->out[OUT_MEAN], rule->out[OUT_RSTD],
                    rule->in[IN_WEIGHT], rule->dy[OUT_Y]};
   value_id out[4];
   TRY(build_node(rule->b, "instance_norm_backward", &back, in, 6, out));
@@ -215,8 +215,8 @@ static void statistics_task(void *context, int64_t task) {
   const call *c = context;
   layout l = layout_of(&c->in[IN_X]);
   span part = piece_of(l.voxels, l.chunk_voxels, task % l.chunks);
-  const float *x = (const float *)c->in[IN_X].data +
-                   (task / l.chunks * l.voxels + part.first) * l.channels;
+  const float *x =
+      (const float *)c->in[IN_X].data + (task / l.chunks * l.voxels + part.first) * l.channels;
   float *partial = (float *)c->workspace + task * 2 * l.channels;
   for (int64_t first = 0; first < l.channels; first += TILE_MAX) {
     int64_t tile = tile_at(&l, first);
@@ -251,7 +251,7 @@ static void combine_statistics(const call *c, const layout *l, int64_t sample) {
 /* x and y may be the same memory. */
 VECTOR_INLINE void apply_row(float *y, const float *x, const float *residual,
                              const float *restrict mean, const float *restrict factor,
-                                   const float *restrict offset, float slope, int64_t width) {
+                             const float *restrict offset, float slope, int64_t width) {
   if (residual) {
     ELEMENTWISE
     for (int64_t j = 0; j < width; j++) {
@@ -380,16 +380,16 @@ static void sums_task(void *context, int64_t task) {
   float *partial = (float *)c->workspace + task * 2 * l.channels;
   for (int64_t first = 0; first < l.channels; first += TILE_MAX) {
     int64_t tile = tile_at(&l, first), at = start + first;
-    chunk_sums(partial + first, partial + l.channels + first, channel_at(&c->in[BACK_X], at),
-               channel_at(&c->in[BACK_Y], at), channel_at(&c->in[BACK_DY], at),
-               rows_of(&l, part.count, tile),
-               channel_at(&c->in[BACK_MEAN], sample * l.channels + first),
-               channel_at(&c->in[BACK_RSTD], sample * l.channels + first), (float)attrs->slope,
-               tile);
+    chunk_sums(
+        partial + first, partial + l.channels + first, channel_at(&c->in[BACK_X], at),
+        channel_at(&c->in[BACK_Y], at), channel_at(&c->in[BACK_DY], at),
+        rows_of(&l, part.count, tile), channel_at(&c->in[BACK_MEAN], sample * l.channels + first),
+        channel_at(&c->in[BACK_RSTD], sample * l.channels + first), (float)attrs->slope, tile);
   }
 }
 
-/* Adds the chunks' sums; leaves their means over the sample in the workspace for the second pass. */
+/* Adds the chunks' sums; leaves their means over the sample in the workspace for the second pass.
+ */
 static void combine_sums(const call *c, const layout *l) {
   const float *partials = c->workspace;
   float *means = (float *)c->workspace + partial_floats(l);
@@ -436,8 +436,7 @@ FOR_EACH_ISA static void backward_rows(float *restrict dx, float *restrict dresi
     int64_t width = i < r.count ? r.width : r.tail;
     if (!y) {
       for (int64_t j = 0; j < width; j++)
-        dxi[j] = factors[j] *
-                 (dyi[j] - sums[j] - (xi[j] - centres[j]) * scales[j] * dots[j]);
+        dxi[j] = factors[j] * (dyi[j] - sums[j] - (xi[j] - centres[j]) * scales[j] * dots[j]);
       continue;
     }
     const float *yi = y + i * r.stride;
@@ -473,8 +472,8 @@ static void backward_task(void *context, int64_t task) {
                   channel_at(&c->in[BACK_DY], at), rows_of(&l, part.count, tile),
                   channel_at(&c->in[BACK_MEAN], sample * l.channels + first),
                   channel_at(&c->in[BACK_RSTD], sample * l.channels + first),
-                  channel_at(&c->in[BACK_WEIGHT], first), means + first,
-                  means + l.channels + first, (float)attrs->slope, tile);
+                  channel_at(&c->in[BACK_WEIGHT], first), means + first, means + l.channels + first,
+                  (float)attrs->slope, tile);
   }
 }
 
@@ -493,10 +492,12 @@ const op op_instance_norm = {
     .family = "norm",
     .summary = "Normalizes each channel of each sample over its voxels; residual and activation "
                "included.",
-    .doc = "out = leaky(x̂ · weight + bias + residual) with x̂ = (x − mean) / √(variance + eps), mean and "
+    .doc = "out = leaky(x̂ · weight + bias + residual) with x̂ = (x − mean) / √(variance + eps), "
+           "mean and "
            "(biased) variance over the voxels of one channel of one sample (Ulyanov et al., arXiv "
            "1607.08022), and leaky(v) = v where v > 0, slope · v elsewhere. There are no running "
-           "statistics. Written as three operators (instance_norm, add, leaky_relu) a residual block's "
+           "statistics. Written as three operators (instance_norm, add, leaky_relu) a residual "
+           "block's "
            "end compiles to this one.",
     .torch = "torch.nn.functional.leaky_relu(torch.nn.functional.instance_norm(x, weight=weight, "
              "bias=bias, eps=eps) + residual, slope)",
@@ -520,12 +521,12 @@ const op op_instance_norm = {
     .cost = instance_norm_cost,
     .workspace_bytes = instance_norm_workspace,
     .cpu = instance_norm_cpu,
-    .cases = (const op_case[]){{"{}", "[1..2, 2..5, 2..5, 2..5, 1..9]; -", 0},
-                               {"{affine: true}", "[2, 3, 4, 5, 16|20]; -", 0},
-                               {"{affine: true, slope: 0.01}", "[2, 3, 4, 3, 1|3]; -", 5e-3},
-                               {"{slope: 0.1}", "[n=1..2, x=2..5, y=2..5, 4, 6]; [n, x, y, 4, 6]",
-                                5e-3},
-                               {0}},
+    .cases =
+        (const op_case[]){{"{}", "[1..2, 2..5, 2..5, 2..5, 1..9]; -", 0},
+                          {"{affine: true}", "[2, 3, 4, 5, 16|20]; -", 0},
+                          {"{affine: true, slope: 0.01}", "[2, 3, 4, 3, 1|3]; -", 5e-3},
+                          {"{slope: 0.1}", "[n=1..2, x=2..5, y=2..5, 4, 6]; [n, x, y, 4, 6]", 5e-3},
+                          {0}},
 };
 
 const op op_instance_norm_backward = {

@@ -151,13 +151,11 @@ static size_t layer_norm_backward_workspace(const void *attrs, const tensor *in,
 
 /* With g = dy·weight and x̂ = (x − mean)·rstd, over a row of C elements:
  *     dx = rstd (g − Σg/C − x̂ Σ(g·x̂)/C) */
-FOR_EACH_ISA static void backward_rows_kernel(float *restrict dx, float *restrict dweight,
-                                              float *restrict dbias, const float *restrict x,
-                                              const float *restrict dy,
-                                              const float *restrict weight,
-                                              const float *restrict means,
-                                              const float *restrict rstds, int64_t rows,
-                                              int64_t width) {
+FOR_EACH_ISA static void
+backward_rows_kernel(float *restrict dx, float *restrict dweight, float *restrict dbias,
+                     const float *restrict x, const float *restrict dy,
+                     const float *restrict weight, const float *restrict means,
+                     const float *restrict rstds, int64_t rows, int64_t width) {
   for (int64_t i = 0; i < width; i++) dweight[i] = dbias[i] = 0;
   for (int64_t r = 0; r < rows; r++, x += width, dy += width, dx += width) {
     float mean = means[r], rstd = rstds[r];
@@ -221,7 +219,8 @@ const op op_layer_norm = {
     .name = "layer_norm",
     .family = "norm",
     .summary = "Normalizes the channels of each token to mean 0 and variance 1.",
-    .doc = "out = (x − mean) / √(variance + eps) · weight + bias, with mean and (biased) variance over "
+    .doc = "out = (x − mean) / √(variance + eps) · weight + bias, with mean and (biased) variance "
+           "over "
            "the last axis (Ba et al., arXiv 1607.06450).",
     .torch = "torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)",
     .version = 1,

@@ -45,8 +45,7 @@ static status concat_grad(grad *rule) {
   for (int i = 0; i < rule->in_count; i++) {
     int64_t size = last_extent(value_type(rule->b, rule->in[i]));
     slice_attrs part = {start, size};
-    if (rule->wanted[i])
-      TRY(build_node(rule->b, "slice", &part, &rule->dy[0], 1, &rule->dx[i]));
+    if (rule->wanted[i]) TRY(build_node(rule->b, "slice", &part, &rule->dy[0], 1, &rule->dx[i]));
     start += size;
   }
   return OK;
@@ -115,8 +114,8 @@ static void slice_task(void *context, int64_t task) {
   const call *c = context;
   int64_t from = last_extent(&c->in[0]), to = last_extent(&c->out[0]);
   span part = piece_of(row_count(&c->in[0]), rows_per_task(from), task);
-  const float *x = (const float *)c->in[0].data + part.first * from +
-                   ((const slice_attrs *)c->attrs)->start;
+  const float *x =
+      (const float *)c->in[0].data + part.first * from + ((const slice_attrs *)c->attrs)->start;
   float *y = (float *)c->out[0].data + part.first * to;
   for (int64_t r = 0; r < part.count; r++) copy_row(y + r * to, x + r * from, to);
 }

@@ -31,9 +31,10 @@ static status patchify_infer(infer *rule) {
   int64_t tokens = 1;
   for (int a = 0; a < 3; a++) {
     if (x->dim[a + 1] % size[a])
-      return shape_error("patches of %lld voxels do not divide %c = %lld; change the crop or the patch "
-                         "size",
-                         (long long)size[a], "xyz"[a], (long long)x->dim[a + 1]);
+      return shape_error(
+          "patches of %lld voxels do not divide %c = %lld; change the crop or the patch "
+          "size",
+          (long long)size[a], "xyz"[a], (long long)x -> dim[a + 1]);
     tokens *= x->dim[a + 1] / size[a];
   }
   rule->out[0].shape = SHAPE(x->dim[0], tokens, size[0] * size[1] * size[2] * x->dim[4]);
@@ -51,8 +52,8 @@ static status patchify_grad(grad *rule) {
   return build_node(rule->b, "unpatchify", &back, rule->dy, 1, rule->dx);
 }
 
-/* Calls for every run of voxels that is contiguous on both sides: one patch's voxels along z. A task
- * is one (n, x) plane of the volume. */
+/* Calls for every run of voxels that is contiguous on both sides: one patch's voxels along z. A
+ * task is one (n, x) plane of the volume. */
 static void patch_plane(const tensor *volume, const int64_t size[3], float *to_tokens,
                         const float *from_tokens, int64_t task) {
   const int64_t *dim = volume->shape.dim;
@@ -64,8 +65,8 @@ static void patch_plane(const tensor *volume, const int64_t size[3], float *to_t
   for (int64_t y = 0; y < dim[2]; y++)
     for (int64_t z = 0; z < grid_z; z++, row += run) {
       int64_t token = (x / size[0] * grid_y + y / size[1]) * grid_z + z;
-      int64_t at = (sample * tokens + token) * token_length +
-                   (x % size[0] * size[1] + y % size[1]) * run;
+      int64_t at =
+          (sample * tokens + token) * token_length + (x % size[0] * size[1] + y % size[1]) * run;
       if (to_tokens)
         copy_row(to_tokens + at, row, run);
       else
@@ -124,14 +125,17 @@ const op op_patchify = {
     .name = "patchify",
     .family = "shape",
     .summary = "Cuts a volume into patches, one token each.",
-    .doc = "A patch of size P becomes a token of P·P·P·C numbers. Tokens are in the order x, y, z (z "
-           "fastest); inside a token voxels are in that order too, with the channel fastest. A linear "
-           "layer after it is the usual patch embedding (MONAI's `perceptron`).",
-    .torch = "einops.rearrange(x, 'b (h p1) (w p2) (d p3) c -> b (h w d) (p1 p2 p3 c)', p1=size[0], "
-             "p2=size[1], p3=size[2])",
+    .doc =
+        "A patch of size P becomes a token of P·P·P·C numbers. Tokens are in the order x, y, z (z "
+        "fastest); inside a token voxels are in that order too, with the channel fastest. A linear "
+        "layer after it is the usual patch embedding (MONAI's `perceptron`).",
+    .torch =
+        "einops.rearrange(x, 'b (h p1) (w p2) (d p3) c -> b (h w d) (p1 p2 p3 c)', p1=size[0], "
+        "p2=size[1], p3=size[2])",
     .version = 1,
     .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "volume"}, {0}},
-    .outputs = (const port[]){{"out", "N T P·P·P·C", DTYPE_F32, 0, "one token for each patch"}, {0}},
+    .outputs =
+        (const port[]){{"out", "N T P·P·P·C", DTYPE_F32, 0, "one token for each patch"}, {0}},
     .attrs = patchify_attr_list,
     .attrs_bytes = sizeof(patchify_attrs),
     .infer = patchify_infer,
@@ -151,8 +155,8 @@ const op op_unpatchify = {
     .traits = OP_INTERNAL,
     .inputs = (const port[]){{"x", "N T P·P·P·C", DTYPE_F32, 0, "one token for each patch"}, {0}},
     .outputs = (const port[]){{"out", "N X Y Z C", DTYPE_F32, 0, "volume"}, {0}},
-    .attrs = (const attr[]){{"size", ATTR_INT3, offsetof(unpatchify_attrs, size), NULL, 1, 1024, NULL,
-                             0, "extent of a patch in voxels"},
+    .attrs = (const attr[]){{"size", ATTR_INT3, offsetof(unpatchify_attrs, size), NULL, 1, 1024,
+                             NULL, 0, "extent of a patch in voxels"},
                             {"grid", ATTR_INT3, offsetof(unpatchify_attrs, grid), NULL, 1, 100000,
                              NULL, 0, "patches along x, y and z"},
                             {0}},

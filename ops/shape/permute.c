@@ -77,15 +77,17 @@ const op op_permute = {
     .name = "permute",
     .family = "shape",
     .summary = "The axes in another order.",
-    .doc = "Axis i of out (after the batch) is axis axes[i] of x. Axes count from 1; the batch, axis 0, "
+    .doc = "Axis i of out (after the batch) is axis axes[i] of x. Axes count from 1; the batch, "
+           "axis 0, "
            "stays where it is.",
     .torch = "x.permute(0, *axes)",
     .version = 1,
     .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "values"}, {0}},
     .outputs = (const port[]){{"out", "N …", DTYPE_F32, 0, "the same values, moved"}, {0}},
-    .attrs = (const attr[]){{"axes", ATTR_INTS, offsetof(permute_attrs, axes), NULL, 1, MAX_DIMS - 1,
-                             NULL, 0, "axes of x after the batch, in their new order"},
-                            {0}},
+    .attrs =
+        (const attr[]){{"axes", ATTR_INTS, offsetof(permute_attrs, axes), NULL, 1, MAX_DIMS - 1,
+                        NULL, 0, "axes of x after the batch, in their new order"},
+                       {0}},
     .attrs_bytes = sizeof(permute_attrs),
     .infer = permute_infer,
     .grad = permute_grad,

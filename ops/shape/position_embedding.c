@@ -79,9 +79,8 @@ static void sum_samples_task(void *context, int64_t task) {
   const call *c = context;
   int64_t length = shape_elements(&c->out[0].shape);
   span part = chunk_of(length, task);
-  sum_samples_chunk((float *)c->out[0].data + part.first,
-                    (const float *)c->in[0].data + part.first, c->in[0].shape.dim[0], length,
-                    part.count);
+  sum_samples_chunk((float *)c->out[0].data + part.first, (const float *)c->in[0].data + part.first,
+                    c->in[0].shape.dim[0], length, part.count);
 }
 
 static status sum_samples_cpu(const call *c) {
@@ -93,7 +92,8 @@ const op op_position_embedding = {
     .name = "position_embedding",
     .family = "shape",
     .summary = "Adds a learned vector to every token position.",
-    .doc = "out[n, t] = x[n, t] + position_embeddings[0, t] (Dosovitskiy et al., arXiv 2010.11929). The "
+    .doc = "out[n, t] = x[n, t] + position_embeddings[0, t] (Dosovitskiy et al., arXiv "
+           "2010.11929). The "
            "table starts as a normal distribution with standard deviation 0.02, cut at ±2.",
     .torch = "x + position_embeddings",
     .version = 1,

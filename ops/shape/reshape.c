@@ -33,8 +33,9 @@ static status reshape_infer(infer *rule) {
   if (unknown)
     y.dim[unknown] = left;
   else if (left != 1)
-    return shape_error("the dimensions leave a factor of %lld of %s unused; write -1 for one of them",
-                       (long long)left, shape_format(have, x));
+    return shape_error(
+        "the dimensions leave a factor of %lld of %s unused; write -1 for one of them",
+        (long long)left, shape_format(have, x));
   rule->out[0].shape = y;
   return OK;
 }
@@ -43,16 +44,18 @@ const op op_reshape = {
     .name = "reshape",
     .family = "shape",
     .summary = "The elements of each sample, in order, under another shape.",
-    .doc = "out holds the elements of x in the same order; only the dimensions after the batch change. "
+    .doc = "out holds the elements of x in the same order; only the dimensions after the batch "
+           "change. "
            "Nothing is copied.",
     .torch = "x.reshape(x.shape[0], *shape)",
     .version = 1,
     .traits = OP_VIEW,
     .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "values"}, {0}},
     .outputs = (const port[]){{"out", "N …", DTYPE_F32, 0, "the same values"}, {0}},
-    .attrs = (const attr[]){{"shape", ATTR_INTS, offsetof(reshape_attrs, shape), NULL, -1, 1e9, NULL,
-                             0, "dimensions after the batch; one may be -1, worked out from the rest"},
-                            {0}},
+    .attrs =
+        (const attr[]){{"shape", ATTR_INTS, offsetof(reshape_attrs, shape), NULL, -1, 1e9, NULL, 0,
+                        "dimensions after the batch; one may be -1, worked out from the rest"},
+                       {0}},
     .attrs_bytes = sizeof(reshape_attrs),
     .infer = reshape_infer,
     .grad = view_back,

@@ -1,0 +1,119 @@
+/* mask_patches: sets a fixed share of the patches of each volume to 0 (Kunhimon et al., arXiv
+ * 2306.09320, after He et al., arXiv 2111.06377). Each sample draws its own patches. */
+#include "ops/arithmetic/chunks.h"
+
+#include "graph/graph.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct mask_patches_attrs {
+  int64_t size[3];
+  double ratio;
+} mask_patches_attrs;
+
+enum { OUT_IMAGE, OUT_MASK };
+
+static status mask_patches_infer(infer *rule) {
+  const mask_patches_attrs *attrs = rule->attrs;
+  const shape *x = &rule->in[0].shape;
+  char have[96];
+  if (x->rank != 5)
+    return shape_error("image must be a volume (N × X × Y × Z × C), but is %s",
+                       shape_format(have, x));
+  shape mask = {.rank = 4, .dim = {x->dim[0]}};
+  for (int a = 0; a < 3; a++) {
+    if (x->dim[a + 1] % attrs->size[a])
+      return shape_error(
+          "patches of %lld voxels do not divide %c = %lld; change `size` or the crop",
+          (long long)attrs->size[a], "xyz"[a], (long long)x -> dim[a + 1]);
+    mask.dim[a + 1] = x->dim[a + 1] / attrs->size[a];
+  }
+  if (shape_elements(&mask) / mask.dim[0] > INT32_MAX)
+    return shape_error("%s cannot be cut into patches this small", shape_format(have, x));
+  rule->out[OUT_IMAGE].shape = *x;
+  rule->out[OUT_MASK].shape = mask;
+  return OK;
+}
+
+static cost mask_patches_cost(const void *attrs, const tensor *in, int in_count,
+                              const tensor *out) {
+  (void)attrs, (void)in, (void)in_count, (void)out;
+  return (cost){0};
+}
+
+static size_t mask_patches_workspace(const void *attrs, const tensor *in, int in_count,
+                                     const tensor *out, int threads) {
+  (void)attrs, (void)in, (void)in_count, (void)threads;
+  return (size_t)shape_elements(&out[OUT_MASK].shape) * sizeof(int32_t);
+}
+
+/* Draws the mask of one sample. */
+static void draw_task(void *context, int64_t n) {
+  const call *c = context;
+  double ratio = ((const mask_patches_attrs *)c->attrs)->ratio;
+  int64_t patches = shape_elements(&c->out[OUT_MASK].shape) / c->out[OUT_MASK].shape.dim[0];
+  int32_t *order = (int32_t *)c->workspace + n * patches;
+  float *mask = (float *)c->out[OUT_MASK].data + n * patches;
+  /* Rounded down, but 0.29 of 100 is 29 although 0.29 · 100 falls just short of it. */
+  int64_t masked = (int64_t)floor(ratio * (double)patches + 1e-9);
+  rng stream = rng_open(c->rng_keys[n], c->node_id);
+  rng_permutation(&stream, order, (int32_t)patches);
+  memset(mask, 0, (size_t)patches * sizeof *mask);
+  for (int64_t i = 0; i < masked; i++) mask[order[i]] = 1;
+}
+
+/* Copies one (n, x) plane, patch run by patch run. */
+static void mask_task(void *context, int64_t task) {
+  const call *c = context;
+  const mask_patches_attrs *attrs = c->attrs;
+  const int64_t *dim = c->in[0].shape.dim, *grid = c->out[OUT_MASK].shape.dim;
+  int64_t n = task / dim[1], x = task % dim[1] / attrs->size[0];
+  int64_t run = attrs->size[2] * dim[4], at = task * dim[2] * dim[3] * dim[4];
+  const float *from = (const float *)c->in[0].data + at;
+  float *to = (float *)c->out[OUT_IMAGE].data + at;
+  for (int64_t y = 0; y < dim[2]; y++) {
+    const float *mask = (const float *)c->out[OUT_MASK].data +
+                        ((n * grid[1] + x) * grid[2] + y / attrs->size[1]) * grid[3];
+    for (int64_t z = 0; z < grid[3]; z++, from += run, to += run)
+      if (mask[z] != 0)
+        memset(to, 0, (size_t)run * sizeof *to);
+      else if (to != from)
+        copy_row(to, from, run);
+  }
+}
+
+static status mask_patches_cpu(const call *c) {
+  const int64_t *dim = c->in[0].shape.dim;
+  parallel_for(c->pool, dim[0], draw_task, (void *)c);
+  parallel_for(c->pool, dim[0] * dim[1], mask_task, (void *)c);
+  return OK;
+}
+
+const op op_mask_patches = {
+    .name = "mask_patches",
+    .family = "method",
+    .summary = "Sets a share of the patches of each volume to 0.",
+    .doc =
+        "Cuts each volume into patches and sets floor(ratio · patches) of them, drawn anew for "
+        "each "
+        "sample, to 0. `mask` is 1 for those patches. Restoring them is the contextual task of the "
+        "learned initialization (Kunhimon et al., arXiv 2306.09320).",
+    .version = 1,
+    .traits = OP_IN_PLACE | OP_RANDOM,
+    .inputs = (const port[]){{"image", "N X Y Z C", DTYPE_F32, 0, "volumes"}, {0}},
+    .outputs = (const port[]){{"out", "N X Y Z C", DTYPE_F32, 0, "volumes with holes"},
+                              {"mask", "N X Y Z", DTYPE_F32, 0,
+                               "grid of patches: 1 where the patch was set to 0"},
+                              {0}},
+    .attrs = (const attr[]){{"size", ATTR_INT3, offsetof(mask_patches_attrs, size), NULL, 1, 1024,
+                             NULL, 0, "extent of a patch in voxels along x, y and z"},
+                            {"ratio", ATTR_FLOAT, offsetof(mask_patches_attrs, ratio), "0.4", 0, 1,
+                             NULL, ATTR_SCHEDULABLE, "share of the patches to mask"},
+                            {0}},
+    .attrs_bytes = sizeof(mask_patches_attrs),
+    .infer = mask_patches_infer,
+    .cost = mask_patches_cost,
+    .workspace_bytes = mask_patches_workspace,
+    .cpu = mask_patches_cpu,
+};
