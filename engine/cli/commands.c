@@ -14,8 +14,10 @@ const command commands[] = {
      OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET, 1, 1,
      command_run},
     {"check", "FILE", "find every mistake before a voxel is read",
-     "Reads the pipeline, the models and blocks it uses and the data set's list; infers all shapes;\n"
-     "prints parameters, FLOPs, planned memory and a time estimate for each stage. Errors come with\n"
+     "Reads the pipeline, the models and blocks it uses and the data set's list; infers all "
+     "shapes;\n"
+     "prints parameters, FLOPs, planned memory and a time estimate for each stage. Errors come "
+     "with\n"
      "file, line and column, all at once.\n\n"
      "  strata check my.yaml\n"
      "  strata check my.yaml --set model.with.hidden=384\n",
@@ -49,12 +51,14 @@ const command commands[] = {
      "  # first line of your YAML:  # yaml-language-server: $schema=strata.schema.json\n",
      0, 0, 0, command_schema},
     {"phantom", "DIR", "make a synthetic CT-like data set",
-     "Organ-like shapes in a body, with noise, anisotropic voxels and oblique affines, in Decathlon\n"
+     "Organ-like shapes in a body, with noise, anisotropic voxels and oblique affines, in "
+     "Decathlon\n"
      "layout, the same to the byte for the same seed: to try everything without a download.\n\n"
      "  strata phantom phantom --cases 24 --organs 4\n",
      OPTION_CASES | OPTION_SEED | OPTION_ORGANS | OPTION_SIZE, 1, 1, command_phantom},
     {"bench", "FILE", "time a compiled training step",
-     "Runs the training step of a stage on random voxels and prints the median time, FLOP rate and\n"
+     "Runs the training step of a stage on random voxels and prints the median time, FLOP rate "
+     "and\n"
      "memory; --profile adds a row for each node.\n\n"
      "  strata bench pipelines/hippocampus/unetr.yaml --stage segment --steps 20 --profile\n",
      OPTION_SET | OPTION_STAGE | OPTION_STEPS | OPTION_PROFILE | OPTION_THREADS | OPTION_DEVICE |

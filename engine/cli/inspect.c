@@ -1,6 +1,6 @@
 /* check, plan, bench: what a pipeline compiles to. */
-#include "base/text.h"
 #include "base/files.h"
+#include "base/text.h"
 #include "cli/command.h"
 #include "data/dataset.h"
 #include "execute/program.h"
@@ -48,9 +48,8 @@ static status choose_stage(const opened *o, const char *name, const stage_spec *
   }
   if (*out) return OK;
   const char *near = name ? nearest_name(name, names, count) : NULL;
-  return error_new(ERROR_USAGE, NOWHERE, "%s has no stage `%s`%s%s%s", o->p->path,
-                   name ? name : "", near ? "; did you mean `" : "", near ? near : "",
-                   near ? "`?" : "");
+  return error_new(ERROR_USAGE, NOWHERE, "%s has no stage `%s`%s%s%s", o->p->path, name ? name : "",
+                   near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
 }
 
 static status expand_stage(opened *o, const stage_spec *s, int64_t batch, stage_graph *out) {
@@ -91,8 +90,8 @@ static status check_stage(opened *o, const stage_spec *s) {
     free(index);
     if (steps == 0) steps = (cases * o->p->data.crops_per_case + s->batch - 1) / s->batch;
     char arena_text[24], params_text[24], time_text[24];
-    double params_bytes = (double)graph_param_elements(graph.g) * 4 *
-                          (2 + s->optimizer.op->state_buffers);
+    double params_bytes =
+        (double)graph_param_elements(graph.g) * 4 * (2 + s->optimizer.op->state_buffers);
     printf("stage %s: %.2f M parameters, %.1f GFLOP a step, %lld steps × %lld epochs\n", s->name,
            (double)graph_param_elements(graph.g) / 1e6, c.flops / 1e9, (long long)steps,
            (long long)s->epochs);
@@ -192,8 +191,8 @@ static status plan_opened(opened *o, const arguments *a) {
   stage_graph graph;
   TRY(expand_stage(o, s, s->batch, &graph));
   plan memory;
-  status error = plan_memory(graph.g, graph.keep, graph.keep_count,
-                             pool_threads(o->device->pool), &memory);
+  status error =
+      plan_memory(graph.g, graph.keep, graph.keep_count, pool_threads(o->device->pool), &memory);
   if (!error) error = plan_verify(graph.g, &memory, graph.keep, graph.keep_count);
   if (!error && a->dot) graph_dot(graph.g, stdout);
   if (!error && !a->dot) print_plan(&graph, &memory, s);
@@ -266,7 +265,8 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
   for (int i = 0; i < p->call_count; i++) {
     const node *n = program_call_node(p, i);
     cost c = n ? node_cost(p->g, n) : (cost){0};
-    rows[i] = (profile_row){n ? n->name : "optimizer", seconds[i] / (double)steps, c.flops, c.bytes};
+    rows[i] =
+        (profile_row){n ? n->name : "optimizer", seconds[i] / (double)steps, c.flops, c.bytes};
     total += rows[i].seconds;
     const char *name = n ? n->op->name : "optimizer";
     int k = 0;
@@ -301,7 +301,8 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
   free(families);
 }
 
-static status time_steps(program *p, const stage_graph *g, const stage_spec *s, const arguments *a) {
+static status time_steps(program *p, const stage_graph *g, const stage_spec *s,
+                         const arguments *a) {
   enum { WARM_UP = 2 };
   int64_t steps = a->steps > 0 ? a->steps : 10;
   double *times = calloc((size_t)steps, sizeof *times);

@@ -18,10 +18,12 @@ typedef struct option_help {
 } option_help;
 
 static const option_help option_table[] = {
-    {OPTION_SET, "set", "KEY=VALUE", "change any key: --set seed=3, --set params.slabs=4, --set stages.segment.epochs=50", 's'},
+    {OPTION_SET, "set", "KEY=VALUE",
+     "change any key: --set seed=3, --set params.slabs=4, --set stages.segment.epochs=50", 's'},
     {OPTION_OUT, "out", "PATH", "where the result goes", 'o'},
     {OPTION_RESUME, "resume", NULL, "go on with the run in --out", 'r'},
-    {OPTION_THREADS, "threads", "N", "threads to compute with (default: all cores); results do not depend on it", 'j'},
+    {OPTION_THREADS, "threads", "N",
+     "threads to compute with (default: all cores); results do not depend on it", 'j'},
     {OPTION_DEVICE, "device", "NAME", "auto, cpu or cuda", 'd'},
     {OPTION_STAGE, "stage", "NAME", "which stage (default: the last)", 'g'},
     {OPTION_DOT, "dot", NULL, "write the graph for Graphviz", 'D'},
@@ -41,12 +43,13 @@ static const option_help option_table[] = {
     {0}};
 
 static void print_general_help(FILE *out) {
-  fprintf(out,
-          "strata %s: declarative pipelines for volumetric medical image segmentation with learned\n"
-          "weight initialization. One YAML file is the data, the transforms, the network, the\n"
-          "self-supervised stage, the segmentation stage and the evaluation.\n\n"
-          "  strata COMMAND --help explains a command by example.\n\n",
-          STRATA_VERSION);
+  fprintf(
+      out,
+      "strata %s: declarative pipelines for volumetric medical image segmentation with learned\n"
+      "weight initialization. One YAML file is the data, the transforms, the network, the\n"
+      "self-supervised stage, the segmentation stage and the evaluation.\n\n"
+      "  strata COMMAND --help explains a command by example.\n\n",
+      STRATA_VERSION);
   for (const command *c = commands; c->name; c++)
     fprintf(out, "  %-9s %-14s %s\n", c->name, c->operands, c->summary);
   fputs("\nFirst steps:\n\n"
@@ -84,8 +87,7 @@ static status read_number(const char *option, const char *text, int64_t *out) {
 
 static status read_override(char *text, override *out) {
   char *equals = strchr(text, '=');
-  if (!equals || equals == text)
-    return usage("--set takes KEY=VALUE, not `%s`%s", text, "");
+  if (!equals || equals == text) return usage("--set takes KEY=VALUE, not `%s`%s", text, "");
   *equals = 0;
   out->key = text;
   out->value = equals + 1;
@@ -97,25 +99,56 @@ static status store(arguments *a, const option_help *o, char *value) {
   case OPTION_SET:
     if (a->override_count == MAX_OVERRIDES) return usage("too many --set%s%s", "", "");
     return read_override(value, &a->overrides[a->override_count++]);
-  case OPTION_OUT: a->out = value; break;
-  case OPTION_RESUME: a->resume = true; break;
-  case OPTION_THREADS: return read_number(o->name, value, &a->threads);
-  case OPTION_DEVICE: a->device = value; break;
-  case OPTION_STAGE: a->stage = value; break;
-  case OPTION_DOT: a->dot = true; break;
-  case OPTION_STEPS: return read_number(o->name, value, &a->steps);
-  case OPTION_BATCH: return read_number(o->name, value, &a->batch);
-  case OPTION_PROFILE: a->profile = true; break;
-  case OPTION_JSON: a->json = value; break;
-  case OPTION_CASES: return read_number(o->name, value, &a->cases);
-  case OPTION_SEED: return read_number(o->name, value, &a->seed);
-  case OPTION_ORGANS: return read_number(o->name, value, &a->organs);
-  case OPTION_SIZE: return read_number(o->name, value, &a->size);
-  case OPTION_PREDICTION: a->prediction = value; break;
-  case OPTION_REFERENCE: a->reference = value; break;
-  case OPTION_EMPTY: a->empty = value; break;
-  case OPTION_HD95: a->hd95 = value; break;
-  case OPTION_QUIET: a->quiet = true; break;
+  case OPTION_OUT:
+    a->out = value;
+    break;
+  case OPTION_RESUME:
+    a->resume = true;
+    break;
+  case OPTION_THREADS:
+    return read_number(o->name, value, &a->threads);
+  case OPTION_DEVICE:
+    a->device = value;
+    break;
+  case OPTION_STAGE:
+    a->stage = value;
+    break;
+  case OPTION_DOT:
+    a->dot = true;
+    break;
+  case OPTION_STEPS:
+    return read_number(o->name, value, &a->steps);
+  case OPTION_BATCH:
+    return read_number(o->name, value, &a->batch);
+  case OPTION_PROFILE:
+    a->profile = true;
+    break;
+  case OPTION_JSON:
+    a->json = value;
+    break;
+  case OPTION_CASES:
+    return read_number(o->name, value, &a->cases);
+  case OPTION_SEED:
+    return read_number(o->name, value, &a->seed);
+  case OPTION_ORGANS:
+    return read_number(o->name, value, &a->organs);
+  case OPTION_SIZE:
+    return read_number(o->name, value, &a->size);
+  case OPTION_PREDICTION:
+    a->prediction = value;
+    break;
+  case OPTION_REFERENCE:
+    a->reference = value;
+    break;
+  case OPTION_EMPTY:
+    a->empty = value;
+    break;
+  case OPTION_HD95:
+    a->hd95 = value;
+    break;
+  case OPTION_QUIET:
+    a->quiet = true;
+    break;
   }
   return OK;
 }
@@ -217,8 +250,8 @@ int main(int argc, char **argv) {
     printf("strata %s\n", STRATA_VERSION);
     return 0;
   }
-  bool wants_help = strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
-                    strcmp(argv[1], "help") == 0;
+  bool wants_help =
+      strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0;
   const char *name = wants_help && argc > 2 ? argv[2] : argv[1];
   if (wants_help && argc == 2) {
     print_general_help(stdout);
@@ -229,7 +262,8 @@ int main(int argc, char **argv) {
     if (strcmp(c->name, name) == 0) found = c;
   if (!found) return fail(unknown_command(name));
   static arguments a;
-  a = (arguments){.threads = -1, .steps = -1, .cases = -1, .seed = -1, .organs = -1, .size = -1, .batch = -1};
+  a = (arguments){
+      .threads = -1, .steps = -1, .cases = -1, .seed = -1, .organs = -1, .size = -1, .batch = -1};
   if (!wants_help) {
     status error = parse(found, argc - 1, argv + 1, &a, &wants_help);
     if (error) return fail(error);

@@ -25,7 +25,8 @@ status command_run(const arguments *a) {
                    .device = a->device,
                    .report = console_reporter(a->quiet)};
   if (a->resume && !a->out)
-    return error_new(ERROR_USAGE, NOWHERE, "--resume needs --out, the folder of the run to go on with");
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "--resume needs --out, the folder of the run to go on with");
   return run_pipeline(&o, NULL);
 }
 
@@ -90,18 +91,20 @@ static status predict_all(network *n, const data_spec *data, const arguments *a)
 status command_predict(const arguments *a) {
   const char *folder = a->operands[0];
   if (!a->out)
-    return error_new(ERROR_USAGE, NOWHERE, "say where the segmentation goes: -o seg.nii.gz or -o FOLDER");
-  int64_t channels;
-  int classes;
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "say where the segmentation goes: -o seg.nii.gz or -o FOLDER");
+  int64_t channels = 0;
+  int classes = 0;
   TRY(read_description(folder, &channels, &classes));
   char *yaml = path_join(folder, "pipeline.yaml"), *weights_path = NULL;
   pipeline *p = NULL;
   device *d = NULL;
   network n = {0};
-  status error = pipeline_load_for_prediction(yaml, &p);
+  status error = pipeline_load(yaml, NULL, 0, &p);
   const stage_spec *stage = NULL;
   for (int i = 0; !error && i < p->stage_count; i++)
-    if (p->evaluate.stage && strcmp(p->stages[i].name, p->evaluate.stage) == 0) stage = &p->stages[i];
+    if (p->evaluate.stage && strcmp(p->stages[i].name, p->evaluate.stage) == 0)
+      stage = &p->stages[i];
   if (!error && !stage)
     error = error_new(ERROR_DATA, NOWHERE, "%s names no stage to predict with", yaml);
   if (!error) {
@@ -111,8 +114,7 @@ status command_predict(const arguments *a) {
     error = device_open(a->device ? a->device : p->device, a->threads > 0 ? (int)a->threads : 0, &d,
                         NULL);
   }
-  if (!error)
-    error = network_open(p, stage, p->evaluate.output, channels, classes, d, NULL, &n);
+  if (!error) error = network_open(p, stage, p->evaluate.output, channels, classes, d, NULL, &n);
   if (!error) error = network_load(&n, weights_path);
   if (!error) error = predict_all(&n, &p->data, a);
   network_close(&n);

@@ -1,4 +1,5 @@
 #include "graph/graph.h"
+#include "graph/passes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -150,6 +151,12 @@ static status infer_outputs(const graph *g, const op *o, const void *attrs, cons
   return OK;
 }
 
+/* `rate: 0` of dropout and its kin costs nothing. */
+static bool is_switched_off(const op *o, void *attrs) {
+  const double *rate = attr_number(o, attrs, "rate");
+  return rate && *rate == 0;
+}
+
 status build_node(builder *b, const char *op_name, const void *attrs, const value_id *in,
                   int in_count, value_id *out) {
   graph *g = b->g;
@@ -167,7 +174,7 @@ status build_node(builder *b, const char *op_name, const void *attrs, const valu
     error = o->lower(&composite);
     return error ? error_locate(error, b->at) : OK;
   }
-  if ((o->traits & OP_TRAIN_ONLY) && !g->training) {
+  if ((o->traits & OP_TRAIN_ONLY) && (!g->training || is_switched_off(o, own_attrs))) {
     out[0] = in[0];
     return OK;
   }
