@@ -1,0 +1,299 @@
+/* Prepare operators against MONAI's results; sample operators by their own definitions. */
+#include "data_fixture.h"
+
+#define PREPARE TEST_DATA "/golden/prepare/"
+
+static medical_case load_case(void) {
+  medical_case c = {.name = "case"};
+  expect_ok(nifti_read_volume(PREPARE "image.nii.gz", &c.image));
+  expect_ok(nifti_read_labels(PREPARE "label.nii.gz", &c.label));
+  return c;
+}
+
+static void compare_volume(const char *name, const volume *got, const volume *want) {
+  for (int a = 0; a < 3; a++)
+    if (got->size[a] != want->size[a])
+      fail_msg("%s: extent %lld along %c, MONAI has %lld", name, (long long)got->size[a], "xyz"[a],
+               (long long)want -> size[a]);
+  for (int i = 0; i < 12; i++)
+    if (!(fabs(got->affine[i / 4][i % 4] - want->affine[i / 4][i % 4]) < 1e-4))
+      fail_msg("%s: affine entry %d is %g, MONAI has %g", name, i, got->affine[i / 4][i % 4],
+               want->affine[i / 4][i % 4]);
+  for (int64_t i = 0; i < got->size[0] * got->size[1] * got->size[2]; i++) {
+    double g = (double)got->data[i], w = (double)want->data[i];
+    if (!(fabs(g - w) <= 2e-5 * (1 + fabs(w))))
+      fail_msg("%s: voxel %lld is %.7g, MONAI has %.7g", name, (long long)i, g, w);
+  }
+}
+
+/* Nearest-voxel ties may fall either way; a label differs in at most one voxel of a hundred. */
+static void compare_labels(const char *name, const labels *got, const labels *want) {
+  assert_memory_equal(got->size, want->size, sizeof got->size);
+  int64_t n = got->size[0] * got->size[1] * got->size[2], different = 0;
+  for (int64_t i = 0; i < n; i++) different += got->data[i] != want->data[i];
+  if (different * 100 > n)
+    fail_msg("%s: %lld of %lld label voxels differ from MONAI's", name, (long long)different,
+             (long long)n);
+}
+
+static void prepare_operators_equal_monai(void **state) {
+  (void)state;
+  FILE *in = fopen(PREPARE "cases.txt", "r");
+  assert_non_null(in);
+  char line[512], path[512];
+  int cases = 0;
+  while (fgets(line, sizeof line, in)) {
+    line[strcspn(line, "\n")] = 0;
+    const char *field[12] = {0};
+    int fields = 0;
+    for (char *part = strtok(line, "\t"); part && fields < 12; part = strtok(NULL, "\t"))
+      field[fields++] = part;
+    const char *attributes[16] = {0};
+    arena memory = {0};
+    for (int i = 3; i < fields; i++) {
+      char *text = arena_strdup(&memory, field[i]), *equals = strchr(text, '=');
+      *equals = 0;
+      attributes[2 * (i - 3)] = text;
+      attributes[2 * (i - 3) + 1] = equals + 1;
+    }
+    op_use use = use_operator(&memory, field[2], attributes);
+    medical_case c = load_case();
+    volume want;
+    host_call call = {.attrs = use.attrs, .c = &c};
+    expect_ok(use.op->host(&call));
+    snprintf(path, sizeof path, PREPARE "%s", field[0]);
+    expect_ok(nifti_read_volume(path, &want));
+    compare_volume(field[0], &c.image, &want);
+    assert_memory_equal(c.label.affine, c.image.affine, sizeof c.image.affine);
+    if (strcmp(field[1], "-") != 0) {
+      labels want_label;
+      snprintf(path, sizeof path, PREPARE "%s", field[1]);
+      expect_ok(nifti_read_labels(path, &want_label));
+      compare_labels(field[1], &c.label, &want_label);
+      labels_free(&want_label);
+    }
+    volume_free(&want);
+    case_free(&c);
+    arena_free(&memory);
+    cases++;
+  }
+  fclose(in);
+  assert_true(cases >= 15);
+}
+
+static void orienting_moves_no_voxel(void **state) {
+  (void)state;
+  static const char letters[3][2] = {{'R', 'L'}, {'A', 'P'}, {'S', 'I'}};
+  static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                   {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+  for (int code = 0; code < 48; code++) {
+    char axes[4] = {0};
+    for (int a = 0; a < 3; a++) axes[a] = letters[orders[code / 8][a]][code >> a & 1];
+    volume in = numbered_volume(4, 5, 6, 2), out, back;
+    grid_map map = grid_to_axes((const double(*)[4])in.affine, in.size, axes);
+    expect_ok(volume_regrid(&in, &map, 0, &out));
+    expect_same_places(&in, &out);
+    for (int a = 0; a < 3; a++) {
+      int world = orders[code / 8][a];
+      assert_true((out.affine[world][a] > 0) == (axes[a] == letters[world][0]));
+    }
+    map = grid_to_axes((const double(*)[4])out.affine, out.size, "LPS"); /* that of `in` */
+    expect_ok(volume_regrid(&out, &map, 0, &back));
+    assert_memory_equal(back.data, in.data, 4 * 5 * 6 * 2 * sizeof *in.data);
+    volume_free(&in);
+    volume_free(&out);
+    volume_free(&back);
+  }
+  assert_false(grid_axes_valid("RAR"));
+  assert_false(grid_axes_valid("RA"));
+  assert_false(grid_axes_valid("RASS"));
+  assert_false(grid_axes_valid("ras"));
+  assert_true(grid_axes_valid("SLP"));
+}
+
+static void bad_attributes_are_refused_before_data_is_read(void **state) {
+  (void)state;
+  arena memory = {0};
+  op_use bad[] = {
+      USE(&memory, "orient", "axes", "RAX"),
+      USE(&memory, "scale_range", "from", "[3, 3]"),
+      USE(&memory, "random_rot90", "plane", "[x]"),
+  };
+  for (int i = 0; i < 3; i++) {
+    host_infer shape = {.attrs = bad[i].attrs, .size = {-1, -1, -1}, .channels = 1};
+    status error = bad[i].op->host_infer(&shape);
+    assert_non_null(error);
+    error_free(error);
+  }
+  arena_free(&memory);
+}
+
+static void foreground_must_exist(void **state) {
+  (void)state;
+  arena memory = {0};
+  op_use use = USE(&memory, "crop_foreground", "above", "1e9");
+  medical_case c = load_case();
+  host_call call = {.attrs = use.attrs, .c = &c};
+  expect_error(use.op->host(&call), "no foreground");
+  case_free(&c);
+  arena_free(&memory);
+}
+
+/* ---- sample operators ---- */
+
+typedef struct sampling {
+  arena memory;
+  data_spec spec;
+  op_use uses[8];
+  medical_case in;
+} sampling;
+
+static sampling sampling_of(int64_t x, int64_t y, int64_t z, int64_t channels) {
+  sampling s = {.in = {.name = "case", .image = numbered_volume(x, y, z, channels)}};
+  expect_ok(labels_allocate(&s.in.label, s.in.image.size));
+  memcpy(s.in.label.affine, s.in.image.affine, sizeof s.in.image.affine);
+  return s;
+}
+
+static void sampling_add(sampling *s, op_use use) {
+  s->uses[s->spec.sample_count++] = use;
+}
+
+static medical_case draw(sampling *s, int64_t crop) {
+  medical_case out;
+  s->spec.sample = s->uses;
+  expect_ok(case_sample(&s->spec, &s->in, rng_key_of(1, "stage", 0, "case", crop), &out));
+  return out;
+}
+
+static void sampling_end(sampling *s) {
+  case_free(&s->in);
+  arena_free(&s->memory);
+}
+
+static void moving_operators_keep_every_voxel_in_its_place(void **state) {
+  (void)state;
+  for (int cube = 0; cube < 2; cube++) {
+    sampling s = sampling_of(9, 8, 7, 2);
+    for (int64_t i = 0; i < 9 * 8 * 7; i++) s.in.label.data[i] = (int32_t)(i + 1);
+    sampling_add(&s, USE(&s.memory, "random_crop", "size", cube ? "[6, 6, 6]" : "[12, 5, 4]"));
+    sampling_add(&s, USE(&s.memory, "random_flip", "probability", "0.5"));
+    sampling_add(&s, USE(&s.memory, "random_rot90", "plane", "[x, z]", "probability", "0.8"));
+    for (int crop = 0; crop < 40; crop++) {
+      medical_case out = draw(&s, crop);
+      for (int a = 0; a < 3; a++)
+        assert_int_equal(out.image.size[a], cube ? 6 : a == 0 ? 12 : a == 1 ? 5 : 4);
+      expect_same_places(&s.in.image, &out.image);
+      assert_memory_equal(out.label.affine, out.image.affine, sizeof out.image.affine);
+      for (int64_t i = 0; i < out.image.size[0] * out.image.size[1] * out.image.size[2]; i++)
+        assert_true((float)out.label.data[i] * 2 == out.image.data[i * 2 + 1]);
+      case_free(&out);
+    }
+    sampling_end(&s);
+  }
+}
+
+static void crops_follow_the_positive_share(void **state) {
+  (void)state;
+  sampling s = sampling_of(30, 30, 30, 1);
+  s.in.label.data[(20 * 30 + 11) * 30 + 5] = 1;
+  sampling_add(&s, USE(&s.memory, "random_crop", "size", "3", "positive", "3", "negative", "1"));
+  int hits = 0, trials = 400;
+  for (int crop = 0; crop < trials; crop++) {
+    medical_case out = draw(&s, crop);
+    hits += out.label.data[13] == 1; /* the middle voxel */
+    case_free(&out);
+  }
+  assert_in_range(hits, trials * 66 / 100, trials * 84 / 100);
+  /* Without the label it is one voxel among 27,000. */
+  free(s.in.label.data);
+  s.in.label.data = NULL;
+  int64_t lowest = 30, highest = -1;
+  double to_voxel[4][4];
+  affine_inverse((const double(*)[4])s.in.image.affine, to_voxel);
+  for (int crop = 0; crop < trials; crop++) {
+    medical_case out = draw(&s, crop);
+    assert_null(out.label.data);
+    int64_t x = ((int64_t)out.image.data[0] - 1) / 900;
+    lowest = x < lowest ? x : lowest;
+    highest = x > highest ? x : highest;
+    case_free(&out);
+  }
+  assert_int_equal(lowest, 0);
+  assert_int_equal(highest, 27);
+  sampling_end(&s);
+}
+
+static void sampling_leaves_the_prepared_case_alone(void **state) {
+  (void)state;
+  sampling s = sampling_of(20, 20, 20, 1);
+  medical_case before;
+  expect_ok(case_copy(&s.in, &before));
+  sampling_add(&s, USE(&s.memory, "random_noise", "sd", "3", "probability", "1"));
+  sampling_add(&s, USE(&s.memory, "random_scale_intensity", "probability", "1"));
+  sampling_add(&s, USE(&s.memory, "random_shift_intensity", "probability", "1"));
+  medical_case out = draw(&s, 0);
+  assert_ptr_not_equal(out.image.data, s.in.image.data);
+  assert_memory_not_equal(out.image.data, s.in.image.data, 8000 * sizeof(float));
+  assert_memory_equal(before.image.data, s.in.image.data, 8000 * sizeof(float));
+  case_free(&out);
+  case_free(&before);
+  sampling_end(&s);
+}
+
+static void intensity_operators_do_what_they_say(void **state) {
+  (void)state;
+  sampling s = sampling_of(20, 20, 20, 1);
+  sampling_add(&s, USE(&s.memory, "random_scale_intensity", "factor", "0.2", "probability", "1"));
+  double least = 9, most = 0;
+  for (int crop = 0; crop < 200; crop++) {
+    medical_case out = draw(&s, crop);
+    double ratio = (double)out.image.data[99] / (double)s.in.image.data[99];
+    assert_true(fabs((double)out.image.data[7999] / (double)s.in.image.data[7999] - ratio) < 1e-5);
+    least = ratio < least ? ratio : least;
+    most = ratio > most ? ratio : most;
+    case_free(&out);
+  }
+  assert_true(least >= 0.8 && least < 0.82 && most <= 1.2 && most > 1.18);
+  s.spec.sample_count = 0;
+  sampling_add(&s, USE(&s.memory, "random_noise", "sd", "2", "probability", "0.5"));
+  int changed = 0;
+  for (int crop = 0; crop < 200; crop++) {
+    medical_case out = draw(&s, crop);
+    changed += memcmp(out.image.data, s.in.image.data, 8000 * sizeof(float)) != 0;
+    case_free(&out);
+  }
+  assert_in_range(changed, 75, 125);
+  sampling_end(&s);
+}
+
+static void the_sample_graph_has_a_static_shape(void **state) {
+  (void)state;
+  arena memory = {0};
+  op_use prepare = USE(&memory, "orient", "axes", "RAS");
+  op_use sample[2] = {USE(&memory, "random_flip", "probability", "1"),
+                      USE(&memory, "centre_crop", "size", "[4, 5, 6]")};
+  data_spec spec = {.prepare = &prepare, .prepare_count = 1, .sample = sample, .sample_count = 2};
+  int64_t size[3], channels;
+  expect_ok(sample_infer(&spec, 3, size, &channels));
+  assert_int_equal(size[2], 6);
+  assert_int_equal(channels, 3);
+  spec.sample_count = 1;
+  expect_error(sample_infer(&spec, 3, size, &channels), "no fixed extent");
+  arena_free(&memory);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(prepare_operators_equal_monai),
+      cmocka_unit_test(orienting_moves_no_voxel),
+      cmocka_unit_test(bad_attributes_are_refused_before_data_is_read),
+      cmocka_unit_test(foreground_must_exist),
+      cmocka_unit_test(moving_operators_keep_every_voxel_in_its_place),
+      cmocka_unit_test(crops_follow_the_positive_share),
+      cmocka_unit_test(sampling_leaves_the_prepared_case_alone),
+      cmocka_unit_test(intensity_operators_do_what_they_say),
+      cmocka_unit_test(the_sample_graph_has_a_static_shape),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
