@@ -131,7 +131,10 @@ static void *allocate(void *context, void *block, size_t old_bytes, size_t bytes
   }
   size_t used = s->used_bytes - old_bytes + bytes;
   if (bytes > old_bytes) {
-    if (used > SCRIPT_MEMORY_BYTES + RESERVE_BYTES || bytes > RESERVE_BYTES) return NULL;
+    if (used > SCRIPT_MEMORY_BYTES + RESERVE_BYTES || bytes > RESERVE_BYTES) {
+      if (s->is_running) exceed(s, bytes > RESERVE_BYTES ? LIMIT_BLOCK : LIMIT_MEMORY);
+      return NULL; /* Lua collects garbage and asks once more */
+    }
     s->spent += (int64_t)((bytes - old_bytes) / BYTES_PER_INSTRUCTION);
   }
   void *moved = realloc(block, bytes);
@@ -188,6 +191,7 @@ static status failure(script *s, int code) {
     return error_locate(error, at);
   }
   if (at.line == 0) at = (source_pos){s->file, s->function_line, s->function_line > 0 ? 1 : 0};
+  if (code == LUA_ERRMEM && !s->over) return error_out_of_memory(s->used_bytes);
   char text[1000];
   if (code == LUA_ERRMEM) {
     limit_text(s->over, text);
