@@ -267,6 +267,132 @@ static void intensity_operators_do_what_they_say(void **state) {
   sampling_end(&s);
 }
 
+/* A ramp stays a ramp under linear interpolation, so every voxel away from the border must have the
+ * value that its place in millimetres asks for. */
+static void rotating_and_scaling_keep_places(void **state) {
+  (void)state;
+  sampling s = sampling_of(20, 18, 16, 2);
+  volume *v = &s.in.image;
+  int64_t at[3], i = 0;
+  double mm[3];
+  for (at[0] = 0; at[0] < 20; at[0]++)
+    for (at[1] = 0; at[1] < 18; at[1]++)
+      for (at[2] = 0; at[2] < 16; at[2]++, i++) {
+        place_mm((const double(*)[4])v->affine, at, mm);
+        v->data[i * 2] = (float)(mm[0] - 2 * mm[1] + 3 * mm[2]);
+        v->data[i * 2 + 1] = (float)(5 * mm[1]);
+        s.in.label.data[i] = (int32_t)i;
+      }
+  sampling_add(&s, USE(&s.memory, "random_affine", "rotation", "[30, 20, 180]", "zoom",
+                       "[0.7, 1.4]", "rotate_probability", "0.8", "zoom_probability", "0.8"));
+  double to_voxel[4][4];
+  affine_inverse((const double(*)[4])v->affine, to_voxel);
+  int checked = 0, moved = 0;
+  for (int crop = 0; crop < 30; crop++) {
+    medical_case out = draw(&s, crop);
+    moved += memcmp(out.image.affine, v->affine, sizeof v->affine) != 0;
+    i = 0;
+    for (at[0] = 0; at[0] < 20; at[0]++)
+      for (at[1] = 0; at[1] < 18; at[1]++)
+        for (at[2] = 0; at[2] < 16; at[2]++, i++) {
+          place_mm((const double(*)[4])out.image.affine, at, mm);
+          bool inside = true, tie = false;
+          int64_t from[3];
+          for (int r = 0; r < 3; r++) {
+            double voxel = to_voxel[r][3];
+            for (int k = 0; k < 3; k++) voxel += to_voxel[r][k] * mm[k];
+            inside = inside && voxel > 0 && voxel < (double)(v->size[r] - 1);
+            from[r] = (int64_t)rint(voxel);
+            tie = tie || fabs(fabs(voxel - rint(voxel)) - 0.5) < 1e-6;
+          }
+          if (!inside) continue;
+          assert_true(fabs((double)out.image.data[i * 2] - (mm[0] - 2 * mm[1] + 3 * mm[2])) < 1e-3);
+          assert_true(fabs((double)out.image.data[i * 2 + 1] - 5 * mm[1]) < 1e-3);
+          if (!tie) assert_int_equal(out.label.data[i], (from[0] * 18 + from[1]) * 16 + from[2]);
+          checked++;
+        }
+    case_free(&out);
+  }
+  assert_true(checked > 10000);
+  assert_in_range(moved, 20, 30);
+  sampling_end(&s);
+}
+
+static medical_case apply(op_use use, const volume *v) {
+  medical_case in = {.name = "case", .image = *v}, out;
+  data_spec spec = {.sample = &use, .sample_count = 1};
+  expect_ok(case_sample(&spec, &in, rng_key_of(1, "stage", 0, "case", 0), &out));
+  return out;
+}
+
+static void filters_equal_their_formulas(void **state) {
+  (void)state;
+  arena memory = {0};
+  volume v = numbered_volume(9, 8, 11, 2);
+  int64_t n = 9 * 8 * 11 * 2, middle = ((4 * 8 + 4) * 11 + 5) * 2;
+  for (int64_t i = 0; i < n; i++) v.data[i] = 7;
+  v.data[middle] = 8;
+  medical_case out = apply(USE(&memory, "random_blur", "sd", "[0.6, 0.6]", "probability", "1"), &v);
+  double sum = 0, peak = 0;
+  for (int d = -2; d <= 2; d++) peak += exp(-0.5 * d * d / 0.36);
+  for (int64_t i = 0; i < n; i += 2) sum += (double)out.image.data[i] - 7;
+  assert_true(fabs(sum - 1) < 1e-3);
+  assert_true(fabs((double)out.image.data[middle] - 7 - pow(peak, -3)) < 1e-5);
+  assert_true(fabs((double)out.image.data[middle + 22] - 7 - pow(peak, -3) * exp(-0.5 / 0.36)) <
+              1e-5);                                                /* the neighbour along y */
+  assert_true(fabs((double)out.image.data[middle + 1] - 7) < 1e-5); /* the other channel */
+  case_free(&out);
+
+  for (int64_t i = 0; i < n; i++) v.data[i] = (float)(i / 2 % 100) / 10 - 3; /* −3 … 6.9 */
+  out = apply(USE(&memory, "random_gamma", "gamma", "[2, 2]", "probability", "1"), &v);
+  for (int64_t i = 0; i < n; i++) {
+    double u = ((double)v.data[i] + 3) / 9.9;
+    assert_true(fabs((double)out.image.data[i] - (u * u * 9.9 - 3)) < 1e-4);
+  }
+  case_free(&out);
+  out = apply(USE(&memory, "random_gamma", "gamma", "[2, 2]", "probability", "1", "invert", "true"),
+              &v);
+  for (int64_t i = 0; i < n; i++) {
+    double u = (6.9 - (double)v.data[i]) / 9.9;
+    assert_true(fabs((double)out.image.data[i] - (6.9 - u * u * 9.9)) < 1e-4);
+  }
+  case_free(&out);
+  out = apply(USE(&memory, "random_contrast", "factor", "[0.5, 0.5]", "probability", "1"), &v);
+  double mean = 0;
+  for (int64_t i = 0; i < n; i += 2) mean += (double)v.data[i] / (double)(n / 2);
+  for (int64_t i = 0; i < n; i++)
+    assert_true(fabs((double)out.image.data[i] - (mean + ((double)v.data[i] - mean) / 2)) < 1e-4);
+  case_free(&out);
+  op_use same[] = {
+      USE(&memory, "random_gamma", "gamma", "[1, 1]", "probability", "1", "keep_statistics",
+          "true"),
+      USE(&memory, "random_contrast", "factor", "[1, 1]", "probability", "1"),
+      USE(&memory, "random_low_resolution", "zoom", "[1, 1]", "probability", "1"),
+      USE(&memory, "standardize", "clip", "[-9, 9]", "mean", "0", "sd", "1"),
+      USE(&memory, "random_affine", "rotate_probability", "1", "zoom_probability", "1")};
+  for (size_t k = 0; k < sizeof same / sizeof same[0]; k++) {
+    out = apply(same[k], &v);
+    for (int64_t i = 0; i < n; i++)
+      assert_true(fabs((double)out.image.data[i] - (double)v.data[i]) < 1e-5);
+    case_free(&out);
+  }
+
+  /* Half the resolution: pairs of voxels become one, joined linearly between the pairs' middles. */
+  volume line = {0};
+  expect_ok(volume_allocate(&line, (int64_t[]){1, 1, 8}, 1));
+  for (int i = 0; i < 8; i++) line.data[i] = (float)(i * i);
+  line.affine[0][0] = line.affine[1][1] = line.affine[2][2] = line.affine[3][3] = 1;
+  out =
+      apply(USE(&memory, "random_low_resolution", "zoom", "[0.5, 0.5]", "probability", "1"), &line);
+  static const float want[8] = {1,  3,  7,  13,
+                                21, 31, 43, 49}; /* knots 1, 9, 25, 49 at 0.5, 2.5, … */
+  for (int i = 0; i < 8; i++) assert_true(fabsf(out.image.data[i] - want[i]) < 1e-4f);
+  case_free(&out);
+  volume_free(&line);
+  volume_free(&v);
+  arena_free(&memory);
+}
+
 static void the_sample_graph_has_a_static_shape(void **state) {
   (void)state;
   arena memory = {0};
@@ -293,6 +419,8 @@ int main(void) {
       cmocka_unit_test(crops_follow_the_positive_share),
       cmocka_unit_test(sampling_leaves_the_prepared_case_alone),
       cmocka_unit_test(intensity_operators_do_what_they_say),
+      cmocka_unit_test(rotating_and_scaling_keep_places),
+      cmocka_unit_test(filters_equal_their_formulas),
       cmocka_unit_test(the_sample_graph_has_a_static_shape),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,55 @@
+/* random_contrast: intensities stretched around their mean. */
+#include "data/host.h"
+#include "graph/op.h"
+
+typedef struct random_contrast_attrs {
+  double factor[2], probability;
+} random_contrast_attrs;
+
+static const attr random_contrast_attr_list[] = {
+    {"factor", ATTR_RANGE, offsetof(random_contrast_attrs, factor), "[0.75, 1.25]", 0, 100, NULL, 0,
+     "drawn from [low, high)"},
+    {"probability", ATTR_FLOAT, offsetof(random_contrast_attrs, probability), "0.15", 0, 1, NULL, 0,
+     "that the crop is changed at all"},
+    {0},
+};
+
+static void stretch(float *data, int64_t voxels, int64_t stride, double factor) {
+  double sum = 0;
+  float low = data[0], high = data[0];
+  for (int64_t i = 0; i < voxels; i++) {
+    float v = data[i * stride];
+    sum += (double)v;
+    low = v < low ? v : low;
+    high = v > high ? v : high;
+  }
+  double mean = sum / (double)voxels;
+  for (int64_t i = 0; i < voxels; i++) {
+    float v = (float)(mean + factor * ((double)data[i * stride] - mean));
+    data[i * stride] = v < low ? low : v > high ? high : v;
+  }
+}
+
+static status random_contrast_host(host_call *call) {
+  const random_contrast_attrs *attrs = call->attrs;
+  if (!host_happens(call, attrs->probability)) return OK;
+  double factor = rng_range(&call->random, attrs->factor[0], attrs->factor[1]);
+  TRY(host_own(call));
+  volume *v = &call->c->image;
+  for (int64_t c = 0; c < v->channels; c++)
+    stretch(v->data + c, v->size[0] * v->size[1] * v->size[2], v->channels, factor);
+  return OK;
+}
+
+const op op_random_contrast = {
+    .name = "random_contrast",
+    .family = "sample",
+    .summary = "Stretches or flattens the intensities around each channel's mean",
+    .doc = "v ↦ mean + f · (v − mean), clipped to the channel's old minimum and maximum.",
+    .torch = "torch.clamp((x - x.mean()) * f + x.mean(), x.min(), x.max())",
+    .version = 1,
+    .traits = OP_SAMPLE,
+    .attrs = random_contrast_attr_list,
+    .attrs_bytes = sizeof(random_contrast_attrs),
+    .host = random_contrast_host,
+};

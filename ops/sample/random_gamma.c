@@ -1,0 +1,86 @@
+/* random_gamma: a random gamma curve over the image's own intensity range. */
+#include "data/host.h"
+#include "graph/op.h"
+
+#include <math.h>
+
+typedef struct random_gamma_attrs {
+  double gamma[2], probability;
+  bool invert, keep_statistics;
+} random_gamma_attrs;
+
+static const attr random_gamma_attr_list[] = {
+    {"gamma", ATTR_RANGE, offsetof(random_gamma_attrs, gamma), "[0.7, 1.5]", 0.01, 100, NULL, 0,
+     "exponent, drawn from [low, high)"},
+    {"probability", ATTR_FLOAT, offsetof(random_gamma_attrs, probability), "0.3", 0, 1, NULL, 0,
+     "that the crop is changed at all"},
+    {"invert", ATTR_BOOL, offsetof(random_gamma_attrs, invert), "false", 0, 0, NULL, 0,
+     "apply the curve to the negative image"},
+    {"keep_statistics", ATTR_BOOL, offsetof(random_gamma_attrs, keep_statistics), "false", 0, 0,
+     NULL, 0, "restore mean and standard deviation afterwards"},
+    {0},
+};
+
+static void statistics(const float *data, int64_t voxels, int64_t stride, double *mean,
+                       double *sd) {
+  double sum = 0, squares = 0;
+  for (int64_t i = 0; i < voxels; i++) sum += (double)data[i * stride];
+  *mean = sum / (double)voxels;
+  for (int64_t i = 0; i < voxels; i++) {
+    double d = (double)data[i * stride] - *mean;
+    squares += d * d;
+  }
+  *sd = sqrt(squares / (double)voxels);
+}
+
+static void bend(const random_gamma_attrs *attrs, float *data, int64_t voxels, int64_t stride,
+                 float gamma) {
+  double mean = 0, sd = 0, new_mean, new_sd;
+  if (attrs->keep_statistics) statistics(data, voxels, stride, &mean, &sd);
+  float low = data[0], high = data[0];
+  for (int64_t i = 0; i < voxels; i++) {
+    float v = data[i * stride];
+    low = v < low ? v : low;
+    high = v > high ? v : high;
+  }
+  float range = high - low;
+  if (!(range > 0)) return;
+  for (int64_t i = 0; i < voxels; i++) {
+    float *v = &data[i * stride];
+    if (attrs->invert)
+      *v = high - powf((high - *v) / range, gamma) * range;
+    else
+      *v = powf((*v - low) / range, gamma) * range + low;
+  }
+  if (!attrs->keep_statistics) return;
+  statistics(data, voxels, stride, &new_mean, &new_sd);
+  double scale = new_sd > 1e-8 ? sd / new_sd : 1;
+  for (int64_t i = 0; i < voxels; i++) {
+    float *v = &data[i * stride];
+    *v = (float)(((double)*v - new_mean) * scale + mean);
+  }
+}
+
+static status random_gamma_host(host_call *call) {
+  const random_gamma_attrs *attrs = call->attrs;
+  if (!host_happens(call, attrs->probability)) return OK;
+  float gamma = (float)rng_range(&call->random, attrs->gamma[0], attrs->gamma[1]);
+  TRY(host_own(call));
+  volume *v = &call->c->image;
+  for (int64_t c = 0; c < v->channels; c++)
+    bend(attrs, v->data + c, v->size[0] * v->size[1] * v->size[2], v->channels, gamma);
+  return OK;
+}
+
+const op op_random_gamma = {
+    .name = "random_gamma",
+    .family = "sample",
+    .summary = "Bends the intensities by a random gamma curve",
+    .doc = "v ↦ ((v − min) / (max − min))^gamma · (max − min) + min for each channel.",
+    .torch = "monai.transforms.RandAdjustContrast(probability, gamma, invert, keep_statistics)",
+    .version = 1,
+    .traits = OP_SAMPLE,
+    .attrs = random_gamma_attr_list,
+    .attrs_bytes = sizeof(random_gamma_attrs),
+    .host = random_gamma_host,
+};

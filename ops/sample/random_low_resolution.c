@@ -1,0 +1,58 @@
+/* random_low_resolution: the image as a coarser scanner would have given it. */
+#include "data/host.h"
+#include "graph/op.h"
+#include "ops/sample/lines.h"
+
+#include <math.h>
+
+typedef struct random_low_resolution_attrs {
+  double zoom[2], probability;
+} random_low_resolution_attrs;
+
+static const attr random_low_resolution_attr_list[] = {
+    {"zoom", ATTR_RANGE, offsetof(random_low_resolution_attrs, zoom), "[0.5, 1]", 0.05, 1, NULL, 0,
+     "share of the voxels along an axis that are kept, drawn from [low, high)"},
+    {"probability", ATTR_FLOAT, offsetof(random_low_resolution_attrs, probability), "0.25", 0, 1,
+     NULL, 0, "that the crop is changed at all"},
+    {0},
+};
+
+/* Every line is read at m evenly spread voxels (the nearest ones) and those are joined linearly. */
+static void coarsen_line(const void *context, const float *in, float *out, int64_t n) {
+  double zoom = *(const double *)context;
+  int64_t m = (int64_t)rint((double)n * zoom);
+  if (m < 1) m = 1;
+  double step = (double)n / (double)m;
+  for (int64_t i = 0; i < n; i++) {
+    double at = ((double)i + 0.5) / step - 0.5;
+    at = at < 0 ? 0 : at > (double)(m - 1) ? (double)(m - 1) : at;
+    int64_t low = (int64_t)at, high = low + 1 < m ? low + 1 : low;
+    float w = (float)(at - (double)low);
+    float a = in[(int64_t)(((double)low + 0.5) * step)];
+    float b = in[(int64_t)(((double)high + 0.5) * step)];
+    out[i] = a + w * (b - a);
+  }
+}
+
+static status random_low_resolution_host(host_call *call) {
+  const random_low_resolution_attrs *attrs = call->attrs;
+  if (!host_happens(call, attrs->probability)) return OK;
+  double zoom = rng_range(&call->random, attrs->zoom[0], attrs->zoom[1]);
+  TRY(host_own(call));
+  for (int a = 0; a < 3; a++) TRY(filter_lines(&call->c->image, a, coarsen_line, &zoom));
+  return OK;
+}
+
+const op op_random_low_resolution = {
+    .name = "random_low_resolution",
+    .family = "sample",
+    .summary = "Reduces the image's resolution by a random factor and interpolates it back",
+    .doc = "Nearest voxel on the way down, linear on the way up, one zoom for all axes; the label\n"
+           "keeps its resolution.",
+    .torch = "monai.transforms.RandSimulateLowResolution(probability, zoom_range=zoom)",
+    .version = 1,
+    .traits = OP_SAMPLE,
+    .attrs = random_low_resolution_attr_list,
+    .attrs_bytes = sizeof(random_low_resolution_attrs),
+    .host = random_low_resolution_host,
+};
