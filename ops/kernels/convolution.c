@@ -93,6 +93,7 @@ typedef struct product {
   bool padded; /* the input is copied with zeros before and after each z row */
   int64_t pad_low, padded_z;
   bool fused;     /* taps along z and their channels are one run of k */
+  bool slides;    /* three taps along z, one voxel apart: sliding tiles fit */
   int64_t chunks; /* tasks per phase, group and block */
   /* data */
   const float *input, *weight, *bias;
@@ -159,19 +160,21 @@ static void plan_z(product *p) {
       consecutive &= t == 0 || z.offset[t] == z.offset[t - 1] + 1;
     }
   }
+  p->slides = p->vectors == 1 && p->phases[2] == 1 && p->kernel[2] == 3 && p->dilation[2] == 1 &&
+              (p->transposed || p->stride[2] == 1) && p->depth >= 4;
   bool short_runs = p->depth < 4 && p->kernel[2] > 1 && consecutive;
   p->padded = outside && (!in_place || short_runs);
   p->pad_low = p->padded ? low : 0;
   p->padded_z = p->in[2] + (p->padded ? low + high : 0);
-  p->fused = consecutive && (p->padded || !outside);
+  p->fused = consecutive && !p->slides && (p->padded || !outside);
 }
 
 static void plan_product(product *p) {
   p->kernels = gemm_best();
   for (int a = 0; a < 3; a++) p->phases[a] = p->transposed ? p->stride[a] : 1;
-  plan_z(p);
   int64_t rows = (p->out[2] + p->phases[2] - 1) / p->phases[2];
   p->vectors = gemm_vectors(p->kernels, rows, p->columns);
+  plan_z(p);
   p->column_vectors = (p->columns + p->kernels->lanes - 1) / p->kernels->lanes;
   p->blocks = (p->column_vectors + p->vectors - 1) / p->vectors;
   int64_t tiles = gemm_tile_count(rows, p->kernels->max_rows[p->vectors]);
@@ -308,26 +311,77 @@ enum { MAX_SEGMENTS = 512 };
 
 typedef struct phase_plan {
   axis x, y, z;
-  int64_t taps_z, depth; /* after fusing z into the depth */
+  int64_t taps_z, depth; /* segments along z and their k, after fusing or sliding */
+  int64_t tap_step;      /* floats of weights from segment to segment */
+  int reach;             /* rows a tile reads beyond those it makes */
   int64_t row_tiles, rows, chunk_begin, chunk_end;
   int64_t group, column;
   int vectors;
   const float *weights;
 } phase_plan;
 
+/* What the next tile along y will read that this one does not: one more z row of each plane the
+ * filter reaches, and the results it will write. Fetched meanwhile, because a row of a large volume
+ * is far away and too short for the processor's own prefetch. */
+typedef struct lookahead {
+  const float *at; /* a harmless address when nothing is left */
+  int64_t lines;   /* cache lines of the present run */
+  const float *run[CONV_MAX_KERNEL + 1];
+  int64_t run_lines[CONV_MAX_KERNEL + 1];
+  int count, taken;
+} lookahead;
+
+enum { LINE_FLOATS = 16 };
+
+static void look_ahead(const product *p, const phase_plan *q, const float *input, int64_t x,
+                       int64_t y, int64_t z0, int rows, const float *out, lookahead *next) {
+  int64_t in_y = q->y.in_step * (y + 1) + q->y.offset[q->y.taps - 1];
+  int64_t floats = ((rows - 1) * q->z.in_step + 1) * p->in_channels;
+  if (in_y >= 0 && in_y < p->in[1])
+    for (int t = 0; t < q->x.taps; t++) {
+      int64_t in_x = q->x.in_step * x + q->x.offset[t];
+      if (in_x < 0 || in_x >= p->in[0]) continue;
+      next->run[next->count] =
+          input + ((in_x * p->in[1] + in_y) * p->padded_z + q->z.in_step * z0) * p->in_channels;
+      next->run_lines[next->count++] = (floats + LINE_FLOATS - 1) / LINE_FLOATS;
+    }
+  next->run[next->count] = out + q->y.out_step * p->out[2] * p->out_channels;
+  next->run_lines[next->count++] =
+      (rows * q->z.out_step * p->out_channels + LINE_FLOATS - 1) / LINE_FLOATS;
+}
+
+static const float *take_lines(lookahead *next, int64_t lines) {
+  if (next->lines <= 0) {
+    if (next->taken == next->count) return next->at;
+    next->at = next->run[next->taken];
+    next->lines = next->run_lines[next->taken++];
+  }
+  const float *at = next->at;
+  next->at += lines * LINE_FLOATS;
+  next->lines -= lines;
+  return at;
+}
+
 static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t unit) {
   int64_t lanes = p->kernels->lanes, width = q->vectors * lanes;
-  int64_t z0 = gemm_tile_begin(q->z.positions, q->row_tiles, unit % q->row_tiles);
-  int64_t z1 = gemm_tile_begin(q->z.positions, q->row_tiles, unit % q->row_tiles + 1);
-  int64_t row = unit / q->row_tiles;
-  int64_t y = row % q->y.positions, x = row / q->y.positions % q->x.positions;
-  int64_t n = row / q->y.positions / q->x.positions;
-  int rows = (int)(z1 - z0);
+  /* Neighbours along y come one after the other: they share two thirds of their input, in L1. */
+  int64_t y = unit % q->y.positions, rest = unit / q->y.positions;
+  int64_t z0 = gemm_tile_begin(q->z.positions, q->row_tiles, rest % q->row_tiles);
+  int64_t z1 = gemm_tile_begin(q->z.positions, q->row_tiles, rest % q->row_tiles + 1);
+  rest /= q->row_tiles;
+  int64_t x = rest % q->x.positions, n = rest / q->x.positions;
+  int rows = (int)(z1 - z0), last_row = rows + q->reach - 1;
 
   const float *input = (p->padded ? p->padded_input : p->input) +
                        n * p->in[0] * p->in[1] * p->padded_z * p->in_channels +
                        q->group * p->depth + k.depth;
   int64_t step = q->z.in_step * p->in_channels;
+  int64_t out_z = q->z.out_first + q->z.out_step * z0;
+  int64_t out_y = q->y.out_first + q->y.out_step * y, out_x = q->x.out_first + q->x.out_step * x;
+  int64_t out_voxel = ((n * p->out[0] + out_x) * p->out[1] + out_y) * p->out[2] + out_z;
+  float *out = p->output + out_voxel * p->out_channels + q->group * p->columns + q->column;
+  lookahead next = {.at = p->zeros};
+  if (q->y.taps && y + 1 < q->y.positions) look_ahead(p, q, input, x, y, z0, rows, out, &next);
   gemm_segment segments[MAX_SEGMENTS];
   int64_t count = 0;
   /* A phase that no tap reaches has no segments, and its outputs are the bias. */
@@ -344,12 +398,13 @@ static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t u
       const float *line = input + (in_x * p->in[1] + in_y) * p->padded_z * p->in_channels;
       for (int64_t t = tz; t < tz + taps; t++) {
         int64_t from = q->z.in_step * z0 + q->z.offset[t] + p->pad_low;
-        int64_t to = from + q->z.in_step * (rows - 1);
+        int64_t to = from + q->z.in_step * last_row;
         gemm_segment *s = &segments[count++];
         s->middle = line + from * p->in_channels;
         s->first = from >= 0 && from < p->padded_z ? s->middle : p->zeros;
-        s->last = to >= 0 && to < p->padded_z ? s->middle + (rows - 1) * step : p->zeros;
-        s->b = q->weights + ((tap + t - tz) * q->depth + k.depth) * width;
+        s->last = to >= 0 && to < p->padded_z ? s->middle + last_row * step : p->zeros;
+        s->b = q->weights + (tap + t - tz) * q->tap_step + k.depth * width;
+        s->ahead = take_lines(&next, k.depth_end - k.depth);
       }
     }
     tap += taps;
@@ -360,22 +415,23 @@ static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t u
     }
   }
 
-  int64_t out_z = q->z.out_first + q->z.out_step * z0;
-  int64_t out_y = q->y.out_first + q->y.out_step * y, out_x = q->x.out_first + q->x.out_step * x;
-  int64_t out_voxel = ((n * p->out[0] + out_x) * p->out[1] + out_y) * p->out[2] + out_z;
   gemm_tile tile = {.segments = segments,
                     .segment_count = count,
+                    .ahead_k = 64,
                     .k = k.depth_end - k.depth,
                     .a_row = step * (ptrdiff_t)sizeof(float),
                     .a_k = sizeof(float),
                     .b_k = width * (ptrdiff_t)sizeof(float),
-                    .c =
-                        p->output + out_voxel * p->out_channels + q->group * p->columns + q->column,
+                    .c = out,
                     .c_row = q->z.out_step * p->out_channels * (ptrdiff_t)sizeof(float),
                     .columns = (int)smaller(width, p->columns - q->column),
                     .accumulate = k.tap > 0 || k.depth > 0,
+                    .tap = p->depth * width * (ptrdiff_t)sizeof(float),
                     .bias = p->packed_bias + q->group * p->column_vectors * lanes + q->column};
-  p->kernels->tile[q->vectors][rows](&tile);
+  if (q->reach)
+    p->kernels->slide[rows](&tile);
+  else
+    p->kernels->tile[q->vectors][rows](&tile);
 }
 
 /* Weights are visited in blocks that stay in cache while the tiles of the task pass over them: in
@@ -397,9 +453,11 @@ static void product_task(void *context, int64_t task) {
   q.z = axis_of(p, 2, phase[2]);
   if (!q.z.positions) return;
   int64_t taps = (int64_t)q.x.taps * q.y.taps * q.z.taps;
-  q.taps_z = p->fused ? 1 : q.z.taps;
+  q.reach = p->slides ? q.z.taps - 1 : 0;
+  q.taps_z = p->fused || p->slides ? 1 : q.z.taps;
   q.depth = p->fused ? p->depth * q.z.taps : p->depth;
   q.vectors = (int)smaller(p->vectors, p->column_vectors - block * p->vectors);
+  q.tap_step = q.z.taps / larger(1, q.taps_z) * p->depth * q.vectors * p->kernels->lanes;
   q.column = block * p->vectors * p->kernels->lanes;
   q.weights = packed_block(p, phase_begin(p, phase, q.x.taps, q.y.taps), taps, q.group, block);
   q.row_tiles = gemm_tile_count(q.z.positions, p->kernels->max_rows[q.vectors]);
@@ -655,7 +713,7 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
       gemm_segment moved[MAX_SEGMENTS];
       for (int64_t i = 0; i < count; i++) {
         const float *at = segments[i].middle + r0;
-        moved[i] = (gemm_segment){at, at, at + rows - 1, segments[i].b};
+        moved[i] = (gemm_segment){at, at, at + rows - 1, segments[i].b, at};
       }
       gemm_tile tile = {.segments = moved,
                         .segment_count = count,

@@ -21,17 +21,20 @@ typedef struct gemm_segment {
   const float *middle; /* where row 0 would be if it lay in line with rows 1 … rows − 2 */
   const float *last;   /* row rows − 1, when there is more than one row */
   const float *b;
+  const float *ahead; /* fetched into cache while the segment runs, one cache line per k */
 } gemm_segment;
 
 typedef struct gemm_tile {
   const gemm_segment *segments;
   int64_t segment_count;
   int64_t k;                 /* length of every segment, ≥ 1 */
+  ptrdiff_t ahead_k;         /* bytes from one fetched line to the next */
   ptrdiff_t a_row, a_k, b_k; /* bytes from row to row, from k to k */
   float *c;
   ptrdiff_t c_row;   /* bytes */
   int columns;       /* of C that are stored; B is read in full vectors */
   bool accumulate;   /* start from C, otherwise from `bias` */
+  ptrdiff_t tap;     /* sliding tiles: bytes from tap to tap, of B, or of C in a sum */
   const float *bias; /* as many as the vectors hold */
 } gemm_tile;
 
@@ -45,6 +48,12 @@ typedef struct gemm_kernels {
   int max_vectors;                                            /* vectors a tile may be wide */
   int max_rows[GEMM_MAX_VECTORS + 1];                         /* by width in vectors */
   gemm_tile_fn tile[GEMM_MAX_VECTORS + 1][GEMM_MAX_ROWS + 1]; /* [vectors][rows] */
+  /* Three taps along the rows at once, one vector wide. `slide` makes rows outputs, at most
+   * max_rows[1], from rows + 2 rows of A, with a_k one float and b_k one vector; `slide_sum` adds
+   * to the weights of the three taps. gemm_tile.h has the sums. */
+  gemm_tile_fn slide[GEMM_MAX_ROWS + 1];
+  int slide_sum_rows;
+  gemm_tile_fn slide_sum[GEMM_MAX_ROWS + 1];
 } gemm_kernels;
 
 /* The widest kernels this processor runs. */

@@ -7,5 +7,6 @@
 #define GEMM_ROWS_2 6
 #define GEMM_ROWS_3 0
 #define GEMM_ROWS_4 0
+#define GEMM_SLIDE_SUM 4
 #include "ops/kernels/gemm_tile.h"
 #endif

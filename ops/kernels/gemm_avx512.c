@@ -7,5 +7,6 @@
 #define GEMM_ROWS_2 12
 #define GEMM_ROWS_3 8
 #define GEMM_ROWS_4 6
+#define GEMM_SLIDE_SUM 8
 #include "ops/kernels/gemm_tile.h"
 #endif

@@ -6,4 +6,5 @@
 #define GEMM_ROWS_2 4
 #define GEMM_ROWS_3 0
 #define GEMM_ROWS_4 0
+#define GEMM_SLIDE_SUM 2
 #include "ops/kernels/gemm_tile.h"

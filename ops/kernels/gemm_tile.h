@@ -2,6 +2,7 @@
  *   GEMM_LANES            floats in a vector
  *   GEMM_SET, GEMM_NAME   the symbol and the name of the kernel set
  *   GEMM_ROWS_1 … _4      most rows of a tile 1 … 4 vectors wide (0: no such tile)
+ *   GEMM_SLIDE_SUM        most rows of a sliding weight-gradient tile
  * so that rows × vectors accumulators, one row of B and one broadcast fill the register file:
  * 24 + 4 + 1 of 32 with AVX-512, 12 + 2 + 1 of 16 with AVX2 or SSE. */
 #include "ops/kernels/gemm.h"
@@ -35,36 +36,48 @@ INLINE const float *row_address(int m, int rows, const char *const *base, const 
   }
 }
 
+/* Where the accumulators start from: the bias, C, or a copy of C when its columns do not fill the
+ * vectors. */
+INLINE const char *start_of(const gemm_tile *t, int rows, int vectors, float *edge, bool *whole,
+                            ptrdiff_t *row) {
+  int width = vectors * GEMM_LANES;
+  *whole = t->columns == width;
+  *row = 0;
+  if (!t->accumulate) return (const char *)t->bias;
+  *row = t->c_row;
+  if (*whole) return (const char *)t->c;
+  for (int m = 0; m < rows; m++) {
+    const float *from = (const float *)((const char *)t->c + m * t->c_row);
+    for (int j = 0; j < width; j++) edge[m * width + j] = j < t->columns ? from[j] : 0;
+  }
+  *row = width * (ptrdiff_t)sizeof(float);
+  return (const char *)edge;
+}
+
+INLINE void store_edge(const gemm_tile *t, int rows, int vectors, const float *edge) {
+  for (int m = 0; m < rows; m++)
+    for (int j = 0; j < t->columns; j++)
+      ((float *)((char *)t->c + m * t->c_row))[j] = edge[m * vectors * GEMM_LANES + j];
+}
+
 INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
   enum { BYTES = GEMM_LANES * 4, BASES = (GEMM_MAX_ROWS + 4) / 5 };
   vec acc[GEMM_MAX_ROWS][GEMM_MAX_VECTORS];
   float edge[GEMM_MAX_ROWS * GEMM_MAX_VECTORS * GEMM_LANES];
-  bool whole = t->columns == vectors * GEMM_LANES;
-
-  const char *start = (const char *)t->bias;
-  ptrdiff_t start_row = 0;
-  if (t->accumulate) {
-    start = (const char *)t->c;
-    start_row = t->c_row;
-    if (!whole) {
-      for (int m = 0; m < rows; m++)
-        for (int j = 0; j < vectors * GEMM_LANES; j++)
-          edge[m * vectors * GEMM_LANES + j] =
-              j < t->columns ? ((const float *)(start + m * start_row))[j] : 0;
-      start = (const char *)edge;
-      start_row = vectors * BYTES;
-    }
-  }
+  bool whole;
+  ptrdiff_t start_row;
+  const char *start = start_of(t, rows, vectors, edge, &whole, &start_row);
 #pragma GCC unroll 24
   for (int m = 0; m < rows; m++)
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; j++) acc[m][j] = load(start + m * start_row + j * BYTES);
 
   ptrdiff_t row = t->a_row, row3 = 3 * row, a_k = t->a_k, b_k = t->b_k;
+  ptrdiff_t ahead_k = t->ahead_k;
   const gemm_segment *end = t->segments + t->segment_count;
   for (const gemm_segment *s = t->segments; s < end; s++) {
     const char *first = (const char *)s->first, *last = (const char *)s->last;
-    const char *b = (const char *)s->b;
+    const char *b = (const char *)s->b, *ahead = (const char *)s->ahead;
     const char *base[BASES];
 #pragma GCC unroll 5
     for (int i = 0; i * 5 < rows; i++) base[i] = (const char *)s->middle + 5 * i * row;
@@ -79,6 +92,8 @@ INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++) acc[m][j] += a * w[j];
       }
+      __builtin_prefetch(ahead);
+      ahead += ahead_k;
       first += a_k;
       last += a_k;
       b += b_k;
@@ -99,11 +114,105 @@ INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
   for (int m = 0; m < rows; m++)
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; j++) *(vec *)(out + m * out_row + j * BYTES) = acc[m][j];
-  if (!whole)
-    for (int m = 0; m < rows; m++)
-      for (int j = 0; j < t->columns; j++)
-        ((float *)((char *)t->c + m * t->c_row))[j] = edge[m * vectors * GEMM_LANES + j];
+  if (!whole) store_edge(t, rows, vectors, edge);
 }
+
+/* The sliding tile, one vector wide: outputs m = 0 … rows − 1 of a three-tap filter along the rows
+ * of A, C[m] += Σ_k Σ_t A[m + t][k] · B_t[k]. Each broadcast serves three multiply-adds, so the
+ * load ports, which bind the plain tile at this width, are half idle. */
+INLINE void slide_body(const gemm_tile *t, const int rows) {
+  enum { BYTES = GEMM_LANES * 4, BASES = (GEMM_MAX_ROWS + 2 + 4) / 5 };
+  vec acc[GEMM_MAX_ROWS];
+  float edge[GEMM_MAX_ROWS * GEMM_LANES];
+  bool whole;
+  ptrdiff_t start_row;
+  const char *start = start_of(t, rows, 1, edge, &whole, &start_row);
+#pragma GCC unroll 24
+  for (int m = 0; m < rows; m++) acc[m] = load(start + m * start_row);
+
+  ptrdiff_t row = t->a_row, row3 = 3 * row, tap = t->tap, ahead_k = t->ahead_k;
+  const gemm_segment *end = t->segments + t->segment_count;
+  for (const gemm_segment *s = t->segments; s < end; s++) {
+    const char *first = (const char *)s->first, *last = (const char *)s->last;
+    const char *b = (const char *)s->b, *ahead = (const char *)s->ahead;
+    const char *base[BASES];
+#pragma GCC unroll 6
+    for (int i = 0; i * 5 < rows + 2; i++) base[i] = (const char *)s->middle + 5 * i * row;
+    int64_t k = t->k;
+    do {
+      vec w[3] = {load(b), load(b + tap), load(b + 2 * tap)};
+#pragma GCC unroll 26
+      for (int p = 0; p < rows + 2; p++) {
+        vec a = *row_address(p, rows + 2, base, first, last, row, row3) - (vec){0};
+#pragma GCC unroll 3
+        for (int i = 0; i < 3; i++)
+          if (p - i >= 0 && p - i < rows) acc[p - i] += a * w[i];
+      }
+      __builtin_prefetch(ahead);
+      ahead += ahead_k;
+      first += sizeof(float);
+      last += sizeof(float);
+      b += BYTES;
+#pragma GCC unroll 6
+      for (int i = 0; i * 5 < rows + 2; i++) {
+        base[i] += sizeof(float);
+        __asm__("" : "+r"(base[i]));
+      }
+      __asm__("" : "+r"(row), "+r"(row3));
+    } while (--k);
+  }
+  char *out = whole ? (char *)t->c : (char *)edge;
+  ptrdiff_t out_row = whole ? t->c_row : BYTES;
+#pragma GCC unroll 24
+  for (int m = 0; m < rows; m++) *(vec *)(out + m * out_row) = acc[m];
+  if (!whole) store_edge(t, rows, 1, edge);
+}
+
+/* The sliding tile of a weight gradient: C_t[row] += Σ_k A[k][row] · B[k + 1 − t], t = 0, 1, 2,
+ * with A's rows side by side. B before and after the run is the segment's `first` and `last`. */
+INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
+  vec acc[3][GEMM_MAX_ROWS];
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; i++)
+#pragma GCC unroll 8
+    for (int m = 0; m < rows; m++)
+      acc[i][m] = t->accumulate ? load((const char *)t->c + i * t->tap + m * t->c_row) : (vec){0};
+  ptrdiff_t a_k = t->a_k, b_k = t->b_k;
+  const gemm_segment *end = t->segments + t->segment_count;
+  for (const gemm_segment *s = t->segments; s < end; s++) {
+    const char *a = (const char *)s->middle, *b = (const char *)s->b;
+    vec before = load(s->first), now = load(b);
+    for (int64_t k = t->k; k > 0; k--) {
+      b += b_k;
+      vec after = load(k > 1 ? b : (const char *)s->last);
+#pragma GCC unroll 8
+      for (int m = 0; m < rows; m++) {
+        vec x = ((const float *)a)[m] - (vec){0};
+        acc[0][m] += x * after;
+        acc[1][m] += x * now;
+        acc[2][m] += x * before;
+      }
+      before = now;
+      now = after;
+      a += a_k;
+    }
+  }
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; i++)
+#pragma GCC unroll 8
+    for (int m = 0; m < rows; m++) *(vec *)((char *)t->c + i * t->tap + m * t->c_row) = acc[i][m];
+}
+
+#define SLIDE(rows, unused)                                                                        \
+  static void slide_##rows(const gemm_tile *t) {                                                   \
+    slide_body(t, rows);                                                                           \
+  }
+#define SLIDE_ENTRY(rows, unused) [rows] = slide_##rows,
+#define SLIDE_SUM(rows, unused)                                                                    \
+  static void slide_sum_##rows(const gemm_tile *t) {                                               \
+    slide_sum_body(t, rows);                                                                       \
+  }
+#define SLIDE_SUM_ENTRY(rows, unused) [rows] = slide_sum_##rows,
 
 #define TILE(rows, vectors)                                                                        \
   static void tile_##rows##_##vectors(const gemm_tile *t) {                                        \
@@ -125,32 +234,35 @@ INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
 #define JOIN(a, b) a##b
 #define UP_TO(n) JOIN(UP_TO_, n)
 
-UP_TO(GEMM_ROWS_1)
-(TILE, 1) UP_TO(GEMM_ROWS_2)(TILE, 2)
+/* clang-format off */
+UP_TO(GEMM_ROWS_1)(TILE, 1)
+UP_TO(GEMM_ROWS_2)(TILE, 2)
 #if GEMM_ROWS_3
-    UP_TO(GEMM_ROWS_3)(TILE, 3)
+UP_TO(GEMM_ROWS_3)(TILE, 3)
 #endif
 #if GEMM_ROWS_4
-        UP_TO(GEMM_ROWS_4)(TILE, 4)
+UP_TO(GEMM_ROWS_4)(TILE, 4)
 #endif
+UP_TO(GEMM_ROWS_1)(SLIDE, 1)
+UP_TO(GEMM_SLIDE_SUM)(SLIDE_SUM, 1)
 
-            extern const gemm_kernels GEMM_SET;
+extern const gemm_kernels GEMM_SET;
 const gemm_kernels GEMM_SET = {
     .name = GEMM_NAME,
     .lanes = GEMM_LANES,
-    .max_vectors = GEMM_ROWS_4   ? 4
-                   : GEMM_ROWS_3 ? 3
-                                 : 2,
+    .max_vectors = GEMM_ROWS_4 ? 4 : GEMM_ROWS_3 ? 3 : 2,
     .max_rows = {0, GEMM_ROWS_1, GEMM_ROWS_2, GEMM_ROWS_3, GEMM_ROWS_4},
-    .tile =
-        {
-            [1] = {UP_TO(GEMM_ROWS_1)(ENTRY, 1)},
-            [2] = {UP_TO(GEMM_ROWS_2)(ENTRY, 2)},
+    .tile = {[1] = {UP_TO(GEMM_ROWS_1)(ENTRY, 1)},
+             [2] = {UP_TO(GEMM_ROWS_2)(ENTRY, 2)},
 #if GEMM_ROWS_3
-            [3] = {UP_TO(GEMM_ROWS_3)(ENTRY, 3)},
+             [3] = {UP_TO(GEMM_ROWS_3)(ENTRY, 3)},
 #endif
 #if GEMM_ROWS_4
-            [4] = {UP_TO(GEMM_ROWS_4)(ENTRY, 4)},
+             [4] = {UP_TO(GEMM_ROWS_4)(ENTRY, 4)},
 #endif
-        },
+    },
+    .slide = {UP_TO(GEMM_ROWS_1)(SLIDE_ENTRY, 1)},
+    .slide_sum_rows = GEMM_SLIDE_SUM,
+    .slide_sum = {UP_TO(GEMM_SLIDE_SUM)(SLIDE_SUM_ENTRY, 1)},
 };
+/* clang-format on */
