@@ -531,6 +531,7 @@ typedef struct weight_product {
   conv_shape s;
   bool swapped; /* lanes are channels */
   bool fused;   /* rows run over (kz, channel) */
+  bool slides;  /* so they do, and sliding tiles make the three of them at once */
   const gemm_kernels *kernels;
   int64_t taps;                     /* not counting fused ones */
   int64_t rows, lanes_used, padded; /* per group: rows, columns, columns in whole vectors */
@@ -576,11 +577,18 @@ static weight_product weight_product_of(const conv_shape *shape) {
       p.padded_z = larger(s->image[2], reach) + s->padding[2];
     }
   }
+  p.slides = !p.swapped && !p.fused && s->kernel[2] == 3 && s->stride[2] == 1 &&
+             s->padding[2] == 1 && s->dilation[2] == 1;
+  if (p.slides) {
+    p.fused = true;
+    p.taps /= 3;
+    p.rows *= 3;
+  }
   p.x_channels = s->channels;
   p.x_group = channels;
   p.dy_channels = s->features;
   p.dy_group = features;
-  if (p.copy_x && !p.fused) {
+  if (p.copy_x && p.swapped) {
     p.x_channels = s->groups * p.padded;
     p.x_group = p.padded;
   }
@@ -588,9 +596,9 @@ static weight_product weight_product_of(const conv_shape *shape) {
     p.dy_channels = s->groups * p.padded;
     p.dy_group = p.padded;
   }
-  p.vectors = gemm_vectors(p.kernels, p.rows, p.lanes_used);
+  p.vectors = p.slides ? 1 : gemm_vectors(p.kernels, p.rows, p.lanes_used);
   p.blocks = (p.padded / lanes + p.vectors - 1) / p.vectors;
-  p.row_parts = (p.rows + ROW_PART - 1) / ROW_PART;
+  p.row_parts = p.slides ? 1 : (p.rows + ROW_PART - 1) / ROW_PART;
   p.z_length = smaller(s->out[2], LINE_LENGTH);
   p.z_pieces = (s->out[2] + p.z_length - 1) / p.z_length;
   p.lines = s->batch * s->out[0] * s->out[1] * p.z_pieces;
@@ -665,11 +673,13 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
   int64_t tap = rest % p->taps, group = rest / p->taps;
   int64_t taps_z = p->fused ? 1 : s->kernel[2];
   int64_t kz = tap % taps_z, ky = tap / taps_z % s->kernel[1], kx = tap / taps_z / s->kernel[1];
-  int64_t row_begin = gemm_tile_begin(p->rows, p->row_parts, part);
-  int64_t row_end = gemm_tile_begin(p->rows, p->row_parts, part + 1);
+  int64_t rows = p->slides ? p->rows / 3 : p->rows;
+  int64_t row_begin = gemm_tile_begin(rows, p->row_parts, part);
+  int64_t row_end = gemm_tile_begin(rows, p->row_parts, part + 1);
   int vectors = (int)smaller(p->vectors, p->padded / lanes - block * p->vectors);
   int64_t column = block * p->vectors * lanes;
-  int64_t tiles = gemm_tile_count(row_end - row_begin, p->kernels->max_rows[vectors]);
+  int64_t tiles = gemm_tile_count(row_end - row_begin, p->slides ? p->kernels->slide_sum_rows
+                                                                 : p->kernels->max_rows[vectors]);
 
   int64_t x_step = s->stride[2] * p->x_channels;
   int64_t a_step = p->swapped ? p->dy_channels : x_step;
@@ -686,7 +696,7 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
       int64_t in_y = y * s->stride[1] + ky * s->dilation[1] - s->padding[1];
       if (in_x < 0 || in_x >= s->image[0] || in_y < 0 || in_y >= s->image[1]) continue;
       int64_t z0 = piece_z * p->z_length, z1 = smaller(s->out[2], z0 + p->z_length);
-      int64_t offset = p->pad_low - s->padding[2] + kz * s->dilation[2];
+      int64_t offset = p->slides ? 0 : p->pad_low - s->padding[2] + kz * s->dilation[2];
       z0 = larger(z0, -floor_div(offset, s->stride[2]));
       z1 = smaller(z1, floor_div(p->padded_z - 1 - offset, s->stride[2]) + 1);
       if (z1 <= z0) continue;
@@ -699,8 +709,13 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
       const float *dy_at =
           p->dy_read + group * p->dy_group +
           (((n * s->out[0] + x) * s->out[1] + y) * s->out[2] + z0) * p->dy_channels;
-      segments[count].middle = p->swapped ? dy_at : x_at;
-      segments[count++].b = (p->swapped ? x_at : dy_at) + column;
+      gemm_segment *g = &segments[count++];
+      g->middle = p->swapped ? dy_at : x_at;
+      g->b = (p->swapped ? x_at : dy_at) + column;
+      if (p->slides) {
+        g->first = z0 > 0 ? g->b - p->dy_channels : p->zeros;
+        g->last = z1 < s->out[2] ? g->b + (z1 - z0) * p->dy_channels : p->zeros;
+      }
       if (count == MAX_SEGMENTS) {
         line++;
         break;
@@ -709,11 +724,14 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
     for (int64_t t = 0; t < tiles; t++) {
       int64_t r0 = row_begin + gemm_tile_begin(row_end - row_begin, tiles, t);
       int64_t r1 = row_begin + gemm_tile_begin(row_end - row_begin, tiles, t + 1);
-      int rows = (int)(r1 - r0);
+      int tile_rows = (int)(r1 - r0);
       gemm_segment moved[MAX_SEGMENTS];
       for (int64_t i = 0; i < count; i++) {
         const float *at = segments[i].middle + r0;
-        moved[i] = (gemm_segment){at, at, at + rows - 1, segments[i].b, at};
+        moved[i] = (gemm_segment){at, at, at + tile_rows - 1, segments[i].b, at};
+        if (!p->slides) continue;
+        moved[i].first = segments[i].first;
+        moved[i].last = segments[i].last;
       }
       gemm_tile tile = {.segments = moved,
                         .segment_count = count,
@@ -726,8 +744,12 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
                         .c_row = p->padded * (ptrdiff_t)sizeof(float),
                         .columns = vectors * (int)lanes,
                         .accumulate = accumulate,
+                        .tap = rows * p->padded * (ptrdiff_t)sizeof(float),
                         .bias = p->zeros};
-      p->kernels->tile[vectors][rows](&tile);
+      if (p->slides)
+        p->kernels->slide_sum[tile_rows](&tile);
+      else
+        p->kernels->tile[vectors][tile_rows](&tile);
     }
     accumulate = true;
   } while (line < line_end);
