@@ -1,20 +1,17 @@
 -- Ends a stage when a metric has not improved for a while.
 --
---   on_epoch_end: stop_on_plateau
+--   on_epoch_end: {lua: stop_on_plateau}
 --
--- metric    name of the metric to watch (default "dice"); epochs without it are passed over
--- patience  how many times in a row it may fail to improve (default 10)
--- margin    what counts as an improvement (default 0)
--- lower     true when lower values are better, as for a loss (default false)
+-- To watch something else, copy this file beside the pipeline file and change these.
 
-local metric = args.metric or "dice"
-local patience = args.patience or 10
-local margin = args.margin or 0
-local sign = args.lower and -1 or 1
+local metric = "validation.dice" -- epochs in which it was not measured are passed over
+local patience = 10 -- times in a row it may fail to improve
+local margin = 0 -- what counts as an improvement
+local sign = 1 -- -1 when lower is better, as for a loss
 
 return function(event)
   local value = event.metrics[metric]
-  if not value then return end -- no validation in this epoch
+  if not value then return end
 
   local state = event.state -- kept between epochs, and when the run is resumed
   if not state.best or sign * value > sign * state.best + margin then

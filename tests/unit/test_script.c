@@ -657,19 +657,24 @@ static void hostile_state_is_refused(void **unused) {
 
 static void stop_on_plateau_stops_after_its_patience(void **unused) {
   (void)unused;
-  schedule_file f = open_file("stop_on_plateau", "{metric: dice, patience: 3}");
-  static const double dice[] = {0.5, 0.6, 0.6, 0.55, 0.7, 0.7, 0.1, 0.69, 0.9};
+  schedule_file f = open_file("stop_on_plateau", "{}");
+  static const double dice[] = {0.5, 0.6, 0.6, 0.55, 0.7}; /* then 0.7 without end */
+  static const char *const name = "validation.dice";
   hook_world world = {0};
   int stopped_at = -1;
-  for (int epoch = 0; epoch < 9 && stopped_at < 0; epoch++) {
-    hook_event event = event_of(&world, epoch, (double[]){dice[epoch], 0});
+  for (int epoch = 0; epoch < 60 && stopped_at < 0; epoch++) {
+    double values[2] = {epoch / 2 < 5 ? dice[epoch / 2] : 0.7};
+    hook_event event = event_of(&world, epoch, values);
+    event.metric_names = &name;
+    event.metric_count = epoch % 2 == 0; /* measured every other epoch */
     assert_ok(script_hook(f.script, &event));
     if (event.stop) {
       stopped_at = epoch;
-      assert_string_equal(event.stop_reason, "dice has not improved on 0.7 since epoch 4");
+      assert_string_equal(event.stop_reason,
+                          "validation.dice has not improved on 0.7 since epoch 8");
     }
   }
-  assert_int_equal(stopped_at, 7);
+  assert_int_equal(stopped_at, 8 + 2 * 10);
   close_file(&f);
 }
 
