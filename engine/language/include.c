@@ -95,21 +95,23 @@ status find_file(arena *memory, const char *name, const char *share, source_pos 
                      printable(name, shown), near);
   return error_new(ERROR_PIPELINE, at,
                    "There is no file %s beside this one, nor among the shipped %s.",
-                   printable(name, shown), share);
+                   printable(name, shown), strcmp(share, "lua") == 0 ? "scripts" : share);
 }
 
 /* ---- base pipelines ------------------------------------------------------------------------ */
 
-/* The one merge rule: mappings merge key by key; everything else of `over` replaces `base`. */
+/* The one merge rule: mappings merge key by key; everything else of `over` replaces `base`, and
+ * nothing (`key: ~`) takes the base's key away. */
 static tree *merge(arena *memory, const tree *base, tree *over) {
   if (base->kind != TREE_MAP || over->kind != TREE_MAP) return over;
   tree *merged = tree_new(memory, over->at, TREE_MAP, base->count + over->count);
   for (int i = 0; i < base->count; i++) {
-    tree *ours = tree_get(over, base->keys[i]->text);
-    merged->keys[i] = ours ? tree_key(over, base->keys[i]->text) : base->keys[i];
-    merged->items[i] = ours ? merge(memory, base->items[i], ours) : base->items[i];
+    const char *key = base->keys[i]->text;
+    tree *ours = tree_get(over, key);
+    if (ours && tree_is_null(ours)) continue;
+    merged->keys[merged->count] = ours ? tree_key(over, key) : base->keys[i];
+    merged->items[merged->count++] = ours ? merge(memory, base->items[i], ours) : base->items[i];
   }
-  merged->count = base->count;
   for (int i = 0; i < over->count; i++) {
     if (tree_get(base, over->keys[i]->text)) continue;
     merged->keys[merged->count] = over->keys[i];
@@ -386,7 +388,7 @@ void check_graph_file(const tree *root, const char *what, bool is_inline, proble
     }
   } else {
     problems_add(all, error_new(ERROR_PIPELINE, inputs ? inputs->at : root->at,
-                                "A %s needs \"inputs\": a list of names, such as [image].", what));
+                                "%s needs \"inputs\": a list of names, such as [image].", what));
   }
   if (params && params->kind != TREE_MAP && !tree_is_null(params))
     problems_add(all, error_new(ERROR_PIPELINE, params->at, "params must be a mapping, not %s.",
@@ -406,11 +408,11 @@ void check_graph_file(const tree *root, const char *what, bool is_inline, proble
   if (graph)
     check_graph(graph, blocks, false, all);
   else
-    problems_add(all, error_new(ERROR_PIPELINE, root->at, "A %s needs \"graph\".", what));
+    problems_add(all, error_new(ERROR_PIPELINE, root->at, "%s needs \"graph\".", what));
   if (outputs)
     check_outputs(outputs, all);
   else
-    problems_add(all, error_new(ERROR_PIPELINE, root->at, "A %s needs \"outputs\".", what));
+    problems_add(all, error_new(ERROR_PIPELINE, root->at, "%s needs \"outputs\".", what));
 }
 
 struct graph_cache {
@@ -434,7 +436,7 @@ status graph_file_load(pipeline *p, const char *name, const char *relative_to, s
   TRY(error_locate(tree_load(&p->memory, path, &root), at));
   TRY(check_version(root, path));
   problems all = {0};
-  check_graph_file(root, "graph file", false, &all);
+  check_graph_file(root, "a model or block", false, &all);
   TRY(problems_take(&all));
   struct graph_cache *entry = arena_alloc(&p->memory, sizeof *entry);
   entry->file = (graph_file){.path = key, .root = root};

@@ -108,12 +108,24 @@ static status list_item(const place *p, tree *list, const char **path, tree ***s
   return OK;
 }
 
+static void remove_entry(tree *map, tree *const *slot) {
+  int index = (int)(slot - map->items);
+  map->count--;
+  for (int i = index; i < map->count; i++) {
+    map->keys[i] = map->keys[i + 1];
+    map->items[i] = map->items[i + 1];
+  }
+}
+
+/* Setting a key to nothing takes it away. */
 static status set_path(const place *p, tree **slot, const char *path, tree *value) {
+  tree *map = NULL;
   for (int depth = 0; *path; depth++) {
     tree *t = *slot;
     if (depth == TREE_MAX_DEPTH)
       return error_new(ERROR_USAGE, p->at, "the key is nested more than %d deep.", TREE_MAX_DEPTH);
     if (tree_is_null(t)) *slot = t = tree_new(p->memory, p->at, TREE_MAP, 0);
+    map = t->kind == TREE_MAP ? t : NULL;
     if (t->kind == TREE_LIST) {
       TRY(list_item(p, t, &path, &slot));
     } else if (t->kind == TREE_MAP) {
@@ -133,7 +145,10 @@ static status set_path(const place *p, tree **slot, const char *path, tree *valu
                        tree_describe(t, shown));
     }
   }
-  *slot = value;
+  if (map && tree_is_null(value))
+    remove_entry(map, slot);
+  else
+    *slot = value;
   return OK;
 }
 

@@ -16,6 +16,7 @@
 
 enum { MAX_PARAMS = 1000, MAX_STAGES = 100, MAX_OPERATORS = 200, MAX_SIDE = 4096 };
 static const int64_t REQUIRED = INT64_MIN;
+static const char the_pipeline[] = "the pipeline";
 
 typedef struct path_fix { /* a name that `resolved` writes as an absolute path */
   tree *node;
@@ -59,6 +60,11 @@ static bool is_map(loader *l, const tree *t, const char *what) {
   return false;
 }
 
+/* "stage x: epochs"; keys of the file itself stand alone. */
+static const char *label(loader *l, const char *what, const char *key) {
+  return what == the_pipeline ? key : arena_printf(l->memory, "%s: %s", what, key);
+}
+
 static const tree *need(loader *l, const tree *map, const char *what, const char *key,
                         source_pos at) {
   const tree *t = tree_get(map, key);
@@ -72,14 +78,14 @@ static int64_t read_int(loader *l, const tree *map, const char *what, const char
   int64_t value;
   int64_t instead = fallback == REQUIRED ? min : fallback;
   if (!is_there(t)) return instead;
-  status error = error_prefix(tree_int(t, &value), "%s: %s", what, key);
+  status error = error_prefix(tree_int(t, &value), "%s", label(l, what, key));
   if (!error && (value < min || value > max)) {
     if (max == INT64_MAX)
-      report(l, t->at, "%s: %s must be at least %lld, not %lld.", what, key, (long long)min,
+      report(l, t->at, "%s must be at least %lld, not %lld.", label(l, what, key), (long long)min,
              (long long)value);
     else
-      report(l, t->at, "%s: %s must be from %lld to %lld, not %lld.", what, key, (long long)min,
-             (long long)max, (long long)value);
+      report(l, t->at, "%s must be from %lld to %lld, not %lld.", label(l, what, key),
+             (long long)min, (long long)max, (long long)value);
     return instead;
   }
   problems_add(&l->all, error);
@@ -91,14 +97,15 @@ static double read_float(loader *l, const tree *map, const char *what, const cha
   const tree *t = tree_get(map, key);
   double value;
   if (!is_there(t)) return fallback;
-  status error = error_prefix(tree_float(t, &value), "%s: %s", what, key);
+  status error = error_prefix(tree_float(t, &value), "%s", label(l, what, key));
   problems_add(&l->all, error);
   if (error) return fallback;
   if (value >= min && value <= max) return value;
   if (isinf(max))
-    report(l, t->at, "%s: %s must be at least %.10g, not %.10g.", what, key, min, value);
+    report(l, t->at, "%s must be at least %.10g, not %.10g.", label(l, what, key), min, value);
   else
-    report(l, t->at, "%s: %s must be from %.10g to %.10g, not %.10g.", what, key, min, max, value);
+    report(l, t->at, "%s must be from %.10g to %.10g, not %.10g.", label(l, what, key), min, max,
+           value);
   return fallback;
 }
 
@@ -106,7 +113,8 @@ static bool read_bool(loader *l, const tree *map, const char *what, const char *
                       bool fallback) {
   const tree *t = tree_get(map, key);
   bool value = fallback;
-  if (is_there(t)) problems_add(&l->all, error_prefix(tree_bool(t, &value), "%s: %s", what, key));
+  if (is_there(t))
+    problems_add(&l->all, error_prefix(tree_bool(t, &value), "%s", label(l, what, key)));
   return value;
 }
 
@@ -114,7 +122,8 @@ static const char *read_text(loader *l, const tree *map, const char *what, const
                              const char *fallback) {
   const tree *t = tree_get(map, key);
   const char *value = fallback;
-  if (is_there(t)) problems_add(&l->all, error_prefix(tree_string(t, &value), "%s: %s", what, key));
+  if (is_there(t))
+    problems_add(&l->all, error_prefix(tree_string(t, &value), "%s", label(l, what, key)));
   return value;
 }
 
@@ -129,7 +138,8 @@ static int read_choice(loader *l, const tree *map, const char *what, const char 
   text_buffer names = {0};
   for (int i = 0; choices[i]; i++)
     text_add(&names, "%s%s", i == 0 ? "" : choices[i + 1] ? ", " : " or ", choices[i]);
-  report(l, t->at, "%s: %s must be %s, not %s.", what, key, names.data, tree_describe(t, found));
+  report(l, t->at, "%s must be %s, not %s.", label(l, what, key), names.data,
+         tree_describe(t, found));
   text_free(&names);
   return fallback;
 }
@@ -154,8 +164,8 @@ static double read_seconds(loader *l, const tree *map, const char *what, const c
   }
   seconds *= unit;
   if (seconds > 0 && seconds <= 1e9) return seconds;
-  report(l, t->at, "%s: %s must be a time such as 90 (seconds), 90s, 10m or 2h, not %s.", what, key,
-         tree_describe(t, found));
+  report(l, t->at, "%s must be a time such as 90 (seconds), 90s, 10m or 2h, not %s.",
+         label(l, what, key), tree_describe(t, found));
   return fallback;
 }
 
@@ -278,7 +288,7 @@ static void read_dataset(loader *l, const tree *data, source_pos at) {
   }
   d->dataset_at = file->at;
   if (!file_exists(d->dataset))
-    report(l, file->at,
+    report(l, folder && !file_exists(folder) ? root->at : file->at,
            "There is no data set %s. Say where it is with --set data.root=DIR, or make a synthetic "
            "one with `strata phantom DIR`.",
            d->dataset);
@@ -368,6 +378,10 @@ static void read_model(loader *l, const tree *model) {
   const tree *use = tree_get(model, "use"), *with = tree_get(model, "with");
   if (with && with != &unreadable && !tree_is_null(with) && is_map(l, with, "model: with"))
     p->model_arguments = with;
+  if (use && use != &unreadable && tree_get(model, "graph")) {
+    report(l, use->at, "model has \"use\" and \"graph\": it is a file or stands here, not both.");
+    return;
+  }
   if (!use && tree_get(model, "graph")) {
     int before = l->all.count;
     check_graph_file(model, "model", true, &l->all);
@@ -495,11 +509,12 @@ static const stage_spec *find_stage(const pipeline *p, const char *name) {
   return NULL;
 }
 
-static void no_stage(loader *l, const char *what, const tree *at) {
+/* `count`: the stages that could have been meant. */
+static void no_stage(loader *l, const char *what, const tree *at, int count) {
   const char *names[MAX_STAGES];
   char shown[96];
-  for (int i = 0; i < l->p->stage_count; i++) names[i] = l->p->stages[i].name;
-  const char *near = nearest_name(at->text, names, l->p->stage_count);
+  for (int i = 0; i < count; i++) names[i] = l->p->stages[i].name;
+  const char *near = nearest_name(at->text, names, count);
   report(l, at->at, "%s: there is no stage \"%s\"%s%s%s", what, printable(at->text, shown),
          near ? "; did you mean \"" : ".", near ? near : "", near ? "\"?" : "");
 }
@@ -528,7 +543,7 @@ static void read_init(loader *l, stage_spec *s, const tree *t) {
   }
   const stage_spec *source = find_stage(l->p, name);
   if (!source)
-    no_stage(l, what, from);
+    no_stage(l, what, from, (int)(s - l->p->stages));
   else if (source >= s)
     report(l, from->at, "%s: stage %s does not come before stage %s.", what, name, s->name);
   else if (source->enabled)
@@ -689,7 +704,7 @@ static void read_evaluated_stage(loader *l, const tree *evaluate) {
   if (is_there(name) && read_text(l, evaluate, "evaluate", "stage", NULL)) {
     stage = find_stage(p, name->text);
     if (!stage)
-      no_stage(l, "evaluate", name);
+      no_stage(l, "evaluate", name, p->stage_count);
     else if (!stage->enabled)
       report(l, name->at, "evaluate: stage %s is disabled.", stage->name);
   }
@@ -728,9 +743,20 @@ static void read_evaluate(loader *l, const tree *evaluate) {
 
 /* ---- expressions --------------------------------------------------------------------------- */
 
+static bool is_word_byte(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
+static bool has_word(const char *text, const char *word) {
+  size_t length = strlen(word);
+  for (const char *p = text; (p = strstr(p, word)); p++)
+    if ((p == text || !is_word_byte(p[-1])) && !is_word_byte(p[length])) return true;
+  return false;
+}
+
 static bool mentions_failed(const loader *l, const tree *t) {
   for (int i = 0; i < l->failed_count && t->kind == TREE_SCALAR; i++)
-    if (strstr(t->text, "${") && strstr(t->text, l->failed[i])) return true;
+    if (strstr(t->text, "${") && has_word(t->text, l->failed[i])) return true;
   for (int i = 0; i < t->count && l->failed_count > 0; i++)
     if (mentions_failed(l, t->items[i])) return true;
   return false;
@@ -800,6 +826,21 @@ static tree *resolve_stages(loader *l, const tree *stages) {
   return out;
 }
 
+typedef struct later {
+  const tree *params;
+  int from;
+  bool asked;
+} later;
+
+/* Knows no value; notes that a parameter further down was asked for. */
+static bool ask_later(void *context, arena *memory, const char *name, source_pos at, tree **out) {
+  later *l = context;
+  (void)memory, (void)at, (void)out;
+  for (int i = l->from; i < l->params->count; i++)
+    l->asked |= strcmp(l->params->keys[i]->text, name) == 0;
+  return false;
+}
+
 static tree *read_params(loader *l, const tree *params) {
   char found[96];
   if (tree_is_null(params)) return (tree *)params;
@@ -809,13 +850,19 @@ static tree *read_params(loader *l, const tree *params) {
     return &unreadable;
   }
   tree *out = tree_new(l->memory, params->at, TREE_MAP, params->count);
+  later below = {0};
+  l->p->params.lookup = ask_later;
+  l->p->params.context = &below;
   for (int i = 0; i < params->count; i++) {
     const tree *key = params->keys[i];
     problems_add(&l->all, check_name(key, "params"));
     if (is_listed(key->text, pipeline_keys))
       report(l, key->at, "params: \"%s\" is a key of the file itself; choose another name.",
              key->text);
+    below = (later){.params = params, .from = i};
     tree *value = evaluated(l, params->items[i]);
+    if (below.asked)
+      report(l, key->at, "params: %s may use only parameters that stand above it.", key->text);
     if (value == &unreadable)
       ARENA_PUSH(l->memory, l->failed, l->failed_count, l->failed_capacity, key->text);
     else
@@ -824,6 +871,8 @@ static tree *read_params(loader *l, const tree *params) {
     out->items[i] = value;
   }
   out->count = params->count;
+  l->p->params.lookup = NULL;
+  l->p->params.context = NULL;
   return out;
 }
 
@@ -876,15 +925,15 @@ static void read_header(loader *l, const tree *root) {
   static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
   pipeline *p = l->p;
   char shown[96];
-  tree_check_keys(root, "the pipeline", pipeline_keys, &l->all);
-  p->name = read_text(l, root, "the pipeline", "name", default_name(l->memory, p->path));
+  tree_check_keys(root, the_pipeline, pipeline_keys, &l->all);
+  p->name = read_text(l, root, the_pipeline, "name", default_name(l->memory, p->path));
   if (!is_file_word(p->name))
     report(l, tree_get(root, "name")->at,
            "\"%s\" cannot name a pipeline: use letters, digits, '.', - and _ (it names folders).",
            printable(p->name, shown));
-  p->seed = (uint64_t)read_int(l, root, "the pipeline", "seed", 0, 0, INT64_MAX, root->at);
-  p->threads = read_int(l, root, "the pipeline", "threads", 0, 0, 4096, root->at);
-  p->device = devices[read_choice(l, root, "the pipeline", "device", devices, 0)];
+  p->seed = (uint64_t)read_int(l, root, the_pipeline, "seed", 0, 0, INT64_MAX, root->at);
+  p->threads = read_int(l, root, the_pipeline, "threads", 0, 0, 4096, root->at);
+  p->device = devices[read_choice(l, root, the_pipeline, "device", devices, 0)];
 }
 
 static tree *resolve_root(loader *l, const tree *root) {
@@ -905,16 +954,35 @@ static tree *resolve_root(loader *l, const tree *root) {
   return out;
 }
 
+static bool comes_before(status a, status b) {
+  source_pos x = error_position(a), y = error_position(b);
+  if (x.file != y.file) return false;
+  return x.line != y.line ? x.line < y.line : x.column < y.column;
+}
+
+/* In the order of the file, as a person corrects it. Problems of different files keep their order.
+ */
+static void sort_by_place(problems *all) {
+  enum { KEPT = 50 }; /* beyond, problems are only counted */
+  for (int i = 1; i < all->count && i < KEPT; i++)
+    for (int k = i; k > 0 && comes_before(all->list[k], all->list[k - 1]); k--) {
+      status swapped = all->list[k];
+      all->list[k] = all->list[k - 1];
+      all->list[k - 1] = swapped;
+    }
+}
+
 static status load(loader *l, const char *path, const override *overrides, int override_count) {
   tree *root;
   TRY(load_with_bases(l->memory, path, &root));
   for (int i = 0; i < override_count; i++) apply_override(l->memory, root, &overrides[i], &l->all);
   root = resolve_root(l, root);
   read_header(l, root);
-  read_data(l, need(l, root, "the pipeline", "data", root->at));
-  read_model(l, need(l, root, "the pipeline", "model", root->at));
-  read_stages(l, need(l, root, "the pipeline", "stages", root->at));
+  read_data(l, need(l, root, the_pipeline, "data", root->at));
+  read_model(l, need(l, root, the_pipeline, "model", root->at));
+  read_stages(l, need(l, root, the_pipeline, "stages", root->at));
   read_evaluate(l, tree_get(root, "evaluate"));
+  sort_by_place(&l->all);
   TRY(problems_take(&l->all));
   pipeline_identity(l->p, root, l->model_hash);
   l->p->resolved = resolved_file(l, root);

@@ -134,6 +134,7 @@ const char *printable(const char *text, char out[96]) {
 const char *tree_describe(const tree *t, char out[96]) {
   if (!t || tree_is_null(t)) return strcpy(out, "nothing");
   if (t->kind == TREE_LIST) {
+    if (t->count == 0) return strcpy(out, "an empty list");
     snprintf(out, 96, "a list of %d", t->count);
     return out;
   }
@@ -199,8 +200,13 @@ static status syntax_error(const composer *c) {
   const char *problem = p->problem ? p->problem : "the text is not YAML";
   if (p->error == YAML_MEMORY_ERROR) return error_out_of_memory(c->length);
   if (p->error == YAML_READER_ERROR) {
-    source_pos at = position_of_byte(c, p->problem_offset);
-    unsigned byte = p->problem_offset < c->length ? (unsigned char)c->text[p->problem_offset] : 0;
+    size_t offset = p->problem_offset;
+    /* A wrong continuation byte is the fault of the byte that started the character. */
+    if (strstr(problem, "trailing"))
+      for (int back = 0; back < 3 && offset > 0; back++)
+        if (((unsigned char)c->text[--offset] & 0xC0) == 0xC0) break;
+    source_pos at = position_of_byte(c, offset);
+    unsigned byte = offset < c->length ? (unsigned char)c->text[offset] : 0;
     if (strstr(problem, "control"))
       return error_new(ERROR_PIPELINE, at,
                        "This is not a text file: it contains the control character 0x%02X.", byte);
