@@ -149,6 +149,7 @@ static status read_case(const char *path, const char *folder, size_t index, cons
                       "file.",
                       index, files[i]);
   out->name = case_name(&d->memory, files[0]);
+  out->class_count = d->class_count;
   if (!out->name[0] || out->name[0] == '.')
     return bad_json(path, "\"training\"[%zu]: \"%.100s\" gives the case no name.", index, files[0]);
   TRY(case_file(path, folder, out->name, "image", files[0], d, &out->image));

@@ -12,6 +12,7 @@ typedef struct case_entry {
   const char *image; /* path */
   const char *label; /* path, or NULL */
   role role;
+  int class_count;   /* classes the dataset names; a label map with others is refused. 0: not known */
 } case_entry;
 
 typedef struct dataset {

@@ -56,6 +56,18 @@ static status check_same_grid(const case_entry *entry, const medical_case *c) {
   return OK;
 }
 
+static status check_classes(const case_entry *entry, const labels *l) {
+  if (!l->data || entry->class_count == 0) return OK;
+  int32_t largest = 0;
+  for (int64_t i = 0; i < l->size[0] * l->size[1] * l->size[2]; i++)
+    largest = l->data[i] > largest ? l->data[i] : largest;
+  if (largest < entry->class_count) return OK;
+  return error_new(ERROR_DATA, NOWHERE,
+                   "the label %s contains class %d, but dataset.json names only classes 0 to %d. "
+                   "Name it there, or correct the label.",
+                   entry->label, largest, entry->class_count - 1);
+}
+
 static status prepare_bytes(const data_spec *spec, const case_entry *entry,
                             const unsigned char *image, size_t image_bytes,
                             const unsigned char *label, size_t label_bytes, medical_case *out) {
@@ -64,6 +76,7 @@ static status prepare_bytes(const data_spec *spec, const case_entry *entry,
   if (!error && label) {
     error = nifti_parse_labels(entry->label, label, label_bytes, &out->label);
     if (!error) error = check_same_grid(entry, out);
+    if (!error) error = check_classes(entry, &out->label);
   }
   error = error_prefix(error, "case %s", entry->name);
   host_call call = {.c = out};
@@ -88,7 +101,10 @@ status case_prepare(const data_spec *spec, const case_entry *entry, const char *
       out->name = entry->name;
       free(image);
       free(label);
-      return OK;
+      /* The same file may stand in two datasets that name different classes. */
+      error = error_prefix(check_classes(entry, &out->label), "case %s", entry->name);
+      if (error) case_free(out);
+      return error;
     }
   }
   if (!error) error = prepare_bytes(spec, entry, image, image_bytes, label, label_bytes, out);

@@ -291,6 +291,19 @@ static void image_and_label_must_share_a_grid(void **state) {
   volume_free(&v);
 }
 
+static void classes_without_a_name_are_refused(void **state) {
+  fixture *f = *state;
+  dataset *d;
+  expect_ok(dataset_open(&f->spec, 3, &d));
+  medical_case c;
+  expect_ok(case_prepare(&f->spec, &d->cases[0], f->cache, &c));
+  case_free(&c);
+  d->cases[0].class_count = 4; /* the phantom has classes 0 to 4 */
+  expect_error(case_prepare(&f->spec, &d->cases[0], f->cache, &c), "class 4"); /* cached */
+  expect_error(case_prepare(&f->spec, &d->cases[0], NULL, &c), "class 4");
+  dataset_free(d);
+}
+
 /* ---- loader ---- */
 
 static loader_options options_of(fixture *f, const dataset *d) {
@@ -581,6 +594,7 @@ int main(void) {
       cmocka_unit_test(a_stale_entry_is_not_used),
       cmocka_unit_test(a_cache_that_cannot_be_written_loses_nothing),
       cmocka_unit_test(image_and_label_must_share_a_grid),
+      cmocka_unit_test(classes_without_a_name_are_refused),
       cmocka_unit_test(batches_do_not_depend_on_threads_queue_or_memory),
       cmocka_unit_test(a_resumed_run_continues_the_same_sequence),
       cmocka_unit_test(ranks_share_the_samples_of_one_process),
