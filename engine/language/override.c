@@ -47,8 +47,10 @@ static const char *skip(const char *path, const char *key) {
 
 static tree **add_entry(const place *p, tree *map, const char *key, size_t length) {
   tree *grown = tree_new(p->memory, map->at, TREE_MAP, map->count + 1);
-  memcpy(grown->keys, map->keys, (size_t)map->count * sizeof *map->keys);
-  memcpy(grown->items, map->items, (size_t)map->count * sizeof *map->items);
+  for (int i = 0; i < map->count; i++) {
+    grown->keys[i] = map->keys[i];
+    grown->items[i] = map->items[i];
+  }
   map->keys = grown->keys;
   map->items = grown->items;
   map->keys[map->count] =

@@ -178,7 +178,6 @@ static bool is_file_word(const char *text) {
 }
 
 static void fix_path(loader *l, const tree *node, const char *path) {
-  if (path[0] == '/') return;
   char *real = realpath(path, NULL), *here = real ? NULL : getcwd(NULL, 0);
   char *joined = real ? NULL : path_join(here ? here : ".", path);
   const char *absolute = arena_strdup(l->memory, real ? real : joined ? joined : path);

@@ -1,0 +1,306 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+
+#include "base/text.h"
+#include "language/pipeline.h"
+
+static const char base[] = TEST_DATA "/pipelines/base.yaml";
+
+static pipeline *load(const char *path, const override *set, int count) {
+  pipeline *p;
+  status error = pipeline_load(path, set, count, &p);
+  if (error) error_print(stderr, error);
+  assert_null(error);
+  return p;
+}
+
+static uint64_t identity_with(const char *key, const char *value) {
+  override set = {key, value};
+  pipeline *p = load(base, &set, key ? 1 : 0);
+  uint64_t identity = p->identity;
+  pipeline_free(p);
+  return identity;
+}
+
+static void a_pipeline_is_read_with_its_defaults(void **state) {
+  (void)state;
+  pipeline *p = load(base, NULL, 0);
+  assert_string_equal(p->name, "base");
+  assert_int_equal(p->seed, 3);
+  assert_string_equal(p->device, "auto");
+  assert_string_equal(p->data.dataset, TEST_DATA "/pipelines/data/dataset.json");
+  assert_true(p->data.split[0] == 0.5);
+  assert_int_equal(p->data.prepare_count, 2);
+  assert_int_equal(p->data.sample_count, 2);
+  assert_string_equal(p->data.sample[0].op->name, "random_crop");
+  assert_int_equal(p->data.crops_per_case, 1);
+  assert_int_equal(p->data.loader_threads, 2);
+  assert_int_equal(p->data.queue, 4);
+  assert_non_null(tree_get(p->model.root, "graph"));
+  assert_string_equal(tree_get(p->model_arguments, "features")->text, "4");
+  assert_int_equal(p->stage_count, 2);
+  const stage_spec *first = &p->stages[0], *second = &p->stages[1];
+  assert_string_equal(first->optimizer.op->name, "adamw");
+  assert_int_equal(first->epochs, 2);
+  assert_int_equal(first->batch, 1);
+  assert_true(first->enabled);
+  assert_null(first->init_from);
+  assert_string_equal(second->init_from, "pretrain");
+  assert_int_equal(second->reset_count, 1);
+  assert_string_equal(second->reset[0], "net.out");
+  assert_int_equal(second->schedule_count, 1);
+  assert_string_equal(second->schedules[0].target, "lr");
+  assert_non_null(second->schedules[0].script.source);
+  assert_int_equal(second->schedules[0].arguments->count, 1);
+  assert_int_equal(second->validate_every, 1);
+  assert_string_equal(second->output, "net.out");
+  assert_true(p->evaluate.enabled && p->evaluate.want_dice && p->evaluate.want_hd95);
+  assert_int_equal(p->evaluate.window[2], 16);
+  assert_string_equal(p->evaluate.stage, "segment");
+  assert_string_equal(p->evaluate.output, "net.out");
+  /* Graphs keep their expressions for the expander. */
+  const tree *item = tree_get(first->graph->items[0], "shuffled");
+  assert_string_equal(tree_get(item, "slabs")->text, "${slabs}");
+  pipeline_free(p);
+}
+
+static void overrides_reach_every_place(void **state) {
+  (void)state;
+  static const override set[] = {
+      {"slabs", "4"},
+      {"params.roi", "[32, 32, 16]"},
+      {"roi.2", "8"},
+      {"seed", "9"},
+      {"data.crops_per_case", "${slabs * 2}"},
+      {"data.sample.random_flip.probability", "0.25"},
+      {"data.prepare.crop_foreground.margin", "3"},
+      {"data.cache", "none"},
+      {"stages.pretrain.enabled", "false"},
+      {"stages.segment.epochs", "5"},
+      {"stages.segment.optimizer.adamw.weight_decay", "0.5"},
+      {"stages.segment.schedule", ""},
+      {"stages.segment.time_limit", "2h"},
+      {"stages.pretrain.graph.shuffled.axis", "x"},
+      {"model.with.features", "6"},
+      {"evaluate.inferer.sliding_window.blend", "gaussian"},
+      {"evaluate.hd95", "pooled"},
+  };
+  pipeline *p = load(base, set, sizeof set / sizeof set[0]);
+  assert_int_equal(p->seed, 9);
+  assert_int_equal(p->data.crops_per_case, 8);
+  assert_true(p->data.no_cache);
+  assert_false(p->stages[0].enabled);
+  assert_int_equal(p->stages[1].epochs, 5);
+  assert_int_equal(p->stages[1].schedule_count, 0);
+  assert_true(p->stages[1].time_limit_s == 7200);
+  /* Its source is disabled: fresh weights, and the run can say so. */
+  assert_null(p->stages[1].init_from);
+  assert_string_equal(p->stages[1].init_skipped, "pretrain");
+  assert_string_equal(tree_get(tree_get(p->stages[0].graph->items[0], "shuffled"), "axis")->text,
+                      "x");
+  assert_string_equal(tree_get(p->model_arguments, "features")->text, "6");
+  assert_int_equal(p->evaluate.window[0], 32);
+  assert_int_equal(p->evaluate.window[2], 8);
+  assert_int_equal(p->evaluate.blend, BLEND_GAUSSIAN);
+  assert_string_equal(p->evaluate.hd95, "pooled");
+  pipeline_free(p);
+}
+
+static void wrong_overrides_name_themselves(void **state) {
+  (void)state;
+  static const struct {
+    override set;
+    const char *message;
+  } cases[] = {
+      {{"slbas", "4"}, "there is no \"slbas\" to set; did you mean \"slabs\"?"},
+      {{"params.new", "4"}, "there is no \"new\" to set"},
+      {{"stages.pretran.epochs", "4"}, "did you mean \"pretrain\"?"},
+      {{"stages.pretrain.epoch", "4"}, "has no key \"epoch\"; did you mean \"epochs\"?"},
+      {{"stages.pretrain.epochs", "0"}, "must be from 1"},
+      {{"stages.9.x", "0"}, "the list has 2 items"},
+      {{"data.rot", "x"}, "data has no key \"rot\"; did you mean \"root\"?"},
+      {{"data.root", "/nowhere"}, "There is no data set /nowhere/data/dataset.json."},
+      {{"model.with.hidden", "4"}, "The model has no parameter \"hidden\""},
+      {{"model.use", "nowhere.yaml"}, "There is no file nowhere.yaml"},
+      {{"seed", "many"}, "seed: expected an integer"},
+      {{"seed", "[1"}, "the value: "},
+      {{"seed.x", "1"}, "inside of a plain value"},
+      {{"seed", "${nothing}"}, "\"nothing\" is not defined"},
+      {{"", "1"}, "is not a key"},
+      {{"a..b", "1"}, "is not a key"},
+      {{"use", "x.yaml"}, "can only be set in the file"},
+      {{"slabs", "${roi"}, "has no \"}\""},
+      {{"rate", "[1, 2]"}, "needs numbers, not a list"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    pipeline *p;
+    status error = pipeline_load(base, &cases[i].set, 1, &p);
+    assert_non_null(error);
+    assert_null(p);
+    if (!strstr(error_message(error), cases[i].message))
+      print_error("%s: %s\n", cases[i].set.key, error_message(error));
+    assert_non_null(strstr(error_message(error), cases[i].message));
+    if (strcmp(cases[i].set.key, "rate") != 0) { /* used in arithmetic: wrong where it is used */
+      assert_non_null(error_position(error).file);
+      assert_true(text_starts_with(error_position(error).file, "--set "));
+    }
+    error_free(error);
+  }
+}
+
+static void the_data_root_of_an_override_starts_from_the_working_folder(void **state) {
+  (void)state;
+  char folder[] = "/tmp/strata-root-XXXXXX", path[200];
+  assert_non_null(mkdtemp(folder));
+  snprintf(path, sizeof path, "%s/data", folder);
+  assert_int_equal(mkdir(path, 0777), 0);
+  snprintf(path, sizeof path, "%s/data/dataset.json", folder);
+  FILE *out = fopen(path, "w");
+  fclose(out);
+  assert_int_equal(chdir(folder), 0);
+  override set = {"data.root", "."};
+  pipeline *p = load(base, &set, 1);
+  assert_string_equal(p->data.dataset, "data/dataset.json");
+  assert_true(text_starts_with(tree_get(tree_get(p->resolved, "data"), "root")->text, "/"));
+  pipeline_free(p);
+  assert_int_equal(chdir("/"), 0);
+  unlink(path);
+  snprintf(path, sizeof path, "%s/data", folder);
+  rmdir(path);
+  rmdir(folder);
+}
+
+static void the_resolved_file_loads_from_anywhere_as_the_same_run(void **state) {
+  (void)state;
+  static const override set[] = {{"slabs", "4"}, {"name", "other"}};
+  pipeline *p = load(base, set, 2);
+  text_buffer text = {0}, again = {0};
+  tree_write(p->resolved, &text, 0);
+  char path[] = "/tmp/strata-resolved-XXXXXX";
+  int fd = mkstemp(path);
+  assert_int_equal(write(fd, text.data, text.length), text.length);
+  close(fd);
+  pipeline *q = load(path, NULL, 0);
+  unlink(path);
+  tree_write(q->resolved, &again, 0);
+  assert_string_equal(text.data, again.data);
+  assert_int_equal(p->identity, q->identity);
+  text_free(&text);
+  text_free(&again);
+  pipeline_free(p);
+  pipeline_free(q);
+}
+
+static void identity_follows_what_changes_results(void **state) {
+  (void)state;
+  static const override same[] = {{"name", "x"},
+                                  {"threads", "2"},
+                                  {"data.queue", "9"},
+                                  {"data.cache", "c"},
+                                  {"seed", "3.0"},
+                                  {"rate", "0.0001"},
+                                  {"stages.pretrain.checkpoint.every", "5"}};
+  static const override other[] = {{"seed", "4"},
+                                   {"slabs", "4"},
+                                   {"model.with.features", "5"},
+                                   {"stages.segment.enabled", "false"},
+                                   {"data.sample.random_flip.axes", "[x]"},
+                                   {"stages.segment.schedule.lua", "poly"},
+                                   {"stages.pretrain.graph.shuffled.axis", "x"}};
+  uint64_t identity = identity_with(NULL, NULL);
+  for (size_t i = 0; i < sizeof same / sizeof same[0]; i++)
+    assert_int_equal(identity_with(same[i].key, same[i].value), identity);
+  for (size_t i = 0; i < sizeof other / sizeof other[0]; i++)
+    assert_int_not_equal(identity_with(other[i].key, other[i].value), identity);
+}
+
+static void hostile_text_in_values_is_harmless(void **state) {
+  (void)state;
+  /* A dollar sign that came out of an expression is not evaluated again when read back. */
+  static const override set[] = {{"rate", "1"}, {"stages.segment.doc", "\"$${slabs} \\x1b[2J\""}};
+  pipeline *p = load(base, set, 2);
+  text_buffer text = {0};
+  tree_write(p->resolved, &text, 0);
+  assert_non_null(strstr(text.data, "$${slabs}"));
+  assert_null(strchr(text.data, 0x1b));
+  text_free(&text);
+  pipeline_free(p);
+}
+
+/* Cuts the correct pipeline short at every byte, and damages every byte: an error or a pipeline,
+ * and never anything else. */
+static void damaged_files_never_do_harm(void **state) {
+  (void)state;
+  FILE *in = fopen(base, "rb");
+  char text[8192];
+  size_t length = fread(text, 1, sizeof text - 1, in);
+  fclose(in);
+  char path[] = TEST_DATA "/pipelines/damaged-XXXXXX";
+  int fd = mkstemp(path);
+  if (fd < 0) skip(); /* the source folder is read-only */
+  static const char damage[] = "\0\t:-[{&*!$\"'#\n\xff";
+  for (size_t i = 0; i < length; i += 3) {
+    for (int kind = 0; kind < 2; kind++) {
+      size_t bytes = kind == 0 ? i : length;
+      char kept = text[i];
+      if (kind == 1) text[i] = damage[(i / 3) % (sizeof damage - 1)];
+      assert_int_equal(pwrite(fd, text, bytes, 0), bytes);
+      assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+      text[i] = kept;
+      pipeline *p;
+      status error = pipeline_load(path, NULL, 0, &p);
+      assert_true((error == OK) == (p != NULL));
+      error_free(error);
+      pipeline_free(p);
+    }
+  }
+  close(fd);
+  unlink(path);
+}
+
+static void the_schema_is_json_and_knows_every_operator(void **state) {
+  (void)state;
+  char *text = NULL;
+  size_t length;
+  FILE *out = open_memstream(&text, &length);
+  schema_write(out);
+  fclose(out);
+  json_error_t error;
+  json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+  assert_non_null(root);
+  json_t *item = json_object_get(json_object_get(root, "definitions"), "item");
+  json_t *properties = json_object_get(item, "properties");
+  for (int i = 0; i < op_count(); i++) {
+    const op *o = op_at(i);
+    if (!(o->traits & (OP_INTERNAL | OP_OPTIMIZER | OP_PREPARE | OP_SAMPLE)))
+      assert_non_null(json_object_get(properties, o->name));
+    else
+      assert_non_null(o->traits & OP_INTERNAL ? text : strstr(text, o->name));
+  }
+  json_decref(root);
+  free(text);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(a_pipeline_is_read_with_its_defaults),
+      cmocka_unit_test(overrides_reach_every_place),
+      cmocka_unit_test(wrong_overrides_name_themselves),
+      cmocka_unit_test(the_data_root_of_an_override_starts_from_the_working_folder),
+      cmocka_unit_test(the_resolved_file_loads_from_anywhere_as_the_same_run),
+      cmocka_unit_test(identity_follows_what_changes_results),
+      cmocka_unit_test(hostile_text_in_values_is_harmless),
+      cmocka_unit_test(damaged_files_never_do_harm),
+      cmocka_unit_test(the_schema_is_json_and_knows_every_operator),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
