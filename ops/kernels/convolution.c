@@ -238,6 +238,37 @@ static float *packed_block(const product *p, int64_t begin, int64_t taps, int64_
              p->depth * lanes;
 }
 
+/* Where every output has the same taps, a column's weights are a run in PyTorch's order: squares of
+ * lanes × run are transposed. Taps are packed in the order they are summed, reversed for the data
+ * gradient. */
+static void pack_runs(const product *p, float *out, int64_t width, const float *from) {
+  int64_t lanes = p->kernels->lanes, taps = volume(p->kernel);
+  /* The run goes over (depth, tap) in the forward direction, over taps in the other. */
+  int64_t run = p->transposed ? taps : taps * p->depth, runs = p->transposed ? p->depth : 1;
+  float square[GEMM_MAX_LANES * GEMM_MAX_LANES];
+  for (int64_t r = 0; r < runs; r++, from += p->depth_step) {
+    int64_t d = r, tap = 0;
+    for (int64_t j = 0; j < run; j += lanes) {
+      int64_t count = smaller(lanes, run - j);
+      if (count == lanes)
+        p->kernels->transpose(from + j, p->column_step, square, lanes);
+      else
+        for (int64_t i = 0; i < count; i++)
+          for (int64_t l = 0; l < lanes; l++)
+            square[i * lanes + l] = from[l * p->column_step + j + i];
+      for (int64_t i = 0; i < count; i++) {
+        int64_t at = p->transposed ? taps - 1 - tap : tap;
+        memcpy(out + (at * p->depth + d) * width * lanes, square + i * lanes,
+               (size_t)lanes * sizeof(float));
+        if (++tap == taps) {
+          tap = 0;
+          d++;
+        }
+      }
+    }
+  }
+}
+
 static void pack_task(void *context, int64_t task) {
   const product *p = context;
   int64_t lanes = p->kernels->lanes, v = task % p->column_vectors, rest = task / p->column_vectors;
@@ -257,6 +288,10 @@ static void pack_task(void *context, int64_t task) {
   /* A column is a channel, and where z steps were made columns, a channel at one of them. */
   int64_t channels = p->bias_period / p->groups, filter_z = p->kernel[2] * (p->columns / channels);
   int count = (int)smaller(lanes, p->columns - v * lanes);
+  if (count == lanes && volume(p->phases) == 1) {
+    pack_runs(p, out, width, p->weight + group * p->group_step + v * lanes * p->column_step);
+    return;
+  }
   const float *from[GEMM_MAX_LANES];
   for (int l = 0; l < count; l++) {
     int64_t column = v * lanes + l;
@@ -538,6 +573,7 @@ typedef struct weight_product {
   int vectors;
   int64_t blocks, row_parts;         /* of columns and of rows, per tap and group */
   int64_t z_length, z_pieces, lines; /* a line is a run of voxels along z */
+  bool in_place;                     /* the only slab's sums are dweight itself */
   int64_t slabs, parts;              /* tasks are slabs × parts */
   int64_t pad_low, padded_z;         /* of x along z */
   bool copy_x, copy_dy;              /* into whole vectors, with zeros around z rows */
@@ -557,7 +593,10 @@ static weight_product weight_product_of(const conv_shape *shape) {
   int64_t channels = s->channels / s->groups, features = s->features / s->groups;
   int64_t padded_channels = rounded_up(channels, lanes);
   int64_t padded_features = rounded_up(features, lanes);
-  p.swapped = padded_channels * features < padded_features * channels;
+  /* With one tap, lanes of channels leave the sums in PyTorch's order. */
+  int64_t swapped_lanes = padded_channels * features, plain_lanes = padded_features * channels;
+  p.swapped =
+      swapped_lanes < plain_lanes || (swapped_lanes == plain_lanes && volume(s->kernel) == 1);
   p.padded_z = s->image[2];
   p.taps = volume(s->kernel);
   p.rows = p.swapped ? features : channels;
@@ -612,13 +651,14 @@ static weight_product weight_product_of(const conv_shape *shape) {
     p.slabs = larger(1, smaller(smaller(p.lines, SLABS), ((int64_t)32 << 20) / bytes));
     p.parts = smaller(units, (SLABS + p.slabs - 1) / p.slabs);
   }
+  p.in_place = p.slabs == 1 && p.swapped && p.taps == 1 && p.padded == channels;
   return p;
 }
 
 static size_t weight_pieces(weight_product *p, void *workspace) {
   pieces w = {workspace, 0};
   const conv_shape *s = &p->s;
-  p->partial = piece(&w, p->slabs * s->groups * p->taps * p->rows * p->padded);
+  if (!p->in_place) p->partial = piece(&w, p->slabs * s->groups * p->taps * p->rows * p->padded);
   p->partial_bias = piece(&w, p->slabs * s->features);
   p->zeros = piece(&w, GEMM_MAX_VECTORS * GEMM_MAX_LANES);
   if (p->copy_x)
@@ -664,7 +704,7 @@ static void copy_dy_task(void *context, int64_t task) {
 
 /* Adds to the rows [row, row_end) × one block of columns of one tap the voxels of some lines. */
 static void weight_tiles(const weight_product *p, float *partial, int64_t unit, int64_t line_begin,
-                         int64_t line_end, bool accumulate) {
+                         int64_t line_end, int64_t line_step, bool accumulate) {
   const conv_shape *s = &p->s;
   int64_t lanes = p->kernels->lanes;
   int64_t part = unit % p->row_parts, rest = unit / p->row_parts;
@@ -684,6 +724,13 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
   int64_t x_step = s->stride[2] * p->x_channels;
   int64_t a_step = p->swapped ? p->dy_channels : x_step;
   int64_t b_step = p->swapped ? x_step : p->dy_channels;
+  /* One tap fetches the lines of dy that come next, another those of x. */
+  int64_t middle = s->kernel[1] / 2, first_z = p->fused || kz == 0;
+  bool fetch_dy = first_z && ky == middle && kx == 0;
+  bool fetch_x = first_z && ky == middle && kx == s->kernel[0] - 1 && !fetch_dy;
+  bool fetch_a = p->swapped ? fetch_dy : fetch_x, fetch_b = p->swapped ? fetch_x : fetch_dy;
+  int64_t ahead = fetch_x ? line_step * s->stride[1] * p->padded_z * p->x_channels
+                          : line_step * s->out[2] * p->dy_channels;
   gemm_segment segments[MAX_SEGMENTS];
   int64_t line = line_begin;
   do {
@@ -728,7 +775,8 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
       gemm_segment moved[MAX_SEGMENTS];
       for (int64_t i = 0; i < count; i++) {
         const float *at = segments[i].middle + r0;
-        moved[i] = (gemm_segment){at, at, at + tile_rows - 1, segments[i].b, at};
+        const float *fetch = fetch_a ? at + ahead : fetch_b ? segments[i].b + ahead : at;
+        moved[i] = (gemm_segment){at, at, at + tile_rows - 1, segments[i].b, fetch};
         if (!p->slides) continue;
         moved[i].first = segments[i].first;
         moved[i].last = segments[i].last;
@@ -736,6 +784,10 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
       gemm_tile tile = {.segments = moved,
                         .segment_count = count,
                         .k = length,
+                        .ahead_k = (fetch_a   ? a_step
+                                    : fetch_b ? b_step
+                                              : 0) *
+                                   (ptrdiff_t)sizeof(float),
                         .a_row = sizeof(float),
                         .a_k = a_step * (ptrdiff_t)sizeof(float),
                         .b_k = b_step * (ptrdiff_t)sizeof(float),
@@ -774,50 +826,69 @@ static void weight_task(void *context, int64_t task) {
   int64_t units = s->groups * p->taps * p->blocks * p->row_parts;
   int64_t unit_begin = units * part / p->parts, unit_end = units * (part + 1) / p->parts;
   float *partial = p->partial + slab * s->groups * p->taps * p->rows * p->padded;
-  /* As many lines at a time as stay in L1 while every tap passes over them. */
-  int64_t line_bytes = p->z_length * (p->x_group + p->dy_group) * (int64_t)sizeof(float);
-  int64_t step = larger(1, smaller(MAX_SEGMENTS, 32768 / line_bytes));
+  /* As many lines at a time as stay in cache while every tap passes over them; more where the
+   * weights that are loaded and stored each time are many. */
+  int64_t line_floats = p->z_length * (p->x_group + p->dy_group);
+  int64_t cached = larger(16384, smaller(32768, 256 * (p->x_group + p->dy_group)));
+  int64_t step = larger(1, smaller(MAX_SEGMENTS, cached / line_floats));
   for (int64_t line = line_begin; line < line_end; line += step)
     for (int64_t unit = unit_begin; unit < unit_end; unit++)
-      weight_tiles(p, partial, unit, line, smaller(line_end, line + step), line > line_begin);
+      weight_tiles(p, partial, unit, line, smaller(line_end, line + step), step, line > line_begin);
   if (p->dbias && part == 0)
     sum_lines(p, p->partial_bias + slab * s->features, line_begin, line_end);
 }
 
-/* Adds the slabs and puts the sums where PyTorch has them. */
+/* Adds the slabs of one vector of sums. */
+static void add_slabs(const weight_product *p, const float *from, float *sum) {
+  int64_t lanes = p->kernels->lanes;
+  int64_t slab_floats = p->s.groups * p->taps * p->rows * p->padded;
+  memcpy(sum, from, (size_t)lanes * sizeof(float));
+  for (int64_t slab = 1; slab < p->slabs; slab++) {
+    from += slab_floats;
+    for (int64_t l = 0; l < lanes; l++) sum[l] += from[l];
+  }
+}
+
+/* Adds the slabs and puts the sums where PyTorch has them, one vector of columns × one run of some
+ * channels (or one feature, when swapped) and all their taps, in squares that are transposed. */
 static void finish_task(void *context, int64_t task) {
   const weight_product *p = context;
   const conv_shape *s = &p->s;
   int64_t lanes = p->kernels->lanes, column_vectors = p->padded / lanes;
-  int64_t v = task % column_vectors, rest = task / column_vectors;
-  int64_t row_tasks = (p->rows + FINISH_ROWS - 1) / FINISH_ROWS;
-  int64_t row_begin = rest % row_tasks * FINISH_ROWS, group = rest / row_tasks;
-  int64_t row_end = smaller(p->rows, row_begin + FINISH_ROWS);
-  int64_t slab_floats = s->groups * p->taps * p->rows * p->padded;
   int64_t filter = volume(s->kernel), channels = s->channels / s->groups;
-  int64_t feature_step = channels * filter, channel_step = filter;
-  float *group_weight = p->dweight + group * (s->features / s->groups) * feature_step;
-  int64_t row_step = p->swapped ? feature_step : channel_step;
-  int64_t column_step = p->swapped ? channel_step : feature_step;
+  int64_t features = s->features / s->groups, feature_step = channels * filter;
+  int64_t rows = p->swapped ? features : channels, row_step = p->swapped ? feature_step : filter;
+  int64_t column_step = p->swapped ? filter : feature_step;
+  int64_t v = task % column_vectors, rest = task / column_vectors;
+  int64_t row_tasks = (rows + FINISH_ROWS - 1) / FINISH_ROWS;
+  int64_t row = rest % row_tasks * FINISH_ROWS, group = rest / row_tasks;
+  int64_t row_end = smaller(rows, row + FINISH_ROWS);
   int64_t count = smaller(lanes, p->lanes_used - v * lanes);
-  int64_t fused_taps = p->fused ? s->kernel[2] : 1;
-  for (int64_t row = row_begin; row < row_end; row++)
-    for (int64_t tap = 0; tap < p->taps; tap++) {
-      const float *from =
-          p->partial + ((group * p->taps + tap) * p->rows + row) * p->padded + v * lanes;
-      float sum[GEMM_MAX_LANES];
-      memcpy(sum, from, (size_t)lanes * sizeof(float));
-      for (int64_t slab = 1; slab < p->slabs; slab++) {
-        from += slab_floats;
-        for (int64_t l = 0; l < lanes; l++) sum[l] += from[l];
+  int64_t fused_taps = filter / p->taps; /* a fused row is (kz, channel) */
+  float square[GEMM_MAX_LANES * GEMM_MAX_LANES];
+  for (; row < row_end; row++) {
+    float *to =
+        p->dweight + group * features * feature_step + row * row_step + v * lanes * column_step;
+    for (int64_t tap = 0; tap < filter;) {
+      int64_t taps = smaller(lanes, filter - tap);
+      for (int64_t i = 0; i < taps; i++) {
+        int64_t partial_tap = (tap + i) / fused_taps, kz = (tap + i) % fused_taps;
+        const float *from =
+            p->partial +
+            ((group * p->taps + partial_tap) * p->rows + kz * channels + row) * p->padded +
+            v * lanes;
+        add_slabs(p, from, square + i * lanes);
       }
-      /* A fused row is (kz, channel). */
-      float *to = p->fused
-                      ? group_weight + row % channels * row_step + tap * fused_taps + row / channels
-                      : group_weight + row * row_step + tap;
-      to += v * lanes * column_step;
-      for (int64_t l = 0; l < count; l++) to[l * column_step] = sum[l];
+      if (column_step == 1)
+        memcpy(to, square, (size_t)count * sizeof(float));
+      else if (taps == lanes && count == lanes)
+        p->kernels->transpose(square, lanes, to + tap, column_step);
+      else
+        for (int64_t l = 0; l < count; l++)
+          for (int64_t i = 0; i < taps; i++) to[l * column_step + tap + i] = square[i * lanes + l];
+      tap += taps;
     }
+  }
 }
 
 static void finish_bias(const weight_product *p) {
@@ -842,13 +913,16 @@ void conv_backward_weight(const conv_shape *s, const float *x, const float *dy, 
   p.dy = dy;
   p.dweight = dweight;
   p.dbias = dbias;
+  if (p.in_place) p.partial = dweight;
   p.x_read = p.copy_x ? p.x_copy : x;
   p.dy_read = p.copy_dy ? p.dy_copy : dy;
   memset(p.zeros, 0, GEMM_MAX_VECTORS * GEMM_MAX_LANES * sizeof(float));
   if (p.copy_x) parallel_for(pool, p.s.batch * p.s.image[0], copy_x_task, &p);
   if (p.copy_dy) parallel_for(pool, p.s.batch * p.s.out[0], copy_dy_task, &p);
   parallel_for(pool, p.slabs * p.parts, weight_task, &p);
-  int64_t row_tasks = (p.rows + FINISH_ROWS - 1) / FINISH_ROWS;
-  parallel_for(pool, p.s.groups * row_tasks * (p.padded / p.kernels->lanes), finish_task, &p);
+  int64_t rows = (p.swapped ? p.s.features : p.s.channels) / p.s.groups;
+  int64_t row_tasks = (rows + FINISH_ROWS - 1) / FINISH_ROWS;
+  if (!p.in_place)
+    parallel_for(pool, p.s.groups * row_tasks * (p.padded / p.kernels->lanes), finish_task, &p);
   if (dbias) finish_bias(&p);
 }

@@ -48,6 +48,8 @@ typedef struct gemm_kernels {
   int max_vectors;                                            /* vectors a tile may be wide */
   int max_rows[GEMM_MAX_VECTORS + 1];                         /* by width in vectors */
   gemm_tile_fn tile[GEMM_MAX_VECTORS + 1][GEMM_MAX_ROWS + 1]; /* [vectors][rows] */
+  /* to[j][i] = from[i][j] for a square of `lanes`; rows lie from_row and to_row floats apart. */
+  void (*transpose)(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row);
   /* Three taps along the rows at once, one vector wide. `slide` makes rows outputs, at most
    * max_rows[1], from rows + 2 rows of A, with a_k one float and b_k one vector; `slide_sum` adds
    * to the weights of the three taps. gemm_tile.h has the sums. */

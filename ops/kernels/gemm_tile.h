@@ -177,10 +177,11 @@ INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
 #pragma GCC unroll 8
     for (int m = 0; m < rows; m++)
       acc[i][m] = t->accumulate ? load((const char *)t->c + i * t->tap + m * t->c_row) : (vec){0};
-  ptrdiff_t a_k = t->a_k, b_k = t->b_k;
+  ptrdiff_t a_k = t->a_k, b_k = t->b_k, ahead_k = t->ahead_k;
   const gemm_segment *end = t->segments + t->segment_count;
   for (const gemm_segment *s = t->segments; s < end; s++) {
     const char *a = (const char *)s->middle, *b = (const char *)s->b;
+    const char *ahead = (const char *)s->ahead;
     vec before = load(s->first), now = load(b);
     for (int64_t k = t->k; k > 0; k--) {
       b += b_k;
@@ -192,6 +193,8 @@ INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
         acc[1][m] += x * now;
         acc[2][m] += x * before;
       }
+      __builtin_prefetch(ahead);
+      ahead += ahead_k;
       before = now;
       now = after;
       a += a_k;
@@ -201,6 +204,33 @@ INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
   for (int i = 0; i < 3; i++)
 #pragma GCC unroll 8
     for (int m = 0; m < rows; m++) *(vec *)((char *)t->c + i * t->tap + m * t->c_row) = acc[i][m];
+}
+
+/* to[j][i] = from[i][j] over a square of GEMM_LANES; rows lie `from_row` and `to_row` floats apart.
+ * Step by step, blocks of 1, 2, 4 … change places across the diagonal. */
+static void transpose_square(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row) {
+  typedef int index __attribute__((vector_size(GEMM_LANES * 4)));
+  vec v[GEMM_LANES];
+#pragma GCC unroll 16
+  for (int i = 0; i < GEMM_LANES; i++) v[i] = load(from + i * from_row);
+#pragma GCC unroll 4
+  for (int size = 1; size < GEMM_LANES; size *= 2) {
+    index low, high;
+#pragma GCC unroll 16
+    for (int j = 0; j < GEMM_LANES; j++) {
+      low[j] = j & size ? GEMM_LANES + (j ^ size) : j;
+      high[j] = j & size ? GEMM_LANES + j : j ^ size;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < GEMM_LANES; i++) {
+      if (i & size) continue;
+      vec a = v[i], b = v[i | size];
+      v[i] = __builtin_shuffle(a, b, low);
+      v[i | size] = __builtin_shuffle(a, b, high);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < GEMM_LANES; i++) *(vec *)(to + i * to_row) = v[i];
 }
 
 #define SLIDE(rows, unused)                                                                        \
@@ -261,6 +291,7 @@ const gemm_kernels GEMM_SET = {
              [4] = {UP_TO(GEMM_ROWS_4)(ENTRY, 4)},
 #endif
     },
+    .transpose = transpose_square,
     .slide = {UP_TO(GEMM_ROWS_1)(SLIDE_ENTRY, 1)},
     .slide_sum_rows = GEMM_SLIDE_SUM,
     .slide_sum = {UP_TO(GEMM_SLIDE_SUM)(SLIDE_SUM_ENTRY, 1)},
