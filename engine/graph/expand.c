@@ -549,7 +549,9 @@ static void add_metrics(instance *in, stage_graph *out) {
     if (!item || !is_loss_name(item->name) || is_term || t->dtype != DTYPE_F32 ||
         shape_elements(&t->shape) > LIST_MAX)
       continue;
-    const char *name = n->name + (text_starts_with(n->name, "loss.") ? 5 : 0);
+    /* "loss.structure.accuracy" of item loss.structure is logged as structure.accuracy; what the item
+     * called plain `loss` reports keeps the word. */
+    const char *name = n->name + (strcmp(item->name, "loss") == 0 ? 0 : strlen("loss."));
     int count = out->metric_count;
     ARENA_PUSH(x->memory, out->metrics, count, capacity, n->values[0]);
     count = out->metric_count;

@@ -56,7 +56,7 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
     char have[96], want[96];
     shape_format(want, &parameter->shape);
     if (reset[i]) {
-      report_line(report, "  reset    %-52s %s", parameter->name, want);
+      report_line(report, "  reset    %-52s                %s", parameter->name, want);
       fresh++;
     } else if (!t) {
       report_line(report, "  missing  %-52s %s", parameter->name, want);
@@ -80,7 +80,7 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
         problems_free(&unexpected);
         return error;
       }
-      report_line(report, "  loaded   %-52s %-22s norm %.4g", parameter->name, want, norm_of(t));
+      report_line(report, "  loaded   %-52s norm %-9.4g %s", parameter->name, norm_of(t), want);
       loaded++;
     }
   }
@@ -88,7 +88,7 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
     const char *name = w->list[i].name;
     if (parameters_find(p, name)) continue;
     char have[96];
-    report_line(report, "  unused   %-52s %s", name, shape_format(have, &w->list[i].tensor.shape));
+    report_line(report, "  unused   %-52s                %s", name, shape_format(have, &w->list[i].tensor.shape));
     unused++;
     if (!text_starts_with(name, "loss."))
       problems_add(&unexpected,
