@@ -245,6 +245,11 @@ static void pack_runs(const product *p, float *out, int64_t width, const float *
   int64_t lanes = p->kernels->lanes, taps = volume(p->kernel);
   /* The run goes over (depth, tap) in the forward direction, over taps in the other. */
   int64_t run = p->transposed ? taps : taps * p->depth, runs = p->transposed ? p->depth : 1;
+  if (p->column_step == 1) {
+    for (int64_t d = 0; d < p->depth; d++)
+      memcpy(out + d * width * lanes, from + d * p->depth_step, (size_t)lanes * sizeof(float));
+    return;
+  }
   float square[GEMM_MAX_LANES * GEMM_MAX_LANES];
   for (int64_t r = 0; r < runs; r++, from += p->depth_step) {
     int64_t d = r, tap = 0;
@@ -359,8 +364,8 @@ typedef struct phase_plan {
  * filter reaches, and the results it will write. Fetched meanwhile, because a row of a large volume
  * is far away and too short for the processor's own prefetch. */
 typedef struct lookahead {
-  const float *at; /* a harmless address when nothing is left */
-  int64_t lines;   /* cache lines of the present run */
+  const float *at;
+  int64_t lines; /* cache lines of the present run */
   const float *run[CONV_MAX_KERNEL + 1];
   int64_t run_lines[CONV_MAX_KERNEL + 1];
   int count, taken;
@@ -385,16 +390,18 @@ static void look_ahead(const product *p, const phase_plan *q, const float *input
       (rows * q->z.out_step * p->out_channels + LINE_FLOATS - 1) / LINE_FLOATS;
 }
 
-static const float *take_lines(lookahead *next, int64_t lines) {
+static void take_lines(lookahead *next, int64_t lines, gemm_segment *s) {
+  s->ahead = s->middle;
+  s->ahead_k = 0;
   if (next->lines <= 0) {
-    if (next->taken == next->count) return next->at;
+    if (next->taken == next->count) return;
     next->at = next->run[next->taken];
     next->lines = next->run_lines[next->taken++];
   }
-  const float *at = next->at;
+  s->ahead = next->at;
+  s->ahead_k = LINE_FLOATS * sizeof(float);
   next->at += lines * LINE_FLOATS;
   next->lines -= lines;
-  return at;
 }
 
 static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t unit) {
@@ -415,7 +422,7 @@ static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t u
   int64_t out_y = q->y.out_first + q->y.out_step * y, out_x = q->x.out_first + q->x.out_step * x;
   int64_t out_voxel = ((n * p->out[0] + out_x) * p->out[1] + out_y) * p->out[2] + out_z;
   float *out = p->output + out_voxel * p->out_channels + q->group * p->columns + q->column;
-  lookahead next = {.at = p->zeros};
+  lookahead next = {0};
   if (q->y.taps && y + 1 < q->y.positions) look_ahead(p, q, input, x, y, z0, rows, out, &next);
   gemm_segment segments[MAX_SEGMENTS];
   int64_t count = 0;
@@ -439,7 +446,7 @@ static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t u
         s->first = from >= 0 && from < p->padded_z ? s->middle : p->zeros;
         s->last = to >= 0 && to < p->padded_z ? s->middle + last_row * step : p->zeros;
         s->b = q->weights + (tap + t - tz) * q->tap_step + k.depth * width;
-        s->ahead = take_lines(&next, k.depth_end - k.depth);
+        take_lines(&next, k.depth_end - k.depth, s);
       }
     }
     tap += taps;
@@ -452,7 +459,6 @@ static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t u
 
   gemm_tile tile = {.segments = segments,
                     .segment_count = count,
-                    .ahead_k = 64,
                     .k = k.depth_end - k.depth,
                     .a_row = step * (ptrdiff_t)sizeof(float),
                     .a_k = sizeof(float),
@@ -729,8 +735,10 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
   bool fetch_dy = first_z && ky == middle && kx == 0;
   bool fetch_x = first_z && ky == middle && kx == s->kernel[0] - 1 && !fetch_dy;
   bool fetch_a = p->swapped ? fetch_dy : fetch_x, fetch_b = p->swapped ? fetch_x : fetch_dy;
-  int64_t ahead = fetch_x ? line_step * s->stride[1] * p->padded_z * p->x_channels
-                          : line_step * s->out[2] * p->dy_channels;
+  int64_t ahead = fetch_x    ? line_step * s->stride[1] * p->padded_z * p->x_channels
+                  : fetch_dy ? line_step * s->out[2] * p->dy_channels
+                             : 0;
+  ptrdiff_t ahead_k = (fetch_a ? a_step : fetch_b ? b_step : 0) * (ptrdiff_t)sizeof(float);
   gemm_segment segments[MAX_SEGMENTS];
   int64_t line = line_begin;
   do {
@@ -775,8 +783,9 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
       gemm_segment moved[MAX_SEGMENTS];
       for (int64_t i = 0; i < count; i++) {
         const float *at = segments[i].middle + r0;
-        const float *fetch = fetch_a ? at + ahead : fetch_b ? segments[i].b + ahead : at;
-        moved[i] = (gemm_segment){at, at, at + tile_rows - 1, segments[i].b, fetch};
+        const float *fetch = fetch_b ? segments[i].b : at;
+        moved[i] =
+            (gemm_segment){at, at, at + tile_rows - 1, segments[i].b, fetch + ahead, ahead_k};
         if (!p->slides) continue;
         moved[i].first = segments[i].first;
         moved[i].last = segments[i].last;
@@ -784,10 +793,6 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
       gemm_tile tile = {.segments = moved,
                         .segment_count = count,
                         .k = length,
-                        .ahead_k = (fetch_a   ? a_step
-                                    : fetch_b ? b_step
-                                              : 0) *
-                                   (ptrdiff_t)sizeof(float),
                         .a_row = sizeof(float),
                         .a_k = a_step * (ptrdiff_t)sizeof(float),
                         .b_k = b_step * (ptrdiff_t)sizeof(float),

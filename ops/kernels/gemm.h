@@ -21,14 +21,14 @@ typedef struct gemm_segment {
   const float *middle; /* where row 0 would be if it lay in line with rows 1 … rows − 2 */
   const float *last;   /* row rows − 1, when there is more than one row */
   const float *b;
-  const float *ahead; /* fetched into cache while the segment runs, one cache line per k */
+  const float *ahead; /* fetched into cache while the segment runs: a line per k, */
+  ptrdiff_t ahead_k;  /* this many bytes apart */
 } gemm_segment;
 
 typedef struct gemm_tile {
   const gemm_segment *segments;
   int64_t segment_count;
   int64_t k;                 /* length of every segment, ≥ 1 */
-  ptrdiff_t ahead_k;         /* bytes from one fetched line to the next */
   ptrdiff_t a_row, a_k, b_k; /* bytes from row to row, from k to k */
   float *c;
   ptrdiff_t c_row;   /* bytes */

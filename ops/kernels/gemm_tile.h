@@ -73,7 +73,6 @@ INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
     for (int j = 0; j < vectors; j++) acc[m][j] = load(start + m * start_row + j * BYTES);
 
   ptrdiff_t row = t->a_row, row3 = 3 * row, a_k = t->a_k, b_k = t->b_k;
-  ptrdiff_t ahead_k = t->ahead_k;
   const gemm_segment *end = t->segments + t->segment_count;
   for (const gemm_segment *s = t->segments; s < end; s++) {
     const char *first = (const char *)s->first, *last = (const char *)s->last;
@@ -93,7 +92,7 @@ INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
         for (int j = 0; j < vectors; j++) acc[m][j] += a * w[j];
       }
       __builtin_prefetch(ahead);
-      ahead += ahead_k;
+      ahead += s->ahead_k;
       first += a_k;
       last += a_k;
       b += b_k;
@@ -130,7 +129,7 @@ INLINE void slide_body(const gemm_tile *t, const int rows) {
 #pragma GCC unroll 24
   for (int m = 0; m < rows; m++) acc[m] = load(start + m * start_row);
 
-  ptrdiff_t row = t->a_row, row3 = 3 * row, tap = t->tap, ahead_k = t->ahead_k;
+  ptrdiff_t row = t->a_row, row3 = 3 * row, tap = t->tap;
   const gemm_segment *end = t->segments + t->segment_count;
   for (const gemm_segment *s = t->segments; s < end; s++) {
     const char *first = (const char *)s->first, *last = (const char *)s->last;
@@ -149,7 +148,7 @@ INLINE void slide_body(const gemm_tile *t, const int rows) {
           if (p - i >= 0 && p - i < rows) acc[p - i] += a * w[i];
       }
       __builtin_prefetch(ahead);
-      ahead += ahead_k;
+      ahead += s->ahead_k;
       first += sizeof(float);
       last += sizeof(float);
       b += BYTES;
@@ -177,7 +176,7 @@ INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
 #pragma GCC unroll 8
     for (int m = 0; m < rows; m++)
       acc[i][m] = t->accumulate ? load((const char *)t->c + i * t->tap + m * t->c_row) : (vec){0};
-  ptrdiff_t a_k = t->a_k, b_k = t->b_k, ahead_k = t->ahead_k;
+  ptrdiff_t a_k = t->a_k, b_k = t->b_k;
   const gemm_segment *end = t->segments + t->segment_count;
   for (const gemm_segment *s = t->segments; s < end; s++) {
     const char *a = (const char *)s->middle, *b = (const char *)s->b;
@@ -194,7 +193,7 @@ INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
         acc[2][m] += x * before;
       }
       __builtin_prefetch(ahead);
-      ahead += ahead_k;
+      ahead += s->ahead_k;
       before = now;
       now = after;
       a += a_k;
