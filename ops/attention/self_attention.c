@@ -6,6 +6,7 @@
  * is computed again (Dao et al., arXiv 2205.14135). */
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/vector_math.h"
+#include "ops/kernels/gemm.h"
 
 #include "graph/graph.h"
 
@@ -24,7 +25,7 @@ static const attr self_attention_attr_list[] = {
 enum { BACK_QKV, BACK_OUT, BACK_LSE, BACK_DY };
 
 enum {
-  QUERIES = 32, /* rows and columns of a block of scores: 8 KiB, beside the packed keys in L1 */
+  QUERIES = 32, /* a block of scores is 8 KiB and stays in the first-level cache */
   KEYS = 64,
   DIM_MAX = 128 /* channels of a head */
 };
@@ -89,124 +90,152 @@ static cost self_attention_backward_cost(const void *attrs, const tensor *in, in
 
 /* ---- small matrix products ------------------------------------------------------------------- */
 
-typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
+/* A matrix operand read element by element: rows and k steps may lie any distance apart, so a
+ * transposed matrix needs no copy. Distances count floats. */
+typedef struct left {
+  const float *at;
+  int64_t row, k;
+} left;
 
-/* R×16 block of c += a·b; the sums stay in registers. */
-#define PRODUCT_BLOCK(R)                                                                           \
-  do {                                                                                             \
-    v8 sum[R][2];                                                                                  \
-    for (int r = 0; r < (R); r++) {                                                                \
-      sum[r][0] = *(const v8 *)(c + (i + r) * ldc + j);                                            \
-      sum[r][1] = *(const v8 *)(c + (i + r) * ldc + j + 8);                                        \
-    }                                                                                              \
-    for (int64_t k = 0; k < depth; k++) {                                                          \
-      v8 left = *(const v8 *)(b + k * ldb + j), right = *(const v8 *)(b + k * ldb + j + 8);        \
-      for (int r = 0; r < (R); r++) {                                                              \
-        sum[r][0] += left * a[(i + r) * lda + k];                                                  \
-        sum[r][1] += right * a[(i + r) * lda + k];                                                 \
-      }                                                                                            \
-    }                                                                                              \
-    for (int r = 0; r < (R); r++) {                                                                \
-      *(v8 *)(c + (i + r) * ldc + j) = sum[r][0];                                                  \
-      *(v8 *)(c + (i + r) * ldc + j + 8) = sum[r][1];                                              \
-    }                                                                                              \
-  } while (0)
-
-/* c (m×n) += a (m×depth) · b (depth×n), row-major with the given row lengths. */
-FOR_EACH_ISA static void add_product(float *restrict c, int64_t ldc, const float *restrict a,
-                                     int64_t lda, const float *restrict b, int64_t ldb, int64_t m,
-                                     int64_t n, int64_t depth) {
-  int64_t j = 0;
-  for (; j + 16 <= n; j += 16) {
-    int64_t i = 0;
-    for (; i + 4 <= m; i += 4) PRODUCT_BLOCK(4);
-    for (; i < m; i++) PRODUCT_BLOCK(1);
+/* c (m×n) = or += a (m×depth) · b (depth×n). Rows of b are read in full vectors: they must be
+ * readable up to a multiple of 16 floats. */
+static void product(float *c, int64_t c_row, left a, const float *b, int64_t b_row, int64_t m,
+                    int64_t n, int64_t depth, bool accumulate) {
+  static const float zeros[GEMM_MAX_VECTORS * GEMM_MAX_LANES];
+  const gemm_kernels *kernels = gemm_best();
+  int widest = gemm_vectors(kernels, m, n);
+  for (int64_t j = 0; j < n; j += (int64_t)widest * kernels->lanes) {
+    int64_t left_over = n - j, full = (int64_t)widest * kernels->lanes;
+    int columns = (int)(left_over < full ? left_over : full);
+    int vectors = (columns + kernels->lanes - 1) / kernels->lanes;
+    int64_t tiles = gemm_tile_count(m, kernels->max_rows[vectors]);
+    for (int64_t t = 0; t < tiles; t++) {
+      int64_t begin = gemm_tile_begin(m, tiles, t), rows = gemm_tile_begin(m, tiles, t + 1) - begin;
+      const float *first = a.at + begin * a.row;
+      gemm_segment segment = {.first = first,
+                              .middle = first,
+                              .last = first + (rows - 1) * a.row,
+                              .b = b + j,
+                              .ahead = b + j};
+      gemm_tile tile = {.segments = &segment,
+                        .segment_count = 1,
+                        .k = depth,
+                        .a_row = a.row * (ptrdiff_t)sizeof(float),
+                        .a_k = a.k * (ptrdiff_t)sizeof(float),
+                        .b_k = b_row * (ptrdiff_t)sizeof(float),
+                        .c = c + begin * c_row + j,
+                        .c_row = c_row * (ptrdiff_t)sizeof(float),
+                        .columns = columns,
+                        .accumulate = accumulate,
+                        .bias = zeros};
+      kernels->tile[vectors][rows](&tile);
+    }
   }
-  for (int64_t i = 0; j < n && i < m; i++)
-    for (int64_t k = 0; k < depth; k++)
-      for (int64_t l = j; l < n; l++) c[i * ldc + l] += a[i * lda + k] * b[k * ldb + l];
 }
 
-/* to (columns × ld) = fromᵀ; columns beyond `rows` up to `padded` become 0. */
-FOR_EACH_ISA static void transpose(float *restrict to, int64_t ld, const float *restrict from,
-                                   int64_t row, int64_t rows, int64_t padded, int64_t columns) {
-  for (int64_t c = 0; c < columns; c++) {
-    for (int64_t r = 0; r < rows; r++) to[c * ld + r] = from[r * row + c];
-    for (int64_t r = rows; r < padded; r++) to[c * ld + r] = 0;
+/* to (dim × QUERIES) = fromᵀ; places of absent queries hold zeros. */
+FOR_EACH_ISA static void turn_queries(float *restrict to, const float *restrict from, int64_t row,
+                                      int64_t queries, int64_t dim) {
+  for (int64_t d = 0; d < dim; d++) {
+    for (int64_t i = 0; i < queries; i++) to[d * QUERIES + i] = from[i * row + d];
+    for (int64_t i = queries; i < QUERIES; i++) to[d * QUERIES + i] = 0;
   }
+}
+
+static int64_t padded_dim(int64_t dim) {
+  return (dim + 15) / 16 * 16;
+}
+
+/* Rows that `product` may read in full vectors: those given, or where the last vector of a row
+ * would reach beyond it, a padded copy. */
+static const float *readable_rows(const float *rows, int64_t *row, int64_t count, int64_t dim,
+                                  float *copy) {
+  int64_t padded = padded_dim(dim);
+  if (padded == dim) return rows;
+  for (int64_t i = 0; i < count; i++) {
+    copy_row(copy + i * padded, rows + i * *row, dim);
+    for (int64_t d = dim; d < padded; d++) copy[i * padded + d] = 0;
+  }
+  *row = padded;
+  return copy;
 }
 
 static void clear(float *x, int64_t count) {
   memset(x, 0, (size_t)count * sizeof *x);
 }
 
-static int64_t round_up_16(int64_t n) {
-  return (n + 15) / 16 * 16;
-}
-
-/* ---- forward --------------------------------------------------------------------------------- */
+/* ---- forward ---------------------------------------------------------------------------------
+ * Blocks of scores are kept key-major, keys × QUERIES, so that the softmax of all queries of a
+ * block runs in vector lanes and the keys are used as they lie in memory. */
 
 typedef struct running {
-  float largest[QUERIES], sum[QUERIES];
+  float largest[QUERIES], sum[QUERIES], kept[QUERIES];
 } running;
 
-/* Takes in one block of scores: turns them into e^(score − largest) and rescales what came before.
- */
-FOR_EACH_ISA static void absorb_scores(float *restrict scores, running *restrict run,
-                                       float *restrict out, int64_t queries, int64_t keys,
-                                       int64_t dim) {
-  for (int64_t i = 0; i < queries; i++) {
-    float *row = scores + i * KEYS;
-    float largest = run->largest[i];
-    for (int64_t j = 0; j < keys; j++) largest = row[j] > largest ? row[j] : largest;
-    for (int64_t j = 0; j < keys; j++) row[j] = vector_exp(row[j] - largest);
-    for (int64_t j = keys; j < KEYS; j++) row[j] = 0;
-    float lanes[LANES] = {0};
-    for (int64_t j = 0; j < KEYS; j += LANES)
-      for (int l = 0; l < LANES; l++) lanes[l] += row[j + l];
-    float kept = vector_exp(run->largest[i] - largest);
-    run->sum[i] = run->sum[i] * kept + (float)lanes_total(lanes);
-    run->largest[i] = largest;
-    for (int64_t d = 0; d < dim; d++) out[i * DIM_MAX + d] *= kept;
+/* Takes in one block of scores: turns them into e^(score − largest); `kept` is the factor of what
+ * came before. */
+FOR_EACH_ISA static void absorb_scores(float *restrict scores, running *restrict run, float scale,
+                                       int64_t keys) {
+  float largest[QUERIES];
+  for (int i = 0; i < QUERIES; i++) largest[i] = run->largest[i];
+  for (int64_t j = 0; j < keys; j++)
+    for (int i = 0; i < QUERIES; i++) {
+      float s = scores[j * QUERIES + i] * scale;
+      scores[j * QUERIES + i] = s;
+      largest[i] = s > largest[i] ? s : largest[i];
+    }
+  for (int i = 0; i < QUERIES; i++) {
+    run->kept[i] = vector_exp(run->largest[i] - largest[i]);
+    run->sum[i] *= run->kept[i];
+    run->largest[i] = largest[i];
   }
+  for (int64_t j = 0; j < keys; j++)
+    for (int i = 0; i < QUERIES; i++) {
+      float p = vector_exp(scores[j * QUERIES + i] - largest[i]);
+      scores[j * QUERIES + i] = p;
+      run->sum[i] += p;
+    }
+}
+
+FOR_EACH_ISA static void scale_rows(float *restrict out, int64_t row, const float *restrict factors,
+                                    int64_t rows, int64_t dim) {
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t d = 0; d < dim; d++) out[i * row + d] *= factors[i];
 }
 
 static void attention_task(void *context, int64_t task) {
   const call *c = context;
   sizes s = sizes_of(c->attrs, &c->in[0]);
-  int64_t blocks = divide_up(s.tokens, QUERIES);
+  int64_t blocks = divide_up(s.tokens, QUERIES), padded = padded_dim(s.dim);
   int64_t head = task / blocks % s.heads, sample = task / blocks / s.heads;
   span queries = piece_of(s.tokens, QUERIES, task % blocks);
   const float *qkv = (const float *)c->in[0].data + sample * s.tokens * s.row + head * s.dim;
   float scale = (float)(1.0 / sqrt((double)s.dim));
 
-  float query[QUERIES * DIM_MAX], out[QUERIES * DIM_MAX], scores[QUERIES * KEYS];
-  float keys_t[DIM_MAX * KEYS];
-  running run;
-  for (int64_t i = 0; i < queries.count; i++) {
-    const float *q = qkv + (queries.first + i) * s.row;
-    for (int64_t d = 0; d < s.dim; d++) query[i * DIM_MAX + d] = q[d] * scale;
-    clear(out + i * DIM_MAX, s.dim);
-    run.largest[i] = -INFINITY;
-    run.sum[i] = 0;
-  }
+  float queries_t[DIM_MAX * QUERIES], scores[KEYS * QUERIES], out[QUERIES * DIM_MAX];
+  float copy[KEYS * DIM_MAX];
+  running run = {.sum = {0}};
+  for (int i = 0; i < QUERIES; i++) run.largest[i] = -INFINITY;
+  turn_queries(queries_t, qkv + queries.first * s.row, s.row, queries.count, s.dim);
+  clear(out, queries.count * padded);
   for (int64_t block = 0; block < divide_up(s.tokens, KEYS); block++) {
     span keys = piece_of(s.tokens, KEYS, block);
-    int64_t padded = round_up_16(keys.count);
     const float *k = qkv + keys.first * s.row + s.channels;
-    transpose(keys_t, KEYS, k, s.row, keys.count, padded, s.dim);
-    clear(scores, queries.count * KEYS);
-    add_product(scores, KEYS, query, DIM_MAX, keys_t, KEYS, queries.count, padded, s.dim);
-    absorb_scores(scores, &run, out, queries.count, keys.count, s.dim);
-    add_product(out, DIM_MAX, scores, KEYS, k + s.channels, s.row, queries.count, s.dim,
-                keys.count);
+    product(scores, QUERIES, (left){k, s.row, 1}, queries_t, QUERIES, keys.count, QUERIES, s.dim,
+            false);
+    absorb_scores(scores, &run, scale, keys.count);
+    if (block > 0) scale_rows(out, padded, run.kept, queries.count, padded);
+    int64_t v_row = s.row;
+    const float *v = readable_rows(k + s.channels, &v_row, keys.count, s.dim, copy);
+    product(out, padded, (left){scores, 1, QUERIES}, v, v_row, queries.count, padded, keys.count,
+            true);
   }
   float *y = (float *)c->out[0].data + sample * s.tokens * s.channels + head * s.dim;
   float *lse = (float *)c->out[1].data + (sample * s.heads + head) * s.tokens;
   for (int64_t i = 0; i < queries.count; i++) {
     float factor = 1.0f / run.sum[i];
     for (int64_t d = 0; d < s.dim; d++)
-      y[(queries.first + i) * s.channels + d] = out[i * DIM_MAX + d] * factor;
+      y[(queries.first + i) * s.channels + d] = out[i * padded + d] * factor;
     lse[queries.first + i] = run.largest[i] + logf(run.sum[i]);
   }
 }
@@ -221,20 +250,19 @@ static status self_attention_cpu(const call *c) {
 /* ---- gradient --------------------------------------------------------------------------------
  * With P the weights, D = Σ dy·y per query:
  *     dv = Pᵀ dy    dS = P ∘ (dy vᵀ − D)    dq = dS k / √D    dk = dSᵀ q / √D
- * A task is one head of one sample: keys outside, queries inside; dq gathers in the result. */
+ * A task is one head of one sample: queries outside, keys inside; dk and dv gather in the result.
+ */
 
-/* weights = e^(scores − lse); d_weights becomes dS · scale. Columns from `keys` on become 0. */
+/* weights = e^(scores · scale − lse); d_weights becomes dS · scale. Both key-major. */
 FOR_EACH_ISA static void score_gradients(float *restrict weights, float *restrict d_weights,
                                          const float *restrict lse, const float *restrict dots,
-                                         int64_t queries, int64_t keys, float scale) {
-  for (int64_t i = 0; i < queries; i++) {
-    float *p = weights + i * KEYS, *d = d_weights + i * KEYS;
-    for (int64_t j = 0; j < keys; j++) {
-      p[j] = vector_exp(p[j] * scale - lse[i]);
-      d[j] = p[j] * (d[j] - dots[i]) * scale;
+                                         int64_t keys, float scale) {
+  for (int64_t j = 0; j < keys; j++)
+    for (int i = 0; i < QUERIES; i++) {
+      float p = vector_exp(weights[j * QUERIES + i] * scale - lse[i]);
+      weights[j * QUERIES + i] = p;
+      d_weights[j * QUERIES + i] = p * (d_weights[j * QUERIES + i] - dots[i]) * scale;
     }
-    for (int64_t j = keys; j < KEYS; j++) p[j] = d[j] = 0;
-  }
 }
 
 static void attention_backward_task(void *context, int64_t task) {
@@ -248,42 +276,45 @@ static void attention_backward_task(void *context, int64_t task) {
   const float *dy = (const float *)c->in[BACK_DY].data + out_start;
   const float *lse = (const float *)c->in[BACK_LSE].data + task * s.tokens;
   float *d_qkv = (float *)c->out[0].data + in_start;
-  float *dots = (float *)c->workspace + task * s.tokens;
   float scale = (float)(1.0 / sqrt((double)s.dim));
+  float queries_t[DIM_MAX * QUERIES], dy_t[DIM_MAX * QUERIES];
+  float query_copy[QUERIES * DIM_MAX], dy_copy[QUERIES * DIM_MAX], key_copy[KEYS * DIM_MAX];
+  float weights[KEYS * QUERIES], d_weights[KEYS * QUERIES];
+  float block_lse[QUERIES], block_dots[QUERIES];
 
-  for (int64_t t = 0; t < s.tokens; t++) {
-    float dot = 0;
-    for (int64_t d = 0; d < s.dim; d++) dot += dy[t * s.channels + d] * y[t * s.channels + d];
-    dots[t] = dot;
-    clear(d_qkv + t * s.row, s.dim);
-  }
-  float keys_t[DIM_MAX * KEYS], values_t[DIM_MAX * KEYS];
-  float weights[QUERIES * KEYS], d_weights[QUERIES * KEYS], turned[KEYS * QUERIES];
-  for (int64_t block = 0; block < divide_up(s.tokens, KEYS); block++) {
-    span keys = piece_of(s.tokens, KEYS, block);
-    int64_t padded = round_up_16(keys.count);
-    const float *k = qkv + keys.first * s.row + s.channels, *v = k + s.channels;
-    float *dk = d_qkv + keys.first * s.row + s.channels, *dv = dk + s.channels;
-    transpose(keys_t, KEYS, k, s.row, keys.count, padded, s.dim);
-    transpose(values_t, KEYS, v, s.row, keys.count, padded, s.dim);
-    for (int64_t j = 0; j < keys.count; j++) {
-      clear(dk + j * s.row, s.dim);
-      clear(dv + j * s.row, s.dim);
+  for (int64_t start = 0; start < s.tokens; start += QUERIES) {
+    int64_t queries = s.tokens - start < QUERIES ? s.tokens - start : QUERIES;
+    const float *q = qkv + start * s.row, *dy_block = dy + start * s.channels;
+    for (int64_t i = 0; i < QUERIES; i++) {
+      float dot = 0;
+      for (int64_t d = 0; i < queries && d < s.dim; d++)
+        dot += dy_block[i * s.channels + d] * y[(start + i) * s.channels + d];
+      block_dots[i] = dot;
+      /* Absent queries get weights of e^−∞. */
+      block_lse[i] = i < queries ? lse[start + i] : INFINITY;
     }
-    for (int64_t start = 0; start < s.tokens; start += QUERIES) {
-      int64_t queries = s.tokens - start < QUERIES ? s.tokens - start : QUERIES;
-      const float *q = qkv + start * s.row, *dy_block = dy + start * s.channels;
-      clear(weights, queries * KEYS);
-      clear(d_weights, queries * KEYS);
-      add_product(weights, KEYS, q, s.row, keys_t, KEYS, queries, padded, s.dim);
-      add_product(d_weights, KEYS, dy_block, s.channels, values_t, KEYS, queries, padded, s.dim);
-      score_gradients(weights, d_weights, lse + start, dots + start, queries, keys.count, scale);
-      add_product(d_qkv + start * s.row, s.row, d_weights, KEYS, k, s.row, queries, s.dim,
-                  keys.count);
-      transpose(turned, QUERIES, weights, KEYS, queries, queries, keys.count);
-      add_product(dv, s.row, turned, QUERIES, dy_block, s.channels, keys.count, s.dim, queries);
-      transpose(turned, QUERIES, d_weights, KEYS, queries, queries, keys.count);
-      add_product(dk, s.row, turned, QUERIES, q, s.row, keys.count, s.dim, queries);
+    turn_queries(queries_t, q, s.row, queries, s.dim);
+    turn_queries(dy_t, dy_block, s.channels, queries, s.dim);
+    int64_t q_row = s.row, dy_row = s.channels;
+    q = readable_rows(q, &q_row, queries, s.dim, query_copy);
+    dy_block = readable_rows(dy_block, &dy_row, queries, s.dim, dy_copy);
+    for (int64_t block = 0; block < divide_up(s.tokens, KEYS); block++) {
+      span keys = piece_of(s.tokens, KEYS, block);
+      const float *k = qkv + keys.first * s.row + s.channels, *v = k + s.channels;
+      float *dk = d_qkv + keys.first * s.row + s.channels, *dv = dk + s.channels;
+      product(weights, QUERIES, (left){k, s.row, 1}, queries_t, QUERIES, keys.count, QUERIES, s.dim,
+              false);
+      product(d_weights, QUERIES, (left){v, s.row, 1}, dy_t, QUERIES, keys.count, QUERIES, s.dim,
+              false);
+      score_gradients(weights, d_weights, block_lse, block_dots, keys.count, scale);
+      product(dv, s.row, (left){weights, QUERIES, 1}, dy_block, dy_row, keys.count, s.dim, queries,
+              start > 0);
+      product(dk, s.row, (left){d_weights, QUERIES, 1}, q, q_row, keys.count, s.dim, queries,
+              start > 0);
+      int64_t k_row = s.row;
+      k = readable_rows(k, &k_row, keys.count, s.dim, key_copy);
+      product(d_qkv + start * s.row, s.row, (left){d_weights, 1, QUERIES}, k, k_row, queries, s.dim,
+              keys.count, block > 0);
     }
   }
 }
@@ -291,13 +322,6 @@ static void attention_backward_task(void *context, int64_t task) {
 static status self_attention_backward_infer(infer *rule) {
   rule->out[0].shape = rule->in[BACK_QKV].shape;
   return OK;
-}
-
-static size_t self_attention_backward_workspace(const void *attrs, const tensor *in, int in_count,
-                                                const tensor *out, int threads) {
-  (void)in_count, (void)out, (void)threads;
-  sizes s = sizes_of(attrs, &in[BACK_QKV]);
-  return (size_t)(s.samples * s.heads * s.tokens) * sizeof(float);
 }
 
 static status self_attention_backward_cpu(const call *c) {
@@ -351,6 +375,5 @@ const op op_self_attention_backward = {
     .attrs_bytes = sizeof(self_attention_attrs),
     .infer = self_attention_backward_infer,
     .cost = self_attention_backward_cost,
-    .workspace_bytes = self_attention_backward_workspace,
     .cpu = self_attention_backward_cpu,
 };
