@@ -327,11 +327,17 @@ static void check_item(const tree *item, const tree *blocks, bool in_stage, prob
                                 tree_describe(content, shown)));
     return;
   }
-  /* The first operator named is the item's: a later key may be an attribute of the same name. */
-  for (int i = 0; i < content->count; i++)
-    if (is_known_operator(content->keys[i]->text, blocks, in_stage)) return;
   const tree *first = content->keys[0];
   if (strcmp(first->text, "when") == 0 && content->count > 1) first = content->keys[1];
+  if (is_known_operator(first->text, blocks, in_stage) || strchr(first->text, '$')) return;
+  /* An attribute may share an operator's name, so the place decides which key is the operator. */
+  for (int i = 0; i < content->count; i++)
+    if (is_known_operator(content->keys[i]->text, blocks, in_stage)) {
+      problems_add(all, error_new(ERROR_PIPELINE, content->keys[i]->at,
+                                  "The operator comes first: {%s: input, %s: …}.",
+                                  content->keys[i]->text, printable(first->text, shown)));
+      return;
+    }
   problems_add(all, unknown_operator(first, blocks, in_stage));
 }
 
