@@ -252,9 +252,10 @@ static void pack_runs(const product *p, float *out, int64_t width, const float *
   }
   float square[GEMM_MAX_LANES * GEMM_MAX_LANES];
   for (int64_t r = 0; r < runs; r++, from += p->depth_step) {
-    int64_t d = r, tap = 0;
-    for (int64_t j = 0; j < run; j += lanes) {
-      int64_t count = smaller(lanes, run - j);
+    for (int64_t begin = 0; begin < run; begin += lanes) {
+      /* The last square overlaps the one before rather than hang over. */
+      int64_t j = larger(0, smaller(begin, run - lanes)), count = smaller(lanes, run - j);
+      int64_t d = r + j / taps, tap = j % taps;
       if (count == lanes)
         p->kernels->transpose(from + j, p->column_step, square, lanes);
       else
@@ -874,8 +875,8 @@ static void finish_task(void *context, int64_t task) {
   for (; row < row_end; row++) {
     float *to =
         p->dweight + group * features * feature_step + row * row_step + v * lanes * column_step;
-    for (int64_t tap = 0; tap < filter;) {
-      int64_t taps = smaller(lanes, filter - tap);
+    for (int64_t begin = 0; begin < filter; begin += lanes) {
+      int64_t tap = larger(0, smaller(begin, filter - lanes)), taps = smaller(lanes, filter - tap);
       for (int64_t i = 0; i < taps; i++) {
         int64_t partial_tap = (tap + i) / fused_taps, kz = (tap + i) % fused_taps;
         const float *from =
@@ -891,7 +892,6 @@ static void finish_task(void *context, int64_t task) {
       else
         for (int64_t l = 0; l < count; l++)
           for (int64_t i = 0; i < taps; i++) to[l * column_step + tap + i] = square[i * lanes + l];
-      tap += taps;
     }
   }
 }
