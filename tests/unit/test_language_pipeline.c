@@ -159,7 +159,7 @@ static void wrong_overrides_name_themselves(void **state) {
 
 static void the_data_root_of_an_override_starts_from_the_working_folder(void **state) {
   (void)state;
-  char folder[] = "/tmp/strata-root-XXXXXX", path[200];
+  char folder[] = "strata-root-XXXXXX", path[200];
   assert_non_null(mkdtemp(folder));
   snprintf(path, sizeof path, "%s/data", folder);
   assert_int_equal(mkdir(path, 0777), 0);
@@ -172,7 +172,7 @@ static void the_data_root_of_an_override_starts_from_the_working_folder(void **s
   assert_string_equal(p->data.dataset, "data/dataset.json");
   assert_true(text_starts_with(tree_get(tree_get(p->resolved, "data"), "root")->text, "/"));
   pipeline_free(p);
-  assert_int_equal(chdir("/"), 0);
+  assert_int_equal(chdir(".."), 0);
   unlink(path);
   snprintf(path, sizeof path, "%s/data", folder);
   rmdir(path);
@@ -185,7 +185,7 @@ static void the_resolved_file_loads_from_anywhere_as_the_same_run(void **state) 
   pipeline *p = load(base, set, 2);
   text_buffer text = {0}, again = {0};
   tree_write(p->resolved, &text, 0);
-  char path[] = "/tmp/strata-resolved-XXXXXX";
+  char path[] = "strata-resolved-XXXXXX";
   int fd = mkstemp(path);
   assert_int_equal(write(fd, text.data, text.length), text.length);
   close(fd);
@@ -240,13 +240,14 @@ static void hostile_text_in_values_is_harmless(void **state) {
  * and never anything else. */
 static void damaged_files_never_do_harm(void **state) {
   (void)state;
-  FILE *in = fopen(base, "rb");
-  char text[8192];
-  size_t length = fread(text, 1, sizeof text - 1, in);
-  fclose(in);
-  char path[] = TEST_DATA "/pipelines/damaged-XXXXXX";
+  pipeline *whole = load(base, NULL, 0); /* its paths are absolute */
+  text_buffer resolved = {0};
+  tree_write(whole->resolved, &resolved, 0);
+  pipeline_free(whole);
+  char *text = resolved.data, path[] = "strata-damaged-XXXXXX";
+  size_t length = resolved.length;
   int fd = mkstemp(path);
-  if (fd < 0) skip(); /* the source folder is read-only */
+  assert_true(fd >= 0);
   static const char damage[] = "\0\t:-[{&*!$\"'#\n\xff";
   for (size_t i = 0; i < length; i += 3) {
     for (int kind = 0; kind < 2; kind++) {
@@ -265,6 +266,7 @@ static void damaged_files_never_do_harm(void **state) {
   }
   close(fd);
   unlink(path);
+  text_free(&resolved);
 }
 
 static void the_schema_is_json_and_knows_every_operator(void **state) {
