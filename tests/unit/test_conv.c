@@ -1,4 +1,6 @@
-/* Convolutions against their definition, on every kernel set the processor runs. */
+/* Convolutions against their definition, on every kernel set the processor runs, and the operators
+ * against PyTorch. */
+#include "ops/conv/conv_attrs.h"
 #include "ops/kernels/convolution.h"
 #include "ops/kernels/gemm.h"
 
@@ -193,6 +195,168 @@ static void shapes_with_paths_of_their_own_agree_with_the_definition(void **stat
   }
 }
 
+/* ---- the operators, beside PyTorch ----------------------------------------------------------- */
+
+/* Runs one operator on tensors given with their shapes, as the engine would. */
+static void run_op(const char *name, const void *attrs, const tensor *in, int in_count, tensor *out,
+                   int out_count, thread_pool *pool) {
+  const op *o = op_find(name);
+  assert_non_null(o);
+  infer rule = {.attrs = attrs, .in = in, .in_count = in_count, .out = out};
+  tensor asked[2];
+  memcpy(asked, out, (size_t)out_count * sizeof *out);
+  status error = o->infer(&rule);
+  if (error) fail_msg("%s: %s", name, error_message(error));
+  for (int i = 0; i < out_count; i++) assert_true(shape_equal(&asked[i].shape, &out[i].shape));
+  void *scratch = workspace(o->workspace_bytes(attrs, in, in_count, out, 2));
+  call c = {.attrs = attrs,
+            .in = in,
+            .out = out,
+            .in_count = in_count,
+            .out_count = out_count,
+            .workspace = scratch,
+            .pool = pool};
+  assert_true(o->cpu(&c) == OK);
+  free(scratch);
+}
+
+typedef struct golden {
+  conv_shape s; /* of the convolution whose adjoint a transposed one is */
+  bool transposed;
+  int64_t output_padding[3], in[3], out[3]; /* extents of the operator's input and result */
+  float *x, *weight, *bias, *y, *dy, *dx, *dweight, *dbias;
+} golden;
+
+static float *read_floats(FILE *file, int64_t count) {
+  float *a = array(count);
+  assert_int_equal(fread(a, sizeof *a, (size_t)count, file), count);
+  return a;
+}
+
+static bool read_golden(FILE *cases, FILE *values, golden *g) {
+  char kind[16];
+  long number[22];
+  if (fscanf(cases, "%15s", kind) != 1) return false;
+  for (int i = 0; i < 22; i++) assert_int_equal(fscanf(cases, "%ld", &number[i]), 1);
+  bool up = g->transposed = strcmp(kind, "transpose") == 0;
+  g->s = (conv_shape){.batch = number[0],
+                      .channels = number[up ? 2 : 1],
+                      .features = number[up ? 1 : 2],
+                      .groups = number[3]};
+  for (int a = 0; a < 3; a++) {
+    g->in[a] = number[4 + a];
+    g->s.kernel[a] = number[7 + a];
+    g->s.stride[a] = number[10 + a];
+    g->s.padding[a] = number[13 + a];
+    g->s.dilation[a] = number[16 + a];
+    g->output_padding[a] = number[19 + a];
+    int64_t reach = g->s.dilation[a] * (g->s.kernel[a] - 1) - 2 * g->s.padding[a];
+    g->out[a] = up ? (g->in[a] - 1) * g->s.stride[a] + reach + g->output_padding[a] + 1
+                   : (g->in[a] - reach - 1) / g->s.stride[a] + 1;
+    g->s.image[a] = up ? g->out[a] : g->in[a];
+    g->s.out[a] = up ? g->in[a] : g->out[a];
+  }
+  int64_t in = number[0] * volume(g->in) * number[1], out = number[0] * volume(g->out) * number[2];
+  int64_t weights = number[1] * number[2] / number[3] * volume(g->s.kernel);
+  g->x = read_floats(values, in);
+  g->weight = read_floats(values, weights);
+  g->bias = read_floats(values, number[2]);
+  g->y = read_floats(values, out);
+  g->dy = read_floats(values, out);
+  g->dx = read_floats(values, in);
+  g->dweight = read_floats(values, weights);
+  g->dbias = read_floats(values, number[2]);
+  return true;
+}
+
+static tensor volume_tensor(int64_t batch, const int64_t e[3], int64_t channels, float *data) {
+  return (tensor){DTYPE_F32, SHAPE(batch, e[0], e[1], e[2], channels), data};
+}
+
+static void compare(const char *what, const golden *g, float *expected, const tensor *got) {
+  assert_close(what, &g->s, expected, got->data, shape_elements(&got->shape), 100);
+  free(expected);
+  free(got->data);
+}
+
+/* Sets the attributes both operators have, by the names YAML gives them. */
+static void set_attr(const op *o, void *attrs, const char *name, const int64_t *value) {
+  for (const attr *a = o->attrs; a->name; a++)
+    if (strcmp(a->name, name) == 0)
+      memcpy((char *)attrs + a->offset, value, a->kind == ATTR_INT3 ? 24 : 8);
+}
+
+static void operators_agree_with_pytorch(void **state) {
+  FILE *cases = fopen(TEST_DATA "/golden/conv/cases.txt", "r");
+  FILE *values = fopen(TEST_DATA "/golden/conv/values.f32", "rb");
+  assert_non_null(cases);
+  assert_non_null(values);
+  golden g;
+  int count = 0;
+  for (; read_golden(cases, values, &g); count++) {
+    const conv_shape *s = &g.s;
+    int64_t batch = s->batch, channels = g.transposed ? s->features : s->channels;
+    int64_t features = g.transposed ? s->channels : s->features;
+    const char *name = g.transposed ? "conv_transpose3d" : "conv3d";
+    const op *o = op_find(name);
+    int64_t attrs[64];
+    assert_true(o->attrs_bytes <= sizeof attrs);
+    op_defaults(o, attrs);
+    set_attr(o, attrs, "features", &features);
+    set_attr(o, attrs, "groups", &s->groups);
+    set_attr(o, attrs, "kernel", s->kernel);
+    set_attr(o, attrs, "stride", s->stride);
+    set_attr(o, attrs, "padding", s->padding);
+    set_attr(o, attrs, "dilation", s->dilation);
+    set_attr(o, attrs, "output_padding", g.output_padding);
+    shape weights =
+        SHAPE(s->features, s->channels / s->groups, s->kernel[0], s->kernel[1], s->kernel[2]);
+    int64_t weight_count = shape_elements(&weights);
+    tensor x = volume_tensor(batch, g.in, channels, g.x),
+           dy = volume_tensor(batch, g.out, features, g.dy);
+    tensor weight = {DTYPE_F32, weights, g.weight}, bias = {DTYPE_F32, SHAPE(features), g.bias};
+    tensor y = volume_tensor(batch, g.out, features, array(shape_elements(&dy.shape)));
+    run_op(name, attrs, (tensor[]){x, weight, bias}, 3, &y, 1, *state);
+
+    conv_backward_attrs back = {.groups = s->groups, .bias = !g.transposed};
+    memcpy(back.extent, s->kernel, sizeof back.extent);
+    memcpy(back.stride, s->stride, sizeof back.stride);
+    memcpy(back.padding, s->padding, sizeof back.padding);
+    memcpy(back.dilation, s->dilation, sizeof back.dilation);
+    tensor grads[2] = {{DTYPE_F32, weights, array(weight_count)},
+                       {DTYPE_F32, SHAPE(s->features), array(s->features)}};
+    tensor dx = volume_tensor(batch, g.in, channels, array(shape_elements(&x.shape)));
+    if (g.transposed) {
+      run_op("conv3d_backward_weight", &back, (tensor[]){dy, x}, 2, grads, 2, *state);
+      conv3d_attrs adjoint;
+      op_defaults(op_find("conv3d"), &adjoint);
+      adjoint.features = channels;
+      adjoint.groups = s->groups;
+      memcpy(adjoint.kernel, s->kernel, sizeof adjoint.kernel);
+      memcpy(adjoint.stride, s->stride, sizeof adjoint.stride);
+      memcpy(adjoint.padding, s->padding, sizeof adjoint.padding);
+      memcpy(adjoint.dilation, s->dilation, sizeof adjoint.dilation);
+      tensor none = {.shape = {.rank = -1}};
+      run_op("conv3d", &adjoint, (tensor[]){dy, weight, none}, 3, &dx, 1, *state);
+      free(grads[1].data);
+      grads[1] = (tensor){DTYPE_F32, SHAPE(features), array(features)};
+      run_op("conv_transpose3d_backward_bias", NULL, &dy, 1, &grads[1], 1, *state);
+    } else {
+      run_op("conv3d_backward_weight", &back, (tensor[]){x, dy}, 2, grads, 2, *state);
+      memcpy(back.extent, s->image, sizeof back.extent);
+      run_op("conv3d_backward_data", &back, (tensor[]){dy, weight}, 2, &dx, 1, *state);
+    }
+    compare("y", &g, g.y, &y);
+    compare("dx", &g, g.dx, &dx);
+    compare("dweight", &g, g.dweight, &grads[0]);
+    compare("dbias", &g, g.dbias, &grads[1]);
+    free(g.x), free(g.weight), free(g.bias), free(g.dy);
+  }
+  assert_int_equal(count, 9);
+  fclose(cases);
+  fclose(values);
+}
+
 static int start_pool(void **state) {
   thread_pool *pool = NULL;
   status error = pool_create(3, &pool);
@@ -209,6 +373,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(random_shapes_agree_with_the_definition),
       cmocka_unit_test(shapes_with_paths_of_their_own_agree_with_the_definition),
+      cmocka_unit_test(operators_agree_with_pytorch),
   };
   return cmocka_run_group_tests(tests, start_pool, stop_pool);
 }
