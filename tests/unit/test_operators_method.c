@@ -150,6 +150,12 @@ static void dropout_draws_the_same_mask_in_both_directions(void **state) {
   bench_grad(&t, x, dx);
   const float *forward = t.data[y], *backward = t.data[dx[0]], *in = t.data[x];
   int dropped = 0, same = 0;
+  /* The numbers are those of the named stream, taken in order. */
+  rng stream = rng_open(t.keys[1], text_hash("node"));
+  for (int i = 0; i < N; i++) {
+    bool drop = (double)rng_u32(&stream) < 0.3 * 0x1p32;
+    assert_true((forward[N + i] == 0) == drop);
+  }
   for (int i = 0; i < 2 * N; i++) {
     assert_true(forward[i] == backward[i]);
     if (forward[i] != 0) assert_true(fabs((double)forward[i] / (double)in[i] - 1 / 0.7) < 1e-6);
