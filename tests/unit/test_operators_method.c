@@ -271,6 +271,26 @@ static void mistakes_are_explained(void **state) {
   }
 }
 
+static void downsampled_labels_are_the_first_of_each_block(void **state) {
+  (void)state;
+  arena memory = {0};
+  bench t;
+  bench_open(&t, 2);
+  int32_t labels[2 * 4 * 3 * 6];
+  for (int i = 0; i < 144; i++) labels[i] = i;
+  value_id label = bench_input(&t, "label", DTYPE_I32, SHAPE(2, 4, 3, 6), labels), out;
+  void *attrs = ATTRS("downsample_label", &memory, {"factor", "[2, 1, 3]"});
+  must(build_node(&t.b, "downsample_label", attrs, &label, 1, &out));
+  must(bench_run(&t));
+  const int32_t *y = t.data[out];
+  for (int n = 0; n < 2; n++)
+    for (int i = 0; i < 2; i++)
+      for (int j = 0; j < 3; j++)
+        for (int k = 0; k < 2; k++) assert_int_equal(*y++, ((n * 4 + 2 * i) * 3 + j) * 6 + 3 * k);
+  bench_close(&t);
+  arena_free(&memory);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(shuffled_slabs_come_from_where_the_order_says),
@@ -279,6 +299,7 @@ int main(void) {
       cmocka_unit_test(dropout_draws_the_same_mask_in_both_directions),
       cmocka_unit_test(a_label_without_an_output_is_an_error),
       cmocka_unit_test(gradients_are_clipped_by_their_joint_norm),
+      cmocka_unit_test(downsampled_labels_are_the_first_of_each_block),
       cmocka_unit_test(mistakes_are_explained),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
