@@ -1,13 +1,16 @@
 -- Ends a stage when a metric has not improved for a while.
 --
---   on_epoch_end: {lua: stop_on_plateau}
+--   on_epoch_end: {lua: stop_on_plateau, metric: validation.dice, patience: 10}
 --
--- To watch something else, copy this file beside the pipeline file and change these.
+-- metric    what to watch (default validation.dice); epochs in which it was not measured are passed over
+-- patience  times in a row it may fail to improve (default 10)
+-- margin    what counts as an improvement (default 0)
+-- lower     true when lower is better, as for a loss
 
-local metric = "validation.dice" -- epochs in which it was not measured are passed over
-local patience = 10 -- times in a row it may fail to improve
-local margin = 0 -- what counts as an improvement
-local sign = 1 -- -1 when lower is better, as for a loss
+local metric = args.metric or "validation.dice"
+local patience = args.patience or 10
+local margin = args.margin or 0
+local sign = args.lower and -1 or 1
 
 return function(event)
   local value = event.metrics[metric]

@@ -127,6 +127,7 @@ void pipeline_identity(pipeline *p, const tree *root, uint64_t model_hash) {
     hash = hash_mix(hash, operators_in(s->graph));
     for (int k = 0; k < s->schedule_count; k++) hash = hash_script(hash, &s->schedules[k].script);
     hash = hash_script(hash, &s->on_epoch_end);
+    hash = hash_mix(hash, s->init_hash);
   }
   for (int i = 0; i < op_count(); i++)
     if (op_at(i)->traits & OP_INTERNAL) hash = hash_mix(hash, operator_hash(op_at(i)));

@@ -16,6 +16,7 @@
 
 enum { MAX_PARAMS = 1000, MAX_STAGES = 100, MAX_OPERATORS = 200, MAX_SIDE = 4096 };
 static const int64_t REQUIRED = INT64_MIN;
+static const size_t MAX_WEIGHT_FILE_BYTES = (size_t)8 << 30;
 static const char the_pipeline[] = "the pipeline";
 
 typedef struct path_fix { /* a name that `resolved` writes as an absolute path */
@@ -25,6 +26,7 @@ typedef struct path_fix { /* a name that `resolved` writes as an absolute path *
 
 typedef struct loader {
   pipeline *p;
+  bool for_prediction;
   arena *memory;
   problems all;
   int64_t nodes;       /* made by evaluation so far */
@@ -145,8 +147,9 @@ static int read_choice(loader *l, const tree *map, const char *what, const char 
 }
 
 /* Seconds: a number, or "90s", "10m", "2h". */
+/* `least`: 0 where no waiting is a meaningful answer. */
 static double read_seconds(loader *l, const tree *map, const char *what, const char *key,
-                           double fallback) {
+                           double least, double fallback) {
   const tree *t = tree_get(map, key);
   char found[96];
   if (!is_there(t)) return fallback;
@@ -163,7 +166,7 @@ static double read_seconds(loader *l, const tree *map, const char *what, const c
     if (unit == 0) unit = 1;
   }
   seconds *= unit;
-  if (seconds > 0 && seconds <= 1e9) return seconds;
+  if (seconds >= least && seconds <= 1e9) return seconds;
   report(l, t->at, "%s must be a time such as 90 (seconds), 90s, 10m or 2h, not %s.",
          label(l, what, key), tree_describe(t, found));
   return fallback;
@@ -286,7 +289,7 @@ static void read_dataset(loader *l, const tree *data, source_pos at) {
     fix_path(l, file, d->dataset);
   }
   d->dataset_at = file->at;
-  if (!file_exists(d->dataset))
+  if (!l->for_prediction && !file_exists(d->dataset))
     report(l, folder && !file_exists(folder) ? root->at : file->at,
            "There is no data set %s. Say where it is with --set data.root=DIR, or make a synthetic "
            "one with `strata phantom DIR`.",
@@ -445,6 +448,17 @@ static void check_schedule_target(loader *l, const stage_spec *s, const char *ta
          near ? "\"?" : "");
 }
 
+/* Every key but `lua` is the script's. */
+static const tree *script_arguments(loader *l, const tree *t) {
+  tree *arguments = tree_new(l->memory, t->at, TREE_MAP, t->count);
+  for (int i = 0; i < t->count; i++) {
+    if (strcmp(t->keys[i]->text, "lua") == 0) continue;
+    arguments->keys[arguments->count] = t->keys[i];
+    arguments->items[arguments->count++] = t->items[i];
+  }
+  return arguments;
+}
+
 static void read_schedule(loader *l, stage_spec *s, const char *target, const tree *t,
                           source_pos at) {
   const char *what = arena_printf(l->memory, "%s: schedule of %s", stage_what(l, s), target);
@@ -454,13 +468,8 @@ static void read_schedule(loader *l, stage_spec *s, const char *target, const tr
   for (int i = 0; i < s->schedule_count; i++)
     if (strcmp(s->schedules[i].target, target) == 0)
       report(l, at, "%s is given twice: in \"schedule\" and in \"schedules\".", what);
-  tree *arguments = tree_new(l->memory, t->at, TREE_MAP, t->count);
-  for (int i = 0; i < t->count; i++) {
-    if (strcmp(t->keys[i]->text, "lua") == 0) continue;
-    arguments->keys[arguments->count] = t->keys[i];
-    arguments->items[arguments->count++] = t->items[i];
-  }
-  *schedule = (schedule_spec){.target = target, .arguments = arguments, .at = at};
+  *schedule =
+      (schedule_spec){.target = target, .arguments = script_arguments(l, t), .at = at};
   if (read_script(l, t, what, &schedule->script)) s->schedule_count++;
 }
 
@@ -518,6 +527,16 @@ static void no_stage(loader *l, const char *what, const tree *at, int count) {
          near ? "; did you mean \"" : ".", near ? near : "", near ? "\"?" : "");
 }
 
+/* The content of a weight file is part of the run's identity. */
+static status hash_weight_file(const char *path, uint64_t *out) {
+  char *data;
+  size_t length;
+  TRY(file_read(path, MAX_WEIGHT_FILE_BYTES, &data, &length));
+  *out = bytes_hash(data, length);
+  free(data);
+  return OK;
+}
+
 /* After every stage is known. */
 static void read_init(loader *l, stage_spec *s, const tree *t) {
   static const char *const keys[] = {"from", "reset", NULL};
@@ -536,8 +555,9 @@ static void read_init(loader *l, stage_spec *s, const tree *t) {
   if (text_ends_with(name, ".safetensors")) {
     s->init_from = relative_path(l->memory, name, from->at);
     fix_path(l, from, s->init_from);
-    if (!file_exists(s->init_from))
-      report(l, from->at, "%s: there is no weight file %s.", what, s->init_from);
+    if (l->for_prediction) return;
+    error = hash_weight_file(s->init_from, &s->init_hash);
+    if (error) problems_add(&l->all, error_locate(error_prefix(error, "%s", what), from->at));
     return;
   }
   const stage_spec *source = find_stage(l->p, name);
@@ -555,10 +575,10 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   static const char *const keys[] = {"graph",      "optimizer", "clip_norm",    "schedule",
                                      "schedules",  "init",      "on_epoch_end", "epochs",
                                      "batch",      "enabled",   "doc",          "steps_per_epoch",
-                                     "time_limit", "validate",  "checkpoint",   NULL};
+                                     "time_limit", "validate",  "checkpoint",   "use_labels",
+                                     NULL};
   static const char *const validate_keys[] = {"every", "output", NULL};
   static const char *const checkpoint_keys[] = {"every", NULL};
-  static const char *const hook_keys[] = {"lua", NULL};
   const char *what = stage_what(l, s);
   s->enabled = true;
   if (!is_map(l, t, what)) return;
@@ -572,7 +592,8 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   s->epochs = read_int(l, t, what, "epochs", REQUIRED, 1, 10000000, at);
   s->batch = read_int(l, t, what, "batch", 1, 1, 65536, at);
   s->steps_per_epoch = read_int(l, t, what, "steps_per_epoch", 0, 0, 10000000, at);
-  s->time_limit_s = read_seconds(l, t, what, "time_limit", 0);
+  s->use_labels = read_bool(l, t, what, "use_labels", false);
+  s->time_limit_s = read_seconds(l, t, what, "time_limit", 1e-3, 0);
   s->checkpoint_every_s = 600;
   const tree *validate = tree_get(t, "validate"), *checkpoint = tree_get(t, "checkpoint");
   const tree *hook = tree_get(t, "on_epoch_end");
@@ -585,11 +606,11 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   inside = arena_printf(l->memory, "%s: checkpoint", what);
   if (checkpoint && is_map(l, checkpoint, inside)) {
     tree_check_keys(checkpoint, inside, checkpoint_keys, &l->all);
-    s->checkpoint_every_s = (int64_t)ceil(read_seconds(l, checkpoint, inside, "every", 600));
+    s->checkpoint_every_s = (int64_t)ceil(read_seconds(l, checkpoint, inside, "every", 0, 600));
   }
   inside = arena_printf(l->memory, "%s: on_epoch_end", what);
   if (hook && is_map(l, hook, inside)) {
-    tree_check_keys(hook, inside, hook_keys, &l->all);
+    s->on_epoch_end_arguments = script_arguments(l, hook);
     read_script(l, hook, inside, &s->on_epoch_end);
   }
 }
@@ -988,13 +1009,13 @@ static status load(loader *l, const char *path, const override *overrides, int o
   return OK;
 }
 
-status pipeline_load(const char *path, const override *overrides, int override_count,
-                     pipeline **out) {
+static status load_pipeline(const char *path, const override *overrides, int override_count,
+                            bool for_prediction, pipeline **out) {
   *out = NULL;
   pipeline *p = calloc(1, sizeof *p);
   if (!p) return error_out_of_memory(sizeof *p);
   p->path = intern_file(path);
-  loader l = {.p = p, .memory = &p->memory};
+  loader l = {.p = p, .memory = &p->memory, .for_prediction = for_prediction};
   status error = load(&l, path, overrides, override_count);
   problems_free(&l.all);
   if (error) {
@@ -1003,6 +1024,15 @@ status pipeline_load(const char *path, const override *overrides, int override_c
   }
   *out = p;
   return OK;
+}
+
+status pipeline_load(const char *path, const override *overrides, int override_count,
+                     pipeline **out) {
+  return load_pipeline(path, overrides, override_count, false, out);
+}
+
+status pipeline_load_for_prediction(const char *path, pipeline **out) {
+  return load_pipeline(path, NULL, 0, true, out);
 }
 
 void pipeline_free(pipeline *p) {

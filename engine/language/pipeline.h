@@ -60,13 +60,16 @@ typedef struct stage_spec {
   op_use optimizer;
   double clip_norm; /* global L2 norm of the gradients; 0 = no clipping */
   int64_t epochs, batch;
+  bool use_labels;         /* place crops by the label although the graph reads none */
   int64_t steps_per_epoch; /* 0: every training case crops_per_case times */
   double time_limit_s;     /* 0: none. Not bit-reproducible; reported when it ends a stage */
   schedule_spec *schedules;
   int schedule_count;
   script_ref on_epoch_end; /* path NULL: none */
+  const tree *on_epoch_end_arguments; /* the hook's other keys */
   const char *init_from; /* name of an earlier stage, or a .safetensors file; NULL: fresh weights */
   const char *init_skipped; /* the disabled stage that `init.from` names: init_from is NULL then */
+  uint64_t init_hash;       /* content of the weight file that init_from names */
   source_pos init_at;
   const char **reset; /* graph outputs whose producing layers start fresh: "net.out" */
   int reset_count;
@@ -127,6 +130,8 @@ typedef struct override { /* --set data.root=x */
  * error_print). On error *out is NULL. */
 status pipeline_load(const char *path, const override *overrides, int override_count,
                      pipeline **out);
+/* The same for a run's resolved file: neither data set nor initial weights have to exist any more. */
+status pipeline_load_for_prediction(const char *path, pipeline **out);
 void pipeline_free(pipeline *p);
 /* Loads a model or block file (cached per pipeline), with include-cycle detection left to the
  * expander. `relative_to` is the file that names it. Files are looked up beside that file, then in

@@ -270,12 +270,12 @@ static json_t *data_schema(void) {
   return requiring(closed(properties, "the data set and what happens to it"), needs);
 }
 
-static json_t *script_schema(bool takes_arguments, const char *doc) {
+static json_t *script_schema(const char *doc) {
   const char *const needs[] = {"lua", NULL};
   json_t *schema = requiring(
       closed(json_pack("{s:o}", "lua", text("a script's file, or the name of a shipped one")), doc),
       needs);
-  if (takes_arguments) json_object_del(schema, "additionalProperties");
+  json_object_del(schema, "additionalProperties");
   return schema;
 }
 
@@ -293,15 +293,19 @@ static json_t *stage_schema(void) {
   json_object_set_new(p, "optimizer", operator_choice(OP_OPTIMIZER, false));
   json_object_set_new(p, "clip_norm",
                       number(0, 1e9, "largest L2 norm of the whole gradient; 0: no clipping"));
-  json_object_set_new(p, "schedule", script_schema(true, "of the learning rate"));
+  json_object_set_new(p, "schedule", script_schema("of the learning rate"));
   json_object_set_new(p, "schedules",
                       json_pack("{s:s, s:o}", "type", "object", "additionalProperties",
-                                script_schema(true, "attribute: schedule")));
-  json_object_set_new(p, "on_epoch_end", script_schema(false, "called after every epoch"));
+                                script_schema("attribute: schedule")));
+  json_object_set_new(p, "on_epoch_end", script_schema("called after every epoch; the other keys are the script's `args`"));
   json_object_set_new(p, "epochs", integer(1, NULL));
   json_object_set_new(p, "batch", integer(1, "crops in a step (default 1)"));
   json_object_set_new(p, "steps_per_epoch",
                       integer(0, "0 (default): every training case crops_per_case times"));
+  json_object_set_new(p, "use_labels",
+                      or_expression(described(of_type("boolean"),
+                                              "true: crops are placed by the label even when the "
+                                              "graph reads none (default false)")));
   json_object_set_new(p, "time_limit", duration("seconds, or 90s, 10m, 2h"));
   json_object_set_new(
       p, "init",

@@ -60,7 +60,8 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
   }
   if (!error && stage->on_epoch_end.path)
     error = error_locate(
-        script_open(stage->on_epoch_end.source, stage->on_epoch_end.path, NULL, &out->hook),
+        script_open(stage->on_epoch_end.source, stage->on_epoch_end.path,
+                    stage->on_epoch_end_arguments, &out->hook),
         stage->on_epoch_end.at);
   if (error) controls_close(out);
   return error;
