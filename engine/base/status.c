@@ -144,7 +144,18 @@ void error_print(FILE *out, status error) {
   if (error->at.line > 0) print_excerpt(out, error->at);
 }
 
+static bool is_same(status a, status b) {
+  return a->at.line > 0 && a->at.file == b->at.file && a->at.line == b->at.line &&
+         a->at.column == b->at.column && strcmp(a->message, b->message) == 0;
+}
+
 static void append(problems *all, status error) {
+  /* A file that two stages use has its mistake once. */
+  for (int i = 0; i < all->count && i < PROBLEMS_KEPT; i++)
+    if (is_same(all->list[i], error)) {
+      error_free(error);
+      return;
+    }
   if (all->count >= PROBLEMS_KEPT) {
     all->count++; /* counted, not kept */
     error_free(error);

@@ -5,7 +5,7 @@
 #include "data/dataset.h"
 #include "execute/program.h"
 #include "graph/expand.h"
-#include "infer/network.h"
+#include "run/run.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -121,20 +121,16 @@ static status check_opened(opened *o) {
          o->data->channels, o->data->channels == 1 ? "" : "s");
   printf("crop %lld×%lld×%lld voxels\n", (long long)o->size[0], (long long)o->size[1],
          (long long)o->size[2]);
-  problems found = {0};
+  run compiled = {.p = o->p,
+                  .data = o->data,
+                  .device = o->device,
+                  .size = {o->size[0], o->size[1], o->size[2]},
+                  .channels = o->channels};
+  TRY(run_compile(&compiled));
   for (int i = 0; i < o->p->stage_count; i++)
-    if (o->p->stages[i].enabled) problems_add(&found, check_stage(o, &o->p->stages[i]));
-  for (int i = 0; found.count == 0 && o->p->evaluate.enabled && i < o->p->stage_count; i++) {
-    const stage_spec *s = &o->p->stages[i];
-    if (!o->p->evaluate.stage || strcmp(s->name, o->p->evaluate.stage) != 0) continue;
-    network n;
-    status error = network_open(o->p, s, o->p->evaluate.output, o->channels, o->data->class_count,
-                                o->device, NULL, &n);
-    if (!error) network_close(&n);
-    problems_add(&found, error);
-  }
-  if (found.count == 0) puts("no mistakes found");
-  return problems_take(&found);
+    if (o->p->stages[i].enabled) TRY(check_stage(o, &o->p->stages[i]));
+  puts("no mistakes found");
+  return OK;
 }
 
 status command_check(const arguments *a) {

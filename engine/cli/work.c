@@ -68,6 +68,36 @@ static status predict_case(network *n, const data_spec *data, const char *image,
   return error;
 }
 
+/* Where each segmentation goes. Two inputs must not meet in one file, and no input may be replaced.
+ */
+static status check_outputs(const arguments *a, char *const *paths) {
+  for (int i = 1; i < a->operand_count; i++) {
+    struct stat there, input;
+    for (int k = 1; k < i; k++)
+      if (strcmp(paths[k], paths[i]) == 0)
+        return error_new(ERROR_USAGE, NOWHERE,
+                         "%s and %s would both be segmented to %s; segment them into two folders",
+                         a->operands[k], a->operands[i], paths[i]);
+    if (stat(paths[i], &there) != 0) continue;
+    for (int k = 1; k < a->operand_count; k++)
+      if (stat(a->operands[k], &input) == 0 && input.st_dev == there.st_dev &&
+          input.st_ino == there.st_ino)
+        return error_new(ERROR_USAGE, NOWHERE,
+                         "the segmentation of %s would replace the input %s; choose another -o",
+                         a->operands[i], a->operands[k]);
+  }
+  return OK;
+}
+
+static char *output_path(const arguments *a, const char *image, bool to_file) {
+  if (to_file) return strdup(a->out);
+  const char *slash = strrchr(image, '/');
+  char name[512];
+  snprintf(name, sizeof name - 3, "%s", slash ? slash + 1 : image);
+  if (text_ends_with(name, ".nii")) strcat(name, ".gz");
+  return path_join(a->out, name);
+}
+
 /* A bad case is reported and the others are still segmented. */
 static status predict_all(network *n, const data_spec *data, const arguments *a) {
   bool to_file = a->operand_count == 2 && is_volume_name(a->out);
@@ -75,16 +105,25 @@ static status predict_all(network *n, const data_spec *data, const arguments *a)
     return error_new(ERROR_USAGE, NOWHERE, "%d inputs need a folder after -o, not %s",
                      a->operand_count - 1, a->out);
   if (!to_file) TRY(folder_create(a->out));
-  problems found = {0};
-  for (int i = 1; i < a->operand_count; i++) {
-    const char *image = a->operands[i], *slash = strrchr(image, '/');
-    char name[512];
-    snprintf(name, sizeof name, "%s", slash ? slash + 1 : image);
-    if (text_ends_with(name, ".nii")) strncat(name, ".gz", sizeof name - strlen(name) - 1);
-    char *path = to_file ? strdup(a->out) : path_join(a->out, name);
-    problems_add(&found, predict_case(n, data, image, path));
-    free(path);
+  char **paths = calloc((size_t)a->operand_count, sizeof *paths);
+  if (!paths) return error_out_of_memory((size_t)a->operand_count * sizeof *paths);
+  status error = OK;
+  for (int i = 1; i < a->operand_count && !error; i++) {
+    paths[i] = output_path(a, a->operands[i], to_file);
+    if (!paths[i]) error = error_out_of_memory(512);
   }
+  if (!error) error = check_outputs(a, paths);
+  problems found = {0};
+  for (int i = 1; i < a->operand_count && !error; i++) {
+    if (run_stop_requested())
+      error = error_new(ERROR_INTERRUPTED, NOWHERE, "stopped after %d of %d inputs", i - 1,
+                        a->operand_count - 1);
+    else
+      problems_add(&found, predict_case(n, data, a->operands[i], paths[i]));
+  }
+  for (int i = 1; i < a->operand_count; i++) free(paths[i]);
+  free(paths);
+  problems_add(&found, error);
   return problems_take(&found);
 }
 
@@ -100,7 +139,7 @@ status command_predict(const arguments *a) {
   pipeline *p = NULL;
   device *d = NULL;
   network n = {0};
-  status error = pipeline_load(yaml, NULL, 0, &p);
+  status error = pipeline_load_for_prediction(yaml, &p);
   const stage_spec *stage = NULL;
   for (int i = 0; !error && i < p->stage_count; i++)
     if (p->evaluate.stage && strcmp(p->stages[i].name, p->evaluate.stage) == 0)

@@ -126,6 +126,16 @@ typedef struct inputs {
   bool poisoned;
 } inputs;
 
+/* "net.out" has no entry of its own when the item `net` had an error. */
+static bool belongs_to_poisoned(const instance *in, const char *name) {
+  for (const char *dot = strchr(name, '.'); dot; dot = strchr(dot + 1, '.')) {
+    const graph_name *item =
+        find_name(&in->names, arena_strndup(in->x->memory, name, (size_t)(dot - name)));
+    if (item && item->count == POISONED) return true;
+  }
+  return false;
+}
+
 static status collect(instance *in, const tree *ref, inputs *out) {
   if (ref->kind == TREE_LIST) {
     for (int i = 0; i < ref->count; i++) TRY(collect(in, ref->items[i], out));
@@ -136,11 +146,11 @@ static status collect(instance *in, const tree *ref, inputs *out) {
                      "an input is the name of an earlier item, not a mapping");
   if (tree_is_null(ref)) return OK; /* an operator without inputs */
   const graph_name *name = find_name(&in->names, ref->text);
-  if (!name) return unknown_name(in, ref->text, ref->at);
-  if (name->count == POISONED) {
+  if (name ? name->count == POISONED : belongs_to_poisoned(in, ref->text)) {
     out->poisoned = true;
     return OK;
   }
+  if (!name) return unknown_name(in, ref->text, ref->at);
   for (int i = 0; i < name->count; i++) {
     if (out->count == MAX_ITEM_INPUTS)
       return error_new(ERROR_PIPELINE, ref->at, "more than %d inputs", MAX_ITEM_INPUTS);

@@ -92,6 +92,11 @@ status network_load(network *n, const char *path) {
 
 static status segment_to(network *n, const volume *prepared, const int64_t size[3],
                          const double affine[4][4], labels *out) {
+  int64_t channels = n->graph.g->values[n->graph.image].type.shape.dim[4];
+  if (prepared->channels != channels)
+    return error_new(ERROR_DATA, NOWHERE, "the image has %lld channel%s; the network takes %lld",
+                     (long long)prepared->channels, prepared->channels == 1 ? "" : "s",
+                     (long long)channels);
   volume probabilities = {0};
   TRY(sliding_window(&n->inferer, prepared, &probabilities));
   status error = export_labels(&probabilities, size, affine, out);
@@ -102,7 +107,7 @@ static status segment_to(network *n, const volume *prepared, const int64_t size[
 status network_segment(network *n, const volume *prepared, const char *image_path, labels *out) {
   volume target = {0};
   TRY(nifti_read_grid(image_path, &target));
-  return segment_to(n, prepared, target.size, target.affine, out);
+  return error_prefix(segment_to(n, prepared, target.size, target.affine, out), "%s", image_path);
 }
 
 status network_segment_prepared(network *n, const volume *prepared, labels *out) {

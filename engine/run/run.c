@@ -5,6 +5,8 @@
 #include "evaluate/metrics.h"
 #include "infer/network.h"
 #include "run/state.h"
+#include "train/controls.h"
+#include "train/transfer.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -153,23 +155,50 @@ static const stage_spec *evaluated_stage(const pipeline *p) {
   return NULL;
 }
 
-/* Later stages are compiled once here so that a mistake in the last one is found before the first
- * has trained for a day. */
-static status compile_all(run *r) {
-  problems found = {0};
+static status expand(const run *r, const stage_spec *s, stage_graph *out) {
+  expand_options options = {.batch = s->batch,
+                            .size = {r->size[0], r->size[1], r->size[2]},
+                            .channels = r->channels,
+                            .classes = r->data->class_count,
+                            .training = true};
+  return stage_expand(r->p, s, &options, out);
+}
+
+/* Weights that will not fit the stage they are meant for. */
+static status check_transfer(const run *r, const stage_spec *s, const stage_graph *graph) {
   for (int i = 0; i < r->p->stage_count; i++) {
-    const stage_spec *s = &r->p->stages[i];
-    if (!s->enabled) continue;
-    expand_options options = {.batch = s->batch,
-                              .size = {r->size[0], r->size[1], r->size[2]},
-                              .channels = r->channels,
-                              .classes = r->data->class_count,
-                              .training = true};
-    stage_graph graph;
-    status error = stage_expand(r->p, s, &options, &graph);
-    if (!error) stage_graph_free(&graph);
-    problems_add(&found, error);
+    const stage_spec *earlier = &r->p->stages[i];
+    if (strcmp(earlier->name, s->init_from) != 0) continue;
+    stage_graph from;
+    status error = expand(r, earlier, &from);
+    if (error) { /* reported for that stage itself */
+      error_free(error);
+      return OK;
+    }
+    error = transfer_check(graph, s->reset, s->reset_count, s->init_at, &from, earlier->name);
+    stage_graph_free(&from);
+    return error;
   }
+  return transfer_check(graph, s->reset, s->reset_count, s->init_at, NULL, NULL);
+}
+
+static status compile_stage(const run *r, const stage_spec *s) {
+  stage_graph graph;
+  TRY(expand(r, s, &graph));
+  controls c = {0};
+  status error = controls_open(s, &graph, &c);
+  if (!error) controls_close(&c);
+  problems found = {0};
+  problems_add(&found, error);
+  if (s->init_from) problems_add(&found, check_transfer(r, s, &graph));
+  stage_graph_free(&graph);
+  return problems_take(&found);
+}
+
+status run_compile(const run *r) {
+  problems found = {0};
+  for (int i = 0; i < r->p->stage_count; i++)
+    if (r->p->stages[i].enabled) problems_add(&found, compile_stage(r, &r->p->stages[i]));
   const stage_spec *last = evaluated_stage(r->p);
   if (found.count == 0 && r->p->evaluate.enabled && last) {
     network n;
@@ -368,7 +397,7 @@ status run_pipeline(const run_options *o, char **folder_out) {
   run r = {.resume = o->resume, .report = o->report};
   char why[200] = "", *folder = NULL, *cache = NULL;
   status error = open_run(&r, o, why);
-  if (!error) error = compile_all(&r);
+  if (!error) error = run_compile(&r);
   if (!error) {
     folder = o->folder ? strdup(o->folder) : fresh_folder(r.p->name);
     r.folder = folder;

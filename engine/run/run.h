@@ -47,6 +47,9 @@ bool run_stop_requested(void);
 
 /* ---- parts ------------------------------------------------------------------------------- */
 
+/* Compiles every stage and the network of the evaluation, so that a mistake in the last of them is
+ * found before the first has trained for a day. All mistakes in one status. */
+status run_compile(const run *r);
 /* Trains one stage to its end (or continues it from the saved state) and writes its weights. */
 struct run_state;
 status stage_train(run *r, int stage_index, const struct run_state *resume_from);

@@ -10,32 +10,96 @@
 enum { MAX_LAYER_DISTANCE = 64 };
 
 /* Marks the parameters of the layer that makes value v: the nearest node upstream that has any. */
-static bool mark_layer(const graph *g, value_id v, const parameters *p, bool *reset) {
+static bool mark_layer(const graph *g, value_id v, bool *reset) {
   for (int hop = 0; hop < MAX_LAYER_DISTANCE && v != VALUE_NONE; hop++) {
     int32_t producer = g->values[v].producer;
     if (producer < 0) return false;
     const node *n = &g->nodes[producer];
     bool found = false;
-    for (int k = 0; k < n->in_count; k++) {
-      if (n->in[k] == VALUE_NONE || g->values[n->in[k]].kind != VALUE_PARAM) continue;
-      const parameter *parameter = parameters_find(p, g->values[n->in[k]].name);
-      if (parameter) reset[parameter - p->list] = found = true;
-    }
+    for (int k = 0; k < n->in_count; k++)
+      if (n->in[k] != VALUE_NONE && g->values[n->in[k]].kind == VALUE_PARAM)
+        reset[n->in[k]] = found = true;
     if (found) return true;
     v = n->in_count > 0 ? n->in[0] : VALUE_NONE;
   }
   return false;
 }
 
-static bool mark_prefix(const char *prefix, const parameters *p, bool *reset) {
+static bool mark_prefix(const graph *g, const char *prefix, bool *reset) {
   size_t length = strlen(prefix);
   bool found = false;
-  for (int i = 0; i < p->count; i++) {
-    const char *name = p->list[i].name;
-    if (strncmp(name, prefix, length) == 0 && (name[length] == 0 || name[length] == '.'))
-      reset[i] = found = true;
+  for (int v = 0; v < g->value_count; v++) {
+    const char *name = g->values[v].name;
+    if (g->values[v].kind == VALUE_PARAM && strncmp(name, prefix, length) == 0 &&
+        (name[length] == 0 || name[length] == '.'))
+      reset[v] = found = true;
   }
   return found;
+}
+
+/* Which values of the graph are parameters that start fresh. Heap, caller frees. */
+static status mark_reset(const stage_graph *graph, const char *const *names, int count,
+                         source_pos at, bool **out) {
+  bool *reset = calloc((size_t)graph->g->value_count + 1, sizeof *reset);
+  if (!reset) return error_out_of_memory((size_t)graph->g->value_count);
+  problems unknown = {0};
+  for (int i = 0; i < count; i++) {
+    const graph_name *name = stage_graph_find(graph, names[i]);
+    bool found = false;
+    for (int k = 0; name && k < name->count; k++)
+      found |= mark_layer(graph->g, name->values[k], reset);
+    if (!found && !mark_prefix(graph->g, names[i], reset))
+      problems_add(
+          &unknown,
+          error_new(ERROR_PIPELINE, at,
+                    "reset: `%s` is neither a result of this stage's graph nor a parameter",
+                    names[i]));
+  }
+  status error = problems_take(&unknown);
+  *out = error ? NULL : reset;
+  if (error) free(reset);
+  return error;
+}
+
+static value_id find_parameter(const graph *g, const char *name) {
+  for (int v = 0; v < g->value_count; v++)
+    if (g->values[v].kind == VALUE_PARAM && strcmp(g->values[v].name, name) == 0) return v;
+  return VALUE_NONE;
+}
+
+status transfer_check(const stage_graph *to, const char *const *reset, int reset_count,
+                      source_pos at, const stage_graph *from, const char *from_name) {
+  bool *fresh;
+  TRY(mark_reset(to, reset, reset_count, at, &fresh));
+  problems found = {0};
+  const graph *g = to->g, *source = from ? from->g : NULL;
+  for (value_id v = 0; source && v < g->value_count; v++) {
+    if (g->values[v].kind != VALUE_PARAM || fresh[v]) continue;
+    value_id match = find_parameter(source, g->values[v].name);
+    char have[96], want[96];
+    shape_format(want, &g->values[v].type.shape);
+    if (match == VALUE_NONE)
+      problems_add(&found, error_new(ERROR_PIPELINE, at,
+                                     "parameter %s (%s) is not in stage `%s`; list it under "
+                                     "`reset:` if it should start fresh",
+                                     g->values[v].name, want, from_name));
+    else if (!shape_equal(&source->values[match].type.shape, &g->values[v].type.shape))
+      problems_add(&found,
+                   error_new(ERROR_PIPELINE, at,
+                             "parameter %s is %s here but %s in stage `%s`; list it under `reset:` "
+                             "if it should start fresh",
+                             g->values[v].name, want,
+                             shape_format(have, &source->values[match].type.shape), from_name));
+  }
+  for (value_id v = 0; source && v < source->value_count; v++)
+    if (source->values[v].kind == VALUE_PARAM &&
+        !text_starts_with(source->values[v].name, "loss.") &&
+        find_parameter(g, source->values[v].name) == VALUE_NONE)
+      problems_add(&found, error_new(ERROR_PIPELINE, at,
+                                     "stage `%s` trains %s, which this stage does not have",
+                                     from_name, source->values[v].name));
+  free(fresh);
+  return problems_take(&found);
 }
 
 static double norm_of(const named_tensor *t) {
@@ -88,7 +152,8 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
     const char *name = w->list[i].name;
     if (parameters_find(p, name)) continue;
     char have[96];
-    report_line(report, "  unused   %-52s                %s", name, shape_format(have, &w->list[i].tensor.shape));
+    report_line(report, "  unused   %-52s                %s", name,
+                shape_format(have, &w->list[i].tensor.shape));
     unused++;
     if (!text_starts_with(name, "loss."))
       problems_add(&unexpected,
@@ -102,29 +167,22 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
 
 status transfer_weights(const char *path, const stage_graph *graph, const char *const *reset,
                         int reset_count, source_pos at, parameters *p, const reporter *report) {
+  bool *marked;
+  TRY(mark_reset(graph, reset, reset_count, at, &marked));
   bool *fresh = calloc((size_t)p->count + 1, sizeof *fresh);
-  if (!fresh) return error_out_of_memory((size_t)p->count);
-  status error = OK;
-  for (int i = 0; i < reset_count && !error; i++) {
-    const graph_name *name = stage_graph_find(graph, reset[i]);
-    bool found = false;
-    for (int k = 0; name && k < name->count; k++)
-      found |= mark_layer(graph->g, name->values[k], p, fresh);
-    if (!found) found = mark_prefix(reset[i], p, fresh);
-    if (!found)
-      error = error_new(ERROR_PIPELINE, at,
-                        "reset: `%s` is neither a result of this stage's graph nor a parameter",
-                        reset[i]);
+  status error = fresh ? OK : error_out_of_memory((size_t)p->count);
+  for (int i = 0; i < p->count && !error; i++) {
+    value_id v = find_parameter(graph->g, p->list[i].name);
+    fresh[i] = v != VALUE_NONE && marked[v];
   }
   weights w;
+  if (!error) error = weights_read(path, &w);
   if (!error) {
-    error = weights_read(path, &w);
-    if (!error) {
-      report_line(report, "weights from %s", path);
-      error = transfer_open(&w, path, fresh, p, report, at);
-      weights_close(&w);
-    }
+    report_line(report, "weights from %s", path);
+    error = transfer_open(&w, path, fresh, p, report, at);
+    weights_close(&w);
   }
   free(fresh);
+  free(marked);
   return error;
 }

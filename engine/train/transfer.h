@@ -12,5 +12,10 @@
  * of the other stage's losses). Anything else is an error that lists all of it. */
 status transfer_weights(const char *path, const stage_graph *graph, const char *const *reset,
                         int reset_count, source_pos at, parameters *p, const reporter *report);
+/* The same mistakes, found from the graphs alone before anything is trained. `from`: the graph of
+ * the stage the weights will come from; NULL when they come from a file: then only `reset` is
+ * checked. */
+status transfer_check(const stage_graph *to, const char *const *reset, int reset_count,
+                      source_pos at, const stage_graph *from, const char *from_name);
 
 #endif
