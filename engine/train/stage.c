@@ -583,6 +583,14 @@ static void trainer_close(trainer *t) {
   free(t->state_path);
 }
 
+/* After a stop within an epoch the scheduled numbers are those of the step before it: the end of
+ * the epoch may be what comes next, and it logs them and shows them to the hook. */
+static status repeat_controls(trainer *t) {
+  if (t->state.step == 0) return OK;
+  return controls_step(&t->controls, t->program.updates - 1, t->state.epoch,
+                       t->stage->epochs * t->steps_per_epoch, t->steps_per_epoch);
+}
+
 status stage_train(run *r, int stage_index, const run_state *resume_from) {
   const stage_spec *s = &r->p->stages[stage_index];
   trainer t = {.r = r,
@@ -601,6 +609,7 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
     error = resume_from ? restore(&t, resume_from) : fill_parameters(&t);
   }
   if (!error) error = open_loader(&t);
+  if (!error && resume_from) error = repeat_controls(&t);
   if (!error) error = train(&t);
   if (!error) error = write_weights(&t);
   if (!error) remove(t.state_path);
