@@ -161,8 +161,8 @@ static void plan_z(product *p) {
     }
   }
   p->slides = p->vectors == 1 && p->phases[2] == 1 && p->kernel[2] == 3 && p->dilation[2] == 1 &&
-              (p->transposed || p->stride[2] == 1) && p->depth >= 4;
-  bool short_runs = p->depth < 4 && p->kernel[2] > 1 && consecutive;
+              (p->transposed || p->stride[2] == 1);
+  bool short_runs = p->depth < 4 && !p->slides && p->kernel[2] > 1 && consecutive;
   p->padded = outside && (!in_place || short_runs);
   p->pad_low = p->padded ? low : 0;
   p->padded_z = p->in[2] + (p->padded ? low + high : 0);
@@ -348,7 +348,7 @@ typedef struct k_block {
   int64_t tap, tap_end, depth, depth_end;
 } k_block;
 
-enum { MAX_SEGMENTS = 512 };
+enum { MAX_SEGMENTS = 512, SMALL_WEIGHTS = 8192 };
 
 typedef struct phase_plan {
   axis x, y, z;
@@ -540,7 +540,8 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
   p.output = output;
   product_pieces(&p, workspace);
   pack_bias(&p);
-  parallel_for(pool, volume(p.phases) * p.groups * p.column_vectors, pack_task, &p);
+  bool small = volume(p.kernel) * p.depth * p.columns * p.groups < SMALL_WEIGHTS;
+  parallel_for(small ? NULL : pool, volume(p.phases) * p.groups * p.column_vectors, pack_task, &p);
   if (p.padded) parallel_for(pool, p.batch * p.in[0], pad_task, &p);
   parallel_for(pool, volume(p.phases) * p.groups * p.blocks * p.chunks, product_task, &p);
 }
@@ -611,7 +612,14 @@ static weight_product weight_product_of(const conv_shape *shape) {
   p.padded = p.swapped ? padded_channels : padded_features;
   p.copy_dy = !p.swapped && p.padded != features;
   p.copy_x = p.swapped && p.padded != channels;
-  if (!p.swapped && s->groups == 1 && s->kernel[2] > 1 && s->dilation[2] == 1) {
+  p.slides = !p.swapped && s->kernel[2] == 3 && s->stride[2] == 1 && s->padding[2] == 1 &&
+             s->dilation[2] == 1;
+  if (p.slides) {
+    p.fused = true;
+    p.taps /= 3;
+    p.rows *= 3;
+  }
+  if (!p.swapped && !p.slides && s->groups == 1 && s->kernel[2] > 1 && s->dilation[2] == 1) {
     int64_t reach = (s->out[2] - 1) * s->stride[2] + s->kernel[2] - s->padding[2];
     bool outside = s->padding[2] > 0 || reach > s->image[2];
     p.fused = channels < 4 || (!outside && channels < 12);
@@ -622,13 +630,6 @@ static weight_product weight_product_of(const conv_shape *shape) {
       p.pad_low = s->padding[2];
       p.padded_z = larger(s->image[2], reach) + s->padding[2];
     }
-  }
-  p.slides = !p.swapped && !p.fused && s->kernel[2] == 3 && s->stride[2] == 1 &&
-             s->padding[2] == 1 && s->dilation[2] == 1;
-  if (p.slides) {
-    p.fused = true;
-    p.taps /= 3;
-    p.rows *= 3;
   }
   p.x_channels = s->channels;
   p.x_group = channels;

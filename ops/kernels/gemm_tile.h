@@ -7,6 +7,10 @@
  * 24 + 4 + 1 of 32 with AVX-512, 12 + 2 + 1 of 16 with AVX2 or SSE. */
 #include "ops/kernels/gemm.h"
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 typedef float vec __attribute__((vector_size(GEMM_LANES * 4), aligned(4), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
@@ -36,41 +40,64 @@ INLINE const float *row_address(int m, int rows, const char *const *base, const 
   }
 }
 
-/* Where the accumulators start from: the bias, C, or a copy of C when its columns do not fill the
- * vectors. */
-INLINE const char *start_of(const gemm_tile *t, int rows, int vectors, float *edge, bool *whole,
-                            ptrdiff_t *row) {
-  int width = vectors * GEMM_LANES;
-  *whole = t->columns == width;
-  *row = 0;
-  if (!t->accumulate) return (const char *)t->bias;
-  *row = t->c_row;
-  if (*whole) return (const char *)t->c;
-  for (int m = 0; m < rows; m++) {
-    const float *from = (const float *)((const char *)t->c + m * t->c_row);
-    for (int j = 0; j < width; j++) edge[m * width + j] = j < t->columns ? from[j] : 0;
-  }
-  *row = width * (ptrdiff_t)sizeof(float);
-  return (const char *)edge;
+/* The first `count` lanes, the others zero. */
+INLINE vec load_part(const void *p, int count) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
+#else
+  vec v = {0};
+  for (int i = 0; i < count; i++) v[i] = ((const float *)p)[i];
+  return v;
+#endif
 }
 
-INLINE void store_edge(const gemm_tile *t, int rows, int vectors, const float *edge) {
+INLINE void store_part(void *p, vec v, int count) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)v);
+#else
+  for (int i = 0; i < count; i++) ((float *)p)[i] = v[i];
+#endif
+}
+
+/* How many of the columns vector j holds. */
+INLINE int part_of(const gemm_tile *t, int j) {
+  int left = t->columns - j * GEMM_LANES;
+  return left < 0 ? 0 : left < GEMM_LANES ? left : GEMM_LANES;
+}
+
+INLINE void load_accumulators(const gemm_tile *t, const int rows, const int vectors,
+                              vec acc[GEMM_MAX_ROWS][GEMM_MAX_VECTORS]) {
+  const char *start = (const char *)(t->accumulate ? t->c : t->bias);
+  ptrdiff_t row = t->accumulate ? t->c_row : 0;
+  bool whole = !t->accumulate || t->columns == vectors * GEMM_LANES;
+#pragma GCC unroll 24
   for (int m = 0; m < rows; m++)
-    for (int j = 0; j < t->columns; j++)
-      ((float *)((char *)t->c + m * t->c_row))[j] = edge[m * vectors * GEMM_LANES + j];
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; j++) {
+      const char *at = start + m * row + j * GEMM_LANES * 4;
+      acc[m][j] = whole ? load(at) : load_part(at, part_of(t, j));
+    }
+}
+
+INLINE void store_accumulators(const gemm_tile *t, const int rows, const int vectors,
+                               vec acc[GEMM_MAX_ROWS][GEMM_MAX_VECTORS]) {
+  bool whole = t->columns == vectors * GEMM_LANES;
+#pragma GCC unroll 24
+  for (int m = 0; m < rows; m++)
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; j++) {
+      char *at = (char *)t->c + m * t->c_row + j * GEMM_LANES * 4;
+      if (whole)
+        *(vec *)at = acc[m][j];
+      else
+        store_part(at, acc[m][j], part_of(t, j));
+    }
 }
 
 INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
   enum { BYTES = GEMM_LANES * 4, BASES = (GEMM_MAX_ROWS + 4) / 5 };
   vec acc[GEMM_MAX_ROWS][GEMM_MAX_VECTORS];
-  float edge[GEMM_MAX_ROWS * GEMM_MAX_VECTORS * GEMM_LANES];
-  bool whole;
-  ptrdiff_t start_row;
-  const char *start = start_of(t, rows, vectors, edge, &whole, &start_row);
-#pragma GCC unroll 24
-  for (int m = 0; m < rows; m++)
-#pragma GCC unroll 4
-    for (int j = 0; j < vectors; j++) acc[m][j] = load(start + m * start_row + j * BYTES);
+  load_accumulators(t, rows, vectors, acc);
 
   ptrdiff_t row = t->a_row, row3 = 3 * row, a_k = t->a_k, b_k = t->b_k;
   const gemm_segment *end = t->segments + t->segment_count;
@@ -107,13 +134,7 @@ INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
     } while (--k);
   }
 
-  char *out = whole ? (char *)t->c : (char *)edge;
-  ptrdiff_t out_row = whole ? t->c_row : vectors * BYTES;
-#pragma GCC unroll 24
-  for (int m = 0; m < rows; m++)
-#pragma GCC unroll 4
-    for (int j = 0; j < vectors; j++) *(vec *)(out + m * out_row + j * BYTES) = acc[m][j];
-  if (!whole) store_edge(t, rows, vectors, edge);
+  store_accumulators(t, rows, vectors, acc);
 }
 
 /* The sliding tile, one vector wide: outputs m = 0 … rows − 1 of a three-tap filter along the rows
@@ -121,13 +142,8 @@ INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
  * load ports, which bind the plain tile at this width, are half idle. */
 INLINE void slide_body(const gemm_tile *t, const int rows) {
   enum { BYTES = GEMM_LANES * 4, BASES = (GEMM_MAX_ROWS + 2 + 4) / 5 };
-  vec acc[GEMM_MAX_ROWS];
-  float edge[GEMM_MAX_ROWS * GEMM_LANES];
-  bool whole;
-  ptrdiff_t start_row;
-  const char *start = start_of(t, rows, 1, edge, &whole, &start_row);
-#pragma GCC unroll 24
-  for (int m = 0; m < rows; m++) acc[m] = load(start + m * start_row);
+  vec acc[GEMM_MAX_ROWS][GEMM_MAX_VECTORS];
+  load_accumulators(t, rows, 1, acc);
 
   ptrdiff_t row = t->a_row, row3 = 3 * row, tap = t->tap;
   const gemm_segment *end = t->segments + t->segment_count;
@@ -145,7 +161,7 @@ INLINE void slide_body(const gemm_tile *t, const int rows) {
         vec a = *row_address(p, rows + 2, base, first, last, row, row3) - (vec){0};
 #pragma GCC unroll 3
         for (int i = 0; i < 3; i++)
-          if (p - i >= 0 && p - i < rows) acc[p - i] += a * w[i];
+          if (p - i >= 0 && p - i < rows) acc[p - i][0] += a * w[i];
       }
       __builtin_prefetch(ahead);
       ahead += s->ahead_k;
@@ -160,40 +176,62 @@ INLINE void slide_body(const gemm_tile *t, const int rows) {
       __asm__("" : "+r"(row), "+r"(row3));
     } while (--k);
   }
-  char *out = whole ? (char *)t->c : (char *)edge;
-  ptrdiff_t out_row = whole ? t->c_row : BYTES;
-#pragma GCC unroll 24
-  for (int m = 0; m < rows; m++) *(vec *)(out + m * out_row) = acc[m];
-  if (!whole) store_edge(t, rows, 1, edge);
+  store_accumulators(t, rows, 1, acc);
 }
 
 /* The sliding tile of a weight gradient: C_t[row] += Σ_k A[k][row] · B[k + 1 − t], t = 0, 1, 2,
- * with A's rows side by side. B before and after the run is the segment's `first` and `last`. */
+ * with A's rows side by side. B before and after the run is the segment's `first` and `last`. Where
+ * rows are few, neighbouring k go to sums of their own, so that no addition waits for the one
+ * before. */
 INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
-  vec acc[3][GEMM_MAX_ROWS];
+  enum { MAX_SETS = 4 };
+  const int sets = rows == 1 ? 4 : rows == 2 ? 2 : 1;
+  vec acc[MAX_SETS][3][GEMM_MAX_ROWS];
+#pragma GCC unroll 4
+  for (int u = 0; u < sets; u++)
 #pragma GCC unroll 3
-  for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 3; i++)
 #pragma GCC unroll 8
-    for (int m = 0; m < rows; m++)
-      acc[i][m] = t->accumulate ? load((const char *)t->c + i * t->tap + m * t->c_row) : (vec){0};
+      for (int m = 0; m < rows; m++)
+        acc[u][i][m] = t->accumulate && u == 0
+                           ? load((const char *)t->c + i * t->tap + m * t->c_row)
+                           : (vec){0};
   ptrdiff_t a_k = t->a_k, b_k = t->b_k;
   const gemm_segment *end = t->segments + t->segment_count;
   for (const gemm_segment *s = t->segments; s < end; s++) {
     const char *a = (const char *)s->middle, *b = (const char *)s->b;
     const char *ahead = (const char *)s->ahead;
-    vec before = load(s->first), now = load(b);
-    for (int64_t k = t->k; k > 0; k--) {
+    vec before = load(s->first), now = load(b), after;
+    int64_t k = t->k;
+    for (; k > sets; k -= sets) {
+#pragma GCC unroll 4
+      for (int u = 0; u < sets; u++) {
+        b += b_k;
+        after = load(b);
+#pragma GCC unroll 8
+        for (int m = 0; m < rows; m++) {
+          vec x = ((const float *)a)[m] - (vec){0};
+          acc[u][0][m] += x * after;
+          acc[u][1][m] += x * now;
+          acc[u][2][m] += x * before;
+        }
+        __builtin_prefetch(ahead);
+        ahead += s->ahead_k;
+        before = now;
+        now = after;
+        a += a_k;
+      }
+    }
+    for (; k > 0; k--) {
       b += b_k;
-      vec after = load(k > 1 ? b : (const char *)s->last);
+      after = load(k > 1 ? b : (const char *)s->last);
 #pragma GCC unroll 8
       for (int m = 0; m < rows; m++) {
         vec x = ((const float *)a)[m] - (vec){0};
-        acc[0][m] += x * after;
-        acc[1][m] += x * now;
-        acc[2][m] += x * before;
+        acc[0][0][m] += x * after;
+        acc[0][1][m] += x * now;
+        acc[0][2][m] += x * before;
       }
-      __builtin_prefetch(ahead);
-      ahead += s->ahead_k;
       before = now;
       now = after;
       a += a_k;
@@ -202,7 +240,12 @@ INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
 #pragma GCC unroll 3
   for (int i = 0; i < 3; i++)
 #pragma GCC unroll 8
-    for (int m = 0; m < rows; m++) *(vec *)((char *)t->c + i * t->tap + m * t->c_row) = acc[i][m];
+    for (int m = 0; m < rows; m++) {
+      vec sum = acc[0][i][m];
+#pragma GCC unroll 4
+      for (int u = 1; u < sets; u++) sum += acc[u][i][m];
+      *(vec *)((char *)t->c + i * t->tap + m * t->c_row) = sum;
+    }
 }
 
 /* to[j][i] = from[i][j] over a square of GEMM_LANES; rows lie `from_row` and `to_row` floats apart.
