@@ -71,41 +71,105 @@ static cost graph_cost(const graph *g) {
   return sum;
 }
 
+/* ---- a training step, ready to run on random voxels --------------------------------------- */
+
+typedef struct compiled {
+  stage_graph graph;
+  parameters parameters;
+  program program;
+} compiled;
+
+static status fill_inputs(program *p, const stage_graph *g, int classes) {
+  rng r = rng_open(rng_key_of(1, "bench", 0, "bench", 0), 0);
+  int64_t voxels = shape_elements(&g->g->values[g->image].type.shape);
+  float *image = malloc((size_t)voxels * sizeof *image);
+  int32_t *label = calloc((size_t)voxels, sizeof *label);
+  status error = image && label ? OK : error_out_of_memory((size_t)voxels * sizeof *image);
+  for (int64_t i = 0; !error && i < voxels; i++) {
+    image[i] = rng_normal(&r);
+    label[i] = (int32_t)rng_below(&r, (uint32_t)classes);
+  }
+  if (!error) error = program_write(p, g->image, image);
+  if (!error && g->label != VALUE_NONE) error = program_write(p, g->label, label);
+  for (int64_t n = 0; n < p->batch; n++) p->rng_keys[n] = rng_key_of(1, "bench", 0, "bench", n);
+  free(image);
+  free(label);
+  return error;
+}
+
+static void close_step(compiled *c) {
+  program_free(&c->program);
+  parameters_free(&c->parameters);
+  stage_graph_free(&c->graph);
+}
+
+static status compile_step(opened *o, const stage_spec *s, int64_t batch, compiled *c) {
+  *c = (compiled){0};
+  TRY(expand_stage(o, s, batch, &c->graph));
+  optimizer_use optimizer = {s->optimizer.op, s->optimizer.attrs, s->clip_norm};
+  status error = parameters_create(c->graph.g, o->device, &c->parameters);
+  if (!error) error = parameters_initialize(&c->parameters, o->p->seed);
+  if (!error)
+    error = program_create(c->graph.g, o->device, &c->parameters, c->graph.keep,
+                           c->graph.keep_count, batch, &optimizer, &c->program);
+  if (!error) error = fill_inputs(&c->program, &c->graph, o->data->class_count);
+  if (error) close_step(c);
+  return error;
+}
+
+static double now_s(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 /* ---- check ------------------------------------------------------------------------------- */
 
-/* What a core of the last ten years sustains on convolutions, for a first idea of how long. */
-static const double ASSUMED_FLOPS_PER_THREAD = 30e9;
+static int64_t stage_steps(const opened *o, const stage_spec *s) {
+  if (s->steps_per_epoch > 0) return s->steps_per_epoch;
+  int *index = calloc((size_t)o->data->case_count + 1, sizeof *index);
+  int cases = index ? dataset_role(o->data, ROLE_TRAIN, index) : 0;
+  free(index);
+  return (cases * o->p->data.crops_per_case + s->batch - 1) / s->batch;
+}
 
+/* Memory is what the plan says; the time comes from one step on random voxels, run twice unless
+ * that is long already, since the first also touches all memory for the first time. */
 static status check_stage(opened *o, const stage_spec *s) {
-  stage_graph graph;
-  TRY(expand_stage(o, s, s->batch, &graph));
-  plan memory;
-  int threads = pool_threads(o->device->pool);
-  status error = plan_memory(graph.g, graph.keep, graph.keep_count, threads, &memory);
+  compiled c;
+  TRY(compile_step(o, s, s->batch, &c));
+  double begin = now_s();
+  status error = program_run(&c.program);
+  double seconds = now_s() - begin;
+  if (!error && seconds < 5) {
+    begin = now_s();
+    error = program_run(&c.program);
+    seconds = now_s() - begin;
+  }
   if (!error) {
-    cost c = graph_cost(graph.g);
-    int64_t steps = s->steps_per_epoch;
-    int *index = calloc((size_t)o->data->case_count + 1, sizeof *index);
-    int cases = index ? dataset_role(o->data, ROLE_TRAIN, index) : 0;
-    free(index);
-    if (steps == 0) steps = (cases * o->p->data.crops_per_case + s->batch - 1) / s->batch;
+    int64_t steps = stage_steps(o, s);
     char arena_text[24], params_text[24], time_text[24];
     double params_bytes =
-        (double)graph_param_elements(graph.g) * 4 * (2 + s->optimizer.op->state_buffers);
+        (double)graph_param_elements(c.graph.g) * 4 * (2 + s->optimizer.op->state_buffers);
     printf("stage %s: %.2f M parameters, %.1f GFLOP a step, %lld steps × %lld epochs\n", s->name,
-           (double)graph_param_elements(graph.g) / 1e6, c.flops / 1e9, (long long)steps,
-           (long long)s->epochs);
+           (double)graph_param_elements(c.graph.g) / 1e6, graph_cost(c.graph.g).flops / 1e9,
+           (long long)steps, (long long)s->epochs);
     printf("  memory %s for the step + %s for weights, gradients and moments\n",
-           format_bytes(arena_text, (double)memory.arena_bytes),
+           format_bytes(arena_text, (double)c.program.plan.arena_bytes),
            format_bytes(params_text, params_bytes));
-    printf("  about %s on %d threads at %.0f GFLOP/s each (strata bench measures it)\n",
-           format_duration(time_text, c.flops * (double)steps * (double)s->epochs /
-                                          (ASSUMED_FLOPS_PER_THREAD * threads)),
-           threads, ASSUMED_FLOPS_PER_THREAD / 1e9);
-    plan_free(&memory);
+    printf("  about %s here, at %.0f ms a step (%s), validation and loading not counted\n",
+           format_duration(time_text, seconds * (double)steps * (double)s->epochs), 1e3 * seconds,
+           o->device->description);
   }
-  stage_graph_free(&graph);
+  close_step(&c);
   return error;
+}
+
+/* "orient, normalize" */
+static void print_operators(const char *title, const op_use *uses, int count) {
+  printf("%s:", title);
+  for (int i = 0; i < count; i++) printf("%s %s", i ? "," : "", uses[i].op->name);
+  puts(count ? "" : " nothing");
 }
 
 static status check_opened(opened *o) {
@@ -113,12 +177,13 @@ static status check_opened(opened *o) {
   int counts[3];
   for (int r = 0; r < 3; r++) counts[r] = index ? dataset_role(o->data, (role)r, index) : 0;
   free(index);
-  printf("%s: %d operators of the language in use, seed %llu\n", o->p->name,
-         o->p->data.prepare_count + o->p->data.sample_count, (unsigned long long)o->p->seed);
+  printf("%s, seed %llu\n", o->p->name, (unsigned long long)o->p->seed);
   printf("data %s: %d cases, %d train, %d validation, %d test (no case in two roles); %d classes, "
          "%d channel%s\n",
          o->data->name, o->data->case_count, counts[0], counts[1], counts[2], o->data->class_count,
          o->data->channels, o->data->channels == 1 ? "" : "s");
+  print_operators("prepare", o->p->data.prepare, o->p->data.prepare_count);
+  print_operators("sample", o->p->data.sample, o->p->data.sample_count);
   printf("crop %lld×%lld×%lld voxels\n", (long long)o->size[0], (long long)o->size[1],
          (long long)o->size[2]);
   run compiled = {.p = o->p,
@@ -207,33 +272,9 @@ status command_plan(const arguments *a) {
 
 /* ---- bench ------------------------------------------------------------------------------- */
 
-static double now_s(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static int by_value(const void *x, const void *y) {
   double a = *(const double *)x, b = *(const double *)y;
   return a < b ? -1 : a > b;
-}
-
-static status fill_inputs(program *p, const stage_graph *g, int classes) {
-  rng r = rng_open(rng_key_of(1, "bench", 0, "bench", 0), 0);
-  int64_t voxels = shape_elements(&g->g->values[g->image].type.shape);
-  float *image = malloc((size_t)voxels * sizeof *image);
-  int32_t *label = calloc((size_t)voxels, sizeof *label);
-  status error = image && label ? OK : error_out_of_memory((size_t)voxels * sizeof *image);
-  for (int64_t i = 0; !error && i < voxels; i++) {
-    image[i] = rng_normal(&r);
-    label[i] = (int32_t)rng_below(&r, (uint32_t)classes);
-  }
-  if (!error) error = program_write(p, g->image, image);
-  if (!error && g->label != VALUE_NONE) error = program_write(p, g->label, label);
-  for (int64_t n = 0; n < p->batch; n++) p->rng_keys[n] = rng_key_of(1, "bench", 0, "bench", n);
-  free(image);
-  free(label);
-  return error;
 }
 
 typedef struct profile_row {
@@ -342,21 +383,10 @@ static status bench_opened(opened *o, const arguments *a) {
   const stage_spec *s;
   TRY(choose_stage(o, a->stage, &s));
   int64_t batch = a->batch > 0 ? a->batch : s->batch;
-  stage_graph graph;
-  parameters ps = {0};
-  program p = {0};
-  TRY(expand_stage(o, s, batch, &graph));
-  status error = parameters_create(graph.g, o->device, &ps);
-  if (!error) error = parameters_initialize(&ps, o->p->seed);
-  optimizer_use optimizer = {s->optimizer.op, s->optimizer.attrs, s->clip_norm};
-  if (!error)
-    error = program_create(graph.g, o->device, &ps, graph.keep, graph.keep_count, batch, &optimizer,
-                           &p);
-  if (!error) error = fill_inputs(&p, &graph, o->data->class_count);
-  if (!error) error = time_steps(&p, &graph, s, a);
-  program_free(&p);
-  parameters_free(&ps);
-  stage_graph_free(&graph);
+  compiled c;
+  TRY(compile_step(o, s, batch, &c));
+  status error = time_steps(&c.program, &c.graph, s, a);
+  close_step(&c);
   return error;
 }
 
