@@ -92,9 +92,10 @@ typedef struct product {
   int64_t phases[3];
   bool padded; /* the input is copied with zeros before and after each z row */
   int64_t pad_low, padded_z;
-  bool fused;     /* taps along z and their channels are one run of k */
-  bool slides;    /* three taps along z, one voxel apart: sliding tiles fit */
-  int64_t chunks; /* tasks per phase, group and block */
+  bool fused;        /* taps along z and their channels are one run of k */
+  bool slides;       /* three taps along z, one voxel apart: sliding tiles fit */
+  int64_t chunks;    /* tasks per phase, group and block */
+  bool packs_itself; /* a task packs the weights it multiplies with */
   /* data */
   const float *input, *weight, *bias;
   float *output;
@@ -169,11 +170,17 @@ static void plan_z(product *p) {
   p->fused = consecutive && !p->slides && (p->padded || !outside);
 }
 
+enum { FEW_OUTPUTS = 64 };
+
 static void plan_product(product *p) {
   p->kernels = gemm_best();
   for (int a = 0; a < 3; a++) p->phases[a] = p->transposed ? p->stride[a] : 1;
   int64_t rows = (p->out[2] + p->phases[2] - 1) / p->phases[2];
   p->vectors = gemm_vectors(p->kernels, rows, p->columns);
+  /* With so few outputs packing takes as long as multiplying: a block of columns is one task that
+   * does both, and blocks are narrow so that there are several. */
+  p->packs_itself = p->batch * volume(p->out) / volume(p->phases) <= FEW_OUTPUTS;
+  if (p->packs_itself) p->vectors = (int)smaller(p->vectors, 2);
   plan_z(p);
   p->column_vectors = (p->columns + p->kernels->lanes - 1) / p->kernels->lanes;
   p->blocks = (p->column_vectors + p->vectors - 1) / p->vectors;
@@ -181,7 +188,7 @@ static void plan_product(product *p) {
   int64_t units = p->batch * ((p->out[0] + p->phases[0] - 1) / p->phases[0]) *
                   ((p->out[1] + p->phases[1] - 1) / p->phases[1]) * tiles;
   int64_t products = volume(p->phases) * p->groups * p->blocks;
-  p->chunks = larger(1, smaller(units, (64 + products - 1) / products));
+  p->chunks = p->packs_itself ? 1 : larger(1, smaller(units, (64 + products - 1) / products));
 }
 
 static product product_of(const conv_shape *shape, bool transposed) {
@@ -256,6 +263,10 @@ static void pack_runs(const product *p, float *out, int64_t width, const float *
       /* The last square overlaps the one before rather than hang over. */
       int64_t j = larger(0, smaller(begin, run - lanes)), count = smaller(lanes, run - j);
       int64_t d = r + j / taps, tap = j % taps;
+      if (count == lanes && taps == 1) { /* one tap: rows are packed at even distances */
+        p->kernels->transpose(from + j, p->column_step, out + j * width * lanes, width * lanes);
+        continue;
+      }
       if (count == lanes)
         p->kernels->transpose(from + j, p->column_step, square, lanes);
       else
@@ -391,6 +402,15 @@ static void look_ahead(const product *p, const phase_plan *q, const float *input
       (rows * q->z.out_step * p->out_channels + LINE_FLOATS - 1) / LINE_FLOATS;
 }
 
+/* Along one long row, what comes some kilobytes later. */
+static void fetch_row(const product *p, const phase_plan *q, const float *from, const float *to,
+                      int rows) {
+  enum { AHEAD = 2 };
+  int64_t in = rows * q->z.in_step * p->in_channels, out = rows * q->z.out_step * p->out_channels;
+  for (int64_t i = 0; i < in; i += LINE_FLOATS) __builtin_prefetch(from + AHEAD * in + i);
+  for (int64_t i = 0; i < out; i += LINE_FLOATS) __builtin_prefetch(to + AHEAD * out + i, 1);
+}
+
 static void take_lines(lookahead *next, int64_t lines, gemm_segment *s) {
   s->ahead = s->middle;
   s->ahead_k = 0;
@@ -424,6 +444,7 @@ static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t u
   int64_t out_voxel = ((n * p->out[0] + out_x) * p->out[1] + out_y) * p->out[2] + out_z;
   float *out = p->output + out_voxel * p->out_channels + q->group * p->columns + q->column;
   lookahead next = {0};
+  if (q->y.positions == 1) fetch_row(p, q, input + z0 * step, out, rows);
   if (q->y.taps && y + 1 < q->y.positions) look_ahead(p, q, input, x, y, z0, rows, out, &next);
   gemm_segment segments[MAX_SEGMENTS];
   int64_t count = 0;
@@ -484,6 +505,10 @@ static void product_task(void *context, int64_t task) {
   int64_t chunk = task % p->chunks, rest = task / p->chunks;
   int64_t block = rest % p->blocks, phase[3];
   rest /= p->blocks;
+  if (p->packs_itself)
+    for (int64_t v = block * p->vectors; v < smaller(p->column_vectors, (block + 1) * p->vectors);
+         v++)
+      pack_task(context, rest * p->column_vectors + v);
   q.group = rest % p->groups;
   rest /= p->groups;
   for (int a = 2; a >= 0; a--) {
@@ -540,8 +565,11 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
   p.output = output;
   product_pieces(&p, workspace);
   pack_bias(&p);
-  bool small = volume(p.kernel) * p.depth * p.columns * p.groups < SMALL_WEIGHTS;
-  parallel_for(small ? NULL : pool, volume(p.phases) * p.groups * p.column_vectors, pack_task, &p);
+  if (!p.packs_itself) {
+    bool small = volume(p.kernel) * p.depth * p.columns * p.groups < SMALL_WEIGHTS;
+    parallel_for(small ? NULL : pool, volume(p.phases) * p.groups * p.column_vectors, pack_task,
+                 &p);
+  }
   if (p.padded) parallel_for(pool, p.batch * p.in[0], pad_task, &p);
   parallel_for(pool, volume(p.phases) * p.groups * p.blocks * p.chunks, product_task, &p);
 }

@@ -185,7 +185,8 @@ static void shapes_with_paths_of_their_own_agree_with_the_definition(void **stat
       cube(9, 5, 7, 2, 2, 0),   /* an image the steps do not fill */
       cube(7, 3, 4, 1, 2, 0),   /* steps longer than the filter */
       cube(3, 64, 70, 3, 1, 1), /* rows shorter than a tile, weights in several visits */
-      cube(4, 130, 33, 3, 1, 1),       cube(2, 3, 3, 5, 1, 4), /* padding wider than the image */
+      cube(4, 130, 33, 3, 1, 1),       cube(3, 17, 27, 3, 1, 1),
+      cube(5, 16, 16, 3, 1, 0),        cube(2, 3, 3, 5, 1, 4), /* padding wider than the image */
       conv_shape_linear(27, 192, 100), conv_shape_linear(300, 20, 3),
       conv_shape_linear(5000, 16, 3),  conv_shape_linear(1, 1000, 10),
   };
