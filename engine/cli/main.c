@@ -275,6 +275,8 @@ int main(int argc, char **argv) {
   struct sigaction action = {.sa_handler = on_interrupt};
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);
+  /* Over a file size limit a write then fails with a message instead of ending the program. */
+  signal(SIGXFSZ, SIG_IGN);
   status error = found->run(&a);
   if (error) return fail(error);
   console_finish();

@@ -1,0 +1,56 @@
+# Every file in tests/pipelines/bad_graph gives exactly the errors it announces in lines
+#     # expect [FILE:]LINE:COLUMN: part of the message
+# from `strata check`, in that order, with exit status 1.
+. "$(dirname "$0")/lib.sh"
+make_phantom phantom
+cd "$pipelines/bad_graph"
+files=0
+for file in *.yaml; do
+  files=$((files + 1))
+  try 1 "$STRATA" check "$file" --set "data.dataset.decathlon=$work/phantom/dataset.json"
+  sed -n 's/^# expect //p' "$file" | sed "s/^\([0-9]\)/$file:\1/" >"$work/expected"
+  # Shipped files stand in their own folder.
+  sed -n '/^ /!s/: error: /: /p' "$work/err" | sed "s#^$SOURCE/pipelines/#pipelines/#" >"$work/came"
+  [ "$(wc -l <"$work/expected")" -eq "$(wc -l <"$work/came")" ] ||
+    fail "$file: expected $(cat "$work/expected"), came $(cat "$work/came")"
+  while IFS= read -r expected && IFS= read -r came <&3; do
+    place=${expected%%: *} text=${expected#*: }
+    [[ $came == "$place: "*"$text"* ]] || fail "$file: expected $expected, came $came"
+  done <"$work/expected" 3<"$work/came"
+  # `run` refuses the same file before it makes a folder.
+  try 1 "$STRATA" run "$file" --set "data.dataset.decathlon=$work/phantom/dataset.json" \
+    --out "$work/never"
+  [ ! -e "$work/never" ] || fail "$file: a refused run left a folder"
+done
+[ "$files" -ge 25 ] || fail "only $files files"
+cd "$work"
+
+# The command line itself: exit status 2 and the nearest name.
+try 2 "$STRATA" rnu
+says "did you mean \`strata run\`?"
+try 2 "$STRATA" run "$pipelines/tiny.yaml" --treads 2
+says "did you mean --threads?"
+try 2 "$STRATA" run "$pipelines/tiny.yaml" --threads two
+says "--threads takes a whole number, not \`two\`"
+try 2 "$STRATA" run
+says "usage: strata run FILE"
+try 2 "$STRATA" run "$pipelines/tiny.yaml" --set seed
+says "--set takes KEY=VALUE"
+try 1 "$STRATA" check "${tiny[@]}" --set stages.pretrian.epochs=3
+says "did you mean"
+try 2 "$STRATA" plan "${tiny[@]}" --stage pretrian
+says "did you mean \`pretrain\`?"
+try 1 "$STRATA" check missing.yaml
+says "missing.yaml"
+try 1 "$STRATA" ops conv3
+says "conv3d"
+if [ -e /dev/full ]; then
+  got=0
+  "$STRATA" ops >/dev/full 2>"$work/err" || got=$?
+  [ "$got" -eq 1 ] || fail "exit status $got when standard output cannot be written"
+  says "standard output"
+fi
+for command in run check plan predict evaluate ops schema phantom bench weights; do
+  try 0 "$STRATA" "$command" --help
+  prints "strata $command"
+done

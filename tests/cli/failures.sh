@@ -1,0 +1,146 @@
+# What goes wrong outside the pipeline file: each is named, and nothing that was done is lost.
+. "$(dirname "$0")/lib.sh"
+make_phantom phantom
+process=
+mounted=
+cleanup='tidy'
+tidy() {
+  [ -z "$process" ] || kill -9 "$process" 2>/dev/null || true
+  [ -z "$mounted" ] || umount "$mounted" || true
+}
+
+try 0 "$STRATA" run "${tiny[@]}" --out run
+try 2 "$STRATA" run "${tiny[@]}" --out run
+says "run already holds a run; add --resume"
+
+# ---- no room ----------------------------------------------------------------------------------
+
+# A state of the first stage is on disk; then files may not grow past 1 MiB, and the next state
+# does not fit.
+long=("${tiny[@]}" --set stages.pretrain.epochs=200 --out full)
+"$STRATA" run "${long[@]}" >full.log 2>full.err &
+process=$!
+wait_for full.log "pretrain  epoch 1/" "$process"
+kill -INT "$process"
+wait "$process" 2>/dev/null || true
+process=
+exists full/state.safetensors
+cp full/state.safetensors state
+"$STRATA" run "${long[@]}" --resume >limited.log 2>limited.err &
+process=$!
+wait_for limited.log "pretrain  epoch" "$process"
+kill -9 "$process" 2>/dev/null || true
+wait "$process" 2>/dev/null || true
+cp state full/state.safetensors
+(
+  ulimit -f 1024
+  exec "$STRATA" run "${long[@]}" --resume
+) >limited.log 2>limited.err &
+process=$!
+wait_for limited.log "goes on at epoch" "$process"
+sleep 0.2
+kill -INT "$process" 2>/dev/null || true
+got=0
+wait "$process" 2>/dev/null || got=$?
+process=
+[ "$got" -eq 1 ] || fail "exit status $got when the state cannot be written: $(cat limited.err)"
+has limited.err "full/state.safetensors"
+has limited.err "File too large"
+cmp full/state.safetensors state || fail "the previous state was damaged"
+[ "$(ls full | grep -c state)" -eq 1 ] || fail "a part of a state was left behind: $(ls full)"
+
+# Weights that do not fit: the stage is not taken for done.
+(
+  ulimit -f 256
+  exec "$STRATA" run "${tiny[@]}" --out cut
+) >"$work/out" 2>"$work/err" && fail "weights were written past the limit"
+says "cut/weights/pretrain.safetensors"
+[ -z "$(ls cut/weights)" ] || fail "a part of the weights was left behind"
+try 0 "$STRATA" run "${tiny[@]}" --out cut --resume
+same_run run cut
+
+name=$(cd run/predictions && ls | head -n 1)
+(
+  ulimit -f 1
+  exec "$STRATA" predict run "phantom/imagesTr/$name" -o small.nii.gz
+) >"$work/out" 2>"$work/err" && fail "a segmentation was written past the limit"
+says "small.nii.gz"
+[ ! -e small.nii.gz ] || fail "a part of a segmentation was left behind"
+
+# A disk that is really full, where this user may mount one.
+mkdir small
+if mount -t tmpfs -o size=900k tmpfs small 2>/dev/null; then
+  mounted=$work/small
+  try 1 "$STRATA" run "${tiny[@]}" --set "data.cache=$work/cache" --out small/run
+  says "No space left on device"
+  says "small/run/"
+  exists small/run/weights/pretrain.safetensors
+  try 0 "$STRATA" weights small/run/weights/pretrain.safetensors run/weights/pretrain.safetensors
+  # A full cache is only slower.
+  try 0 "$STRATA" run "${tiny[@]}" --set "data.cache=$work/small/cache" --out uncached
+  prints "warning: "
+  same_run run uncached
+else
+  echo "not tested: a full disk (mounting one is not permitted here)"
+fi
+
+# ---- numbers ----------------------------------------------------------------------------------
+
+try 1 "$STRATA" run "${tiny[@]}" --set stages.pretrain.optimizer.adamw.lr=1.0e30 --out diverged
+says "stage pretrain, epoch 1, step 2 (case phantom_00"
+says "the loss"
+says "Try a lower learning rate"
+
+# ---- data -------------------------------------------------------------------------------------
+
+broken() { # broken: a copy of the data set to damage
+  rm -rf broken
+  cp -r phantom broken
+}
+on_broken=("$pipelines/tiny.yaml" --set "data.root=$work/broken")
+
+broken
+for image in broken/imagesTr/*; do truncate -s 3000 "$image"; done
+try 1 "$STRATA" run "${on_broken[@]}" --out bad1
+says "case phantom_00"
+says "broken/imagesTr/phantom_00"
+
+broken
+for label in broken/labelsTr/*; do cp phantom/labelsTr/phantom_001.nii.gz "$label"; done
+try 1 "$STRATA" run "${on_broken[@]}" --out bad2
+says "case phantom_00"
+says "They must be on one grid"
+
+broken
+rm broken/imagesTr/phantom_003.nii.gz broken/labelsTr/phantom_005.nii.gz
+try 1 "$STRATA" check "${on_broken[@]}"
+says "phantom_003"
+says "phantom_005"
+
+broken
+printf '{"training": [' >broken/dataset.json
+try 1 "$STRATA" check "${on_broken[@]}"
+says "dataset.json"
+
+# ---- runs -------------------------------------------------------------------------------------
+
+image=phantom/imagesTr/$name
+try 1 "$STRATA" predict nowhere "$image" -o x.nii.gz
+says "nowhere is not a run folder"
+try 2 "$STRATA" predict run "$image"
+says "-o"
+try 2 "$STRATA" predict run "$image" "$image" -o x.nii.gz
+says "need a folder after -o"
+try 1 "$STRATA" predict run missing.nii.gz -o x.nii.gz
+says "missing.nii.gz"
+cp -r run hurt
+head -c 300000 run/weights/segment.safetensors >hurt/weights/segment.safetensors
+try 1 "$STRATA" predict hurt "$image" -o x.nii.gz
+says "segment.safetensors"
+cp run/weights/pretrain.safetensors hurt/weights/segment.safetensors
+try 1 "$STRATA" predict hurt "$image" -o x.nii.gz
+says "out.conv.conv.weight is 1×2×1×1×1, this network needs 3×2×1×1×1"
+echo '{' >hurt/run.json
+try 1 "$STRATA" predict hurt "$image" -o x.nii.gz
+says "hurt/run.json is damaged"
+[ ! -e x.nii.gz ] || fail "a failed prediction left a file"

@@ -1,0 +1,57 @@
+# A Lua hook that changes numbers and ends stages: the same when the run is interrupted on the way.
+. "$(dirname "$0")/lib.sh"
+make_phantom phantom
+cat >steer.lua <<'LUA'
+return function(event)
+  local state = event.state
+  state.calls = (state.calls or 0) + 1
+  if event.stage == "pretrain" then
+    event.set("loss.context.weight", event.get("loss.context.weight") * 0.5)
+    event.set("masked.ratio", 0.1 + 0.1 * state.calls)
+  else
+    event.set("lr", 0.02 / state.calls)
+  end
+  event.log("call " .. state.calls .. ", lr " .. string.format("%.17g", event.get("lr")))
+  if event.epoch == args_stop then event.stop("enough") end
+end
+LUA
+stop=${EPOCHS:-12}
+sed -i "s/args_stop/$stop/" steer.lua
+sed -e "s/epochs: 3/epochs: 100/" -e '/optimizer:/i\      on_epoch_end: {lua: steer.lua}' \
+  "$pipelines/tiny.yaml" >hooked.yaml
+hooked=(hooked.yaml --set "data.root=$work/phantom")
+
+try 0 "$STRATA" run "${hooked[@]}" --out whole
+prints "stage pretrain ended by its hook after epoch $((stop + 1)): enough"
+prints "stage segment ended by its hook after epoch $((stop + 1)): enough"
+prints "pretrain: call 2, lr"
+last=$(tail -n 1 whole/metrics.jsonl)
+[[ $last == *"\"epoch\":$((stop + 1)),"* ]] || fail "the last epoch is $last"
+
+process=
+cleanup='stop_process'
+stop_process() { [ -z "$process" ] || kill -9 "$process" 2>/dev/null || true; }
+interrupt() { # interrupt TEXT SIGNAL: once the log says so
+  "$STRATA" run "${hooked[@]}" --out broken "${@:3}" >broken.log 2>broken.err &
+  process=$!
+  wait_for broken.log "$1" "$process"
+  kill "-$2" "$process" 2>/dev/null || true
+  wait "$process" 2>/dev/null || true
+  process=
+}
+interrupt "pretrain: call 2," INT
+interrupt "pretrain: call 3," INT --resume
+interrupt "segment: call 2," INT --resume
+interrupt "segment: call 3," KILL --resume
+try 0 "$STRATA" run "${hooked[@]}" --out broken --resume
+same_run whole broken
+same_log whole broken
+
+# Without the hook it is another run.
+try 0 "$STRATA" run "${tiny[@]}" --out plain
+try 1 "$STRATA" weights whole/weights/pretrain.safetensors plain/weights/pretrain.safetensors
+
+# A hook that fails is reported at its own line and at the line that names it.
+printf 'return function(event)\n  event.set("los.weight", 1)\nend\n' >steer.lua
+try 1 "$STRATA" run "${hooked[@]}" --out failed
+says "stage \`pretrain\` has no number \`los.weight\` to set"
