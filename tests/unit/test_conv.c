@@ -358,6 +358,30 @@ static void operators_agree_with_pytorch(void **state) {
   fclose(values);
 }
 
+static void matrix_products_agree_with_the_definition(void **state) {
+  for (int trial = 0; trial < 24; trial++) {
+    rng r = stream_of(2000 + (uint64_t)trial);
+    bool flags[2] = {trial % 3 == 1, trial % 3 == 2}; /* transpose_a, transpose_b */
+    int64_t n = between(&r, 1, 40), k = between(&r, 1, 40), m = between(&r, 1, 70);
+    int64_t batch = between(&r, 1, trial % 2 ? 3 : 40);
+    tensor a = {DTYPE_F32, flags[0] ? SHAPE(batch, k, m) : SHAPE(batch, m, k), NULL};
+    tensor b = {DTYPE_F32, flags[1] ? SHAPE(batch, n, k) : SHAPE(batch, k, n), NULL};
+    tensor y = {DTYPE_F32, SHAPE(batch, m, n), array(batch * m * n)};
+    float *left = a.data = random_array(&r, batch * m * k);
+    float *right = b.data = random_array(&r, batch * k * n);
+    run_op("matmul", flags, (tensor[]){a, b}, 2, &y, 1, *state);
+    for (int64_t i = 0; i < batch * m * n; i++) {
+      int64_t item = i / (m * n), row = i / n % m, column = i % n;
+      double sum = 0;
+      for (int64_t j = 0; j < k; j++)
+        sum += (double)left[item * m * k + (flags[0] ? j * m + row : row * k + j)] *
+               (double)right[item * k * n + (flags[1] ? column * k + j : j * n + column)];
+      assert_true(fabs(sum - (double)((float *)y.data)[i]) < 1e-4);
+    }
+    free(left), free(right), free(y.data);
+  }
+}
+
 static int start_pool(void **state) {
   thread_pool *pool = NULL;
   status error = pool_create(3, &pool);
@@ -375,6 +399,7 @@ int main(void) {
       cmocka_unit_test(random_shapes_agree_with_the_definition),
       cmocka_unit_test(shapes_with_paths_of_their_own_agree_with_the_definition),
       cmocka_unit_test(operators_agree_with_pytorch),
+      cmocka_unit_test(matrix_products_agree_with_the_definition),
   };
   return cmocka_run_group_tests(tests, start_pool, stop_pool);
 }

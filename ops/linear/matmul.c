@@ -1,0 +1,166 @@
+/* matmul: products of the last two axes, one for each index of the others. The three sorts of
+ * product are a linear layer's three passes: a·b is its data gradient, a·bᵀ its forward and aᵀ·b
+ * its weight gradient, and each one's gradients are among the three. */
+#include "ops/kernels/convolution.h"
+
+#include "graph/graph.h"
+
+typedef struct matmul_attrs {
+  bool transpose_a, transpose_b;
+} matmul_attrs;
+
+static const attr matmul_attr_list[] = {
+    {"transpose_a", ATTR_BOOL, offsetof(matmul_attrs, transpose_a), "false", 0, 0, NULL, 0,
+     "a is written K × M"},
+    {"transpose_b", ATTR_BOOL, offsetof(matmul_attrs, transpose_b), "false", 0, 0, NULL, 0,
+     "b is written N × K; not together with transpose_a"},
+    {0},
+};
+
+enum { IN_A, IN_B };
+/* Few products are shared out inside, many are a task each (or as many tasks as this). */
+enum { MANY = 8, MAX_TASKS = 32 };
+
+typedef struct extents {
+  int64_t batch, m, n, k;
+} extents;
+
+static extents extents_of(const matmul_attrs *attrs, const shape *a, const shape *b) {
+  int last = a->rank - 1;
+  extents e = {.batch = 1,
+               .m = a->dim[attrs->transpose_a ? last : last - 1],
+               .k = a->dim[attrs->transpose_a ? last - 1 : last],
+               .n = b->dim[attrs->transpose_b ? last - 1 : last]};
+  for (int i = 0; i < last - 1; i++) e.batch *= a->dim[i];
+  return e;
+}
+
+static conv_shape layer_of(const matmul_attrs *attrs, extents e) {
+  if (attrs->transpose_a) return conv_shape_linear(e.k, e.n, e.m);
+  return attrs->transpose_b ? conv_shape_linear(e.m, e.k, e.n) : conv_shape_linear(e.m, e.n, e.k);
+}
+
+static status matmul_infer(infer *rule) {
+  const matmul_attrs *attrs = rule->attrs;
+  const shape *a = &rule->in[IN_A].shape, *b = &rule->in[IN_B].shape;
+  char have[96], other[96];
+  if (attrs->transpose_a && attrs->transpose_b)
+    return shape_error("transpose_a and transpose_b exclude each other; multiply b · a instead");
+  bool fits = a->rank >= 2 && a->rank == b->rank;
+  for (int i = 0; fits && i < a->rank - 2; i++) fits = a->dim[i] == b->dim[i];
+  if (!fits)
+    return shape_error("a %s and b %s must agree in all axes before the last two",
+                       shape_format(have, a), shape_format(other, b));
+  extents e = extents_of(attrs, a, b);
+  int64_t k = b->dim[attrs->transpose_b ? b->rank - 1 : b->rank - 2];
+  if (e.k != k)
+    return shape_error("a %s has %lld columns to multiply and b %s has %lld rows",
+                       shape_format(have, a), (long long)e.k, shape_format(other, b), (long long)k);
+  rule->out[0].shape = *a;
+  rule->out[0].shape.dim[a->rank - 2] = e.m;
+  rule->out[0].shape.dim[a->rank - 1] = e.n;
+  return OK;
+}
+
+static status product(builder *b, bool transpose_a, bool transpose_b, value_id left, value_id right,
+                      value_id *out) {
+  matmul_attrs attrs = {transpose_a, transpose_b};
+  return build_node(b, "matmul", &attrs, (value_id[]){left, right}, 2, out);
+}
+
+static status matmul_grad(grad *rule) {
+  const matmul_attrs *attrs = rule->attrs;
+  value_id a = rule->in[IN_A], b = rule->in[IN_B], dy = rule->dy[0];
+  if (rule->wanted[IN_A])
+    TRY(attrs->transpose_a ? product(rule->b, false, true, b, dy, &rule->dx[IN_A])
+                           : product(rule->b, false, !attrs->transpose_b, dy, b, &rule->dx[IN_A]));
+  if (rule->wanted[IN_B])
+    TRY(attrs->transpose_b ? product(rule->b, true, false, dy, a, &rule->dx[IN_B])
+                           : product(rule->b, !attrs->transpose_a, false, a, dy, &rule->dx[IN_B]));
+  return OK;
+}
+
+static cost matmul_cost(const void *attrs, const tensor *in, int in_count, const tensor *out) {
+  (void)in_count, (void)out;
+  extents e = extents_of(attrs, &in[IN_A].shape, &in[IN_B].shape);
+  return (cost){.flops = 2.0 * (double)e.batch * (double)e.m * (double)e.n * (double)e.k};
+}
+
+static int64_t tasks_of(extents e) {
+  return e.batch < MANY ? 1 : e.batch < MAX_TASKS ? e.batch : MAX_TASKS;
+}
+
+static size_t workspace_of_one(const matmul_attrs *attrs, extents e) {
+  conv_shape s = layer_of(attrs, e);
+  size_t bytes = attrs->transpose_a   ? conv_backward_weight_workspace(&s)
+                 : attrs->transpose_b ? conv_forward_workspace(&s)
+                                      : conv_backward_data_workspace(&s);
+  return (bytes + 63) / 64 * 64;
+}
+
+static size_t matmul_workspace(const void *attrs, const tensor *in, int in_count, const tensor *out,
+                               int threads) {
+  (void)in_count, (void)out, (void)threads;
+  extents e = extents_of(attrs, &in[IN_A].shape, &in[IN_B].shape);
+  return workspace_of_one(attrs, e) * (size_t)tasks_of(e);
+}
+
+static void multiply(const call *c, extents e, int64_t item, void *workspace, thread_pool *pool) {
+  const matmul_attrs *attrs = c->attrs;
+  const float *a = (const float *)c->in[IN_A].data + item * e.m * e.k;
+  const float *b = (const float *)c->in[IN_B].data + item * e.k * e.n;
+  float *y = (float *)c->out[0].data + item * e.m * e.n;
+  conv_shape s = layer_of(attrs, e);
+  if (attrs->transpose_a)
+    conv_backward_weight(&s, b, a, y, NULL, workspace, pool);
+  else if (attrs->transpose_b)
+    conv_forward(&s, a, b, NULL, y, workspace, pool);
+  else
+    conv_backward_data(&s, a, b, NULL, y, workspace, pool);
+}
+
+static void matmul_task(void *context, int64_t task) {
+  const call *c = context;
+  extents e = extents_of(c->attrs, &c->in[IN_A].shape, &c->in[IN_B].shape);
+  int64_t tasks = tasks_of(e);
+  char *workspace = (char *)c->workspace + (size_t)task * workspace_of_one(c->attrs, e);
+  for (int64_t i = e.batch * task / tasks; i < e.batch * (task + 1) / tasks; i++)
+    multiply(c, e, i, workspace, NULL);
+}
+
+static status matmul_cpu(const call *c) {
+  extents e = extents_of(c->attrs, &c->in[IN_A].shape, &c->in[IN_B].shape);
+  if (e.batch >= MANY)
+    parallel_for(c->pool, tasks_of(e), matmul_task, (void *)c);
+  else
+    for (int64_t i = 0; i < e.batch; i++) multiply(c, e, i, c->workspace, c->pool);
+  return OK;
+}
+
+const op op_matmul = {
+    .name = "matmul",
+    .family = "linear",
+    .summary = "Matrix products over the last two axes.",
+    .doc = "out[…, m, n] = Σ_k a[…, m, k] · b[…, k, n], for every index of the leading axes, in "
+           "which a "
+           "and b agree.",
+    .torch = "torch.matmul(a.mT if transpose_a else a, b.mT if transpose_b else b)",
+    .version = 1,
+    .inputs = (const port[]){{"a", "… M K", DTYPE_F32, 0, "left factor"},
+                             {"b", "… K N", DTYPE_F32, 0, "right factor"},
+                             {0}},
+    .outputs = (const port[]){{"out", "… M N", DTYPE_F32, 0, "product"}, {0}},
+    .attrs = matmul_attr_list,
+    .attrs_bytes = sizeof(matmul_attrs),
+    .infer = matmul_infer,
+    .grad = matmul_grad,
+    .cost = matmul_cost,
+    .workspace_bytes = matmul_workspace,
+    .cpu = matmul_cpu,
+    .cases = (const op_case[]){{"{}", "[b=1..3, m=1..20, k=1..33]; [b, k, n=1..17]", 0},
+                               {"{transpose_b: true}",
+                                "[b=1|2|9, h=1..2, m=1..20, k=1..33]; [b, h, n=1..17, k]", 0},
+                               {"{transpose_a: true}", "[k=1..33, m=1..20]; [k, n=1..17]", 0},
+                               {"{}", "[n=8..40, 5, 16]; [n, 16, 32]", 0},
+                               {0}},
+};
