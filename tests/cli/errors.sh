@@ -36,13 +36,13 @@ try 2 "$STRATA" run
 says "usage: strata run FILE"
 try 2 "$STRATA" run "$pipelines/tiny.yaml" --set seed
 says "--set takes KEY=VALUE"
-try 1 "$STRATA" check "${tiny[@]}" --set stages.pretrian.epochs=3
+try 2 "$STRATA" check "${tiny[@]}" --set stages.pretrian.epochs=3
 says "did you mean"
 try 2 "$STRATA" plan "${tiny[@]}" --stage pretrian
 says "did you mean \`pretrain\`?"
 try 1 "$STRATA" check missing.yaml
 says "missing.yaml"
-try 1 "$STRATA" ops conv3
+try 2 "$STRATA" ops conv3
 says "conv3d"
 if [ -e /dev/full ]; then
   got=0

@@ -86,9 +86,10 @@ fi
 
 # ---- numbers ----------------------------------------------------------------------------------
 
-try 1 "$STRATA" run "${tiny[@]}" --set stages.pretrain.optimizer.adamw.lr=1.0e30 --out diverged
-says "stage pretrain, epoch 1, step 2 (case phantom_00"
-says "the loss"
+try 1 "$STRATA" run "${tiny[@]}" --set stages.pretrain.optimizer.adamw.lr=1000 \
+  --set stages.pretrain.optimizer.adamw.weight_decay=1000 --out diverged
+grep -qE 'stage pretrain, epoch [12], step [123] \(case phantom_00.*the loss.* became (NaN|infinite)' \
+  "$work/err" || fail "the message does not say where the loss stopped being a number"
 says "Try a lower learning rate"
 
 # ---- data -------------------------------------------------------------------------------------
