@@ -7,7 +7,7 @@
  * 24 + 4 + 1 of 32 with AVX-512, 12 + 2 + 1 of 16 with AVX2 or SSE. */
 #include "ops/kernels/gemm.h"
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -40,22 +40,45 @@ INLINE const float *row_address(int m, int rows, const char *const *base, const 
   }
 }
 
-/* The first `count` lanes, the others zero. */
-INLINE vec load_part(const void *p, int count) {
 #if defined(__AVX512F__)
-  return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), p);
+typedef __mmask16 lane_mask;
+INLINE lane_mask mask_of(int count) {
+  return (lane_mask)((1u << count) - 1);
+}
+#elif defined(__AVX2__)
+typedef __m256i lane_mask;
+INLINE lane_mask mask_of(int count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
 #else
-  vec v = {0};
-  for (int i = 0; i < count; i++) v[i] = ((const float *)p)[i];
-  return v;
+typedef int lane_mask;
+INLINE lane_mask mask_of(int count) {
+  return count;
+}
+#endif
+
+/* The first lanes, the others zero. */
+INLINE vec load_part(const void *p, lane_mask mask) {
+#if defined(__AVX512F__)
+  return (vec)_mm512_maskz_loadu_ps(mask, p);
+#elif defined(__AVX2__)
+  return (vec)_mm256_maskload_ps(p, mask);
+#else
+  float lane[GEMM_LANES] = {0};
+  for (int i = 0; i < mask; i++) lane[i] = ((const float *)p)[i];
+  return load(lane);
 #endif
 }
 
-INLINE void store_part(void *p, vec v, int count) {
+INLINE void store_part(void *p, vec v, lane_mask mask) {
 #if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)v);
+  _mm512_mask_storeu_ps(p, mask, (__m512)v);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, mask, (__m256)v);
 #else
-  for (int i = 0; i < count; i++) ((float *)p)[i] = v[i];
+  float lane[GEMM_LANES];
+  *(vec *)lane = v;
+  for (int i = 0; i < mask; i++) ((float *)p)[i] = lane[i];
 #endif
 }
 
@@ -75,7 +98,7 @@ INLINE void load_accumulators(const gemm_tile *t, const int rows, const int vect
 #pragma GCC unroll 4
     for (int j = 0; j < vectors; j++) {
       const char *at = start + m * row + j * GEMM_LANES * 4;
-      acc[m][j] = whole ? load(at) : load_part(at, part_of(t, j));
+      acc[m][j] = whole ? load(at) : load_part(at, mask_of(part_of(t, j)));
     }
 }
 
@@ -90,7 +113,7 @@ INLINE void store_accumulators(const gemm_tile *t, const int rows, const int vec
       if (whole)
         *(vec *)at = acc[m][j];
       else
-        store_part(at, acc[m][j], part_of(t, j));
+        store_part(at, acc[m][j], mask_of(part_of(t, j)));
     }
 }
 
