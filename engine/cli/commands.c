@@ -54,7 +54,7 @@ const command commands[] = {
      "Organ-like shapes in a body, with noise, anisotropic voxels and oblique affines, in "
      "Decathlon\n"
      "layout, the same to the byte for the same seed: to try everything without a download.\n\n"
-     "  strata phantom phantom --cases 24 --organs 4\n",
+     "  strata phantom phantom --cases 30 --organs 4\n",
      OPTION_CASES | OPTION_SEED | OPTION_ORGANS | OPTION_SIZE, 1, 1, command_phantom},
     {"bench", "FILE", "time a compiled training step",
      "Runs the training step of a stage on random voxels and prints the median time, FLOP rate "

@@ -1,4 +1,5 @@
 /* Progress for people: one live line on a terminal, a plain line now and then in a pipe. */
+#include "base/clock.h"
 #include "base/text.h"
 #include "cli/command.h"
 
@@ -7,7 +8,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { LIVE_INTERVAL_MS = 150, PLAIN_INTERVAL_S = 30 };
@@ -16,12 +16,6 @@ static struct console {
   bool is_terminal, is_live, quiet;
   double shown_s;
 } console;
-
-static double now_s(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int terminal_width(void) {
   struct winsize size;
@@ -79,7 +73,8 @@ static void cut(char *text, int columns) {
 static void show_progress(void *context, const progress *p) {
   (void)context;
   if (console.quiet) return;
-  double now = now_s(), interval = console.is_terminal ? LIVE_INTERVAL_MS / 1e3 : PLAIN_INTERVAL_S;
+  double now = clock_now_s(),
+         interval = console.is_terminal ? LIVE_INTERVAL_MS / 1e3 : PLAIN_INTERVAL_S;
   if (console.shown_s == 0 && !console.is_terminal) console.shown_s = now;
   if (now - console.shown_s < interval) return;
   console.shown_s = now;

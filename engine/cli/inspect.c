@@ -1,4 +1,5 @@
 /* check, plan, bench: what a pipeline compiles to. */
+#include "base/clock.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "cli/command.h"
@@ -12,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 /* A pipeline with its data set's list, before any voxel. */
 typedef struct opened {
@@ -91,7 +91,11 @@ static status fill_inputs(program *p, const stage_graph *g, int classes) {
   }
   if (!error) error = program_write(p, g->image, image);
   if (!error && g->label != VALUE_NONE) error = program_write(p, g->label, label);
-  for (int64_t n = 0; n < p->batch; n++) p->rng_keys[n] = rng_key_of(1, "bench", 0, "bench", n);
+  rng_key *keys = calloc((size_t)p->batch, sizeof *keys);
+  if (!error && !keys) error = error_out_of_memory((size_t)p->batch * sizeof *keys);
+  for (int64_t n = 0; !error && n < p->batch; n++) keys[n] = rng_key_of(1, "bench", 0, "bench", n);
+  if (!error) error = program_set_keys(p, keys);
+  free(keys);
   free(image);
   free(label);
   return error;
@@ -117,20 +121,11 @@ static status compile_step(opened *o, const stage_spec *s, int64_t batch, compil
   return error;
 }
 
-static double now_s(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* ---- check ------------------------------------------------------------------------------- */
 
 static int64_t stage_steps(const opened *o, const stage_spec *s) {
   if (s->steps_per_epoch > 0) return s->steps_per_epoch;
-  int *index = calloc((size_t)o->data->case_count + 1, sizeof *index);
-  int cases = index ? dataset_role(o->data, ROLE_TRAIN, index) : 0;
-  free(index);
-  return (cases * o->p->data.crops_per_case + s->batch - 1) / s->batch;
+  return dataset_steps(o->data, ROLE_TRAIN, &o->p->data, s->batch);
 }
 
 /* Memory is what the plan says; the time comes from one step on random voxels, run twice unless
@@ -138,13 +133,13 @@ static int64_t stage_steps(const opened *o, const stage_spec *s) {
 static status check_stage(opened *o, const stage_spec *s) {
   compiled c;
   TRY(compile_step(o, s, s->batch, &c));
-  double begin = now_s();
+  double begin = clock_now_s();
   status error = program_run(&c.program);
-  double seconds = now_s() - begin;
+  double seconds = clock_now_s() - begin;
   if (!error && seconds < 5) {
-    begin = now_s();
+    begin = clock_now_s();
     error = program_run(&c.program);
-    seconds = now_s() - begin;
+    seconds = clock_now_s() - begin;
   }
   if (!error) {
     int64_t steps = stage_steps(o, s);
@@ -173,10 +168,8 @@ static void print_operators(const char *title, const op_use *uses, int count) {
 }
 
 static status check_opened(opened *o) {
-  int *index = calloc((size_t)o->data->case_count + 1, sizeof *index);
   int counts[3];
-  for (int r = 0; r < 3; r++) counts[r] = index ? dataset_role(o->data, (role)r, index) : 0;
-  free(index);
+  for (int r = 0; r < 3; r++) counts[r] = dataset_role_count(o->data, (role)r);
   printf("%s, seed %llu\n", o->p->name, (unsigned long long)o->p->seed);
   printf("data %s: %d cases, %d train, %d validation, %d test (no case in two roles); %d classes, "
          "%d channel%s\n",
@@ -206,6 +199,8 @@ status command_check(const arguments *a) {
   return error;
 }
 
+static const double MIB = 1024.0 * 1024.0;
+
 /* ---- plan -------------------------------------------------------------------------------- */
 
 static int64_t node_params(const graph *g, const node *n) {
@@ -219,7 +214,7 @@ static int64_t node_params(const graph *g, const node *n) {
 static void print_plan(const stage_graph *s, const plan *memory, const stage_spec *stage) {
   const graph *g = s->g;
   printf("%-46s %-28s %-24s %10s %9s %9s %10s\n", "node", "operator", "shape", "parameters",
-         "GFLOP", "MB", "at");
+         "GFLOP", "MiB", "at MiB");
   for (int i = 0; i < g->node_count; i++) {
     const node *n = &g->nodes[i];
     cost c = node_cost(g, n);
@@ -227,18 +222,18 @@ static void print_plan(const stage_graph *s, const plan *memory, const stage_spe
     if (n->out_count > 0) {
       shape_format(shape_text, &g->values[n->out[0]].type.shape);
       if (memory->values[n->out[0]].offset >= 0)
-        snprintf(offset, sizeof offset, "%.2f", (double)memory->values[n->out[0]].offset / 1e6);
+        snprintf(offset, sizeof offset, "%.2f", (double)memory->values[n->out[0]].offset / MIB);
     }
     int64_t params = node_params(g, n);
     char params_text[32] = "";
     if (params) snprintf(params_text, sizeof params_text, "%lld", (long long)params);
     printf("%-46.46s %-28s %-24s %10s %9.3f %9.2f %10s\n", n->name[0] ? n->name : "(input)",
-           n->op->name, shape_text, params_text, c.flops / 1e9, c.bytes / 1e6, offset);
+           n->op->name, shape_text, params_text, c.flops / 1e9, c.bytes / MIB, offset);
   }
   cost total = graph_cost(g);
   char arena_text[24], naive_text[24], bound_text[24];
-  printf("\n%d nodes, %lld parameters, %.2f GFLOP and %.1f MB moved a step (batch %lld)\n",
-         g->node_count, (long long)graph_param_elements(g), total.flops / 1e9, total.bytes / 1e6,
+  printf("\n%d nodes, %lld parameters, %.2f GFLOP and %.1f MiB moved a step (batch %lld)\n",
+         g->node_count, (long long)graph_param_elements(g), total.flops / 1e9, total.bytes / MIB,
          (long long)stage->batch);
   printf("memory: planned peak %s; every buffer apart would take %s; alive at once at most %s\n",
          format_bytes(arena_text, (double)memory->arena_bytes),
@@ -254,7 +249,9 @@ static status plan_opened(opened *o, const arguments *a) {
   plan memory;
   status error =
       plan_memory(graph.g, graph.keep, graph.keep_count, pool_threads(o->device->pool), &memory);
-  if (!error) error = plan_verify(graph.g, &memory, graph.keep, graph.keep_count);
+  if (!error)
+    error =
+        plan_verify(graph.g, &memory, graph.keep, graph.keep_count, pool_threads(o->device->pool));
   if (!error && a->dot) graph_dot(graph.g, stdout);
   if (!error && !a->dot) print_plan(&graph, &memory, s);
   if (!error) plan_free(&memory);
@@ -348,9 +345,9 @@ static status time_steps(program *p, const stage_graph *g, const stage_spec *s,
   for (int i = 0; i < WARM_UP && !error; i++) error = program_run(p);
   if (a->profile) program_profile(p, profile);
   for (int64_t i = 0; i < steps && !error; i++) {
-    double begin = now_s();
+    double begin = clock_now_s();
     error = program_run(p);
-    times[i] = now_s() - begin;
+    times[i] = clock_now_s() - begin;
   }
   if (!error) {
     qsort(times, (size_t)steps, sizeof *times, by_value);

@@ -14,32 +14,31 @@
 typedef struct option_help {
   unsigned flag;
   const char *name, *argument, *help;
-  char letter;
 } option_help;
 
 static const option_help option_table[] = {
     {OPTION_SET, "set", "KEY=VALUE",
-     "change any key: --set seed=3, --set params.slabs=4, --set stages.segment.epochs=50", 's'},
-    {OPTION_OUT, "out", "PATH", "where the result goes", 'o'},
-    {OPTION_RESUME, "resume", NULL, "go on with the run in --out", 'r'},
+     "change any key: --set seed=3, --set params.slabs=4, --set stages.segment.epochs=50"},
+    {OPTION_OUT, "out", "PATH", "where the result goes"},
+    {OPTION_RESUME, "resume", NULL, "go on with the run in --out"},
     {OPTION_THREADS, "threads", "N",
-     "threads to compute with (default: all cores); results do not depend on it", 'j'},
-    {OPTION_DEVICE, "device", "NAME", "auto, cpu or cuda", 'd'},
-    {OPTION_STAGE, "stage", "NAME", "which stage (default: the last)", 'g'},
-    {OPTION_DOT, "dot", NULL, "write the graph for Graphviz", 'D'},
-    {OPTION_STEPS, "steps", "N", "timed steps (default 10)", 'n'},
-    {OPTION_BATCH, "batch", "N", "samples a step (default: the stage's)", 'b'},
-    {OPTION_PROFILE, "profile", NULL, "a row for each node", 'p'},
-    {OPTION_JSON, "json", "FILE", "also write the result as JSON", 'J'},
-    {OPTION_CASES, "cases", "N", "number of cases (default 24)", 'c'},
-    {OPTION_SEED, "seed", "N", "seed (default 1)", 'e'},
-    {OPTION_ORGANS, "organs", "N", "number of organs, largest first (default 13)", 'O'},
-    {OPTION_SIZE, "size", "N", "voxels along x and y (default 96)", 'S'},
-    {OPTION_PREDICTION, "prediction", "DIR", "folder of segmentations", 'P'},
-    {OPTION_REFERENCE, "reference", "DIR", "folder of reference labels", 'R'},
-    {OPTION_EMPTY, "empty", "POLICY", "class absent from both: skip (default), one or zero", 'E'},
-    {OPTION_HD95, "hd95", "NAME", "max (MONAI's definition, default) or pooled (MedPy's)", 'H'},
-    {OPTION_QUIET, "quiet", NULL, "print errors only", 'q'},
+     "threads to compute with (default: all cores); results do not depend on it"},
+    {OPTION_DEVICE, "device", "NAME", "auto, cpu or cuda"},
+    {OPTION_STAGE, "stage", "NAME", "which stage (default: the last)"},
+    {OPTION_DOT, "dot", NULL, "write the graph for Graphviz"},
+    {OPTION_STEPS, "steps", "N", "timed steps (default 10)"},
+    {OPTION_BATCH, "batch", "N", "samples a step (default: the stage's)"},
+    {OPTION_PROFILE, "profile", NULL, "a row for each node"},
+    {OPTION_JSON, "json", "FILE", "also write the result as JSON"},
+    {OPTION_CASES, "cases", "N", "number of cases (default 30)"},
+    {OPTION_SEED, "seed", "N", "seed (default 1)"},
+    {OPTION_ORGANS, "organs", "N", "number of organs, largest first (default 13)"},
+    {OPTION_SIZE, "size", "N", "voxels along x and y (default 96)"},
+    {OPTION_PREDICTION, "prediction", "DIR", "folder of segmentations"},
+    {OPTION_REFERENCE, "reference", "DIR", "folder of reference labels"},
+    {OPTION_EMPTY, "empty", "POLICY", "class absent from both: skip (default), one or zero"},
+    {OPTION_HD95, "hd95", "NAME", "max (MONAI's definition, default) or pooled (MedPy's)"},
+    {OPTION_QUIET, "quiet", NULL, "print errors only"},
     {0}};
 
 static void print_general_help(FILE *out) {
@@ -53,7 +52,7 @@ static void print_general_help(FILE *out) {
   for (const command *c = commands; c->name; c++)
     fprintf(out, "  %-9s %-14s %s\n", c->name, c->operands, c->summary);
   fputs("\nFirst steps:\n\n"
-        "  strata phantom phantom --cases 24 --organs 4\n"
+        "  strata phantom phantom --cases 30 --organs 4\n"
         "  strata check pipelines/quickstart.yaml --set data.root=phantom\n"
         "  strata run pipelines/quickstart.yaml --set data.root=phantom\n",
         out);
@@ -66,8 +65,8 @@ static void print_command_help(const command *c, FILE *out) {
   for (const option_help *o = option_table; o->name; o++) {
     if (!(c->options & o->flag)) continue;
     char left[64];
-    snprintf(left, sizeof left, "--%s%s%s", o->name, o->argument ? " " : "",
-             o->argument ? o->argument : "");
+    snprintf(left, sizeof left, "%s--%s%s%s", o->flag == OPTION_OUT ? "-o, " : "", o->name,
+             o->argument ? " " : "", o->argument ? o->argument : "");
     fprintf(out, "  %-20s %s\n", left, o->help);
   }
 }
@@ -158,6 +157,7 @@ static status unknown_option(const command *c, const char *given) {
   int count = 0;
   for (const option_help *o = option_table; o->name; o++)
     if (c->options & o->flag) names[count++] = o->name;
+  names[count++] = "help";
   const char *word = given;
   while (*word == '-') word++;
   char bare[64];

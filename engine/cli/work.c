@@ -140,10 +140,7 @@ status command_predict(const arguments *a) {
   device *d = NULL;
   network n = {0};
   status error = pipeline_load_for_prediction(yaml, &p);
-  const stage_spec *stage = NULL;
-  for (int i = 0; !error && i < p->stage_count; i++)
-    if (p->evaluate.stage && strcmp(p->stages[i].name, p->evaluate.stage) == 0)
-      stage = &p->stages[i];
+  const stage_spec *stage = error ? NULL : pipeline_stage(p, p->evaluate.stage);
   if (!error && !stage)
     error = error_new(ERROR_DATA, NOWHERE, "%s names no stage to predict with", yaml);
   if (!error) {
@@ -198,7 +195,7 @@ status command_phantom(const arguments *a) {
     o.size[0] = o.size[1] = a->size;
     o.size[2] = a->size * 2 / 3;
   }
-  int64_t cases = a->cases > 0 ? a->cases : 24;
+  int64_t cases = a->cases > 0 ? a->cases : 30;
   if (cases > PHANTOM_CASES_MAX)
     return error_new(ERROR_USAGE, NOWHERE, "--cases is at most %d", PHANTOM_CASES_MAX);
   TRY(phantom_write(a->operands[0], (int)cases, a->seed >= 0 ? (uint64_t)a->seed : 1, &o));
@@ -208,21 +205,13 @@ status command_phantom(const arguments *a) {
 
 /* ---- weights ----------------------------------------------------------------------------- */
 
-static double norm_of(const named_tensor *t) {
-  double sum = 0;
-  if (t->tensor.dtype != DTYPE_F32) return NAN;
-  const float *x = t->tensor.data;
-  for (int64_t i = 0; i < shape_elements(&t->tensor.shape); i++) sum += (double)x[i] * (double)x[i];
-  return sqrt(sum);
-}
-
 static void list_weights(const weights *w) {
   int64_t total = 0;
   for (int i = 0; i < w->count; i++) {
     char text[96];
     total += shape_elements(&w->list[i].tensor.shape);
     printf("%-56s %-4s %-24s norm %.6g\n", w->list[i].name, dtype_name(w->list[i].tensor.dtype),
-           shape_format(text, &w->list[i].tensor.shape), norm_of(&w->list[i]));
+           shape_format(text, &w->list[i].tensor.shape), tensor_norm(&w->list[i].tensor));
   }
   for (const char *const *m = w->metadata; m && m[0]; m += 2) printf("# %s: %s\n", m[0], m[1]);
   printf("%d tensors, %lld numbers\n", w->count, (long long)total);

@@ -289,3 +289,14 @@ int dataset_role(const dataset *d, role r, int *index) {
     if (d->cases[i].role == r) index[count++] = i;
   return count;
 }
+
+int dataset_role_count(const dataset *d, role r) {
+  int count = 0;
+  for (int i = 0; i < d->case_count; i++) count += d->cases[i].role == r;
+  return count;
+}
+
+int64_t dataset_steps(const dataset *d, role r, const data_spec *spec, int64_t a_step) {
+  int64_t crops = spec->crops_per_case > 0 ? spec->crops_per_case : 1;
+  return (dataset_role_count(d, r) * crops + a_step - 1) / a_step;
+}

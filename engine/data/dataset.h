@@ -12,7 +12,7 @@ typedef struct case_entry {
   const char *image; /* path */
   const char *label; /* path, or NULL */
   role role;
-  int class_count;   /* classes the dataset names; a label map with others is refused. 0: not known */
+  int class_count; /* classes the dataset names; a label map with others is refused. 0: not known */
 } case_entry;
 
 typedef struct dataset {
@@ -28,28 +28,34 @@ typedef struct dataset {
 
 /* Reads the Decathlon-style dataset.json (its "training" list; "labels" or nnU-Net's reversed form;
  * "modality" or "channel_names") and assigns roles: a permutation of the sorted names by the seed,
- * cut by the split's fractions (rounded; every role with a positive fraction gets at least one case).
- * A missing file is an error that names the case; all of them are reported in one go. */
+ * cut by the split's fractions (rounded; every role with a positive fraction gets at least one
+ * case). A missing file is an error that names the case; all of them are reported in one go. */
 status dataset_open(const data_spec *spec, uint64_t seed, dataset **out);
 void dataset_free(dataset *d);
 /* Cases of one role, in name order: fills `index` (case_count of room), returns how many. */
 int dataset_role(const dataset *d, role r, int *index);
+int dataset_role_count(const dataset *d, role r);
+/* Steps of an epoch that draws every case of the role spec->crops_per_case times, `a_step` samples a
+ * step, rounded up. */
+int64_t dataset_steps(const dataset *d, role r, const data_spec *spec, int64_t a_step);
 
-/* Runs the shape rules of the prepare and the sample graph, which also refuse attributes that make no
- * sense together. Static shape of what the sample graph yields (crop size, channels), or an error at the operator
- * that leaves it unknown or does not fit. `channels` is the dataset's. */
-status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3], int64_t *out_channels);
+/* Runs the shape rules of the prepare and the sample graph, which also refuse attributes that make
+ * no sense together. Static shape of what the sample graph yields (crop size, channels), or an
+ * error at the operator that leaves it unknown or does not fit. `channels` is the dataset's. */
+status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3],
+                    int64_t *out_channels);
 
 /* ---- prepare, with its cache ---- */
 
-/* Loads a case and runs the prepare graph, or reads the result from the cache folder. The key is the
- * content of the source files and the prepare graph (operators, versions, attributes), so a stale
- * entry cannot be used; a damaged entry is detected (hash) and made anew. `cache` NULL: no cache. A cache that cannot be written
- * (disk full, folder not permitted) never fails a case: see cache_problem_take. */
+/* Loads a case and runs the prepare graph, or reads the result from the cache folder. The key is
+ * the content of the source files and the prepare graph (operators, versions, attributes), so a
+ * stale entry cannot be used; a damaged entry is detected (hash) and made anew. `cache` NULL: no
+ * cache. A cache that cannot be written (disk full, folder not permitted) never fails a case: see
+ * cache_problem_take. */
 status case_prepare(const data_spec *spec, const case_entry *entry, const char *cache,
                     medical_case *out);
-/* The first failure to write a cache entry since the last call, for the caller to print as a warning;
- * OK when there was none. The run goes on without the entry. */
+/* The first failure to write a cache entry since the last call, for the caller to print as a
+ * warning; OK when there was none. The run goes on without the entry. */
 status cache_problem_take(void);
 /* The cache key's part that the prepare graph makes: operators, versions, attributes. */
 uint64_t prepare_identity(const data_spec *spec);
@@ -63,11 +69,11 @@ status case_sample(const data_spec *spec, const medical_case *in, rng_key key, m
 
 typedef struct loader loader;
 typedef struct batch {
-  float *image;     /* (N, X, Y, Z, C) */
-  int32_t *label;   /* (N, X, Y, Z), zeros when unlabelled */
-  rng_key *keys;    /* N */
+  float *image;            /* (N, X, Y, Z, C) */
+  int32_t *label;          /* (N, X, Y, Z), zeros when unlabelled */
+  rng_key *keys;           /* N */
   const char **case_names; /* N */
-  int64_t epoch, step; /* step within the epoch */
+  int64_t epoch, step;     /* step within the epoch */
 } batch;
 
 typedef struct loader_options {
@@ -77,20 +83,20 @@ typedef struct loader_options {
   uint64_t seed;
   const char *stage; /* name: part of every key */
   role role;
-  bool shuffle;      /* a new order every epoch, by (seed, stage, epoch) */
-  bool label_free;   /* the stage reads no label: crops are placed without it, batch.label is 0 */
-  int64_t batch;     /* samples a step on this process; a step of the run has batch × world */
+  bool shuffle;    /* a new order every epoch, by (seed, stage, epoch) */
+  bool label_free; /* the stage reads no label: crops are placed without it, batch.label is 0 */
+  int64_t batch;   /* samples a step on this process; a step of the run has batch × world */
   int64_t steps_per_epoch; /* 0: cases × crops_per_case / (batch × world), rounded up (wraps) */
   int64_t first_epoch, first_step, epochs; /* where to begin (resume) and where to end */
   int64_t size[3], channels;
   size_t memory_budget_bytes; /* prepared cases kept in memory; 0 = 2 GiB */
-  int rank, world;   /* data-parallel: this process takes every world-th sample; 0, 1 alone */
+  int rank, world; /* data-parallel: this process takes every world-th sample; 0, 1 alone */
 } loader_options;
 
-/* The order of an epoch: all cases once in a shuffled order, then all again in another order, and so
- * on crops_per_case times (longer epochs go on the same way). Sample i of that sequence is sample
- * i % (batch × world) of its step and belongs to the process of rank i % world, so the samples of a
- * step are the same on any number of processes with the same batch × world.
+/* The order of an epoch: all cases once in a shuffled order, then all again in another order, and
+ * so on crops_per_case times (longer epochs go on the same way). Sample i of that sequence is
+ * sample i % (batch × world) of its step and belongs to the process of rank i % world, so the
+ * samples of a step are the same on any number of processes with the same batch × world.
  *
  * Threads fill a bounded queue; batches come out in order whatever the number of threads. */
 status loader_open(const loader_options *o, loader **out);

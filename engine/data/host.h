@@ -10,9 +10,9 @@
  * known. Errors are prefixed with the case's name by the caller.
  *
  * A case begins as a view of one that others use (a prepared case in memory): `shared` says so. An
- * operator then reads it freely, but calls host_own before it writes a voxel, or gives it new voxels
- * with host_replace or host_regrid. A crop at the front of the sample graph thus copies the crop and
- * nothing else. */
+ * operator then reads it freely, but calls host_own before it writes a voxel, or gives it new
+ * voxels with host_replace or host_regrid. A crop at the front of the sample graph thus copies the
+ * crop and nothing else. */
 typedef struct host_call {
   const void *attrs;
   medical_case *c;

@@ -295,10 +295,9 @@ static status allocate(loader *l) {
 
 static void plan_run(loader *l) {
   const loader_options *o = &l->o;
-  int64_t crops = o->spec->crops_per_case > 0 ? o->spec->crops_per_case : 1;
-  int64_t a_step = o->batch * o->world;
-  l->steps_per_epoch =
-      o->steps_per_epoch > 0 ? o->steps_per_epoch : (l->case_count * crops + a_step - 1) / a_step;
+  l->steps_per_epoch = o->steps_per_epoch > 0
+                           ? o->steps_per_epoch
+                           : dataset_steps(o->data, o->role, o->spec, o->batch * o->world);
   int64_t steps = (o->epochs - o->first_epoch) * l->steps_per_epoch - o->first_step;
   l->last_sample = steps > 0 ? steps * o->batch : 0;
 }

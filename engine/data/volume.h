@@ -1,5 +1,5 @@
-/* Volumes and cases. A volume is dense f32, (X, Y, Z, C) with C fastest and x, y, z the voxel axes of
- * the file, plus the affine that takes voxel indices (x, y, z) to millimetres in RAS+ space. */
+/* Volumes and cases. A volume is dense f32, (X, Y, Z, C) with C fastest and x, y, z the voxel axes
+ * of the file, plus the affine that takes voxel indices (x, y, z) to millimetres in RAS+ space. */
 #ifndef STRATA_DATA_VOLUME_H
 #define STRATA_DATA_VOLUME_H
 
@@ -11,7 +11,7 @@
 typedef struct volume {
   int64_t size[3]; /* voxels along x, y, z */
   int64_t channels;
-  float *data;     /* owned; NULL = no volume */
+  float *data; /* owned; NULL = no volume */
   double affine[4][4];
 } volume;
 
@@ -78,7 +78,8 @@ status nifti_read_labels(const char *path, labels *out);
 /* Header only: size, channels, affine (data stays NULL). */
 status nifti_read_grid(const char *path, volume *out);
 /* uint8 label map with the reference's header geometry (qform, sform and codes) when `like` names a
- * NIfTI file, else from l->affine. Written to a temporary file, then renamed; same input, same bytes. */
+ * NIfTI file, else from l->affine. Written to a temporary file, then renamed; same input, same
+ * bytes. */
 status nifti_write_labels(const char *path, const labels *l, const char *like);
 /* int16 when every value is an integer that fits, else float32. */
 status nifti_write_volume(const char *path, const volume *v);

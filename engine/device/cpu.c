@@ -72,9 +72,10 @@ static status cpu_open(int threads, device **out) {
     return error;
   }
   d->name = "cpu";
+  d->numerics = instruction_set();
   int n = pool_threads(d->pool);
   snprintf(d->description, sizeof d->description, "CPU, %d thread%s, %s", n, n == 1 ? "" : "s",
-           instruction_set());
+           d->numerics);
   d->allocate = cpu_allocate;
   d->release = cpu_release;
   d->upload = cpu_copy;

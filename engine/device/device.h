@@ -13,6 +13,7 @@ typedef struct device device;
 struct device {
   const char *name;      /* "cpu" */
   char description[128]; /* "CPU, 2 threads, AVX-512" */
+  const char *numerics;  /* "cpu/AVX-512": runs are equal to the bit where this is equal */
   thread_pool *pool;     /* CPU: the threads kernels run on */
   /* Zeroed memory aligned to 64 bytes. */
   status (*allocate)(device *d, size_t bytes, void **out);

@@ -10,14 +10,15 @@ enum { PARAMETER_ALIGN = 16 }; /* elements: 64 bytes */
 
 status parameters_create(const graph *g, device *d, parameters *out) {
   *out = (parameters){.device = d};
-  for (int i = 0; i < g->value_count; i++) out->count += g->values[i].kind == VALUE_PARAM;
+  for (int i = 0; i < g->value_count; i++)
+    out->count += g->values[i].kind == VALUE_PARAM && value_is_read(g, i);
   out->list = arena_alloc(&out->memory, (size_t)(out->count + 1) * sizeof *out->list);
   int next = 0;
   for (int pass = 0; pass < 2; pass++) {
     for (int i = 0; i < g->value_count; i++) {
       const value *v = &g->values[i];
       bool trained = v->gradient != VALUE_NONE;
-      if (v->kind != VALUE_PARAM || trained != (pass == 0)) continue;
+      if (v->kind != VALUE_PARAM || trained != (pass == 0) || !value_is_read(g, i)) continue;
       out->list[next++] = (parameter){.name = arena_strdup(&out->memory, v->name),
                                       .shape = v->type.shape,
                                       .offset = out->elements,

@@ -25,8 +25,8 @@ typedef struct parameters {
   float *data;
 } parameters;
 
-/* Lays out every parameter of the graph, zero-filled. The graph must be differentiated already if
- * it will be trained. */
+/* Lays out every parameter that the graph reads, zero-filled. The graph must be differentiated
+ * already if it will be trained. */
 status parameters_create(const graph *g, device *d, parameters *out);
 void parameters_free(parameters *p);
 const parameter *parameters_find(const parameters *p, const char *name);

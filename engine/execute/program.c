@@ -1,9 +1,9 @@
 #include "execute/program.h"
 
+#include "base/clock.h"
 #include "base/text.h"
 
 #include <string.h>
-#include <time.h>
 
 typedef struct bound_call {
   const op *op;
@@ -83,8 +83,13 @@ static status bind_optimizer(program *p, const optimizer_use *o) {
   float *number = NULL;
   TRY(device_floats(p, 16, &number));
   p->step_number = (int32_t *)number;
-  if (o->clip_norm > 0) TRY(device_floats(p, 16, &p->gradient_norm));
-  return OK;
+  if (o->clip_norm == 0) return OK;
+  TRY(device_floats(p, 16, &p->gradient_norm));
+  const op *clip = op_find("gradient_clip");
+  tensor gradients = flat_tensor(p->gradients, n), norm = {.shape = {.rank = 0}};
+  p->update_workspace_bytes =
+      clip->workspace_bytes(NULL, &gradients, 1, &norm, pool_threads(p->device->pool));
+  return p->device->allocate(p->device, p->update_workspace_bytes, &p->update_workspace);
 }
 
 static void bind_update(program *p, const optimizer_use *o) {
@@ -93,23 +98,18 @@ static void bind_update(program *p, const optimizer_use *o) {
     const op *clip = op_find("gradient_clip");
     void *attrs = arena_alloc(&p->memory, clip->attrs_bytes);
     op_defaults(clip, attrs);
-    for (const attr *a = clip->attrs; a->name; a++)
-      if (strcmp(a->name, "max_norm") == 0) *(double *)((char *)attrs + a->offset) = o->clip_norm;
+    *attr_number(clip, attrs, "max_norm") = o->clip_norm;
     tensor *in = arena_alloc(&p->memory, sizeof *in), *out = arena_alloc(&p->memory, sizeof *out);
     in[0] = flat_tensor(p->gradients, n);
     out[0] = (tensor){.dtype = DTYPE_F32, .shape = {.rank = 0}, .data = p->gradient_norm};
-    size_t workspace = clip->workspace_bytes
-                           ? clip->workspace_bytes(attrs, in, 1, out, pool_threads(p->device->pool))
-                           : 0;
-    p->calls[p->call_count++] =
-        (bound_call){.op = clip,
-                     .call = {.attrs = attrs,
-                              .in = in,
-                              .out = out,
-                              .in_count = 1,
-                              .out_count = 1,
-                              .workspace = arena_alloc(&p->memory, workspace + 64),
-                              .pool = p->device->pool}};
+    p->calls[p->call_count++] = (bound_call){.op = clip,
+                                             .call = {.attrs = attrs,
+                                                      .in = in,
+                                                      .out = out,
+                                                      .in_count = 1,
+                                                      .out_count = 1,
+                                                      .workspace = p->update_workspace,
+                                                      .pool = p->device->pool}};
   }
   int in_count = 3 + p->state_count;
   tensor *in = arena_alloc(&p->memory, (size_t)in_count * sizeof *in);
@@ -128,7 +128,7 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
   bool trains = optimizer && optimizer->op;
   status error = plan_memory(g, keep, keep_count, pool_threads(d->pool), &out->plan);
   for (int i = 0; !error && i < g->value_count; i++)
-    if (g->values[i].kind == VALUE_PARAM && !parameter_of(out, i))
+    if (g->values[i].kind == VALUE_PARAM && value_is_read(g, i) && !parameter_of(out, i))
       error = error_new(ERROR_INTERNAL, NOWHERE, "parameter %s has no storage", g->values[i].name);
   for (int i = 0; !error && i < g->node_count; i++)
     if (!d->supports(d, g->nodes[i].op))
@@ -163,6 +163,7 @@ void program_free(program *p) {
     for (int i = 0; i < p->state_count; i++) d->release(d, p->states[i], flat);
     if (p->step_number) d->release(d, p->step_number, 64);
     if (p->gradient_norm) d->release(d, p->gradient_norm, 64);
+    if (p->update_workspace) d->release(d, p->update_workspace, p->update_workspace_bytes);
     if (p->rng_keys) d->release(d, p->rng_keys, (size_t)p->batch * sizeof(rng_key));
   }
   plan_free(&p->plan);
@@ -180,10 +181,8 @@ status program_read(program *p, value_id v, void *to) {
                              tensor_bytes(&p->g->values[v].type));
 }
 
-static double now_seconds(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+status program_set_keys(program *p, const rng_key *keys) {
+  return p->device->upload(p->device, p->rng_keys, keys, (size_t)p->batch * sizeof *keys);
 }
 
 status program_run(program *p) {
@@ -192,11 +191,11 @@ status program_run(program *p) {
     TRY(p->device->upload(p->device, p->step_number, &number, sizeof number));
   }
   for (int i = 0; i < p->call_count; i++) {
-    double begin = p->profile_seconds ? now_seconds() : 0;
+    double begin = p->profile_seconds ? clock_now_s() : 0;
     TRY(p->device->launch(p->device, p->calls[i].op, &p->calls[i].call));
     if (p->profile_seconds) {
       TRY(p->device->synchronize(p->device));
-      p->profile_seconds[i] += now_seconds() - begin;
+      p->profile_seconds[i] += clock_now_s() - begin;
     }
   }
   return p->device->synchronize(p->device);

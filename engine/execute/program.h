@@ -24,9 +24,11 @@ typedef struct program {
   int state_count;
   int32_t *step_number; /* device: 1 at the first update */
   int64_t updates;      /* done so far */
-  rng_key *rng_keys;    /* one per sample of the batch; written by the caller before a run */
+  rng_key *rng_keys;    /* device: one per sample of the batch */
   int64_t batch;
-  float *gradient_norm;    /* device scalar; NULL without clipping */
+  float *gradient_norm;   /* device scalar; NULL without clipping */
+  void *update_workspace; /* of the clipping */
+  size_t update_workspace_bytes;
   double *profile_seconds; /* borrowed; NULL: off */
   arena memory;
 } program;
@@ -40,6 +42,8 @@ void program_free(program *p);
 void *program_data(const program *p, value_id v);
 status program_write(program *p, value_id v, const void *from); /* whole tensor, host → device */
 status program_read(program *p, value_id v, void *to);
+/* The random keys of the next run, one per sample of the batch. */
+status program_set_keys(program *p, const rng_key *keys);
 /* One step: forward, and for a training program backward, clipping and the update. */
 status program_run(program *p);
 /* Seconds spent in each call since the last reset, for `strata bench --profile`; NULL turns it off.

@@ -1,5 +1,4 @@
 #include "graph/graph.h"
-#include "graph/passes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -92,6 +91,7 @@ static const port *input_port(const op *o, int index) {
 static status check_inputs(const builder *b, const op *o, const value_id *in, int in_count) {
   int fixed;
   bool variadic = is_variadic(o, &fixed);
+  if (in_count > MAX_PORTS) return shape_error("takes at most %d inputs", MAX_PORTS);
   if (in_count < fixed || (in_count > fixed && !variadic) || (variadic && in_count == fixed))
     return shape_error("takes %s%d input%s, but %d %s given", variadic ? "at least " : "",
                        variadic ? fixed + 1 : fixed, fixed == 1 && !variadic ? "" : "s", in_count,
@@ -283,9 +283,7 @@ status graph_verify(const graph *g) {
       if (g->values[n->out[k]].producer != i)
         return error_new(ERROR_INTERNAL, n->at, "%s (%s) does not own its output", n->name,
                          n->op->name);
-    tensor in[64], out[16];
-    if (n->in_count > 64 || n->out_count > 16)
-      return error_new(ERROR_INTERNAL, n->at, "%s (%s) has too many ports", n->name, n->op->name);
+    tensor in[MAX_PORTS], out[MAX_PORTS / 4];
     input_types(&b, n->in, n->in_count, in);
     TRY(error_locate(infer_outputs(g, n->op, n->attrs, in, n->in_count, out), n->at));
     for (int k = 0; k < n->out_count; k++)
@@ -296,9 +294,17 @@ status graph_verify(const graph *g) {
   return OK;
 }
 
+bool value_is_read(const graph *g, value_id v) {
+  for (int i = 0; i < g->node_count; i++)
+    for (int k = 0; k < g->nodes[i].in_count; k++)
+      if (g->nodes[i].in[k] == v) return true;
+  return false;
+}
+
 int64_t graph_param_elements(const graph *g) {
   int64_t total = 0;
   for (int i = 0; i < g->value_count; i++)
-    if (g->values[i].kind == VALUE_PARAM) total += shape_elements(&g->values[i].type.shape);
+    if (g->values[i].kind == VALUE_PARAM && value_is_read(g, i))
+      total += shape_elements(&g->values[i].type.shape);
   return total;
 }

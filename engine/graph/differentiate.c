@@ -32,9 +32,13 @@ static status total_gradient(pass *p, value_id v, value_id *out) {
     c->list[i] = c->list[c->count - 1 - i];
     c->list[c->count - 1 - i] = swapped;
   }
-  TRY(build_node(&p->b, "add", NULL, c->list, c->count, out));
-  c->list[0] = *out;
-  c->count = 1;
+  while (c->count > 1) {
+    int together = c->count < MAX_PORTS ? c->count : MAX_PORTS;
+    TRY(build_node(&p->b, "add", NULL, c->list, together, out));
+    c->list[0] = *out;
+    memmove(c->list + 1, c->list + together, (size_t)(c->count - together) * sizeof *c->list);
+    c->count -= together - 1;
+  }
   return OK;
 }
 

@@ -241,7 +241,7 @@ static status expand_file(instance *outer, const graph_file *file, const char *n
                  .used_at = at};
   in.scope.lookup = lookup_shape;
   in.scope.context = &in;
-  const char *what = name[0] ? arena_printf(x->memory, "%s", file->path) : file->path;
+  const char *what = file->path;
   const tree *ports = tree_get(file->root, "inputs");
   int port_total = ports ? ports->count : 0;
   if (given->count != port_total)
@@ -559,8 +559,8 @@ static void add_metrics(instance *in, stage_graph *out) {
     if (!item || !is_loss_name(item->name) || is_term || t->dtype != DTYPE_F32 ||
         shape_elements(&t->shape) > LIST_MAX)
       continue;
-    /* "loss.structure.accuracy" of item loss.structure is logged as structure.accuracy; what the item
-     * called plain `loss` reports keeps the word. */
+    /* "loss.structure.accuracy" of item loss.structure is logged as structure.accuracy; what the
+     * item called plain `loss` reports keeps the word. */
     const char *name = n->name + (strcmp(item->name, "loss") == 0 ? 0 : strlen("loss."));
     int count = out->metric_count;
     ARENA_PUSH(x->memory, out->metrics, count, capacity, n->values[0]);
@@ -568,13 +568,6 @@ static void add_metrics(instance *in, stage_graph *out) {
     ARENA_PUSH(x->memory, out->metric_names, count, name_capacity, arena_strdup(x->memory, name));
     out->metric_count = count;
   }
-}
-
-static bool is_read(const graph *g, value_id v) {
-  for (int i = 0; i < g->node_count; i++)
-    for (int k = 0; k < g->nodes[i].in_count; k++)
-      if (g->nodes[i].in[k] == v) return true;
-  return false;
 }
 
 static status finish(expander *x, stage_graph *out, const expand_options *options) {
@@ -600,7 +593,7 @@ static status finish(expander *x, stage_graph *out, const expand_options *option
     TRY(graph_differentiate(g, out->loss));
     graph_prune(g, keep, count);
   }
-  if (!is_read(g, out->label)) out->label = VALUE_NONE;
+  if (!value_is_read(g, out->label)) out->label = VALUE_NONE;
   return graph_verify(g);
 }
 

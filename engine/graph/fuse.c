@@ -3,13 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-double *attr_number(const op *o, void *attrs, const char *attribute) {
-  for (const attr *a = o->attrs; a && a->name; a++)
-    if (a->kind == ATTR_FLOAT && strcmp(a->name, attribute) == 0)
-      return (double *)((char *)attrs + a->offset);
-  return NULL;
-}
-
 static bool is_op(const node *n, const char *name) {
   return strcmp(n->op->name, name) == 0;
 }
@@ -21,14 +14,10 @@ static node *sole_producer(graph *g, const int *readers, value_id v, const char 
   return g->nodes[index].out[0] == v ? &g->nodes[index] : NULL;
 }
 
-static bool is_plain_norm(const node *n) {
-  const double *slope = attr_number(n->op, n->attrs, "slope");
-  return slope && *slope == 1.0 && n->in[n->in_count - 1] == VALUE_NONE;
-}
-
 /* Node lists keep their length during the pass; nodes that were merged away lose their operator and
- * are dropped at the end. */
-static void drop(node *n) {
+ * are dropped at the end. Nothing makes their result any more. */
+static void drop(graph *g, node *n) {
+  g->values[n->out[0]].producer = -1;
   n->op = NULL;
 }
 
@@ -36,6 +25,13 @@ static int residual_port(const op *o) {
   for (int i = 0; o->inputs[i].name; i++)
     if (strcmp(o->inputs[i].name, "residual") == 0) return i;
   return -1;
+}
+
+/* A norm that has neither residual nor activation yet. */
+static bool is_plain_norm(const node *n) {
+  const double *slope = attr_number(n->op, n->attrs, "slope");
+  int port = residual_port(n->op);
+  return slope && *slope == 1.0 && port >= 0 && n->in[port] == VALUE_NONE;
 }
 
 void graph_fuse(graph *g, const value_id *keep, int keep_count) {
@@ -63,17 +59,18 @@ void graph_fuse(graph *g, const value_id *keep, int keep_count) {
       norm = sole_producer(g, readers, act->in[0], "instance_norm");
       if (norm && !is_plain_norm(norm)) norm = NULL;
     }
-    int port = norm ? residual_port(norm->op) : -1;
-    if (!norm || port < 0) continue;
+    if (!norm) continue;
+    int port = residual_port(norm->op);
     /* The merged node stands where the activation stood, after everything it reads. */
     node merged = *norm;
     *attr_number(merged.op, merged.attrs, "slope") = *attr_number(act->op, act->attrs, "slope");
     merged.in[port] = residual;
+    merged.out = arena_copy(&g->memory, norm->out, (size_t)norm->out_count * sizeof *norm->out);
     merged.out[0] = act->out[0];
     for (int k = 0; k < merged.out_count; k++) g->values[merged.out[k]].producer = i;
     *act = merged;
-    if (sum) drop(sum);
-    drop(norm);
+    if (sum) drop(g, sum);
+    drop(g, norm);
   }
   int kept = 0;
   for (int i = 0; i < g->node_count; i++) {

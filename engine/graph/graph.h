@@ -9,6 +9,8 @@
 #include "base/arena.h"
 #include "graph/op.h"
 
+enum { MAX_PORTS = 64 }; /* inputs of a node; outputs are at most a quarter of that */
+
 typedef enum value_kind {
   VALUE_INPUT, /* fed from outside before every step: image, label */
   VALUE_PARAM, /* learned; lives across steps */
@@ -74,7 +76,8 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
  * node's YAML line. */
 status graph_differentiate(graph *g, value_id loss);
 /* The same from any values: seeds[i] is the gradient of outputs[i] (same shape). */
-status graph_differentiate_from(graph *g, const value_id *outputs, const value_id *seeds, int count);
+status graph_differentiate_from(graph *g, const value_id *outputs, const value_id *seeds,
+                                int count);
 /* Removes nodes none of whose outputs reach `keep` or a parameter gradient. */
 void graph_prune(graph *g, const value_id *keep, int keep_count);
 /* Internal consistency: order, arity, shapes re-inferred. An error is a bug in a pass. */
@@ -83,6 +86,8 @@ status graph_verify(const graph *g);
 void graph_dump(const graph *g, FILE *out);
 void graph_dot(const graph *g, FILE *out);
 cost node_cost(const graph *g, const node *n);
+/* Elements of the parameters that some node reads. */
 int64_t graph_param_elements(const graph *g);
+bool value_is_read(const graph *g, value_id v);
 
 #endif

@@ -7,10 +7,10 @@
  * automatic gradient check and the memory and time estimates.
  *
  * There are three sorts, told apart by the callbacks an operator has:
- *   step operators   run inside the compiled step graph: `infer` and a kernel (`cpu`, later
- * `cuda`), and `grad` when a gradient flows through them composites       step operators with
- * `lower` instead of a kernel: built from other operators host operators   run on a loader thread
- * on one case: `host` (families "prepare" and "sample")
+ *   step operators   run inside the compiled step graph: `infer` and a kernel (`cpu`, later `cuda`),
+ *                    and `grad` when a gradient flows through them
+ *   composites       step operators with `lower` instead of a kernel: built from other operators
+ *   host operators   run on a loader thread on one case: `host` (families "prepare" and "sample")
  */
 #ifndef STRATA_GRAPH_OP_H
 #define STRATA_GRAPH_OP_H
@@ -23,9 +23,8 @@
 /* ---- declaration ------------------------------------------------------------------------- */
 
 typedef enum op_trait {
-  OP_INTERNAL =
-      1 << 0,       /* made by the compiler (gradients, optimizers); not nameable in YAML graphs */
-  OP_VIEW = 1 << 1, /* output 0 is input 0's memory under another shape; no kernel */
+  OP_INTERNAL = 1 << 0,   /* made by the compiler (gradients); not nameable in YAML graphs */
+  OP_VIEW = 1 << 1,       /* output 0 is input 0's memory under another shape; no kernel */
   OP_IN_PLACE = 1 << 2,   /* output 0 may share input 0's memory (same bytes, elementwise order) */
   OP_RANDOM = 1 << 3,     /* draws from call->rng_keys; declared so that runs stay reproducible */
   OP_LOSS = 1 << 4,       /* output 0 is a scalar to minimise */
@@ -224,5 +223,8 @@ const op *op_at(int index); /* sorted by family, then name */
 /* Fills `attrs` (op->attrs_bytes) with the defaults; required attributes stay zero. */
 void op_defaults(const op *o, void *attrs);
 int port_count(const port *ports);
+/* The number `attribute` in an attribute struct of `o`, to read or write by name; NULL when it has
+ * no number (ATTR_FLOAT) of that name. */
+double *attr_number(const op *o, void *attrs, const char *attribute);
 
 #endif

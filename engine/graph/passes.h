@@ -1,5 +1,5 @@
 /* The passes between expansion and planning, in the order they run. Each takes a valid graph and
- * leaves a valid one; graph_verify checks that in debug builds. */
+ * leaves a valid one; stage_expand ends with graph_verify. */
 #ifndef STRATA_GRAPH_PASSES_H
 #define STRATA_GRAPH_PASSES_H
 
@@ -12,9 +12,5 @@
  * Runs before differentiation, so the fused operator's own gradient rule is used. Values in `keep`
  * are read from outside and stay. */
 void graph_fuse(graph *g, const value_id *keep, int keep_count);
-
-/* Values a number may be written to by name: finds the number `attribute` among the declared
- * attributes of `o` in `attrs`. NULL when there is none of that name and kind (double). */
-double *attr_number(const op *o, void *attrs, const char *attribute);
 
 #endif

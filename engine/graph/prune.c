@@ -20,7 +20,10 @@ void graph_prune(graph *g, const value_id *keep, int keep_count) {
   }
   int kept = 0;
   for (int i = 0; wanted && i < g->node_count; i++) {
-    if (!wanted[i]) continue;
+    if (!wanted[i]) {
+      for (int k = 0; k < g->nodes[i].out_count; k++) g->values[g->nodes[i].out[k]].producer = -1;
+      continue;
+    }
     for (int k = 0; k < g->nodes[i].out_count; k++) g->values[g->nodes[i].out[k]].producer = kept;
     g->nodes[kept++] = g->nodes[i];
   }

@@ -38,6 +38,13 @@ const op *op_find(const char *name) {
   return NULL;
 }
 
+double *attr_number(const op *o, void *attrs, const char *attribute) {
+  for (const attr *a = o->attrs; a && a->name; a++)
+    if (a->kind == ATTR_FLOAT && strcmp(a->name, attribute) == 0)
+      return (double *)((char *)attrs + a->offset);
+  return NULL;
+}
+
 int port_count(const port *ports) {
   int n = 0;
   while (ports && ports[n].name) n++;

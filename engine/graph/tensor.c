@@ -1,5 +1,6 @@
 #include "graph/tensor.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,4 +28,12 @@ char *shape_format(char out[96], const shape *s) {
 
 const char *dtype_name(dtype type) {
   return type == DTYPE_F32 ? "f32" : "i32";
+}
+
+double tensor_norm(const tensor *t) {
+  if (t->dtype != DTYPE_F32) return NAN;
+  const float *x = t->data;
+  double sum = 0;
+  for (int64_t i = 0; i < shape_elements(&t->shape); i++) sum += (double)x[i] * (double)x[i];
+  return sqrt(sum);
 }

@@ -46,5 +46,7 @@ shape shape_of(int rank, const int64_t *dims);
 /* "2×48×48×48×16", into `out` of at least 96 bytes; returns `out`. */
 char *shape_format(char out[96], const shape *s);
 const char *dtype_name(dtype type);
+/* Euclidean norm of an f32 tensor, summed in double; NaN for other types. */
+double tensor_norm(const tensor *t);
 
 #endif

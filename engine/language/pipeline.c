@@ -468,8 +468,7 @@ static void read_schedule(loader *l, stage_spec *s, const char *target, const tr
   for (int i = 0; i < s->schedule_count; i++)
     if (strcmp(s->schedules[i].target, target) == 0)
       report(l, at, "%s is given twice: in \"schedule\" and in \"schedules\".", what);
-  *schedule =
-      (schedule_spec){.target = target, .arguments = script_arguments(l, t), .at = at};
+  *schedule = (schedule_spec){.target = target, .arguments = script_arguments(l, t), .at = at};
   if (read_script(l, t, what, &schedule->script)) s->schedule_count++;
 }
 
@@ -511,8 +510,8 @@ static void read_reset(loader *l, stage_spec *s, const tree *reset) {
   }
 }
 
-static const stage_spec *find_stage(const pipeline *p, const char *name) {
-  for (int i = 0; i < p->stage_count; i++)
+const stage_spec *pipeline_stage(const pipeline *p, const char *name) {
+  for (int i = 0; name && i < p->stage_count; i++)
     if (strcmp(p->stages[i].name, name) == 0) return &p->stages[i];
   return NULL;
 }
@@ -556,11 +555,15 @@ static void read_init(loader *l, stage_spec *s, const tree *t) {
     s->init_from = relative_path(l->memory, name, from->at);
     fix_path(l, from, s->init_from);
     if (l->for_prediction) return;
+    if (!file_exists(s->init_from)) {
+      report(l, from->at, "%s: there is no weight file %s.", what, s->init_from);
+      return;
+    }
     error = hash_weight_file(s->init_from, &s->init_hash);
     if (error) problems_add(&l->all, error_locate(error_prefix(error, "%s", what), from->at));
     return;
   }
-  const stage_spec *source = find_stage(l->p, name);
+  const stage_spec *source = pipeline_stage(l->p, name);
   if (!source)
     no_stage(l, what, from, (int)(s - l->p->stages));
   else if (source >= s)
@@ -572,11 +575,10 @@ static void read_init(loader *l, stage_spec *s, const tree *t) {
 }
 
 static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
-  static const char *const keys[] = {"graph",      "optimizer", "clip_norm",    "schedule",
-                                     "schedules",  "init",      "on_epoch_end", "epochs",
-                                     "batch",      "enabled",   "doc",          "steps_per_epoch",
-                                     "time_limit", "validate",  "checkpoint",   "use_labels",
-                                     NULL};
+  static const char *const keys[] = {
+      "graph",        "optimizer", "clip_norm",  "schedule",   "schedules", "init",
+      "on_epoch_end", "epochs",    "batch",      "enabled",    "doc",       "steps_per_epoch",
+      "time_limit",   "validate",  "checkpoint", "use_labels", NULL};
   static const char *const validate_keys[] = {"every", "output", NULL};
   static const char *const checkpoint_keys[] = {"every", NULL};
   const char *what = stage_what(l, s);
@@ -638,7 +640,7 @@ static void read_stages(loader *l, const tree *stages) {
     if (!is_file_word(key->text) || strchr(key->text, '.'))
       report(l, key->at, "\"%s\" cannot name a stage: use letters, digits, - and _.",
              printable(key->text, found));
-    if (find_stage(p, key->text))
+    if (pipeline_stage(p, key->text))
       report(l, key->at, "Two stages have the name \"%s\".", printable(key->text, found));
     stage_spec *s = &p->stages[p->stage_count];
     s->name = key->text;
@@ -722,7 +724,7 @@ static void read_evaluated_stage(loader *l, const tree *evaluate) {
   for (int i = 0; i < p->stage_count && !name; i++)
     if (p->stages[i].enabled) stage = &p->stages[i];
   if (is_there(name) && read_text(l, evaluate, "evaluate", "stage", NULL)) {
-    stage = find_stage(p, name->text);
+    stage = pipeline_stage(p, name->text);
     if (!stage)
       no_stage(l, "evaluate", name, p->stage_count);
     else if (!stage->enabled)

@@ -65,7 +65,7 @@ typedef struct stage_spec {
   double time_limit_s;     /* 0: none. Not bit-reproducible; reported when it ends a stage */
   schedule_spec *schedules;
   int schedule_count;
-  script_ref on_epoch_end; /* path NULL: none */
+  script_ref on_epoch_end;            /* path NULL: none */
   const tree *on_epoch_end_arguments; /* the hook's other keys */
   const char *init_from; /* name of an earlier stage, or a .safetensors file; NULL: fresh weights */
   const char *init_skipped; /* the disabled stage that `init.from` names: init_from is NULL then */
@@ -130,9 +130,12 @@ typedef struct override { /* --set data.root=x */
  * error_print). On error *out is NULL. */
 status pipeline_load(const char *path, const override *overrides, int override_count,
                      pipeline **out);
-/* The same for a run's resolved file: neither data set nor initial weights have to exist any more. */
+/* The same for a run's resolved file: neither data set nor initial weights have to exist any more.
+ */
 status pipeline_load_for_prediction(const char *path, pipeline **out);
 void pipeline_free(pipeline *p);
+/* The stage called `name`, NULL when there is none (or no name). */
+const stage_spec *pipeline_stage(const pipeline *p, const char *name);
 /* Loads a model or block file (cached per pipeline), with include-cycle detection left to the
  * expander. `relative_to` is the file that names it. Files are looked up beside that file, then in
  * the shipped `pipelines/` folder (STRATA_SHARE or the build's source folder). */

@@ -297,7 +297,9 @@ static json_t *stage_schema(void) {
   json_object_set_new(p, "schedules",
                       json_pack("{s:s, s:o}", "type", "object", "additionalProperties",
                                 script_schema("attribute: schedule")));
-  json_object_set_new(p, "on_epoch_end", script_schema("called after every epoch; the other keys are the script's `args`"));
+  json_object_set_new(
+      p, "on_epoch_end",
+      script_schema("called after every epoch; the other keys are the script's `args`"));
   json_object_set_new(p, "epochs", integer(1, NULL));
   json_object_set_new(p, "batch", integer(1, "crops in a step (default 1)"));
   json_object_set_new(p, "steps_per_epoch",

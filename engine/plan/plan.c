@@ -108,7 +108,7 @@ static size_t most_alive(const buffer *list, int count, int nodes) {
 
 static int64_t workspace_of(const graph *g, const node *n, int threads) {
   if (!n->op->workspace_bytes) return 0;
-  tensor in[64], out[16];
+  tensor in[MAX_PORTS], out[MAX_PORTS / 4];
   for (int k = 0; k < n->in_count; k++)
     in[k] = n->in[k] == VALUE_NONE ? (tensor){.shape = {.rank = -1}} : g->values[n->in[k]].type;
   for (int k = 0; k < n->out_count; k++) out[k] = g->values[n->out[k]].type;
@@ -187,40 +187,86 @@ void plan_free(plan *p) {
   *p = (plan){0};
 }
 
-status plan_verify(const graph *g, const plan *p, const value_id *keep, int keep_count) {
-  /* Replays the step byte by byte at value granularity: each write claims its range, and a read
-   * finds its range still claimed by the same buffer. */
-  int values = g->value_count;
-  value_id *owner_of =
-      calloc((size_t)values + 1, sizeof *owner_of); /* 1 = intact, 0 = overwritten */
-  if (!owner_of) return error_out_of_memory((size_t)values * sizeof *owner_of);
-  for (int v = 0; v < values; v++) owner_of[v] = g->values[v].kind == VALUE_INPUT;
-  status error = OK;
-  for (int i = 0; i <= g->node_count && !error; i++) {
-    const value_id *reads = i < g->node_count ? g->nodes[i].in : keep;
-    int count = i < g->node_count ? g->nodes[i].in_count : keep_count;
-    for (int k = 0; k < count && !error; k++) {
-      value_id v = reads[k];
-      if (v == VALUE_NONE || p->values[v].offset < 0) continue;
-      if (!owner_of[p->values[v].root])
-        error = error_new(ERROR_INTERNAL, NOWHERE,
-                          "value %s was overwritten before node %d read it", g->values[v].name, i);
-    }
-    if (i == g->node_count) break;
-    for (int k = 0; k < g->nodes[i].out_count && !error; k++) {
-      value_id v = g->nodes[i].out[k], root = p->values[v].root;
-      if (p->values[v].offset < 0 || (g->nodes[i].op->traits & OP_VIEW)) continue;
-      int64_t begin = p->values[v].offset;
-      int64_t end = begin + (int64_t)tensor_bytes(&g->values[v].type);
-      for (int other = 0; other < values; other++) {
-        if (!owner_of[other] || other == root || p->values[other].offset < 0) continue;
-        int64_t other_begin = p->values[other].offset;
-        int64_t other_end = other_begin + (int64_t)tensor_bytes(&g->values[other].type);
-        if (begin < other_end && other_begin < end) owner_of[other] = 0;
-      }
-      owner_of[root] = 1;
-    }
+typedef struct range {
+  int64_t begin, end;
+} range;
+
+static range value_range(const graph *g, const plan *p, value_id v) {
+  int64_t begin = p->values[v].offset;
+  return (range){begin, begin + (int64_t)tensor_bytes(&g->values[v].type)};
+}
+
+static bool ranges_meet(range a, range b) {
+  return a.begin < b.end && b.begin < a.end;
+}
+
+/* What a node writes: its outputs, then its workspace. Returns how many. */
+static int written_ranges(const graph *g, const plan *p, int index, int threads, range *list,
+                          value_id *roots) {
+  const node *n = &g->nodes[index];
+  int count = 0;
+  for (int k = 0; k < n->out_count && !(n->op->traits & OP_VIEW); k++) {
+    if (p->values[n->out[k]].offset < 0) continue;
+    roots[count] = p->values[n->out[k]].root;
+    list[count++] = value_range(g, p, n->out[k]);
   }
-  free(owner_of);
+  if (p->workspace[index] >= 0) {
+    roots[count] = VALUE_NONE;
+    list[count++] = (range){p->workspace[index], p->workspace[index] + workspace_of(g, n, threads)};
+  }
+  return count;
+}
+
+static status verify_node(const graph *g, const plan *p, int index, int threads, bool *intact) {
+  range written[MAX_PORTS];
+  value_id roots[MAX_PORTS];
+  const node *n = &g->nodes[index];
+  int count = written_ranges(g, p, index, threads, written, roots);
+  for (int i = 0; i < count; i++) {
+    for (int k = 0; k < i; k++)
+      if (ranges_meet(written[i], written[k]))
+        return error_new(ERROR_INTERNAL, n->at, "%s writes two results to one place", n->name);
+    for (int k = 0; k < n->in_count; k++) {
+      value_id v = n->in[k];
+      if (v == VALUE_NONE || p->values[v].offset < 0 || p->values[v].root == roots[i]) continue;
+      if (ranges_meet(written[i], value_range(g, p, v)))
+        return error_new(ERROR_INTERNAL, n->at, "%s overwrites its input %s", n->name,
+                         g->values[v].name);
+    }
+    for (int v = 0; v < g->value_count; v++)
+      if (intact[v] && v != roots[i] && p->values[v].offset >= 0 &&
+          ranges_meet(written[i], value_range(g, p, v)))
+        intact[v] = false;
+  }
+  for (int i = 0; i < count; i++)
+    if (roots[i] != VALUE_NONE) intact[roots[i]] = true;
+  return OK;
+}
+
+static status verify_reads(const graph *g, const plan *p, const value_id *reads, int count,
+                           const bool *intact) {
+  for (int k = 0; k < count; k++) {
+    value_id v = reads[k];
+    if (v == VALUE_NONE || p->values[v].offset < 0 || intact[p->values[v].root]) continue;
+    return error_new(ERROR_INTERNAL, NOWHERE, "value %s is overwritten before its last reader",
+                     g->values[v].name);
+  }
+  return OK;
+}
+
+/* Replays the step: a write claims its range and spoils whatever else lay there; a read finds its
+ * buffer unspoilt. */
+status plan_verify(const graph *g, const plan *p, const value_id *keep, int keep_count,
+                   int threads) {
+  bool *intact = calloc((size_t)g->value_count + 1, sizeof *intact);
+  if (!intact) return error_out_of_memory((size_t)g->value_count);
+  for (int v = 0; v < g->value_count; v++) intact[v] = g->values[v].kind == VALUE_INPUT;
+  status error = OK;
+  for (int i = 0; i < g->node_count && !error; i++) {
+    error = verify_reads(g, p, g->nodes[i].in, g->nodes[i].in_count, intact);
+    if (!error) error = verify_node(g, p, i, threads, intact);
+  }
+  if (!error) error = verify_reads(g, p, keep, keep_count, intact);
+  free(intact);
   return error;
 }

@@ -28,7 +28,8 @@ typedef struct plan {
 /* `threads` is passed to workspace_bytes. */
 status plan_memory(const graph *g, const value_id *keep, int keep_count, int threads, plan *out);
 void plan_free(plan *p);
-/* No two buffers alive at the same time share a byte. For tests and debug builds. */
-status plan_verify(const graph *g, const plan *p, const value_id *keep, int keep_count);
+/* No two buffers alive at the same time, workspaces included, share a byte. */
+status plan_verify(const graph *g, const plan *p, const value_id *keep, int keep_count,
+                   int threads);
 
 #endif

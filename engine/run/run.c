@@ -1,5 +1,6 @@
 #include "run/run.h"
 
+#include "base/clock.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "evaluate/metrics.h"
@@ -13,7 +14,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static volatile sig_atomic_t stop_requested;
 
@@ -64,10 +64,10 @@ static status write_description(const run *r) {
   for (int i = 0; i < r->data->class_count; i++)
     json_array_append_new(classes, json_string(r->data->class_names[i]));
   json_t *root =
-      json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:I, s:o}", "strata", STRATA_VERSION, "name",
+      json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:o}", "strata", STRATA_VERSION, "name",
                 r->p->name, "pipeline_identity", pipeline_identity, "data_identity", data_identity,
-                "seed", (json_int_t)r->p->seed, "device", r->device->description, "channels",
-                (json_int_t)r->channels, "classes", classes);
+                "seed", (json_int_t)r->p->seed, "device", r->device->description, "numerics",
+                r->device->numerics, "channels", (json_int_t)r->channels, "classes", classes);
   char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
   json_decref(root);
   if (!text) return error_out_of_memory(4096);
@@ -87,6 +87,7 @@ static status check_same_run(const run *r, const char *description) {
   free(text);
   const char *pipeline = json_string_value(json_object_get(root, "pipeline_identity"));
   const char *data = json_string_value(json_object_get(root, "data_identity"));
+  const char *numerics = json_string_value(json_object_get(root, "numerics"));
   char mine[2][32];
   snprintf(mine[0], sizeof mine[0], "%016" PRIx64, r->p->identity);
   snprintf(mine[1], sizeof mine[1], "%016" PRIx64, r->data->identity);
@@ -102,6 +103,11 @@ static status check_same_run(const run *r, const char *description) {
     error = error_new(ERROR_DATA, NOWHERE,
                       "the data set has changed since %s was started (identity %s, now %s)",
                       r->folder, data, mine[1]);
+  else if (!numerics || strcmp(numerics, r->device->numerics) != 0)
+    report_line(&r->report,
+                "warning: this run was started with %s kernels and goes on with %s; its results "
+                "will differ in the last bits from an uninterrupted run's",
+                numerics ? numerics : "other", r->device->numerics);
   json_decref(root);
   return error;
 }
@@ -148,13 +154,6 @@ static status trim_metrics(const run *r, const run_state *state) {
 
 /* ---- compile everything before the first voxel ------------------------------------------- */
 
-static const stage_spec *evaluated_stage(const pipeline *p) {
-  for (int i = 0; i < p->stage_count; i++)
-    if (p->evaluate.stage && strcmp(p->stages[i].name, p->evaluate.stage) == 0)
-      return &p->stages[i];
-  return NULL;
-}
-
 static status expand(const run *r, const stage_spec *s, stage_graph *out) {
   expand_options options = {.batch = s->batch,
                             .size = {r->size[0], r->size[1], r->size[2]},
@@ -199,7 +198,7 @@ status run_compile(const run *r) {
   problems found = {0};
   for (int i = 0; i < r->p->stage_count; i++)
     if (r->p->stages[i].enabled) problems_add(&found, compile_stage(r, &r->p->stages[i]));
-  const stage_spec *last = evaluated_stage(r->p);
+  const stage_spec *last = pipeline_stage(r->p, r->p->evaluate.stage);
   if (found.count == 0 && r->p->evaluate.enabled && last) {
     network n;
     status error = network_open(r->p, last, r->p->evaluate.output, r->channels,
@@ -211,12 +210,6 @@ status run_compile(const run *r) {
 }
 
 /* ---- evaluation -------------------------------------------------------------------------- */
-
-static double now_s(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* One test case: segmentation on the file's own grid, written, and scored there. */
 static status evaluate_case(run *r, network *n, const case_entry *entry, case_score *score,
@@ -246,7 +239,7 @@ static status evaluate_case(run *r, network *n, const case_entry *entry, case_sc
 
 static status evaluate_cases(run *r, network *n, const int *index, int count, case_score *scores,
                              int *scored) {
-  double started = now_s();
+  double started = clock_now_s();
   for (int i = 0; i < count; i++) {
     if (run_stop_requested())
       return error_new(ERROR_INTERRUPTED, NOWHERE,
@@ -254,7 +247,7 @@ static status evaluate_cases(run *r, network *n, const int *index, int count, ca
     bool counts;
     TRY(evaluate_case(r, n, &r->data->cases[index[i]], &scores[*scored], &counts));
     if (counts) ++*scored;
-    double spent = now_s() - started;
+    double spent = clock_now_s() - started;
     progress p = {.stage = "evaluate",
                   .unit = "case",
                   .done = i + 1,
@@ -268,7 +261,7 @@ static status evaluate_cases(run *r, network *n, const int *index, int count, ca
 }
 
 status run_evaluate(run *r) {
-  const stage_spec *stage = evaluated_stage(r->p);
+  const stage_spec *stage = pipeline_stage(r->p, r->p->evaluate.stage);
   if (!stage) return error_new(ERROR_PIPELINE, r->p->evaluate.at, "there is no stage to evaluate");
   char weights_name[256];
   snprintf(weights_name, sizeof weights_name, "weights/%s.safetensors", stage->name);
@@ -374,10 +367,7 @@ static status train_stages(run *r) {
 
 static void say_start(run *r, const char *why) {
   int counts[3];
-  int *index = calloc((size_t)r->data->case_count + 1, sizeof *index);
-  for (int role = 0; role < 3; role++)
-    counts[role] = index ? dataset_role(r->data, (enum role)role, index) : 0;
-  free(index);
+  for (int i = 0; i < 3; i++) counts[i] = dataset_role_count(r->data, (role)i);
   report_line(&r->report, "%s: %s, seed %" PRIu64, r->p->name, r->p->path, r->p->seed);
   report_line(&r->report, "data: %s, %d cases: %d train, %d validation, %d test", r->data->name,
               r->data->case_count, counts[0], counts[1], counts[2]);

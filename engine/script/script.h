@@ -1,6 +1,7 @@
-/* Lua 5.4 in a sandbox: schedules and hooks. A script sees arithmetic, tables, a few string functions,
- * its arguments and nothing of the machine; memory, instructions and time are bounded, and whatever
- * it computes is the same on every run. docs/lua.md is the user's side of this header. */
+/* Lua 5.4 in a sandbox: schedules and hooks. A script sees arithmetic, tables, a few string
+ * functions, its arguments and nothing of the machine; memory, instructions and time are bounded,
+ * and whatever it computes is the same on every run. docs/lua.md is the user's side of this header.
+ */
 #ifndef STRATA_SCRIPT_SCRIPT_H
 #define STRATA_SCRIPT_SCRIPT_H
 
@@ -29,18 +30,19 @@ status script_open(const char *source, const char *name, const tree *arguments, 
 void script_close(script *s);
 
 /* Schedule: returns f(step, epoch, total, base, steps_per_epoch). Steps and epochs count from 0,
- * `total` is the number of steps of the stage and `base` the attribute's value in the YAML file. The
- * result must be a finite number. It must depend on the arguments alone: a schedule keeps no state,
- * so that a resumed run equals an uninterrupted one. */
+ * `total` is the number of steps of the stage and `base` the attribute's value in the YAML file.
+ * The result must be a finite number. It must depend on the arguments alone: a schedule keeps no
+ * state, so that a resumed run equals an uninterrupted one. */
 status script_schedule(script *s, int64_t step, int64_t epoch, int64_t total_steps,
                        int64_t steps_per_epoch, double base, double *out);
 
-/* Hook: calls f(event). event.stage, event.epoch (from 0), event.step, event.metrics (name → number),
- * event.state (a table kept between calls and in checkpoints; plain values only), event.get(name),
- * event.set(name, number), event.stop(reason), event.log(text). print goes to `log` as well. Texts
- * handed to `log` and `stop_reason` hold no control characters. `get`, `set` and `log` may be NULL
- * where the caller has nothing to offer; using them then is an error in the script. Between calls
- * event.state is held as JSON, so a resumed run sees exactly what an uninterrupted one sees. */
+/* Hook: calls f(event). event.stage, event.epoch (from 0), event.step, event.metrics (name →
+ * number), event.state (a table kept between calls and in checkpoints; plain values only),
+ * event.get(name), event.set(name, number), event.stop(reason), event.log(text). print goes to
+ * `log` as well. Texts handed to `log` and `stop_reason` hold no control characters. `get`, `set`
+ * and `log` may be NULL where the caller has nothing to offer; using them then is an error in the
+ * script. Between calls event.state is held as JSON, so a resumed run sees exactly what an
+ * uninterrupted one sees. */
 typedef struct hook_event {
   const char *stage;
   int64_t epoch, step;

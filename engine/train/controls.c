@@ -1,7 +1,5 @@
 #include "train/controls.h"
 
-#include "graph/passes.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,10 +57,9 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
           script_open(s->script.source, s->script.path, s->arguments, &out->schedules[i]), s->at);
   }
   if (!error && stage->on_epoch_end.path)
-    error = error_locate(
-        script_open(stage->on_epoch_end.source, stage->on_epoch_end.path,
-                    stage->on_epoch_end_arguments, &out->hook),
-        stage->on_epoch_end.at);
+    error = error_locate(script_open(stage->on_epoch_end.source, stage->on_epoch_end.path,
+                                     stage->on_epoch_end_arguments, &out->hook),
+                         stage->on_epoch_end.at);
   if (error) controls_close(out);
   return error;
 }

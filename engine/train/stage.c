@@ -1,5 +1,6 @@
 /* One training stage: batches in, optimizer steps, epoch ends (log, validation, hook, checkpoint).
  */
+#include "base/clock.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "evaluate/metrics.h"
@@ -14,7 +15,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_LOGGED = STATE_MAX_VALUES, NAME_BYTES = 96 };
 
@@ -47,12 +47,6 @@ typedef struct trainer {
   double last_dice;
   char *weights_path, *state_path;
 } trainer;
-
-static double now_s(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- numbers ----------------------------------------------------------------------------- */
 
@@ -126,11 +120,7 @@ static status open_graphs(trainer *t) {
   TRY(program_create(t->graph.g, r->device, &t->parameters, t->graph.keep, t->graph.keep_count,
                      t->stage->batch, &optimizer, &t->program));
   TRY(controls_open(t->stage, &t->graph, &t->controls));
-  int *index = calloc((size_t)r->data->case_count + 1, sizeof *index);
-  if (!index) return error_out_of_memory((size_t)r->data->case_count * sizeof *index);
-  int validation_cases = dataset_role(r->data, ROLE_VALIDATION, index);
-  free(index);
-  if (validation_cases == 0) return OK;
+  if (dataset_role_count(r->data, ROLE_VALIDATION) == 0) return OK;
   if (t->stage->output) {
     TRY(network_open(r->p, t->stage, t->stage->output, r->channels, r->data->class_count, r->device,
                      &t->parameters, &t->network));
@@ -178,7 +168,7 @@ static status open_loader(trainer *t) {
                       .stage = t->stage->name,
                       .role = ROLE_TRAIN,
                       .shuffle = true,
-                      .label_free = t->graph.label == VALUE_NONE,
+                      .label_free = t->graph.label == VALUE_NONE && !t->stage->use_labels,
                       .batch = t->stage->batch,
                       .steps_per_epoch = t->stage->steps_per_epoch,
                       .first_epoch = t->state.epoch,
@@ -223,7 +213,7 @@ static status restore(trainer *t, const run_state *from) {
 /* ---- checkpoints ------------------------------------------------------------------------- */
 
 static double elapsed_s(const trainer *t) {
-  return t->state.elapsed_s + now_s() - t->started_s;
+  return t->state.elapsed_s + clock_now_s() - t->started_s;
 }
 
 static status save_state(trainer *t) {
@@ -241,7 +231,7 @@ static status save_state(trainer *t) {
   if (t->controls.hook) TRY(script_state_save(t->controls.hook, &s.hook_state));
   status error = state_save(t->state_path, &s, &t->program);
   free(s.hook_state);
-  t->saved_s = now_s();
+  t->saved_s = clock_now_s();
   return error;
 }
 
@@ -268,7 +258,7 @@ static status check_losses(trainer *t) {
                       .seed = r->p->seed,
                       .stage = name,
                       .role = ROLE_VALIDATION,
-                      .label_free = t->check_graph.label == VALUE_NONE,
+                      .label_free = t->check_graph.label == VALUE_NONE && !t->stage->use_labels,
                       .batch = 1,
                       .epochs = 1,
                       .size = {r->size[0], r->size[1], r->size[2]},
@@ -287,8 +277,8 @@ static status check_losses(trainer *t) {
     if (!error && t->check_graph.label != VALUE_NONE)
       error = program_write(&t->check, t->check_graph.label, b->label);
     if (error) break;
-    t->check.rng_keys[0] = b->keys[0];
-    error = program_run(&t->check);
+    error = program_set_keys(&t->check, b->keys);
+    if (!error) error = program_run(&t->check);
     if (!error) error = read_batch(&t->check, &t->check_graph, &sums, &loss);
     if (error) break;
   }
@@ -434,7 +424,7 @@ static status finish_epoch(trainer *t, bool *stop) {
   const stage_spec *s = t->stage;
   int64_t finished = t->state.epoch + 1;
   bool last = finished == s->epochs;
-  double epoch_seconds = now_s() - t->step_started_s;
+  double epoch_seconds = clock_now_s() - t->step_started_s;
   t->result_count = 0;
   for (int i = 0; i < t->epoch.count; i++)
     add_result(t, "", t->epoch.sums[i].name, t->epoch.sums[i].value / t->epoch.batches);
@@ -457,7 +447,7 @@ static status finish_epoch(trainer *t, bool *stop) {
     *stop = true;
   }
   t->epoch = (tally){0};
-  t->step_started_s = now_s();
+  t->step_started_s = clock_now_s();
   return OK;
 }
 
@@ -476,7 +466,7 @@ static void say_progress(trainer *t) {
     names[count] = "Dice";
     values[count++] = t->last_dice;
   }
-  double here = now_s() - t->started_s;
+  double here = clock_now_s() - t->started_s;
   double total = (double)(s->epochs * t->steps_per_epoch);
   double done = (double)(t->state.epoch * t->steps_per_epoch + t->state.step);
   double rate = here > 0 ? (double)t->steps_here / here : 0;
@@ -521,8 +511,7 @@ static status not_finite(trainer *t, const batch *b, double loss) {
 static status one_step(trainer *t, const batch *b) {
   TRY(program_write(&t->program, t->graph.image, b->image));
   if (t->graph.label != VALUE_NONE) TRY(program_write(&t->program, t->graph.label, b->label));
-  TRY(t->r->device->upload(t->r->device, t->program.rng_keys, b->keys,
-                           (size_t)t->stage->batch * sizeof(rng_key)));
+  TRY(program_set_keys(&t->program, b->keys));
   TRY(controls_step(&t->controls, t->program.updates, t->state.epoch,
                     t->stage->epochs * t->steps_per_epoch, t->steps_per_epoch));
   TRY(program_run(&t->program));
@@ -554,7 +543,7 @@ static status next_step(trainer *t) {
 }
 
 static status train(trainer *t) {
-  t->started_s = t->saved_s = t->step_started_s = now_s();
+  t->started_s = t->saved_s = t->step_started_s = clock_now_s();
   bool stop = false;
   while (!stop && t->state.epoch < t->stage->epochs) {
     if (t->state.step < t->steps_per_epoch) {
@@ -562,7 +551,8 @@ static status train(trainer *t) {
     } else {
       TRY(finish_epoch(t, &stop));
       bool over = stop || t->state.epoch == t->stage->epochs;
-      if (!over && now_s() - t->saved_s >= (double)t->stage->checkpoint_every_s) TRY(save_state(t));
+      if (!over && clock_now_s() - t->saved_s >= (double)t->stage->checkpoint_every_s)
+        TRY(save_state(t));
       if (over && t->state.step == 0) return OK;
     }
     if (run_stop_requested()) return stop_here(t);

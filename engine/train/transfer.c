@@ -63,7 +63,8 @@ static status mark_reset(const stage_graph *graph, const char *const *names, int
 
 static value_id find_parameter(const graph *g, const char *name) {
   for (int v = 0; v < g->value_count; v++)
-    if (g->values[v].kind == VALUE_PARAM && strcmp(g->values[v].name, name) == 0) return v;
+    if (g->values[v].kind == VALUE_PARAM && strcmp(g->values[v].name, name) == 0)
+      return value_is_read(g, v) ? v : VALUE_NONE;
   return VALUE_NONE;
 }
 
@@ -74,7 +75,7 @@ status transfer_check(const stage_graph *to, const char *const *reset, int reset
   problems found = {0};
   const graph *g = to->g, *source = from ? from->g : NULL;
   for (value_id v = 0; source && v < g->value_count; v++) {
-    if (g->values[v].kind != VALUE_PARAM || fresh[v]) continue;
+    if (g->values[v].kind != VALUE_PARAM || fresh[v] || !value_is_read(g, v)) continue;
     value_id match = find_parameter(source, g->values[v].name);
     char have[96], want[96];
     shape_format(want, &g->values[v].type.shape);
@@ -92,7 +93,7 @@ status transfer_check(const stage_graph *to, const char *const *reset, int reset
                              shape_format(have, &source->values[match].type.shape), from_name));
   }
   for (value_id v = 0; source && v < source->value_count; v++)
-    if (source->values[v].kind == VALUE_PARAM &&
+    if (source->values[v].kind == VALUE_PARAM && value_is_read(source, v) &&
         !text_starts_with(source->values[v].name, "loss.") &&
         find_parameter(g, source->values[v].name) == VALUE_NONE)
       problems_add(&found, error_new(ERROR_PIPELINE, at,
@@ -100,13 +101,6 @@ status transfer_check(const stage_graph *to, const char *const *reset, int reset
                                      from_name, source->values[v].name));
   free(fresh);
   return problems_take(&found);
-}
-
-static double norm_of(const named_tensor *t) {
-  const float *x = t->tensor.data;
-  double sum = 0;
-  for (int64_t i = 0; i < shape_elements(&t->tensor.shape); i++) sum += (double)x[i] * (double)x[i];
-  return sqrt(sum);
 }
 
 /* Every tensor on a line of its own; `unexpected` counts what must not happen. */
@@ -144,7 +138,8 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
         problems_free(&unexpected);
         return error;
       }
-      report_line(report, "  loaded   %-52s norm %-9.4g %s", parameter->name, norm_of(t), want);
+      report_line(report, "  loaded   %-52s norm %-9.4g %s", parameter->name,
+                  tensor_norm(&t->tensor), want);
       loaded++;
     }
   }

@@ -88,7 +88,7 @@ static status clip_percentile_host(host_call *call) {
 const op op_clip_percentile = {
     .name = "clip_percentile",
     .family = "prepare",
-    .summary = "Clips every channel to percentiles of its own intensities",
+    .summary = "Clips every channel to percentiles of its own intensities.",
     .doc =
         "Percentiles interpolate linearly between ranks (NumPy's default). scope nonzero leaves\n"
         "voxels that are exactly 0 out of the statistics and unchanged.",

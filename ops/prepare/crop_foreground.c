@@ -58,7 +58,7 @@ static status crop_foreground_host(host_call *call) {
 const op op_crop_foreground = {
     .name = "crop_foreground",
     .family = "prepare",
-    .summary = "Crops to the box around the voxels above an intensity",
+    .summary = "Crops to the box around the voxels above an intensity.",
     .doc = "The smallest box that holds every voxel with any channel above the threshold, plus a\n"
            "margin, never larger than the volume. A case without foreground is an error.",
     .torch = "monai.transforms.CropForeground(select_fn=lambda x: x > above, margin=margin,\n"

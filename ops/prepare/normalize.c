@@ -67,7 +67,7 @@ static status normalize_host(host_call *call) {
 const op op_normalize = {
     .name = "normalize",
     .family = "prepare",
-    .summary = "Scales every channel by its own mean and deviation, or minimum and maximum",
+    .summary = "Scales every channel by its own mean and deviation, or minimum and maximum.",
     .doc = "zscore: (v − mean) / sd with the population standard deviation; minmax:\n"
            "(v − min) / (max − min). Each channel on its own; a constant channel is only shifted.\n"
            "scope nonzero leaves voxels that are exactly 0 (outside the body after skull\n"

@@ -37,7 +37,7 @@ static status orient_host(host_call *call) {
 const op op_orient = {
     .name = "orient",
     .family = "prepare",
-    .summary = "Turns the voxel axes into stated anatomical directions, without interpolation",
+    .summary = "Turns the voxel axes into stated anatomical directions, without interpolation.",
     .doc =
         "Permutes and flips the axes so that the voxel indices grow in the directions of `axes`\n"
         "(RAS: right, anterior, superior). The affine follows. For oblique scans the permutation\n"

@@ -39,7 +39,7 @@ static status pad_host(host_call *call) {
 const op op_pad = {
     .name = "pad",
     .family = "prepare",
-    .summary = "Pads each axis on both sides to at least a given size",
+    .summary = "Pads each axis on both sides to at least a given size.",
     .doc = "Half of the missing voxels before, the rest after (one more after when odd).",
     .torch = "monai.transforms.SpatialPad(size, method='symmetric', value=value)",
     .version = 1,

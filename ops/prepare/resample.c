@@ -160,7 +160,7 @@ static status resample_host(host_call *call) {
 const op op_resample = {
     .name = "resample",
     .family = "prepare",
-    .summary = "Brings the case to a voxel spacing in mm: image linear, label nearest",
+    .summary = "Brings the case to a voxel spacing in mm: image linear, label nearest.",
     .doc = "The first voxel stays in place; an axis of n voxels becomes\n"
            "round((n − 1) · old / new + 1). The image is interpolated trilinearly and continues\n"
            "with its edge value; the label takes the nearest voxel. No smoothing beforehand.",

@@ -43,7 +43,7 @@ static status scale_range_host(host_call *call) {
 const op op_scale_range = {
     .name = "scale_range",
     .family = "prepare",
-    .summary = "Maps an intensity window to a range, e.g. HU [-175, 250] to [0, 1]",
+    .summary = "Maps an intensity window to a range, e.g. HU [-175, 250] to [0, 1].",
     .doc = "v ↦ to.low + (v − from.low) · (to.high − to.low) / (from.high − from.low), clipped to\n"
            "[to.low, to.high] unless clip is false.",
     .torch = "monai.transforms.ScaleIntensityRange(from[0], from[1], to[0], to[1], clip)",

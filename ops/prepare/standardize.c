@@ -33,7 +33,7 @@ static status standardize_host(host_call *call) {
 const op op_standardize = {
     .name = "standardize",
     .family = "prepare",
-    .summary = "Clips and z-scores by given numbers, the same for every case",
+    .summary = "Clips and z-scores by given numbers, the same for every case.",
     .doc =
         "v ↦ (clip(v) − mean) / sd: CT intensities are absolute, so every case is scaled by the\n"
         "statistics of the training set's foreground instead of its own.",

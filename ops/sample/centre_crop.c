@@ -31,7 +31,7 @@ static status centre_crop_host(host_call *call) {
 const op op_centre_crop = {
     .name = "centre_crop",
     .family = "sample",
-    .summary = "A crop of fixed size from the middle of the volume",
+    .summary = "A crop of fixed size from the middle of the volume.",
     .doc = "Starts at extent / 2 − size / 2 (both rounded down). Axes shorter than the crop are\n"
            "padded with 0 on both sides.",
     .torch = "monai.transforms.ResizeWithPadOrCrop(size)",

@@ -137,7 +137,7 @@ static status random_affine_host(host_call *call) {
 const op op_random_affine = {
     .name = "random_affine",
     .family = "sample",
-    .summary = "Rotates and scales image and label about the middle of the crop",
+    .summary = "Rotates and scales image and label about the middle of the crop.",
     .doc = "Rotations about x, then y, then z, in millimetres; the image is interpolated\n"
            "trilinearly, the label takes the nearest voxel; outside the crop both are 0.",
     .torch = "monai.transforms.RandAffine(rotate_range=radians(rotation), scale_range=zoom)",

@@ -53,7 +53,7 @@ static status random_blur_host(host_call *call) {
 const op op_random_blur = {
     .name = "random_blur",
     .family = "sample",
-    .summary = "Smooths the image with a Gaussian of random width",
+    .summary = "Smooths the image with a Gaussian of random width.",
     .doc = "One width for all axes and channels; the kernel is cut at 4 sd and continues the edge\n"
            "values.",
     .torch = "scipy.ndimage.gaussian_filter(x, sd, mode='nearest')",

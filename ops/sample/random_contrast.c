@@ -44,7 +44,7 @@ static status random_contrast_host(host_call *call) {
 const op op_random_contrast = {
     .name = "random_contrast",
     .family = "sample",
-    .summary = "Stretches or flattens the intensities around each channel's mean",
+    .summary = "Stretches or flattens the intensities around each channel's mean.",
     .doc = "v ↦ mean + f · (v − mean), clipped to the channel's old minimum and maximum.",
     .torch = "torch.clamp((x - x.mean()) * f + x.mean(), x.min(), x.max())",
     .version = 1,

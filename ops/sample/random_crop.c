@@ -88,7 +88,7 @@ static status random_crop_host(host_call *call) {
 const op op_random_crop = {
     .name = "random_crop",
     .family = "sample",
-    .summary = "A crop of fixed size from a random place, guided by the label when there is one",
+    .summary = "A crop of fixed size from a random place, guided by the label when there is one.",
     .doc =
         "With probability positive / (positive + negative) around a random labelled voxel, else\n"
         "around a random background voxel; the crop is moved to lie within the volume. Where\n"

@@ -31,7 +31,7 @@ static status random_flip_host(host_call *call) {
 const op op_random_flip = {
     .name = "random_flip",
     .family = "sample",
-    .summary = "Mirrors image and label along each axis with a probability",
+    .summary = "Mirrors image and label along each axis with a probability.",
     .doc = "Each of the axes is flipped independently.",
     .torch = "monai.transforms.Compose([RandFlip(probability, a) for a in axes])",
     .version = 1,

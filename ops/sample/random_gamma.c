@@ -75,7 +75,7 @@ static status random_gamma_host(host_call *call) {
 const op op_random_gamma = {
     .name = "random_gamma",
     .family = "sample",
-    .summary = "Bends the intensities by a random gamma curve",
+    .summary = "Bends the intensities by a random gamma curve.",
     .doc = "v ↦ ((v − min) / (max − min))^gamma · (max − min) + min for each channel.",
     .torch = "monai.transforms.RandAdjustContrast(probability, gamma, invert, keep_statistics)",
     .version = 1,

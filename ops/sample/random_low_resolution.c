@@ -46,7 +46,7 @@ static status random_low_resolution_host(host_call *call) {
 const op op_random_low_resolution = {
     .name = "random_low_resolution",
     .family = "sample",
-    .summary = "Reduces the image's resolution by a random factor and interpolates it back",
+    .summary = "Reduces the image's resolution by a random factor and interpolates it back.",
     .doc = "Nearest voxel on the way down, linear on the way up, one zoom for all axes; the label\n"
            "keeps its resolution.",
     .torch = "monai.transforms.RandSimulateLowResolution(probability, zoom_range=zoom)",

@@ -28,7 +28,7 @@ static status random_noise_host(host_call *call) {
 const op op_random_noise = {
     .name = "random_noise",
     .family = "sample",
-    .summary = "Adds Gaussian noise of a random strength",
+    .summary = "Adds Gaussian noise of a random strength.",
     .doc = "v ↦ v + σ · n with n standard normal for every voxel and σ uniform in [0, sd).",
     .torch = "monai.transforms.RandGaussianNoise(probability, std=sd)",
     .version = 1,

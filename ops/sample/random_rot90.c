@@ -49,7 +49,7 @@ static status random_rot90_host(host_call *call) {
 const op op_random_rot90 = {
     .name = "random_rot90",
     .family = "sample",
-    .summary = "Turns image and label by random quarter turns in a plane",
+    .summary = "Turns image and label by random quarter turns in a plane.",
     .doc = "With the given probability 1 to max_turns quarter turns from the first axis of the\n"
            "plane towards the second. Where the two extents differ, half turns only, so that the\n"
            "crop keeps its shape.",

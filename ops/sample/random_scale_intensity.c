@@ -28,7 +28,7 @@ static status random_scale_intensity_host(host_call *call) {
 const op op_random_scale_intensity = {
     .name = "random_scale_intensity",
     .family = "sample",
-    .summary = "Multiplies the image by a random factor near 1",
+    .summary = "Multiplies the image by a random factor near 1.",
     .doc = "v ↦ v · (1 + f), one f for all channels.",
     .torch = "monai.transforms.RandScaleIntensity(factor, probability)",
     .version = 1,

@@ -28,7 +28,7 @@ static status random_shift_intensity_host(host_call *call) {
 const op op_random_shift_intensity = {
     .name = "random_shift_intensity",
     .family = "sample",
-    .summary = "Adds a random offset to the image",
+    .summary = "Adds a random offset to the image.",
     .doc = "v ↦ v + s, one s for all channels.",
     .torch = "monai.transforms.RandShiftIntensity(offset, prob=probability)",
     .version = 1,

@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TENSORS = 24, TEXT_BYTES = 2048, DIRECTIONS = 3, COORDINATES = 6 };
+enum { MAX_TENSORS = 24, TEXT_BYTES = 2048, DIRECTIONS = 3, COORDINATES = 6, BATCH = 16 };
 
 /* ---- random case texts ------------------------------------------------------------------- */
 
@@ -228,8 +228,9 @@ static void fill_data(trial *t, rng *r) {
     int64_t n = shape_elements(&t->g->values[t->seeds[i]].type.shape);
     for (int64_t k = 0; data && k < n; k++) data[k] = rng_normal(r);
   }
-  for (int64_t n = 0; n < t->program.batch; n++)
-    t->program.rng_keys[n] = rng_key_of(rng_u32(r), "check", 0, "case", n);
+  rng_key keys[BATCH];
+  for (int64_t n = 0; n < BATCH; n++) keys[n] = rng_key_of(rng_u32(r), "check", 0, "case", n);
+  error_free(program_set_keys(&t->program, keys));
 }
 
 /* `rounding`: what f32 results leave uncertain in the sum, element errors taken as independent. */
@@ -335,7 +336,7 @@ static status open_trial(trial *t, device *d) {
   const op *sgd = op_find("sgd");
   op_defaults(sgd, attrs);
   optimizer_use optimizer = {.op = sgd, .attrs = attrs};
-  return program_create(t->g, d, &t->parameters, t->outputs, t->output_count, 16, &optimizer,
+  return program_create(t->g, d, &t->parameters, t->outputs, t->output_count, BATCH, &optimizer,
                         &t->program);
 }
 
