@@ -48,8 +48,9 @@ static status choose_stage(const opened *o, const char *name, const stage_spec *
   }
   if (*out) return OK;
   const char *near = name ? nearest_name(name, names, count) : NULL;
-  return error_new(ERROR_USAGE, NOWHERE, "%s has no stage `%s`%s%s%s", o->p->path, name ? name : "",
-                   near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+  return error_new(ERROR_USAGE, NOWHERE, "%s has no stage \"%s\"%s%s%s", o->p->path,
+                   name ? name : "", near ? "; did you mean \"" : "", near ? near : "",
+                   near ? "\"?" : "");
 }
 
 static status expand_stage(opened *o, const stage_spec *s, int64_t batch, stage_graph *out) {

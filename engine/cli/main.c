@@ -79,14 +79,14 @@ static status read_number(const char *option, const char *text, int64_t *out) {
   char *end;
   long long n = strtoll(text, &end, 10);
   if (end == text || *end || n < 0)
-    return usage("--%s takes a whole number, not `%s`", option, text);
+    return usage("--%s takes a whole number, not \"%s\"", option, text);
   *out = n;
   return OK;
 }
 
 static status read_override(char *text, override *out) {
   char *equals = strchr(text, '=');
-  if (!equals || equals == text) return usage("--set takes KEY=VALUE, not `%s`%s", text, "");
+  if (!equals || equals == text) return usage("--set takes KEY=VALUE, not \"%s\"%s", text, "");
   *equals = 0;
   out->key = text;
   out->value = equals + 1;
@@ -236,9 +236,9 @@ static status unknown_command(const char *name) {
   int count = 0;
   for (const command *c = commands; c->name; c++) names[count++] = c->name;
   const char *near = nearest_name(name, names, count);
-  return error_new(ERROR_USAGE, NOWHERE, "there is no command `%s`%s%s%s", name,
-                   near ? "; did you mean `strata " : " (strata --help lists them)",
-                   near ? near : "", near ? "`?" : "");
+  return error_new(ERROR_USAGE, NOWHERE, "there is no command \"%s\"%s%s%s", name,
+                   near ? "; did you mean \"strata " : " (strata --help lists them)",
+                   near ? near : "", near ? "\"?" : "");
 }
 
 int main(int argc, char **argv) {

@@ -69,9 +69,9 @@ static status explain(const char *name) {
     int count = 0;
     for (int i = 0; i < op_count() && count < 1024; i++) names[count++] = op_at(i)->name;
     const char *near = nearest_name(name, names, count);
-    return error_new(ERROR_USAGE, NOWHERE, "there is no operator `%s`%s%s%s", name,
-                     near ? "; did you mean `" : " (strata ops lists them)", near ? near : "",
-                     near ? "`?" : "");
+    return error_new(ERROR_USAGE, NOWHERE, "there is no operator \"%s\"%s%s%s", name,
+                     near ? "; did you mean \"" : " (strata ops lists them)", near ? near : "",
+                     near ? "\"?" : "");
   }
   printf("%s (%s): %s\n", o->name, o->family, o->summary);
   if (o->doc) printf("\n%s\n", o->doc);

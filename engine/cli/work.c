@@ -169,7 +169,7 @@ static status choose(const char *option, const char *given, const char *const *n
     if (strcmp(given, names[i]) == 0) *out = i;
   if (!given) *out = 0;
   if (*out >= 0) return OK;
-  return error_new(ERROR_USAGE, NOWHERE, "--%s is one of %s, %s%s%s, not `%s`", option, names[0],
+  return error_new(ERROR_USAGE, NOWHERE, "--%s is one of %s, %s%s%s, not \"%s\"", option, names[0],
                    names[1], count > 2 ? ", " : "", count > 2 ? names[2] : "", given);
 }
 

@@ -100,12 +100,12 @@ static status check_inputs(const builder *b, const op *o, const value_id *in, in
     const port *p = input_port(o, i);
     if (in[i] == VALUE_NONE) {
       if (!(p->flags & (PORT_OPTIONAL | PORT_PARAM)))
-        return shape_error("input `%s` is missing", p->name);
+        return shape_error("input \"%s\" is missing", p->name);
       continue;
     }
     const tensor *t = value_type(b, in[i]);
     if (t->dtype != p->dtype)
-      return shape_error("input `%s` must hold %s, but %s holds %s", p->name,
+      return shape_error("input \"%s\" must hold %s, but %s holds %s", p->name,
                          p->dtype == DTYPE_F32 ? "real numbers (f32)" : "class numbers (i32)",
                          b->g->values[in[i]].name,
                          t->dtype == DTYPE_F32 ? "real numbers (f32)" : "class numbers (i32)");

@@ -71,8 +71,8 @@ static status unknown_name(const instance *in, const char *name, source_pos at) 
   const char **known = calloc((size_t)in->names.count + 1, sizeof *known);
   for (int i = 0; known && i < in->names.count; i++) known[i] = in->names.list[i].name;
   const char *near = known ? nearest_name(name, known, in->names.count) : NULL;
-  status error = error_new(ERROR_PIPELINE, at, "nothing above is called `%s`%s%s%s", name,
-                           near ? "; did you mean `" : "", near ? near : "", near ? "`?" : "");
+  status error = error_new(ERROR_PIPELINE, at, "nothing above is called \"%s\"%s%s%s", name,
+                           near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
   free(known);
   return error;
 }
@@ -186,9 +186,10 @@ static status set_arguments(instance *in, const tree *params, const tree *const 
       const char **known = calloc((size_t)(params ? params->count : 0) + 1, sizeof *known);
       for (int k = 0; known && params && k < params->count; k++) known[k] = params->keys[k]->text;
       const char *near = known ? nearest_name(key, known, params ? params->count : 0) : NULL;
-      problems_add(
-          &all, error_new(ERROR_PIPELINE, map->keys[i]->at, "%s has no parameter `%s`%s%s%s", what,
-                          key, near ? "; did you mean `" : "", near ? near : "", near ? "`?" : ""));
+      problems_add(&all,
+                   error_new(ERROR_PIPELINE, map->keys[i]->at, "%s has no parameter \"%s\"%s%s%s",
+                             what, key, near ? "; did you mean \"" : "", near ? near : "",
+                             near ? "\"?" : ""));
       free(known);
     }
   }
@@ -201,7 +202,7 @@ static status set_arguments(instance *in, const tree *params, const tree *const 
     }
     if (!value && is_required(params->items[i])) {
       problems_add(
-          &all, error_new(ERROR_PIPELINE, in->used_at, "%s needs the parameter `%s`", what, key));
+          &all, error_new(ERROR_PIPELINE, in->used_at, "%s needs the parameter \"%s\"", what, key));
       continue;
     }
     if (!value) {
@@ -288,10 +289,10 @@ static status unknown_operator(const instance *in, const tree *key) {
   for (int i = 0; known && i < blocks; i++) known[count++] = in->blocks->keys[i]->text;
   if (known && in->is_stage) known[count++] = "model";
   const char *near = known ? nearest_name(key->text, known, count) : NULL;
-  status error = error_new(ERROR_PIPELINE, key->at,
-                           "`%s` is neither an operator nor a block of this file%s%s%s", key->text,
-                           near ? "; did you mean `" : " (strata ops lists the operators)",
-                           near ? near : "", near ? "`?" : "");
+  status error = error_new(
+      ERROR_PIPELINE, key->at, "\"%s\" is neither an operator nor a block of this file%s%s%s",
+      key->text, near ? "; did you mean \"" : " (strata ops lists the operators)", near ? near : "",
+      near ? "\"?" : "");
   free(known);
   return error;
 }
@@ -321,7 +322,7 @@ static status apply_operator(instance *in, const char *name, const op *o, const 
 static status check_fresh(const instance *in, const char *name, source_pos at) {
   const graph_name *known = find_name(&in->names, name);
   if (known && known->count != POISONED)
-    return error_new(ERROR_PIPELINE, at, "`%s` is the name of something above; choose another",
+    return error_new(ERROR_PIPELINE, at, "\"%s\" is the name of something above; choose another",
                      name);
   return OK;
 }
@@ -332,7 +333,7 @@ static status expand_named(instance *in, const tree *item, const char *name) {
   source_pos at = item->keys[0]->at;
   if (body->kind != TREE_MAP || body->count == 0)
     return error_new(ERROR_PIPELINE, body->at.line ? body->at : at,
-                     "item `%s` needs an operator: {operator: input, attribute: value}", name);
+                     "item \"%s\" needs an operator: {operator: input, attribute: value}", name);
   TRY(check_fresh(in, name, at));
   tree *full;
   TRY(scope_eval(&in->scope, x->memory, body, &full));
@@ -342,7 +343,7 @@ static status expand_named(instance *in, const tree *item, const char *name) {
     operator_key = full->keys[i];
     input_refs = full->items[i];
   }
-  if (!operator_key) return error_new(ERROR_PIPELINE, at, "item `%s` names no operator", name);
+  if (!operator_key) return error_new(ERROR_PIPELINE, at, "item \"%s\" names no operator", name);
   const char *what = operator_key->text;
   inputs given = {0};
   TRY(collect(in, input_refs, &given));
@@ -388,7 +389,7 @@ static status expand_repeat(instance *in, const tree *item) {
   const tree *body = tree_get(item, "graph"), *next = tree_get(item, "next");
   if (!body || body->kind != TREE_LIST)
     return error_new(ERROR_PIPELINE, item->at,
-                     "repeat needs `graph:`, the list of items to repeat");
+                     "repeat needs \"graph:\", the list of items to repeat");
   if (tree_get(item, "carry")) {
     TRY(scope_eval(&in->scope, memory, tree_get(item, "carry"), &carry));
     if (carry->kind != TREE_MAP || !next || next->kind != TREE_MAP || next->count != carry->count)
@@ -397,7 +398,7 @@ static status expand_repeat(instance *in, const tree *item) {
                        "next: {x: last item of the round}");
     for (int k = 0; k < carry->count; k++) {
       if (!tree_get(next, carry->keys[k]->text))
-        return error_new(ERROR_PIPELINE, next->at, "next lacks `%s`, which carry names",
+        return error_new(ERROR_PIPELINE, next->at, "next lacks \"%s\", which carry names",
                          carry->keys[k]->text);
       inputs start = {0};
       TRY(collect(in, carry->items[k], &start));
@@ -453,7 +454,7 @@ static status expand_item(instance *in, const tree *item, const char **name) {
   *name = NULL;
   if (item->kind != TREE_MAP)
     return error_new(ERROR_PIPELINE, item->at,
-                     "a graph item is `- name: {operator: input, attribute: value}`");
+                     "a graph item is \"- name: {operator: input, attribute: value}\"");
   const tree *when = tree_get(item, "when");
   bool is_repeat = tree_get(item, "repeat") != NULL;
   if (!is_repeat) {
@@ -508,8 +509,8 @@ static status add_losses(instance *in, const tree *items, stage_graph *out) {
     if (!term || term->count == POISONED) continue;
     source_pos at = item->keys[0]->at;
     if (term->count != 1 || value_type(&x->b, term->values[0])->shape.rank != 0) {
-      report(x, error_new(ERROR_PIPELINE, at, "`%s` is not a single number, so it cannot be a loss",
-                          name));
+      report(x, error_new(ERROR_PIPELINE, at,
+                          "\"%s\" is not a single number, so it cannot be a loss", name));
       continue;
     }
     const op *scale = op_find("scale");
@@ -618,9 +619,10 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
   if (!error) error = add_losses(&in, stage->graph, out);
   if (!error && x.problems.count == 0) {
     if (out->term_count == 0 && options->training)
-      error = error_new(ERROR_PIPELINE, stage->at,
-                        "stage `%s` has nothing to minimise: name an item `loss` or `loss.<term>`",
-                        stage->name);
+      error = error_new(
+          ERROR_PIPELINE, stage->at,
+          "stage \"%s\" has nothing to minimise: name an item \"loss\" or \"loss.<term>\"",
+          stage->name);
     add_metrics(&in, out);
     out->names = in.names.list;
     out->name_count = in.names.count;

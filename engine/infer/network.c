@@ -15,7 +15,7 @@ static status check_output(const network *n, const stage_spec *stage, const char
                            const int64_t window[3], int64_t classes) {
   const graph_name *name = stage_graph_find(&n->graph, output);
   if (!name || name->count != 1)
-    return error_new(ERROR_PIPELINE, stage->at, "stage `%s` has no single result called `%s`",
+    return error_new(ERROR_PIPELINE, stage->at, "stage \"%s\" has no single result called \"%s\"",
                      stage->name, output);
   const tensor *t = &n->graph.g->values[name->values[0]].type;
   shape expected = SHAPE(1, window[0], window[1], window[2], classes);
@@ -23,7 +23,7 @@ static status check_output(const network *n, const stage_spec *stage, const char
   if (t->dtype != DTYPE_F32 || !shape_equal(&t->shape, &expected))
     return error_new(
         ERROR_PIPELINE, stage->at,
-        "`%s` of stage `%s` is %s for one window; a segmentation needs %s (one channel "
+        "\"%s\" of stage \"%s\" is %s for one window; a segmentation needs %s (one channel "
         "a class)",
         output, stage->name, shape_format(have, &t->shape), shape_format(want, &expected));
   return OK;

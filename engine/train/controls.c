@@ -26,11 +26,12 @@ status controls_set(controls *c, const char *target, double value) {
       return OK;
     }
   if (!write_number(c, target, value))
-    return error_new(ERROR_SCRIPT, c->stage->on_epoch_end.at,
-                     "stage `%s` has no number `%s` to set; there are the optimizer's attributes "
-                     "(lr), loss weights (loss.<term>.weight) and schedulable attributes "
-                     "(<item>.<attribute>)",
-                     c->stage->name, target);
+    return error_new(
+        ERROR_SCRIPT, c->stage->on_epoch_end.at,
+        "stage \"%s\" has no number \"%s\" to set; there are the optimizer's attributes "
+        "(lr), loss weights (loss.<term>.weight) and schedulable attributes "
+        "(<item>.<attribute>)",
+        c->stage->name, target);
   return OK;
 }
 
@@ -47,11 +48,12 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
   for (int i = 0; i < stage->schedule_count && !error; i++) {
     const schedule_spec *s = &stage->schedules[i];
     if (!controls_get(out, s->target, &out->bases[i]))
-      error = error_new(ERROR_PIPELINE, s->at,
-                        "nothing to schedule is called `%s`; there are the optimizer's attributes "
-                        "(lr), loss weights (loss.<term>.weight) and schedulable attributes "
-                        "(<item>.<attribute>)",
-                        s->target);
+      error =
+          error_new(ERROR_PIPELINE, s->at,
+                    "nothing to schedule is called \"%s\"; there are the optimizer's attributes "
+                    "(lr), loss weights (loss.<term>.weight) and schedulable attributes "
+                    "(<item>.<attribute>)",
+                    s->target);
     if (!error)
       error = error_locate(
           script_open(s->script.source, s->script.path, s->arguments, &out->schedules[i]), s->at);

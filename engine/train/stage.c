@@ -369,7 +369,7 @@ static void say_epoch(const trainer *t, double epoch_seconds) {
 static status hook_get(void *context, const char *name, double *out) {
   trainer *t = context;
   if (controls_get(&t->controls, name, out)) return OK;
-  return error_new(ERROR_SCRIPT, t->stage->on_epoch_end.at, "stage `%s` has no number `%s`",
+  return error_new(ERROR_SCRIPT, t->stage->on_epoch_end.at, "stage \"%s\" has no number \"%s\"",
                    t->stage->name, name);
 }
 

@@ -52,7 +52,7 @@ static status mark_reset(const stage_graph *graph, const char *const *names, int
       problems_add(
           &unknown,
           error_new(ERROR_PIPELINE, at,
-                    "reset: `%s` is neither a result of this stage's graph nor a parameter",
+                    "reset: \"%s\" is neither a result of this stage's graph nor a parameter",
                     names[i]));
   }
   status error = problems_take(&unknown);
@@ -81,23 +81,24 @@ status transfer_check(const stage_graph *to, const char *const *reset, int reset
     shape_format(want, &g->values[v].type.shape);
     if (match == VALUE_NONE)
       problems_add(&found, error_new(ERROR_PIPELINE, at,
-                                     "parameter %s (%s) is not in stage `%s`; list it under "
-                                     "`reset:` if it should start fresh",
+                                     "parameter %s (%s) is not in stage \"%s\"; list it under "
+                                     "\"reset:\" if it should start fresh",
                                      g->values[v].name, want, from_name));
     else if (!shape_equal(&source->values[match].type.shape, &g->values[v].type.shape))
-      problems_add(&found,
-                   error_new(ERROR_PIPELINE, at,
-                             "parameter %s is %s here but %s in stage `%s`; list it under `reset:` "
-                             "if it should start fresh",
-                             g->values[v].name, want,
-                             shape_format(have, &source->values[match].type.shape), from_name));
+      problems_add(
+          &found,
+          error_new(ERROR_PIPELINE, at,
+                    "parameter %s is %s here but %s in stage \"%s\"; list it under \"reset:\" "
+                    "if it should start fresh",
+                    g->values[v].name, want, shape_format(have, &source->values[match].type.shape),
+                    from_name));
   }
   for (value_id v = 0; source && v < source->value_count; v++)
     if (source->values[v].kind == VALUE_PARAM && value_is_read(source, v) &&
         !text_starts_with(source->values[v].name, "loss.") &&
         find_parameter(g, source->values[v].name) == VALUE_NONE)
       problems_add(&found, error_new(ERROR_PIPELINE, at,
-                                     "stage `%s` trains %s, which this stage does not have",
+                                     "stage \"%s\" trains %s, which this stage does not have",
                                      from_name, source->values[v].name));
   free(fresh);
   return problems_take(&found);
@@ -118,17 +119,18 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
       fresh++;
     } else if (!t) {
       report_line(report, "  missing  %-52s %s", parameter->name, want);
-      problems_add(&unexpected,
-                   error_new(ERROR_PIPELINE, at,
-                             "parameter %s (%s) is not in %s; list it under `reset:` if it should "
-                             "start fresh",
-                             parameter->name, want, path));
+      problems_add(
+          &unexpected,
+          error_new(ERROR_PIPELINE, at,
+                    "parameter %s (%s) is not in %s; list it under \"reset:\" if it should "
+                    "start fresh",
+                    parameter->name, want, path));
     } else if (!shape_equal(&t->tensor.shape, &parameter->shape) || t->tensor.dtype != DTYPE_F32) {
       report_line(report, "  mismatch %-52s %s, the file has %s", parameter->name, want,
                   shape_format(have, &t->tensor.shape));
       problems_add(&unexpected,
                    error_new(ERROR_PIPELINE, at,
-                             "parameter %s is %s here but %s in %s; list it under `reset:` if it "
+                             "parameter %s is %s here but %s in %s; list it under \"reset:\" if it "
                              "should start fresh",
                              parameter->name, want, have, path));
     } else {

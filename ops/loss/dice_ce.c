@@ -50,7 +50,7 @@ static status dice_ce_infer(infer *rule) {
 static status dice_ce_grad(grad *rule) {
   for (int k = OUT_DICE; k <= OUT_CE; k++)
     if (rule->dy[k] != VALUE_NONE)
-      return shape_error("`dice` and `ce` are for the log; to train on one term alone, set the "
+      return shape_error("\"dice\" and \"ce\" are for the log; to train on one term alone, set the "
                          "other's weight to 0");
   value_id in[] = {rule->in[0], rule->in[1], rule->out[OUT_SLOPES], rule->dy[OUT_LOSS]};
   return rule->wanted[0] ? build_node(rule->b, "dice_ce_backward", rule->attrs, in, 4, &rule->dx[0])

@@ -25,7 +25,7 @@ static status mask_patches_infer(infer *rule) {
   for (int a = 0; a < 3; a++) {
     if (x->dim[a + 1] % attrs->size[a])
       return shape_error(
-          "patches of %lld voxels do not divide %c = %lld; change `size` or the crop",
+          "patches of %lld voxels do not divide %c = %lld; change \"size\" or the crop",
           (long long)attrs->size[a], "xyz"[a], (long long)x -> dim[a + 1]);
     mask.dim[a + 1] = x->dim[a + 1] / attrs->size[a];
   }

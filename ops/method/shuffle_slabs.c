@@ -17,9 +17,10 @@ static status shuffle_slabs_infer(infer *rule) {
                        shape_format(have, x));
   if (axis < 0) return shape_error("axis must be one of x, y and z");
   if (x->dim[axis + 1] % attrs->slabs)
-    return shape_error("%lld slabs do not divide %c = %lld into equal parts; change `slabs` or the "
-                       "crop",
-                       (long long)attrs->slabs, "xyz"[axis], (long long)x -> dim[axis + 1]);
+    return shape_error(
+        "%lld slabs do not divide %c = %lld into equal parts; change \"slabs\" or the "
+        "crop",
+        (long long)attrs->slabs, "xyz"[axis], (long long)x -> dim[axis + 1]);
   rule->out[OUT_IMAGE].shape = *x;
   rule->out[OUT_ORDER].shape = SHAPE(x->dim[0], attrs->slabs);
   return OK;

@@ -17,7 +17,7 @@ static status linear_attrs(const op *linear, int64_t features, void *attrs) {
       memcpy((char *)attrs + a->offset, &features, sizeof features);
       return OK;
     }
-  return error_new(ERROR_INTERNAL, NOWHERE, "operator linear has no attribute `features`");
+  return error_new(ERROR_INTERNAL, NOWHERE, "operator linear has no attribute \"features\"");
 }
 
 static status level_loss(lower *rule, int level, value_id *loss, value_id *accuracy) {
@@ -48,7 +48,7 @@ static status slab_order_loss_lower(lower *rule) {
   char have[96];
   if (order->rank != 2 || order->dim[1] != attrs->slabs)
     return shape_error(
-        "slab_order_loss has %lld slabs, but the order is %s; give it the same `slabs` as "
+        "slab_order_loss has %lld slabs, but the order is %s; give it the same \"slabs\" as "
         "shuffle_slabs",
         (long long)attrs->slabs, shape_format(have, order));
   if (levels > LEVELS_MAX)

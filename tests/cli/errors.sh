@@ -27,11 +27,11 @@ cd "$work"
 
 # The command line itself: exit status 2 and the nearest name.
 try 2 "$STRATA" rnu
-says "did you mean \`strata run\`?"
+says "did you mean \"strata run\"?"
 try 2 "$STRATA" run "$pipelines/tiny.yaml" --treads 2
 says "did you mean --threads?"
 try 2 "$STRATA" run "$pipelines/tiny.yaml" --threads two
-says "--threads takes a whole number, not \`two\`"
+says "--threads takes a whole number, not \"two\""
 try 2 "$STRATA" run
 says "usage: strata run FILE"
 try 2 "$STRATA" run "$pipelines/tiny.yaml" --set seed
@@ -39,7 +39,7 @@ says "--set takes KEY=VALUE"
 try 2 "$STRATA" check "${tiny[@]}" --set stages.pretrian.epochs=3
 says "did you mean"
 try 2 "$STRATA" plan "${tiny[@]}" --stage pretrian
-says "did you mean \`pretrain\`?"
+says "did you mean \"pretrain\"?"
 try 1 "$STRATA" check missing.yaml
 says "missing.yaml"
 try 2 "$STRATA" ops conv3

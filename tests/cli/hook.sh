@@ -54,4 +54,4 @@ try 1 "$STRATA" weights whole/weights/pretrain.safetensors plain/weights/pretrai
 # A hook that fails is reported at its own line and at the line that names it.
 printf 'return function(event)\n  event.set("los.weight", 1)\nend\n' >steer.lua
 try 1 "$STRATA" run "${hooked[@]}" --out failed
-says "stage \`pretrain\` has no number \`los.weight\` to set"
+says "stage \"pretrain\" has no number \"los.weight\" to set"
