@@ -178,6 +178,7 @@ static void random_shapes_agree_with_the_definition(void **state) {
 
 static void shapes_with_paths_of_their_own_agree_with_the_definition(void **state) {
   conv_shape shapes[] = {
+      {0},
       cube(9, 1, 16, 3, 1, 1),  /* few channels: padded copy, z fused */
       cube(9, 16, 3, 1, 1, 0),  /* pointwise head */
       cube(8, 1, 24, 4, 4, 0),  /* patch embedding */
@@ -185,11 +186,26 @@ static void shapes_with_paths_of_their_own_agree_with_the_definition(void **stat
       cube(9, 5, 7, 2, 2, 0),   /* an image the steps do not fill */
       cube(7, 3, 4, 1, 2, 0),   /* steps longer than the filter */
       cube(3, 64, 70, 3, 1, 1), /* rows shorter than a tile, weights in several visits */
-      cube(4, 130, 33, 3, 1, 1),       cube(3, 17, 27, 3, 1, 1),
-      cube(5, 16, 16, 3, 1, 0),        cube(2, 3, 3, 5, 1, 4), /* padding wider than the image */
-      conv_shape_linear(27, 192, 100), conv_shape_linear(300, 20, 3),
-      conv_shape_linear(5000, 16, 3),  conv_shape_linear(1, 1000, 10),
+      cube(4, 130, 33, 3, 1, 1),
+      cube(3, 17, 27, 3, 1, 1),
+      cube(5, 16, 16, 3, 1, 0),
+      cube(2, 3, 3, 5, 1, 4), /* padding wider than the image */
+      conv_shape_linear(27, 192, 100),
+      conv_shape_linear(300, 20, 3),
+      conv_shape_linear(5000, 16, 3),
+      conv_shape_linear(1, 1000, 10),
   };
+  /* Voxels made side by side along z only. */
+  conv_shape flat = {.batch = 1,
+                     .channels = 32,
+                     .features = 9,
+                     .groups = 1,
+                     .image = {4, 3, 8},
+                     .kernel = {2, 1, 2},
+                     .stride = {1, 1, 2},
+                     .dilation = {1, 1, 1}};
+  set_out(&flat);
+  shapes[0] = flat;
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
     rng r = stream_of(1000 + i);
     check_shape(&shapes[i], &r, *state);

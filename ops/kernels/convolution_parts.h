@@ -1,0 +1,55 @@
+/* What the convolution's passes share. Internal to convolution.c and convolution_weight.c. */
+#ifndef STRATA_OPS_KERNELS_CONVOLUTION_PARTS_H
+#define STRATA_OPS_KERNELS_CONVOLUTION_PARTS_H
+
+#include "ops/kernels/convolution.h"
+#include "ops/kernels/gemm.h"
+
+#include <string.h>
+
+static inline int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+static inline int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+
+static inline int64_t rounded_up(int64_t a, int64_t multiple) {
+  return (a + multiple - 1) / multiple * multiple;
+}
+
+static inline int64_t floor_div(int64_t a, int64_t b) {
+  return a / b - (a % b < 0);
+}
+
+static inline int64_t volume(const int64_t extent[3]) {
+  return extent[0] * extent[1] * extent[2];
+}
+
+/* Workspace is handed out in pieces of whole cache lines. A first pass with base NULL adds up
+ * sizes. */
+typedef struct pieces {
+  char *base;
+  size_t used;
+} pieces;
+
+static inline float *piece(pieces *w, int64_t floats) {
+  float *at = w->base ? (float *)(w->base + w->used) : NULL;
+  w->used += (size_t)rounded_up(floats, 16) * sizeof(float);
+  return at;
+}
+
+/* One tap and nothing between: every voxel of the batch is a row of one long matrix. */
+static inline conv_shape merge_pointwise(conv_shape s) {
+  for (int a = 0; a < 3; a++)
+    if (s.kernel[a] != 1 || s.stride[a] != 1 || s.padding[a] != 0) return s;
+  int64_t voxels = s.batch * volume(s.image);
+  s.batch = 1;
+  for (int a = 0; a < 3; a++) s.image[a] = s.out[a] = a == 2 ? voxels : 1;
+  return s;
+}
+
+enum { CONV_MAX_SEGMENTS = 512 }; /* of one tile */
+
+#endif

@@ -1,0 +1,370 @@
+/* The weight gradient. */
+#include "ops/kernels/convolution_parts.h"
+
+/* For every tap, a matrix (channels × features) that sums over voxels. The rows of a tile are the
+ * channels (x is broadcast) and its lanes the features, or the other way round when only the
+ * channels fill whole vectors. The voxels are cut into slabs whose partial sums are added in order
+ * at the end; where the weights are many and the voxels few, tasks split the weights instead. */
+typedef struct weight_product {
+  conv_shape s;
+  bool swapped; /* lanes are channels */
+  bool fused;   /* rows run over (kz, channel) */
+  bool slides;  /* so they do, and sliding tiles make the three of them at once */
+  const gemm_kernels *kernels;
+  int64_t taps;                     /* not counting fused ones */
+  int64_t rows, lanes_used, padded; /* per group: rows, columns, columns in whole vectors */
+  int vectors;
+  int64_t blocks, row_parts;         /* of columns and of rows, per tap and group */
+  int64_t z_length, z_pieces, lines; /* a line is a run of voxels along z */
+  bool in_place;                     /* the only slab's sums are dweight itself */
+  int64_t slabs, parts;              /* tasks are slabs × parts */
+  int64_t pad_low, padded_z;         /* of x along z */
+  bool copy_x, copy_dy;              /* into whole vectors, with zeros around z rows */
+  const float *x, *dy, *x_read, *dy_read;
+  int64_t x_channels, dy_channels; /* of the tensors read, and per group below */
+  int64_t x_group, dy_group;
+  float *dweight, *dbias;
+  float *x_copy, *dy_copy, *partial, *partial_bias, *zeros;
+} weight_product;
+
+enum { LINE_LENGTH = 128, SLABS = 16, MAX_SLABS = 64, ROW_PART = 96, FINISH_ROWS = 8 };
+
+static weight_product weight_product_of(const conv_shape *shape) {
+  weight_product p = {.s = merge_pointwise(*shape), .kernels = gemm_best()};
+  const conv_shape *s = &p.s;
+  int64_t lanes = p.kernels->lanes;
+  int64_t channels = s->channels / s->groups, features = s->features / s->groups;
+  int64_t padded_channels = rounded_up(channels, lanes);
+  int64_t padded_features = rounded_up(features, lanes);
+  /* With one tap, lanes of channels leave the sums in PyTorch's order. */
+  int64_t swapped_lanes = padded_channels * features, plain_lanes = padded_features * channels;
+  p.swapped =
+      swapped_lanes < plain_lanes || (swapped_lanes == plain_lanes && volume(s->kernel) == 1);
+  p.padded_z = s->image[2];
+  p.taps = volume(s->kernel);
+  p.rows = p.swapped ? features : channels;
+  p.lanes_used = p.swapped ? channels : features;
+  p.padded = p.swapped ? padded_channels : padded_features;
+  p.copy_dy = !p.swapped && p.padded != features;
+  p.copy_x = p.swapped && p.padded != channels;
+  p.slides = !p.swapped && s->kernel[2] == 3 && s->stride[2] == 1 && s->padding[2] == 1 &&
+             s->dilation[2] == 1;
+  if (p.slides) {
+    p.fused = true;
+    p.taps /= 3;
+    p.rows *= 3;
+  }
+  if (!p.swapped && !p.slides && s->groups == 1 && s->kernel[2] > 1 && s->dilation[2] == 1) {
+    int64_t reach = (s->out[2] - 1) * s->stride[2] + s->kernel[2] - s->padding[2];
+    bool outside = s->padding[2] > 0 || reach > s->image[2];
+    p.fused = channels < 4 || (!outside && channels < 12);
+    if (p.fused) {
+      p.taps /= s->kernel[2];
+      p.rows *= s->kernel[2];
+      p.copy_x = outside;
+      p.pad_low = s->padding[2];
+      p.padded_z = larger(s->image[2], reach) + s->padding[2];
+    }
+  }
+  p.x_channels = s->channels;
+  p.x_group = channels;
+  p.dy_channels = s->features;
+  p.dy_group = features;
+  if (p.copy_x && p.swapped) {
+    p.x_channels = s->groups * p.padded;
+    p.x_group = p.padded;
+  }
+  if (p.copy_dy) {
+    p.dy_channels = s->groups * p.padded;
+    p.dy_group = p.padded;
+  }
+  p.vectors = p.slides ? 1 : gemm_vectors(p.kernels, p.rows, p.lanes_used);
+  p.blocks = (p.padded / lanes + p.vectors - 1) / p.vectors;
+  p.row_parts = p.slides ? 1 : (p.rows + ROW_PART - 1) / ROW_PART;
+  p.z_length = smaller(s->out[2], LINE_LENGTH);
+  p.z_pieces = (s->out[2] + p.z_length - 1) / p.z_length;
+  p.lines = s->batch * s->out[0] * s->out[1] * p.z_pieces;
+  int64_t units = s->groups * p.taps * p.blocks * p.row_parts;
+  int64_t voxels = s->batch * volume(s->out);
+  if (voxels <= 4096 && units >= 8) {
+    p.slabs = 1;
+    p.parts = smaller(units, 32);
+  } else {
+    int64_t slabs = larger(SLABS, smaller(MAX_SLABS, voxels / 1024));
+    int64_t bytes = s->groups * p.taps * p.rows * p.padded * (int64_t)sizeof(float);
+    p.slabs = larger(1, smaller(smaller(p.lines, slabs), ((int64_t)32 << 20) / bytes));
+    p.parts = smaller(units, (SLABS + p.slabs - 1) / p.slabs);
+  }
+  p.in_place = p.slabs == 1 && p.swapped && p.taps == 1 && p.padded == channels;
+  return p;
+}
+
+static size_t weight_pieces(weight_product *p, void *workspace) {
+  pieces w = {workspace, 0};
+  const conv_shape *s = &p->s;
+  if (!p->in_place) p->partial = piece(&w, p->slabs * s->groups * p->taps * p->rows * p->padded);
+  p->partial_bias = piece(&w, p->slabs * s->features);
+  p->zeros = piece(&w, GEMM_MAX_VECTORS * GEMM_MAX_LANES);
+  if (p->copy_x)
+    p->x_copy = piece(&w, s->batch * s->image[0] * s->image[1] * p->padded_z * p->x_channels);
+  if (p->copy_dy) p->dy_copy = piece(&w, s->batch * volume(s->out) * p->dy_channels);
+  return w.used;
+}
+
+/* A z row of x or dy into the copy's channel layout. */
+static void copy_row(float *to, const float *from, int64_t voxels, int64_t groups, int64_t group,
+                     int64_t to_group) {
+  if (group == to_group) {
+    memcpy(to, from, (size_t)(voxels * groups * group) * sizeof(float));
+    return;
+  }
+  for (int64_t v = 0; v < voxels * groups; v++) {
+    memcpy(to + v * to_group, from + v * group, (size_t)group * sizeof(float));
+    memset(to + v * to_group + group, 0, (size_t)(to_group - group) * sizeof(float));
+  }
+}
+
+static void copy_x_task(void *context, int64_t task) {
+  const weight_product *p = context;
+  const conv_shape *s = &p->s;
+  for (int64_t y = 0; y < s->image[1]; y++) {
+    int64_t row = task * s->image[1] + y;
+    float *to = p->x_copy + row * p->padded_z * p->x_channels;
+    int64_t low = p->pad_low * p->x_channels, filled = low + s->image[2] * p->x_channels;
+    memset(to, 0, (size_t)low * sizeof(float));
+    copy_row(to + low, p->x + row * s->image[2] * s->channels, s->image[2], s->groups,
+             s->channels / s->groups, p->x_group);
+    memset(to + filled, 0, (size_t)(p->padded_z * p->x_channels - filled) * sizeof(float));
+  }
+}
+
+static void copy_dy_task(void *context, int64_t task) {
+  const weight_product *p = context;
+  const conv_shape *s = &p->s;
+  int64_t voxels = s->out[1] * s->out[2];
+  copy_row(p->dy_copy + task * voxels * p->dy_channels, p->dy + task * voxels * s->features, voxels,
+           s->groups, s->features / s->groups, p->dy_group);
+}
+
+/* Adds to the rows [row, row_end) × one block of columns of one tap the voxels of some lines. */
+static void weight_tiles(const weight_product *p, float *partial, int64_t unit, int64_t line_begin,
+                         int64_t line_end, int64_t line_step, bool accumulate) {
+  const conv_shape *s = &p->s;
+  int64_t lanes = p->kernels->lanes;
+  int64_t part = unit % p->row_parts, rest = unit / p->row_parts;
+  int64_t block = rest % p->blocks;
+  rest /= p->blocks;
+  int64_t tap = rest % p->taps, group = rest / p->taps;
+  int64_t taps_z = p->fused ? 1 : s->kernel[2];
+  int64_t kz = tap % taps_z, ky = tap / taps_z % s->kernel[1], kx = tap / taps_z / s->kernel[1];
+  int64_t rows = p->slides ? p->rows / 3 : p->rows;
+  int64_t row_begin = gemm_tile_begin(rows, p->row_parts, part);
+  int64_t row_end = gemm_tile_begin(rows, p->row_parts, part + 1);
+  int vectors = (int)smaller(p->vectors, p->padded / lanes - block * p->vectors);
+  int64_t column = block * p->vectors * lanes;
+  int64_t tiles = gemm_tile_count(row_end - row_begin, p->slides ? p->kernels->slide_sum_rows
+                                                                 : p->kernels->max_rows[vectors]);
+
+  int64_t x_step = s->stride[2] * p->x_channels;
+  int64_t a_step = p->swapped ? p->dy_channels : x_step;
+  int64_t b_step = p->swapped ? x_step : p->dy_channels;
+  /* One tap fetches the lines of dy that come next, another those of x. */
+  int64_t middle = s->kernel[1] / 2, first_z = p->fused || kz == 0;
+  bool fetch_dy = first_z && ky == middle && kx == 0;
+  bool fetch_x = first_z && ky == middle && kx == s->kernel[0] - 1 && !fetch_dy;
+  bool fetch_a = p->swapped ? fetch_dy : fetch_x, fetch_b = p->swapped ? fetch_x : fetch_dy;
+  int64_t ahead = fetch_x    ? line_step * s->stride[1] * p->padded_z * p->x_channels
+                  : fetch_dy ? line_step * s->out[2] * p->dy_channels
+                             : 0;
+  ptrdiff_t ahead_k = (fetch_a ? a_step : fetch_b ? b_step : 0) * (ptrdiff_t)sizeof(float);
+  gemm_segment segments[CONV_MAX_SEGMENTS];
+  int64_t line = line_begin;
+  do {
+    /* Lines whose run along z is equally long make one visit. */
+    int64_t count = 0, length = 0;
+    for (; line < line_end; line++) {
+      int64_t piece_z = line % p->z_pieces, row = line / p->z_pieces;
+      int64_t y = row % s->out[1], x = row / s->out[1] % s->out[0], n = row / s->out[1] / s->out[0];
+      int64_t in_x = x * s->stride[0] + kx * s->dilation[0] - s->padding[0];
+      int64_t in_y = y * s->stride[1] + ky * s->dilation[1] - s->padding[1];
+      if (in_x < 0 || in_x >= s->image[0] || in_y < 0 || in_y >= s->image[1]) continue;
+      int64_t z0 = piece_z * p->z_length, z1 = smaller(s->out[2], z0 + p->z_length);
+      int64_t offset = p->slides ? 0 : p->pad_low - s->padding[2] + kz * s->dilation[2];
+      z0 = larger(z0, -floor_div(offset, s->stride[2]));
+      z1 = smaller(z1, floor_div(p->padded_z - 1 - offset, s->stride[2]) + 1);
+      if (z1 <= z0) continue;
+      if (count && length != z1 - z0) break;
+      length = z1 - z0;
+      const float *x_at = p->x_read + group * p->x_group +
+                          (((n * s->image[0] + in_x) * s->image[1] + in_y) * p->padded_z +
+                           z0 * s->stride[2] + offset) *
+                              p->x_channels;
+      const float *dy_at =
+          p->dy_read + group * p->dy_group +
+          (((n * s->out[0] + x) * s->out[1] + y) * s->out[2] + z0) * p->dy_channels;
+      gemm_segment *g = &segments[count++];
+      g->middle = p->swapped ? dy_at : x_at;
+      g->b = (p->swapped ? x_at : dy_at) + column;
+      if (p->slides) {
+        g->first = z0 > 0 ? g->b - p->dy_channels : p->zeros;
+        g->last = z1 < s->out[2] ? g->b + (z1 - z0) * p->dy_channels : p->zeros;
+      }
+      if (count == CONV_MAX_SEGMENTS) {
+        line++;
+        break;
+      }
+    }
+    for (int64_t t = 0; t < tiles; t++) {
+      int64_t r0 = row_begin + gemm_tile_begin(row_end - row_begin, tiles, t);
+      int64_t r1 = row_begin + gemm_tile_begin(row_end - row_begin, tiles, t + 1);
+      int tile_rows = (int)(r1 - r0);
+      gemm_segment moved[CONV_MAX_SEGMENTS];
+      for (int64_t i = 0; i < count; i++) {
+        const float *at = segments[i].middle + r0;
+        const float *fetch = fetch_b ? segments[i].b : at;
+        moved[i] =
+            (gemm_segment){at, at, at + tile_rows - 1, segments[i].b, fetch + ahead, ahead_k};
+        if (!p->slides) continue;
+        moved[i].first = segments[i].first;
+        moved[i].last = segments[i].last;
+      }
+      gemm_tile tile = {.segments = moved,
+                        .segment_count = count,
+                        .k = length,
+                        .a_row = sizeof(float),
+                        .a_k = a_step * (ptrdiff_t)sizeof(float),
+                        .b_k = b_step * (ptrdiff_t)sizeof(float),
+                        .c =
+                            partial + ((group * p->taps + tap) * p->rows + r0) * p->padded + column,
+                        .c_row = p->padded * (ptrdiff_t)sizeof(float),
+                        .columns = vectors * (int)lanes,
+                        .accumulate = accumulate,
+                        .tap = rows * p->padded * (ptrdiff_t)sizeof(float),
+                        .bias = p->zeros};
+      if (p->slides)
+        p->kernels->slide_sum[tile_rows](&tile);
+      else
+        p->kernels->tile[vectors][tile_rows](&tile);
+    }
+    accumulate = true;
+  } while (line < line_end);
+}
+
+static void sum_lines(const weight_product *p, float *sum, int64_t line_begin, int64_t line_end) {
+  const conv_shape *s = &p->s;
+  memset(sum, 0, (size_t)s->features * sizeof(float));
+  for (int64_t line = line_begin; line < line_end; line++) {
+    int64_t z0 = line % p->z_pieces * p->z_length, z1 = smaller(s->out[2], z0 + p->z_length);
+    const float *dy = p->dy + (line / p->z_pieces * s->out[2] + z0) * s->features;
+    for (int64_t z = z0; z < z1; z++, dy += s->features)
+      for (int64_t f = 0; f < s->features; f++) sum[f] += dy[f];
+  }
+}
+
+static void weight_task(void *context, int64_t task) {
+  const weight_product *p = context;
+  const conv_shape *s = &p->s;
+  int64_t slab = task / p->parts, part = task % p->parts;
+  int64_t line_begin = p->lines * slab / p->slabs, line_end = p->lines * (slab + 1) / p->slabs;
+  int64_t units = s->groups * p->taps * p->blocks * p->row_parts;
+  int64_t unit_begin = units * part / p->parts, unit_end = units * (part + 1) / p->parts;
+  float *partial = p->partial + slab * s->groups * p->taps * p->rows * p->padded;
+  /* As many lines at a time as stay in cache while every tap passes over them; more where the
+   * weights that are loaded and stored each time are many. */
+  int64_t line_floats = p->z_length * (p->x_group + p->dy_group);
+  int64_t cached = larger(16384, smaller(32768, 256 * (p->x_group + p->dy_group)));
+  int64_t step = larger(1, smaller(CONV_MAX_SEGMENTS, cached / line_floats));
+  for (int64_t line = line_begin; line < line_end; line += step)
+    for (int64_t unit = unit_begin; unit < unit_end; unit++)
+      weight_tiles(p, partial, unit, line, smaller(line_end, line + step), step, line > line_begin);
+  if (p->dbias && part == 0)
+    sum_lines(p, p->partial_bias + slab * s->features, line_begin, line_end);
+}
+
+/* Adds the slabs of one vector of sums. */
+static void add_slabs(const weight_product *p, const float *from, float *sum) {
+  int64_t lanes = p->kernels->lanes;
+  int64_t slab_floats = p->s.groups * p->taps * p->rows * p->padded;
+  memcpy(sum, from, (size_t)lanes * sizeof(float));
+  for (int64_t slab = 1; slab < p->slabs; slab++) {
+    from += slab_floats;
+    for (int64_t l = 0; l < lanes; l++) sum[l] += from[l];
+  }
+}
+
+/* Adds the slabs and puts the sums where PyTorch has them, one vector of columns × one run of some
+ * channels (or one feature, when swapped) and all their taps, in squares that are transposed. */
+static void finish_task(void *context, int64_t task) {
+  const weight_product *p = context;
+  const conv_shape *s = &p->s;
+  int64_t lanes = p->kernels->lanes, column_vectors = p->padded / lanes;
+  int64_t filter = volume(s->kernel), channels = s->channels / s->groups;
+  int64_t features = s->features / s->groups, feature_step = channels * filter;
+  int64_t rows = p->swapped ? features : channels, row_step = p->swapped ? feature_step : filter;
+  int64_t column_step = p->swapped ? filter : feature_step;
+  int64_t v = task % column_vectors, rest = task / column_vectors;
+  int64_t row_tasks = (rows + FINISH_ROWS - 1) / FINISH_ROWS;
+  int64_t row = rest % row_tasks * FINISH_ROWS, group = rest / row_tasks;
+  int64_t row_end = smaller(rows, row + FINISH_ROWS);
+  int64_t count = smaller(lanes, p->lanes_used - v * lanes);
+  int64_t fused_taps = filter / p->taps; /* a fused row is (kz, channel) */
+  float square[GEMM_MAX_LANES * GEMM_MAX_LANES];
+  for (; row < row_end; row++) {
+    float *to =
+        p->dweight + group * features * feature_step + row * row_step + v * lanes * column_step;
+    for (int64_t begin = 0; begin < filter; begin += lanes) {
+      int64_t tap = larger(0, smaller(begin, filter - lanes)), taps = smaller(lanes, filter - tap);
+      for (int64_t i = 0; i < taps; i++) {
+        int64_t partial_tap = (tap + i) / fused_taps, kz = (tap + i) % fused_taps;
+        const float *from =
+            p->partial +
+            ((group * p->taps + partial_tap) * p->rows + kz * channels + row) * p->padded +
+            v * lanes;
+        add_slabs(p, from, square + i * lanes);
+      }
+      if (column_step == 1)
+        memcpy(to, square, (size_t)count * sizeof(float));
+      else if (taps == lanes && count == lanes)
+        p->kernels->transpose(square, lanes, to + tap, column_step);
+      else
+        for (int64_t l = 0; l < count; l++)
+          for (int64_t i = 0; i < taps; i++) to[l * column_step + tap + i] = square[i * lanes + l];
+    }
+  }
+}
+
+static void finish_bias(const weight_product *p) {
+  for (int64_t f = 0; f < p->s.features; f++) {
+    float sum = 0;
+    for (int64_t slab = 0; slab < p->slabs; slab++)
+      sum += p->partial_bias[slab * p->s.features + f];
+    p->dbias[f] = sum;
+  }
+}
+
+size_t conv_backward_weight_workspace(const conv_shape *s) {
+  weight_product p = weight_product_of(s);
+  return weight_pieces(&p, NULL);
+}
+
+void conv_backward_weight(const conv_shape *s, const float *x, const float *dy, float *dweight,
+                          float *dbias, void *workspace, thread_pool *pool) {
+  weight_product p = weight_product_of(s);
+  weight_pieces(&p, workspace);
+  p.x = x;
+  p.dy = dy;
+  p.dweight = dweight;
+  p.dbias = dbias;
+  if (p.in_place) p.partial = dweight;
+  p.x_read = p.copy_x ? p.x_copy : x;
+  p.dy_read = p.copy_dy ? p.dy_copy : dy;
+  memset(p.zeros, 0, GEMM_MAX_VECTORS * GEMM_MAX_LANES * sizeof(float));
+  if (p.copy_x) parallel_for(pool, p.s.batch * p.s.image[0], copy_x_task, &p);
+  if (p.copy_dy) parallel_for(pool, p.s.batch * p.s.out[0], copy_dy_task, &p);
+  parallel_for(pool, p.slabs * p.parts, weight_task, &p);
+  int64_t rows = (p.swapped ? p.s.features : p.s.channels) / p.s.groups;
+  int64_t row_tasks = (rows + FINISH_ROWS - 1) / FINISH_ROWS;
+  if (!p.in_place)
+    parallel_for(pool, p.s.groups * row_tasks * (p.padded / p.kernels->lanes), finish_task, &p);
+  if (dbias) finish_bias(&p);
+}
