@@ -274,6 +274,10 @@ INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
 /* to[j][i] = from[i][j] over a square of GEMM_LANES; rows lie `from_row` and `to_row` floats apart.
  * Step by step, blocks of 1, 2, 4 … change places across the diagonal. */
 static void transpose_square(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row) {
+#if defined(__clang__) /* has no shuffle by a computed mask */
+  for (int i = 0; i < GEMM_LANES; i++)
+    for (int j = 0; j < GEMM_LANES; j++) to[j * to_row + i] = from[i * from_row + j];
+#else
   typedef int index __attribute__((vector_size(GEMM_LANES * 4)));
   vec v[GEMM_LANES];
 #pragma GCC unroll 16
@@ -296,6 +300,7 @@ static void transpose_square(const float *from, ptrdiff_t from_row, float *to, p
   }
 #pragma GCC unroll 16
   for (int i = 0; i < GEMM_LANES; i++) *(vec *)(to + i * to_row) = v[i];
+#endif
 }
 
 #define SLIDE(rows, unused)                                                                        \
