@@ -1,6 +1,7 @@
 /* A graph as text: one node a line for golden tests and bug reports, and Graphviz for people. */
 #include "base/text.h"
 #include "graph/graph.h"
+#include "language/bind.h"
 
 #include <string.h>
 
@@ -17,7 +18,22 @@ static void print_value(const graph *g, value_id v, FILE *out) {
     fprintf(out, "$%s", value->name);
   else
     fprintf(out, "%%%d", v);
-  fprintf(out, ":%s%s", dtype_name(value->type.dtype), shape_format(text, &value->type.shape));
+  fprintf(out, ":%s[%s]", dtype_name(value->type.dtype), shape_format(text, &value->type.shape));
+}
+
+/* Attributes that differ from their defaults: " {slope: 0.01, kernel: [3, 3, 3]}". */
+static void print_attrs(const node *n, FILE *out) {
+  arena memory = {0};
+  char *defaults = arena_alloc(&memory, n->op->attrs_bytes + 1);
+  op_defaults(n->op, defaults);
+  int shown = 0;
+  for (const attr *a = n->op->attrs; a && a->name; a++) {
+    char *value = attr_format(a, n->attrs, &memory);
+    if (a->fallback && strcmp(value, attr_format(a, defaults, &memory)) == 0) continue;
+    fprintf(out, "%s%s: %s", shown++ ? ", " : " {", a->name, value);
+  }
+  if (shown) fputs("}", out);
+  arena_free(&memory);
 }
 
 void graph_dump(const graph *g, FILE *out) {
@@ -32,7 +48,9 @@ void graph_dump(const graph *g, FILE *out) {
       if (k) fputs(", ", out);
       print_value(g, n->in[k], out);
     }
-    fprintf(out, ")  # %s%s\n", n->name, n->backward ? " backward" : "");
+    fputs(")", out);
+    print_attrs(n, out);
+    fprintf(out, "  # %s%s\n", n->name, n->backward ? " backward" : "");
   }
 }
 
