@@ -10,7 +10,7 @@ for file in *.yaml; do
   try 1 "$STRATA" check "$file" --set "data.dataset.decathlon=$work/phantom/dataset.json"
   sed -n 's/^# expect //p' "$file" | sed "s/^\([0-9]\)/$file:\1/" >"$work/expected"
   # Shipped files stand in their own folder.
-  sed -n '/^ /!s/: error: /: /p' "$work/err" | sed "s#^$SOURCE/pipelines/#pipelines/#" >"$work/came"
+  sed -n '/^ /!s/: error: /: /p' "$work/err" | sed "s#$SOURCE/pipelines/#pipelines/#g" >"$work/came"
   [ "$(wc -l <"$work/expected")" -eq "$(wc -l <"$work/came")" ] ||
     fail "$file: expected $(cat "$work/expected"), came $(cat "$work/came")"
   while IFS= read -r expected && IFS= read -r came <&3; do
