@@ -50,12 +50,12 @@ static void describe(const progress *p, text_buffer *line) {
   if (p->epochs > 0) text_add(line, "  epoch %lld/%lld", (long long)p->epoch, (long long)p->epochs);
   text_add(line, "  %s %lld/%lld", p->unit, (long long)p->done, (long long)p->total);
   text_add(line, "  ETA %s", p->eta_s < 0 ? "…" : format_duration(eta, p->eta_s));
-  for (int i = 0; i < p->value_count; i++) text_add(line, "  %s %.4g", p->names[i], p->values[i]);
   if (p->voxels_per_s > 0) text_add(line, "  %.2f Mvoxels/s", p->voxels_per_s / 1e6);
   struct rusage usage;
   char memory[24];
   if (getrusage(RUSAGE_SELF, &usage) == 0)
     text_add(line, "  %s", format_bytes(memory, (double)usage.ru_maxrss * 1024));
+  for (int i = 0; i < p->value_count; i++) text_add(line, "  %s %.4g", p->names[i], p->values[i]);
 }
 
 /* Cuts to `columns` characters without splitting one. */

@@ -458,13 +458,13 @@ static void say_progress(trainer *t) {
   const char *names[8];
   double values[8];
   int count = 0;
-  for (int i = 0; i < t->epoch.count && count < 6; i++) {
+  for (int i = 0; i < t->epoch.count && count < 7; i++) {
+    if (count == 1 && t->last_dice > 0) {
+      names[count] = "Dice";
+      values[count++] = t->last_dice;
+    }
     names[count] = t->epoch.sums[i].name;
     values[count++] = t->epoch.sums[i].value / t->epoch.batches;
-  }
-  if (t->last_dice > 0) {
-    names[count] = "Dice";
-    values[count++] = t->last_dice;
   }
   double here = clock_now_s() - t->started_s;
   double total = (double)(s->epochs * t->steps_per_epoch);
