@@ -18,38 +18,8 @@ esac
 
 # ---- packages ---------------------------------------------------------------------------------
 
-packages=(gcc g++ cmake ninja-build pkg-config libyaml-dev liblua5.4-dev libnifti2-dev
-  libniftiio-dev libznz-dev zlib1g-dev libdeflate-dev libjansson-dev libcmocka-dev libxxhash-dev)
-
-is_installed() {
-  dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed
-}
-
-if command -v dpkg-query >/dev/null; then
-  missing=()
-  for package in "${packages[@]}"; do is_installed "$package" || missing+=("$package"); done
-  if [ ${#missing[@]} -gt 0 ]; then
-    echo "installing ${missing[*]}"
-    as_root=()
-    if [ "$(id -u)" -ne 0 ]; then
-      if ! command -v sudo >/dev/null; then
-        echo "These packages are missing, and installing them takes root or sudo:" >&2
-        echo "  apt-get install ${missing[*]}" >&2
-        exit 1
-      fi
-      as_root=(sudo)
-    fi
-    if ! { "${as_root[@]}" apt-get update -qq &&
-      "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; }; then
-      echo "apt-get could not install: ${missing[*]}" >&2
-      echo "Install them by hand, then run this again." >&2
-      exit 1
-    fi
-  fi
-else
-  echo "This is not Debian; the tests need what these packages hold: ${packages[*]}"
-fi
+# cmocka runs the unit tests; nibabel is the oracle for what others see of our files.
+bash examples/setup.sh libcmocka-dev python3-nibabel
 
 # ---- build and test ---------------------------------------------------------------------------
 

@@ -1,8 +1,14 @@
 # nibabel, which most people read volumes with, sees a prediction on the grid of its input. The
 # phantoms are anisotropic, stored in several orientations, and some oblique.
 . "$(dirname "$0")/lib.sh"
-python=${PYTHON:-python3}
-"$python" -c 'import nibabel' 2>/dev/null || skip "$python has no nibabel"
+python=
+for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
+  if "$candidate" -c 'import nibabel' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+[ -n "$python" ] || skip "python3 has no nibabel (Debian: python3-nibabel)"
 make_phantom phantom 10
 try 0 "$STRATA" run "${tiny[@]}" --set stages.pretrain.enabled=false \
   --set stages.segment.epochs=1 --out run
