@@ -3,8 +3,8 @@
 # More packages can be named as arguments.
 set -euo pipefail
 
-packages=(gcc libc6-dev cmake ninja-build pkg-config libyaml-dev liblua5.4-dev libnifti2-dev libniftiio-dev libznz-dev
-  zlib1g-dev libdeflate-dev libjansson-dev libxxhash-dev "$@")
+packages=(gcc libc6-dev cmake ninja-build pkg-config libyaml-dev liblua5.4-dev libnifti2-dev
+  libniftiio-dev libznz-dev zlib1g-dev libdeflate-dev libjansson-dev libxxhash-dev "$@")
 
 if ! command -v dpkg-query >/dev/null; then
   echo "setup: this is not Debian; please see that there is what these packages hold: ${packages[*]}"
