@@ -648,22 +648,34 @@ const graph_name *stage_graph_find(const stage_graph *s, const char *name) {
 }
 
 /* The node's number that `name` means: "<node>.<attribute>", or a loss weight "<item>.weight". */
-static double *schedulable(const node *n, const char *name) {
+static const attr *schedulable(const node *n, const char *name) {
   size_t length = strlen(n->name);
   for (const attr *a = n->op->attrs; a && a->name; a++) {
     if (a->kind != ATTR_FLOAT || !(a->flags & ATTR_SCHEDULABLE)) continue;
     bool whole = strcmp(n->name, name) == 0 && text_ends_with(name, ".weight");
     bool part = strncmp(n->name, name, length) == 0 && name[length] == '.' &&
                 strcmp(name + length + 1, a->name) == 0;
-    if (whole || part) return (double *)((char *)n->attrs + a->offset);
+    if (whole || part) return a;
+  }
+  return NULL;
+}
+
+static double *number_of(const node *n, const attr *a) {
+  return (double *)((char *)n->attrs + a->offset);
+}
+
+const attr *stage_graph_attr(const stage_graph *s, const char *name) {
+  for (int i = 0; i < s->g->node_count; i++) {
+    const attr *a = schedulable(&s->g->nodes[i], name);
+    if (a) return a;
   }
   return NULL;
 }
 
 bool stage_graph_get_number(const stage_graph *s, const char *name, double *out) {
   for (int i = 0; i < s->g->node_count; i++) {
-    const double *number = schedulable(&s->g->nodes[i], name);
-    if (number) return *out = *number, true;
+    const attr *a = schedulable(&s->g->nodes[i], name);
+    if (a) return *out = *number_of(&s->g->nodes[i], a), true;
   }
   return false;
 }
@@ -671,8 +683,8 @@ bool stage_graph_get_number(const stage_graph *s, const char *name, double *out)
 bool stage_graph_set_number(stage_graph *s, const char *name, double value) {
   bool found = false;
   for (int i = 0; i < s->g->node_count; i++) {
-    double *number = schedulable(&s->g->nodes[i], name);
-    if (number) *number = value, found = true;
+    const attr *a = schedulable(&s->g->nodes[i], name);
+    if (a) *number_of(&s->g->nodes[i], a) = value, found = true;
   }
   return found;
 }

@@ -63,6 +63,9 @@ void stage_graph_free(stage_graph *s);
  * ones too. False when there is no such number. */
 bool stage_graph_get_number(const stage_graph *s, const char *name, double *out);
 bool stage_graph_set_number(stage_graph *s, const char *name, double value);
+/* Its declaration, which bounds it: kernels rely on numbers being in range. NULL when there is none.
+ */
+const attr *stage_graph_attr(const stage_graph *s, const char *name);
 const graph_name *stage_graph_find(const stage_graph *s, const char *name);
 
 #endif

@@ -13,6 +13,18 @@ bool controls_get(const controls *c, const char *target, double *out) {
   return stage_graph_get_number(c->graph, target, out);
 }
 
+/* A script's number keeps to the bounds that a number in the pipeline file keeps to. */
+static status check_range(const controls *c, const char *target, double value, source_pos at) {
+  const op *o = c->stage->optimizer.op;
+  const attr *a = o->attrs;
+  while (a && a->name && (a->kind != ATTR_FLOAT || strcmp(a->name, target) != 0)) a++;
+  if (!a || !a->name) a = stage_graph_attr(c->graph, target);
+  bool unbounded = !a || (a->min == 0 && a->max == 0);
+  if (unbounded || (value >= a->min && value <= a->max)) return OK;
+  return error_new(ERROR_SCRIPT, at, "stage \"%s\": %s must be from %.10g to %.10g, not %.10g",
+                   c->stage->name, target, a->min, a->max, value);
+}
+
 static bool write_number(controls *c, const char *target, double value) {
   double *number = optimizer_number(c->stage, target);
   if (number) return *number = value, true;
@@ -20,6 +32,7 @@ static bool write_number(controls *c, const char *target, double value) {
 }
 
 status controls_set(controls *c, const char *target, double value) {
+  TRY(check_range(c, target, value, c->stage->on_epoch_end.at));
   for (int i = 0; i < c->stage->schedule_count; i++)
     if (strcmp(c->stage->schedules[i].target, target) == 0) {
       c->bases[i] = value;
@@ -81,6 +94,7 @@ status controls_step(controls *c, int64_t step, int64_t epoch, int64_t total,
     TRY(error_locate(
         script_schedule(c->schedules[i], step, epoch, total, steps_per_epoch, c->bases[i], &value),
         c->stage->schedules[i].at));
+    TRY(check_range(c, c->stage->schedules[i].target, value, c->stage->schedules[i].at));
     write_number(c, c->stage->schedules[i].target, value);
   }
   return OK;

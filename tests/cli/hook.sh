@@ -7,7 +7,7 @@ return function(event)
   state.calls = (state.calls or 0) + 1
   if event.stage == "pretrain" then
     event.set("loss.context.weight", event.get("loss.context.weight") * 0.5)
-    event.set("masked.ratio", 0.1 + 0.1 * state.calls)
+    event.set("masked.ratio", 0.8 / state.calls)
   else
     event.set("lr", 0.02 / state.calls)
   end
@@ -55,3 +55,13 @@ try 1 "$STRATA" weights whole/weights/pretrain.safetensors plain/weights/pretrai
 printf 'return function(event)\n  event.set("los.weight", 1)\nend\n' >steer.lua
 try 1 "$STRATA" run "${hooked[@]}" --out failed
 says "stage \"pretrain\" has no number \"los.weight\" to set"
+
+# Numbers from scripts keep to the bounds of the pipeline file: a kernel relies on them.
+printf 'return function(event)\n  event.set("masked.ratio", 1.5)\nend\n' >steer.lua
+try 1 "$STRATA" run "${hooked[@]}" --out beyond
+says "masked.ratio must be from 0 to 1, not 1.5"
+printf 'return function(step)\n  return 0.5 + step\nend\n' >climb.lua
+sed '0,/schedule: {.*/s//schedules: {masked.ratio: {lua: climb.lua}}/' "$pipelines/tiny.yaml" \
+  >scheduled.yaml
+try 1 "$STRATA" run scheduled.yaml --set "data.root=$work/phantom" --out scheduled
+says "masked.ratio must be from 0 to 1, not 1.5"
