@@ -26,7 +26,7 @@ bash examples/setup.sh libcmocka-dev python3-nibabel
 jobs=$(nproc)
 
 build() { # build FOLDER [CMAKE OPTION…]
-  cmake -S . -B "$1" -G Ninja -Wno-dev "${@:2}" >/dev/null
+  cmake -S . -B "$1" -G Ninja -Wno-dev -DSTRATA_TESTS=ON "${@:2}" >/dev/null
   cmake --build "$1" --parallel "$jobs" | tail -n 1
 }
 
