@@ -34,15 +34,16 @@ stop_process() { [ -z "$process" ] || kill -9 "$process" 2>/dev/null || true; }
 interrupt() { # interrupt TEXT SIGNAL: once the log says so
   "$STRATA" run "${hooked[@]}" --out broken "${@:3}" >broken.log 2>broken.err &
   process=$!
-  wait_for broken.log "$1" "$process"
+  wait_for_or_end broken.log "$1" "$process"
   kill "-$2" "$process" 2>/dev/null || true
   wait "$process" 2>/dev/null || true
   process=
 }
 interrupt "pretrain: call 2," INT
-interrupt "pretrain: call 3," INT --resume
-interrupt "segment: call 2," INT --resume
-interrupt "segment: call 3," KILL --resume
+has broken.err "the state is saved"
+interrupt "pretrain: call " INT --resume
+interrupt "segment: call " INT --resume
+interrupt "segment: call " KILL --resume
 try 0 "$STRATA" run "${hooked[@]}" --out broken --resume
 same_run whole broken
 same_log whole broken

@@ -71,12 +71,18 @@ tiny=("$pipelines/tiny.yaml" --set "data.root=$work/phantom")
 # Waits until a file holds a text, which must come while process $3 runs.
 wait_for() { # wait_for FILE TEXT PROCESS
   local i
-  for ((i = 0; i < 6000; i++)); do
+  for ((i = 0; i < 15000; i++)); do
     if grep -qF -e "$2" "$1" 2>/dev/null; then return 0; fi
     kill -0 "$3" 2>/dev/null || break
-    sleep 0.05
+    sleep 0.02
   done
   grep -qF -e "$2" "$1" || fail "$1 never said: $2"
+}
+
+# Waits until a file holds a text or the process is over, whichever comes first: for interruptions
+# whose moment does not matter.
+wait_for_or_end() { # wait_for_or_end FILE TEXT PROCESS
+  while kill -0 "$3" 2>/dev/null && ! grep -qF -e "$2" "$1" 2>/dev/null; do sleep 0.02; done
 }
 
 # The weights of every stage and the evaluation of two runs, to the bit.

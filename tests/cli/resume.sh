@@ -61,7 +61,7 @@ wait_for_state killed
 kill -9 "$process" 2>/dev/null || true
 wait "$process" 2>/dev/null || true
 start killed --resume
-wait_for killed.log "segment  epoch" "$process"
+wait_for_or_end killed.log "segment  epoch" "$process"
 wait_for_state killed
 kill -9 "$process" 2>/dev/null || true
 wait "$process" 2>/dev/null || true
