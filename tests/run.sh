@@ -27,7 +27,11 @@ jobs=$(nproc)
 
 build() { # build FOLDER [CMAKE OPTION…]
   cmake -S . -B "$1" -G Ninja -Wno-dev -DSTRATA_TESTS=ON "${@:2}" >/dev/null
-  cmake --build "$1" --parallel "$jobs" | tail -n 1
+  if ! cmake --build "$1" --parallel "$jobs" >"$1/build.log" 2>&1; then
+    grep -A 20 -m 5 -E "FAILED|error" "$1/build.log" >&2 || cat "$1/build.log" >&2
+    exit 1
+  fi
+  tail -n 1 "$1/build.log"
 }
 
 build build -DCMAKE_BUILD_TYPE=Release -DSTRATA_SANITIZE=OFF
