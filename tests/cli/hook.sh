@@ -15,7 +15,7 @@ return function(event)
   if event.epoch == args_stop then event.stop("enough") end
 end
 LUA
-stop=${EPOCHS:-12}
+stop=$((${EPOCHS:-12} / 2 + 2))
 sed -i "s/args_stop/$stop/" steer.lua
 sed -e "s/epochs: 3/epochs: 100/" -e '/optimizer:/i\      on_epoch_end: {lua: steer.lua}' \
   "$pipelines/tiny.yaml" >hooked.yaml
