@@ -72,8 +72,7 @@ const op op_leaky_relu = {
     .family = "activation",
     .summary = "Leaky rectified linear unit.",
     .doc = "out = x where x > 0, slope · x elsewhere. Directly after an instance norm (with or "
-           "without a "
-           "residual in between) it becomes part of the norm's single pass over memory.",
+           "without a residual in between) it becomes part of the norm's single pass over memory.",
     .torch = "torch.nn.functional.leaky_relu(x, slope)",
     .version = 1,
     .traits = OP_IN_PLACE,

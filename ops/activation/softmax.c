@@ -127,8 +127,7 @@ const op op_softmax = {
     .family = "activation",
     .summary = "Softmax over the last axis.",
     .doc = "out = e^x / Σ e^x over the last axis, so every row sums to 1. The largest value of a "
-           "row is "
-           "subtracted first; no input overflows.",
+           "row is subtracted first; no input overflows.",
     .torch = "torch.softmax(x, dim=-1)",
     .version = 1,
     .traits = OP_IN_PLACE,

@@ -98,9 +98,8 @@ const op op_dropout = {
     .name = "dropout",
     .family = "arithmetic",
     .summary = "Sets a random share of the elements to 0 while training.",
-    .doc = "out = x / (1 − rate) with probability 1 − rate, else 0 (Srivastava et al., JMLR 2014). "
-           "Outside "
-           "training out = x.",
+    .doc = "out = x / (1 − rate) with probability 1 − rate, else 0 (Srivastava et al., JMLR "
+           "2014). Outside training out = x.",
     .version = 1,
     .traits = OP_IN_PLACE | OP_RANDOM | OP_TRAIN_ONLY,
     .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "values"}, {0}},

@@ -335,10 +335,8 @@ const op op_self_attention = {
     .family = "attention",
     .summary = "Scaled dot-product attention of every token to every token.",
     .doc = "out = softmax(q kᵀ / √D) v for each head, D = C / heads (Vaswani et al., arXiv "
-           "1706.03762). "
-           "qkv holds queries, keys and values side by side along the channels, each with the "
-           "heads in "
-           "order, as one linear layer makes them. Memory grows with T, not T².",
+           "1706.03762). qkv holds queries, keys and values side by side along the channels, each "
+           "with the heads in order, as one linear layer makes them. Memory grows with T, not T².",
     .torch =
         "(lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, "
         "2).flatten(2))(*qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4))",

@@ -273,8 +273,7 @@ const op op_conv3d = {
     .doc = "out[n, o, f] = bias[f] + Σ_{k, c} x[n, o · stride + k · dilation − padding, c] · "
            "weight[f, c, k], zeros lying outside the volume; along each axis the result has "
            "⌊(extent + 2 · padding − dilation · (kernel − 1) − 1) / stride⌋ + 1 voxels. As in "
-           "PyTorch, "
-           "the filter is not mirrored.",
+           "PyTorch, the filter is not mirrored.",
     .torch = "torch.nn.functional.conv3d(x, weight, bias, stride=stride, padding=padding, "
              "dilation=dilation, groups=groups)",
     .version = 1,

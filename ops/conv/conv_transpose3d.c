@@ -220,13 +220,10 @@ const op op_conv_transpose3d = {
     .name = "conv_transpose3d",
     .family = "conv",
     .summary = "Transposed convolution: learned enlargement of a feature map.",
-    .doc =
-        "Every input voxel adds its filter, scaled, to the result: out[n, i · stride + k · "
-        "dilation − "
-        "padding, f] += x[n, i, c] · weight[c, f, k]. Along each axis the result has (extent − 1) "
-        "· "
-        "stride − 2 · padding + dilation · (kernel − 1) + output_padding + 1 voxels; kernel 2 with "
-        "stride 2 doubles the extent.",
+    .doc = "Every input voxel adds its filter, scaled, to the result: out[n, i · stride + k · "
+           "dilation − padding, f] += x[n, i, c] · weight[c, f, k]. Along each axis the result has "
+           "(extent − 1) · stride − 2 · padding + dilation · (kernel − 1) + output_padding + 1 "
+           "voxels; kernel 2 with stride 2 doubles the extent.",
     .torch =
         "torch.nn.functional.conv_transpose3d(x, weight, bias, stride=stride, padding=padding, "
         "output_padding=output_padding, groups=groups, dilation=dilation)",

@@ -198,9 +198,8 @@ const op op_linear = {
     .name = "linear",
     .family = "linear",
     .summary = "A learned linear map of the channels, the same at every place.",
-    .doc = "out[…, f] = bias[f] + Σ_c x[…, c] · weight[f, c]. Input and result agree in every axis "
-           "but "
-           "the last.",
+    .doc = "out[…, f] = bias[f] + Σ_c x[…, c] · weight[f, c]. Input and result agree in every "
+           "axis but the last.",
     .torch = "torch.nn.functional.linear(x, weight, bias)",
     .version = 1,
     .inputs = (const port[]){{"x", "N … C", DTYPE_F32, 0, "rows of channels"},

@@ -142,8 +142,7 @@ const op op_matmul = {
     .family = "linear",
     .summary = "Matrix products over the last two axes.",
     .doc = "out[…, m, n] = Σ_k a[…, m, k] · b[…, k, n], for every index of the leading axes, in "
-           "which a "
-           "and b agree.",
+           "which a and b agree.",
     .torch = "torch.matmul(a.mT if transpose_a else a, b.mT if transpose_b else b)",
     .version = 1,
     .inputs = (const port[]){{"a", "… M K", DTYPE_F32, 0, "left factor"},

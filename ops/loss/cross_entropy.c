@@ -67,8 +67,8 @@ const op op_cross_entropy = {
     .family = "loss",
     .summary = "Softmax cross-entropy against class numbers.",
     .doc = "loss = Σ w[t]·(log Σ e^x − x[t]) / Σ w[t] over the voxels whose label t is not "
-           "ignore_index. "
-           "`accuracy` is the share of those voxels whose largest logit is the true class.",
+           "ignore_index. `accuracy` is the share of those voxels whose largest logit is the true "
+           "class.",
     .torch = "torch.nn.functional.cross_entropy(logits.movedim(-1, 1), target.long(), "
              "weight=class_weights, ignore_index=ignore_index, label_smoothing=label_smoothing)",
     .version = 1,

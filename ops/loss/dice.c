@@ -72,10 +72,9 @@ const op op_dice = {
     .family = "loss",
     .summary = "Soft Dice loss.",
     .doc =
-        "loss = mean over samples and classes of 1 − (2 Σ p·t + smooth_numerator) / (Σ p² + Σ t² + "
-        "smooth_denominator), p the softmax of the logits and t the one-hot target (Milletari et "
-        "al., "
-        "arXiv 1606.04797).",
+        "loss = mean over samples and classes of 1 − (2 Σ p·t + smooth_numerator) / (Σ p² + Σ t² "
+        "+ smooth_denominator), p the softmax of the logits and t the one-hot target (Milletari "
+        "et al., arXiv 1606.04797).",
     .torch = "monai.losses.DiceLoss(to_onehot_y=True, softmax=True, squared_pred=squared, "
              "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
              "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1))",

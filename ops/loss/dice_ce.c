@@ -88,8 +88,7 @@ const op op_dice_ce = {
     .family = "loss",
     .summary = "Soft Dice loss plus cross-entropy.",
     .doc = "loss = dice_weight · dice + ce_weight · ce, see the operators dice and cross_entropy. "
-           "Reads the "
-           "logits once forward and once backward.",
+           "Reads the logits once forward and once backward.",
     .torch = "monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=squared, "
              "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
              "smooth_dr=smooth_denominator, lambda_dice=dice_weight, "

@@ -18,8 +18,7 @@ const op op_l1 = {
     .family = "loss",
     .summary = "Mean absolute error.",
     .doc = "loss = mean of |prediction − target| over all elements. With a mask, which may be the "
-           "coarse "
-           "grid of patches that mask_patches returns, only elements where it is 1 count.",
+           "coarse grid of patches that mask_patches returns, only elements where it is 1 count.",
     .torch = "torch.nn.functional.l1_loss(prediction, target)",
     .version = 1,
     .traits = OP_LOSS,

@@ -17,9 +17,9 @@ const op op_mse = {
     .name = "mse",
     .family = "loss",
     .summary = "Mean squared error.",
-    .doc = "loss = mean of (prediction − target)² over all elements. With a mask, which may be the "
-           "coarse "
-           "grid of patches that mask_patches returns, only elements where it is 1 count.",
+    .doc = "loss = mean of (prediction − target)² over all elements. With a mask, which may be "
+           "the coarse grid of patches that mask_patches returns, only elements where it is 1 "
+           "count.",
     .torch = "torch.nn.functional.mse_loss(prediction, target)",
     .version = 1,
     .traits = OP_LOSS,

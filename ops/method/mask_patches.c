@@ -96,9 +96,8 @@ const op op_mask_patches = {
     .summary = "Sets a share of the patches of each volume to 0.",
     .doc =
         "Cuts each volume into patches and sets floor(ratio · patches) of them, drawn anew for "
-        "each "
-        "sample, to 0. `mask` is 1 for those patches. Restoring them is the contextual task of the "
-        "learned initialization (Kunhimon et al., arXiv 2306.09320).",
+        "each sample, to 0. `mask` is 1 for those patches. Restoring them is the contextual task "
+        "of the learned initialization (Kunhimon et al., arXiv 2306.09320).",
     .version = 1,
     .traits = OP_IN_PLACE | OP_RANDOM,
     .inputs = (const port[]){{"image", "N X Y Z C", DTYPE_F32, 0, "volumes"}, {0}},

@@ -74,11 +74,9 @@ const op op_shuffle_slabs = {
     .family = "method",
     .summary = "Puts the slabs of each volume in a random order.",
     .doc = "Cuts each volume into equal slabs of consecutive slices along one axis and rearranges "
-           "them by "
-           "a random permutation of its own: slab b of `out` is slab order[n][b] of the image. "
-           "Predicting "
-           "`order` is the structural task of the learned initialization (Kunhimon et al., arXiv "
-           "2306.09320).",
+           "them by a random permutation of its own: slab b of `out` is slab order[n][b] of the "
+           "image. Predicting `order` is the structural task of the learned initialization "
+           "(Kunhimon et al., arXiv 2306.09320).",
     .version = 1,
     .traits = OP_RANDOM,
     .inputs = (const port[]){{"image", "N X Y Z C", DTYPE_F32, 0, "volumes"}, {0}},

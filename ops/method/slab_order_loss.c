@@ -63,14 +63,11 @@ const op op_slab_order_loss = {
     .name = "slab_order_loss",
     .family = "method",
     .summary = "Cross-entropy of each slab's original position, predicted at every level.",
-    .doc =
-        "For every feature map: mean feature vector of each slab (slab_pool), a linear layer of "
-        "its own "
-        "to one logit per position (parameters heads.<level>.weight and .bias), and cross-entropy "
-        "against `order`; loss is the sum over the levels (Kunhimon et al., arXiv 2306.09320, the "
-        "structural objective). Pooling takes exactly the positions of a slab. Accuracy 1 / slabs "
-        "is "
-        "chance.",
+    .doc = "For every feature map: mean feature vector of each slab (slab_pool), a linear layer of "
+           "its own to one logit per position (parameters heads.<level>.weight and .bias), and "
+           "cross-entropy against `order`; loss is the sum over the levels (Kunhimon et al., arXiv "
+           "2306.09320, the structural objective). Pooling takes exactly the positions of a slab. "
+           "Accuracy 1 / slabs is chance.",
     .version = 1,
     .traits = OP_LOSS,
     .inputs = (const port[]){{"order", "N B", DTYPE_I32, 0, "the permutation shuffle_slabs drew"},

@@ -140,8 +140,7 @@ const op op_slab_pool = {
     .family = "method",
     .summary = "Mean feature vector of each slab.",
     .doc = "out[n, b] is the mean of x[n] over exactly the positions that lie in slab b along the "
-           "axis. The "
-           "feature map must therefore have a multiple of `slabs` positions along it.",
+           "axis. The feature map must therefore have a multiple of `slabs` positions along it.",
     .version = 1,
     .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "feature map"}, {0}},
     .outputs = (const port[]){{"out", "N B C", DTYPE_F32, 0, "one vector for each slab"}, {0}},

@@ -493,12 +493,10 @@ const op op_instance_norm = {
     .summary = "Normalizes each channel of each sample over its voxels; residual and activation "
                "included.",
     .doc = "out = leaky(x̂ · weight + bias + residual) with x̂ = (x − mean) / √(variance + eps), "
-           "mean and "
-           "(biased) variance over the voxels of one channel of one sample (Ulyanov et al., arXiv "
-           "1607.08022), and leaky(v) = v where v > 0, slope · v elsewhere. There are no running "
-           "statistics. Written as three operators (instance_norm, add, leaky_relu) a residual "
-           "block's "
-           "end compiles to this one.",
+           "mean and (biased) variance over the voxels of one channel of one sample (Ulyanov et "
+           "al., arXiv 1607.08022), and leaky(v) = v where v > 0, slope · v elsewhere. There are "
+           "no running statistics. Written as three operators (instance_norm, add, leaky_relu) a "
+           "residual block's end compiles to this one.",
     .torch = "torch.nn.functional.leaky_relu(torch.nn.functional.instance_norm(x, weight=weight, "
              "bias=bias, eps=eps) + residual, slope)",
     .version = 1,

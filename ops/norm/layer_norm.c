@@ -220,8 +220,7 @@ const op op_layer_norm = {
     .family = "norm",
     .summary = "Normalizes the channels of each token to mean 0 and variance 1.",
     .doc = "out = (x − mean) / √(variance + eps) · weight + bias, with mean and (biased) variance "
-           "over "
-           "the last axis (Ba et al., arXiv 1607.06450).",
+           "over the last axis (Ba et al., arXiv 1607.06450).",
     .torch = "torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)",
     .version = 1,
     .inputs = (const port[]){{"x", "… C", DTYPE_F32, 0, "tokens or a feature map"},

@@ -80,11 +80,9 @@ const op op_adamw = {
     .name = "adamw",
     .family = "optimizer",
     .summary = "Adam with decoupled weight decay.",
-    .doc =
-        "m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²; parameter ← (1 − lr · weight_decay) · "
-        "parameter − "
-        "lr · m̂ / (√v̂ + eps), with m̂ and v̂ corrected for their start at 0 (Loshchilov and Hutter, "
-        "arXiv 1711.05101).",
+    .doc = "m ← β₁m + (1 − β₁)g; v ← β₂v + (1 − β₂)g²; parameter ← (1 − lr · weight_decay) · "
+           "parameter − lr · m̂ / (√v̂ + eps), with m̂ and v̂ corrected for their start at 0 "
+           "(Loshchilov and Hutter, arXiv 1711.05101).",
     .torch = "torch.optim.AdamW(parameters, lr, (beta1, beta2), eps, weight_decay)",
     .version = 1,
     .traits = OP_OPTIMIZER,

@@ -54,8 +54,7 @@ const op op_sgd = {
     .family = "optimizer",
     .summary = "Stochastic gradient descent with momentum.",
     .doc = "g ← g + weight_decay · parameter; v ← momentum · v + g; parameter ← parameter − lr · "
-           "v, or with "
-           "nesterov − lr · (g + momentum · v).",
+           "v, or with nesterov − lr · (g + momentum · v).",
     .torch =
         "torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov)",
     .version = 1,

@@ -11,9 +11,8 @@ const op op_identity = {
     .name = "identity",
     .family = "shape",
     .summary = "Its input, under another name.",
-    .doc = "Gives a value a name of its own, such as `out`, so that a block can be changed without "
-           "its "
-           "users noticing.",
+    .doc = "Gives a value a name of its own, such as `out`, so that a block can be changed "
+           "without its users noticing.",
     .torch = "x",
     .version = 1,
     .traits = OP_VIEW,

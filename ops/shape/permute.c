@@ -78,8 +78,7 @@ const op op_permute = {
     .family = "shape",
     .summary = "The axes in another order.",
     .doc = "Axis i of out (after the batch) is axis axes[i] of x. Axes count from 1; the batch, "
-           "axis 0, "
-           "stays where it is.",
+           "axis 0, stays where it is.",
     .torch = "x.permute(0, *axes)",
     .version = 1,
     .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "values"}, {0}},

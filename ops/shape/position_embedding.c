@@ -93,8 +93,8 @@ const op op_position_embedding = {
     .family = "shape",
     .summary = "Adds a learned vector to every token position.",
     .doc = "out[n, t] = x[n, t] + position_embeddings[0, t] (Dosovitskiy et al., arXiv "
-           "2010.11929). The "
-           "table starts as a normal distribution with standard deviation 0.02, cut at ±2.",
+           "2010.11929). The table starts as a normal distribution with standard deviation 0.02, "
+           "cut at ±2.",
     .torch = "x + position_embeddings",
     .version = 1,
     .traits = OP_IN_PLACE,

@@ -45,8 +45,7 @@ const op op_reshape = {
     .family = "shape",
     .summary = "The elements of each sample, in order, under another shape.",
     .doc = "out holds the elements of x in the same order; only the dimensions after the batch "
-           "change. "
-           "Nothing is copied.",
+           "change. Nothing is copied.",
     .torch = "x.reshape(x.shape[0], *shape)",
     .version = 1,
     .traits = OP_VIEW,
