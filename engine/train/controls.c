@@ -28,6 +28,7 @@ static status check_range(const controls *c, const char *target, double value, s
 static bool write_number(controls *c, const char *target, double value) {
   double *number = optimizer_number(c->stage, target);
   if (number) return *number = value, true;
+  if (c->check_graph) stage_graph_set_number(c->check_graph, target, value);
   return stage_graph_set_number(c->graph, target, value);
 }
 

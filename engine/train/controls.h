@@ -11,6 +11,7 @@
 
 typedef struct controls {
   stage_graph *graph;
+  stage_graph *check_graph; /* of the validation: follows what changes in `graph`; may be NULL */
   const stage_spec *stage;
   script **schedules; /* one per stage->schedules */
   double *bases;

@@ -132,6 +132,7 @@ static status open_graphs(trainer *t) {
   TRY(program_create(t->check_graph.g, r->device, &t->parameters, t->check_graph.keep,
                      t->check_graph.keep_count, 1, NULL, &t->check));
   t->has_check = true;
+  t->controls.check_graph = &t->check_graph;
   return OK;
 }
 
