@@ -173,9 +173,8 @@ typedef struct call {
  * keep their value ("n=1..2" defines, "n" uses).
  *   attrs    "{kernel: 3, stride: 1|2}"
  *   inputs   one shape per input port, in order, PARAM ports left out (their shapes follow):
- *            "[1..2, 3..6, 3..6, 3..6, 1..9]", separated by "; ". An i32 input adds its value
- * range:
- *            "[2, 4, 4, 4] in 0..3". An absent optional input is "-".
+ *            "[1..2, 3..6, 3..6, 3..6, 1..9]", separated by "; ". An i32 input adds the range
+ *            of its values: "[2, 4, 4, 4] in 0..3". An absent optional input is "-".
  *   tolerance  relative, of the gradient check; 0 = 2e-3 */
 typedef struct op_case {
   const char *attrs; /* NULL ends the list of cases */

@@ -1,7 +1,6 @@
 /* Numbers that change while a stage runs: schedules every step, hooks at the end of an epoch. A
  * target is an attribute of the optimizer ("lr", "weight_decay") or a schedulable number of the
- * graph
- * ("loss.context.weight", "masked.ratio"). */
+ * graph ("loss.context.weight", "masked.ratio"). */
 #ifndef STRATA_TRAIN_CONTROLS_H
 #define STRATA_TRAIN_CONTROLS_H
 
