@@ -2,7 +2,6 @@
  * channels-last volumes. The kernels are in ops/kernels/convolution.c. */
 #include "ops/conv/conv_attrs.h"
 #include "ops/kernels/convolution.h"
-#include "ops/kernels/weight_init.h"
 
 #include "graph/graph.h"
 
@@ -24,10 +23,7 @@ static const attr conv3d_attr_list[] = {
      "parts the channels are split into; each part of the result sees one part of the input"},
     {"bias", ATTR_BOOL, offsetof(conv3d_attrs, bias), "true", 0, 0, NULL, 0,
      "add a learned number to each channel of the result"},
-    {"init", ATTR_CHOICE, offsetof(conv3d_attrs, init), "torch", 0, 0, weight_init_choices, 0,
-     WEIGHT_INIT_DOC},
-    {"init_std", ATTR_FLOAT, offsetof(conv3d_attrs, init_std), "0.02", 1e-9, 1e3, NULL, 0,
-     WEIGHT_INIT_STD_DOC},
+    WEIGHT_INIT_ATTRS(conv3d_attrs, init),
     {0},
 };
 
@@ -117,9 +113,8 @@ static status conv3d_params(const void *attributes, const tensor *in, int in_cou
   const conv3d_attrs *attrs = attributes;
   TRY(check_channels(attrs, &in[IN_X].shape));
   conv_shape s = forward_shape(attrs, &in[IN_X]);
-  int64_t fan_in = s.channels / s.groups * s.kernel[0] * s.kernel[1] * s.kernel[2];
-  weight_init(attrs->init, attrs->init_std, fan_in, weight_shape(&s),
-              attrs->bias ? SHAPE(s.features) : (shape){.rank = -1}, out);
+  weight_init(&attrs->init, weight_shape(&s), attrs->bias ? SHAPE(s.features) : (shape){.rank = -1},
+              out);
   return OK;
 }
 

@@ -5,6 +5,7 @@
 
 #include "graph/op.h"
 #include "ops/kernels/convolution.h"
+#include "ops/kernels/weight_init.h"
 
 #include <string.h>
 
@@ -13,8 +14,7 @@ typedef struct conv3d_attrs {
   int64_t kernel[3], stride[3], padding[3], dilation[3];
   int64_t groups;
   bool bias;
-  int init;
-  double init_std;
+  weight_init_attrs init;
 } conv3d_attrs;
 
 typedef struct conv_backward_attrs {

@@ -4,7 +4,6 @@
  * whose columns are the voxels one input voxel makes. */
 #include "ops/conv/conv_attrs.h"
 #include "ops/kernels/convolution.h"
-#include "ops/kernels/weight_init.h"
 
 #include "graph/graph.h"
 
@@ -15,8 +14,7 @@ typedef struct conv_transpose3d_attrs {
   int64_t kernel[3], stride[3], padding[3], output_padding[3], dilation[3];
   int64_t groups;
   bool bias;
-  int init;
-  double init_std;
+  weight_init_attrs init;
 } conv_transpose3d_attrs;
 
 static const attr conv_transpose3d_attr_list[] = {
@@ -36,10 +34,7 @@ static const attr conv_transpose3d_attr_list[] = {
      "parts the channels are split into; each part of the result sees one part of the input"},
     {"bias", ATTR_BOOL, offsetof(conv_transpose3d_attrs, bias), "false", 0, 0, NULL, 0,
      "add a learned number to each channel of the result"},
-    {"init", ATTR_CHOICE, offsetof(conv_transpose3d_attrs, init), "torch", 0, 0,
-     weight_init_choices, 0, WEIGHT_INIT_DOC},
-    {"init_std", ATTR_FLOAT, offsetof(conv_transpose3d_attrs, init_std), "0.02", 1e-9, 1e3, NULL, 0,
-     WEIGHT_INIT_STD_DOC},
+    WEIGHT_INIT_ATTRS(conv_transpose3d_attrs, init),
     {0},
 };
 
@@ -110,9 +105,7 @@ static status conv_transpose3d_params(const void *attributes, const tensor *in, 
   const conv_transpose3d_attrs *attrs = attributes;
   TRY(check_channels(attrs, &in[IN_X].shape));
   conv_shape s = adjoint_shape(attrs, &in[IN_X].shape);
-  /* PyTorch takes the second axis of the weight for the inputs, here too. */
-  int64_t fan_in = s.channels / s.groups * s.kernel[0] * s.kernel[1] * s.kernel[2];
-  weight_init(attrs->init, attrs->init_std, fan_in, weight_shape(&s),
+  weight_init(&attrs->init, weight_shape(&s),
               attrs->bias ? SHAPE(attrs->features) : (shape){.rank = -1}, out);
   return OK;
 }

@@ -8,8 +8,7 @@
 typedef struct linear_attrs {
   int64_t features;
   bool bias;
-  int init;
-  double init_std;
+  weight_init_attrs init;
 } linear_attrs;
 
 static const attr linear_attr_list[] = {
@@ -17,10 +16,7 @@ static const attr linear_attr_list[] = {
      "channels of the result"},
     {"bias", ATTR_BOOL, offsetof(linear_attrs, bias), "true", 0, 0, NULL, 0,
      "add a learned number to each channel of the result"},
-    {"init", ATTR_CHOICE, offsetof(linear_attrs, init), "torch", 0, 0, weight_init_choices, 0,
-     WEIGHT_INIT_DOC},
-    {"init_std", ATTR_FLOAT, offsetof(linear_attrs, init_std), "0.02", 1e-9, 1e3, NULL, 0,
-     WEIGHT_INIT_STD_DOC},
+    WEIGHT_INIT_ATTRS(linear_attrs, init),
     {0},
 };
 
@@ -73,7 +69,7 @@ static status linear_params(const void *attributes, const tensor *in, int in_cou
   const linear_attrs *attrs = attributes;
   if (in[IN_X].shape.rank < 1) return shape_error("x needs rows and channels (N … C)");
   int64_t channels = last_axis(&in[IN_X]);
-  weight_init(attrs->init, attrs->init_std, channels, SHAPE(attrs->features, channels),
+  weight_init(&attrs->init, SHAPE(attrs->features, channels),
               attrs->bias ? SHAPE(attrs->features) : (shape){.rank = -1}, out);
   return OK;
 }

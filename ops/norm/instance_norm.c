@@ -11,6 +11,7 @@
  * that length; position j of a row belongs to channel j mod C. */
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/vector_math.h"
+#include "ops/kernels/weight_init.h"
 
 #include "graph/graph.h"
 
@@ -19,6 +20,7 @@
 typedef struct instance_norm_attrs {
   double eps;
   bool affine;
+  double init_weight;
   double slope;
 } instance_norm_attrs;
 
@@ -27,6 +29,7 @@ static const attr instance_norm_attr_list[] = {
      "added to the variance"},
     {"affine", ATTR_BOOL, offsetof(instance_norm_attrs, affine), "false", 0, 0, NULL, 0,
      "learn a scale and a shift per channel"},
+    NORM_INIT_ATTR(instance_norm_attrs, init_weight),
     {"slope", ATTR_FLOAT, offsetof(instance_norm_attrs, slope), "1", 0, 1, NULL, 0,
      "factor of negative results: 1 is no activation, 0 a ReLU, 0.01 the usual leaky ReLU"},
     {0},
@@ -146,9 +149,7 @@ static status instance_norm_params(const void *attributes, const tensor *in, int
                                    param_spec *out) {
   (void)in_count;
   const instance_norm_attrs *attrs = attributes;
-  shape channels = attrs->affine ? SHAPE(last_extent(&in[0])) : (shape){.rank = -1};
-  out[0] = (param_spec){channels, INIT_ONES, 0};
-  out[1] = (param_spec){channels, INIT_ZEROS, 0};
+  norm_init(attrs->affine, attrs->init_weight, last_extent(&in[0]), out);
   return OK;
 }
 

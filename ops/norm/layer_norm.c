@@ -2,6 +2,7 @@
  * (Ba et al., arXiv 1607.06450). The variance is the biased one, Σ(x − mean)² / C. */
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/vector_math.h"
+#include "ops/kernels/weight_init.h"
 
 #include "graph/graph.h"
 
@@ -10,6 +11,7 @@
 typedef struct layer_norm_attrs {
   double eps;
   bool affine;
+  double init_weight;
 } layer_norm_attrs;
 
 static const attr layer_norm_attr_list[] = {
@@ -17,6 +19,7 @@ static const attr layer_norm_attr_list[] = {
      "added to the variance"},
     {"affine", ATTR_BOOL, offsetof(layer_norm_attrs, affine), "true", 0, 0, NULL, 0,
      "learn a scale and a shift per channel"},
+    NORM_INIT_ATTR(layer_norm_attrs, init_weight),
     {0},
 };
 
@@ -56,9 +59,7 @@ static status layer_norm_params(const void *attributes, const tensor *in, int in
                                 param_spec *out) {
   (void)in_count;
   const layer_norm_attrs *attrs = attributes;
-  shape channels = attrs->affine ? SHAPE(last_extent(&in[0])) : (shape){.rank = -1};
-  out[0] = (param_spec){channels, INIT_ONES, 0};
-  out[1] = (param_spec){channels, INIT_ZEROS, 0};
+  norm_init(attrs->affine, attrs->init_weight, last_extent(&in[0]), out);
   return OK;
 }
 
