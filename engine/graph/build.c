@@ -71,7 +71,8 @@ static const char *full_name(builder *b, const char *name) {
 
 static status node_error(const builder *b, const op *o, status error) {
   const char *name = b->prefix && b->prefix[0] ? b->prefix : o->name;
-  return error_locate(error_prefix(error, "%s (%s)", name, o->name), b->at);
+  const char *what = b->composite ? b->composite->name : o->name;
+  return error_locate(error_prefix(error, "%s (%s)", name, what), b->at);
 }
 
 static bool is_variadic(const op *o, int *fixed) {
@@ -171,8 +172,13 @@ status build_node(builder *b, const char *op_name, const void *attrs, const valu
   if (error) return node_error(b, o, error);
   if (o->lower) {
     lower composite = {.b = b, .attrs = own_attrs, .in = in, .in_count = in_count, .out = out};
+    const op *outer = b->composite;
+    if (!outer) b->composite = o;
     error = o->lower(&composite);
-    return error ? error_locate(error, b->at) : OK;
+    /* What the nodes inside say has its place already. */
+    if (error && error_position(error).line == 0) error = node_error(b, o, error);
+    b->composite = outer;
+    return error;
   }
   if ((o->traits & OP_TRAIN_ONLY) && (!g->training || is_switched_off(o, own_attrs))) {
     out[0] = in[0];

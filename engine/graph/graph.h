@@ -50,6 +50,7 @@ struct builder {
   source_pos at;      /* given to the nodes made from now on */
   const char *prefix; /* name given to the nodes made from now on ("" at the top) */
   bool backward;
+  const op *composite; /* being lowered: the operator the user named, for messages */
 };
 
 graph *graph_new(bool training);

@@ -200,7 +200,7 @@ static void a_missing_gradient_rule_is_reported_at_its_line(void **state) {
   status error = graph_differentiate(g, loss);
   assert_non_null(error);
   assert_int_equal(error_position(error).line, 5);
-  must_fail(error, "mixed: operator shuffle_slabs has no gradient");
+  must_fail(error, "mixed: operator shuffle_cells has no gradient");
   graph_free(g);
 }
 
