@@ -207,7 +207,8 @@ static const double MIB = 1024.0 * 1024.0;
 static int64_t node_params(const graph *g, const node *n) {
   int64_t total = 0;
   for (int k = 0; k < n->in_count && !n->backward; k++)
-    if (n->in[k] != VALUE_NONE && g->values[n->in[k]].kind == VALUE_PARAM)
+    if (n->in[k] != VALUE_NONE && g->values[n->in[k]].kind == VALUE_PARAM &&
+        !g->values[n->in[k]].state)
       total += shape_elements(&g->values[n->in[k]].type.shape);
   return total;
 }

@@ -1,4 +1,4 @@
-/* The learned parameters of a run: one flat f32 buffer on the device, a named slice per tensor, in
+/* The learned parameters of a run and the state of its operators (running statistics): one flat f32 buffer on the device, a named slice per tensor, in
  * the order the training graph first uses them. Programs compiled from different graphs (training,
  * validation, inference) bind to the same slices by name. */
 #ifndef STRATA_EXECUTE_PARAMETERS_H
@@ -12,7 +12,7 @@ typedef struct parameter {
   shape shape;
   int64_t offset; /* elements into the flat buffer; a multiple of 16 */
   param_spec init;
-  bool trained; /* the loss reaches it; parameters it does not reach stay as they are */
+  bool trained; /* the loss reaches it and it is no state; optimizers touch nothing else */
 } parameter;
 
 typedef struct parameters {

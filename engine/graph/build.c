@@ -268,6 +268,7 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
       break;
     }
     error = build_param(b, full_name(b, p->name), *spec, &all[i]);
+    if (!error) b->g->values[all[i]].state = p->flags & PORT_STATE;
   }
   if (!error) error = build_node(b, o->name, attrs, all, total, out);
   b->prefix = outer;
@@ -310,7 +311,7 @@ bool value_is_read(const graph *g, value_id v) {
 int64_t graph_param_elements(const graph *g) {
   int64_t total = 0;
   for (int i = 0; i < g->value_count; i++)
-    if (g->values[i].kind == VALUE_PARAM && value_is_read(g, i))
+    if (g->values[i].kind == VALUE_PARAM && !g->values[i].state && value_is_read(g, i))
       total += shape_elements(&g->values[i].type.shape);
   return total;
 }

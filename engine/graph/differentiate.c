@@ -112,7 +112,8 @@ status graph_differentiate_from(graph *g, const value_id *outputs, const value_i
     free(p.parts);
     return error_out_of_memory((size_t)p.values * sizeof *p.parts);
   }
-  for (int v = 0; v < p.values; v++) p.needed[v] = g->values[v].kind == VALUE_PARAM;
+  for (int v = 0; v < p.values; v++)
+    p.needed[v] = g->values[v].kind == VALUE_PARAM && !g->values[v].state;
   for (int i = 0; i < nodes; i++) {
     const node *n = &g->nodes[i];
     bool any = false;

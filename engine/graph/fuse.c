@@ -7,10 +7,10 @@ static bool is_op(const node *n, const char *name) {
   return strcmp(n->op->name, name) == 0;
 }
 
-/* The node that makes v, when it is an `op_name` whose first output only one node reads. */
-static node *sole_producer(graph *g, const int *readers, value_id v, const char *op_name) {
+/* The node that makes v as its first output, when only one node reads it. */
+static node *sole_producer(graph *g, const int *readers, value_id v) {
   int32_t index = g->values[v].producer;
-  if (index < 0 || readers[v] != 1 || !is_op(&g->nodes[index], op_name)) return NULL;
+  if (index < 0 || readers[v] != 1) return NULL;
   return g->nodes[index].out[0] == v ? &g->nodes[index] : NULL;
 }
 
@@ -22,13 +22,14 @@ static void drop(graph *g, node *n) {
 }
 
 static int residual_port(const op *o) {
-  for (int i = 0; o->inputs[i].name; i++)
+  for (int i = 0; o->inputs && o->inputs[i].name; i++)
     if (strcmp(o->inputs[i].name, "residual") == 0) return i;
   return -1;
 }
 
-/* A norm that has neither residual nor activation yet. */
+/* A norm (what has a residual and a slope) with neither residual nor activation yet. */
 static bool is_plain_norm(const node *n) {
+  if (!n) return false;
   const double *slope = attr_number(n->op, n->attrs, "slope");
   int port = residual_port(n->op);
   return slope && *slope == 1.0 && port >= 0 && n->in[port] == VALUE_NONE;
@@ -46,18 +47,16 @@ void graph_fuse(graph *g, const value_id *keep, int keep_count) {
     node *act = &g->nodes[i];
     if (!act->op || !is_op(act, "leaky_relu")) continue;
     value_id residual = VALUE_NONE;
-    node *sum = sole_producer(g, readers, act->in[0], "add");
-    node *norm = NULL;
-    if (sum && sum->in_count == 2) {
+    node *before = sole_producer(g, readers, act->in[0]), *sum = NULL, *norm = NULL;
+    if (before && is_op(before, "add") && before->in_count == 2) {
+      sum = before;
       for (int side = 0; side < 2 && !norm; side++) {
-        norm = sole_producer(g, readers, sum->in[side], "instance_norm");
-        if (norm && !is_plain_norm(norm)) norm = NULL;
+        norm = sole_producer(g, readers, sum->in[side]);
+        if (!is_plain_norm(norm)) norm = NULL;
         if (norm) residual = sum->in[1 - side];
       }
-    } else {
-      sum = NULL;
-      norm = sole_producer(g, readers, act->in[0], "instance_norm");
-      if (norm && !is_plain_norm(norm)) norm = NULL;
+    } else if (is_plain_norm(before)) {
+      norm = before;
     }
     if (!norm) continue;
     int port = residual_port(norm->op);

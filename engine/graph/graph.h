@@ -13,7 +13,7 @@ enum { MAX_PORTS = 64 }; /* inputs of a node; outputs are at most a quarter of t
 
 typedef enum value_kind {
   VALUE_INPUT, /* fed from outside before every step: image, label */
-  VALUE_PARAM, /* learned; lives across steps */
+  VALUE_PARAM, /* learned, or state of its node; lives across steps */
   VALUE_TEMP   /* made by a node; lives in the arena of the step */
 } value_kind;
 
@@ -23,6 +23,7 @@ typedef struct value {
   value_kind kind;
   int32_t producer;  /* node index, or −1 */
   param_spec init;   /* VALUE_PARAM */
+  bool state;        /* VALUE_PARAM that its node keeps, not learned (PORT_STATE) */
   value_id gradient; /* VALUE_PARAM after differentiation: its gradient, or VALUE_NONE */
 } value;
 
@@ -87,7 +88,7 @@ status graph_verify(const graph *g);
 void graph_dump(const graph *g, FILE *out);
 void graph_dot(const graph *g, FILE *out);
 cost node_cost(const graph *g, const node *n);
-/* Elements of the parameters that some node reads. */
+/* Elements of the learned parameters that some node reads; running statistics do not count. */
 int64_t graph_param_elements(const graph *g);
 bool value_is_read(const graph *g, value_id v);
 

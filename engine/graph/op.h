@@ -38,7 +38,11 @@ typedef enum port_flag {
   PORT_OPTIONAL = 1 << 0, /* may be absent: VALUE_NONE at build time, data == NULL at run time */
   PORT_VARIADIC = 1 << 1, /* last input only: one or more values; the YAML input is a list */
   PORT_PARAM = 1 << 2,    /* learned: from YAML the value is created as parameter <node>.<port> */
-  PORT_SAVED = 1 << 3     /* output kept for the gradient only; not nameable in YAML */
+  PORT_SAVED = 1 << 3,    /* output kept for the gradient only; not nameable in YAML */
+  /* With PORT_PARAM: not learned but kept by the operator itself, such as running statistics. It is
+   * created, saved, transferred and resumed like a parameter, and has no gradient. Its kernel
+   * updates it where it lies; only in training graphs, so that validation and inference read it. */
+  PORT_STATE = 1 << 4
 } port_flag;
 
 typedef struct port {

@@ -152,7 +152,7 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
     report_line(report, "  unused   %-52s                %s", name,
                 shape_format(have, &w->list[i].tensor.shape));
     unused++;
-    if (!text_starts_with(name, "loss."))
+    if (!text_starts_with(name, "loss.") && !text_ends_with(name, ".num_batches_tracked"))
       problems_add(&unexpected,
                    error_new(ERROR_PIPELINE, at, "%s holds %s, which this network does not have",
                              path, name));

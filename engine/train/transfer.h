@@ -9,7 +9,8 @@
 /* Fills `p`: parameters named by `reset` (a result such as "net.out": the layer that makes it; or a
  * parameter name or prefix) keep their fresh values; every other one must be in the file with the
  * same shape. Tensors of the file that nothing here uses are expected only under "loss." (the heads
- * of the other stage's losses). Anything else is an error that lists all of it. */
+ * of the other stage's losses) and as PyTorch's counters `num_batches_tracked`, which change nothing
+ * at a fixed momentum. Anything else is an error that lists all of it. */
 status transfer_weights(const char *path, const stage_graph *graph, const char *const *reset,
                         int reset_count, source_pos at, parameters *p, const reporter *report);
 /* The same mistakes, found from the graphs alone before anything is trained. `from`: the graph of
