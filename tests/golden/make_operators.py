@@ -2,8 +2,9 @@
 PyTorch and MONAI in double precision where they allow it.
 
 A fixture is a text head, one line a tensor in the order of the data, and the data after it:
-    op NAME / attr KEY YAML / in DTYPE DIMS… / in absent / out PORT DIMS… / dy DIMS… /
-    grad INPUT DIMS… / data
+    op NAME / attr KEY YAML / in DTYPE DIMS… / in absent / out PORT DIMS… / state INPUT DIMS… /
+    dy DIMS… / grad INPUT DIMS… / data
+`state` is what the operator leaves in an input that it keeps (running statistics).
 `dy` is the gradient of output 0, `grad` the resulting gradient of an input.
 Optimizers have `in` parameters, one `step` line per update's gradients, and `out 0` parameters after.
 """
@@ -45,8 +46,9 @@ class Fixture:
                 f.write(a.astype("<i4" if a.dtype == np.int32 else "<f4").tobytes())
 
 
-def case(name, op, attrs, inputs, oracle):
-    """oracle(*tensors) -> result or results; float inputs are double and differentiable."""
+def case(name, op, attrs, inputs, oracle, states=None):
+    """oracle(*tensors) -> result or results; float inputs are double and differentiable. `states`:
+    {input: tensor}, which the oracle fills with what the operator leaves in its input."""
     f = Fixture(op, attrs)
     tensors = []
     for a in inputs:
@@ -64,6 +66,8 @@ def case(name, op, attrs, inputs, oracle):
         results = (results,)
     for port, r in enumerate(results):
         f.add(f"out {port}", r.detach().numpy().astype(np.float32))
+    for port, s in (states or {}).items():
+        f.add(f"state {port}", s.numpy().astype(np.float32))
     dy = normal(*results[0].shape)
     f.add("dy", dy)
     results[0].backward(torch.from_numpy(np.asarray(dy)).double())

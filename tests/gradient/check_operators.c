@@ -154,6 +154,8 @@ typedef struct trial {
   graph *g;
   value_id params[MAX_TENSORS]; /* everything differentiated */
   int param_count;
+  value_id states[MAX_TENSORS]; /* running statistics: no gradient, but the same bits are wanted */
+  int state_count;
   value_id labels[MAX_TENSORS];
   input_text label_range[MAX_TENSORS];
   int label_count;
@@ -200,7 +202,10 @@ static status build_trial(const op *o, const void *attrs, const input_text *text
   }
   TRY(graph_differentiate_from(t->g, t->outputs, t->seeds, t->output_count));
   for (int v = 0; v < t->g->value_count; v++)
-    if (t->g->values[v].kind == VALUE_PARAM) t->params[t->param_count++] = v;
+    if (t->g->values[v].kind == VALUE_PARAM && t->g->values[v].state)
+      t->states[t->state_count++] = v;
+    else if (t->g->values[v].kind == VALUE_PARAM)
+      t->params[t->param_count++] = v;
   return graph_verify(t->g);
 }
 
@@ -325,6 +330,9 @@ static uint64_t digest(trial *t) {
       h = hash_mix(h, bytes_hash(program_data(&t->program, gradient),
                                  tensor_bytes(&t->g->values[gradient].type)));
   }
+  for (int i = 0; i < t->state_count; i++)
+    h = hash_mix(h, bytes_hash(program_data(&t->program, t->states[i]),
+                               tensor_bytes(&t->g->values[t->states[i]].type)));
   return h;
 }
 

@@ -327,6 +327,30 @@ static void what_others_read_is_not_fused(void **state) {
   }
 }
 
+static void group_and_batch_norm_fuse_too(void **state) {
+  (void)state;
+  static const struct {
+    const char *op, *attribute, *text, *built;
+    bool training;
+  } norms[] = {{"group_norm", "groups", "2", "group_norm", true},
+               {"batch_norm", NULL, NULL, "batch_norm_training", true},
+               {"batch_norm", NULL, NULL, "batch_norm_inference", false}};
+  for (int i = 0; i < 3; i++) {
+    graph *g = graph_new(norms[i].training);
+    builder b = {.g = g, .prefix = ""};
+    value_id x = build_input(&b, "x", DTYPE_F32, SHAPE(2, 4, 4, 4, 2));
+    value_id norm = APPLY(&b, "norm", norms[i].op, norms[i].attribute, norms[i].text, x);
+    value_id act = APPLY(&b, "act", "leaky_relu", "slope", "0.1",
+                         APPLY(&b, "sum", "add", NULL, NULL, x, norm));
+    graph_fuse(g, &act, 1);
+    must(graph_verify(g));
+    assert_int_equal(g->node_count, 1);
+    assert_string_equal(g->nodes[0].op->name, norms[i].built);
+    assert_int_equal(g->nodes[0].in[3], x);
+    graph_free(g);
+  }
+}
+
 static void a_norm_is_fused_once(void **state) {
   (void)state;
   graph *g = graph_new(true);
@@ -394,6 +418,7 @@ int main(void) {
       cmocka_unit_test(norm_add_and_activation_become_one_node),
       cmocka_unit_test(fused_and_unfused_agree),
       cmocka_unit_test(what_others_read_is_not_fused),
+      cmocka_unit_test(group_and_batch_norm_fuse_too),
       cmocka_unit_test(a_norm_is_fused_once),
       cmocka_unit_test(prune_drops_what_nobody_asked_for),
       cmocka_unit_test(prune_keeps_the_gradients_of_parameters),

@@ -130,6 +130,12 @@ static uint64_t run_step_operator(const char *name, fixture *f, const op *o, con
       digest = hash_mix(digest,
                         bytes_hash(t.data[out[port]], tensor_bytes(value_type(&t.b, out[port]))));
       free(want);
+    } else if (sscanf(line, "state %d%n", &port, &used) == 1) {
+      shape s = read_shape(line + used);
+      float *want = take(f, &cursor, &s);
+      compare(name, line, t.data[in[port]], want, shape_elements(&s), 3e-6);
+      digest = hash_mix(digest, bytes_hash(t.data[in[port]], (size_t)shape_elements(&s) * 4));
+      free(want);
     } else if (text_starts_with(line, "dy")) {
       shape s = read_shape(line + 2);
       float *data = take(f, &cursor, &s);
