@@ -40,7 +40,35 @@ def shapes():
              lambda x: last(F.pad(first(x), (0, 1, 2, 0, 1, 2), mode, **value)))
 
 
+def reductions():
+    modes = {"mean": torch.mean, "sum": torch.sum, "max": torch.amax}
+    for mode, oracle in modes.items():
+        for axes in ([1, 2, 3], [4], [1, 3]):
+            keep = axes != [4]
+            case(f"reduce_{mode}_{''.join(map(str, axes))}", "reduce",
+                 {"mode": mode, "axes": axes, "keep": str(keep).lower()}, [normal(2, 3, 2, 4, 3)],
+                 lambda x: oracle(x, axes, keepdim=keep))
+    case("reduce_all", "reduce", {"mode": "sum", "keep": "false"}, [normal(2, 3, 2, 2)], torch.sum)
+
+
+def pools():
+    for name, k in (("2", dict(kernel_size=2)), ("321", dict(kernel_size=3, stride=2, padding=1)),
+                    ("ceil", dict(kernel_size=(1, 2, 3), stride=(2, 2, 2), padding=(0, 1, 1),
+                                  ceil_mode=True))):
+        attrs = {"kernel": k["kernel_size"], "stride": k.get("stride", 0),
+                 "padding": k.get("padding", 0), "ceil_mode": str(k.get("ceil_mode", False)).lower()}
+        attrs = {key: list(v) if isinstance(v, tuple) else v for key, v in attrs.items()}
+        x = normal(2, 4, 5, 6, 3)
+        case(f"max_pool3d_{name}", "max_pool3d", attrs, [x],
+             lambda x: last(F.max_pool3d(first(x), **k)))
+        for count in (True, False):
+            case(f"avg_pool3d_{name}_{'with' if count else 'without'}_padding", "avg_pool3d",
+                 {**attrs, "count_include_pad": str(count).lower()}, [x],
+                 lambda x: last(F.avg_pool3d(first(x), **k, count_include_pad=count)))
+
+
 if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     torch.set_num_threads(1)
-    shapes()
+    for make in (shapes, reductions, pools):
+        make()

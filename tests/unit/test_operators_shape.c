@@ -42,10 +42,60 @@ static void boxes_lie_in_their_volume(void **state) {
   REFUSED("pad_volume", volume, "can add at most 6", "after", "[0, 0, 7]", "mode", "circular");
 }
 
+/* Long enough to be reduced in parts, by each of the two ways through memory: channels stay or go. */
+static void the_largest_of_many_shares_its_gradient(void **state) {
+  (void)state;
+  enum { LENGTH = 40000 };
+  for (int channels = 1; channels <= 3; channels += 2) {
+    bench t;
+    bench_open(&t, 2);
+    const op *o = op_find("reduce");
+    arena memory = {0};
+    void *attrs = arena_alloc(&memory, o->attrs_bytes);
+    op_defaults(o, attrs);
+    set_attr(o, attrs, "mode", "max", &memory);
+    set_attr(o, attrs, "axes", "[1]", &memory);
+    float *x = malloc((size_t)(LENGTH * channels) * sizeof *x);
+    for (int i = 0; i < LENGTH * channels; i++) x[i] = (float)(i % 1000);
+    /* Four largest values, far apart, in channel 0. */
+    const int at[4] = {0, 16384, 17000, LENGTH - 1};
+    for (int k = 0; k < 4; k++) x[at[k] * channels] = 2000;
+    value_id in = bench_input(&t, "x", DTYPE_F32, SHAPE(1, LENGTH, channels), x), out[16], dx[32];
+    must(build_node(&t.b, "reduce", attrs, &in, 1, out));
+    must(bench_run(&t));
+    assert_true(*(float *)t.data[out[0]] == 2000);
+    float dy[3] = {8, 0, 0};
+    bench_grad(&t, bench_input(&t, "dy", DTYPE_F32, SHAPE(1, 1, channels), dy), dx);
+    const float *gradient = t.data[dx[0]];
+    double sum = 0;
+    for (int i = 0; i < LENGTH * channels; i++) sum += (double)gradient[i];
+    for (int k = 0; k < 4; k++) assert_true(gradient[at[k] * channels] == 2);
+    assert_true(sum == 8);
+    free(x);
+    arena_free(&memory);
+    bench_close(&t);
+  }
+}
+
+static void axes_to_reduce_and_windows_are_checked(void **state) {
+  (void)state;
+  shape volume = SHAPE(1, 4, 5, 6, 3);
+  REFUSED("reduce", volume, "has no axis 5", "axes", "[5]");
+  REFUSED("reduce", volume, "axis 4 is named twice", "axes", "[4, -1]");
+  for (int i = 0; i < 2; i++) {
+    const char *pool = i ? "max_pool3d" : "avg_pool3d";
+    REFUSED(pool, SHAPE(1, 7, 3), "must be a volume", "kernel", "2");
+    REFUSED(pool, volume, "use a smaller one", "kernel", "5");
+    REFUSED(pool, volume, "more than half the window", "kernel", "2", "padding", "2");
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(one_axis_is_checked),
       cmocka_unit_test(boxes_lie_in_their_volume),
+      cmocka_unit_test(the_largest_of_many_shares_its_gradient),
+      cmocka_unit_test(axes_to_reduce_and_windows_are_checked),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
