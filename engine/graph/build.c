@@ -267,7 +267,8 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
       error = node_error(b, o, error);
       break;
     }
-    error = build_param(b, full_name(b, p->name), *spec, &all[i]);
+    const char *own_name = p->flags & PORT_OF_ITEM ? "" : p->name;
+    error = build_param(b, full_name(b, own_name), *spec, &all[i]);
     if (!error) b->g->values[all[i]].state = p->flags & PORT_STATE;
   }
   if (!error) error = build_node(b, o->name, attrs, all, total, out);

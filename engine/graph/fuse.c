@@ -52,7 +52,10 @@ void graph_fuse(graph *g, const value_id *keep, int keep_count) {
       sum = before;
       for (int side = 0; side < 2 && !norm; side++) {
         norm = sole_producer(g, readers, sum->in[side]);
-        if (!is_plain_norm(norm)) norm = NULL;
+        /* A norm adds a residual of its own shape; it repeats none. */
+        if (!is_plain_norm(norm) ||
+            !shape_equal(&g->values[sum->in[0]].type.shape, &g->values[sum->in[1]].type.shape))
+          norm = NULL;
         if (norm) residual = sum->in[1 - side];
       }
     } else if (is_plain_norm(before)) {

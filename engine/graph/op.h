@@ -42,7 +42,8 @@ typedef enum port_flag {
   /* With PORT_PARAM: not learned but kept by the operator itself, such as running statistics. It is
    * created, saved, transferred and resumed like a parameter, and has no gradient. Its kernel
    * updates it where it lies; only in training graphs, so that validation and inference read it. */
-  PORT_STATE = 1 << 4
+  PORT_STATE = 1 << 4,
+  PORT_OF_ITEM = 1 << 5 /* with PORT_PARAM: the parameter is called <node>, without the port */
 } port_flag;
 
 typedef struct port {

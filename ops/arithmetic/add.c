@@ -1,19 +1,25 @@
-/* add: sum of one or more values of one shape. */
+/* add: sum of one or more values, the smaller ones repeated to the common shape. */
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/elementwise.h"
+#include "ops/arithmetic/sum_to.h"
 #include "ops/arithmetic/vector_math.h"
-
-#include "graph/graph.h"
+#include "ops/kernels/broadcast.h"
 
 static status add_grad(grad *rule) {
-  for (int i = 0; i < rule->in_count; i++)
-    if (rule->wanted[i]) rule->dx[i] = rule->dy[0];
+  value_id dy = rule->dy[0];
+  for (int i = 0; i < rule->in_count; i++) {
+    if (!rule->wanted[i]) continue;
+    if (same_shape(rule->b, rule->in[i], dy))
+      rule->dx[i] = dy;
+    else
+      TRY(build_sum_to(rule->b, dy, VALUE_NONE, rule->in[i], &rule->dx[i]));
+  }
   return OK;
 }
 
 static cost add_cost(const void *attrs, const tensor *in, int in_count, const tensor *out) {
-  (void)attrs, (void)out;
-  return cost_per_element(in, in_count - 1);
+  (void)attrs, (void)in;
+  return cost_per_element(out, in_count - 1);
 }
 
 /* y may be a. */
@@ -26,6 +32,29 @@ FOR_EACH_ISA static void add_three(float *y, const float *a, const float *b, con
                                    int64_t count) {
   ELEMENTWISE
   for (int64_t i = 0; i < count; i++) y[i] = a[i] + b[i] + c[i];
+}
+
+FOR_EACH_ISA static void add_rows(float *y, const float *x, int64_t rows, int64_t width,
+                                  int64_t row_step, int64_t step) {
+  for (int64_t r = 0; r < rows; r++, y += width, x += row_step)
+    if (step) {
+      ELEMENTWISE
+      for (int64_t i = 0; i < width; i++) y[i] += x[i];
+    } else {
+      float term = x[0];
+      for (int64_t i = 0; i < width; i++) y[i] += term;
+    }
+}
+
+static void add_repeated_task(void *context, int64_t task) {
+  const call *c = context;
+  const shape *whole = &c->out[0].shape;
+  span part = chunk_of(shape_elements(whole), task);
+  float *y = (float *)c->out[0].data + part.first;
+  if (c->out[0].data != c->in[0].data)
+    broadcast_apply(broadcast_copy, whole, part, y, &c->in[0].shape, c->in[0].data);
+  for (int i = 1; i < c->in_count; i++)
+    broadcast_apply(add_rows, whole, part, y, &c->in[i].shape, c->in[i].data);
 }
 
 enum { BLOCK = 1024 };
@@ -60,26 +89,36 @@ static void add_task(void *context, int64_t task) {
 }
 
 static status add_cpu(const call *c) {
-  parallel_for(c->pool, chunk_count(shape_elements(&c->out[0].shape)), add_task, (void *)c);
+  bool repeats = false;
+  for (int i = 0; i < c->in_count; i++) repeats |= !shape_equal(&c->in[i].shape, &c->out[0].shape);
+  parallel_for(c->pool, chunk_count(shape_elements(&c->out[0].shape)),
+               repeats ? add_repeated_task : add_task, (void *)c);
   return OK;
 }
 
 const op op_add = {
     .name = "add",
     .family = "arithmetic",
-    .summary = "Sum of values of one shape.",
-    .doc = "out = x₁ + x₂ + …, element by element, from left to right.",
+    .summary = "Sum of values.",
+    .doc = "out = x₁ + x₂ + …, element by element, from left to right. " BROADCAST_DOC,
     .torch = "sum(x)",
     .version = 1,
     .traits = OP_IN_PLACE,
     .inputs = (const port[]){{"x", "any", DTYPE_F32, PORT_VARIADIC, "what to add"}, {0}},
-    .outputs = (const port[]){{"out", "as x", DTYPE_F32, 0, "the sum"}, {0}},
-    .infer = infer_equal_shapes,
+    .outputs = (const port[]){{"out", "common shape", DTYPE_F32, 0, "the sum"}, {0}},
+    .attrs = broadcast_attr_list,
+    .attrs_bytes = sizeof(broadcast_attrs),
+    .infer = infer_broadcast,
     .grad = add_grad,
     .cost = add_cost,
     .cpu = add_cpu,
-    .cases = (const op_case[]){{"{}", "[n=1..2, c=1..9]; [n, c]", 0},
-                               {"{}", "[a=1..5, b=1..5]; [a, b]; [a, b]; [a, b]", 0},
-                               {"{}", "[3, 4]", 0},
-                               {0}},
+    .cases =
+        (const op_case[]){{"{}", "[n=1..2, c=1..9]; [n, c]", 0},
+                          {"{}", "[a=1..5, b=1..5]; [a, b]; [a, b]; [a, b]", 0},
+                          {"{}", "[3, 4]", 0},
+                          {"{broadcast: true}", "[n=1..2, t=1..20, c=1..40]; [1, t, c]; [c]", 0},
+                          {"{broadcast: true}", "[2, 1, 1]; [n=1..3, 2, 1..5, 33]", 0},
+                          {"{broadcast: true}", "[3, 17000]; [17000]", 0},
+                          {"{broadcast: true}", "[2..3, 1, a=1..9, 1]; [3..4, 1, 5]", 0},
+                          {0}},
 };

@@ -1,9 +1,9 @@
 /* matmul: products of the last two axes, one for each index of the others. The three sorts of
  * product are a linear layer's three passes: a·b is its data gradient, a·bᵀ its forward and aᵀ·b
  * its weight gradient, and each one's gradients are among the three. */
+#include "ops/arithmetic/sum_to.h"
+#include "ops/kernels/broadcast.h"
 #include "ops/kernels/convolution.h"
-
-#include "graph/graph.h"
 
 typedef struct matmul_attrs {
   bool transpose_a, transpose_b;
@@ -25,14 +25,31 @@ typedef struct extents {
   int64_t batch, m, n, k;
 } extents;
 
+/* The axes before the last two: which product it is. */
+static shape leading_axes(const shape *s) {
+  return shape_of(s->rank - 2, s->dim);
+}
+
 static extents extents_of(const matmul_attrs *attrs, const shape *a, const shape *b) {
-  int last = a->rank - 1;
-  extents e = {.batch = 1,
-               .m = a->dim[attrs->transpose_a ? last : last - 1],
-               .k = a->dim[attrs->transpose_a ? last - 1 : last],
-               .n = b->dim[attrs->transpose_b ? last - 1 : last]};
-  for (int i = 0; i < last - 1; i++) e.batch *= a->dim[i];
+  int row = a->rank - 2;
+  extents e = {.m = a->dim[attrs->transpose_a ? row + 1 : row],
+               .k = a->dim[attrs->transpose_a ? row : row + 1],
+               .n = b->dim[attrs->transpose_b ? b->rank - 2 : b->rank - 1]};
+  shape of_a = leading_axes(a), of_b = leading_axes(b), both;
+  broadcast_shapes(&of_a, &of_b, &both);
+  e.batch = shape_elements(&both);
   return e;
+}
+
+/* Which matrix of `small` takes part in product `item` of `whole`; both are leading axes. */
+static int64_t matrix_of(const shape *small, const shape *whole, int64_t item) {
+  int64_t index = 0, step = 1;
+  for (int i = whole->rank - 1, s = small->rank - 1; s >= 0; i--, s--) {
+    if (small->dim[s] > 1) index += item % whole->dim[i] * step;
+    item /= whole->dim[i];
+    step *= small->dim[s];
+  }
+  return index;
 }
 
 static conv_shape layer_of(const matmul_attrs *attrs, extents e) {
@@ -46,19 +63,25 @@ static status matmul_infer(infer *rule) {
   char have[96], other[96];
   if (attrs->transpose_a && attrs->transpose_b)
     return shape_error("transpose_a and transpose_b exclude each other; multiply b · a instead");
-  bool fits = a->rank >= 2 && a->rank == b->rank;
-  for (int i = 0; fits && i < a->rank - 2; i++) fits = a->dim[i] == b->dim[i];
+  shape out, of_a, of_b;
+  bool fits = a->rank >= 2 && b->rank >= 2;
+  if (fits) {
+    of_a = leading_axes(a);
+    of_b = leading_axes(b);
+    fits = broadcast_shapes(&of_a, &of_b, &out);
+  }
   if (!fits)
-    return shape_error("a %s and b %s must agree in all axes before the last two",
+    return shape_error("a %s and b %s must agree in all axes before the last two, or one of them "
+                       "lack an axis or have extent 1 there",
                        shape_format(have, a), shape_format(other, b));
   extents e = extents_of(attrs, a, b);
   int64_t k = b->dim[attrs->transpose_b ? b->rank - 1 : b->rank - 2];
   if (e.k != k)
     return shape_error("a %s has %lld columns to multiply and b %s has %lld rows",
                        shape_format(have, a), (long long)e.k, shape_format(other, b), (long long)k);
-  rule->out[0].shape = *a;
-  rule->out[0].shape.dim[a->rank - 2] = e.m;
-  rule->out[0].shape.dim[a->rank - 1] = e.n;
+  out.dim[out.rank++] = e.m;
+  out.dim[out.rank++] = e.n;
+  rule->out[0].shape = out;
   return OK;
 }
 
@@ -68,15 +91,27 @@ static status product(builder *b, bool transpose_a, bool transpose_b, value_id l
   return build_node(b, "matmul", &attrs, (value_id[]){left, right}, 2, out);
 }
 
+/* A matrix that takes part in several products gets the sum of their gradients. */
+static status product_for(grad *rule, int input, bool transpose_a, bool transpose_b, value_id left,
+                          value_id right) {
+  value_id each;
+  TRY(product(rule->b, transpose_a, transpose_b, left, right, &each));
+  if (same_shape(rule->b, each, rule->in[input])) {
+    rule->dx[input] = each;
+    return OK;
+  }
+  return build_sum_to(rule->b, each, VALUE_NONE, rule->in[input], &rule->dx[input]);
+}
+
 static status matmul_grad(grad *rule) {
   const matmul_attrs *attrs = rule->attrs;
   value_id a = rule->in[IN_A], b = rule->in[IN_B], dy = rule->dy[0];
   if (rule->wanted[IN_A])
-    TRY(attrs->transpose_a ? product(rule->b, false, true, b, dy, &rule->dx[IN_A])
-                           : product(rule->b, false, !attrs->transpose_b, dy, b, &rule->dx[IN_A]));
+    TRY(attrs->transpose_a ? product_for(rule, IN_A, false, true, b, dy)
+                           : product_for(rule, IN_A, false, !attrs->transpose_b, dy, b));
   if (rule->wanted[IN_B])
-    TRY(attrs->transpose_b ? product(rule->b, true, false, dy, a, &rule->dx[IN_B])
-                           : product(rule->b, !attrs->transpose_a, false, a, dy, &rule->dx[IN_B]));
+    TRY(attrs->transpose_b ? product_for(rule, IN_B, true, false, dy, a)
+                           : product_for(rule, IN_B, !attrs->transpose_a, false, a, dy));
   return OK;
 }
 
@@ -107,8 +142,10 @@ static size_t matmul_workspace(const void *attrs, const tensor *in, int in_count
 
 static void multiply(const call *c, extents e, int64_t item, void *workspace, thread_pool *pool) {
   const matmul_attrs *attrs = c->attrs;
-  const float *a = (const float *)c->in[IN_A].data + item * e.m * e.k;
-  const float *b = (const float *)c->in[IN_B].data + item * e.k * e.n;
+  shape whole = leading_axes(&c->out[0].shape);
+  shape of_a = leading_axes(&c->in[IN_A].shape), of_b = leading_axes(&c->in[IN_B].shape);
+  const float *a = (const float *)c->in[IN_A].data + matrix_of(&of_a, &whole, item) * e.m * e.k;
+  const float *b = (const float *)c->in[IN_B].data + matrix_of(&of_b, &whole, item) * e.k * e.n;
   float *y = (float *)c->out[0].data + item * e.m * e.n;
   conv_shape s = layer_of(attrs, e);
   if (attrs->transpose_a)
@@ -141,8 +178,9 @@ const op op_matmul = {
     .name = "matmul",
     .family = "linear",
     .summary = "Matrix products over the last two axes.",
-    .doc = "out[…, m, n] = Σ_k a[…, m, k] · b[…, k, n], for every index of the leading axes, in "
-           "which a and b agree.",
+    .doc = "out[…, m, n] = Σ_k a[…, m, k] · b[…, k, n], for every index of the leading axes. Where "
+           "one of a and b lacks a leading axis or has extent 1, its matrix takes part in all "
+           "products along it.",
     .torch = "torch.matmul(a.mT if transpose_a else a, b.mT if transpose_b else b)",
     .version = 1,
     .inputs = (const port[]){{"a", "… M K", DTYPE_F32, 0, "left factor"},
@@ -161,5 +199,8 @@ const op op_matmul = {
                                 "[b=1|2|9, h=1..2, m=1..20, k=1..33]; [b, h, n=1..17, k]", 0},
                                {"{transpose_a: true}", "[k=1..33, m=1..20]; [k, n=1..17]", 0},
                                {"{}", "[n=8..40, 5, 16]; [n, 16, 32]", 0},
+                               {"{}", "[m=1..20, k=1..33]; [b=1..3, k, n=1..17]", 0},
+                               {"{transpose_a: true}", "[2, b=1..9, k=1..9, 4]; [b, k, 5]", 0},
+                               {"{transpose_b: true}", "[2, 3, 1, m=1..9, 4]; [3, 2, 5, 4]", 0},
                                {0}},
 };
