@@ -1,5 +1,4 @@
 /* relu: max(x, 0). */
-#include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/elementwise.h"
 #include "ops/arithmetic/vector_math.h"
 
@@ -21,16 +20,8 @@ FOR_EACH_ISA static void relu_chunk(float *y, const float *x, int64_t count) {
   for (int64_t i = 0; i < count; i++) y[i] = x[i] < 0.0f ? 0.0f : x[i];
 }
 
-static void relu_task(void *context, int64_t task) {
-  const call *c = context;
-  span part = chunk_of(shape_elements(&c->in[0].shape), task);
-  relu_chunk((float *)c->out[0].data + part.first, (const float *)c->in[0].data + part.first,
-             part.count);
-}
-
 static status relu_cpu(const call *c) {
-  parallel_for(c->pool, chunk_count(shape_elements(&c->in[0].shape)), relu_task, (void *)c);
-  return OK;
+  return run_elementwise(c, relu_chunk, NULL);
 }
 
 FOR_EACH_ISA static void relu_backward_chunk(float *dx, const float *y, const float *dy,
@@ -39,18 +30,8 @@ FOR_EACH_ISA static void relu_backward_chunk(float *dx, const float *y, const fl
   for (int64_t i = 0; i < count; i++) dx[i] = y[i] > 0.0f ? dy[i] : 0.0f;
 }
 
-static void relu_backward_task(void *context, int64_t task) {
-  const call *c = context;
-  span part = chunk_of(shape_elements(&c->in[0].shape), task);
-  relu_backward_chunk((float *)c->out[0].data + part.first,
-                      (const float *)c->in[0].data + part.first,
-                      (const float *)c->in[1].data + part.first, part.count);
-}
-
 static status relu_backward_cpu(const call *c) {
-  parallel_for(c->pool, chunk_count(shape_elements(&c->in[0].shape)), relu_backward_task,
-               (void *)c);
-  return OK;
+  return run_elementwise(c, NULL, relu_backward_chunk);
 }
 
 const op op_relu = {

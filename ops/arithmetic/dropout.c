@@ -1,24 +1,9 @@
 /* dropout: sets a random share of the elements to 0 and scales the rest to keep the expectation
- * (Srivastava et al., JMLR 2014).
- *
- * Nothing is stored for the gradient: backward is the same operator on dy, and draws the same
- * numbers because a stream is named by sample and node, and both nodes bear the item's name. */
-#include "ops/arithmetic/chunks.h"
-#include "ops/arithmetic/elementwise.h"
+ * (Srivastava et al., JMLR 2014). */
+#include "ops/arithmetic/drop.h"
 #include "ops/arithmetic/vector_math.h"
 
-#include "graph/graph.h"
-
 #include <string.h>
-
-typedef struct dropout_attrs {
-  double rate;
-} dropout_attrs;
-
-static status dropout_infer(infer *rule) {
-  if (rule->in[0].shape.rank < 1) return shape_error("x must have samples as its first axis");
-  return infer_same_shape(rule);
-}
 
 static status dropout_grad(grad *rule) {
   return build_node(rule->b, "dropout", rule->attrs, rule->dy, 1, rule->dx);
@@ -64,14 +49,13 @@ FOR_EACH_ISA static void drop_blocks(float *y, const float *x, uint32_t bits[BLO
 
 static void dropout_task(void *context, int64_t task) {
   const call *c = context;
-  double rate = ((const dropout_attrs *)c->attrs)->rate;
   int64_t length = shape_elements(&c->in[0].shape) / c->in[0].shape.dim[0];
   int64_t chunks = chunk_count(length), sample = task / chunks;
   span part = chunk_of(length, task % chunks);
   const float *x = (const float *)c->in[0].data + sample * length + part.first;
   float *y = (float *)c->out[0].data + sample * length + part.first;
-  uint32_t limit = (uint32_t)(rate * 0x1p32);
-  float factor = (float)(1.0 / (1.0 - rate));
+  uint32_t limit = drop_limit(c->attrs);
+  float factor = drop_factor(c->attrs);
   rng stream = rng_open(c->rng_keys[sample], c->node_id);
   uint32_t counter[4] = {(uint32_t)(part.first / BLOCK), stream.counter[1], stream.counter[2],
                          stream.counter[3]};
@@ -86,7 +70,7 @@ static void dropout_task(void *context, int64_t task) {
 static status dropout_cpu(const call *c) {
   int64_t samples = c->in[0].shape.dim[0];
   int64_t chunks = chunk_count(shape_elements(&c->in[0].shape) / samples);
-  if (((const dropout_attrs *)c->attrs)->rate > 0) {
+  if (drop_limit(c->attrs) > 0) {
     parallel_for(c->pool, samples * chunks, dropout_task, (void *)c);
   } else if (c->out[0].data != c->in[0].data) {
     memcpy(c->out[0].data, c->in[0].data, tensor_bytes(&c->in[0]));
@@ -104,11 +88,9 @@ const op op_dropout = {
     .traits = OP_IN_PLACE | OP_RANDOM | OP_TRAIN_ONLY,
     .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "values"}, {0}},
     .outputs = (const port[]){{"out", "as x", DTYPE_F32, 0, "values, some of them 0"}, {0}},
-    .attrs = (const attr[]){{"rate", ATTR_FLOAT, offsetof(dropout_attrs, rate), "0.1", 0, 0.99,
-                             NULL, ATTR_SCHEDULABLE, "share of elements to drop"},
-                            {0}},
-    .attrs_bytes = sizeof(dropout_attrs),
-    .infer = dropout_infer,
+    .attrs = (const attr[]){DROP_RATE_ATTR("share of elements to drop"), {0}},
+    .attrs_bytes = sizeof(drop_attrs),
+    .infer = drop_infer,
     .grad = dropout_grad,
     .cost = dropout_cost,
     .cpu = dropout_cpu,

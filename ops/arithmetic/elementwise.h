@@ -1,6 +1,8 @@
-/* Shape and cost rules shared by operators that work element by element. */
+/* Rules and loops shared by operators that work element by element. */
 #ifndef STRATA_OPS_ELEMENTWISE_H
 #define STRATA_OPS_ELEMENTWISE_H
+
+#include "ops/arithmetic/chunks.h"
 
 #include "graph/op.h"
 
@@ -25,6 +27,35 @@ static inline status infer_equal_shapes(infer *rule) {
 
 static inline cost cost_per_element(const tensor *in, double flops) {
   return (cost){.flops = flops * (double)shape_elements(&in[0].shape)};
+}
+
+/* A kernel without attributes, on `count` elements: y from a, or from a and b. */
+typedef void one_to_one(float *y, const float *a, int64_t count);
+typedef void two_to_one(float *y, const float *a, const float *b, int64_t count);
+
+typedef struct elementwise {
+  const call *call;
+  one_to_one *one;
+  two_to_one *two;
+} elementwise;
+
+static inline void elementwise_task(void *context, int64_t task) {
+  const elementwise *e = context;
+  const tensor *in = e->call->in;
+  span part = chunk_of(shape_elements(&in[0].shape), task);
+  float *y = (float *)e->call->out[0].data + part.first;
+  const float *a = (const float *)in[0].data + part.first;
+  if (e->one)
+    e->one(y, a, part.count);
+  else
+    e->two(y, a, (const float *)in[1].data + part.first, part.count);
+}
+
+/* Output 0 from input 0, or from inputs 0 and 1: one of the kernels is NULL. */
+static inline status run_elementwise(const call *c, one_to_one *one, two_to_one *two) {
+  elementwise e = {c, one, two};
+  parallel_for(c->pool, chunk_count(shape_elements(&c->in[0].shape)), elementwise_task, &e);
+  return OK;
 }
 
 #endif

@@ -144,4 +144,9 @@ VECTOR_INLINE float vector_tanh(float x) {
   return t < 0.625f ? near : far;
 }
 
+/* Logistic function 1 / (1 + e^−x), within 3 ulp where the result is normal. */
+VECTOR_INLINE float vector_sigmoid(float x) {
+  return 1.0f / (1.0f + vector_exp(-x));
+}
+
 #endif
