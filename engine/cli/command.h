@@ -5,7 +5,7 @@
 #include "language/pipeline.h"
 #include "run/report.h"
 
-enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256 };
+enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32 };
 
 /* Options every command may declare; `flags` of a command says which it takes. */
 typedef enum option_flag {
@@ -28,7 +28,11 @@ typedef enum option_flag {
   OPTION_EMPTY = 1 << 16,
   OPTION_HD95 = 1 << 17,
   OPTION_BATCH = 1 << 18,
-  OPTION_QUIET = 1 << 19
+  OPTION_QUIET = 1 << 19,
+  OPTION_CSV = 1 << 20,
+  OPTION_METRICS = 1 << 21,
+  OPTION_TOLERANCE = 1 << 22,
+  OPTION_GROUP = 1 << 23
 } option_flag;
 
 typedef struct arguments {
@@ -37,6 +41,9 @@ typedef struct arguments {
   override overrides[MAX_OVERRIDES];
   int override_count;
   const char *out, *device, *stage, *json, *prediction, *reference, *empty, *hd95;
+  const char *csv, *metrics, *tolerance;
+  override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
+  int group_count;
   bool resume, dot, profile, quiet;
   int64_t threads, steps, cases, seed, organs, size, batch; /* −1: not given */
 } arguments;

@@ -35,10 +35,16 @@ const command commands[] = {
      "  strata predict runs/hippocampus-unetr incoming/*.nii.gz -o segmentations\n",
      OPTION_OUT | OPTION_THREADS | OPTION_DEVICE, 2, MAX_OPERANDS, command_predict},
     {"evaluate", "", "score a folder of segmentations against references",
-     "Pairs the files of two folders by name and prints Dice and HD95 (mm) per class.\n\n"
-     "  strata evaluate --prediction runs/x/predictions --reference labelsTs --json scores.json\n",
-     OPTION_PREDICTION | OPTION_REFERENCE | OPTION_EMPTY | OPTION_HD95 | OPTION_JSON, 0, 0,
-     command_evaluate},
+     "Pairs the files of two folders by name and prints Dice and HD95 (mm) per class, or the\n"
+     "metrics you ask for. --csv has a row for each case and class, --json what evaluation.json\n"
+     "has.\n\n"
+     "  strata evaluate --prediction runs/x/predictions --reference labelsTs --json scores.json\n"
+     "  strata evaluate --prediction a --reference b --metrics dice,nsd,assd --tolerance 2\n"
+     "  strata evaluate --prediction a --reference b --metrics all --csv scores.csv\n"
+     "  strata evaluate --prediction a --reference b --group abdomen8=1,2,3,4,6,7,8,11\n",
+     OPTION_PREDICTION | OPTION_REFERENCE | OPTION_METRICS | OPTION_TOLERANCE | OPTION_GROUP |
+         OPTION_EMPTY | OPTION_HD95 | OPTION_JSON | OPTION_CSV | OPTION_THREADS,
+     0, 0, command_evaluate},
     {"ops", "[NAME]", "list the operators, or explain one",
      "Without a name: every operator by family. With one: its inputs, outputs, attributes with\n"
      "defaults and ranges, and the definition.\n\n"

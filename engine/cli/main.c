@@ -38,6 +38,12 @@ static const option_help option_table[] = {
     {OPTION_REFERENCE, "reference", "DIR", "folder of reference labels"},
     {OPTION_EMPTY, "empty", "POLICY", "class absent from both: skip (default), one or zero"},
     {OPTION_HD95, "hd95", "NAME", "max (MONAI's definition, default) or pooled (MedPy's)"},
+    {OPTION_CSV, "csv", "FILE", "also write a row for each case and class"},
+    {OPTION_METRICS, "metrics", "NAMES",
+     "all, or some of dice, jaccard, precision, recall, hd, hd95, assd, nsd, volume_difference, "
+     "relative_volume_difference (default dice,hd95)"},
+    {OPTION_TOLERANCE, "tolerance", "MM", "of nsd; with commas: by class from 1 (default 1)"},
+    {OPTION_GROUP, "group", "NAME=CLASSES", "a mean over these classes, such as kidneys=2,3"},
     {OPTION_QUIET, "quiet", NULL, "print errors only"},
     {0}};
 
@@ -84,9 +90,10 @@ static status read_number(const char *option, const char *text, int64_t *out) {
   return OK;
 }
 
-static status read_override(char *text, override *out) {
+static status read_override(const option_help *o, char *text, override *out) {
   char *equals = strchr(text, '=');
-  if (!equals || equals == text) return usage("--set takes KEY=VALUE, not \"%s\"%s", text, "");
+  if (!equals || equals == text)
+    return error_new(ERROR_USAGE, NOWHERE, "--%s takes %s, not \"%s\"", o->name, o->argument, text);
   *equals = 0;
   out->key = text;
   out->value = equals + 1;
@@ -97,7 +104,19 @@ static status store(arguments *a, const option_help *o, char *value) {
   switch (o->flag) {
   case OPTION_SET:
     if (a->override_count == MAX_OVERRIDES) return usage("too many --set%s%s", "", "");
-    return read_override(value, &a->overrides[a->override_count++]);
+    return read_override(o, value, &a->overrides[a->override_count++]);
+  case OPTION_GROUP:
+    if (a->group_count == MAX_GROUPS) return usage("too many --group%s%s", "", "");
+    return read_override(o, value, &a->groups[a->group_count++]);
+  case OPTION_CSV:
+    a->csv = value;
+    break;
+  case OPTION_METRICS:
+    a->metrics = value;
+    break;
+  case OPTION_TOLERANCE:
+    a->tolerance = value;
+    break;
   case OPTION_OUT:
     a->out = value;
     break;

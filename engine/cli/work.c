@@ -173,6 +173,43 @@ static status choose(const char *option, const char *given, const char *const *n
                    names[1], count > 2 ? ", " : "", count > 2 ? names[2] : "", given);
 }
 
+/* "dice,hd95" as the list [dice, hd95]. */
+static status read_list(arena *memory, const char *option, const char *text, bool always_list,
+                        tree **out) {
+  *out = NULL;
+  if (!text) return OK;
+  bool is_list = always_list || strchr(text, ',');
+  const char *yaml = arena_printf(memory, is_list ? "[%s]" : "%s", text);
+  status error = tree_parse(memory, yaml, strlen(yaml), option, out);
+  if (!error) return OK;
+  error_free(error);
+  return error_new(ERROR_USAGE, NOWHERE, "%s takes values with commas between them, not \"%s\"",
+                   option, text);
+}
+
+/* --metrics, --tolerance and --group are the keys of the same name in `evaluate:`. */
+static status read_scoring(const arguments *a, arena *memory, evaluate_spec *spec) {
+  tree *metrics, *tolerance, *groups = tree_new(memory, NOWHERE, TREE_MAP, MAX_GROUPS);
+  bool is_all = a->metrics && strcmp(a->metrics, "all") == 0;
+  TRY(read_list(memory, "--metrics", a->metrics, !is_all, &metrics));
+  TRY(read_list(memory, "--tolerance", a->tolerance, false, &tolerance));
+  for (int i = 0; i < a->group_count; i++) {
+    groups->keys[i] = tree_scalar(memory, NOWHERE, a->groups[i].key, true);
+    TRY(read_list(memory, "--group", a->groups[i].value, true, &groups->items[i]));
+    groups->count++;
+  }
+  problems found = {0};
+  problems_add(&found, tree_check_duplicates(groups));
+  scoring_metrics(metrics, spec, &found);
+  scoring_tolerance(memory, tolerance, spec, &found);
+  scoring_groups(memory, groups, spec, &found);
+  status error = problems_take(&found);
+  if (!error) return OK;
+  status usage = error_new(ERROR_USAGE, NOWHERE, "%s", error_message(error));
+  error_free(error);
+  return usage;
+}
+
 status command_evaluate(const arguments *a) {
   if (!a->prediction || !a->reference)
     return error_new(ERROR_USAGE, NOWHERE,
@@ -182,11 +219,16 @@ status command_evaluate(const arguments *a) {
   int policy = -1, definition = -1;
   TRY(choose("empty", a->empty, policies, 3, &policy));
   TRY(choose("hd95", a->hd95, definitions, 2, &definition));
-  evaluate_spec spec = {.want_dice = true,
-                        .want_hd95 = true,
-                        .empty = (empty_policy)policy,
-                        .hd95 = definitions[definition]};
-  return evaluate_folders(a->prediction, a->reference, &spec, stdout, a->json);
+  evaluate_spec spec = {.empty = (empty_policy)policy, .hd95_pooled = definition == 1};
+  evaluate_outputs to = {.table = stdout, .json_path = a->json, .csv_path = a->csv};
+  arena memory = {0};
+  thread_pool *pool = NULL;
+  status error = read_scoring(a, &memory, &spec);
+  if (!error) error = pool_create(a->threads > 0 ? (int)a->threads : 0, &pool);
+  if (!error) error = evaluate_folders(a->prediction, a->reference, &spec, pool, &to);
+  pool_destroy(pool);
+  arena_free(&memory);
+  return error;
 }
 
 status command_phantom(const arguments *a) {

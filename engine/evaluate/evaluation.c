@@ -1,4 +1,4 @@
-/* Summary over cases: evaluation.json and the console table.
+/* Summary over cases: evaluation.json, a CSV file and the console table.
  *
  * A mean over a metric is taken in two steps: over the foreground classes of a case whose value
  * counts (is not NaN), then over the cases that have any. Per class it is the mean over the cases
@@ -10,16 +10,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef double (*metric_fn)(const class_score *);
-
-static double dice_value(const class_score *c) {
-  return c->dice;
-}
-
-static double hd95_value(const class_score *c) {
-  return c->hd95_mm;
-}
 
 /* Mean and sample standard deviation of the values that are not NaN (Welford). */
 typedef struct moments {
@@ -43,26 +33,40 @@ static double deviation_of(const moments *m) {
   return m->count > 1 ? sqrt(m->squares / (double)(m->count - 1)) : (double)NAN;
 }
 
-static moments over_cases(const evaluation *e, int class_number, metric_fn metric) {
-  moments m = {0};
-  for (int i = 0; i < e->case_count; i++)
-    moments_add(&m, metric(&e->cases[i].classes[class_number]));
-  return m;
+static moments over_cases(const evaluation *e, int row, metric m) {
+  moments all = {0};
+  for (int i = 0; i < e->case_count; i++) moments_add(&all, e->cases[i].classes[row].value[m]);
+  return all;
 }
 
-static moments over_classes(const evaluation *e, const case_score *s, metric_fn metric) {
-  moments m = {0};
-  for (int c = 1; c < e->class_count; c++) moments_add(&m, metric(&s->classes[c]));
-  return m;
+/* Is the class of a row in the group? NULL: of all foreground classes. */
+static bool is_in(const evaluation *e, int row, const class_group *g) {
+  if (!g) return row > 0;
+  int number = e->class_numbers ? e->class_numbers[row] : row;
+  for (int i = 0; i < g->count; i++)
+    if (g->classes[i] == number) return true;
+  return false;
 }
 
-static moments over_all(const evaluation *e, metric_fn metric) {
-  moments m = {0};
+static moments over_classes(const evaluation *e, const case_score *s, const class_group *g,
+                            metric m) {
+  moments all = {0};
+  for (int c = 1; c < e->class_count; c++)
+    if (is_in(e, c, g)) moments_add(&all, s->classes[c].value[m]);
+  return all;
+}
+
+static moments over_all(const evaluation *e, const class_group *g, metric m) {
+  moments all = {0};
   for (int i = 0; i < e->case_count; i++) {
-    moments of_case = over_classes(e, &e->cases[i], metric);
-    moments_add(&m, mean_of(&of_case));
+    moments of_case = over_classes(e, &e->cases[i], g, m);
+    moments_add(&all, mean_of(&of_case));
   }
-  return m;
+  return all;
+}
+
+static bool is_wanted(const evaluation *e, int m) {
+  return e->spec->metrics & METRIC_BIT(m);
 }
 
 static int count_missed(const evaluation *e, int class_number) {
@@ -78,25 +82,26 @@ static int count_hallucinated(const evaluation *e, int class_number) {
 }
 
 double evaluation_mean_dice(const evaluation *e) {
-  moments m = over_all(e, dice_value);
+  moments m = over_all(e, NULL, METRIC_DICE);
   return mean_of(&m);
 }
 
-static bool is_pooled(const evaluation *e) {
-  return e->spec->hd95 && strcmp(e->spec->hd95, "pooled") == 0;
+static const char *hd95_in_words(const evaluation *e) {
+  return e->spec->hd95_pooled
+             ? "one 95th percentile over the surface distances of both directions (MedPy)"
+             : "the larger of the two directed 95th percentiles (MONAI)";
 }
 
-static const char *hd95_in_words(const evaluation *e) {
-  return is_pooled(e) ? "one 95th percentile over the surface distances of both directions (MedPy)"
-                      : "the larger of the two directed 95th percentiles (MONAI)";
-}
+static const char nsd_in_words[] =
+    "share of the surface voxels of both masks that are within the tolerance of the other surface "
+    "(MONAI, without subvoxels)";
 
 static const char *const policy_names[] = {
     [EMPTY_SKIP] = "skip", [EMPTY_ONE] = "one", [EMPTY_ZERO] = "zero"};
 static const char *const policy_words[] = {
-    [EMPTY_SKIP] = "is left out of the mean",
-    [EMPTY_ONE] = "counts as a Dice of 1",
-    [EMPTY_ZERO] = "counts as a Dice of 0",
+    [EMPTY_SKIP] = "is left out of the means",
+    [EMPTY_ONE] = "counts as 1 in Dice and its like",
+    [EMPTY_ZERO] = "counts as 0 in Dice and its like",
 };
 
 /* ---- JSON ---------------------------------------------------------------------------------- */
@@ -141,26 +146,23 @@ static const char *key_of(const json_t *keys, int class_number) {
   return json_string_value(json_array_get(keys, (size_t)class_number));
 }
 
-static json_t *case_values(const evaluation *e, const json_t *keys, const case_score *s,
-                           metric_fn metric) {
+static json_t *case_values(const evaluation *e, const json_t *keys, const case_score *s, metric m) {
   json_t *values = json_object();
   for (int c = 1; c < e->class_count; c++)
-    json_object_set_new(values, key_of(keys, c), number(metric(&s->classes[c])));
+    json_object_set_new(values, key_of(keys, c), number(s->classes[c].value[m]));
   return values;
 }
 
 static json_t *case_entry(const evaluation *e, const json_t *keys, const case_score *s) {
   json_t *entry = json_object(), *missed = json_array(), *hallucinated = json_array();
   json_object_set_new(entry, "name", string(s->name));
-  if (e->spec->want_dice) {
-    moments m = over_classes(e, s, dice_value);
-    json_object_set_new(entry, "dice_mean", number(mean_of(&m)));
-    json_object_set_new(entry, "dice", case_values(e, keys, s, dice_value));
-  }
-  if (e->spec->want_hd95) {
-    moments m = over_classes(e, s, hd95_value);
-    json_object_set_new(entry, "hd95_mm_mean", number(mean_of(&m)));
-    json_object_set_new(entry, "hd95_mm", case_values(e, keys, s, hd95_value));
+  for (int m = 0; m < METRIC_COUNT; m++) {
+    if (!is_wanted(e, m)) continue;
+    char mean_key[64];
+    snprintf(mean_key, sizeof mean_key, "%s_mean", metric_table[m].key);
+    moments mean = over_classes(e, s, NULL, (metric)m);
+    json_object_set_new(entry, mean_key, number(mean_of(&mean)));
+    json_object_set_new(entry, metric_table[m].key, case_values(e, keys, s, (metric)m));
   }
   json_t *voxels = json_object();
   for (int c = 1; c < e->class_count; c++) {
@@ -180,15 +182,15 @@ static json_t *case_entry(const evaluation *e, const json_t *keys, const case_sc
   return entry;
 }
 
-static json_t *summary_entry(const evaluation *e, const json_t *keys, metric_fn metric) {
+static json_t *summary_entry(const evaluation *e, const json_t *keys, metric m) {
   json_t *entry = json_object(), *means = json_object(), *deviations = json_object(),
          *counts = json_object();
-  moments all = over_all(e, metric);
+  moments all = over_all(e, NULL, m);
   for (int c = 1; c < e->class_count; c++) {
-    moments m = over_cases(e, c, metric);
-    json_object_set_new(means, key_of(keys, c), number(mean_of(&m)));
-    json_object_set_new(deviations, key_of(keys, c), number(deviation_of(&m)));
-    json_object_set_new(counts, key_of(keys, c), json_integer(m.count));
+    moments of_class = over_cases(e, c, m);
+    json_object_set_new(means, key_of(keys, c), number(mean_of(&of_class)));
+    json_object_set_new(deviations, key_of(keys, c), number(deviation_of(&of_class)));
+    json_object_set_new(counts, key_of(keys, c), json_integer(of_class.count));
   }
   json_object_set_new(entry, "mean", number(mean_of(&all)));
   json_object_set_new(entry, "standard_deviation", number(deviation_of(&all)));
@@ -198,15 +200,49 @@ static json_t *summary_entry(const evaluation *e, const json_t *keys, metric_fn 
   return entry;
 }
 
+/* What a metric's numbers mean, beyond its name. */
+static void add_definition(const evaluation *e, int m, json_t *entry) {
+  if (m == METRIC_HD95) {
+    json_object_set_new(entry, "definition", json_string(e->spec->hd95_pooled ? "pooled" : "max"));
+    json_object_set_new(entry, "definition_in_words", json_string(hd95_in_words(e)));
+  } else if (m == METRIC_NSD) {
+    json_t *tolerances = json_array();
+    int count = e->spec->tolerance_count;
+    for (int c = 1; c <= (count > 0 ? count : 1); c++)
+      json_array_append_new(tolerances, json_real(evaluate_tolerance_mm(e->spec, c)));
+    json_object_set_new(entry, "tolerance_mm", tolerances);
+    json_object_set_new(entry, "definition_in_words", json_string(nsd_in_words));
+  }
+}
+
+static json_t *groups_entry(const evaluation *e) {
+  json_t *groups = json_object();
+  for (int i = 0; i < e->spec->group_count; i++) {
+    const class_group *g = &e->spec->groups[i];
+    json_t *entry = json_object(), *numbers = json_array();
+    for (int k = 0; k < g->count; k++) json_array_append_new(numbers, json_integer(g->classes[k]));
+    json_object_set_new(entry, "classes", numbers);
+    for (int m = 0; m < METRIC_COUNT; m++) {
+      if (!is_wanted(e, m)) continue;
+      moments all = over_all(e, g, (metric)m);
+      json_object_set_new(entry, metric_table[m].key,
+                          json_pack("{s:o, s:o}", "mean", number(mean_of(&all)),
+                                    "standard_deviation", number(deviation_of(&all))));
+    }
+    json_object_set_new(groups, g->name, entry);
+  }
+  return groups;
+}
+
 static json_t *to_json(const evaluation *e) {
   json_t *root = json_object(), *keys = class_keys(e);
-  if (e->spec->want_dice) json_object_set_new(root, "dice", summary_entry(e, keys, dice_value));
-  if (e->spec->want_hd95) {
-    json_t *entry = summary_entry(e, keys, hd95_value);
-    json_object_set_new(entry, "definition", json_string(is_pooled(e) ? "pooled" : "max"));
-    json_object_set_new(entry, "definition_in_words", json_string(hd95_in_words(e)));
-    json_object_set_new(root, "hd95_mm", entry);
+  for (int m = 0; m < METRIC_COUNT; m++) {
+    if (!is_wanted(e, m)) continue;
+    json_t *entry = summary_entry(e, keys, (metric)m);
+    add_definition(e, m, entry);
+    json_object_set_new(root, metric_table[m].key, entry);
   }
+  if (e->spec->group_count > 0) json_object_set_new(root, "groups", groups_entry(e));
   json_object_set_new(root, "aggregation",
                       json_string("mean over the foreground classes of a case that count, then "
                                   "over cases; standard deviations over cases"));
@@ -235,6 +271,48 @@ status evaluation_write(const evaluation *e, const char *path) {
   status error = file_write_atomic(path, text, length + 1);
   free(text);
   return error;
+}
+
+/* ---- CSV ----------------------------------------------------------------------------------- */
+
+/* RFC 4180: in quotes, and quotes doubled, where the text needs it. */
+static void csv_text(FILE *out, const char *text) {
+  if (!strpbrk(text, ",\"\r\n")) {
+    fputs(text, out);
+    return;
+  }
+  fputc('"', out);
+  for (; *text; text++) {
+    if (*text == '"') fputc('"', out);
+    fputc(*text, out);
+  }
+  fputc('"', out);
+}
+
+static void csv_row(const evaluation *e, const case_score *s, int row, FILE *out) {
+  const class_score *c = &s->classes[row];
+  csv_text(out, s->name);
+  fputc(',', out);
+  csv_text(out, e->class_names[row]);
+  for (int m = 0; m < METRIC_COUNT; m++) {
+    if (!is_wanted(e, m)) continue;
+    fputc(',', out);
+    if (isfinite(c->value[m])) fprintf(out, "%.9g", c->value[m]);
+  }
+  fprintf(out, ",%lld,%lld,%lld,%d,%d\n", (long long)c->reference_voxels,
+          (long long)c->predicted_voxels, (long long)c->overlap_voxels, c->missed, c->hallucinated);
+}
+
+status evaluation_write_csv(const evaluation *e, const char *path) {
+  atomic_file file;
+  TRY(atomic_begin(path, &file));
+  fputs("case,class", file.stream);
+  for (int m = 0; m < METRIC_COUNT; m++)
+    if (is_wanted(e, m)) fprintf(file.stream, ",%s", metric_table[m].key);
+  fputs(",reference_voxels,predicted_voxels,overlap_voxels,missed,hallucinated\n", file.stream);
+  for (int i = 0; i < e->case_count; i++)
+    for (int c = 1; c < e->class_count; c++) csv_row(e, &e->cases[i], c, file.stream);
+  return atomic_commit(&file);
 }
 
 /* ---- table --------------------------------------------------------------------------------- */
@@ -301,83 +379,97 @@ static void format_moments(char out[48], const moments *m, int decimals) {
     snprintf(out, 48, "%.*f ± %.*f", decimals, m->mean, decimals, deviation_of(m));
 }
 
+enum { COLUMNS = METRIC_COUNT + 2 }; /* the metrics, then what was missed and hallucinated */
+
 typedef struct table_row {
   const char *name;
-  char dice[48], hd95[48], missed[16], hallucinated[16];
+  char cell[COLUMNS][48];
 } table_row;
 
-static table_row row_of(const char *name, const moments *dice, const moments *hd95, int missed,
-                        int hallucinated) {
-  table_row row = {.name = name};
-  format_moments(row.dice, dice, 4);
-  format_moments(row.hd95, hd95, 2);
-  snprintf(row.missed, sizeof row.missed, "%d", missed);
-  snprintf(row.hallucinated, sizeof row.hallucinated, "%d", hallucinated);
+static table_row head_row(void) {
+  table_row row = {.name = "class"};
+  for (int m = 0; m < METRIC_COUNT; m++)
+    snprintf(row.cell[m], sizeof row.cell[m], "%s", metric_table[m].heading);
+  snprintf(row.cell[METRIC_COUNT], sizeof *row.cell, "missed");
+  snprintf(row.cell[METRIC_COUNT + 1], sizeof *row.cell, "hallucinated");
   return row;
 }
 
-static table_row row_of_class(const evaluation *e, int class_number) {
-  moments dice = over_cases(e, class_number, dice_value),
-          hd95 = over_cases(e, class_number, hd95_value);
-  return row_of(e->class_names[class_number], &dice, &hd95, count_missed(e, class_number),
-                count_hallucinated(e, class_number));
+static void set_counts(table_row *row, int missed, int hallucinated) {
+  snprintf(row->cell[METRIC_COUNT], sizeof *row->cell, "%d", missed);
+  snprintf(row->cell[METRIC_COUNT + 1], sizeof *row->cell, "%d", hallucinated);
 }
 
-static table_row row_of_mean(const evaluation *e) {
-  moments dice = over_all(e, dice_value), hd95 = over_all(e, hd95_value);
+static table_row row_of_class(const evaluation *e, int class_row) {
+  table_row row = {.name = e->class_names[class_row]};
+  for (int m = 0; m < METRIC_COUNT; m++) {
+    moments all = over_cases(e, class_row, (metric)m);
+    format_moments(row.cell[m], &all, metric_table[m].decimals);
+  }
+  set_counts(&row, count_missed(e, class_row), count_hallucinated(e, class_row));
+  return row;
+}
+
+/* Over the classes of a group; NULL: over all. */
+static table_row row_of_mean(const evaluation *e, const char *name, const class_group *g) {
+  table_row row = {.name = name};
   int missed = 0, hallucinated = 0;
+  for (int m = 0; m < METRIC_COUNT; m++) {
+    moments all = over_all(e, g, (metric)m);
+    format_moments(row.cell[m], &all, metric_table[m].decimals);
+  }
   for (int c = 1; c < e->class_count; c++) {
+    if (!is_in(e, c, g)) continue;
     missed += count_missed(e, c);
     hallucinated += count_hallucinated(e, c);
   }
-  return row_of("mean", &dice, &hd95, missed, hallucinated);
+  set_counts(&row, missed, hallucinated);
+  return row;
 }
 
-typedef struct table_widths {
-  int name, dice, hd95;
-} table_widths;
-
-static void widen(table_widths *w, const table_row *row) {
-  int name = text_columns(row->name), dice = text_columns(row->dice),
-      hd95 = text_columns(row->hd95);
-  if (name > w->name) w->name = name;
-  if (dice > w->dice) w->dice = dice;
-  if (hd95 > w->hd95) w->hd95 = hd95;
-}
-
-static void print_row(const evaluation *e, FILE *out, const table_widths *w, const table_row *row) {
-  print_cell(out, row->name, w->name, false);
-  if (e->spec->want_dice) {
-    fputs("  ", out);
-    print_cell(out, row->dice, w->dice, true);
-  }
-  if (e->spec->want_hd95) {
-    fputs("  ", out);
-    print_cell(out, row->hd95, w->hd95, true);
-  }
-  fprintf(out, "  %6s  %12s\n", row->missed, row->hallucinated);
+/* Head, classes, groups, mean. */
+static table_row table_row_at(const evaluation *e, int i) {
+  int classes = e->class_count - 1, groups = e->spec->group_count;
+  if (i == 0) return head_row();
+  if (i <= classes) return row_of_class(e, i);
+  if (i > classes + groups) return row_of_mean(e, "mean", NULL);
+  const class_group *g = &e->spec->groups[i - classes - 1];
+  return row_of_mean(e, g->name, g);
 }
 
 void evaluation_print(const evaluation *e, FILE *out) {
-  table_row head = {"class", "Dice", "HD95 mm", "missed", "hallucinated"}, mean = row_of_mean(e);
-  table_widths widths = {0};
-  widen(&widths, &head);
-  widen(&widths, &mean);
-  for (int c = 1; c < e->class_count; c++) {
-    table_row row = row_of_class(e, c);
-    widen(&widths, &row);
+  int rows = e->class_count + 1 + e->spec->group_count;
+  int name_width = 0, width[COLUMNS] = {0};
+  for (int i = 0; i < rows; i++) {
+    table_row row = table_row_at(e, i);
+    int columns = text_columns(row.name);
+    if (columns > name_width) name_width = columns;
+    for (int k = 0; k < COLUMNS; k++) {
+      columns = text_columns(row.cell[k]);
+      if (columns > width[k]) width[k] = columns;
+    }
   }
-  print_row(e, out, &widths, &head);
-  for (int c = 1; c < e->class_count; c++) {
-    table_row row = row_of_class(e, c);
-    print_row(e, out, &widths, &row);
+  for (int i = 0; i < rows; i++) {
+    table_row row = table_row_at(e, i);
+    print_cell(out, row.name, name_width, false);
+    for (int k = 0; k < COLUMNS; k++) {
+      if (k < METRIC_COUNT && !is_wanted(e, k)) continue;
+      fputs("  ", out);
+      print_cell(out, row.cell[k], width[k], true);
+    }
+    fputc('\n', out);
   }
-  print_row(e, out, &widths, &mean);
   fprintf(out, "%d case%s; mean ± standard deviation over cases.\n", e->case_count,
           e->case_count == 1 ? "" : "s");
-  fprintf(out, "Dice: a class in neither the reference nor the prediction %s (empty: %s).\n",
+  fprintf(out, "A class in neither the reference nor the prediction %s (empty: %s).\n",
           policy_words[e->spec->empty], policy_names[e->spec->empty]);
-  if (e->spec->want_hd95)
-    fprintf(out, "HD95: %s; not defined where a class is missed or hallucinated.\n",
-            hd95_in_words(e));
+  if (is_wanted(e, METRIC_HD95)) fprintf(out, "HD95: %s.\n", hd95_in_words(e));
+  if (is_wanted(e, METRIC_NSD)) {
+    fputs("NSD: tolerance", out);
+    for (int c = 1; c == 1 || c <= e->spec->tolerance_count; c++)
+      fprintf(out, "%s %g", c > 1 ? "," : "", evaluate_tolerance_mm(e->spec, c));
+    fputs(" mm.\n", out);
+  }
+  if (e->spec->metrics & METRICS_OF_SURFACES & ~METRIC_BIT(METRIC_NSD))
+    fputs("Distances are not defined where a class is missed or hallucinated.\n", out);
 }

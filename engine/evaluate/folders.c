@@ -94,22 +94,21 @@ static status check_same_grid(const char *name, const labels *prediction, const 
 }
 
 static status score_pair(const label_file *prediction, const label_file *reference,
-                         const evaluate_spec *spec, case_score *out) {
+                         const evaluate_spec *spec, thread_pool *pool, case_score *out) {
   labels p = {0}, r = {0};
   status error = nifti_read_labels(prediction->path, &p);
   if (!error) error = nifti_read_labels(reference->path, &r);
   if (!error) error = check_same_grid(prediction->name, &p, &r);
-  if (!error) error = score_case(&p, &r, LABEL_VALUES, spec, prediction->name, out);
+  if (!error) error = score_case(&p, &r, LABEL_VALUES, spec, prediction->name, pool, out);
   labels_free(&p);
   labels_free(&r);
   return error;
 }
 
-/* Background and the values that occur. Drops the other rows of every case; returns the names. */
-static const char *const *keep_used_classes(arena *memory, case_score *cases, int case_count,
-                                            int *class_count) {
+/* Background and the values that occur. Drops the other rows of every case. */
+static void keep_used_classes(arena *memory, case_score *cases, int case_count, evaluation *e) {
   const char **names = arena_alloc(memory, LABEL_VALUES * sizeof *names);
-  *class_count = 0;
+  int *numbers = arena_alloc(memory, LABEL_VALUES * sizeof *numbers), count = 0;
   for (int value = 0; value < LABEL_VALUES; value++) {
     bool is_used = value == 0;
     for (int i = 0; i < case_count; i++) {
@@ -117,15 +116,18 @@ static const char *const *keep_used_classes(arena *memory, case_score *cases, in
       is_used = is_used || c->reference_voxels > 0 || c->predicted_voxels > 0;
     }
     if (!is_used) continue;
-    for (int i = 0; i < case_count; i++) cases[i].classes[*class_count] = cases[i].classes[value];
-    names[(*class_count)++] = value == 0 ? "background" : arena_printf(memory, "%d", value);
+    for (int i = 0; i < case_count; i++) cases[i].classes[count] = cases[i].classes[value];
+    numbers[count] = value;
+    names[count++] = value == 0 ? "background" : arena_printf(memory, "%d", value);
   }
-  return names;
+  e->class_names = names;
+  e->class_numbers = numbers;
+  e->class_count = count;
 }
 
 static status score_folders(arena *memory, const char *prediction_dir, const char *reference_dir,
-                            const evaluate_spec *spec, problems *found, case_score **cases,
-                            int *case_count, int *reference_count) {
+                            const evaluate_spec *spec, thread_pool *pool, problems *found,
+                            case_score **cases, int *case_count, int *reference_count) {
   label_folder predictions, references;
   TRY(list_folder(memory, prediction_dir, found, &predictions));
   TRY(list_folder(memory, reference_dir, found, &references));
@@ -142,7 +144,7 @@ static status score_folders(arena *memory, const char *prediction_dir, const cha
                                     prediction->path, reference_dir));
       continue;
     }
-    status error = score_pair(prediction, reference, spec, &(*cases)[*case_count]);
+    status error = score_pair(prediction, reference, spec, pool, &(*cases)[*case_count]);
     if (error)
       problems_add(found, error);
     else
@@ -152,22 +154,23 @@ static status score_folders(arena *memory, const char *prediction_dir, const cha
 }
 
 status evaluate_folders(const char *prediction_dir, const char *reference_dir,
-                        const evaluate_spec *spec, FILE *table, const char *json_path) {
+                        const evaluate_spec *spec, thread_pool *pool, const evaluate_outputs *to) {
   arena memory = {0};
   problems found = {0};
   case_score *cases = NULL;
   int case_count = 0, reference_count = 0;
-  problems_add(&found, score_folders(&memory, prediction_dir, reference_dir, spec, &found, &cases,
-                                     &case_count, &reference_count));
+  problems_add(&found, score_folders(&memory, prediction_dir, reference_dir, spec, pool, &found,
+                                     &cases, &case_count, &reference_count));
   status error = problems_take(&found);
   if (!error) {
     evaluation e = {.cases = cases, .case_count = case_count, .spec = spec};
-    e.class_names = keep_used_classes(&memory, cases, case_count, &e.class_count);
-    if (json_path) error = evaluation_write(&e, json_path);
-    if (table && !error) {
-      evaluation_print(&e, table);
+    keep_used_classes(&memory, cases, case_count, &e);
+    if (to->json_path) error = evaluation_write(&e, to->json_path);
+    if (to->csv_path && !error) error = evaluation_write_csv(&e, to->csv_path);
+    if (to->table && !error) {
+      evaluation_print(&e, to->table);
       if (reference_count > case_count)
-        fprintf(table, "%d of %d references have no prediction and are not scored.\n",
+        fprintf(to->table, "%d of %d references have no prediction and are not scored.\n",
                 reference_count - case_count, reference_count);
     }
   }

@@ -11,8 +11,14 @@
  * counted in the table. The classes are the values that occur in any of the scored files, named by
  * their number.
  *
- * Prints the table to `table` and writes evaluation.json to `json_path`; either may be NULL. */
+ * Where the result goes is in `to`, each part of which may be NULL. `pool` may be NULL too. */
+typedef struct evaluate_outputs {
+  FILE *table;
+  const char *json_path; /* evaluation.json */
+  const char *csv_path;
+} evaluate_outputs;
+
 status evaluate_folders(const char *prediction_dir, const char *reference_dir,
-                        const evaluate_spec *spec, FILE *table, const char *json_path);
+                        const evaluate_spec *spec, thread_pool *pool, const evaluate_outputs *to);
 
 #endif

@@ -2,12 +2,12 @@
 #ifndef STRATA_EVALUATE_METRICS_H
 #define STRATA_EVALUATE_METRICS_H
 
+#include "base/parallel.h"
 #include "data/volume.h"
 #include "language/pipeline.h"
 
 typedef struct class_score {
-  double dice;    /* NaN when skipped by the policy */
-  double hd95_mm; /* NaN when the prediction or the reference is empty */
+  double value[METRIC_COUNT]; /* NaN: not defined, or left out by the policy */
   int64_t reference_voxels, predicted_voxels, overlap_voxels;
   bool missed;       /* in the reference, not predicted */
   bool hallucinated; /* predicted, not in the reference */
@@ -15,21 +15,32 @@ typedef struct class_score {
 
 typedef struct case_score {
   const char *name;
-  class_score *classes; /* class_count entries; [0] = background: Dice only, never averaged */
+  class_score *classes; /* class_count entries; [0] = background: overlap only, never averaged */
 } case_score;
 
-/* 2·|A∩B| / (|A|+|B|) per class from one pass over both maps; HD95 of foreground classes where the
- * spec wants it, in the reference's spacing. Class numbers outside 0 … class_count − 1 and maps of
- * different sizes are errors that name the case. `name` is borrowed. */
+/* Every metric of every class, P being the prediction's voxels and R the reference's:
+ *
+ * - overlap and volume as metric_table defines them;
+ * - distances in mm, in the reference's spacing, between the surfaces: voxels of the mask with a
+ *   6-neighbour outside it, where beyond the image is outside (the definition of SciPy's erosion
+ *   and of MONAI). d(P) are the distances from P's surface voxels to the nearest of R's, d(R) the
+ *   other way. HD: the largest of both. HD95: `max`, the larger of the 95th percentiles of d(P)
+ *   and d(R) (MONAI), or `pooled`, the percentile of d(P) and d(R) together (MedPy); percentiles
+ *   interpolate linearly. ASSD: the mean over d(P) and d(R) together. NSD: the share of d(P) and
+ *   d(R) that is at most the tolerance (MONAI's SurfaceDiceMetric without subvoxels; not
+ *   DeepMind's, which weights marching-cubes surface elements by their area);
+ * - where P and R are both empty, Dice, Jaccard, precision, recall and NSD are what the policy
+ *   says, and nothing else is defined; where one is, distances, and the ratio whose denominator is
+ *   0, are not defined, and NSD is 0.
+ *
+ * Surface metrics are computed for foreground classes where the spec wants one. Class numbers
+ * outside 0 … class_count − 1 and maps of different sizes are errors that name the case. `name` is
+ * borrowed. `pool` may be NULL; results do not depend on it. */
 status score_case(const labels *prediction, const labels *reference, int class_count,
-                  const evaluate_spec *spec, const char *name, case_score *out);
+                  const evaluate_spec *spec, const char *name, thread_pool *pool, case_score *out);
 void case_score_free(case_score *s);
-/* 95th-percentile Hausdorff distance between the surfaces (6-connected border voxels inside the
- * mask) of two masks, where beyond the image is outside; linear-interpolated percentile. `pooled`:
- * one percentile over both directions (MedPy); otherwise the larger of the two directed percentiles
- * (MONAI). NaN when either is empty. */
-status hausdorff95(const uint8_t *a, const uint8_t *b, const int64_t size[3],
-                   const double spacing_mm[3], bool pooled, double *out);
+/* Of the surfaces of a foreground class. */
+double evaluate_tolerance_mm(const evaluate_spec *spec, int class_number);
 /* Exact squared Euclidean distance (mm²) to the nearest voxel of `mask` (Felzenszwalb &
  * Huttenlocher 2012), anisotropic; infinite where the mask is empty. */
 status distance_transform(const uint8_t *mask, const int64_t size[3], const double spacing_mm[3],
@@ -37,17 +48,21 @@ status distance_transform(const uint8_t *mask, const int64_t size[3], const doub
 
 typedef struct evaluation {
   const char *const *class_names;
+  const int *class_numbers; /* of the rows; NULL: row i is class i */
   int class_count;
   case_score *cases;
   int case_count;
   const evaluate_spec *spec;
 } evaluation;
 
-/* evaluation.json: dice.mean (over the foreground classes of a case that count, then cases),
- * dice.per_class, hd95_mm.mean, hd95_mm.per_class, missed and hallucinated counts per class, the
- * policy and definition by name, a row per case. NaN is written as null; a metric the spec does not
- * want is left out. Atomic. */
+/* evaluation.json. For each metric that the spec wants, under its key (`dice`, `hd95_mm`): mean (over
+ * the foreground classes of a case that count, then cases), per_class and their deviations; the same
+ * means for each group of classes; missed and hallucinated counts per class; the policy and
+ * definitions by name; a row per case. NaN is written as null. Atomic. */
 status evaluation_write(const evaluation *e, const char *path);
+/* A row for each case and class: names, metrics, voxel counts. Empty where a metric is not defined.
+ * Atomic. */
+status evaluation_write_csv(const evaluation *e, const char *path);
 /* Mean foreground Dice over cases (NaN when nothing counts). */
 double evaluation_mean_dice(const evaluation *e);
 /* Console table. */

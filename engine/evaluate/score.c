@@ -1,22 +1,11 @@
-/* Scores of one case: Dice, HD95, and what was missed or made up, for every class. */
+/* Scores of one case: overlap, distances between surfaces, volumes, and what was missed or made up,
+ * for every class. */
 #include "evaluate/metrics.h"
+#include "evaluate/surface.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Voxels of a class in either map, as a box, so that its distances cost what it is large, not what
- * the volume is. */
-typedef struct class_box {
-  int64_t from[3], to[3];
-} class_box;
-
-static void box_add(class_box *b, const int64_t at[3]) {
-  for (int a = 0; a < 3; a++) {
-    if (at[a] < b->from[a]) b->from[a] = at[a];
-    if (at[a] >= b->to[a]) b->to[a] = at[a] + 1;
-  }
-}
 
 static status check_maps(const labels *prediction, const labels *reference, const char *name) {
   if (!prediction->data || !reference->data)
@@ -42,82 +31,238 @@ static status bad_class(const char *name, const char *which, int32_t value, cons
                    class_count, class_count - 1);
 }
 
-/* Voxel counts and boxes of all classes in one pass over both maps. */
+/* Voxel counts of all classes in one pass over both maps; stretches in which nothing changes are
+ * counted at once. */
 static status count_voxels(const labels *prediction, const labels *reference, int class_count,
-                           const char *name, class_score *classes, class_box *boxes) {
-  const int32_t *p = prediction->data, *r = reference->data;
-  int64_t at[3];
-  for (at[0] = 0; at[0] < reference->size[0]; at[0]++)
-    for (at[1] = 0; at[1] < reference->size[1]; at[1]++)
-      for (at[2] = 0; at[2] < reference->size[2]; at[2]++, p++, r++) {
-        if (*p < 0 || *p >= class_count) return bad_class(name, "prediction", *p, at, class_count);
-        if (*r < 0 || *r >= class_count) return bad_class(name, "reference", *r, at, class_count);
-        classes[*p].predicted_voxels++;
-        classes[*r].reference_voxels++;
-        if (*p == *r) classes[*p].overlap_voxels++;
-        if (*p != 0) box_add(&boxes[*p], at);
-        if (*r != 0 && *r != *p) box_add(&boxes[*r], at);
-      }
+                           const char *name, class_score *classes) {
+  const int64_t *size = reference->size, rows = size[0] * size[1];
+  for (int64_t row = 0; row < rows; row++) {
+    const int32_t *p = prediction->data + row * size[2], *r = reference->data + row * size[2];
+    for (int64_t z = 0, end; z < size[2]; z = end) {
+      for (end = z + 1; end < size[2] && p[end] == p[z] && r[end] == r[z];) end++;
+      const int64_t at[3] = {row / size[1], row % size[1], z};
+      if (p[z] < 0 || p[z] >= class_count)
+        return bad_class(name, "prediction", p[z], at, class_count);
+      if (r[z] < 0 || r[z] >= class_count)
+        return bad_class(name, "reference", r[z], at, class_count);
+      classes[p[z]].predicted_voxels += end - z;
+      classes[r[z]].reference_voxels += end - z;
+      if (p[z] == r[z]) classes[p[z]].overlap_voxels += end - z;
+    }
+  }
   return OK;
 }
 
-static double dice_of(const class_score *c, empty_policy empty) {
-  int64_t total = c->predicted_voxels + c->reference_voxels;
-  if (total > 0) return 2.0 * (double)c->overlap_voxels / (double)total;
-  return empty == EMPTY_ONE ? 1.0 : empty == EMPTY_ZERO ? 0.0 : (double)NAN;
+/* ---- overlap and volume -------------------------------------------------------------------- */
+
+/* mm³ of a voxel: the determinant of the affine. */
+static double voxel_mm3(const double m[4][4]) {
+  return fabs(m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) -
+              m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
+              m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0]));
 }
 
-static void cut_mask(const labels *map, int32_t class_number, const class_box *b, uint8_t *mask) {
-  for (int64_t x = b->from[0]; x < b->to[0]; x++)
-    for (int64_t y = b->from[1]; y < b->to[1]; y++) {
-      const int32_t *row = map->data + (x * map->size[1] + y) * map->size[2];
-      for (int64_t z = b->from[2]; z < b->to[2]; z++) *mask++ = row[z] == class_number;
-    }
+static double ratio(double part, int64_t whole) {
+  return whole > 0 ? part / (double)whole : (double)NAN;
 }
 
-static status class_hd95(const labels *prediction, const labels *reference, int32_t class_number,
-                         const class_box *b, bool pooled, double *out) {
-  int64_t size[3] = {b->to[0] - b->from[0], b->to[1] - b->from[1], b->to[2] - b->from[2]};
-  size_t voxels = (size_t)(size[0] * size[1] * size[2]);
-  uint8_t *masks = malloc(2 * voxels);
-  if (!masks) return error_out_of_memory(2 * voxels);
-  cut_mask(prediction, class_number, b, masks);
-  cut_mask(reference, class_number, b, masks + voxels);
+static void score_overlap(class_score *c, double voxel_ml, empty_policy empty) {
+  int64_t p = c->predicted_voxels, r = c->reference_voxels, both = c->overlap_voxels;
+  double *value = c->value;
+  if (p + r == 0) {
+    double agreed = empty == EMPTY_ONE ? 1.0 : empty == EMPTY_ZERO ? 0.0 : (double)NAN;
+    value[METRIC_DICE] = value[METRIC_JACCARD] = value[METRIC_PRECISION] = value[METRIC_RECALL] =
+        value[METRIC_NSD] = agreed;
+    return;
+  }
+  value[METRIC_DICE] = 2.0 * (double)both / (double)(p + r);
+  value[METRIC_JACCARD] = (double)both / (double)(p + r - both);
+  value[METRIC_PRECISION] = ratio((double)both, p);
+  value[METRIC_RECALL] = ratio((double)both, r);
+  value[METRIC_VOLUME_DIFFERENCE] = fabs((double)(p - r)) * voxel_ml;
+  value[METRIC_RELATIVE_VOLUME_DIFFERENCE] = ratio((double)(p - r), r);
+  c->missed = p == 0;
+  c->hallucinated = r == 0;
+  if (c->missed || c->hallucinated) value[METRIC_NSD] = 0; /* no surface is near the other */
+}
+
+/* ---- distances ----------------------------------------------------------------------------- */
+
+typedef struct pair { /* a class that is on both sides */
+  int class_number;
+  surface *side[2];    /* prediction, reference */
+  double *distance_mm; /* from the prediction's surface, then from the reference's */
+  status error[2];
+} pair;
+
+typedef struct surface_work {
+  const labels *maps[2];
+  const evaluate_spec *spec;
   double spacing_mm[3];
-  affine_spacing(reference->affine, spacing_mm);
-  status error = hausdorff95(masks, masks + voxels, size, spacing_mm, pooled, out);
-  free(masks);
+  int class_count, pair_count;
+  bool *wanted;         /* by class: is it on both sides? */
+  surface *surfaces[2]; /* by class */
+  pair *pairs;
+  class_score *classes;
+  status error[2];
+} surface_work;
+
+static void find_task(void *context, int64_t side) {
+  surface_work *w = context;
+  w->error[side] = surfaces_find(w->maps[side], w->class_count, w->wanted, w->surfaces[side]);
+}
+
+static void index_task(void *context, int64_t task) {
+  surface_work *w = context;
+  pair *p = &w->pairs[task / 2];
+  p->error[task % 2] = surface_index(p->side[task % 2]);
+}
+
+static void distance_task(void *context, int64_t task) {
+  surface_work *w = context;
+  pair *p = &w->pairs[task / 2];
+  int64_t side = task % 2;
+  surface_distances(p->side[side], p->side[!side], w->spacing_mm,
+                    p->distance_mm + (side ? p->side[0]->count : 0));
+}
+
+/* Moves the `rank` smallest values to the front, the next one to [rank] (Hoare's selection). */
+static void select_rank(double *v, int64_t count, int64_t rank) {
+  for (int64_t low = 0, high = count - 1; low < high;) {
+    double pivot = v[low + (high - low) / 2];
+    int64_t i = low, j = high;
+    while (i <= j) {
+      while (v[i] < pivot) i++;
+      while (pivot < v[j]) j--;
+      if (i > j) break;
+      double swap = v[i];
+      v[i++] = v[j];
+      v[j--] = swap;
+    }
+    if (rank <= j)
+      high = j;
+    else if (rank >= i)
+      low = i;
+    else
+      return;
+  }
+}
+
+/* Interpolates linearly between the two nearest ranks, as NumPy and PyTorch do. */
+static double percentile95(double *values, int64_t count) {
+  double rank = 0.95 * (double)(count - 1);
+  int64_t below = (int64_t)rank;
+  select_rank(values, count, below);
+  double fraction = rank - (double)below, next = INFINITY;
+  if (below + 1 == count || fraction == 0) return values[below];
+  for (int64_t i = below + 1; i < count; i++) next = fmin(next, values[i]);
+  return values[below] + fraction * (next - values[below]);
+}
+
+/* Spacings and tolerances are rounded decimals: what is equal to this part counts as within. */
+static const double TOLERANCE_SLACK = 1e-9;
+
+static void statistics_task(void *context, int64_t task) {
+  surface_work *w = context;
+  const pair *p = &w->pairs[task];
+  double *value = w->classes[p->class_number].value, *d = p->distance_mm;
+  int64_t from_prediction = p->side[0]->count, count = from_prediction + p->side[1]->count;
+  double tolerance_mm = evaluate_tolerance_mm(w->spec, p->class_number) * (1 + TOLERANCE_SLACK);
+  double sum = 0, largest = 0;
+  int64_t within = 0;
+  for (int64_t i = 0; i < count; i++) {
+    sum += d[i];
+    largest = fmax(largest, d[i]);
+    within += d[i] <= tolerance_mm;
+  }
+  value[METRIC_HD] = largest;
+  value[METRIC_ASSD] = sum / (double)count;
+  value[METRIC_NSD] = (double)within / (double)count;
+  if (!(w->spec->metrics & METRIC_BIT(METRIC_HD95))) return;
+  value[METRIC_HD95] = w->spec->hd95_pooled
+                           ? percentile95(d, count)
+                           : fmax(percentile95(d, from_prediction),
+                                  percentile95(d + from_prediction, count - from_prediction));
+}
+
+static status measure(surface_work *w, thread_pool *pool) {
+  parallel_for(pool, 2, find_task, w);
+  for (int side = 0; side < 2; side++)
+    if (w->error[side]) return w->error[side];
+  for (int c = 0; c < w->class_count; c++)
+    if (w->wanted[c])
+      w->pairs[w->pair_count++] =
+          (pair){.class_number = c, .side = {&w->surfaces[0][c], &w->surfaces[1][c]}};
+  parallel_for(pool, 2 * (int64_t)w->pair_count, index_task, w);
+  status error = OK;
+  for (int i = 0; i < w->pair_count; i++) {
+    pair *p = &w->pairs[i];
+    for (int side = 0; side < 2; side++) {
+      if (error)
+        error_free(p->error[side]);
+      else
+        error = p->error[side];
+    }
+    size_t bytes = (size_t)(p->side[0]->count + p->side[1]->count) * sizeof *p->distance_mm;
+    if (!error && !(p->distance_mm = malloc(bytes))) error = error_out_of_memory(bytes);
+  }
+  if (error) return error;
+  parallel_for(pool, 2 * (int64_t)w->pair_count, distance_task, w);
+  parallel_for(pool, w->pair_count, statistics_task, w);
+  return OK;
+}
+
+static status score_surfaces(const labels *prediction, const labels *reference, int class_count,
+                             const evaluate_spec *spec, thread_pool *pool, class_score *classes) {
+  size_t n = (size_t)class_count;
+  surface_work w = {.maps = {prediction, reference},
+                    .spec = spec,
+                    .class_count = class_count,
+                    .wanted = calloc(n, sizeof *w.wanted),
+                    .surfaces = {calloc(n, sizeof **w.surfaces), calloc(n, sizeof **w.surfaces)},
+                    .pairs = calloc(n, sizeof *w.pairs),
+                    .classes = classes};
+  status error = OK;
+  if (!w.wanted || !w.surfaces[0] || !w.surfaces[1] || !w.pairs) {
+    error = error_out_of_memory(n * (2 * sizeof **w.surfaces + sizeof *w.pairs));
+  } else {
+    for (int c = 1; c < class_count; c++)
+      w.wanted[c] = classes[c].reference_voxels > 0 && classes[c].predicted_voxels > 0;
+    affine_spacing(reference->affine, w.spacing_mm);
+    error = measure(&w, pool);
+  }
+  for (int i = 0; i < w.pair_count; i++) free(w.pairs[i].distance_mm);
+  for (int side = 0; side < 2; side++) {
+    for (int c = 0; w.surfaces[side] && c < class_count; c++) surface_free(&w.surfaces[side][c]);
+    free(w.surfaces[side]);
+  }
+  free(w.pairs);
+  free(w.wanted);
   return error;
 }
 
+/* ---- a case -------------------------------------------------------------------------------- */
+
+double evaluate_tolerance_mm(const evaluate_spec *spec, int class_number) {
+  int count = spec->tolerance_count;
+  if (count == 0) return 1;
+  return spec->tolerance_mm[class_number <= count ? class_number - 1 : count - 1];
+}
+
 status score_case(const labels *prediction, const labels *reference, int class_count,
-                  const evaluate_spec *spec, const char *name, case_score *out) {
+                  const evaluate_spec *spec, const char *name, thread_pool *pool, case_score *out) {
   *out = (case_score){.name = name};
   TRY(check_maps(prediction, reference, name));
   class_score *classes = calloc((size_t)class_count, sizeof *classes);
-  class_box *boxes = malloc((size_t)class_count * sizeof *boxes);
-  status error = OK;
-  if (!classes || !boxes) {
-    error = error_out_of_memory((size_t)class_count * (sizeof *classes + sizeof *boxes));
-    goto done;
-  }
-  const int64_t *size = reference->size;
-  for (int c = 0; c < class_count; c++)
-    boxes[c] = (class_box){{size[0], size[1], size[2]}, {0, 0, 0}};
-  error = count_voxels(prediction, reference, class_count, name, classes, boxes);
-  bool pooled = spec->hd95 && strcmp(spec->hd95, "pooled") == 0;
+  if (!classes) return error_out_of_memory((size_t)class_count * sizeof *classes);
+  status error = count_voxels(prediction, reference, class_count, name, classes);
   for (int c = 0; c < class_count && !error; c++) {
-    class_score *s = &classes[c];
-    s->dice = dice_of(s, spec->empty);
-    s->hd95_mm = NAN;
-    s->missed = s->reference_voxels > 0 && s->predicted_voxels == 0;
-    s->hallucinated = s->predicted_voxels > 0 && s->reference_voxels == 0;
-    if (spec->want_hd95 && c > 0 && s->reference_voxels > 0 && s->predicted_voxels > 0)
-      error = error_prefix(class_hd95(prediction, reference, c, &boxes[c], pooled, &s->hd95_mm),
-                           "%s", name);
+    for (int m = 0; m < METRIC_COUNT; m++) classes[c].value[m] = NAN;
+    score_overlap(&classes[c], voxel_mm3(reference->affine) / 1000, spec->empty);
   }
-done:
-  free(boxes);
+  if (!error && spec->metrics & METRICS_OF_SURFACES)
+    error = error_prefix(score_surfaces(prediction, reference, class_count, spec, pool, classes),
+                         "%s", name);
   if (error)
     free(classes);
   else

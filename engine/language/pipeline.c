@@ -694,28 +694,6 @@ static void read_window(loader *l, const tree *evaluate, source_pos at) {
   }
 }
 
-static void read_metrics(loader *l, const tree *metrics) {
-  evaluate_spec *e = &l->p->evaluate;
-  char found[96];
-  e->want_dice = e->want_hd95 = metrics == NULL;
-  if (!is_there(metrics)) return;
-  if (metrics->kind != TREE_LIST || metrics->count == 0) {
-    report(l, metrics->at, "evaluate: metrics must be a list such as [dice, hd95], not %s.",
-           tree_describe(metrics, found));
-    return;
-  }
-  for (int i = 0; i < metrics->count; i++) {
-    const tree *t = metrics->items[i];
-    if (t == &unreadable) continue;
-    if (t->kind == TREE_SCALAR && strcmp(t->text, "dice") == 0)
-      e->want_dice = true;
-    else if (t->kind == TREE_SCALAR && strcmp(t->text, "hd95") == 0)
-      e->want_hd95 = true;
-    else
-      report(l, t->at, "evaluate: a metric must be dice or hd95, not %s.", tree_describe(t, found));
-  }
-}
-
 static void read_evaluated_stage(loader *l, const tree *evaluate) {
   pipeline *p = l->p;
   evaluate_spec *e = &p->evaluate;
@@ -736,13 +714,12 @@ static void read_evaluated_stage(loader *l, const tree *evaluate) {
 }
 
 static void read_evaluate(loader *l, const tree *evaluate) {
-  static const char *const keys[] = {"inferer", "metrics", "empty", "hd95",
-                                     "stage",   "output",  NULL};
+  static const char *const keys[] = {"inferer", "metrics", "empty",  "hd95", "tolerance",
+                                     "groups",  "stage",   "output", NULL};
   static const char *const policies[] = {"skip", "one", "zero", NULL};
   static const char *const definitions[] = {"max", "pooled", NULL};
   pipeline *p = l->p;
   evaluate_spec *e = &p->evaluate;
-  e->hd95 = definitions[0];
   if (!evaluate) {
     for (int i = 0; i < p->stage_count; i++)
       if (p->stages[i].output)
@@ -757,9 +734,11 @@ static void read_evaluate(loader *l, const tree *evaluate) {
   e->at = evaluate->at;
   tree_check_keys(evaluate, "evaluate", keys, &l->all);
   read_window(l, evaluate, evaluate->at);
-  read_metrics(l, tree_get(evaluate, "metrics"));
+  scoring_metrics(tree_get(evaluate, "metrics"), e, &l->all);
+  scoring_tolerance(l->memory, tree_get(evaluate, "tolerance"), e, &l->all);
+  scoring_groups(l->memory, tree_get(evaluate, "groups"), e, &l->all);
   e->empty = (empty_policy)read_choice(l, evaluate, "evaluate", "empty", policies, EMPTY_SKIP);
-  e->hd95 = definitions[read_choice(l, evaluate, "evaluate", "hd95", definitions, 0)];
+  e->hd95_pooled = read_choice(l, evaluate, "evaluate", "hd95", definitions, 0) == 1;
   read_evaluated_stage(l, evaluate);
 }
 

@@ -5,6 +5,7 @@
 #ifndef STRATA_LANGUAGE_PIPELINE_H
 #define STRATA_LANGUAGE_PIPELINE_H
 
+#include "evaluate/metric.h"
 #include "graph/op.h"
 #include "language/scope.h"
 
@@ -87,13 +88,24 @@ typedef enum empty_policy {
   EMPTY_ZERO  /* … count as 0 */
 } empty_policy;
 
+typedef struct class_group { /* classes with a mean of their own: Synapse's 8 organs of 13 */
+  const char *name;
+  int *classes;
+  int count;
+  source_pos at;
+} class_group;
+
 typedef struct evaluate_spec {
   int64_t window[3]; /* voxels of the prepared grid */
   double overlap;    /* [0, 0.95] */
   blend blend;
-  bool want_dice, want_hd95;
+  unsigned metrics; /* METRIC_BIT of each that is wanted */
   empty_policy empty;
-  const char *hd95; /* "max" (larger of the two directed percentiles, MONAI) | "pooled" (MedPy) */
+  bool hd95_pooled; /* one percentile over both directions (MedPy), not the larger of two (MONAI) */
+  double *tolerance_mm; /* of NSD, by class from 1; the last holds for the classes after. None: 1 */
+  int tolerance_count;
+  class_group *groups;
+  int group_count;
   const char *stage, *output; /* which stage's weights and which value; default: the last enabled
                                  stage and its validated output, else "net.out" */
   bool enabled;               /* false: the file has no `evaluate:` */
@@ -141,6 +153,12 @@ const stage_spec *pipeline_stage(const pipeline *p, const char *name);
  * the shipped `pipelines/` folder (STRATA_SHARE or the build's source folder). */
 status graph_file_load(pipeline *p, const char *name, const char *relative_to, source_pos at,
                        graph_file *out);
+
+/* Parts of `evaluate:` that `strata evaluate` takes from its command line. A value that is NULL gives
+ * the default. What is wrong is added to `all`. */
+void scoring_metrics(const tree *t, evaluate_spec *e, problems *all);
+void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems *all);
+void scoring_groups(arena *memory, const tree *t, evaluate_spec *e, problems *all);
 
 /* JSON Schema of the pipeline language and every operator, for editors. */
 void schema_write(FILE *out);

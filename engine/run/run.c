@@ -194,8 +194,22 @@ static status compile_stage(const run *r, const stage_spec *s) {
   return problems_take(&found);
 }
 
+/* Classes of `evaluate: groups:` that the data set does not have. */
+static void check_groups(const run *r, problems *found) {
+  for (int i = 0; i < r->p->evaluate.group_count; i++) {
+    const class_group *g = &r->p->evaluate.groups[i];
+    for (int k = 0; k < g->count; k++)
+      if (g->classes[k] >= r->data->class_count)
+        problems_add(found, error_new(ERROR_PIPELINE, g->at,
+                                      "evaluate: groups: %s has class %d, but the classes of the "
+                                      "data set end with %d.",
+                                      g->name, g->classes[k], r->data->class_count - 1));
+  }
+}
+
 status run_compile(const run *r) {
   problems found = {0};
+  check_groups(r, &found);
   for (int i = 0; i < r->p->stage_count; i++)
     if (r->p->stages[i].enabled) problems_add(&found, compile_stage(r, &r->p->stages[i]));
   const stage_spec *last = pipeline_stage(r->p, r->p->evaluate.stage);
@@ -227,7 +241,7 @@ static status evaluate_case(run *r, network *n, const case_entry *entry, case_sc
     error = nifti_read_labels(entry->label, &reference);
     if (!error)
       error = score_case(&prediction, &reference, r->data->class_count, &r->p->evaluate,
-                         entry->name, score);
+                         entry->name, r->device->pool, score);
     *scored = !error;
   }
   labels_free(&prediction);

@@ -302,7 +302,7 @@ static status check_segmentation(trainer *t) {
   }
   int count = dataset_role(r->data, ROLE_VALIDATION, index), scored = 0;
   evaluate_spec dice_only = r->p->evaluate;
-  dice_only.want_hd95 = false;
+  dice_only.metrics = METRIC_BIT(METRIC_DICE);
   status error = OK;
   for (int i = 0; i < count && !error && !run_stop_requested(); i++) {
     const case_entry *entry = &r->data->cases[index[i]];
@@ -313,7 +313,7 @@ static status check_segmentation(trainer *t) {
       error = network_segment_prepared(&t->network, &c.image, &prediction);
       if (!error)
         error = score_case(&prediction, &c.label, r->data->class_count, &dice_only, entry->name,
-                           &scores[scored]);
+                           r->device->pool, &scores[scored]);
       if (!error) scored++;
       error = error_prefix(error, "validation case %s", entry->name);
     }

@@ -9,14 +9,19 @@ import json
 import math
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import scipy.ndimage as ndi
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers.utils import _get_scan_interval, sliding_window_inference
-from monai.metrics import DiceMetric, compute_hausdorff_distance
+from monai.metrics import (
+    ConfusionMatrixMetric, DiceMetric, MeanIoU, SurfaceDiceMetric, compute_average_surface_distance,
+    compute_hausdorff_distance,
+)
 
 OUT = Path(__file__).parent / "metrics"
+DATA = Path(__file__).parents[2] / "../shared/data"
 random = np.random.default_rng(20240607)
 
 
@@ -115,6 +120,109 @@ def distance_transforms():
         cases.append({"size": list(size), "spacing_mm": list(spacing), "mask": runs(mask),
                       "squared_mm": rounded(distance**2, 8)})
     return cases
+
+
+def value_runs(labels):
+    """[value, length, value, length, …] with z fastest."""
+    flat = labels.ravel()
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1, [flat.size]])
+    return [int(v) for a, b in zip(edges[:-1], edges[1:]) for v in (flat[a], b - a)]
+
+
+def surface_distances(p, r, spacing):
+    """In double precision: from the surface of p to that of r, and the other way."""
+    sp, sr = border(p), border(r)
+    return (ndi.distance_transform_edt(~sr, sampling=spacing)[sp],
+            ndi.distance_transform_edt(~sp, sampling=spacing)[sr])
+
+
+def class_values(p, r, spacing, tolerance):
+    both, n, m = int((p & r).sum()), int(p.sum()), int(r.sum())
+    ratio = lambda a, b: a / b if b else None
+    values = {
+        "dice": ratio(2 * both, n + m), "jaccard": ratio(both, n + m - both),
+        "precision": ratio(both, n), "recall": ratio(both, m),
+        "volume_difference": abs(n - m) * math.prod(spacing) / 1000 if n + m else None,
+        "relative_volume_difference": ratio(n - m, m),
+        "hd": None, "hd95": None, "hd95_pooled": None, "assd": None, "nsd": 0.0 if n + m else None,
+    }
+    if n and m:
+        to_r, to_p = surface_distances(p, r, spacing)
+        all_ = np.hstack([to_r, to_p])
+        values |= {
+            "hd": float(all_.max()), "hd95": float(max(np.percentile(to_r, 95), np.percentile(to_p, 95))),
+            "hd95_pooled": float(np.percentile(all_, 95)), "assd": float(all_.mean()),
+            "nsd": float((all_ <= tolerance * (1 + 1e-9)).mean()),
+        }
+    check_with_monai(p, r, spacing, tolerance, values)
+    return values
+
+
+def check_with_monai(p, r, spacing, tolerance, values):
+    """The definitions above are MONAI's, which computes them in single precision."""
+    def equal(name, other):
+        other = float(other)
+        if values[name] is not None:
+            assert abs(values[name] - other) <= 1e-5 * max(1, abs(other)), (name, values[name], other)
+
+    if not (p.any() and r.any()):
+        return
+    tp, tr = (torch.from_numpy(m)[None, None].float() for m in (p, r))
+    for name, metric in [
+        ("dice", DiceMetric()), ("jaccard", MeanIoU()),
+        ("precision", ConfusionMatrixMetric(metric_name="precision")),
+        ("recall", ConfusionMatrixMetric(metric_name="recall")),
+        ("nsd", SurfaceDiceMetric([tolerance], include_background=True)),
+    ]:
+        value = metric(tp, tr, spacing=list(spacing)) if name == "nsd" else metric(tp, tr)
+        if name in ("precision", "recall"):
+            value = metric.aggregate()[0]
+        equal(name, value)
+    options = dict(include_background=True, spacing=list(spacing))
+    equal("hd", compute_hausdorff_distance(tp, tr, **options))
+    equal("hd95", compute_hausdorff_distance(tp, tr, percentile=95, **options))
+    equal("assd", compute_average_surface_distance(tp, tr, symmetric=True, **options))
+
+
+def disturbed(labels, generator, by):
+    """The labels where a smooth random displacement of a few voxels leads."""
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in labels.shape], indexing="ij")).astype(float)
+    for a in range(3):
+        noise = ndi.gaussian_filter(generator.standard_normal(labels.shape), 4)
+        grid[a] += by * noise / noise.std()
+    return ndi.map_coordinates(labels, grid, order=0, mode="nearest")
+
+
+def label_maps():
+    generator = np.random.default_rng(4)
+    hippocampus = nibabel.load(DATA / "Task04_Hippocampus/labelsTr/hippocampus_001.nii.gz")
+    atrium = nibabel.load(sorted(DATA.glob("LeftAtrium/labelsTr/*.nii.gz"))[0])
+    h = np.asarray(hippocampus.dataobj).astype(np.uint8)
+    box = ndi.find_objects((np.asarray(atrium.dataobj) > 0).astype(int))[0]
+    a = (np.asarray(atrium.dataobj)[box] > 0).astype(np.uint8)[::2, ::2, ::2]
+    blobs = generator.integers(0, 5, (6, 5, 4)).repeat(3, 0).repeat(3, 1).repeat(3, 2).astype(np.uint8)
+    far = np.zeros((40, 30, 25), np.uint8)
+    far[5:12, 6:11, 3:9] = 1
+    far_p = far.copy()
+    far_p[6:9, 5:9, 3:12] = 1
+    far_p[39, 29, 24] = 1
+    far_p[0, 0, 0:2] = 1
+    maps = [
+        ("hippocampus", disturbed(h, generator, 1.5), h, (1.0, 1.0, 1.0), 1.0),
+        ("hippocampus, anisotropic", disturbed(h, generator, 1.0), h, (0.7, 1.25, 3.0), 1.5),
+        ("left atrium", disturbed(a, generator, 2.0), a, (1.25, 1.25, 2.5), 2.0),
+        ("five classes side by side", disturbed(blobs, generator, 1.0), blobs, (0.3, 0.9, 0.6), 0.9),
+        ("far outliers", far_p, far, (0.5, 2.0, 1.1), 1.0),
+        ("voxels at random", generator.integers(0, 3, (9, 8, 7)), generator.integers(0, 3, (9, 8, 7)),
+         (0.1, 0.2, 0.35), 0.3),
+        ("missed and hallucinated", np.where(h == 1, 3, h)[::2, ::2, ::2], h[::2, ::2, ::2],
+         (1.0, 1.0, 2.0), 1.0),
+    ]
+    return [{
+        "name": name, "size": list(r.shape), "spacing_mm": list(spacing), "tolerance_mm": tolerance,
+        "prediction": value_runs(p), "reference": value_runs(r),
+        "classes": [class_values(p == c, r == c, spacing, tolerance) for c in range(1, 5)],
+    } for name, p, r, spacing, tolerance in maps]
 
 
 def positions():
@@ -222,5 +330,6 @@ def write(name, content):
 
 
 write("metrics.json", {"hausdorff": hausdorff_pairs(), "distance": distance_transforms()})
+write("label_maps.json", label_maps())
 write("infer.json", {"positions": positions(), "importance": importance_maps(),
                      "sliding_window": sliding_windows(), "export": exports()})

@@ -63,7 +63,7 @@ static void a_pipeline_is_read_with_its_defaults(void **state) {
   assert_int_equal(second->schedules[0].arguments->count, 1);
   assert_int_equal(second->validate_every, 1);
   assert_string_equal(second->output, "net.out");
-  assert_true(p->evaluate.enabled && p->evaluate.want_dice && p->evaluate.want_hd95);
+  assert_true(p->evaluate.enabled && p->evaluate.metrics == METRICS_DEFAULT);
   assert_int_equal(p->evaluate.window[2], 16);
   assert_string_equal(p->evaluate.stage, "segment");
   assert_string_equal(p->evaluate.output, "net.out");
@@ -111,7 +111,7 @@ static void overrides_reach_every_place(void **state) {
   assert_int_equal(p->evaluate.window[0], 32);
   assert_int_equal(p->evaluate.window[2], 8);
   assert_int_equal(p->evaluate.blend, BLEND_GAUSSIAN);
-  assert_string_equal(p->evaluate.hd95, "pooled");
+  assert_true(p->evaluate.hd95_pooled);
   pipeline_free(p);
 }
 

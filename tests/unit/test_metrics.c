@@ -15,18 +15,20 @@
 
 #include <cmocka.h>
 
-static json_t *fixture;
+static json_t *fixture, *label_maps;
 
 static int load_fixture(void **state) {
   (void)state;
   json_error_t error;
   fixture = json_load_file(TEST_DATA "/golden/metrics/metrics.json", 0, &error);
-  return fixture ? 0 : -1;
+  label_maps = json_load_file(TEST_DATA "/golden/metrics/label_maps.json", 0, &error);
+  return fixture && label_maps ? 0 : -1;
 }
 
 static int free_fixture(void **state) {
   (void)state;
   json_decref(fixture);
+  json_decref(label_maps);
   return 0;
 }
 
@@ -106,46 +108,9 @@ static void an_empty_mask_is_infinitely_far(void **state) {
   for (int v = 0; v < 24; v++) assert_true(isinf(squared_mm[v]));
 }
 
-static void hd95_equals_monai_and_medpy(void **state) {
-  (void)state;
-  size_t i;
-  json_t *c;
-  json_array_foreach(json_object_get(fixture, "hausdorff"), i, c) {
-    int64_t size[3];
-    double spacing_mm[3], value;
-    char what[96];
-    size_t voxels = read_grid(c, size, spacing_mm);
-    uint8_t *a = read_mask(c, "a", voxels), *b = read_mask(c, "b", voxels);
-    for (int pooled = 0; pooled < 2; pooled++) {
-      const char *key = pooled ? "pooled" : "max";
-      snprintf(what, sizeof what, "%s (%s)", json_string_value(json_object_get(c, "name")), key);
-      assert_ok(hausdorff95(a, b, size, spacing_mm, pooled, &value));
-      check_value(what, value, json_object_get(c, key), 2e-5);
-      assert_ok(hausdorff95(b, a, size, spacing_mm, pooled, &value));
-      check_value(what, value, json_object_get(c, key), 2e-5);
-    }
-    free(a);
-    free(b);
-  }
-}
-
-static void a_spacing_that_is_not_positive_is_an_error(void **state) {
-  (void)state;
-  const uint8_t mask[8] = {1};
-  const int64_t size[3] = {2, 2, 2};
-  static const double bad[] = {0, -1, INFINITY, NAN};
-  for (int i = 0; i < 4; i++) {
-    double spacing_mm[3] = {1, bad[i], 1}, value;
-    status error = hausdorff95(mask, mask, size, spacing_mm, false, &value);
-    assert_int_equal(error_code_of(error), ERROR_DATA);
-    error_free(error);
-  }
-}
-
 /* ---- scores ---- */
 
-static const evaluate_spec skip_empty = {
-    .want_dice = true, .want_hd95 = true, .empty = EMPTY_SKIP, .hd95 = "max"};
+static const evaluate_spec skip_empty = {.metrics = METRICS_DEFAULT, .empty = EMPTY_SKIP};
 
 static labels make_labels(const int64_t size[3], const double spacing_mm[3]) {
   labels l = {0};
@@ -178,20 +143,140 @@ static void scores_of_two_maps_equal_monai(void **state) {
     }
     case_score score;
     const char *name = json_string_value(json_object_get(c, "name"));
-    assert_ok(score_case(&prediction, &reference, 4, &skip_empty, name, &score));
+    assert_ok(score_case(&prediction, &reference, 4, &skip_empty, name, NULL, &score));
     const class_score *s = &score.classes[2];
-    if (s->reference_voxels > 0) check_value(name, s->dice, json_object_get(c, "dice"), 1e-6);
-    check_value(name, s->hd95_mm, json_object_get(c, "max"), 2e-5);
-    assert_true(isnan(score.classes[1].dice) && isnan(score.classes[1].hd95_mm));
+    if (s->reference_voxels > 0)
+      check_value(name, s->value[METRIC_DICE], json_object_get(c, "dice"), 1e-6);
+    check_value(name, s->value[METRIC_HD95], json_object_get(c, "max"), 2e-5);
+    for (int m = 0; m < METRIC_COUNT; m++) assert_true(isnan(score.classes[1].value[m]));
     assert_int_equal(score.classes[0].reference_voxels + s->reference_voxels, voxels);
     assert_int_equal(s->missed, s->reference_voxels > 0 && s->predicted_voxels == 0);
     assert_int_equal(s->hallucinated, s->reference_voxels == 0 && s->predicted_voxels > 0);
+    case_score_free(&score);
+    evaluate_spec pooled = skip_empty;
+    pooled.hd95_pooled = true;
+    assert_ok(score_case(&prediction, &reference, 4, &pooled, name, NULL, &score));
+    check_value(name, score.classes[2].value[METRIC_HD95], json_object_get(c, "pooled"), 1e-6);
     case_score_free(&score);
     labels_free(&prediction);
     labels_free(&reference);
     free(a);
     free(b);
   }
+}
+
+/* [value, length, …] with z fastest. */
+static labels read_map(const json_t *c, const char *key) {
+  int64_t size[3], at = 0;
+  double spacing_mm[3];
+  int64_t voxels = (int64_t)read_grid(c, size, spacing_mm);
+  labels l = make_labels(size, spacing_mm);
+  const json_t *runs = json_object_get(c, key);
+  for (size_t i = 0; i + 1 < json_array_size(runs); i += 2) {
+    int64_t length = (int64_t)number_at(runs, i + 1);
+    assert_true(at + length <= voxels);
+    for (int64_t k = 0; k < length; k++) l.data[at++] = (int32_t)number_at(runs, i);
+  }
+  assert_int_equal(at, voxels);
+  return l;
+}
+
+static void check_classes(const json_t *c, const case_score *score, bool pooled) {
+  const json_t *classes = json_object_get(c, "classes");
+  for (int i = 0; i < (int)json_array_size(classes); i++) {
+    const json_t *expected = json_array_get(classes, (size_t)i);
+    for (int m = 0; m < METRIC_COUNT; m++) {
+      const char *key = m == METRIC_HD95 && pooled ? "hd95_pooled" : metric_table[m].name;
+      char what[160];
+      snprintf(what, sizeof what, "%s: class %d: %s", score->name, i + 1, key);
+      const json_t *value = json_object_get(expected, key);
+      assert_non_null(value);
+      /* Dice and its like are fractions of counts: nothing to round. Distances are in mm. */
+      check_value(what, score->classes[i + 1].value[m], value,
+                  METRICS_OF_SURFACES & METRIC_BIT(m) ? 1e-9 : 1e-15);
+    }
+  }
+}
+
+static void every_metric_equals_scipy_on_any_number_of_threads(void **state) {
+  (void)state;
+  thread_pool *three;
+  assert_ok(pool_create(3, &three));
+  size_t i;
+  json_t *c;
+  json_array_foreach(label_maps, i, c) {
+    labels prediction = read_map(c, "prediction"), reference = read_map(c, "reference");
+    double tolerance_mm = json_number_value(json_object_get(c, "tolerance_mm"));
+    const char *name = json_string_value(json_object_get(c, "name"));
+    evaluate_spec spec = {.metrics = METRIC_BIT(METRIC_COUNT) - 1,
+                          .tolerance_mm = &tolerance_mm,
+                          .tolerance_count = 1};
+    case_score score, threaded;
+    assert_ok(score_case(&prediction, &reference, 5, &spec, name, NULL, &score));
+    check_classes(c, &score, false);
+    assert_ok(score_case(&prediction, &reference, 5, &spec, name, three, &threaded));
+    for (int k = 0; k < 5; k++)
+      assert_memory_equal(score.classes[k].value, threaded.classes[k].value,
+                          sizeof score.classes[k].value);
+    case_score_free(&threaded);
+    case_score_free(&score);
+    spec.hd95_pooled = true;
+    assert_ok(score_case(&prediction, &reference, 5, &spec, name, NULL, &score));
+    check_classes(c, &score, true);
+    case_score_free(&score);
+    labels_free(&prediction);
+    labels_free(&reference);
+  }
+  pool_destroy(three);
+}
+
+static void the_tolerance_may_differ_by_class(void **state) {
+  (void)state;
+  const int64_t size[3] = {12, 6, 6};
+  labels prediction = make_labels(size, (const double[3]){0.1, 1, 1}),
+         reference = make_labels(size, (const double[3]){0.1, 1, 1});
+  for (int32_t c = 1; c <= 3; c++) { /* three planes, three voxels off: 0.3 mm and its rounding */
+    int64_t y = c - 1;
+    fill_box(&reference, (const int64_t[3]){2, 2 * y, 0}, (const int64_t[3]){3, 2 * y + 1, 6}, c);
+    fill_box(&prediction, (const int64_t[3]){5, 2 * y, 0}, (const int64_t[3]){6, 2 * y + 1, 6}, c);
+  }
+  double tolerance_mm[] = {0.29, 0.3};
+  evaluate_spec spec = {
+      .metrics = METRIC_BIT(METRIC_NSD), .tolerance_mm = tolerance_mm, .tolerance_count = 2};
+  case_score score;
+  assert_ok(score_case(&prediction, &reference, 4, &spec, "case", NULL, &score));
+  assert_float_equal(score.classes[1].value[METRIC_NSD], 0, 0);
+  assert_float_equal(score.classes[2].value[METRIC_NSD], 1, 0);
+  assert_float_equal(score.classes[3].value[METRIC_NSD], 1, 0); /* the last one holds on */
+  case_score_free(&score);
+  spec.tolerance_count = 0;
+  assert_ok(score_case(&prediction, &reference, 4, &spec, "case", NULL, &score));
+  assert_float_equal(score.classes[1].value[METRIC_NSD], 1, 0); /* 1 mm */
+  case_score_free(&score);
+  labels_free(&prediction);
+  labels_free(&reference);
+}
+
+/* Two voxels at the ends of a long axis, so far apart that every bound is put to the test. */
+static void distances_hold_in_sparse_and_in_full_volumes(void **state) {
+  (void)state;
+  const int64_t size[3] = {2000, 3, 2};
+  labels prediction = make_labels(size, (const double[3]){1, 1, 1}),
+         reference = make_labels(size, (const double[3]){1, 1, 1});
+  prediction.data[0] = 1;
+  reference.data[1999 * 6] = 1;
+  evaluate_spec spec = {.metrics = METRICS_OF_SURFACES};
+  case_score score;
+  assert_ok(score_case(&prediction, &reference, 2, &spec, "case", NULL, &score));
+  assert_float_equal(score.classes[1].value[METRIC_HD], 1999, 0);
+  assert_float_equal(score.classes[1].value[METRIC_ASSD], 1999, 0);
+  case_score_free(&score);
+  for (int64_t v = 0; v < 2000 * 6; v++) prediction.data[v] = 1; /* all of it surface */
+  assert_ok(score_case(&prediction, &reference, 2, &spec, "case", NULL, &score));
+  assert_float_equal(score.classes[1].value[METRIC_HD], sqrt(1999.0 * 1999 + 5), 0);
+  case_score_free(&score);
+  labels_free(&prediction);
+  labels_free(&reference);
 }
 
 static void the_policy_decides_on_classes_absent_from_both(void **state) {
@@ -210,18 +295,20 @@ static void the_policy_decides_on_classes_absent_from_both(void **state) {
     evaluate_spec spec = skip_empty;
     spec.empty = cases[i].policy;
     case_score score;
-    assert_ok(score_case(&prediction, &reference, 4, &spec, "case", &score));
+    assert_ok(score_case(&prediction, &reference, 4, &spec, "case", NULL, &score));
     if (isnan(cases[i].dice))
-      assert_true(isnan(score.classes[3].dice));
+      assert_true(isnan(score.classes[3].value[METRIC_DICE]));
     else
-      assert_float_equal(score.classes[3].dice, cases[i].dice, 0);
+      assert_float_equal(score.classes[3].value[METRIC_DICE], cases[i].dice, 0);
     /* Present on one side only: 0 under every policy, and counted. */
-    assert_float_equal(score.classes[1].dice, 0, 0);
-    assert_float_equal(score.classes[2].dice, 0, 0);
+    assert_float_equal(score.classes[1].value[METRIC_DICE], 0, 0);
+    assert_float_equal(score.classes[2].value[METRIC_DICE], 0, 0);
     assert_true(score.classes[1].hallucinated && !score.classes[1].missed);
     assert_true(score.classes[2].missed && !score.classes[2].hallucinated);
-    assert_true(isnan(score.classes[1].hd95_mm) && isnan(score.classes[2].hd95_mm));
-    evaluation e = {names, 4, &score, 1, &spec};
+    assert_true(isnan(score.classes[1].value[METRIC_HD95]) &&
+                isnan(score.classes[2].value[METRIC_HD95]));
+    evaluation e = {
+        .class_names = names, .class_count = 4, .cases = &score, .case_count = 1, .spec = &spec};
     assert_float_equal(evaluation_mean_dice(&e), cases[i].mean, 1e-7);
     case_score_free(&score);
   }
@@ -237,19 +324,19 @@ static void maps_that_cannot_be_scored_are_named(void **state) {
          reference = make_labels((const int64_t[3]){4, 4, 4}, spacing_mm), none = {0};
   memcpy(none.size, reference.size, sizeof none.size);
   case_score score;
-  status error = score_case(&prediction, &other, 2, &skip_empty, "liver_3", &score);
+  status error = score_case(&prediction, &other, 2, &skip_empty, "liver_3", NULL, &score);
   assert_non_null(strstr(error_message(error), "liver_3"));
   assert_non_null(strstr(error_message(error), "4 × 4 × 5"));
   error_free(error);
   reference.data[21] = 7;
-  error = score_case(&prediction, &reference, 2, &skip_empty, "liver_3", &score);
+  error = score_case(&prediction, &reference, 2, &skip_empty, "liver_3", NULL, &score);
   assert_non_null(strstr(error_message(error), "class 7 at voxel (1, 1, 1)"));
   error_free(error);
   reference.data[21] = -1;
-  error = score_case(&reference, &prediction, 2, &skip_empty, "liver_3", &score);
+  error = score_case(&reference, &prediction, 2, &skip_empty, "liver_3", NULL, &score);
   assert_non_null(strstr(error_message(error), "prediction has class -1"));
   error_free(error);
-  error = score_case(&prediction, &none, 2, &skip_empty, "liver_3", &score);
+  error = score_case(&prediction, &none, 2, &skip_empty, "liver_3", NULL, &score);
   assert_int_equal(error_code_of(error), ERROR_DATA);
   error_free(error);
   labels_free(&prediction);
@@ -272,7 +359,7 @@ static void forty_small_cases_take_well_under_a_second(void **state) {
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
   for (int i = 0; i < 40; i++) {
     case_score score;
-    assert_ok(score_case(&prediction, &reference, 3, &skip_empty, "case", &score));
+    assert_ok(score_case(&prediction, &reference, 3, &skip_empty, "case", NULL, &score));
     case_score_free(&score);
   }
   clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
@@ -289,8 +376,7 @@ static void forty_small_cases_take_well_under_a_second(void **state) {
 /* ---- summary ---- */
 
 static class_score scored(double dice, double hd95_mm, bool missed) {
-  return (class_score){.dice = dice,
-                       .hd95_mm = hd95_mm,
+  return (class_score){.value = {[METRIC_DICE] = dice, [METRIC_HD95] = hd95_mm},
                        .reference_voxels = 10,
                        .predicted_voxels = missed ? 0 : 12,
                        .overlap_voxels = 5,
@@ -301,10 +387,14 @@ static class_score scored(double dice, double hd95_mm, bool missed) {
 static const char *const summary_names[] = {"background", "Antérieur", "lower\tlobe"};
 
 static void with_summary(const evaluate_spec *spec, void (*body)(const evaluation *)) {
-  class_score first[] = {{0}, scored(0.8, 2, false), scored(0.4, 4, false)};
-  class_score second[] = {{0}, scored(NAN, NAN, false), scored(0, NAN, true)};
+  class_score first[] = {{.missed = false}, scored(0.8, 2, false), scored(0.4, 4, false)};
+  class_score second[] = {{.missed = false}, scored(NAN, NAN, false), scored(0, NAN, true)};
   case_score cases[] = {{"hippocampus_001", first}, {"bad\xff", second}};
-  evaluation e = {summary_names, 3, cases, 2, spec};
+  evaluation e = {.class_names = summary_names,
+                  .class_count = 3,
+                  .cases = cases,
+                  .case_count = 2,
+                  .spec = spec};
   body(&e);
 }
 
@@ -320,7 +410,7 @@ static void the_mean_is_over_classes_then_cases(void **state) {
 
 static void nothing_counted_has_no_mean(void **state) {
   (void)state;
-  evaluation e = {summary_names, 3, NULL, 0, &skip_empty};
+  evaluation e = {.class_names = summary_names, .class_count = 3, .spec = &skip_empty};
   assert_true(isnan(evaluation_mean_dice(&e)));
 }
 
@@ -414,7 +504,7 @@ static void the_table_is_aligned(void **state) {
   (void)state;
   with_summary(&skip_empty, check_table);
   evaluate_spec dice_only = skip_empty;
-  dice_only.want_hd95 = false;
+  dice_only.metrics = METRIC_BIT(METRIC_DICE);
   with_summary(&dice_only, check_dice_only);
 }
 
@@ -459,7 +549,13 @@ static void folders_are_paired_by_name_and_every_problem_is_told(void **state) {
   char *table = NULL;
   size_t length = 0;
   FILE *out = open_memstream(&table, &length);
-  assert_ok(evaluate_folders(predictions, references, &skip_empty, out, json_path));
+  class_group groups[] = {{.name = "nines, \"quoted\"", .classes = (int[]){9, 12}, .count = 2}};
+  evaluate_spec spec = skip_empty;
+  spec.groups = groups;
+  spec.group_count = 1;
+  char *csv_path = in_temporary_folder("folders.csv");
+  evaluate_outputs to = {out, json_path, csv_path}, nowhere = {0};
+  assert_ok(evaluate_folders(predictions, references, &spec, NULL, &to));
   fclose(out);
   assert_non_null(strstr(table, "1 of 3 references have no prediction"));
   json_error_t error;
@@ -470,8 +566,23 @@ static void folders_are_paired_by_name_and_every_problem_is_told(void **state) {
   assert_float_equal(number_in(root, "missed", "9", NULL), 1, 0);
   assert_int_equal(json_object_size(json_object_get(root, "missed")), 2);
   assert_float_equal(number_in(root, "hd95_mm", "per_class", "1"), 3, 1e-6); /* 6 and 0 */
+  const json_t *nines = json_object_get(json_object_get(root, "groups"), groups[0].name);
+  assert_float_equal(number_in(nines, "dice", "mean", NULL), 0.5, 1e-7);
+  assert_non_null(strstr(table, "nines"));
   json_decref(root);
   free(table);
+  char *csv;
+  assert_ok(file_read(csv_path, 1 << 16, &csv, &length));
+  assert_string_equal(csv, "case,class,dice,hd95_mm,reference_voxels,predicted_voxels,"
+                           "overlap_voxels,missed,hallucinated\n"
+                           "one,1,0.666666667,6,32,64,32,0,0\n"
+                           "one,9,0,,1,0,0,1,0\n"
+                           "two,1,1,0,32,32,32,0,0\n"
+                           "two,9,1,0,1,1,1,0,0\n");
+  free(csv);
+  unlink(csv_path);
+  free(csv_path);
+  to = (evaluate_outputs){.json_path = json_path};
 
   write_map("predictions", "alone.nii", &a);
   write_map("predictions", "moved.nii", &a);
@@ -480,7 +591,7 @@ static void folders_are_paired_by_name_and_every_problem_is_told(void **state) {
   write_map("references", "small.nii", &b);
   write_map("references", "two.nii", &b);
   unlink(json_path);
-  status problem = evaluate_folders(predictions, references, &skip_empty, NULL, json_path);
+  status problem = evaluate_folders(predictions, references, &skip_empty, NULL, &to);
   assert_int_equal(error_count(problem), 4);
   assert_false(file_exists(json_path));
   char *text = NULL;
@@ -500,12 +611,12 @@ static void folders_are_paired_by_name_and_every_problem_is_told(void **state) {
       {"references", "two.nii.gz"},  {"references", "three.nii.gz"}, {"references", "moved.nii"},
       {"references", "small.nii"},   {"references", "two.nii"}};
   for (size_t i = 0; i < sizeof made / sizeof *made; i++) remove_map(made[i][0], made[i][1]);
-  problem = evaluate_folders(predictions, references, &skip_empty, NULL, NULL);
+  problem = evaluate_folders(predictions, references, &skip_empty, NULL, &nowhere);
   assert_non_null(strstr(error_message(problem), "there is no .nii or .nii.gz file in"));
   error_free(problem);
   rmdir(predictions);
   rmdir(references);
-  problem = evaluate_folders(predictions, references, &skip_empty, NULL, NULL);
+  problem = evaluate_folders(predictions, references, &skip_empty, NULL, &nowhere);
   assert_int_equal(error_code_of(problem), ERROR_IO);
   error_free(problem);
   char *folder = path_folder(json_path);
@@ -524,8 +635,9 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(distances_equal_scipy),
       cmocka_unit_test(an_empty_mask_is_infinitely_far),
-      cmocka_unit_test(hd95_equals_monai_and_medpy),
-      cmocka_unit_test(a_spacing_that_is_not_positive_is_an_error),
+      cmocka_unit_test(every_metric_equals_scipy_on_any_number_of_threads),
+      cmocka_unit_test(the_tolerance_may_differ_by_class),
+      cmocka_unit_test(distances_hold_in_sparse_and_in_full_volumes),
       cmocka_unit_test(scores_of_two_maps_equal_monai),
       cmocka_unit_test(the_policy_decides_on_classes_absent_from_both),
       cmocka_unit_test(maps_that_cannot_be_scored_are_named),

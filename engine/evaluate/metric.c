@@ -1,0 +1,19 @@
+#include "evaluate/metric.h"
+
+const metric_info metric_table[METRIC_COUNT] = {
+    [METRIC_DICE] = {"dice", "dice", "Dice", 4, "2·|P∩R| / (|P|+|R|)"},
+    [METRIC_JACCARD] = {"jaccard", "jaccard", "Jaccard", 4, "|P∩R| / |P∪R|"},
+    [METRIC_PRECISION] = {"precision", "precision", "precision", 4, "|P∩R| / |P|"},
+    [METRIC_RECALL] = {"recall", "recall", "recall", 4, "|P∩R| / |R| (sensitivity)"},
+    [METRIC_HD] = {"hd", "hd_mm", "HD mm", 2, "largest surface distance, mm"},
+    [METRIC_HD95] = {"hd95", "hd95_mm", "HD95 mm", 2, "95th percentile of surface distances, mm"},
+    [METRIC_ASSD] = {"assd", "assd_mm", "ASSD mm", 3,
+                     "mean surface distance over both directions, mm"},
+    [METRIC_NSD] = {"nsd", "nsd", "NSD", 4,
+                    "share of both surfaces within the tolerance of the other"},
+    [METRIC_VOLUME_DIFFERENCE] = {"volume_difference", "volume_difference_ml", "volume ml", 2,
+                                  "||P|−|R||, ml"},
+    [METRIC_RELATIVE_VOLUME_DIFFERENCE] = {"relative_volume_difference",
+                                           "relative_volume_difference", "volume rel.", 4,
+                                           "(|P|−|R|) / |R|, signed"},
+};

@@ -1,0 +1,138 @@
+/* The parts of `evaluate:` that say what is measured; the command line gives them too. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "language/load.h"
+
+enum { CLASSES_MAX = 256, GROUPS_MAX = 64 };
+static const double TOLERANCE_MAX_MM = 1000;
+
+static void report(problems *all, source_pos at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void report(problems *all, source_pos at, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  problems_add(all, error_newv(ERROR_PIPELINE, at, format, args));
+  va_end(args);
+}
+
+static int metric_named(const char *name) {
+  for (int m = 0; m < METRIC_COUNT; m++)
+    if (strcmp(metric_table[m].name, name) == 0) return m;
+  return -1;
+}
+
+static void unknown_metric(const tree *t, problems *all) {
+  const char *names[METRIC_COUNT];
+  char found[96];
+  text_buffer list = {0};
+  for (int m = 0; m < METRIC_COUNT; m++) {
+    names[m] = metric_table[m].name;
+    text_add(&list, "%s%s", m == 0 ? "" : m + 1 < METRIC_COUNT ? ", " : " or ", names[m]);
+  }
+  const char *near = t->kind == TREE_SCALAR ? nearest_name(t->text, names, METRIC_COUNT) : NULL;
+  tree_describe(t, found);
+  if (near)
+    report(all, t->at, "evaluate: there is no metric %s; did you mean \"%s\"?", found, near);
+  else
+    report(all, t->at, "evaluate: a metric must be %s, not %s.", list.data, found);
+  text_free(&list);
+}
+
+void scoring_metrics(const tree *t, evaluate_spec *e, problems *all) {
+  char found[96];
+  e->metrics = t ? 0 : METRICS_DEFAULT;
+  if (!t || t == &unreadable) return;
+  if (t->kind == TREE_SCALAR && strcmp(t->text, "all") == 0) {
+    e->metrics = METRIC_BIT(METRIC_COUNT) - 1;
+    return;
+  }
+  if (t->kind != TREE_LIST || t->count == 0) {
+    report(all, t->at, "evaluate: metrics must be a list such as [dice, hd95], or all, not %s.",
+           tree_describe(t, found));
+    return;
+  }
+  for (int i = 0; i < t->count; i++) {
+    const tree *item = t->items[i];
+    if (item == &unreadable) continue;
+    int m = item->kind == TREE_SCALAR ? metric_named(item->text) : -1;
+    if (m >= 0)
+      e->metrics |= METRIC_BIT(m);
+    else
+      unknown_metric(item, all);
+  }
+}
+
+void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems *all) {
+  char found[96];
+  if (!t || t == &unreadable) return;
+  bool is_list = t->kind == TREE_LIST;
+  int count = is_list ? t->count : 1;
+  if (t->kind == TREE_MAP || count == 0 || count > CLASSES_MAX) {
+    report(all, t->at,
+           "evaluate: tolerance must be a number of mm, or a list of them by class, not %s.",
+           tree_describe(t, found));
+    return;
+  }
+  e->tolerance_mm = arena_alloc(memory, (size_t)count * sizeof *e->tolerance_mm);
+  for (int i = 0; i < count; i++) {
+    const tree *item = is_list ? t->items[i] : t;
+    if (item == &unreadable) continue;
+    status error = error_prefix(tree_float(item, &e->tolerance_mm[i]), "evaluate: tolerance");
+    if (!error && !(e->tolerance_mm[i] >= 0 && e->tolerance_mm[i] <= TOLERANCE_MAX_MM))
+      error = error_new(ERROR_PIPELINE, item->at,
+                        "evaluate: tolerance must be from 0 to %g mm, not %.10g.", TOLERANCE_MAX_MM,
+                        e->tolerance_mm[i]);
+    problems_add(all, error);
+  }
+  e->tolerance_count = count;
+}
+
+static void read_group(arena *memory, const tree *name, const tree *list, class_group *g,
+                       problems *all) {
+  char found[96];
+  *g = (class_group){.name = name->text, .at = list->at};
+  if (list == &unreadable) return;
+  if (list->kind != TREE_LIST || list->count == 0 || list->count > CLASSES_MAX) {
+    report(all, list->at, "evaluate: groups: %s must be a list of class numbers, not %s.",
+           printable(name->text, (char[96]){0}), tree_describe(list, found));
+    return;
+  }
+  g->classes = arena_alloc(memory, (size_t)list->count * sizeof *g->classes);
+  for (int i = 0; i < list->count; i++) {
+    int64_t number = 0;
+    if (list->items[i] == &unreadable) continue;
+    status error = tree_int(list->items[i], &number);
+    bool again = false;
+    for (int k = 0; k < g->count; k++) again |= g->classes[k] == number;
+    if (error)
+      problems_add(all, error_prefix(error, "evaluate: groups: %s", name->text));
+    else if (number < 1 || number >= CLASSES_MAX)
+      report(all, list->items[i]->at,
+             "evaluate: groups: a class is a number from 1 to %d, not %lld.", CLASSES_MAX - 1,
+             (long long)number);
+    else if (again)
+      report(all, list->items[i]->at, "evaluate: groups: class %lld is in %s twice.",
+             (long long)number, printable(name->text, found));
+    else
+      g->classes[g->count++] = (int)number;
+  }
+}
+
+void scoring_groups(arena *memory, const tree *t, evaluate_spec *e, problems *all) {
+  char found[96];
+  if (!t || t == &unreadable || tree_is_null(t)) return;
+  if (t->kind != TREE_MAP || t->count > GROUPS_MAX) {
+    report(all, t->at,
+           "evaluate: groups must be a mapping of at most %d names to lists of classes, such as "
+           "{abdomen8: [1, 2, 3, 4, 6, 7, 8, 11]}, not %s.",
+           GROUPS_MAX, tree_describe(t, found));
+    return;
+  }
+  e->groups = arena_alloc(memory, (size_t)t->count * sizeof *e->groups);
+  for (int i = 0; i < t->count; i++)
+    read_group(memory, t->keys[i], t->items[i], &e->groups[e->group_count++], all);
+}
