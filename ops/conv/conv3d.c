@@ -271,7 +271,7 @@ const op op_conv3d = {
            "PyTorch, the filter is not mirrored.",
     .torch = "torch.nn.functional.conv3d(x, weight, bias, stride=stride, padding=padding, "
              "dilation=dilation, groups=groups)",
-    .version = 1,
+    .version = 2,
     .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "feature map"},
                              {"weight", "features C/groups kx ky kz", DTYPE_F32, PORT_PARAM,
                               "one filter for each feature"},
@@ -296,6 +296,8 @@ const op op_conv3d = {
             {"{features: 4, kernel: [1, 2, 3], stride: [2, 1, 3], padding: [0, 1, 2]}",
              "[1, 3..5, 3..5, 3..7, 3]", 0},
             {"{features: 4|6, kernel: 3, groups: 2, bias: false}", "[2, 3..4, 3..4, 3..6, 2|4]", 0},
+            {"{features: c=2|3|17|36, groups: c, kernel: [3, 1, 2], stride: 1..2, padding: 1}",
+             "[1..2, 2..4, 2..3, 2..6, c]", 0},
             {"{features: 3, kernel: 3, dilation: [1, 2, 2]}", "[1, 3..5, 5..6, 5..8, 2]", 0},
             {"{features: 1|3|16|19, kernel: 1}", "[1..2, 1..4, 1..4, 1..6, 1|3|17]", 0},
             {"{features: 5, kernel: [4, 2, 2], stride: [4, 2, 2], padding: 0}",

@@ -220,7 +220,7 @@ const op op_conv_transpose3d = {
     .torch =
         "torch.nn.functional.conv_transpose3d(x, weight, bias, stride=stride, padding=padding, "
         "output_padding=output_padding, groups=groups, dilation=dilation)",
-    .version = 1,
+    .version = 2,
     .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "feature map"},
                              {"weight", "C features/groups kx ky kz", DTYPE_F32, PORT_PARAM,
                               "one filter for each channel"},
@@ -244,6 +244,8 @@ const op op_conv_transpose3d = {
              "[1..2, 2..4, 2..4, 2..5, 2..5]", 0},
             {"{features: 4, kernel: [2, 3, 4], stride: [1, 2, 3], groups: 2}",
              "[1, 2..3, 2..3, 2..4, 4]", 0},
+            {"{features: c=2|3|17|36, groups: c, kernel: [3, 2, 2], stride: 2, bias: true}",
+             "[1..2, 2..3, 1..3, 2..4, c]", 0},
             {"{features: 2, kernel: 2, stride: 3, bias: true}", "[1, 2..3, 2..3, 2..3, 3]", 0},
             {0}},
 };

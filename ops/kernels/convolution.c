@@ -503,6 +503,7 @@ static void product_task(void *context, int64_t task) {
 }
 
 static size_t product_workspace(const conv_shape *s, bool transposed) {
+  if (conv_is_depthwise(s)) return depthwise_workspace(s, transposed);
   product p = product_of(s, transposed);
   return product_pieces(&p, NULL);
 }
@@ -510,6 +511,10 @@ static size_t product_workspace(const conv_shape *s, bool transposed) {
 static void run_product(const conv_shape *s, bool transposed, const float *input,
                         const float *weight, const float *bias, float *output, void *workspace,
                         thread_pool *pool) {
+  if (conv_is_depthwise(s)) {
+    depthwise_run(s, transposed, input, weight, bias, output, workspace, pool);
+    return;
+  }
   product p = product_of(s, transposed);
   p.input = input;
   p.weight = weight;

@@ -1,10 +1,11 @@
-/* What the convolution's passes share. Internal to convolution.c and convolution_weight.c. */
+/* What the convolution's passes share. Internal to convolution*.c. */
 #ifndef STRATA_OPS_KERNELS_CONVOLUTION_PARTS_H
 #define STRATA_OPS_KERNELS_CONVOLUTION_PARTS_H
 
 #include "ops/kernels/convolution.h"
 #include "ops/kernels/gemm.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 static inline int64_t smaller(int64_t a, int64_t b) {
@@ -51,5 +52,14 @@ static inline conv_shape merge_pointwise(conv_shape s) {
 }
 
 enum { CONV_MAX_SEGMENTS = 512 }; /* of one tile */
+
+/* One filter for each channel (convolution_depthwise.c). `transposed`: the data gradient. */
+bool conv_is_depthwise(const conv_shape *s);
+size_t depthwise_workspace(const conv_shape *s, bool transposed);
+void depthwise_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
+                   const float *bias, float *output, void *workspace, thread_pool *pool);
+size_t depthwise_weight_workspace(const conv_shape *s);
+void depthwise_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
+                          float *dbias, void *workspace, thread_pool *pool);
 
 #endif

@@ -343,12 +343,17 @@ static void finish_bias(const weight_product *p) {
 }
 
 size_t conv_backward_weight_workspace(const conv_shape *s) {
+  if (conv_is_depthwise(s)) return depthwise_weight_workspace(s);
   weight_product p = weight_product_of(s);
   return weight_pieces(&p, NULL);
 }
 
 void conv_backward_weight(const conv_shape *s, const float *x, const float *dy, float *dweight,
                           float *dbias, void *workspace, thread_pool *pool) {
+  if (conv_is_depthwise(s)) {
+    depthwise_weight_run(s, x, dy, dweight, dbias, workspace, pool);
+    return;
+  }
   weight_product p = weight_product_of(s);
   weight_pieces(&p, workspace);
   p.x = x;

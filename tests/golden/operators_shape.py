@@ -67,8 +67,51 @@ def pools():
                  lambda x: last(F.avg_pool3d(first(x), **k, count_include_pad=count)))
 
 
+def interpolations():
+    def run(name, x, attrs, **k):
+        case(f"interpolate_{name}", "interpolate", attrs, [x],
+             lambda x: last(F.interpolate(first(x), **k)))
+
+    x = normal(2, 3, 4, 2, 3)
+    for mode in ("nearest", "trilinear"):
+        corners = {} if mode == "nearest" else {"align_corners": False}
+        run(f"{mode}_2", x, {"scale": 2, "mode": mode}, scale_factor=2, mode=mode, **corners)
+        run(f"{mode}_size", x, {"size": [5, 3, 7], "mode": mode}, size=(5, 3, 7), mode=mode,
+            **corners)
+        # PyTorch's gradient of `nearest` contradicts its own result at some factors, 2.3 for one.
+        scale = (0.5, 0.7, 1.5)
+        run(f"{mode}_fractions", x, {"scale": list(scale), "mode": mode}, scale_factor=scale,
+            mode=mode, **corners)
+    run("corners", x, {"size": [6, 1, 5], "mode": "trilinear", "align_corners": "true"},
+        size=(6, 1, 5), mode="trilinear", align_corners=True)
+
+
+def convolutions():
+    """Beside those of make_conv.py, with every attribute at once."""
+    def run(name, op, oracle, x, weight, features, **k):
+        attrs = {"features": features, "kernel": list(weight.shape[2:]), "bias": "true"}
+        attrs.update({key: list(v) if isinstance(v, tuple) else v for key, v in k.items()})
+        case(name, op, attrs, [x, weight, normal(features)],
+             lambda x, w, b: last(oracle(first(x), w, b, **k)))
+
+    run("conv3d_depthwise", "conv3d", F.conv3d, normal(1, 3, 2, 4, 33), normal(33, 1, 2, 3, 3), 33,
+        stride=1, padding=1, groups=33)
+    run("conv3d_depthwise_strided", "conv3d", F.conv3d, normal(1, 5, 4, 7, 6),
+        normal(6, 1, 3, 2, 3), 6, stride=(2, 1, 2), padding=(1, 0, 2), dilation=(1, 2, 1), groups=6)
+    run("conv3d_multiplied", "conv3d", F.conv3d, normal(1, 3, 4, 5, 3), normal(6, 1, 3, 3, 3), 6,
+        stride=1, padding=1, groups=3)
+    run("conv3d_flat", "conv3d", F.conv3d, normal(1, 2, 5, 6, 4), normal(5, 4, 1, 3, 3), 5,
+        stride=(1, 2, 2), padding=(0, 1, 1))
+    run("conv_transpose3d_depthwise", "conv_transpose3d", F.conv_transpose3d,
+        normal(1, 2, 2, 2, 18), normal(18, 1, 3, 2, 2), 18, stride=2, padding=(1, 0, 0),
+        output_padding=(1, 0, 1), groups=18)
+    run("conv_transpose3d_dilated", "conv_transpose3d", F.conv_transpose3d, normal(1, 3, 2, 4, 4),
+        normal(4, 3, 2, 3, 3), 6, stride=(1, 2, 3), padding=(0, 1, 1), output_padding=(0, 0, 2),
+        groups=2, dilation=(2, 1, 1))
+
+
 if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     torch.set_num_threads(1)
-    for make in (shapes, reductions, pools):
+    for make in (shapes, reductions, pools, interpolations, convolutions):
         make()

@@ -176,6 +176,28 @@ static void random_shapes_agree_with_the_definition(void **state) {
   }
 }
 
+static void depthwise_shapes_agree_with_the_definition(void **state) {
+  static const int64_t channels[] = {2, 5, 16, 31, 32, 48, 67};
+  for (int trial = 0; trial < 40; trial++) {
+    rng r = stream_of(3000 + (uint64_t)trial);
+    int64_t width = channels[rng_below(&r, 7)];
+    conv_shape s = {
+        .batch = between(&r, 1, 2), .channels = width, .features = width, .groups = width};
+    for (int a = 0; a < 3; a++) {
+      /* The first filter has more than 64 rows, the most that are added in one visit. */
+      s.kernel[a] = trial == 0 ? (a < 2 ? 9 : 1) : between(&r, 1, 4);
+      s.stride[a] = between(&r, 1, 3);
+      s.dilation[a] = between(&r, 0, 3) ? 1 : 2;
+      s.padding[a] = trial == 0 ? s.kernel[a] / 2 : between(&r, 0, 3);
+      int64_t reach = s.dilation[a] * (s.kernel[a] - 1) + 1 - 2 * s.padding[a];
+      s.image[a] = (reach > 1 ? reach : 1) + between(&r, 0, a == 2 ? 9 : 4);
+    }
+    if (trial == 0) s.stride[0] = s.stride[1] = 1, s.image[0] = s.image[1] = 10;
+    set_out(&s);
+    check_shape(&s, &r, *state);
+  }
+}
+
 static void shapes_with_paths_of_their_own_agree_with_the_definition(void **state) {
   conv_shape shapes[] = {
       {0},
@@ -413,6 +435,7 @@ static int stop_pool(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(random_shapes_agree_with_the_definition),
+      cmocka_unit_test(depthwise_shapes_agree_with_the_definition),
       cmocka_unit_test(shapes_with_paths_of_their_own_agree_with_the_definition),
       cmocka_unit_test(operators_agree_with_pytorch),
       cmocka_unit_test(matrix_products_agree_with_the_definition),

@@ -77,6 +77,16 @@ static void the_largest_of_many_shares_its_gradient(void **state) {
   }
 }
 
+static void grids_to_interpolate_are_checked(void **state) {
+  (void)state;
+  shape volume = SHAPE(1, 4, 5, 6, 3);
+  REFUSED("interpolate", SHAPE(1, 7, 3), "must be a volume", "scale", "2");
+  REFUSED("interpolate", volume, "either scale or size", "mode", "trilinear");
+  REFUSED("interpolate", volume, "either scale or size", "scale", "2", "size", "8");
+  REFUSED("interpolate", volume, "for all three axes", "size", "[8, 0, 8]");
+  REFUSED("interpolate", volume, "leaves nothing", "scale", "0.2");
+}
+
 static void axes_to_reduce_and_windows_are_checked(void **state) {
   (void)state;
   shape volume = SHAPE(1, 4, 5, 6, 3);
@@ -95,6 +105,7 @@ int main(void) {
       cmocka_unit_test(one_axis_is_checked),
       cmocka_unit_test(boxes_lie_in_their_volume),
       cmocka_unit_test(the_largest_of_many_shares_its_gradient),
+      cmocka_unit_test(grids_to_interpolate_are_checked),
       cmocka_unit_test(axes_to_reduce_and_windows_are_checked),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
