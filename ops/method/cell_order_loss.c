@@ -1,7 +1,6 @@
 /* cell_order_loss: can each level of the network tell where a piece of the jigsaw puzzle came from?
  * Built from other operators: per level cell_pool → linear → cross_entropy against the permutation
  * that shuffle_cells drew. */
-#include "ops/method/cells.h"
 #include "ops/method/heads.h"
 
 enum { IN_ORDER, IN_LEVELS };
@@ -15,7 +14,7 @@ static status cell_order_loss_lower(lower *rule) {
     return shape_error(
         "there are %lld cells, but the order is %s; give it the same \"cells\" as shuffle_cells",
         (long long)count, shape_format(have, order));
-  return classify_cells(rule, attrs->cells, count, rule->in[IN_ORDER], IN_LEVELS);
+  return classify_cells(rule, attrs, count, rule->in[IN_ORDER], IN_LEVELS);
 }
 
 const op op_cell_order_loss = {

@@ -1,9 +1,9 @@
 /* cell_pool: mean feature vector of each cell, over exactly the voxels (or tokens) that lie in it.
  */
 #include "ops/method/cells.h"
+#include "ops/method/channel_sums.h"
 
 #include "ops/arithmetic/chunks.h"
-#include "ops/arithmetic/vector_math.h"
 
 #include <string.h>
 
@@ -56,12 +56,6 @@ static size_t cell_pool_workspace(const void *attributes, const tensor *in, int 
   const cell_attrs *attrs = attributes;
   const int64_t *dim = in[0].shape.dim;
   return (size_t)(dim[0] * dim[1] * attrs->cells[1] * attrs->cells[2] * dim[4]) * sizeof(float);
-}
-
-FOR_EACH_ISA static void add_run(float *restrict total, const float *restrict x, int64_t voxels,
-                                 int64_t channels) {
-  for (int64_t v = 0; v < voxels; v++)
-    for (int64_t c = 0; c < channels; c++) total[c] += x[v * channels + c];
 }
 
 FOR_EACH_ISA static void fill_run(float *restrict dx, const float *restrict dy, float factor,

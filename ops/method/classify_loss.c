@@ -15,8 +15,8 @@ static status classify_loss_lower(lower *rule) {
   if (target->rank != 2 || target->dim[1] != 1)
     return shape_error("the target must be one class for each sample (N × 1), but is %s",
                        shape_format(have, target));
-  const int64_t whole[3] = {1, 1, 1};
-  return classify_cells(rule, whole, attrs->classes, rule->in[IN_TARGET], IN_LEVELS);
+  const cell_attrs whole = {{1, 1, 1}};
+  return classify_cells(rule, &whole, attrs->classes, rule->in[IN_TARGET], IN_LEVELS);
 }
 
 const op op_classify_loss = {

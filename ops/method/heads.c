@@ -16,7 +16,7 @@ status build_linear(builder *b, const char *name, value_id x, int64_t features, 
   return error_new(ERROR_INTERNAL, b->at, "operator linear has no attribute \"features\"");
 }
 
-static status classify_level(lower *rule, const int64_t cells[3], int64_t classes, value_id target,
+static status classify_level(lower *rule, const cell_attrs *cells, int64_t classes, value_id target,
                              value_id features, int level, value_id *loss, value_id *accuracy) {
   builder *b = rule->b;
   value_id pooled, logits, terms[8];
@@ -32,7 +32,7 @@ static status classify_level(lower *rule, const int64_t cells[3], int64_t classe
   return OK;
 }
 
-status classify_cells(lower *rule, const int64_t cells[3], int64_t classes, value_id target,
+status classify_cells(lower *rule, const cell_attrs *cells, int64_t classes, value_id target,
                       int first) {
   int levels = rule->in_count - first;
   if (levels > LEVELS_MAX)

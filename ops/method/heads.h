@@ -3,7 +3,7 @@
 #ifndef STRATA_OPS_HEADS_H
 #define STRATA_OPS_HEADS_H
 
-#include "graph/graph.h"
+#include "ops/method/cells.h"
 
 enum { LEVELS_MAX = 16 };
 
@@ -13,7 +13,7 @@ status build_linear(builder *b, const char *name, value_id x, int64_t features, 
 /* For every level (input `first` and those after it): mean feature vector of each cell, a linear
  * layer of its own to `classes` logits (heads.<level>), and cross-entropy against `target`
  * (N × cells). Sets output 0, the sum of the losses, and output 1, the accuracy at each level. */
-status classify_cells(lower *rule, const int64_t cells[3], int64_t classes, value_id target,
+status classify_cells(lower *rule, const cell_attrs *cells, int64_t classes, value_id target,
                       int first);
 
 #define LEVELS_PORT                                                                                \

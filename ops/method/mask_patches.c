@@ -1,8 +1,6 @@
-/* mask_patches: sets a fixed share of the patches of each volume to 0 (Kunhimon et al., arXiv
+/* mask_patches: hides a fixed share of the patches of each volume (Kunhimon et al., arXiv
  * 2306.09320, after He et al., arXiv 2111.06377). Each sample draws its own patches. */
-#include "ops/arithmetic/chunks.h"
-
-#include "graph/graph.h"
+#include "ops/method/fill.h"
 
 #include <math.h>
 #include <string.h>
@@ -10,6 +8,7 @@
 typedef struct mask_patches_attrs {
   int64_t size[3];
   double ratio;
+  fill_attrs fill;
 } mask_patches_attrs;
 
 enum { OUT_IMAGE, OUT_MASK };
@@ -42,10 +41,14 @@ static cost mask_patches_cost(const void *attrs, const tensor *in, int in_count,
   return (cost){0};
 }
 
-static size_t mask_patches_workspace(const void *attrs, const tensor *in, int in_count,
+/* The order of the patches, and after it what filling needs; never at the same time. */
+static size_t mask_patches_workspace(const void *attributes, const tensor *in, int in_count,
                                      const tensor *out, int threads) {
-  (void)attrs, (void)in, (void)in_count, (void)threads;
-  return (size_t)shape_elements(&out[OUT_MASK].shape) * sizeof(int32_t);
+  (void)in_count, (void)threads;
+  const mask_patches_attrs *attrs = attributes;
+  size_t order = (size_t)shape_elements(&out[OUT_MASK].shape) * sizeof(int32_t);
+  size_t fill = fill_workspace(&attrs->fill, &in[0].shape);
+  return order > fill ? order : fill;
 }
 
 /* Draws the mask of one sample. */
@@ -63,52 +66,35 @@ static void draw_task(void *context, int64_t n) {
   for (int64_t i = 0; i < masked; i++) mask[order[i]] = 1;
 }
 
-/* Copies one (n, x) plane, patch run by patch run. */
-static void mask_task(void *context, int64_t task) {
-  const call *c = context;
-  const mask_patches_attrs *attrs = c->attrs;
-  const int64_t *dim = c->in[0].shape.dim, *grid = c->out[OUT_MASK].shape.dim;
-  int64_t n = task / dim[1], x = task % dim[1] / attrs->size[0];
-  int64_t run = attrs->size[2] * dim[4], at = task * dim[2] * dim[3] * dim[4];
-  const float *from = (const float *)c->in[0].data + at;
-  float *to = (float *)c->out[OUT_IMAGE].data + at;
-  for (int64_t y = 0; y < dim[2]; y++) {
-    const float *mask = (const float *)c->out[OUT_MASK].data +
-                        ((n * grid[1] + x) * grid[2] + y / attrs->size[1]) * grid[3];
-    for (int64_t z = 0; z < grid[3]; z++, from += run, to += run)
-      if (mask[z] != 0)
-        memset(to, 0, (size_t)run * sizeof *to);
-      else if (to != from)
-        copy_row(to, from, run);
-  }
-}
-
 static status mask_patches_cpu(const call *c) {
-  const int64_t *dim = c->in[0].shape.dim;
-  parallel_for(c->pool, dim[0], draw_task, (void *)c);
-  parallel_for(c->pool, dim[0] * dim[1], mask_task, (void *)c);
+  const mask_patches_attrs *attrs = c->attrs;
+  parallel_for(c->pool, c->in[0].shape.dim[0], draw_task, (void *)c);
+  fill_hidden(c, &attrs->fill, &c->in[0], &c->out[OUT_MASK], &c->out[OUT_IMAGE], c->workspace);
   return OK;
 }
 
 const op op_mask_patches = {
     .name = "mask_patches",
     .family = "method",
-    .summary = "Sets a share of the patches of each volume to 0.",
+    .summary = "Hides a share of the patches of each volume.",
     .doc =
-        "Cuts each volume into patches and sets floor(ratio · patches) of them, drawn anew for "
-        "each sample, to 0. `mask` is 1 for those patches. Restoring them is the contextual task "
-        "of the learned initialization (Kunhimon et al., arXiv 2306.09320).",
+        "Cuts each volume into patches and replaces floor(ratio · patches) of them, drawn anew for "
+        "each sample, by 0, by the mean of the sample's channel, or by uniform noise. `mask` is 1 "
+        "for those patches. Restoring them is the contextual task of the learned initialization "
+        "(Kunhimon et al., arXiv 2306.09320); with the loss on hidden patches alone it is masked "
+        "image modelling (He et al., arXiv 2111.06377; Xie et al., arXiv 2111.09886).",
     .version = 1,
     .traits = OP_IN_PLACE | OP_RANDOM,
     .inputs = (const port[]){{"image", "N X Y Z C", DTYPE_F32, 0, "volumes"}, {0}},
     .outputs = (const port[]){{"out", "N X Y Z C", DTYPE_F32, 0, "volumes with holes"},
                               {"mask", "N X Y Z", DTYPE_F32, 0,
-                               "grid of patches: 1 where the patch was set to 0"},
+                               "grid of patches: 1 where the patch is hidden"},
                               {0}},
     .attrs = (const attr[]){{"size", ATTR_INT3, offsetof(mask_patches_attrs, size), NULL, 1, 1024,
                              NULL, 0, "extent of a patch in voxels along x, y and z"},
                             {"ratio", ATTR_FLOAT, offsetof(mask_patches_attrs, ratio), "0.4", 0, 1,
                              NULL, ATTR_SCHEDULABLE, "share of the patches to mask"},
+                            FILL_ATTRS(mask_patches_attrs),
                             {0}},
     .attrs_bytes = sizeof(mask_patches_attrs),
     .infer = mask_patches_infer,

@@ -1,7 +1,6 @@
 /* slab_order_loss: can each level of the network tell where a slab came from? (Kunhimon et al.,
  * arXiv 2306.09320, the structural objective.) Built from other operators: per level slab_pool →
  * linear → cross_entropy against the permutation that shuffle_slabs drew. */
-#include "ops/method/cells.h"
 #include "ops/method/heads.h"
 
 enum { IN_ORDER, IN_LEVELS };
@@ -16,7 +15,7 @@ static status slab_order_loss_lower(lower *rule) {
         "there are %lld slabs, but the order is %s; give it the same \"slabs\" as shuffle_slabs",
         (long long)attrs->slabs, shape_format(have, order));
   TRY(slab_cells(attrs, &grid));
-  return classify_cells(rule, grid.cells, attrs->slabs, rule->in[IN_ORDER], IN_LEVELS);
+  return classify_cells(rule, &grid, attrs->slabs, rule->in[IN_ORDER], IN_LEVELS);
 }
 
 const op op_slab_order_loss = {

@@ -42,6 +42,20 @@ static inline void set_attr(const op *o, void *attrs, const char *name, const ch
   fail_msg("%s has no attribute %s", o->name, name);
 }
 
+/* Attributes with the defaults, but for the pairs {name, value as YAML}. */
+static inline void *attrs_of(const char *name, const char *const (*pairs)[2], int count,
+                             arena *memory) {
+  const op *o = op_find(name);
+  assert_non_null(o);
+  void *attrs = arena_alloc(memory, o->attrs_bytes + 1);
+  op_defaults(o, attrs);
+  for (int i = 0; i < count; i++) set_attr(o, attrs, pairs[i][0], pairs[i][1], memory);
+  return attrs;
+}
+#define ATTRS(name, memory, ...)                                                                   \
+  attrs_of(name, (const char *const[][2]){__VA_ARGS__},                                            \
+           (int)(sizeof((const char *const[][2]){__VA_ARGS__}) / sizeof(const char *[2])), memory)
+
 /* A graph under construction with memory for its values. */
 typedef struct bench {
   graph *g;
@@ -79,6 +93,16 @@ static inline value_id bench_input(bench *t, const char *name, dtype type, shape
                                    const void *data) {
   value_id v = build_input(&t->b, name, type, s);
   memcpy(bench_make(t, v), data, tensor_bytes(value_type(&t->b, v)));
+  return v;
+}
+
+/* An input that counts 1, 2, 3 … */
+static inline value_id ramp(bench *t, shape s) {
+  int64_t n = shape_elements(&s);
+  float *data = malloc((size_t)n * sizeof *data);
+  for (int64_t i = 0; i < n; i++) data[i] = (float)(i + 1);
+  value_id v = bench_input(t, "image", DTYPE_F32, s, data);
+  free(data);
   return v;
 }
 

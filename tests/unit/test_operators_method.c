@@ -3,27 +3,6 @@
  * what to change. */
 #include "operators.h"
 
-static void *attrs_of(const char *name, const char *const (*pairs)[2], int count, arena *memory) {
-  const op *o = op_find(name);
-  assert_non_null(o);
-  void *attrs = arena_alloc(memory, o->attrs_bytes + 1);
-  op_defaults(o, attrs);
-  for (int i = 0; i < count; i++) set_attr(o, attrs, pairs[i][0], pairs[i][1], memory);
-  return attrs;
-}
-#define ATTRS(name, memory, ...)                                                                   \
-  attrs_of(name, (const char *const[][2]){__VA_ARGS__},                                            \
-           (int)(sizeof((const char *const[][2]){__VA_ARGS__}) / sizeof(const char *[2])), memory)
-
-static value_id ramp(bench *t, shape s) {
-  int64_t n = shape_elements(&s);
-  float *data = malloc((size_t)n * sizeof *data);
-  for (int64_t i = 0; i < n; i++) data[i] = (float)(i + 1);
-  value_id v = bench_input(t, "image", DTYPE_F32, s, data);
-  free(data);
-  return v;
-}
-
 static void shuffled_slabs_come_from_where_the_order_says(void **state) {
   (void)state;
   const char *axes[] = {"x", "y", "z"};
