@@ -61,6 +61,7 @@ static void print_attrs(const op *o) {
     else
       printf("; required");
     if (a->flags & ATTR_SCHEDULABLE) printf("; schedulable");
+    if (a->flags & ATTR_TRAINING) printf("; 0 outside training");
     printf("\n  %-20s   %s\n", "", a->doc ? a->doc : "");
   }
 }

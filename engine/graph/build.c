@@ -158,6 +158,12 @@ static bool is_switched_off(const op *o, void *attrs) {
   return rate && *rate == 0;
 }
 
+/* Dropout inside an operator: off outside training. */
+static void leave_training(const op *o, void *attrs) {
+  for (const attr *a = o->attrs; a && a->name; a++)
+    if (a->flags & ATTR_TRAINING) *attr_number(o, attrs, a->name) = 0;
+}
+
 status build_node(builder *b, const char *op_name, const void *attrs, const value_id *in,
                   int in_count, value_id *out) {
   graph *g = b->g;
@@ -168,6 +174,7 @@ status build_node(builder *b, const char *op_name, const void *attrs, const valu
     memcpy(own_attrs, attrs, o->attrs_bytes);
   else
     op_defaults(o, own_attrs);
+  if (!g->training) leave_training(o, own_attrs);
   status error = check_inputs(b, o, in, in_count);
   if (error) return node_error(b, o, error);
   if (o->lower) {
@@ -231,10 +238,12 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
     error = node_error(
         b, o,
         shape_error("takes %d input%s, but %d are given", plain, plain == 1 ? "" : "s", in_count));
-  for (int i = 0, port_index = 0; !error && i < in_count && port_index < plain; i++) {
+  int seen = 0;
+  for (const port *p = o->inputs; !error && p && p->name && seen < in_count; p++) {
+    if (p->flags & PORT_PARAM) continue;
     /* A missing required input must not reach the parameter rule. */
-    if (in[i] == VALUE_NONE) error = node_error(b, o, shape_error("input %d is missing", i + 1));
-    port_index++;
+    if (in[seen++] == VALUE_NONE && !(p->flags & PORT_OPTIONAL))
+      error = node_error(b, o, shape_error("input %d is missing", seen));
   }
   int required = 0;
   for (const port *p = o->inputs; p && p->name; p++)

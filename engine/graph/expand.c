@@ -124,6 +124,7 @@ typedef struct inputs {
   value_id list[MAX_ITEM_INPUTS];
   int count;
   bool poisoned;
+  bool may_lack; /* ~ in a list leaves an optional input of an operator out */
 } inputs;
 
 /* "net.out" has no entry of its own when the item `net` had an error. */
@@ -136,9 +137,25 @@ static bool belongs_to_poisoned(const instance *in, const char *name) {
   return false;
 }
 
+static status add_input(inputs *out, value_id v, source_pos at) {
+  if (out->count == MAX_ITEM_INPUTS)
+    return error_new(ERROR_PIPELINE, at, "more than %d inputs", MAX_ITEM_INPUTS);
+  out->list[out->count++] = v;
+  return OK;
+}
+
 static status collect(instance *in, const tree *ref, inputs *out) {
   if (ref->kind == TREE_LIST) {
-    for (int i = 0; i < ref->count; i++) TRY(collect(in, ref->items[i], out));
+    for (int i = 0; i < ref->count; i++) {
+      if (!tree_is_null(ref->items[i])) {
+        TRY(collect(in, ref->items[i], out));
+        continue;
+      }
+      if (!out->may_lack)
+        return error_new(ERROR_PIPELINE, ref->items[i]->at,
+                         "only an operator's optional inputs can be left out with ~");
+      TRY(add_input(out, VALUE_NONE, ref->items[i]->at));
+    }
     return OK;
   }
   if (ref->kind == TREE_MAP)
@@ -151,11 +168,7 @@ static status collect(instance *in, const tree *ref, inputs *out) {
     return OK;
   }
   if (!name) return unknown_name(in, ref->text, ref->at);
-  for (int i = 0; i < name->count; i++) {
-    if (out->count == MAX_ITEM_INPUTS)
-      return error_new(ERROR_PIPELINE, ref->at, "more than %d inputs", MAX_ITEM_INPUTS);
-    out->list[out->count++] = name->values[i];
-  }
+  for (int i = 0; i < name->count; i++) TRY(add_input(out, name->values[i], ref->at));
   return OK;
 }
 
@@ -345,7 +358,8 @@ static status expand_named(instance *in, const tree *item, const char *name) {
   }
   if (!operator_key) return error_new(ERROR_PIPELINE, at, "item \"%s\" names no operator", name);
   const char *what = operator_key->text;
-  inputs given = {0};
+  const tree *block = in->blocks ? tree_get(in->blocks, what) : NULL;
+  inputs given = {.may_lack = !block && op_find(what)};
   TRY(collect(in, input_refs, &given));
   if (given.poisoned) {
     set_name(in, name, NULL, POISONED);
@@ -357,7 +371,6 @@ static status expand_named(instance *in, const tree *item, const char *name) {
     return expand_file(in, &x->p->model, name, "", operator_key->at, arguments, 2, reserved,
                        &given);
   }
-  const tree *block = in->blocks ? tree_get(in->blocks, what) : NULL;
   if (block) {
     const char *file_name;
     graph_file file;

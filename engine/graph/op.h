@@ -80,7 +80,9 @@ typedef struct float_list {
 } float_list;
 
 typedef enum attr_flag {
-  ATTR_SCHEDULABLE = 1 << 0 /* a number the run may change between steps (Lua, schedules) */
+  ATTR_SCHEDULABLE = 1 << 0, /* a number the run may change between steps (Lua, schedules) */
+  ATTR_TRAINING = 1 << 1     /* a number (ATTR_FLOAT) that is 0 outside training: dropout inside an
+                                operator */
 } attr_flag;
 
 typedef struct attr {

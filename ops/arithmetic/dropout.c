@@ -2,6 +2,7 @@
  * (Srivastava et al., JMLR 2014). */
 #include "ops/arithmetic/drop.h"
 #include "ops/arithmetic/vector_math.h"
+#include "ops/kernels/philox.h"
 
 #include <string.h>
 
@@ -14,37 +15,13 @@ static cost dropout_cost(const void *attrs, const tensor *in, int in_count, cons
   return cost_per_element(in, 12);
 }
 
-/* One Philox block decides four elements; this many blocks are made at a time, in vector lanes. */
-enum { BLOCK = 4, BLOCKS = 64 };
-
-/* The blocks of philox4x32 whose counters start at `counter` and follow in [0]. */
-FOR_EACH_ISA static void philox_blocks(const uint32_t counter[4], const uint32_t key[2],
-                                       uint32_t bits[BLOCK][BLOCKS]) {
-  for (int i = 0; i < BLOCKS; i++) {
-    uint32_t c0 = counter[0] + (uint32_t)i, c1 = counter[1], c2 = counter[2], c3 = counter[3];
-    uint32_t k0 = key[0], k1 = key[1];
-    for (int round = 0; round < 10; round++) {
-      uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-      c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-      c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-      c1 = (uint32_t)p1;
-      c3 = (uint32_t)p0;
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
-    }
-    bits[0][i] = c0;
-    bits[1][i] = c1;
-    bits[2][i] = c2;
-    bits[3][i] = c3;
-  }
-}
-
 /* An element is dropped when its 32 random bits are below `limit`. x and y may be the same memory.
  */
-FOR_EACH_ISA static void drop_blocks(float *y, const float *x, uint32_t bits[BLOCK][BLOCKS],
-                                     uint32_t limit, float factor, int64_t count) {
+FOR_EACH_ISA static void drop_blocks(float *y, const float *x,
+                                     uint32_t bits[PHILOX_BLOCK][PHILOX_BLOCKS], uint32_t limit,
+                                     float factor, int64_t count) {
   for (int64_t i = 0; i < count; i++)
-    y[i] = bits[i % BLOCK][i / BLOCK] < limit ? 0.0f : factor * x[i];
+    y[i] = bits[i % PHILOX_BLOCK][i / PHILOX_BLOCK] < limit ? 0.0f : factor * x[i];
 }
 
 static void dropout_task(void *context, int64_t task) {
@@ -57,11 +34,13 @@ static void dropout_task(void *context, int64_t task) {
   uint32_t limit = drop_limit(c->attrs);
   float factor = drop_factor(c->attrs);
   rng stream = rng_open(c->rng_keys[sample], c->node_id);
-  uint32_t counter[4] = {(uint32_t)(part.first / BLOCK), stream.counter[1], stream.counter[2],
-                         stream.counter[3]};
-  uint32_t bits[BLOCK][BLOCKS];
-  for (int64_t i = 0; i < part.count; i += BLOCK * BLOCKS, counter[0] += BLOCKS) {
-    int64_t count = part.count - i < BLOCK * BLOCKS ? part.count - i : BLOCK * BLOCKS;
+  uint32_t counter[4] = {(uint32_t)(part.first / PHILOX_BLOCK), stream.counter[1],
+                         stream.counter[2], stream.counter[3]};
+  uint32_t bits[PHILOX_BLOCK][PHILOX_BLOCKS];
+  for (int64_t i = 0; i < part.count;
+       i += PHILOX_BLOCK * PHILOX_BLOCKS, counter[0] += PHILOX_BLOCKS) {
+    int64_t count = part.count - i < PHILOX_BLOCK * PHILOX_BLOCKS ? part.count - i
+                                                                  : PHILOX_BLOCK * PHILOX_BLOCKS;
     philox_blocks(counter, stream.key, bits);
     drop_blocks(y + i, x + i, bits, limit, factor, count);
   }

@@ -117,7 +117,7 @@ def attention():
     from monai.networks.blocks.selfattention import SABlock
 
     def sablock(heads):
-        def run(qkv):
+        def run(qkv, *_):
             c = qkv.shape[2] // 3
             block = SABlock(hidden_size=c, num_heads=heads).double().eval()
             with torch.no_grad():
@@ -128,9 +128,9 @@ def attention():
             return block(torch.zeros(qkv.shape[0], qkv.shape[1], c, dtype=torch.float64))
         return run
 
-    case("attention_27", "self_attention", {"heads": 3}, [normal(2, 27, 3 * 12)], sablock(3))
-    case("attention_70", "self_attention", {"heads": 2}, [normal(1, 70, 3 * 8, scale=3)], sablock(2))
-    case("attention_wide_head", "self_attention", {"heads": 1}, [normal(1, 9, 3 * 65)], sablock(1))
+    case("attention_27", "self_attention", {"heads": 3}, [normal(2, 27, 3 * 12), None, None, None], sablock(3))
+    case("attention_70", "self_attention", {"heads": 2}, [normal(1, 70, 3 * 8, scale=3), None, None, None], sablock(2))
+    case("attention_wide_head", "self_attention", {"heads": 1}, [normal(1, 9, 3 * 65), None, None, None], sablock(1))
 
 
 def shapes():

@@ -150,19 +150,24 @@ static inline status bench_run(bench *t) {
   return OK;
 }
 
-/* The gradients of every f32 input of the node that was built last, given dy of its output 0. */
-static inline void bench_grad(bench *t, value_id dy, value_id dx[32]) {
+/* The gradients of the wanted inputs of the node that was built last, given dy of its output 0. */
+static inline void bench_grad_of(bench *t, value_id dy, const bool *wanted, value_id dx[32]) {
   node n = t->g->nodes[t->g->node_count - 1];
-  bool wanted[32];
   value_id dys[16];
   for (int i = 0; i < 16; i++) dys[i] = i == 0 ? dy : VALUE_NONE;
-  for (int i = 0; i < n.in_count; i++) {
-    wanted[i] = n.in[i] != VALUE_NONE && value_type(&t->b, n.in[i])->dtype == DTYPE_F32;
-    dx[i] = VALUE_NONE;
-  }
+  for (int i = 0; i < n.in_count; i++) dx[i] = VALUE_NONE;
   grad rule = {&t->b, n.attrs, n.in, n.out, n.in_count, n.out_count, dys, wanted, dx};
   must(n.op->grad(&rule));
   must(bench_run(t));
+}
+
+/* The same of every f32 input. */
+static inline void bench_grad(bench *t, value_id dy, value_id dx[32]) {
+  const node *n = &t->g->nodes[t->g->node_count - 1];
+  bool wanted[32];
+  for (int i = 0; i < n->in_count; i++)
+    wanted[i] = n->in[i] != VALUE_NONE && value_type(&t->b, n->in[i])->dtype == DTYPE_F32;
+  bench_grad_of(t, dy, wanted, dx);
 }
 
 #endif

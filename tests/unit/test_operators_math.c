@@ -80,9 +80,16 @@ static void attention_is_exact_for_extreme_scores(void **state) {
   static float qkv[T * 3 * C];
   rng r = rng_open(rng_key_of(2, "attention", 0, "", 0), 1);
   for (int i = 0; i < T * 3 * C; i++) qkv[i] = 100 * rng_normal(&r);
-  value_id in = bench_input(&t, "qkv", DTYPE_F32, SHAPE(1, T, 3 * C), qkv), out[2];
-  int64_t heads = 1;
-  must(build_node(&t.b, "self_attention", &heads, &in, 1, out));
+  value_id in[4] = {bench_input(&t, "qkv", DTYPE_F32, SHAPE(1, T, 3 * C), qkv), VALUE_NONE,
+                    VALUE_NONE, VALUE_NONE};
+  value_id out[2];
+  arena memory = {0};
+  const op *o = op_find("self_attention");
+  void *attrs = arena_alloc(&memory, o->attrs_bytes);
+  op_defaults(o, attrs);
+  set_attr(o, attrs, "heads", "1", &memory);
+  must(build_node(&t.b, "self_attention", attrs, in, 4, out));
+  arena_free(&memory);
   must(bench_run(&t));
   const float *y = t.data[out[0]];
   for (int q = 0; q < T; q++) {

@@ -209,6 +209,21 @@ static void mistakes_are_explained(void **state) {
       {"reshape", "shape", "[-1, -1]", {SHAPE(1, 9, 4)}, false, "only one dimension"},
       {"self_attention", "heads", "5", {SHAPE(1, 9, 36)}, false, "5 heads do not divide"},
       {"self_attention", "heads", "1", {SHAPE(1, 9, 3 * 129)}, false, "use more heads"},
+      {"self_attention", "heads", "2", {SHAPE(2, 9, 36), SHAPE(1, 9, 9)}, false, "2×9×9, but is"},
+      {"cross_attention",
+       "heads",
+       "2",
+       {SHAPE(2, 9, 6), SHAPE(2, 9, 6)},
+       false,
+       "twice the channels"},
+      {"attention",
+       "heads",
+       "2",
+       {SHAPE(2, 3, 9, 6), SHAPE(2, 9, 9, 6), SHAPE(2, 3, 9, 6)},
+       false,
+       "same samples and windows"},
+      {"window_partition", "window", "7", {SHAPE(1, 9, 36)}, false, "must be a feature map"},
+      {"space_to_channels", "order", "[0, 8]", {SHAPE(1, 4, 4, 4, 1)}, false, "voxels 0 to 7"},
       {"concat", NULL, NULL, {SHAPE(1, 9, 4), SHAPE(1, 8, 4)}, false, "all but the channels"},
       {"add", NULL, NULL, {SHAPE(1, 9, 4), SHAPE(1, 9, 5)}, false, "must have one shape"},
       {"slice", "size", "5", {SHAPE(1, 9, 4)}, false, "but x has 4"},
@@ -237,13 +252,15 @@ static void mistakes_are_explained(void **state) {
     if (strcmp(o->family, "method") == 0 && strstr(o->name, "sla"))
       set_attr(o, attrs, "slabs", "2", &memory);
     if (cases[i].attr) set_attr(o, attrs, cases[i].attr, cases[i].value, &memory);
-    value_id in[4], out[8];
+    value_id in[8], out[8];
     int count = 0;
     for (; count < 3 && cases[i].shapes[count].rank; count++) {
       bool last = count == 2 || !cases[i].shapes[count + 1].rank;
       in[count] = build_input(&t.b, "in", cases[i].labels && last ? DTYPE_I32 : DTYPE_F32,
                               cases[i].shapes[count]);
     }
+    while (count < port_count(o->inputs) && (o->inputs[count].flags & PORT_OPTIONAL))
+      in[count++] = VALUE_NONE;
     must_fail(build_node(&t.b, o->name, attrs, in, count, out), cases[i].words);
     bench_close(&t);
     arena_free(&memory);

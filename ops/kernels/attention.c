@@ -1,0 +1,482 @@
+#include "ops/kernels/attention.h"
+
+#include "ops/arithmetic/chunks.h"
+#include "ops/arithmetic/vector_math.h"
+#include "ops/kernels/gemm.h"
+#include "ops/kernels/philox.h"
+
+#include <float.h>
+#include <math.h>
+
+enum {
+  QUERIES = 32, /* a block of scores is 8 KiB and stays in the first-level cache */
+  KEYS = 64,
+  DIM_MAX = ATTENTION_DIM_MAX,
+  /* A bias gathers its gradient over all sequences. Sequences are cut into groups that gather for
+   * themselves, as many as make about this many tasks; the groups are added in order. */
+  BIAS_TASKS = 32
+};
+
+/* ---- small matrix products ------------------------------------------------------------------- */
+
+/* A matrix operand read element by element: rows and k steps may lie any distance apart, so a
+ * transposed matrix needs no copy. Distances count floats. */
+typedef struct left {
+  const float *at;
+  int64_t row, k;
+} left;
+
+/* c (m×n) = or += a (m×depth) · b (depth×n). Rows of b are read in full vectors: they must be
+ * readable up to a multiple of 16 floats. */
+static void product(float *c, int64_t c_row, left a, const float *b, int64_t b_row, int64_t m,
+                    int64_t n, int64_t depth, bool accumulate) {
+  static const float zeros[GEMM_MAX_VECTORS * GEMM_MAX_LANES];
+  const gemm_kernels *kernels = gemm_best();
+  int widest = gemm_vectors(kernels, m, n);
+  for (int64_t j = 0; j < n; j += (int64_t)widest * kernels->lanes) {
+    int64_t left_over = n - j, full = (int64_t)widest * kernels->lanes;
+    int columns = (int)(left_over < full ? left_over : full);
+    int vectors = (columns + kernels->lanes - 1) / kernels->lanes;
+    int64_t tiles = gemm_tile_count(m, kernels->max_rows[vectors]);
+    for (int64_t t = 0; t < tiles; t++) {
+      int64_t begin = gemm_tile_begin(m, tiles, t), rows = gemm_tile_begin(m, tiles, t + 1) - begin;
+      const float *first = a.at + begin * a.row;
+      gemm_segment segment = {.first = first,
+                              .middle = first,
+                              .last = first + (rows - 1) * a.row,
+                              .b = b + j,
+                              .ahead = b + j};
+      gemm_tile tile = {.segments = &segment,
+                        .segment_count = 1,
+                        .k = depth,
+                        .a_row = a.row * (ptrdiff_t)sizeof(float),
+                        .a_k = a.k * (ptrdiff_t)sizeof(float),
+                        .b_k = b_row * (ptrdiff_t)sizeof(float),
+                        .c = c + begin * c_row + j,
+                        .c_row = c_row * (ptrdiff_t)sizeof(float),
+                        .columns = columns,
+                        .accumulate = accumulate,
+                        .bias = zeros};
+      kernels->tile[vectors][rows](&tile);
+    }
+  }
+}
+
+static int64_t padded_dim(int64_t dim) {
+  return (dim + 15) / 16 * 16;
+}
+
+/* Rows that `product` may read in full vectors: those given, or where the last vector of a row
+ * would reach beyond it, a padded copy. */
+static const float *readable_rows(const float *rows, int64_t *row, int64_t count, int64_t dim,
+                                  float *copy) {
+  int64_t padded = padded_dim(dim);
+  if (padded == dim) return rows;
+  for (int64_t i = 0; i < count; i++) {
+    copy_row(copy + i * padded, rows + i * *row, dim);
+    for (int64_t d = dim; d < padded; d++) copy[i * padded + d] = 0;
+  }
+  *row = padded;
+  return copy;
+}
+
+static void clear(float *x, int64_t count) {
+  memset(x, 0, (size_t)count * sizeof *x);
+}
+
+/* to (width × QUERIES, rows to_row apart) = fromᵀ; places of absent queries hold zeros. */
+static void turn_rows(float *restrict to, int64_t to_row, const float *restrict from, int64_t row,
+                      int64_t queries, int64_t width) {
+  const gemm_kernels *kernels = gemm_best();
+  int64_t side = kernels->lanes, even = width - width % side, i = 0;
+  for (; i + side <= queries; i += side) {
+    for (int64_t d = 0; d < even; d += side)
+      kernels->transpose(from + i * row + d, row, to + d * to_row + i, to_row);
+    for (int64_t d = even; d < width; d++)
+      for (int64_t k = i; k < i + side; k++) to[d * to_row + k] = from[k * row + d];
+  }
+  for (int64_t d = 0; d < width; d++) {
+    for (int64_t k = i; k < queries; k++) to[d * to_row + k] = from[k * row + d];
+    for (int64_t k = queries; k < QUERIES; k++) to[d * to_row + k] = 0;
+  }
+}
+
+FOR_EACH_ISA static void scale_block(float *restrict x, float factor, int64_t count) {
+  for (int64_t i = 0; i < count; i++) x[i] *= factor;
+}
+
+FOR_EACH_ISA static void multiply_block(float *restrict x, const float *restrict factors,
+                                        int64_t count) {
+  for (int64_t i = 0; i < count; i++) x[i] *= factors[i];
+}
+
+/* ---- blocks of scores ------------------------------------------------------------------------
+ * They are kept key-major, keys × QUERIES, so that the softmax of all queries of a block runs in
+ * vector lanes and the keys are used as they lie in memory. */
+
+/* The place of a task in the problem. */
+typedef struct place {
+  const attention_problem *p;
+  int64_t sequence, head;
+  const float *bias_t; /* of the head, keys × padded queries, or NULL */
+} place;
+
+static int64_t padded_queries(const attention_problem *p) {
+  return divide_up(p->queries, QUERIES) * QUERIES;
+}
+
+static place place_of(const attention_problem *p, int64_t sequence, int64_t head,
+                      const float *bias_t) {
+  int64_t plane = p->keys * padded_queries(p);
+  return (place){p, sequence, head, bias_t ? bias_t + head * plane : NULL};
+}
+
+FOR_EACH_ISA static void add_block(float *restrict scores, const float *restrict terms,
+                                   int64_t terms_row, int64_t keys) {
+  for (int64_t j = 0; j < keys; j++)
+    for (int i = 0; i < QUERIES; i++) scores[j * QUERIES + i] += terms[j * terms_row + i];
+}
+
+FOR_EACH_ISA static void keep_apart(float *restrict scores, const int32_t *restrict query_regions,
+                                    const int32_t *restrict key_regions, int64_t keys) {
+  for (int64_t j = 0; j < keys; j++)
+    for (int i = 0; i < QUERIES; i++)
+      scores[j * QUERIES + i] += query_regions[i] == key_regions[j] ? 0.0f : ATTENTION_APART;
+}
+
+/* What is added to the scores of a block beside the products. */
+static void add_terms(const place *at, span queries, span keys, float *scores) {
+  const attention_problem *p = at->p;
+  if (at->bias_t) {
+    int64_t row = padded_queries(p);
+    add_block(scores, at->bias_t + keys.first * row + queries.first, row, keys.count);
+  }
+  int64_t window = at->sequence % p->windows;
+  if (p->mask) {
+    float block[KEYS * QUERIES];
+    int64_t plane = window % p->mask_windows * p->queries;
+    turn_rows(block, QUERIES, p->mask + (plane + queries.first) * p->keys + keys.first, p->keys,
+              queries.count, keys.count);
+    add_block(scores, block, QUERIES, keys.count);
+  }
+  if (p->regions) {
+    const int32_t *regions = p->regions + window % p->region_windows * p->keys;
+    int32_t own[QUERIES] = {0};
+    for (int64_t i = 0; i < queries.count; i++) own[i] = regions[queries.first + i];
+    keep_apart(scores, own, regions + keys.first, keys.count);
+  }
+}
+
+FOR_EACH_ISA static void drop_factors(float *restrict factors,
+                                      uint32_t bits[PHILOX_BLOCK][PHILOX_BLOCKS], uint32_t limit,
+                                      float kept, int64_t keys) {
+  enum { RUN = QUERIES / PHILOX_BLOCK };
+  for (int64_t j = 0; j < keys; j++)
+    for (int r = 0; r < PHILOX_BLOCK; r++)
+      for (int i = 0; i < RUN; i++)
+        factors[j * QUERIES + r * RUN + i] = bits[r][j * RUN + i] < limit ? 0.0f : kept;
+}
+
+/* 0 for the weights of a block that are dropped, 1 / (1 − rate) for the others. A number is
+ * addressed by sample, operator, window and head, and the places of query and key, so forward and
+ * backward draw the same ones. */
+static void draw_factors(const place *at, span queries, span keys, float *factors) {
+  const attention_problem *p = at->p;
+  enum { RUN = QUERIES / PHILOX_BLOCK, KEYS_AT_ONCE = PHILOX_BLOCKS / RUN };
+  rng stream = rng_open(p->rng_keys[at->sequence / p->windows], p->node_id);
+  uint32_t plane = (uint32_t)(at->sequence % p->windows * p->heads + at->head);
+  uint32_t limit = (uint32_t)(p->dropout * 0x1p32), bits[PHILOX_BLOCK][PHILOX_BLOCKS];
+  float kept = (float)(1.0 / (1.0 - p->dropout));
+  for (int64_t j = 0; j < keys.count; j += KEYS_AT_ONCE) {
+    int64_t count = keys.count - j < KEYS_AT_ONCE ? keys.count - j : KEYS_AT_ONCE;
+    int64_t block = (queries.first / QUERIES * p->keys + keys.first + j) * RUN;
+    uint32_t counter[4] = {(uint32_t)block, stream.counter[1] + plane, stream.counter[2],
+                           stream.counter[3]};
+    philox_blocks(counter, stream.key, bits);
+    drop_factors(factors + j * QUERIES, bits, limit, kept, count);
+  }
+}
+
+/* ---- the bias, key-major ---------------------------------------------------------------------
+ */
+
+typedef struct turn_job {
+  const attention_problem *p;
+  float *bias_t; /* heads × keys × padded queries */
+} turn_job;
+
+static void turn_bias_task(void *context, int64_t task) {
+  const turn_job *job = context;
+  const attention_problem *p = job->p;
+  int64_t blocks = divide_up(p->queries, QUERIES), head = task / blocks;
+  span queries = piece_of(p->queries, QUERIES, task % blocks);
+  int64_t row = padded_queries(p);
+  turn_rows(job->bias_t + head * p->keys * row + queries.first, row,
+            p->bias + (head * p->queries + queries.first) * p->keys, p->keys, queries.count,
+            p->keys);
+}
+
+/* NULL without a bias. */
+static const float *turn_bias(const attention_problem *p, float *bias_t, thread_pool *pool) {
+  if (!p->bias) return NULL;
+  turn_job job = {p, bias_t};
+  parallel_for(pool, p->heads * divide_up(p->queries, QUERIES), turn_bias_task, &job);
+  return bias_t;
+}
+
+static int64_t bias_floats(const attention_problem *p) {
+  return p->bias ? p->heads * p->keys * padded_queries(p) : 0;
+}
+
+/* ---- forward --------------------------------------------------------------------------------- */
+
+typedef struct forward_job {
+  const attention_problem *p;
+  const float *bias_t;
+  float *y, *lse;
+} forward_job;
+
+typedef struct running {
+  float largest[QUERIES], sum[QUERIES], kept[QUERIES];
+} running;
+
+/* Takes in one block of scores: turns them into e^(score − largest); `kept` is the factor of what
+ * came before. */
+FOR_EACH_ISA static void absorb_scores(float *restrict scores, running *restrict run,
+                                       int64_t keys) {
+  float largest[QUERIES];
+  for (int i = 0; i < QUERIES; i++) largest[i] = run->largest[i];
+  for (int64_t j = 0; j < keys; j++)
+    for (int i = 0; i < QUERIES; i++) {
+      float s = scores[j * QUERIES + i];
+      largest[i] = s > largest[i] ? s : largest[i];
+    }
+  for (int i = 0; i < QUERIES; i++) {
+    run->kept[i] = vector_exp(run->largest[i] - largest[i]);
+    run->sum[i] *= run->kept[i];
+    run->largest[i] = largest[i];
+  }
+  for (int64_t j = 0; j < keys; j++)
+    for (int i = 0; i < QUERIES; i++) {
+      float p = vector_exp(scores[j * QUERIES + i] - largest[i]);
+      scores[j * QUERIES + i] = p;
+      run->sum[i] += p;
+    }
+}
+
+FOR_EACH_ISA static void scale_rows(float *restrict out, int64_t row, const float *restrict factors,
+                                    int64_t rows, int64_t dim) {
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t d = 0; d < dim; d++) out[i * row + d] *= factors[i];
+}
+
+/* One block of queries of one head of one sequence. */
+static void forward_task(void *context, int64_t task) {
+  const forward_job *job = context;
+  const attention_problem *p = job->p;
+  int64_t blocks = divide_up(p->queries, QUERIES), padded = padded_dim(p->dim);
+  place at = place_of(p, task / blocks / p->heads, task / blocks % p->heads, job->bias_t);
+  span queries = piece_of(p->queries, QUERIES, task % blocks);
+  int64_t first_query = at.sequence * p->queries + queries.first, channel = at.head * p->dim;
+  const float *q = p->q + first_query * p->q_row + channel;
+
+  float queries_t[DIM_MAX * QUERIES], scores[KEYS * QUERIES], out[QUERIES * DIM_MAX];
+  float copy[KEYS * DIM_MAX], factors[KEYS * QUERIES];
+  running run = {.sum = {0}};
+  /* Finite, so that a block in which a mask of −∞ leaves a query no key adds nothing. */
+  for (int i = 0; i < QUERIES; i++) run.largest[i] = -FLT_MAX / 2;
+  turn_rows(queries_t, QUERIES, q, p->q_row, queries.count, p->dim);
+  scale_block(queries_t, p->scale, p->dim * QUERIES);
+  clear(out, queries.count * padded);
+  for (int64_t block = 0; block < divide_up(p->keys, KEYS); block++) {
+    span keys = piece_of(p->keys, KEYS, block);
+    int64_t first_key = at.sequence * p->keys + keys.first;
+    const float *k = p->k + first_key * p->k_row + channel;
+    product(scores, QUERIES, (left){k, p->k_row, 1}, queries_t, QUERIES, keys.count, QUERIES,
+            p->dim, false);
+    add_terms(&at, queries, keys, scores);
+    absorb_scores(scores, &run, keys.count);
+    if (p->dropout > 0) {
+      draw_factors(&at, queries, keys, factors);
+      multiply_block(scores, factors, keys.count * QUERIES);
+    }
+    if (block > 0) scale_rows(out, padded, run.kept, queries.count, padded);
+    int64_t v_row = p->v_row;
+    const float *v =
+        readable_rows(p->v + first_key * p->v_row + channel, &v_row, keys.count, p->dim, copy);
+    product(out, padded, (left){scores, 1, QUERIES}, v, v_row, queries.count, padded, keys.count,
+            true);
+  }
+  int64_t y_row = p->heads * p->dim;
+  float *y = job->y + first_query * y_row + channel;
+  float *lse = job->lse ? job->lse + (at.sequence * p->heads + at.head) * p->queries : NULL;
+  for (int64_t i = 0; i < queries.count; i++) {
+    float factor = 1.0f / run.sum[i];
+    for (int64_t d = 0; d < p->dim; d++) y[i * y_row + d] = out[i * padded + d] * factor;
+    if (lse) lse[queries.first + i] = run.largest[i] + logf(run.sum[i]);
+  }
+}
+
+size_t attention_forward_workspace(const attention_problem *p) {
+  return (size_t)bias_floats(p) * sizeof(float);
+}
+
+void attention_forward(const attention_problem *p, float *y, float *lse, void *workspace,
+                       thread_pool *pool) {
+  forward_job job = {p, turn_bias(p, workspace, pool), y, lse};
+  int64_t blocks = divide_up(p->queries, QUERIES);
+  parallel_for(pool, p->samples * p->windows * p->heads * blocks, forward_task, &job);
+}
+
+/* ---- gradient --------------------------------------------------------------------------------
+ * With P the weights, M the factors of dropout, D = Σ dy·y per query:
+ *     dv = (P ∘ M)ᵀ dy    dS = P ∘ (M ∘ (dy vᵀ) − D)    dq = scale · dS k    dk = scale · dSᵀ q
+ * and the bias gets Σ dS over the sequences. Queries outside, keys inside; dk and dv gather in the
+ * result. */
+
+typedef struct backward_job {
+  const attention_problem *p;
+  const float *bias_t, *y, *lse, *dy;
+  const attention_gradients *d;
+  float *d_bias_t; /* groups × heads × keys × padded queries, or NULL */
+  int64_t groups;
+} backward_job;
+
+/* weights = e^(scores − lse); d_weights becomes dS · scale, and dS is added to d_bias. */
+FOR_EACH_ISA static void score_gradients(float *restrict weights, float *restrict d_weights,
+                                         const float *restrict lse, const float *restrict dots,
+                                         int64_t keys, float scale, float *restrict d_bias,
+                                         int64_t d_bias_row) {
+  for (int64_t j = 0; j < keys; j++) {
+    for (int i = 0; i < QUERIES; i++) {
+      float p = vector_exp(weights[j * QUERIES + i] - lse[i]);
+      weights[j * QUERIES + i] = p;
+      d_weights[j * QUERIES + i] = p * (d_weights[j * QUERIES + i] - dots[i]);
+    }
+    if (d_bias)
+      for (int i = 0; i < QUERIES; i++) d_bias[j * d_bias_row + i] += d_weights[j * QUERIES + i];
+    for (int i = 0; i < QUERIES; i++) d_weights[j * QUERIES + i] *= scale;
+  }
+}
+
+/* One head of one sequence. */
+static void sequence_gradients(const backward_job *job, place at, float *d_bias_t) {
+  const attention_problem *p = at.p;
+  int64_t channel = at.head * p->dim, y_row = p->heads * p->dim;
+  int64_t first_query = at.sequence * p->queries, first_key = at.sequence * p->keys;
+  int64_t bias_row = padded_queries(p);
+  const float *y = job->y + first_query * y_row + channel;
+  const float *dy = job->dy + first_query * y_row + channel;
+  const float *lse = job->lse + (at.sequence * p->heads + at.head) * p->queries;
+  float queries_t[DIM_MAX * QUERIES], dy_t[DIM_MAX * QUERIES];
+  float query_copy[QUERIES * DIM_MAX], dy_copy[QUERIES * DIM_MAX], key_copy[KEYS * DIM_MAX];
+  float weights[KEYS * QUERIES], d_weights[KEYS * QUERIES], factors[KEYS * QUERIES];
+  float block_lse[QUERIES], block_dots[QUERIES];
+
+  for (int64_t b = 0; b < divide_up(p->queries, QUERIES); b++) {
+    span queries = piece_of(p->queries, QUERIES, b);
+    const float *q = p->q + (first_query + queries.first) * p->q_row + channel;
+    float *dq = job->d->q + (first_query + queries.first) * p->q_row + channel;
+    const float *dy_block = dy + queries.first * y_row;
+    for (int64_t i = 0; i < QUERIES; i++) {
+      float dot = 0;
+      for (int64_t c = 0; i < queries.count && c < p->dim; c++)
+        dot += dy_block[i * y_row + c] * y[(queries.first + i) * y_row + c];
+      block_dots[i] = dot;
+      /* Absent queries get weights of e^−∞. */
+      block_lse[i] = i < queries.count ? lse[queries.first + i] : INFINITY;
+    }
+    turn_rows(queries_t, QUERIES, q, p->q_row, queries.count, p->dim);
+    scale_block(queries_t, p->scale, p->dim * QUERIES);
+    turn_rows(dy_t, QUERIES, dy_block, y_row, queries.count, p->dim);
+    int64_t q_row = p->q_row, dy_row = y_row;
+    q = readable_rows(q, &q_row, queries.count, p->dim, query_copy);
+    dy_block = readable_rows(dy_block, &dy_row, queries.count, p->dim, dy_copy);
+    for (int64_t block = 0; block < divide_up(p->keys, KEYS); block++) {
+      span keys = piece_of(p->keys, KEYS, block);
+      int64_t key = first_key + keys.first, k_row = p->k_row;
+      const float *k = p->k + key * p->k_row + channel, *v = p->v + key * p->v_row + channel;
+      product(weights, QUERIES, (left){k, k_row, 1}, queries_t, QUERIES, keys.count, QUERIES,
+              p->dim, false);
+      add_terms(&at, queries, keys, weights);
+      product(d_weights, QUERIES, (left){v, p->v_row, 1}, dy_t, QUERIES, keys.count, QUERIES,
+              p->dim, false);
+      if (p->dropout > 0) {
+        draw_factors(&at, queries, keys, factors);
+        multiply_block(d_weights, factors, keys.count * QUERIES);
+      }
+      score_gradients(weights, d_weights, block_lse, block_dots, keys.count, p->scale,
+                      d_bias_t ? d_bias_t + keys.first * bias_row + queries.first : NULL, bias_row);
+      if (p->dropout > 0) multiply_block(weights, factors, keys.count * QUERIES);
+      product(job->d->v + key * p->v_row + channel, p->v_row, (left){weights, QUERIES, 1}, dy_block,
+              dy_row, keys.count, p->dim, queries.count, b > 0);
+      product(job->d->k + key * p->k_row + channel, p->k_row, (left){d_weights, QUERIES, 1}, q,
+              q_row, keys.count, p->dim, queries.count, b > 0);
+      k = readable_rows(k, &k_row, keys.count, p->dim, key_copy);
+      product(dq, p->q_row, (left){d_weights, 1, QUERIES}, k, k_row, queries.count, p->dim,
+              keys.count, block > 0);
+    }
+  }
+}
+
+/* One head of a group of sequences. */
+static void backward_task(void *context, int64_t task) {
+  const backward_job *job = context;
+  const attention_problem *p = job->p;
+  int64_t head = task % p->heads, group = task / p->heads;
+  int64_t sequences = p->samples * p->windows, plane = p->keys * padded_queries(p);
+  float *d_bias_t = job->d_bias_t ? job->d_bias_t + task * plane : NULL;
+  if (d_bias_t) clear(d_bias_t, plane);
+  int64_t end = gemm_tile_begin(sequences, job->groups, group + 1);
+  for (int64_t s = gemm_tile_begin(sequences, job->groups, group); s < end; s++)
+    sequence_gradients(job, place_of(p, s, head, job->bias_t), d_bias_t);
+}
+
+/* One block of queries of one head: the groups added in order, and turned back. */
+static void gather_bias_task(void *context, int64_t task) {
+  const backward_job *job = context;
+  const attention_problem *p = job->p;
+  int64_t blocks = divide_up(p->queries, QUERIES), head = task / blocks;
+  int64_t row = padded_queries(p), plane = p->keys * row;
+  span queries = piece_of(p->queries, QUERIES, task % blocks);
+  float *to = job->d->bias + (head * p->queries + queries.first) * p->keys;
+  for (int64_t block = 0; block < divide_up(p->keys, KEYS); block++) {
+    span keys = piece_of(p->keys, KEYS, block);
+    float sum[KEYS * QUERIES] = {0};
+    for (int64_t g = 0; g < job->groups; g++)
+      add_block(sum,
+                job->d_bias_t + (g * p->heads + head) * plane + keys.first * row + queries.first,
+                row, keys.count);
+    for (int64_t i = 0; i < queries.count; i++)
+      for (int64_t j = 0; j < keys.count; j++)
+        to[i * p->keys + keys.first + j] = sum[j * QUERIES + i];
+  }
+}
+
+static int64_t bias_groups(const attention_problem *p) {
+  int64_t groups = divide_up(BIAS_TASKS, p->heads), sequences = p->samples * p->windows;
+  return groups < sequences ? groups : sequences;
+}
+
+size_t attention_backward_workspace(const attention_problem *p) {
+  return (size_t)(bias_floats(p) * (1 + bias_groups(p))) * sizeof(float);
+}
+
+void attention_backward(const attention_problem *p, const float *y, const float *lse,
+                        const float *dy, const attention_gradients *d, void *workspace,
+                        thread_pool *pool) {
+  backward_job job = {.p = p,
+                      .bias_t = turn_bias(p, workspace, pool),
+                      .y = y,
+                      .lse = lse,
+                      .dy = dy,
+                      .d = d,
+                      .groups = p->samples * p->windows};
+  if (p->bias && d->bias) {
+    job.d_bias_t = (float *)workspace + bias_floats(p);
+    job.groups = bias_groups(p);
+  }
+  parallel_for(pool, job.groups * p->heads, backward_task, &job);
+  if (job.d_bias_t)
+    parallel_for(pool, p->heads * divide_up(p->queries, QUERIES), gather_bias_task, &job);
+}

@@ -1,0 +1,177 @@
+/* Dropout of attention weights, and what the windows of Swin transformers promise beyond their
+ * gradients. */
+#include "operators.h"
+
+enum { T = 64, HEADS = 2, WINDOWS = 3, SAMPLES = 2, C = HEADS * T };
+
+/* Queries and keys of 0 make every weight 1/T, and values that are a unit matrix show the weights
+ * themselves: row q, channel k of a head is the weight of key k. */
+static value_id unit_values(bench *t) {
+  shape s = SHAPE(SAMPLES, WINDOWS, T, 3 * C);
+  float *qkv = calloc((size_t)shape_elements(&s), sizeof *qkv);
+  for (int64_t row = 0; row < SAMPLES * WINDOWS * T; row++)
+    for (int h = 0; h < HEADS; h++) qkv[row * 3 * C + 2 * C + h * T + row % T] = 1;
+  value_id v = bench_input(t, "qkv", DTYPE_F32, s, qkv);
+  free(qkv);
+  return v;
+}
+
+static void *attention_attrs(arena *memory, const char *dropout) {
+  const op *o = op_find("self_attention");
+  void *attrs = arena_alloc(memory, o->attrs_bytes);
+  op_defaults(o, attrs);
+  set_attr(o, attrs, "heads", "2", memory);
+  set_attr(o, attrs, "dropout", dropout, memory);
+  return attrs;
+}
+
+static void attention_drops_its_share_of_weights(void **state) {
+  (void)state;
+  const double rate = 0.3;
+  arena memory = {0};
+  bench t;
+  bench_open(&t, 2);
+  value_id in[4] = {unit_values(&t), VALUE_NONE, VALUE_NONE, VALUE_NONE}, out[2], dx[32];
+  must(build_node(&t.b, "self_attention", attention_attrs(&memory, "0.3"), in, 4, out));
+  must(bench_run(&t));
+  const float *y = t.data[out[0]];
+  enum { PLANES = SAMPLES * WINDOWS * HEADS, WEIGHTS = T * T };
+  static bool dropped[PLANES][WEIGHTS];
+  int total = 0, by_query[T] = {0}, by_key[T] = {0};
+  for (int plane = 0; plane < PLANES; plane++)
+    for (int q = 0; q < T; q++)
+      for (int k = 0; k < T; k++) {
+        float weight = y[(plane / HEADS * T + q) * C + plane % HEADS * T + k];
+        bool drop = weight == 0;
+        if (!drop) assert_true(fabs((double)weight * T * (1 - rate) - 1) < 1e-5);
+        dropped[plane][q * T + k] = drop;
+        total += drop;
+        by_query[q] += drop;
+        by_key[k] += drop;
+      }
+  /* Four standard deviations of a binomial count, five where the largest of many is looked at. */
+  double n = (double)PLANES * WEIGHTS, variance = rate * (1 - rate);
+  assert_true(fabs(total - rate * n) < 4 * sqrt(variance * n));
+  for (int i = 0; i < T; i++) {
+    assert_true(fabs(by_query[i] - rate * n / T) < 5 * sqrt(variance * n / T));
+    assert_true(fabs(by_key[i] - rate * n / T) < 5 * sqrt(variance * n / T));
+  }
+  /* Samples, windows and heads draw for themselves. */
+  double together = rate * rate + (1 - rate) * (1 - rate);
+  for (int a = 0; a < PLANES; a++)
+    for (int b = 0; b < a; b++) {
+      int same = 0;
+      for (int i = 0; i < WEIGHTS; i++) same += dropped[a][i] == dropped[b][i];
+      assert_true(fabs(same - together * WEIGHTS) < 5 * sqrt(together * (1 - together) * WEIGHTS));
+    }
+  /* With dy the unit matrix, too, the gradient of value k, channel q is the weight again. */
+  shape s = SHAPE(SAMPLES, WINDOWS, T, C);
+  float *dy = calloc((size_t)shape_elements(&s), sizeof *dy);
+  for (int64_t row = 0; row < SAMPLES * WINDOWS * T; row++)
+    for (int h = 0; h < HEADS; h++) dy[row * C + h * T + row % T] = 1;
+  value_id seed = bench_input(&t, "dy", DTYPE_F32, s, dy);
+  free(dy);
+  bench_grad(&t, seed, dx);
+  const float *back = t.data[dx[0]];
+  for (int plane = 0; plane < PLANES; plane++)
+    for (int q = 0; q < T; q++)
+      for (int k = 0; k < T; k++) {
+        float weight = back[(plane / HEADS * T + k) * 3 * C + 2 * C + plane % HEADS * T + q];
+        assert_true((weight == 0) == dropped[plane][q * T + k]);
+      }
+  bench_close(&t);
+  arena_free(&memory);
+}
+
+static void attention_drops_nothing_outside_training(void **state) {
+  (void)state;
+  arena memory = {0};
+  bench t;
+  bench_open(&t, 1);
+  t.g->training = false;
+  value_id in[4] = {unit_values(&t), VALUE_NONE, VALUE_NONE, VALUE_NONE}, out[2];
+  must(build_node(&t.b, "self_attention", attention_attrs(&memory, "0.9"), in, 4, out));
+  must(bench_run(&t));
+  const float *y = t.data[out[0]];
+  for (int i = 0; i < SAMPLES * WINDOWS * T * C; i++)
+    assert_true(fabs((double)y[i] * T - 1) < 1e-5);
+  bench_close(&t);
+  arena_free(&memory);
+}
+
+static void a_mask_cannot_be_learned(void **state) {
+  (void)state;
+  arena memory = {0};
+  bench t;
+  bench_open(&t, 1);
+  value_id in[4] = {unit_values(&t), VALUE_NONE,
+                    build_input(&t.b, "mask", DTYPE_F32, SHAPE(1, T, T)), VALUE_NONE};
+  value_id out[2], dx[4];
+  must(build_node(&t.b, "self_attention", attention_attrs(&memory, "0"), in, 4, out));
+  const node *n = &t.g->nodes[t.g->node_count - 1];
+  grad rule = {&t.b,
+               n->attrs,
+               n->in,
+               n->out,
+               4,
+               2,
+               (value_id[]){out[0], VALUE_NONE},
+               (bool[]){true, false, true, false},
+               dx};
+  must_fail(n->op->grad(&rule), "give what is to be learned as bias");
+  bench_close(&t);
+  arena_free(&memory);
+}
+
+static void inputs_in_front_may_be_left_out_where_they_are_optional(void **state) {
+  (void)state;
+  arena memory = {0};
+  bench t;
+  bench_open(&t, 1);
+  const op *o = op_find("self_attention");
+  value_id mask = build_input(&t.b, "mask", DTYPE_F32, SHAPE(1, T, T)), out[2];
+  value_id in[3] = {unit_values(&t), VALUE_NONE, mask};
+  void *attrs = attention_attrs(&memory, "0");
+  must(build_apply(&t.b, "attn", o, attrs, in, 3, out));
+  assert_int_equal(t.g->nodes[0].in[1], VALUE_NONE);
+  assert_int_equal(t.g->nodes[0].in[2], mask);
+  in[0] = VALUE_NONE;
+  must_fail(build_apply(&t.b, "attn", o, attrs, in, 3, out), "input 1 is missing");
+  bench_close(&t);
+  arena_free(&memory);
+}
+
+static void a_shift_is_less_than_the_window(void **state) {
+  (void)state;
+  const char *names[] = {"window_partition", "window_merge", "window_regions"};
+  for (int i = 0; i < 3; i++) {
+    arena memory = {0};
+    bench t;
+    bench_open(&t, 1);
+    const op *o = op_find(names[i]);
+    void *attrs = arena_alloc(&memory, o->attrs_bytes);
+    op_defaults(o, attrs);
+    set_attr(o, attrs, "window", "[4, 4, 3]", &memory);
+    set_attr(o, attrs, "shift", "[2, 2, 3]", &memory);
+    if (i > 0) set_attr(o, attrs, "size", "8", &memory);
+    value_id x = build_input(&t.b, "x", DTYPE_F32, SHAPE(1, 8, 8, 8, 2)), out;
+    must_fail(build_node(&t.b, names[i], attrs, &x, i < 2, &out), "along z it is 3 of 3");
+    if (i == 1) {
+      set_attr(o, attrs, "shift", "0", &memory);
+      must_fail(build_node(&t.b, names[i], attrs, &x, 1, &out), "12 windows of 48 tokens");
+    }
+    bench_close(&t);
+    arena_free(&memory);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(attention_drops_its_share_of_weights),
+      cmocka_unit_test(attention_drops_nothing_outside_training),
+      cmocka_unit_test(a_mask_cannot_be_learned),
+      cmocka_unit_test(inputs_in_front_may_be_left_out_where_they_are_optional),
+      cmocka_unit_test(a_shift_is_less_than_the_window),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
