@@ -226,7 +226,7 @@ static void mistakes_are_explained(void **state) {
       {"space_to_channels", "order", "[0, 8]", {SHAPE(1, 4, 4, 4, 1)}, false, "voxels 0 to 7"},
       {"concat", NULL, NULL, {SHAPE(1, 9, 4), SHAPE(1, 8, 4)}, false, "all but the channels"},
       {"add", NULL, NULL, {SHAPE(1, 9, 4), SHAPE(1, 9, 5)}, false, "must have one shape"},
-      {"slice", "size", "5", {SHAPE(1, 9, 4)}, false, "but x has 4"},
+      {"slice", "size", "5", {SHAPE(1, 9, 4)}, false, "has only 4 there"},
       {"permute", "axes", "[1, 1]", {SHAPE(1, 9, 4)}, false, "named once"},
       {"dice_ce",
        NULL,
