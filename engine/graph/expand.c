@@ -270,8 +270,15 @@ static status expand_file(instance *outer, const graph_file *file, const char *n
   TRY(expand_items(&in, tree_get(file->root, "graph")));
   const tree *outputs = tree_get(file->root, "outputs");
   for (int i = 0; outputs && i < outputs->count; i++) {
+    const tree *given_as = outputs->items[i], *when = tree_get(given_as, "when");
+    bool wanted = true;
+    if (when) {
+      TRY(scope_truth(&in.scope, x->memory, when, &wanted));
+      given_as = tree_get(given_as, "value");
+    }
+    if (!wanted) continue;
     tree *ref;
-    TRY(scope_eval(&in.scope, x->memory, outputs->items[i], &ref));
+    TRY(scope_eval(&in.scope, x->memory, given_as, &ref));
     inputs results = {0};
     TRY(collect(&in, ref, &results));
     int count = results.poisoned ? POISONED : results.count;

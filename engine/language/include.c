@@ -360,15 +360,23 @@ static void check_outputs(const tree *outputs, problems *all) {
                                 tree_describe(outputs, shown)));
     return;
   }
+  static const char *const conditional[] = {"value", "when", NULL};
   for (int i = 0; i < outputs->count; i++) {
     const tree *value = outputs->items[i];
+    if (value->kind == TREE_MAP && tree_get(value, "value") && tree_get(value, "when")) {
+      tree_check_keys(value, outputs->keys[i]->text, conditional, all);
+      value = tree_get(value, "value");
+    }
     bool is_fine = value->kind == TREE_SCALAR ? !tree_is_null(value) : value->kind == TREE_LIST;
     for (int k = 0; value->kind == TREE_LIST && k < value->count; k++)
       is_fine = is_fine && value->items[k]->kind == TREE_SCALAR;
     if (!is_fine)
-      problems_add(all, error_new(ERROR_PIPELINE, value->at,
-                                  "outputs: %s must name a value or a list of values, not %s.",
-                                  outputs->keys[i]->text, tree_describe(value, shown)));
+      problems_add(
+          all,
+          error_new(ERROR_PIPELINE, value->at,
+                    "outputs: %s must name a value or a list of values, or be {value: …, when: …}, "
+                    "not %s.",
+                    outputs->keys[i]->text, tree_describe(value, shown)));
   }
 }
 

@@ -233,14 +233,15 @@ static json_t *graph_definition(void) {
 }
 
 static json_t *model_properties(void) {
-  return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "doc", text("what it is, and its source"),
-                   "inputs", list_of(of_type("string"), "names of the inputs"), "params",
-                   described(of_type("object"), "name: default, or `required`"), "blocks",
-                   described(json_pack("{s:s, s:{s:s}}", "type", "object", "additionalProperties",
-                                       "type", "string"),
-                             "name: file of the block"),
-                   "graph", reference("graph"), "outputs",
-                   described(of_type("object"), "name: value or list of values"));
+  return json_pack(
+      "{s:o, s:o, s:o, s:o, s:o, s:o}", "doc", text("what it is, and its source"), "inputs",
+      list_of(of_type("string"), "names of the inputs"), "params",
+      described(of_type("object"), "name: default, or `required`"), "blocks",
+      described(
+          json_pack("{s:s, s:{s:s}}", "type", "object", "additionalProperties", "type", "string"),
+          "name: file of the block"),
+      "graph", reference("graph"), "outputs",
+      described(of_type("object"), "name: value, list of values, or {value: …, when: …}"));
 }
 
 /* ---- the pipeline -------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@ enum {
   MAX_EXPRESSION_BYTES = 1000,
   MAX_EXPRESSION_DEPTH = 32,
   MAX_PASTED_BYTES = 1000, /* a scalar after pasting */
+  MAX_LIST_OPERAND = 64,   /* numbers of a list that is calculated with */
   MAX_NAMES_COMPARED = 500 /* for did-you-mean */
 };
 
@@ -240,8 +241,37 @@ static status truth(const parser *p, value v, bool *out) {
   return OK;
 }
 
+static bool is_list(value v) {
+  return v.kind == VALUE_TREE && v.tree->kind == TREE_LIST;
+}
+
+static status arithmetic(const parser *p, const char *sign, value a, value b, value *out);
+
+/* Number by number; a single number goes with each of the other's. */
+static status list_arithmetic(const parser *p, const char *sign, value a, value b, value *out) {
+  int count = is_list(a) ? a.tree->count : b.tree->count;
+  if (is_list(a) && is_list(b) && a.tree->count != b.tree->count)
+    return fail(p, "\"%s\" needs lists of one length, not %d and %d.", sign, a.tree->count,
+                b.tree->count);
+  if (count > MAX_LIST_OPERAND)
+    return fail(p, "\"%s\" takes lists of at most %d numbers.", sign, MAX_LIST_OPERAND);
+  tree *list = tree_new(p->memory, p->at, TREE_LIST, count);
+  for (int i = 0; i < count; i++) {
+    value left = is_list(a) ? of_tree(a.tree->items[i]) : a, result = of_int(0);
+    value right = is_list(b) ? of_tree(b.tree->items[i]) : b;
+    char number[40];
+    TRY(want_number(p, sign, left));
+    TRY(want_number(p, sign, right));
+    TRY(arithmetic(p, sign, left, right, &result));
+    list->items[list->count++] = tree_scalar(p->memory, p->at, format_value(result, number), false);
+  }
+  *out = of_tree(list);
+  return OK;
+}
+
 static status arithmetic(const parser *p, const char *sign, value a, value b, value *out) {
   if (p->skipping) return OK;
+  if (is_list(a) || is_list(b)) return list_arithmetic(p, sign, a, b, out);
   TRY(want_number(p, sign, a));
   TRY(want_number(p, sign, b));
   bool both_whole = a.kind == VALUE_INT && b.kind == VALUE_INT;
@@ -383,17 +413,23 @@ static status parse_call(parser *p, const char *function, value *out) {
     return fail(p, "there is no function \"%s\": there are min, max and len.", function);
   TRY(expect_sign(p, "("));
   value best = {0};
-  int count = 0;
+  int count = 0, arguments = 0;
   do {
     value v = of_int(0);
-    if (count > 0) TRY(advance(p));
+    if (arguments++ > 0) TRY(advance(p));
     TRY(parse_or(p, &v));
-    if (!is_len) TRY(want_number(p, function, v));
-    if (count == 0 || (is_min ? v.number < best.number : v.number > best.number)) best = v;
-    count++;
+    /* A list given to min and max stands for its numbers. */
+    bool spread = !is_len && is_list(v);
+    for (int i = 0; i < (spread ? v.tree->count : 1); i++) {
+      value one = spread ? of_tree(v.tree->items[i]) : v;
+      if (!is_len) TRY(want_number(p, function, one));
+      if (count == 0 || (is_min ? one.number < best.number : one.number > best.number)) best = one;
+      count++;
+    }
   } while (at_sign(p, ","));
   TRY(expect_sign(p, ")"));
   if (!is_len) {
+    if (count == 0) return fail(p, "%s of an empty list has no value.", function);
     best.tree = NULL;
     *out = best;
     return OK;

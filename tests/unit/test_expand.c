@@ -129,6 +129,23 @@ static void dropout_is_only_in_the_training_graph(void **state) {
   pipeline_free(p);
 }
 
+static void an_output_is_left_out_when_its_condition_is_false(void **state) {
+  (void)state;
+  for (int second = 0; second < 2; second++) {
+    char model[512];
+    snprintf(model, sizeof model,
+             "{use: " TEST_DATA "/pipelines/models/optional_output.yaml, with: {second: %s}}",
+             second ? "true" : "false");
+    pipeline *p = load_tiny("model", model);
+    stage_graph s;
+    expand_tiny(p, 1, true, NULL, &s);
+    assert_non_null(stage_graph_find(&s, "net.out"));
+    assert_int_equal(stage_graph_find(&s, "net.out2") != NULL, second);
+    stage_graph_free(&s);
+    pipeline_free(p);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(losses_and_metrics_are_found_by_name),
@@ -136,6 +153,7 @@ int main(void) {
       cmocka_unit_test(a_number_changes_forward_and_backward),
       cmocka_unit_test(a_loss_weight_scales_its_gradient),
       cmocka_unit_test(dropout_is_only_in_the_training_graph),
+      cmocka_unit_test(an_output_is_left_out_when_its_condition_is_false),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -139,7 +139,7 @@ static void wrong_overrides_name_themselves(void **state) {
       {{"a..b", "1"}, "is not a key"},
       {{"use", "x.yaml"}, "can only be set in the file"},
       {{"slabs", "${roi"}, "has no \"}\""},
-      {{"rate", "[1, 2]"}, "needs numbers, not a list"},
+      {{"rate", "fast"}, "needs numbers, not text"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     pipeline *p;

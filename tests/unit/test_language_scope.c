@@ -39,6 +39,10 @@ static int begin(void **state) {
   scope_set(&names, &memory, "text", parse("\"12\""));
   scope_set(&names, &memory, "map", parse("{a: {b: 3}, list: [4, 5]}"));
   scope_set(&names, &memory, "nothing", parse("~"));
+  scope_set(&names, &memory, "empty", parse("[]"));
+  tree *list = tree_new(&memory, NOWHERE, TREE_LIST, 65);
+  while (list->count < 65) list->items[list->count++] = parse("1");
+  scope_set(&names, &memory, "long", list);
   return 0;
 }
 
@@ -71,6 +75,9 @@ static const struct {
     {"len(roi)", "3"},
     {"min(3, n, 5)", "3"},
     {"max(3, 2.5)", "3"},
+    {"max(roi)", "96"},
+    {"min(40, roi)", "32"},
+    {"max(roi // 2 - 40)", "8"},
     {"n == 7 and not (n < 3)", "true"},
     {"n != 7 or on", "true"},
     {"false and undefined_name > 1", "false"},
@@ -115,7 +122,13 @@ static const struct {
     {"${roi[3]}", "index 3 is outside the list of 3"},
     {"${roi[0.5]}", "index must be an integer"},
     {"${n[0]}", "needs a list"},
-    {"${roi + roi}", "needs numbers"},
+    {"${roi + map.list}", "lists of one length, not 3 and 2"},
+    {"${roi + far}", "needs numbers"},
+    {"${roi + map}", "needs numbers"},
+    {"${roi / 0}", "division by zero"},
+    {"${max(map.list, far)}", "needs numbers"},
+    {"${min(empty)}", "of an empty list"},
+    {"${long * 2}", "at most 64 numbers"},
     {"${roi == roi}", "cannot compare"},
     {"${far < 'b'}", "needs numbers"},
     {"${9223372036854775807 * 2}", "too large"},
@@ -164,6 +177,30 @@ static void whole_values_keep_their_kind_and_text_is_pasted(void **state) {
   assert_true(tree_get(out, "d")->quoted);
   assert_false(tree_get(out, "e")->quoted);
   assert_string_equal(tree_get(out, "f")->text, "a$b");
+}
+
+static void lists_are_calculated_number_by_number(void **state) {
+  (void)state;
+  static const struct {
+    const char *expression, *numbers;
+  } cases[] = {{"(roi - 2) // 2", "47 31 15 "},
+               {"roi + roi", "192 128 64 "},
+               {"-roi", "-96 -64 -32 "},
+               {"2 * roi / roi", "2 2 2 "},
+               {"roi * half", "48.0 32.0 16.0 "}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    tree *out;
+    char numbers[64] = "";
+    assert_null(scope_eval(
+        &names, &memory,
+        tree_scalar(&memory, NOWHERE, arena_printf(&memory, "${%s}", cases[i].expression), false),
+        &out));
+    assert_int_equal(out->kind, TREE_LIST);
+    for (int k = 0; k < out->count; k++)
+      snprintf(numbers + strlen(numbers), sizeof numbers - strlen(numbers), "%s ",
+               out->items[k]->text);
+    assert_string_equal(numbers, cases[i].numbers);
+  }
 }
 
 static void keys_that_become_equal_are_an_error(void **state) {
@@ -224,6 +261,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(expressions_have_their_values, begin, end),
       cmocka_unit_test_setup_teardown(wrong_expressions_are_explained, begin, end),
       cmocka_unit_test_setup_teardown(whole_values_keep_their_kind_and_text_is_pasted, begin, end),
+      cmocka_unit_test_setup_teardown(lists_are_calculated_number_by_number, begin, end),
       cmocka_unit_test_setup_teardown(keys_that_become_equal_are_an_error, begin, end),
       cmocka_unit_test_setup_teardown(evaluation_is_bounded, begin, end),
       cmocka_unit_test_setup_teardown(truth, begin, end),
