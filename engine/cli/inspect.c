@@ -7,6 +7,7 @@
 #include "execute/program.h"
 #include "graph/expand.h"
 #include "run/run.h"
+#include "train/groups.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -76,6 +77,7 @@ static cost graph_cost(const graph *g) {
 
 typedef struct compiled {
   stage_graph graph;
+  parameter_groups groups;
   parameters parameters;
   program program;
 } compiled;
@@ -111,8 +113,11 @@ static void close_step(compiled *c) {
 static status compile_step(opened *o, const stage_spec *s, int64_t batch, compiled *c) {
   *c = (compiled){0};
   TRY(expand_stage(o, s, batch, &c->graph));
-  optimizer_use optimizer = {s->optimizer.op, s->optimizer.attrs, s->clip_norm};
-  status error = parameters_create(c->graph.g, o->device, &c->parameters);
+  status error = parameter_groups_open(s, c->graph.g, &c->groups);
+  optimizer_use optimizer = stage_optimizer(s, &c->groups);
+  if (!error)
+    error = parameters_create_in_groups(c->graph.g, c->groups.of, c->groups.count, o->device,
+                                        &c->parameters);
   if (!error) error = parameters_initialize(&c->parameters, o->p->seed);
   if (!error)
     error = program_create(c->graph.g, o->device, &c->parameters, c->graph.keep,
@@ -122,11 +127,19 @@ static status compile_step(opened *o, const stage_spec *s, int64_t batch, compil
   return error;
 }
 
+static void print_groups(const parameter_groups *groups) {
+  text_buffer lines = {0};
+  parameter_groups_describe(groups, &lines);
+  if (lines.length) fputs(lines.data, stdout);
+  text_free(&lines);
+}
+
 /* ---- check ------------------------------------------------------------------------------- */
 
 static int64_t stage_steps(const opened *o, const stage_spec *s) {
   if (s->steps_per_epoch > 0) return s->steps_per_epoch;
-  return dataset_steps(o->data, ROLE_TRAIN, &o->p->data, s->batch);
+  int64_t batches = dataset_steps(o->data, ROLE_TRAIN, &o->p->data, s->batch);
+  return (batches + s->accumulate - 1) / s->accumulate;
 }
 
 /* Memory is what the plan says; the time comes from one step on random voxels, run twice unless
@@ -145,11 +158,14 @@ static status check_stage(opened *o, const stage_spec *s) {
   if (!error) {
     int64_t steps = stage_steps(o, s);
     char arena_text[24], params_text[24], time_text[24];
-    double params_bytes =
-        (double)graph_param_elements(c.graph.g) * 4 * (2 + s->optimizer.op->state_buffers);
+    int buffers = 2 + s->optimizer.op->state_buffers + (s->accumulate > 1) + (s->ema_decay > 0);
+    double params_bytes = (double)graph_param_elements(c.graph.g) * 4 * buffers;
+    seconds *= (double)s->accumulate;
     printf("stage %s: %.2f M parameters, %.1f GFLOP a step, %lld steps × %lld epochs\n", s->name,
-           (double)graph_param_elements(c.graph.g) / 1e6, graph_cost(c.graph.g).flops / 1e9,
-           (long long)steps, (long long)s->epochs);
+           (double)graph_param_elements(c.graph.g) / 1e6,
+           (double)s->accumulate * graph_cost(c.graph.g).flops / 1e9, (long long)steps,
+           (long long)s->epochs);
+    print_groups(&c.groups);
     printf("  memory %s for the step + %s for weights, gradients and moments\n",
            format_bytes(arena_text, (double)c.program.plan.arena_bytes),
            format_bytes(params_text, params_bytes));
@@ -255,10 +271,18 @@ static status plan_opened(opened *o, const arguments *a) {
     error =
         plan_verify(graph.g, &memory, graph.keep, graph.keep_count, pool_threads(o->device->pool));
   if (!error && a->dot) graph_dot(graph.g, stdout);
-  if (!error && !a->dot) print_plan(&graph, &memory, s);
+  parameter_groups groups;
+  status mistakes = parameter_groups_open(s, graph.g, &groups);
+  if (!error && !a->dot && !mistakes) {
+    print_plan(&graph, &memory, s);
+    print_groups(&groups);
+  }
   if (!error) plan_free(&memory);
   stage_graph_free(&graph);
-  return error;
+  problems found = {0};
+  problems_add(&found, error);
+  problems_add(&found, mistakes);
+  return problems_take(&found);
 }
 
 status command_plan(const arguments *a) {

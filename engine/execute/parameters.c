@@ -9,16 +9,26 @@
 enum { PARAMETER_ALIGN = 16 }; /* elements: 64 bytes */
 
 status parameters_create(const graph *g, device *d, parameters *out) {
-  *out = (parameters){.device = d};
+  return parameters_create_in_groups(g, NULL, 1, d, out);
+}
+
+status parameters_create_in_groups(const graph *g, const int *group_of, int group_count, device *d,
+                                   parameters *out) {
+  *out = (parameters){.device = d, .group_count = group_count};
   for (int i = 0; i < g->value_count; i++)
     out->count += g->values[i].kind == VALUE_PARAM && value_is_read(g, i);
   out->list = arena_alloc(&out->memory, (size_t)(out->count + 1) * sizeof *out->list);
+  out->group_first =
+      arena_alloc(&out->memory, (size_t)(group_count + 1) * sizeof *out->group_first);
   int next = 0;
-  for (int pass = 0; pass < 2; pass++) {
+  /* A pass per group, and one for the parameters that are not trained. */
+  for (int pass = 0; pass <= group_count; pass++) {
+    out->group_first[pass] = out->elements;
     for (int i = 0; i < g->value_count; i++) {
       const value *v = &g->values[i];
       bool trained = v->gradient != VALUE_NONE;
-      if (v->kind != VALUE_PARAM || trained != (pass == 0) || !value_is_read(g, i)) continue;
+      int turn = !trained ? group_count : group_of ? group_of[i] : 0;
+      if (v->kind != VALUE_PARAM || turn != pass || !value_is_read(g, i)) continue;
       out->list[next++] = (parameter){.name = arena_strdup(&out->memory, v->name),
                                       .shape = v->type.shape,
                                       .offset = out->elements,
@@ -27,8 +37,8 @@ status parameters_create(const graph *g, device *d, parameters *out) {
       int64_t n = shape_elements(&v->type.shape);
       out->elements += (n + PARAMETER_ALIGN - 1) / PARAMETER_ALIGN * PARAMETER_ALIGN;
     }
-    if (pass == 0) out->trained_elements = out->elements;
   }
+  out->trained_elements = out->group_first[group_count];
   void *data = NULL;
   status error = d->allocate(d, (size_t)out->elements * sizeof(float), &data);
   if (error) {
@@ -50,6 +60,43 @@ const parameter *parameters_find(const parameters *p, const char *name) {
   for (int i = 0; i < p->count; i++)
     if (strcmp(p->list[i].name, name) == 0) return &p->list[i];
   return NULL;
+}
+
+static double dot(const double *a, const double *b, int64_t n) {
+  enum { LANES = 8 };
+  double lanes[LANES] = {0}, total = 0;
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    for (int l = 0; l < LANES; l++) lanes[l] += a[i + l] * b[i + l];
+  for (; i < n; i++) total += a[i] * b[i];
+  for (int l = 0; l < LANES; l++) total += lanes[l];
+  return total;
+}
+
+/* Gram–Schmidt on normal vectors, each made orthogonal to the ones before twice, which leaves
+ * nothing of the rounding. The result is uniformly distributed, as that of the QR decomposition
+ * with a positive diagonal which torch.nn.init.orthogonal_ takes. */
+static status fill_orthogonal(float *to, int64_t n, const param_spec *spec, rng *r) {
+  int64_t rows = spec->shape.rank > 0 ? spec->shape.dim[0] : 1, columns = n / rows;
+  int64_t vectors = rows < columns ? rows : columns, length = n / vectors;
+  double *v = malloc((size_t)n * sizeof *v);
+  if (!v) return error_out_of_memory((size_t)n * sizeof *v);
+  for (int64_t i = 0; i < n; i++) v[i] = (double)rng_normal(r);
+  for (int64_t i = 0; i < vectors; i++) {
+    double *own = v + i * length;
+    for (int64_t k = 0; k < 2 * i; k++) {
+      const double *other = v + k % i * length;
+      double share = dot(own, other, length);
+      for (int64_t x = 0; x < length; x++) own[x] -= share * other[x];
+    }
+    double scale = 1 / sqrt(dot(own, own, length));
+    for (int64_t x = 0; x < length; x++) own[x] *= scale;
+  }
+  bool by_row = vectors == rows;
+  for (int64_t i = 0; i < n; i++)
+    to[i] = (float)(spec->a * (by_row ? v[i] : v[i % columns * length + i / columns]));
+  free(v);
+  return OK;
 }
 
 static void fill(float *to, int64_t n, const param_spec *spec, rng *r) {
@@ -74,6 +121,8 @@ static void fill(float *to, int64_t n, const param_spec *spec, rng *r) {
       do to[i] = (float)(spec->a * rng_normal(r));
       while (fabsf(to[i]) > 2.0f);
       break;
+    case INIT_ORTHOGONAL: /* not one number at a time */
+      return;
     }
   }
 }
@@ -83,14 +132,22 @@ status parameter_initialize(parameters *p, const parameter *which, uint64_t seed
   float *values = malloc((size_t)n * sizeof *values);
   if (!values) return error_out_of_memory((size_t)n * sizeof *values);
   rng r = rng_open(rng_key_of(seed, "initialize", 0, which->name, 0), text_hash(which->name));
-  fill(values, n, &which->init, &r);
-  status error =
-      p->device->upload(p->device, p->data + which->offset, values, (size_t)n * sizeof *values);
+  status error = OK;
+  if (which->init.init == INIT_ORTHOGONAL)
+    error = fill_orthogonal(values, n, &which->init, &r);
+  else
+    fill(values, n, &which->init, &r);
+  if (!error)
+    error =
+        p->device->upload(p->device, p->data + which->offset, values, (size_t)n * sizeof *values);
   free(values);
   return error;
 }
 
 status parameters_initialize(parameters *p, uint64_t seed) {
-  for (int i = 0; i < p->count; i++) TRY(parameter_initialize(p, &p->list[i], seed));
+  for (int i = 0; i < p->count; i++) {
+    TRY(parameter_initialize(p, &p->list[i], seed));
+    p->list[i].fresh = true;
+  }
   return OK;
 }

@@ -13,6 +13,7 @@ typedef struct parameter {
   int64_t offset; /* elements into the flat buffer; a multiple of 16 */
   param_spec init;
   bool trained; /* the loss reaches it and it is no state; optimizers touch nothing else */
+  bool fresh;   /* holds its initial value, not one from a file */
 } parameter;
 
 typedef struct parameters {
@@ -21,6 +22,9 @@ typedef struct parameters {
   int count;
   int64_t elements;         /* of the whole flat buffer, gaps included (gaps hold zeros) */
   int64_t trained_elements; /* trained parameters come first, so optimizers see one range */
+  /* Trained parameters are sorted by group: group k is [group_first[k], group_first[k + 1]). */
+  int group_count;
+  int64_t *group_first;
   device *device;
   float *data;
 } parameters;
@@ -28,6 +32,10 @@ typedef struct parameters {
 /* Lays out every parameter that the graph reads, zero-filled. The graph must be differentiated
  * already if it will be trained. */
 status parameters_create(const graph *g, device *d, parameters *out);
+/* The same with the trained parameters sorted by group: `group_of` has a number from 0 to
+ * group_count − 1 for every value of the graph. */
+status parameters_create_in_groups(const graph *g, const int *group_of, int group_count, device *d,
+                                   parameters *out);
 void parameters_free(parameters *p);
 const parameter *parameters_find(const parameters *p, const char *name);
 /* Fills one parameter with its fresh value: by (seed, parameter name), so it does not depend on the

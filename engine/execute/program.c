@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "language/pipeline.h"
 
 #include <string.h>
 
@@ -70,9 +71,25 @@ static tensor flat_tensor(float *data, int64_t n) {
   return (tensor){.dtype = DTYPE_F32, .shape = SHAPE(n), .data = data};
 }
 
-/* Clipping and the optimizer work on the flat buffers, after the last node. */
+/* What changes from one update to the next: attributes of the calls after the last node. */
+struct updates {
+  const op *op;
+  const void *base_attrs; /* the optimizer's, borrowed */
+  const group_spec *const *groups;
+  void **group_attrs; /* a copy per group, which the group's numbers then change */
+  int group_count;
+  void *accumulate_attrs, *average_attrs;
+  int accumulate_call; /* −1: there is none */
+  double average_decay;
+  bool average_warmup;
+};
+
+static int64_t flat_count(const program *p) {
+  return p->parameters->trained_elements;
+}
+
 static status bind_optimizer(program *p, const optimizer_use *o) {
-  int64_t n = p->parameters->trained_elements;
+  int64_t n = flat_count(p);
   TRY(device_floats(p, n, &p->gradients));
   p->state_count = 0;
   p->states = arena_alloc(&p->memory, (size_t)(o->op->state_buffers + 1) * sizeof *p->states);
@@ -83,6 +100,8 @@ static status bind_optimizer(program *p, const optimizer_use *o) {
   float *number = NULL;
   TRY(device_floats(p, 16, &number));
   p->step_number = (int32_t *)number;
+  if (o->accumulate > 1) TRY(device_floats(p, n, &p->gradient_sum));
+  if (o->average_decay > 0) TRY(device_floats(p, n, &p->average));
   if (o->clip_norm == 0) return OK;
   TRY(device_floats(p, 16, &p->gradient_norm));
   const op *clip = op_find("gradient_clip");
@@ -92,34 +111,74 @@ static status bind_optimizer(program *p, const optimizer_use *o) {
   return p->device->allocate(p->device, p->update_workspace_bytes, &p->update_workspace);
 }
 
-static void bind_update(program *p, const optimizer_use *o) {
-  int64_t n = p->parameters->trained_elements;
-  if (o->clip_norm > 0) {
-    const op *clip = op_find("gradient_clip");
-    void *attrs = arena_alloc(&p->memory, clip->attrs_bytes);
-    op_defaults(clip, attrs);
-    *attr_number(clip, attrs, "max_norm") = o->clip_norm;
-    tensor *in = arena_alloc(&p->memory, sizeof *in), *out = arena_alloc(&p->memory, sizeof *out);
-    in[0] = flat_tensor(p->gradients, n);
-    out[0] = (tensor){.dtype = DTYPE_F32, .shape = {.rank = 0}, .data = p->gradient_norm};
-    p->calls[p->call_count++] = (bound_call){.op = clip,
-                                             .call = {.attrs = attrs,
-                                                      .in = in,
-                                                      .out = out,
-                                                      .in_count = 1,
-                                                      .out_count = 1,
-                                                      .workspace = p->update_workspace,
-                                                      .pool = p->device->pool}};
-  }
+/* Adds a call of an operator that works on flat buffers, with default attributes. */
+static bound_call *add_flat_call(program *p, const char *op_name, float *first, float *second) {
+  const op *o = op_find(op_name);
+  void *attrs = arena_alloc(&p->memory, o->attrs_bytes + 1);
+  op_defaults(o, attrs);
+  tensor *in = arena_alloc(&p->memory, 2 * sizeof *in);
+  in[0] = flat_tensor(first, flat_count(p));
+  if (second) in[1] = flat_tensor(second, flat_count(p));
+  bound_call *bound = &p->calls[p->call_count++];
+  *bound = (bound_call){
+      .op = o,
+      .call = {.attrs = attrs, .in = in, .in_count = second ? 2 : 1, .pool = p->device->pool}};
+  return bound;
+}
+
+/* The optimizer on one group's part of the flat buffers. */
+static void bind_group(program *p, const optimizer_use *o, int group) {
+  int64_t first = p->parameters->group_first[group];
+  int64_t n = p->parameters->group_first[group + 1] - first;
+  if (n == 0) return;
   int in_count = 3 + p->state_count;
   tensor *in = arena_alloc(&p->memory, (size_t)in_count * sizeof *in);
-  in[0] = flat_tensor(p->parameters->data, n);
-  in[1] = flat_tensor(p->gradients, n);
+  in[0] = flat_tensor(p->parameters->data + first, n);
+  in[1] = flat_tensor(p->gradients + first, n);
   in[2] = (tensor){.dtype = DTYPE_I32, .shape = SHAPE(1), .data = p->step_number};
-  for (int i = 0; i < p->state_count; i++) in[3 + i] = flat_tensor(p->states[i], n);
-  p->calls[p->call_count++] = (bound_call){
-      .op = o->op,
-      .call = {.attrs = o->attrs, .in = in, .in_count = in_count, .pool = p->device->pool}};
+  for (int i = 0; i < p->state_count; i++) in[3 + i] = flat_tensor(p->states[i] + first, n);
+  p->calls[p->call_count++] = (bound_call){.op = o->op,
+                                           .call = {.attrs = p->update->group_attrs[group],
+                                                    .in = in,
+                                                    .in_count = in_count,
+                                                    .pool = p->device->pool}};
+}
+
+/* Accumulation, clipping, optimizer and average work on the flat buffers, after the last node. */
+static void bind_update(program *p, const optimizer_use *o) {
+  struct updates *u = p->update = arena_alloc(&p->memory, sizeof *u);
+  *u = (struct updates){.op = o->op,
+                        .base_attrs = o->attrs,
+                        .groups = o->groups,
+                        .group_count = p->parameters->group_count,
+                        .accumulate_call = -1,
+                        .average_decay = o->average_decay,
+                        .average_warmup = o->average_warmup};
+  u->group_attrs = arena_alloc(&p->memory, (size_t)u->group_count * sizeof *u->group_attrs);
+  for (int i = 0; i < u->group_count; i++)
+    u->group_attrs[i] = arena_alloc(&p->memory, o->op->attrs_bytes + 1);
+  if (p->gradient_sum) {
+    u->accumulate_call = p->call_count;
+    u->accumulate_attrs =
+        (void *)add_flat_call(p, "gradient_accumulate", p->gradients, p->gradient_sum)->call.attrs;
+  }
+  if (o->clip_value > 0) {
+    bound_call *clamp = add_flat_call(p, "gradient_clamp", p->gradients, NULL);
+    *attr_number(clamp->op, (void *)clamp->call.attrs, "max_value") = o->clip_value;
+  }
+  if (o->clip_norm > 0) {
+    bound_call *clip = add_flat_call(p, "gradient_clip", p->gradients, NULL);
+    *attr_number(clip->op, (void *)clip->call.attrs, "max_norm") = o->clip_norm;
+    tensor *out = arena_alloc(&p->memory, sizeof *out);
+    *out = (tensor){.dtype = DTYPE_F32, .shape = {.rank = 0}, .data = p->gradient_norm};
+    clip->call.out = out;
+    clip->call.out_count = 1;
+    clip->call.workspace = p->update_workspace;
+  }
+  for (int i = 0; i < u->group_count; i++) bind_group(p, o, i);
+  if (p->average)
+    u->average_attrs =
+        (void *)add_flat_call(p, "weight_average", p->average, p->parameters->data)->call.attrs;
 }
 
 status program_create(graph *g, device *d, parameters *ps, const value_id *keep, int keep_count,
@@ -147,9 +206,12 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
     program_free(out);
     return error;
   }
-  out->calls = arena_alloc(&out->memory, (size_t)(g->node_count + 2) * sizeof *out->calls);
+  enum { UPDATE_CALLS = 4 }; /* accumulation, both clippings, average */
+  out->calls = arena_alloc(&out->memory, (size_t)(g->node_count + UPDATE_CALLS + ps->group_count) *
+                                             sizeof *out->calls);
   for (int i = 0; i < g->node_count; i++)
     if (!(g->nodes[i].op->traits & OP_VIEW)) bind_node(out, i, &out->calls[out->call_count++]);
+  out->update_first = out->call_count;
   if (trains) bind_update(out, optimizer);
   return OK;
 }
@@ -160,6 +222,8 @@ void program_free(program *p) {
     size_t flat = p->parameters ? (size_t)p->parameters->trained_elements * sizeof(float) : 0;
     if (p->arena) d->release(d, p->arena, p->plan.arena_bytes);
     if (p->gradients) d->release(d, p->gradients, flat);
+    if (p->gradient_sum) d->release(d, p->gradient_sum, flat);
+    if (p->average) d->release(d, p->average, flat);
     for (int i = 0; i < p->state_count; i++) d->release(d, p->states[i], flat);
     if (p->step_number) d->release(d, p->step_number, 64);
     if (p->gradient_norm) d->release(d, p->gradient_norm, 64);
@@ -185,20 +249,92 @@ status program_set_keys(program *p, const rng_key *keys) {
   return p->device->upload(p->device, p->rng_keys, keys, (size_t)p->batch * sizeof *keys);
 }
 
-status program_run(program *p) {
-  if (p->step_number) {
-    int32_t number = (int32_t)++p->updates;
-    TRY(p->device->upload(p->device, p->step_number, &number, sizeof number));
+static status run_call(program *p, int i) {
+  double begin = p->profile_seconds ? clock_now_s() : 0;
+  TRY(p->device->launch(p->device, p->calls[i].op, &p->calls[i].call));
+  if (p->profile_seconds) {
+    TRY(p->device->synchronize(p->device));
+    p->profile_seconds[i] += clock_now_s() - begin;
   }
-  for (int i = 0; i < p->call_count; i++) {
-    double begin = p->profile_seconds ? clock_now_s() : 0;
-    TRY(p->device->launch(p->device, p->calls[i].op, &p->calls[i].call));
-    if (p->profile_seconds) {
-      TRY(p->device->synchronize(p->device));
-      p->profile_seconds[i] += clock_now_s() - begin;
-    }
+  return OK;
+}
+
+/* What a group says about the optimizer's attributes. */
+static void group_apply(const group_spec *group, const op *o, void *attrs) {
+  *attr_number(o, attrs, "lr") *= group->lr_scale;
+  for (int i = 0; i < group->number_count; i++)
+    *attr_number(o, attrs, group->numbers[i].name) = group->numbers[i].value;
+}
+
+/* Schedules and hooks change the optimizer's attributes between updates; the groups follow. */
+static status prepare_update(program *p) {
+  struct updates *u = p->update;
+  int32_t number = (int32_t)++p->updates;
+  TRY(p->device->upload(p->device, p->step_number, &number, sizeof number));
+  for (int i = 0; i < u->group_count; i++) {
+    memcpy(u->group_attrs[i], u->base_attrs, u->op->attrs_bytes);
+    if (u->groups && u->groups[i]) group_apply(u->groups[i], u->op, u->group_attrs[i]);
   }
+  if (p->average) {
+    double t = (double)p->updates, early = (1 + t) / (10 + t);
+    *attr_number(op_find("weight_average"), u->average_attrs, "decay") =
+        u->average_warmup && early < u->average_decay ? early : u->average_decay;
+  }
+  return OK;
+}
+
+status program_run_part(program *p, int64_t part, int64_t parts) {
+  bool updates = p->update && part == parts - 1;
+  if (updates) TRY(prepare_update(p));
+  for (int i = 0; i < p->update_first; i++) TRY(run_call(p, i));
+  if (p->update && parts > 1) {
+    const op *accumulate = op_find("gradient_accumulate");
+    *attr_integer(accumulate, p->update->accumulate_attrs, "part") = part;
+    *attr_integer(accumulate, p->update->accumulate_attrs, "parts") = parts;
+    TRY(run_call(p, p->update->accumulate_call));
+  }
+  for (int i = p->update_first; updates && i < p->call_count; i++)
+    if (i != p->update->accumulate_call) TRY(run_call(p, i));
   return p->device->synchronize(p->device);
+}
+
+status program_run(program *p) {
+  return program_run_part(p, 0, 1);
+}
+
+status program_run_forward(program *p, program_visit visit, void *context) {
+  for (int i = 0; i < p->update_first; i++) {
+    const node *n = p->calls[i].node;
+    if (n->backward) continue;
+    bool again;
+    do {
+      again = false;
+      TRY(run_call(p, i));
+      TRY(p->device->synchronize(p->device));
+      TRY(visit(context, p, n, &again));
+    } while (again);
+  }
+  return OK;
+}
+
+/* One call of an operator on averaged and trained weights, outside of a step. */
+static status run_on_average(program *p, const char *op_name, const void *attrs) {
+  tensor in[] = {flat_tensor(p->average, flat_count(p)),
+                 flat_tensor(p->parameters->data, flat_count(p))};
+  call c = {.attrs = attrs, .in = in, .in_count = 2, .pool = p->device->pool};
+  TRY(p->device->launch(p->device, op_find(op_name), &c));
+  return p->device->synchronize(p->device);
+}
+
+status program_start_average(program *p) {
+  if (!p->average) return OK;
+  /* The average is all zeros yet, so that with nothing of it kept it becomes the parameters. */
+  *attr_number(op_find("weight_average"), p->update->average_attrs, "decay") = 0;
+  return run_on_average(p, "weight_average", p->update->average_attrs);
+}
+
+status program_exchange_average(program *p) {
+  return p->average ? run_on_average(p, "weight_exchange", NULL) : OK;
 }
 
 void program_profile(program *p, double *seconds_per_call) {

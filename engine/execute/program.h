@@ -6,9 +6,15 @@
 #include "plan/plan.h"
 
 typedef struct optimizer_use {
-  const op *op;     /* NULL: the program does not train */
-  void *attrs;      /* borrowed; read at every step, so schedules may change it */
-  double clip_norm; /* global L2 norm; 0 = no clipping */
+  const op *op;       /* NULL: the program does not train */
+  void *attrs;        /* borrowed; read at every step, so schedules may change it */
+  double clip_norm;   /* global L2 norm; 0 = no clipping */
+  double clip_value;  /* of every element, before the norm; 0 = no clipping */
+  int64_t accumulate; /* parts of an update at most; 0 or 1: one */
+  /* One per group of the parameters, NULL where nothing differs; NULL: for no group. Borrowed. */
+  const struct group_spec *const *groups;
+  double average_decay; /* of the averaged weights; 0: no average */
+  bool average_warmup;
 } optimizer_use;
 
 typedef struct program {
@@ -19,8 +25,12 @@ typedef struct program {
   void *arena;
   struct bound_call *calls;
   int call_count;
-  float *gradients; /* parameters->trained_elements, laid out as the parameters */
-  float **states;   /* optimizer moments, each trained_elements */
+  int update_first;       /* the first of the calls that clip and update */
+  struct updates *update; /* what changes between updates */
+  float *gradients;       /* parameters->trained_elements, laid out as the parameters */
+  float *gradient_sum;    /* of the parts of an update so far; NULL when there is one part */
+  float *average;         /* exponential moving average of the trained parameters; NULL: none */
+  float **states;         /* optimizer moments, each trained_elements */
   int state_count;
   int32_t *step_number; /* device: 1 at the first update */
   int64_t updates;      /* done so far */
@@ -46,6 +56,17 @@ status program_read(program *p, value_id v, void *to);
 status program_set_keys(program *p, const rng_key *keys);
 /* One step: forward, and for a training program backward, clipping and the update. */
 status program_run(program *p);
+/* Part `part` of `parts` of an update: after the last one the mean of all parts' gradients is used.
+ * parts ≤ optimizer_use.accumulate. */
+status program_run_part(program *p, int64_t part, int64_t parts);
+/* Call by call through the forward nodes. After each, `visit` may ask for it to be run again, having
+ * changed a parameter. */
+typedef status (*program_visit)(void *context, program *p, const node *n, bool *again);
+status program_run_forward(program *p, program_visit visit, void *context);
+/* The averaged weights start as the present parameters. */
+status program_start_average(program *p);
+/* Exchanges averaged and trained weights; a second call puts them back. Nothing without average. */
+status program_exchange_average(program *p);
 /* Seconds spent in each call since the last reset, for `strata bench --profile`; NULL turns it off.
  */
 void program_profile(program *p, double *seconds_per_call);

@@ -297,7 +297,7 @@ static bool is_loss_name(const char *name) {
 }
 
 static bool usable_in_graph(const op *o) {
-  return !(o->traits & (OP_INTERNAL | OP_OPTIMIZER | OP_PREPARE | OP_SAMPLE));
+  return !(o->traits & OP_NOT_IN_GRAPHS);
 }
 
 static status unknown_operator(const instance *in, const tree *key) {

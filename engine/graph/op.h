@@ -31,8 +31,13 @@ typedef enum op_trait {
   OP_OPTIMIZER = 1 << 5,  /* updates parameters; named under `optimizer:` */
   OP_TRAIN_ONLY = 1 << 6, /* identity (input 0 → output 0) outside training, e.g. dropout */
   OP_PREPARE = 1 << 7,    /* host operator of the prepare graph: deterministic */
-  OP_SAMPLE = 1 << 8      /* host operator of the sample graph: random */
+  OP_SAMPLE = 1 << 8,     /* host operator of the sample graph: random */
+  OP_INITIALIZER = 1 << 9 /* how a stage's layers start: only `params` (in: the weight and the bias,
+                             out: their specs); named under `initialize:` */
 } op_trait;
+
+/* What graphs cannot name. */
+enum { OP_NOT_IN_GRAPHS = OP_INTERNAL | OP_OPTIMIZER | OP_PREPARE | OP_SAMPLE | OP_INITIALIZER };
 
 typedef enum port_flag {
   PORT_OPTIONAL = 1 << 0, /* may be absent: VALUE_NONE at build time, data == NULL at run time */
@@ -111,6 +116,8 @@ typedef enum init_kind {
   INIT_UNIFORM,          /* [-a, a] */
   INIT_NORMAL,           /* mean 0, sd a */
   INIT_TRUNCATED_NORMAL, /* mean 0, sd a, cut at ±2 (absolute, as torch.nn.init.trunc_normal_) */
+  INIT_ORTHOGONAL,       /* rows orthonormal (columns where there are fewer), times a; a row is an
+                            entry of the first axis */
 } init_kind;
 
 typedef struct param_spec {
@@ -232,5 +239,7 @@ int port_count(const port *ports);
 /* The number `attribute` in an attribute struct of `o`, to read or write by name; NULL when it has
  * no number (ATTR_FLOAT) of that name. */
 double *attr_number(const op *o, void *attrs, const char *attribute);
+/* The same for whole numbers (ATTR_INT). */
+int64_t *attr_integer(const op *o, void *attrs, const char *attribute);
 
 #endif

@@ -38,11 +38,18 @@ const op *op_find(const char *name) {
   return NULL;
 }
 
-double *attr_number(const op *o, void *attrs, const char *attribute) {
+static void *attr_of_kind(const op *o, void *attrs, const char *attribute, attr_kind kind) {
   for (const attr *a = o->attrs; a && a->name; a++)
-    if (a->kind == ATTR_FLOAT && strcmp(a->name, attribute) == 0)
-      return (double *)((char *)attrs + a->offset);
+    if (a->kind == kind && strcmp(a->name, attribute) == 0) return (char *)attrs + a->offset;
   return NULL;
+}
+
+double *attr_number(const op *o, void *attrs, const char *attribute) {
+  return attr_of_kind(o, attrs, attribute, ATTR_FLOAT);
+}
+
+int64_t *attr_integer(const op *o, void *attrs, const char *attribute) {
+  return attr_of_kind(o, attrs, attribute, ATTR_INT);
 }
 
 int port_count(const port *ports) {

@@ -237,7 +237,7 @@ status check_name(const tree *key, const char *what) {
 }
 
 static bool is_step_operator(const op *o) {
-  return o && !(o->traits & (OP_INTERNAL | OP_OPTIMIZER | OP_PREPARE | OP_SAMPLE));
+  return o && !(o->traits & OP_NOT_IN_GRAPHS);
 }
 
 static bool is_known_operator(const char *name, const tree *blocks, bool in_stage) {
@@ -260,10 +260,11 @@ static status unknown_operator(const tree *key, const tree *blocks, bool in_stag
   if (elsewhere)
     return error_new(ERROR_PIPELINE, key->at, "%s cannot stand in a graph: it belongs under %s.",
                      shown,
-                     elsewhere->traits & OP_OPTIMIZER ? "\"optimizer:\""
-                     : elsewhere->traits & OP_PREPARE ? "\"data: prepare:\""
-                     : elsewhere->traits & OP_SAMPLE  ? "\"data: sample:\""
-                                                      : "the compiler");
+                     elsewhere->traits & OP_OPTIMIZER     ? "\"optimizer:\""
+                     : elsewhere->traits & OP_INITIALIZER ? "\"initialize:\""
+                     : elsewhere->traits & OP_PREPARE     ? "\"data: prepare:\""
+                     : elsewhere->traits & OP_SAMPLE      ? "\"data: sample:\""
+                                                          : "the compiler");
   const char *near = nearest_name(key->text, names, count);
   if (near)
     return error_new(ERROR_PIPELINE, key->at,

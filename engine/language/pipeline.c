@@ -14,7 +14,13 @@
 #include "language/bind.h"
 #include "language/load.h"
 
-enum { MAX_PARAMS = 1000, MAX_STAGES = 100, MAX_OPERATORS = 200, MAX_SIDE = 4096 };
+enum {
+  MAX_PARAMS = 1000,
+  MAX_STAGES = 100,
+  MAX_OPERATORS = 200,
+  MAX_SIDE = 4096,
+  MAX_GROUPS = 100
+};
 static const int64_t REQUIRED = INT64_MIN;
 static const size_t MAX_WEIGHT_FILE_BYTES = (size_t)8 << 30;
 static const char the_pipeline[] = "the pipeline";
@@ -496,6 +502,154 @@ static void read_optimizer(loader *l, stage_spec *s, const tree *t) {
            stage_what(l, s), tree_describe(optimizer, found));
 }
 
+/* ---- parameter groups ---- */
+
+/* The attributes that a group can set, beside the factor of lr. NULL-terminated. */
+static int group_attrs(const op *o, const attr *out[GROUP_NUMBERS_MAX]) {
+  int count = 0;
+  for (const attr *a = o->attrs; a && a->name && count < GROUP_NUMBERS_MAX; a++)
+    if (a->kind == ATTR_FLOAT && a->flags & ATTR_SCHEDULABLE && strcmp(a->name, "lr") != 0)
+      out[count++] = a;
+  return count;
+}
+
+/* norm, bias or a list of them. */
+static unsigned read_sorts(loader *l, const tree *t, const char *what) {
+  static const char *const names[] = {"norm", "bias", NULL};
+  unsigned sorts = 0;
+  if (!is_there(t)) return 0;
+  bool is_list = t->kind == TREE_LIST;
+  for (int i = 0; i < (is_list ? t->count : 1); i++) {
+    const tree *item = is_list ? t->items[i] : t;
+    char found[96];
+    int k = 0;
+    while (names[k] && (item->kind != TREE_SCALAR || strcmp(item->text, names[k]) != 0)) k++;
+    if (item == &unreadable) continue;
+    if (names[k])
+      sorts |= 1u << k;
+    else
+      report(l, item->at, "%s must be norm, bias or a list of them, not %s.", what,
+             tree_describe(item, found));
+  }
+  return sorts;
+}
+
+static void read_match(loader *l, group_spec *g, const tree *t, const char *what) {
+  if (!is_there(t)) return;
+  bool is_list = t->kind == TREE_LIST;
+  int count = is_list ? t->count : 1;
+  g->match = arena_alloc(l->memory, sizeof *g->match * (size_t)(count + 1));
+  g->match_at = arena_alloc(l->memory, sizeof *g->match_at * (size_t)(count + 1));
+  for (int i = 0; i < count; i++) {
+    const tree *item = is_list ? t->items[i] : t;
+    if (item == &unreadable) continue;
+    status error = tree_string(item, &g->match[g->match_count]);
+    g->match_at[g->match_count] = item->at;
+    if (!error) g->match_count++;
+    problems_add(&l->all, error_prefix(error, "%s: match", what));
+  }
+}
+
+static void read_group_number(loader *l, const stage_spec *s, group_spec *g, const tree *t,
+                              const attr *a) {
+  const tree *value = tree_get(t, a->name);
+  if (!is_there(value)) return;
+  attr list[2] = {*a, {0}};
+  op one = *s->optimizer.op;
+  one.attrs = list;
+  tree *map = tree_new(l->memory, t->at, TREE_MAP, 1);
+  map->keys[0] = tree_key(t, a->name);
+  map->items[0] = (tree *)value;
+  map->count = 1;
+  void *attrs = arena_alloc(l->memory, one.attrs_bytes);
+  int before = l->all.count;
+  bind_attrs(&one, map, NULL, t->at, l->memory, attrs, &l->all);
+  if (l->all.count > before) return;
+  g->numbers[g->number_count].name = a->name;
+  g->numbers[g->number_count++].value = *attr_number(&one, attrs, a->name);
+}
+
+static void read_group(loader *l, stage_spec *s, const tree *t, const char *what) {
+  if (t == &unreadable || !s->optimizer.op || !is_map(l, t, what)) return;
+  const attr *settable[GROUP_NUMBERS_MAX];
+  const char *keys[GROUP_NUMBERS_MAX + 5] = {"match", "of", "lr_scale"};
+  int count = group_attrs(s->optimizer.op, settable);
+  for (int i = 0; i < count; i++) keys[3 + i] = settable[i]->name;
+  const tree *lr = tree_key(t, "lr");
+  if (lr)
+    report(l, lr->at,
+           "%s: the learning rate follows the stage's schedule; give its factor here with "
+           "\"lr_scale\".",
+           what);
+  if (lr) keys[3 + count] = "lr";
+  tree_check_keys(t, what, keys, &l->all);
+  group_spec *g = &s->groups[s->group_count++];
+  *g = (group_spec){.at = t->at};
+  const tree *match = tree_get(t, "match"), *of = tree_get(t, "of");
+  if (!match && !of)
+    report(l, t->at, "%s needs \"match\" (names of parameters) or \"of\" (norm, bias).", what);
+  read_match(l, g, match, what);
+  g->of = read_sorts(l, of, label(l, what, "of"));
+  g->lr_scale = read_float(l, t, what, "lr_scale", 1, 0, 1e6);
+  for (int i = 0; i < count; i++) read_group_number(l, s, g, t, settable[i]);
+}
+
+/* `groups`, then `no_decay` as the last of them. */
+static void read_groups(loader *l, stage_spec *s, const tree *t) {
+  const tree *groups = tree_get(t, "groups"), *no_decay = tree_get(t, "no_decay");
+  char found[96];
+  const char *what = arena_printf(l->memory, "%s: groups", stage_what(l, s));
+  int count = is_there(groups) && groups->kind == TREE_LIST ? groups->count : 0;
+  if (is_there(groups) && (groups->kind != TREE_LIST || count > MAX_GROUPS)) {
+    report(l, groups->at,
+           "%s must be a list of at most %d groups such as {match: \"*.norm*.weight\", "
+           "weight_decay: 0}, not %s.",
+           what, MAX_GROUPS, tree_describe(groups, found));
+    count = 0;
+  }
+  s->groups = arena_alloc(l->memory, sizeof *s->groups * (size_t)(count + 1));
+  for (int i = 0; i < count; i++)
+    read_group(l, s, groups->items[i], arena_printf(l->memory, "%s: %d", what, i));
+  if (!is_there(no_decay) || !s->optimizer.op) return;
+  group_spec *g = &s->groups[s->group_count];
+  *g = (group_spec){.at = no_decay->at, .lr_scale = 1, .is_no_decay = true, .number_count = 1};
+  g->of = read_sorts(l, no_decay, label(l, stage_what(l, s), "no_decay"));
+  g->numbers[0].name = "weight_decay";
+  if (attr_number(s->optimizer.op, s->optimizer.attrs, "weight_decay"))
+    s->group_count += g->of != 0;
+  else
+    report(l, no_decay->at, "%s: %s has no weight_decay.", label(l, stage_what(l, s), "no_decay"),
+           s->optimizer.op->name);
+}
+
+static void read_ema(loader *l, stage_spec *s, const tree *t) {
+  static const char *const keys[] = {"decay", "warmup", NULL};
+  const tree *ema = tree_get(t, "ema");
+  const char *what = arena_printf(l->memory, "%s: ema", stage_what(l, s));
+  if (!ema || !is_map(l, ema, what)) return;
+  tree_check_keys(ema, what, keys, &l->all);
+  need(l, ema, what, "decay", ema->at);
+  s->ema_decay = read_float(l, ema, what, "decay", 0, 0, 0.9999999);
+  s->ema_warmup = read_bool(l, ema, what, "warmup", false);
+}
+
+/* An initializer: its name, or {name: {attributes}}. */
+static void read_initialize(loader *l, stage_spec *s, const tree *t) {
+  const tree *initialize = tree_get(t, "initialize");
+  char found[96];
+  if (!is_there(initialize) || tree_is_null(initialize)) return;
+  if (initialize->kind == TREE_SCALAR)
+    s->initialize = read_op(l, initialize, NULL, OP_INITIALIZER, "an initializer");
+  else if (initialize->kind == TREE_MAP && initialize->count == 1)
+    s->initialize =
+        read_op(l, initialize->keys[0], initialize->items[0], OP_INITIALIZER, "an initializer");
+  else
+    report(l, initialize->at,
+           "%s: initialize must be one initializer, such as kaiming_normal or {lsuv: {tolerance: "
+           "0.05}}, not %s.",
+           stage_what(l, s), tree_describe(initialize, found));
+}
+
 static void read_reset(loader *l, stage_spec *s, const tree *reset) {
   if (!is_there(reset)) return;
   bool is_list = reset->kind == TREE_LIST;
@@ -578,7 +732,8 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   static const char *const keys[] = {
       "graph",        "optimizer", "clip_norm",  "schedule",   "schedules", "init",
       "on_epoch_end", "epochs",    "batch",      "enabled",    "doc",       "steps_per_epoch",
-      "time_limit",   "validate",  "checkpoint", "use_labels", NULL};
+      "time_limit",   "validate",  "checkpoint", "use_labels", "groups",    "no_decay",
+      "initialize",   "ema",       "clip_value", "accumulate", NULL};
   static const char *const validate_keys[] = {"every", "output", NULL};
   static const char *const checkpoint_keys[] = {"every", NULL};
   const char *what = stage_what(l, s);
@@ -590,7 +745,12 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   if (s->graph) check_graph(s->graph, NULL, true, &l->all);
   read_optimizer(l, s, t);
   read_schedules(l, s, t);
+  read_groups(l, s, t);
+  read_initialize(l, s, t);
+  read_ema(l, s, t);
   s->clip_norm = read_float(l, t, what, "clip_norm", 0, 0, INFINITY);
+  s->clip_value = read_float(l, t, what, "clip_value", 0, 0, INFINITY);
+  s->accumulate = read_int(l, t, what, "accumulate", 1, 1, 65536, at);
   s->epochs = read_int(l, t, what, "epochs", REQUIRED, 1, 10000000, at);
   s->batch = read_int(l, t, what, "batch", 1, 1, 65536, at);
   s->steps_per_epoch = read_int(l, t, what, "steps_per_epoch", 0, 0, 10000000, at);

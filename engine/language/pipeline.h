@@ -54,12 +54,37 @@ typedef struct schedule_spec {
   source_pos at;
 } schedule_spec;
 
+/* Parameters that the optimizer treats in a way of their own. */
+enum { GROUP_NUMBERS_MAX = 8 };
+typedef enum parameter_sort { PARAMETER_NORM = 1, PARAMETER_BIAS = 2 } parameter_sort;
+typedef struct group_spec {
+  source_pos at;
+  const char **match; /* patterns of parameter names with * and ?; none: every name */
+  source_pos *match_at;
+  int match_count;
+  unsigned of;      /* parameter_sort: of norms, biases; 0: any */
+  bool is_no_decay; /* made by the stage's `no_decay` */
+  double lr_scale;  /* factor of lr */
+  struct {
+    const char *name; /* attribute of the optimizer */
+    double value;
+  } numbers[GROUP_NUMBERS_MAX];
+  int number_count;
+} group_spec;
+
 typedef struct stage_spec {
   const char *name; /* unique among stages */
   source_pos at;
   const tree *graph; /* list of graph items, unresolved */
   op_use optimizer;
-  double clip_norm; /* global L2 norm of the gradients; 0 = no clipping */
+  group_spec *groups; /* a parameter belongs to the first that it fits, or to none */
+  int group_count;
+  op_use initialize;  /* op NULL: layers start as the model says */
+  double clip_norm;   /* global L2 norm of the gradients; 0 = no clipping */
+  double clip_value;  /* of every element of the gradients; 0 = no clipping */
+  int64_t accumulate; /* batches in an update, ≥ 1 */
+  double ema_decay;   /* of the averaged weights; 0: no average */
+  bool ema_warmup;    /* average faster at first */
   int64_t epochs, batch;
   bool use_labels;         /* place crops by the label although the graph reads none */
   int64_t steps_per_epoch; /* 0: every training case crops_per_case times */

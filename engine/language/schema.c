@@ -204,7 +204,7 @@ static json_t *item_content(void) {
                       described(graph_inputs(), "the pipeline's model, applied to these inputs"));
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);
-    if (o->traits & (OP_INTERNAL | OP_OPTIMIZER | OP_PREPARE | OP_SAMPLE)) continue;
+    if (o->traits & OP_NOT_IN_GRAPHS) continue;
     json_object_set_new(properties, o->name, described(json_object(), o->summary));
     json_t *own = attr_properties(o);
     json_object_set_new(own, o->name, graph_inputs());
@@ -285,6 +285,29 @@ static json_t *duration(const char *doc) {
                    doc);
 }
 
+static json_t *groups_schema(void) {
+  static const char *const sorts[] = {"norm", "bias", NULL};
+  json_t *properties = json_object();
+  json_object_set_new(properties, "match",
+                      described(graph_inputs(), "patterns of parameter names, with * and ?"));
+  json_object_set_new(properties, "of",
+                      json_pack("{s:[o, o]}", "anyOf", choice(sorts, "parameters of a sort"),
+                                list_of(choice(sorts, NULL), NULL)));
+  json_object_set_new(properties, "lr_scale", number(0, 1e6, "factor of lr (default 1)"));
+  for (int i = 0; i < op_count(); i++)
+    for (const attr *a = op_at(i)->attrs; op_at(i)->traits & OP_OPTIMIZER && a->name; a++)
+      if (a->kind == ATTR_FLOAT && a->flags & ATTR_SCHEDULABLE && strcmp(a->name, "lr") != 0)
+        json_object_set_new(properties, a->name, attr_entry(a));
+  return list_of(closed(properties, NULL),
+                 "parameters that the optimizer treats differently; the first that fits counts");
+}
+
+static json_t *no_decay_schema(void) {
+  static const char *const sorts[] = {"norm", "bias", NULL};
+  return json_pack("{s:[o, o]}", "anyOf", choice(sorts, "parameters without weight decay"),
+                   list_of(choice(sorts, NULL), NULL));
+}
+
 static json_t *stage_schema(void) {
   const char *const needs[] = {"graph", "optimizer", "epochs", NULL};
   json_t *p = json_object();
@@ -294,6 +317,25 @@ static json_t *stage_schema(void) {
   json_object_set_new(p, "optimizer", operator_choice(OP_OPTIMIZER, false));
   json_object_set_new(p, "clip_norm",
                       number(0, 1e9, "largest L2 norm of the whole gradient; 0: no clipping"));
+  json_object_set_new(p, "clip_value",
+                      number(0, 1e9, "largest element of the gradient; 0: no clipping"));
+  json_object_set_new(p, "groups", groups_schema());
+  json_object_set_new(p, "no_decay", no_decay_schema());
+  json_object_set_new(p, "accumulate",
+                      integer(1, "batches whose gradients' mean makes an update (default 1)"));
+  const char *const ema_needs[] = {"decay", NULL};
+  json_object_set_new(
+      p, "ema",
+      requiring(
+          closed(json_pack(
+                     "{s:o, s:o}", "decay",
+                     number(0, 0.9999999, "share of the average kept in an update"), "warmup",
+                     or_expression(described(of_type("boolean"), "true: average faster at first"))),
+                 "exponential moving average of the weights, which is validated and kept"),
+          ema_needs));
+  json_object_set_new(p, "initialize",
+                      described(operator_choice(OP_INITIALIZER, true),
+                                "how fresh linear layers and convolutions start"));
   json_object_set_new(p, "schedule", script_schema("of the learning rate"));
   json_object_set_new(p, "schedules",
                       json_pack("{s:s, s:o}", "type", "object", "additionalProperties",

@@ -7,6 +7,7 @@
 #include "infer/network.h"
 #include "run/state.h"
 #include "train/controls.h"
+#include "train/groups.h"
 #include "train/transfer.h"
 
 #include <inttypes.h>
@@ -189,6 +190,8 @@ static status compile_stage(const run *r, const stage_spec *s) {
   if (!error) controls_close(&c);
   problems found = {0};
   problems_add(&found, error);
+  parameter_groups groups;
+  problems_add(&found, parameter_groups_open(s, graph.g, &groups));
   if (s->init_from) problems_add(&found, check_transfer(r, s, &graph));
   stage_graph_free(&graph);
   return problems_take(&found);

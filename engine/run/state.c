@@ -88,7 +88,7 @@ static char *state_to_json(const run_state *s) {
 status state_save(const char *path, const run_state *s, const program *p) {
   const parameters *ps = p->parameters;
   arena memory = {0};
-  int buffers = 1 + p->state_count, count = 0;
+  int buffers = 2 + p->state_count, count = 0;
   host_copy *copies = arena_alloc(&memory, (size_t)buffers * sizeof *copies);
   named_tensor *list = arena_alloc(&memory, (size_t)(buffers * ps->count + 1) * sizeof *list);
   status error = download(p->device, ps->data, ps->elements, &copies[0]);
@@ -98,6 +98,11 @@ status state_save(const char *path, const run_state *s, const program *p) {
     if (!error)
       add_tensors(ps, arena_printf(&memory, "optimizer%d/", i), &copies[1 + i], true, &memory, list,
                   &count);
+  }
+  if (p->average && !error) {
+    host_copy *average = &copies[1 + p->state_count];
+    error = download(p->device, p->average, ps->trained_elements, average);
+    if (!error) add_tensors(ps, "average/", average, true, &memory, list, &count);
   }
   char *json = error ? NULL : state_to_json(s);
   if (!error && !json) error = error_out_of_memory(4096);
@@ -171,6 +176,7 @@ status state_restore(const char *path, program *p) {
     snprintf(prefix, sizeof prefix, "optimizer%d/", i);
     error = restore_buffer(&w, path, prefix, p, p->states[i], true);
   }
+  if (p->average && !error) error = restore_buffer(&w, path, "average/", p, p->average, true);
   weights_close(&w);
   return error;
 }

@@ -1,5 +1,5 @@
-/* The full state of a training stage, for an exact resume: parameters, optimizer moments and what
- * the metadata says. One safetensors file, replaced atomically. */
+/* The full state of a training stage, for an exact resume: parameters, optimizer moments, averaged
+ * weights and what the metadata says. One safetensors file, replaced atomically. */
 #ifndef STRATA_RUN_STATE_H
 #define STRATA_RUN_STATE_H
 
@@ -28,7 +28,7 @@ typedef struct run_state {
 status state_save(const char *path, const run_state *s, const program *p);
 /* Reads the metadata only. */
 status state_open(const char *path, run_state *out);
-/* Fills parameters and moments of a program compiled from the same pipeline. */
+/* Fills parameters, moments and averaged weights of a program compiled from the same pipeline. */
 status state_restore(const char *path, program *p);
 void state_free(run_state *s);
 

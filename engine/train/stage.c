@@ -8,6 +8,8 @@
 #include "run/run.h"
 #include "run/state.h"
 #include "train/controls.h"
+#include "train/groups.h"
+#include "train/initialize.h"
 #include "train/transfer.h"
 
 #include <inttypes.h>
@@ -43,7 +45,8 @@ typedef struct trainer {
   named_number results[MAX_LOGGED]; /* of the last finished epoch, for the hook and the log */
   int result_count;
   double started_s, saved_s, step_started_s;
-  int64_t steps_per_epoch, steps_here; /* steps done by this process */
+  int64_t steps_per_epoch, steps_here; /* steps (updates) done by this process */
+  int64_t batches_per_epoch;
   double last_dice;
   char *weights_path, *state_path;
 } trainer;
@@ -113,10 +116,11 @@ static status open_graphs(trainer *t) {
   run *r = t->r;
   expand_options options = options_for(t, t->stage->batch, true);
   TRY(stage_expand(r->p, t->stage, &options, &t->graph));
-  TRY(parameters_create(t->graph.g, r->device, &t->parameters));
-  optimizer_use optimizer = {.op = t->stage->optimizer.op,
-                             .attrs = t->stage->optimizer.attrs,
-                             .clip_norm = t->stage->clip_norm};
+  initialize_choose(&t->stage->initialize, t->graph.g);
+  parameter_groups groups;
+  TRY(parameter_groups_open(t->stage, t->graph.g, &groups));
+  TRY(parameters_create_in_groups(t->graph.g, groups.of, groups.count, r->device, &t->parameters));
+  optimizer_use optimizer = stage_optimizer(t->stage, &groups);
   TRY(program_create(t->graph.g, r->device, &t->parameters, t->graph.keep, t->graph.keep_count,
                      t->stage->batch, &optimizer, &t->program));
   TRY(controls_open(t->stage, &t->graph, &t->controls));
@@ -160,26 +164,55 @@ static status fill_parameters(trainer *t) {
   return error;
 }
 
+/* The stage's batches from its first on. */
+static loader_options training_batches(const trainer *t) {
+  const run *r = t->r;
+  return (loader_options){.spec = &r->p->data,
+                          .data = r->data,
+                          .cache = r->cache,
+                          .seed = r->p->seed,
+                          .stage = t->stage->name,
+                          .role = ROLE_TRAIN,
+                          .shuffle = true,
+                          .label_free = t->graph.label == VALUE_NONE && !t->stage->use_labels,
+                          .batch = t->stage->batch,
+                          .steps_per_epoch = t->stage->steps_per_epoch * t->stage->accumulate,
+                          .epochs = t->stage->epochs,
+                          .size = {r->size[0], r->size[1], r->size[2]},
+                          .channels = r->channels,
+                          .world = 1};
+}
+
+static status write_batch(trainer *t, const batch *b) {
+  TRY(program_write(&t->program, t->graph.image, b->image));
+  if (t->graph.label != VALUE_NONE) TRY(program_write(&t->program, t->graph.label, b->label));
+  return program_set_keys(&t->program, b->keys);
+}
+
+/* Fresh layers that are scaled by what they make of the first batch. */
+static status initialize_on_data(trainer *t) {
+  if (!initialize_needs_data(&t->stage->initialize)) return OK;
+  loader_options o = training_batches(t);
+  o.epochs = 1;
+  loader *l;
+  TRY(loader_open(&o, &l));
+  batch *b = NULL;
+  status error = loader_next(l, &b);
+  if (!error && !b) error = error_new(ERROR_INTERNAL, t->stage->at, "the loader has no batch");
+  if (!error) error = write_batch(t, b);
+  if (!error)
+    error = initialize_layers(&t->stage->initialize, &t->program, t->stage->name, &t->r->report);
+  loader_close(l);
+  return error;
+}
+
 static status open_loader(trainer *t) {
-  run *r = t->r;
-  loader_options o = {.spec = &r->p->data,
-                      .data = r->data,
-                      .cache = r->cache,
-                      .seed = r->p->seed,
-                      .stage = t->stage->name,
-                      .role = ROLE_TRAIN,
-                      .shuffle = true,
-                      .label_free = t->graph.label == VALUE_NONE && !t->stage->use_labels,
-                      .batch = t->stage->batch,
-                      .steps_per_epoch = t->stage->steps_per_epoch,
-                      .first_epoch = t->state.epoch,
-                      .first_step = t->state.step,
-                      .epochs = t->stage->epochs,
-                      .size = {r->size[0], r->size[1], r->size[2]},
-                      .channels = r->channels,
-                      .world = 1};
+  loader_options o = training_batches(t);
+  o.first_epoch = t->state.epoch;
+  o.first_step = t->state.step * t->stage->accumulate;
   TRY(loader_open(&o, &t->loader));
-  t->steps_per_epoch = loader_steps_per_epoch(t->loader);
+  t->batches_per_epoch = loader_steps_per_epoch(t->loader);
+  t->steps_per_epoch = (t->batches_per_epoch + t->stage->accumulate - 1) / t->stage->accumulate;
   /* Stopped after the last step of an epoch but before its end was dealt with. */
   if (t->state.step < t->steps_per_epoch) return OK;
   loader_close(t->loader);
@@ -335,6 +368,17 @@ static status check_segmentation(trainer *t) {
   return error;
 }
 
+/* With the averaged weights, where there are any. */
+static status validate(trainer *t) {
+  TRY(program_exchange_average(&t->program));
+  status error = t->has_network ? check_segmentation(t) : OK;
+  if (!error && t->has_check) error = check_losses(t);
+  problems found = {0};
+  problems_add(&found, error);
+  problems_add(&found, program_exchange_average(&t->program));
+  return problems_take(&found);
+}
+
 /* ---- epoch end --------------------------------------------------------------------------- */
 
 static status log_epoch(trainer *t, double epoch_seconds) {
@@ -432,8 +476,7 @@ static status finish_epoch(trainer *t, bool *stop) {
   double lr;
   if (controls_get(&t->controls, "lr", &lr)) add_result(t, "", "lr", lr);
   bool due = last || (s->validate_every > 0 && finished % s->validate_every == 0);
-  if (due && t->has_network) TRY(check_segmentation(t));
-  if (due && t->has_check) TRY(check_losses(t));
+  if (due) TRY(validate(t));
   if (run_stop_requested()) return OK;
   t->state.epoch = finished;
   t->state.step = 0;
@@ -471,7 +514,7 @@ static void say_progress(trainer *t) {
   double total = (double)(s->epochs * t->steps_per_epoch);
   double done = (double)(t->state.epoch * t->steps_per_epoch + t->state.step);
   double rate = here > 0 ? (double)t->steps_here / here : 0;
-  int64_t voxels = s->batch * t->r->size[0] * t->r->size[1] * t->r->size[2];
+  int64_t voxels = s->batch * s->accumulate * t->r->size[0] * t->r->size[1] * t->r->size[2];
   progress p = {.stage = s->name,
                 .unit = "step",
                 .epoch = t->state.epoch + 1,
@@ -509,13 +552,16 @@ static status not_finite(trainer *t, const batch *b, double loss) {
   return error;
 }
 
-static status one_step(trainer *t, const batch *b) {
-  TRY(program_write(&t->program, t->graph.image, b->image));
-  if (t->graph.label != VALUE_NONE) TRY(program_write(&t->program, t->graph.label, b->label));
-  TRY(program_set_keys(&t->program, b->keys));
-  TRY(controls_step(&t->controls, t->program.updates, t->state.epoch,
-                    t->stage->epochs * t->steps_per_epoch, t->steps_per_epoch));
-  TRY(program_run(&t->program));
+/* One batch: part `part` of the `parts` that make an update. */
+static status one_batch(trainer *t, int64_t part, int64_t parts) {
+  batch *b = NULL;
+  TRY(loader_next(t->loader, &b));
+  if (!b) return error_new(ERROR_INTERNAL, t->stage->at, "the loader ended before the stage");
+  status warning = cache_problem_take();
+  if (warning) report_line(&t->r->report, "warning: %s", error_message(warning));
+  error_free(warning);
+  TRY(write_batch(t, b));
+  TRY(program_run_part(&t->program, part, parts));
   double loss;
   TRY(read_batch(&t->program, &t->graph, &t->epoch, &loss));
   return isfinite(loss) ? OK : not_finite(t, b, loss);
@@ -529,14 +575,13 @@ static status stop_here(trainer *t) {
                    t->stage->name, (long long)t->state.epoch + 1, (long long)t->state.step);
 }
 
+/* A step is an update of the weights; the last of an epoch may have fewer batches. */
 static status next_step(trainer *t) {
-  batch *b = NULL;
-  TRY(loader_next(t->loader, &b));
-  if (!b) return error_new(ERROR_INTERNAL, t->stage->at, "the loader ended before the stage");
-  status warning = cache_problem_take();
-  if (warning) report_line(&t->r->report, "warning: %s", error_message(warning));
-  error_free(warning);
-  TRY(one_step(t, b));
+  int64_t parts = t->batches_per_epoch - t->state.step * t->stage->accumulate;
+  if (parts > t->stage->accumulate) parts = t->stage->accumulate;
+  TRY(controls_step(&t->controls, t->program.updates, t->state.epoch,
+                    t->stage->epochs * t->steps_per_epoch, t->steps_per_epoch));
+  for (int64_t part = 0; part < parts; part++) TRY(one_batch(t, part, parts));
   t->state.step++;
   t->steps_here++;
   say_progress(t);
@@ -599,9 +644,12 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
                 format_bytes(naive_text, (double)t.program.plan.naive_bytes));
     error = resume_from ? restore(&t, resume_from) : fill_parameters(&t);
   }
+  if (!error && !resume_from) error = initialize_on_data(&t);
+  if (!error && !resume_from) error = program_start_average(&t.program);
   if (!error) error = open_loader(&t);
   if (!error && resume_from) error = repeat_controls(&t);
   if (!error) error = train(&t);
+  if (!error) error = program_exchange_average(&t.program);
   if (!error) error = write_weights(&t);
   if (!error) remove(t.state_path);
   trainer_close(&t);

@@ -140,6 +140,7 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
         problems_free(&unexpected);
         return error;
       }
+      p->list[i].fresh = false;
       report_line(report, "  loaded   %-52s norm %-9.4g %s", parameter->name,
                   tensor_norm(&t->tensor), want);
       loaded++;

@@ -200,30 +200,32 @@ def method():
          lambda x: x.unflatten(1, (2, 2)).mean((2, 3, 4)))
 
 
-def optimizers():
-    def run(name, op, attrs, make):
-        f = Fixture(op, attrs)
-        p = torch.from_numpy(normal(50)).requires_grad_()
-        f.add("in f32", p.detach().numpy().copy())
-        optimizer = make([p])
-        for _ in range(6):
-            g = normal(50)
-            f.add("step", g)
-            p.grad = torch.from_numpy(g)
-            optimizer.step()
-        f.add("out 0", p.detach().numpy())
-        f.save(name)
+def optimizer_case(name, op, attrs, make):
+    """make([parameter]) -> optimizer; six updates with random gradients."""
+    f = Fixture(op, attrs)
+    p = torch.from_numpy(normal(50)).requires_grad_()
+    f.add("in f32", p.detach().numpy().copy())
+    optimizer = make([p])
+    for _ in range(6):
+        g = normal(50)
+        f.add("step", g)
+        p.grad = torch.from_numpy(g)
+        optimizer.step()
+    f.add("out 0", p.detach().numpy())
+    f.save(name)
 
-    run("adamw", "adamw", {"lr": 0.01, "weight_decay": 0.1},
-        lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1))
-    run("adamw_betas", "adamw", {"lr": 0.003, "beta1": 0.8, "beta2": 0.95, "eps": "1e-3"},
-        lambda p: torch.optim.AdamW(p, 0.003, (0.8, 0.95), 1e-3))
-    run("sgd", "sgd", {"lr": 0.1}, lambda p: torch.optim.SGD(p, 0.1))
-    run("sgd_nesterov", "sgd",
-        {"lr": 0.01, "momentum": 0.99, "nesterov": "true", "weight_decay": "3e-5"},
-        lambda p: torch.optim.SGD(p, 0.01, 0.99, weight_decay=3e-5, nesterov=True))
-    run("sgd_momentum", "sgd", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1},
-        lambda p: torch.optim.SGD(p, 0.01, 0.9, weight_decay=0.1))
+
+def optimizers():
+    optimizer_case("adamw", "adamw", {"lr": 0.01, "weight_decay": 0.1},
+                   lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.1))
+    optimizer_case("adamw_betas", "adamw", {"lr": 0.003, "beta1": 0.8, "beta2": 0.95, "eps": "1e-3"},
+                   lambda p: torch.optim.AdamW(p, 0.003, (0.8, 0.95), 1e-3))
+    optimizer_case("sgd", "sgd", {"lr": 0.1}, lambda p: torch.optim.SGD(p, 0.1))
+    optimizer_case("sgd_nesterov", "sgd",
+                   {"lr": 0.01, "momentum": 0.99, "nesterov": "true", "weight_decay": "3e-5"},
+                   lambda p: torch.optim.SGD(p, 0.01, 0.99, weight_decay=3e-5, nesterov=True))
+    optimizer_case("sgd_momentum", "sgd", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1},
+                   lambda p: torch.optim.SGD(p, 0.01, 0.9, weight_decay=0.1))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@
 #include "graph/expand.h"
 #include "graph/passes.h"
 #include "language/bind.h"
+#include "train/groups.h"
+#include "train/initialize.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -83,21 +85,40 @@ static inline value_id parameter_value(const graph *g, const char *name) {
   return VALUE_NONE;
 }
 
-/* tiny.yaml without its data: an empty list of cases stands in. `set` may be NULL. */
-static inline pipeline *load_tiny(const char *key, const char *value) {
+/* tiny.yaml without its data: an empty list of cases stands in. At most 15 overrides. */
+static inline pipeline *load_tiny_with(const override *set, int count) {
   char folder[] = "strata-test-XXXXXX";
   assert_non_null(mkdtemp(folder));
   char json[64], root[4096];
   snprintf(json, sizeof json, "%s/dataset.json", folder);
   must(file_write_atomic(json, "{}", 2));
   assert_non_null(realpath(folder, root));
-  override overrides[] = {{"data.root", root}, {key, value}};
+  override overrides[16] = {{"data.root", root}};
+  assert_true(count < 16);
+  for (int i = 0; i < count; i++) overrides[1 + i] = set[i];
   pipeline *p;
-  status error = pipeline_load(TEST_DATA "/pipelines/tiny.yaml", overrides, key ? 2 : 1, &p);
+  status error = pipeline_load(TEST_DATA "/pipelines/tiny.yaml", overrides, 1 + count, &p);
   remove(json);
   rmdir(folder);
   must(error);
   return p;
+}
+
+/* `key` may be NULL. */
+static inline pipeline *load_tiny(const char *key, const char *value) {
+  return load_tiny_with(&(override){key, value}, key ? 1 : 0);
+}
+
+/* The same with everything around the optimizer switched on in the second stage. */
+static inline pipeline *load_tiny_updates(void) {
+  static const override set[] = {
+      {"stages.segment.groups", "[{match: \"vit.*.weight\", lr_scale: 0.3, momentum: 0.5}]"},
+      {"stages.segment.no_decay", "[norm, bias]"},
+      {"stages.segment.optimizer.sgd.weight_decay", "0.01"},
+      {"stages.segment.clip_value", "0.05"},
+      {"stages.segment.accumulate", "2"},
+      {"stages.segment.ema", "{decay: 0.9, warmup: true}"}};
+  return load_tiny_with(set, sizeof set / sizeof *set);
 }
 
 /* A stage of tiny.yaml, ready to run. */
@@ -108,12 +129,13 @@ typedef struct compiled {
   stage_graph graph;
   parameters parameters;
   program program;
+  int64_t batch;
   rng data;
 } compiled;
 
-static inline void expand_tiny(pipeline *p, int stage, bool training, const char *only,
-                               stage_graph *out) {
-  expand_options options = {.batch = TINY_BATCH,
+static inline void expand_tiny_batch(pipeline *p, int stage, int64_t batch, bool training,
+                                     const char *only, stage_graph *out) {
+  expand_options options = {.batch = batch,
                             .size = {16, 16, 32},
                             .channels = 1,
                             .classes = TINY_CLASSES,
@@ -122,17 +144,31 @@ static inline void expand_tiny(pipeline *p, int stage, bool training, const char
   must(stage_expand(p, &p->stages[stage], &options, out));
 }
 
-static inline void compile_tiny(compiled *c, pipeline *p, int stage, int threads) {
-  *c = (compiled){.p = p, .stage = &p->stages[stage]};
-  expand_tiny(p, stage, true, NULL, &c->graph);
+static inline void expand_tiny(pipeline *p, int stage, bool training, const char *only,
+                               stage_graph *out) {
+  expand_tiny_batch(p, stage, TINY_BATCH, training, only, out);
+}
+
+/* Compiled as a run does it. */
+static inline void compile_tiny_batch(compiled *c, pipeline *p, int stage, int threads,
+                                      int64_t batch) {
+  *c = (compiled){.p = p, .stage = &p->stages[stage], .batch = batch};
+  expand_tiny_batch(p, stage, batch, true, NULL, &c->graph);
   must(device_open("cpu", threads, &c->device, NULL));
-  must(parameters_create(c->graph.g, c->device, &c->parameters));
+  initialize_choose(&c->stage->initialize, c->graph.g);
+  parameter_groups groups;
+  must(parameter_groups_open(c->stage, c->graph.g, &groups));
+  must(parameters_create_in_groups(c->graph.g, groups.of, groups.count, c->device, &c->parameters));
   must(parameters_initialize(&c->parameters, p->seed));
-  optimizer_use optimizer = {c->stage->optimizer.op, c->stage->optimizer.attrs,
-                             c->stage->clip_norm};
+  optimizer_use optimizer = stage_optimizer(c->stage, &groups);
   must(program_create(c->graph.g, c->device, &c->parameters, c->graph.keep, c->graph.keep_count,
-                      TINY_BATCH, &optimizer, &c->program));
+                      batch, &optimizer, &c->program));
+  must(program_start_average(&c->program));
   c->data = rng_open(rng_key_of(7, "data", 0, "test", 0), 0);
+}
+
+static inline void compile_tiny(compiled *c, pipeline *p, int stage, int threads) {
+  compile_tiny_batch(c, p, stage, threads, TINY_BATCH);
 }
 
 static inline void release_tiny(compiled *c) {
@@ -146,12 +182,12 @@ static inline void release_tiny(compiled *c) {
 static inline void feed_tiny(compiled *c) {
   float *image = program_data(&c->program, c->graph.image);
   int32_t *label = program_data(&c->program, c->graph.label);
-  for (int i = 0; i < TINY_BATCH * 16 * 16 * 32; i++) {
+  for (int64_t i = 0; i < c->batch * 16 * 16 * 32; i++) {
     double x = rng_normal(&c->data);
     image[i] = (float)x;
     if (label) label[i] = (x > 0.3) + (x > 1);
   }
-  for (int n = 0; n < TINY_BATCH; n++)
+  for (int n = 0; n < c->batch; n++)
     c->program.rng_keys[n] = rng_key_of(7, "step", c->program.updates, "case", n);
 }
 
@@ -167,6 +203,9 @@ static inline uint64_t digest_tiny(const compiled *c) {
   for (int i = 0; i < c->program.state_count; i++)
     h = hash_mix(h, bytes_hash(c->program.states[i],
                                (size_t)c->parameters.trained_elements * sizeof(float)));
+  if (c->program.average)
+    h = hash_mix(
+        h, bytes_hash(c->program.average, (size_t)c->parameters.trained_elements * sizeof(float)));
   return hash_mix(h, bytes_hash(program_data(&c->program, c->graph.loss), sizeof(float)));
 }
 

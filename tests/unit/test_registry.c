@@ -122,6 +122,10 @@ static void every_operator_can_do_what_its_sort_must(void **state) {
   (void)state;
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);
+    if (o->traits & OP_INITIALIZER) {
+      if (!o->params || o->cpu || o->infer) fail_msg("%s is no initializer", o->name);
+      continue;
+    }
     bool is_host = o->traits & (OP_PREPARE | OP_SAMPLE);
     bool runs = o->cpu || o->lower || (o->traits & OP_VIEW);
     if (is_host && (!o->host || o->cpu || o->infer)) fail_msg("%s is no host operator", o->name);

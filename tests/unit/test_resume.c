@@ -30,12 +30,13 @@ static int run_child(const char *root, const char *folder, bool resume, int step
     snprintf(pipeline_path, sizeof pipeline_path, "%s/hooked.yaml", root);
     override overrides[] = {{"data.root", root},
                             {"stages.pretrain.epochs", "2"},
-                            {"stages.pretrain.steps_per_epoch", "2"},
+                            {"stages.pretrain.steps_per_epoch", "0"}, /* 3 batches: 2 + 1 */
+                            {"stages.pretrain.batch", "1"},
                             {"stages.segment.epochs", "3"},
                             {"stages.segment.steps_per_epoch", "2"}};
     run_options o = {.pipeline_path = pipeline_path,
                      .overrides = overrides,
-                     .override_count = 5,
+                     .override_count = 6,
                      .folder = folder,
                      .resume = resume,
                      .threads = 1 + steps, /* another number for every process */
@@ -80,15 +81,24 @@ static void expect_same_file(const char *a, const char *b, const char *name) {
   free(data[1]);
 }
 
-/* tiny.yaml with a hook in both stages that looks at the learning rate of the last step. */
+/* tiny.yaml with a hook in both stages that looks at the learning rate of the last step, and with
+ * everything that surrounds the optimizer. */
 static void write_pipeline(const char *root) {
   char path[256], *text;
   size_t length;
   expect_ok(file_read(TEST_DATA "/pipelines/tiny.yaml", 1 << 20, &text, &length));
   text_buffer hooked = {0};
+  static const char *const updates[] = {"      initialize: lsuv\n"
+                                        "      accumulate: 2\n"
+                                        "      groups: [{match: \"vit.*\", lr_scale: 0.5}]\n"
+                                        "      no_decay: [norm, bias]\n",
+                                        "      ema: {decay: 0.8, warmup: true}\n"
+                                        "      clip_value: 0.05\n"
+                                        "      groups: [{of: norm, momentum: 0}]\n"};
+  int stage = 0;
   for (char *rest = text, *next; (next = strsep(&rest, "\n"));) {
     if (text_starts_with(next, "      optimizer:"))
-      text_add(&hooked, "      on_epoch_end: {lua: watch.lua}\n");
+      text_add(&hooked, "      on_epoch_end: {lua: watch.lua}\n%s", updates[stage++]);
     text_add(&hooked, "%s\n", next);
   }
   snprintf(path, sizeof path, "%s/hooked.yaml", root);

@@ -57,8 +57,9 @@ static void every_number_comes_back_with_its_bits(void **state) {
 
 static void a_restored_program_goes_on_to_the_same_bits(void **state) {
   (void)state;
-  pipeline *p = load_tiny(NULL, NULL);
-  for (int stage = 0; stage < 2; stage++) { /* AdamW with two moments; SGD with one and clipping */
+  pipeline *p = load_tiny_updates();
+  for (int stage = 0; stage < 2;
+       stage++) { /* AdamW with two moments; SGD with one, and all the rest */
     compiled whole, resumed;
     compile_tiny(&whole, p, stage, 2);
     step_tiny(&whole, 3);
