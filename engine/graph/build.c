@@ -61,9 +61,7 @@ status build_param(builder *b, const char *name, param_spec spec, value_id *out)
   return OK;
 }
 
-/* Full name of an item inside the builder's prefix. */
-static const char *full_name(builder *b, const char *name) {
-  const char *prefix = b->prefix ? b->prefix : "";
+static const char *joined(builder *b, const char *prefix, const char *name) {
   if (!name[0]) return prefix;
   if (!prefix[0]) return arena_strdup(&b->g->memory, name);
   return arena_printf(&b->g->memory, "%s.%s", prefix, name);
@@ -220,8 +218,10 @@ status build_node(builder *b, const char *op_name, const void *attrs, const valu
 
 status build_apply(builder *b, const char *name, const op *o, const void *attrs, const value_id *in,
                    int in_count, value_id *out) {
-  const char *outer = b->prefix;
-  b->prefix = full_name(b, name);
+  const char *outer = b->prefix ? b->prefix : "", *owner = b->owner;
+  b->prefix = joined(b, outer, name);
+  if (!owner) owner = b->prefix;
+  b->owner = NULL; /* what a composite builds inside is named after itself */
   int params = 0, plain = 0, fixed;
   for (const port *p = o->inputs; p && p->name; p++) {
     params += (p->flags & PORT_PARAM) != 0;
@@ -277,7 +277,7 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
       break;
     }
     const char *own_name = p->flags & PORT_OF_ITEM ? "" : p->name;
-    error = build_param(b, full_name(b, own_name), *spec, &all[i]);
+    error = build_param(b, joined(b, owner, own_name), *spec, &all[i]);
     if (!error) b->g->values[all[i]].state = p->flags & PORT_STATE;
   }
   if (!error) error = build_node(b, o->name, attrs, all, total, out);

@@ -38,6 +38,7 @@ typedef struct instance {
   const char *path;   /* file the graph stands in */
   const tree *blocks; /* its block table */
   const char *prefix; /* full name of this use */
+  const char *owner;  /* what its parameters are named after: the prefix, or that of another use */
   source_pos used_at; /* where the block is used */
   scope scope;        /* parameters, loop variables */
   names names;
@@ -243,8 +244,9 @@ static status check_depth(const instance *in, const char *path, source_pos at) {
 /* Expands a graph file at one use and names its outputs `<name>` (the first) and `<name>.<output>`.
  */
 static status expand_file(instance *outer, const graph_file *file, const char *name,
-                          const char *prefix, source_pos at, const tree *const *arguments,
-                          int argument_maps, const char *const *reserved, const inputs *given) {
+                          const char *prefix, const char *owner, source_pos at,
+                          const tree *const *arguments, int argument_maps,
+                          const char *const *reserved, const inputs *given) {
   expander *x = outer->x;
   TRY(check_depth(outer, file->path, at));
   instance in = {.x = x,
@@ -252,6 +254,7 @@ static status expand_file(instance *outer, const graph_file *file, const char *n
                  .path = file->path,
                  .blocks = tree_get(file->root, "blocks"),
                  .prefix = prefix,
+                 .owner = owner,
                  .used_at = at};
   in.scope.lookup = lookup_shape;
   in.scope.context = &in;
@@ -317,11 +320,11 @@ static status unknown_operator(const instance *in, const tree *key) {
   return error;
 }
 
-static status apply_operator(instance *in, const char *name, const op *o, const tree *body,
-                             source_pos at, const inputs *given) {
+static status apply_operator(instance *in, const char *name, const char *owner, const op *o,
+                             const tree *body, source_pos at, const inputs *given) {
   expander *x = in->x;
-  const char *reserved[] = {o->name, "when", is_loss_name(name) && in->is_stage ? "weight" : NULL,
-                            NULL};
+  const char *reserved[] = {o->name, "when", "parameters",
+                            is_loss_name(name) && in->is_stage ? "weight" : NULL, NULL};
   void *attrs = arena_alloc(x->memory, o->attrs_bytes ? o->attrs_bytes : 1);
   problems found = {0};
   bind_attrs(o, body, reserved, at, &x->p->memory, attrs, &found);
@@ -331,6 +334,7 @@ static status apply_operator(instance *in, const char *name, const op *o, const 
   value_id *out = arena_alloc(x->memory, (size_t)(outputs + 1) * sizeof *out);
   x->b.at = at;
   x->b.prefix = in->prefix;
+  x->b.owner = owner;
   TRY(build_apply(&x->b, name, o, attrs, given->list, given->count, out));
   set_one(in, name, out[0]);
   for (int i = 0; i < outputs; i++)
@@ -359,7 +363,8 @@ static status expand_named(instance *in, const tree *item, const char *name) {
   TRY(scope_eval(&in->scope, x->memory, body, &full));
   const tree *operator_key = NULL, *input_refs = NULL;
   for (int i = 0; i < full->count && !operator_key; i++) {
-    if (strcmp(full->keys[i]->text, "when") == 0) continue;
+    if (strcmp(full->keys[i]->text, "when") == 0 || strcmp(full->keys[i]->text, "parameters") == 0)
+      continue;
     operator_key = full->keys[i];
     input_refs = full->items[i];
   }
@@ -372,10 +377,16 @@ static status expand_named(instance *in, const tree *item, const char *name) {
     set_name(in, name, NULL, POISONED);
     return OK;
   }
-  const char *reserved[] = {what, "when", NULL};
+  const char *reserved[] = {what, "when", "parameters", NULL}, *owner = name;
+  const tree *shared = tree_get(full, "parameters");
+  if (shared) {
+    TRY(tree_string(shared, &owner));
+    if (!find_name(&in->names, owner)) return unknown_name(in, owner, shared->at);
+  }
+  owner = joined(x->memory, in->owner, owner);
   if (in->is_stage && strcmp(what, "model") == 0) {
     const tree *arguments[] = {x->p->model_arguments, full};
-    return expand_file(in, &x->p->model, name, "", operator_key->at, arguments, 2, reserved,
+    return expand_file(in, &x->p->model, name, "", "", operator_key->at, arguments, 2, reserved,
                        &given);
   }
   if (block) {
@@ -384,12 +395,12 @@ static status expand_named(instance *in, const tree *item, const char *name) {
     TRY(tree_string(block, &file_name));
     TRY(graph_file_load(x->p, file_name, in->path, block->at, &file));
     const tree *arguments[] = {full};
-    return expand_file(in, &file, name, joined(x->memory, in->prefix, name), operator_key->at,
-                       arguments, 1, reserved, &given);
+    return expand_file(in, &file, name, joined(x->memory, in->prefix, name), owner,
+                       operator_key->at, arguments, 1, reserved, &given);
   }
   const op *o = op_find(what);
   if (!o || !usable_in_graph(o)) return unknown_operator(in, operator_key);
-  return apply_operator(in, name, o, full, operator_key->at, &given);
+  return apply_operator(in, name, owner, o, full, operator_key->at, &given);
 }
 
 static status expand_repeat(instance *in, const tree *item) {
@@ -625,7 +636,8 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
   if (!out->g) return error_out_of_memory(sizeof(graph));
   expander x = {
       .p = p, .b = {.g = out->g, .prefix = ""}, .memory = &out->g->memory, .options = options};
-  instance in = {.x = &x, .path = p->path, .prefix = "", .used_at = stage->at, .is_stage = true};
+  instance in = {
+      .x = &x, .path = p->path, .prefix = "", .owner = "", .used_at = stage->at, .is_stage = true};
   in.scope.parent = &p->params;
   in.scope.lookup = lookup_shape;
   in.scope.context = &in;

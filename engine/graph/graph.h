@@ -50,6 +50,7 @@ struct builder {
   graph *g;
   source_pos at;      /* given to the nodes made from now on */
   const char *prefix; /* name given to the nodes made from now on ("" at the top) */
+  const char *owner;  /* what build_apply names parameters after; NULL: the node */
   bool backward;
   const op *composite; /* being lowered: the operator the user named, for messages */
 };
@@ -68,7 +69,7 @@ status build_param(builder *b, const char *name, param_spec spec, value_id *out)
  * lowered here. */
 status build_node(builder *b, const char *op_name, const void *attrs, const value_id *in,
                   int in_count, value_id *out);
-/* As build_node, but creates the parameters of PARAM ports, named <name>.<port>; `in` holds the
+/* As build_node, but creates the parameters of PARAM ports, named <owner>.<port>; `in` holds the
  * other inputs. `name` is relative to b->prefix and becomes the node's name. */
 status build_apply(builder *b, const char *name, const op *o, const void *attrs, const value_id *in,
                    int in_count, value_id *out);

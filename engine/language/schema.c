@@ -194,12 +194,14 @@ static json_t *graph_inputs(void) {
                    "items", "type", "string");
 }
 
-/* What follows an item's name: an operator with its inputs, its attributes, `when`. Other keys are
+/* What follows an item's name: an operator with its inputs, its attributes, `when`, `parameters`. Other keys are
  * parameters of a block. */
 static json_t *item_content(void) {
   json_t *properties = json_object(), *rules = json_array();
   json_object_set_new(properties, "when",
                       described(json_object(), "the item is left out when this is false"));
+  json_object_set_new(properties, "parameters",
+                      described(of_type("string"), "an earlier item whose parameters it shares"));
   json_object_set_new(properties, "model",
                       described(graph_inputs(), "the pipeline's model, applied to these inputs"));
   for (int i = 0; i < op_count(); i++) {

@@ -146,6 +146,38 @@ static void an_output_is_left_out_when_its_condition_is_false(void **state) {
   }
 }
 
+/* An operator and a block use the parameters of an earlier one; their nodes keep names of their own,
+ * so that their dropouts draw different numbers. */
+static void items_share_the_parameters_they_name(void **state) {
+  (void)state;
+  static const override set[] = {
+      {"model", "{use: " TEST_DATA "/pipelines/models/shared.yaml}"},
+      {"stages.pretrain.graph",
+       "[{net: {model: image, outputs: 1}}, {loss: {mse: [net.out, net.out]}}]"}};
+  pipeline *p = load_tiny_with(set, 2);
+  stage_graph s;
+  expand_tiny(p, 0, true, NULL, &s);
+  int parameters = 0, dropouts = 0, readers = 0;
+  for (int v = 0; v < s.g->value_count; v++) {
+    if (s.g->values[v].kind != VALUE_PARAM) continue;
+    parameters++;
+    assert_true(text_starts_with(s.g->values[v].name, "fc.") ||
+                text_starts_with(s.g->values[v].name, "first."));
+  }
+  assert_int_equal(parameters, 2 + 4 + 1 + 2 + 4);
+  value_id weight = parameter_value(s.g, "first.mlp.linear1.weight");
+  for (int i = 0; i < s.g->node_count; i++) {
+    const node *n = &s.g->nodes[i];
+    if (n->backward) continue;
+    readers += n->in_count > 1 && n->in[1] == weight;
+    dropouts += text_starts_with(n->name, "second.") && strcmp(n->op->name, "dropout") == 0;
+  }
+  assert_int_equal(readers, 2);
+  assert_int_equal(dropouts, 3);
+  stage_graph_free(&s);
+  pipeline_free(p);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(losses_and_metrics_are_found_by_name),
@@ -154,6 +186,7 @@ int main(void) {
       cmocka_unit_test(a_loss_weight_scales_its_gradient),
       cmocka_unit_test(dropout_is_only_in_the_training_graph),
       cmocka_unit_test(an_output_is_left_out_when_its_condition_is_false),
+      cmocka_unit_test(items_share_the_parameters_they_name),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
