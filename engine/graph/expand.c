@@ -638,7 +638,7 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
       .p = p, .b = {.g = out->g, .prefix = ""}, .memory = &out->g->memory, .options = options};
   instance in = {
       .x = &x, .path = p->path, .prefix = "", .owner = "", .used_at = stage->at, .is_stage = true};
-  in.scope.parent = &p->params;
+  in.scope.parent = &stage->params;
   in.scope.lookup = lookup_shape;
   in.scope.context = &in;
   int64_t n = options->batch;

@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include "language/load.h"
 
-enum { MAX_BASES = 16, MAX_SCRIPT_BYTES = 1 << 20, MAX_NAMES_COMPARED = 500 };
+enum { MAX_BASES = 16, MAX_LOADED = 64, MAX_SCRIPT_BYTES = 1 << 20, MAX_NAMES_COMPARED = 500 };
 
 tree unreadable = {.kind = TREE_SCALAR, .text = ""};
 
@@ -98,7 +98,7 @@ status find_file(arena *memory, const char *name, const char *share, source_pos 
                    printable(name, shown), strcmp(share, "lua") == 0 ? "scripts" : share);
 }
 
-/* ---- base pipelines ------------------------------------------------------------------------ */
+/* ---- other pipelines ----------------------------------------------------------------------- */
 
 /* The one merge rule: mappings merge key by key; everything else of `over` replaces `base`, and
  * nothing (`key: ~`) takes the base's key away. */
@@ -150,43 +150,128 @@ static status check_version(const tree *root, const char *path) {
   return OK;
 }
 
-static status load_chain(arena *memory, const char *path, char **chain, int depth, tree **root) {
-  char *real = realpath(path, NULL);
-  char *own = arena_strdup(memory, real ? real : path);
-  free(real);
-  *root = NULL;
-  TRY(tree_load(memory, path, root));
-  TRY(check_version(*root, path));
-  const tree *use = tree_get(*root, "use");
-  if (!use) return OK;
+/* Pipelines that take from each other while one is loaded. */
+typedef struct family {
+  arena *memory;
+  char *chain[MAX_BASES]; /* each takes from the next */
+  int loaded;
+} family;
+
+static status load_whole(family *f, const char *path, int depth, tree **root);
+
+/* The pipeline that the text `use`, in the file chain[depth], names. */
+static status load_used(family *f, const tree *use, int depth,
+                        status (*load)(family *, const char *, int, tree **), tree **root) {
   const char *name;
-  char *base_path, shown[96];
+  char *path, shown[96];
   TRY(error_prefix(tree_string(use, &name), "use"));
-  TRY(find_file(memory, name, "pipelines", use->at, use->at, &base_path, NULL));
-  chain[depth] = own;
-  real = realpath(base_path, NULL);
+  TRY(find_file(f->memory, name, "pipelines", use->at, use->at, &path, NULL));
+  char *real = realpath(path, NULL);
   for (int i = 0; real && i <= depth; i++)
-    if (strcmp(chain[i], real) == 0) {
+    if (strcmp(f->chain[i], real) == 0) {
       free(real);
       return error_new(ERROR_PIPELINE, use->at, "%s includes itself%s.", printable(name, shown),
                        i < depth ? " through other files" : "");
     }
   free(real);
-  if (depth + 1 == MAX_BASES)
-    return error_new(ERROR_PIPELINE, use->at, "More than %d files include each other.", MAX_BASES);
-  tree *base;
-  TRY(error_locate(load_chain(memory, base_path, chain, depth + 1, &base), use->at));
-  *root = merge(memory, base, *root);
-  remove_key(*root, "use");
-  if (tree_size(*root) > TREE_MAX_NODES)
-    return error_new(ERROR_PIPELINE, use->at, "With this file there are more than %d values.",
+  if (depth + 1 == MAX_BASES || f->loaded == MAX_LOADED)
+    return error_new(ERROR_PIPELINE, use->at, "More than %d files include each other.",
+                     depth + 1 == MAX_BASES ? MAX_BASES : MAX_LOADED);
+  return error_locate(load(f, path, depth + 1, root), use->at);
+}
+
+static status check_size(const tree *root, source_pos at) {
+  if (tree_size(root) > TREE_MAX_NODES)
+    return error_new(ERROR_PIPELINE, at, "With this file there are more than %d values.",
                      TREE_MAX_NODES);
   return OK;
 }
 
+/* A pipeline over its bases, stages as they stand there. */
+static status load_chain(family *f, const char *path, int depth, tree **root) {
+  char *real = realpath(path, NULL);
+  f->chain[depth] = arena_strdup(f->memory, real ? real : path);
+  free(real);
+  f->loaded++;
+  *root = NULL;
+  TRY(tree_load(f->memory, path, root));
+  TRY(check_version(*root, path));
+  const tree *use = tree_get(*root, "use");
+  if (!use) return OK;
+  tree *base;
+  TRY(load_used(f, use, depth, load_chain, &base));
+  *root = merge(f->memory, base, *root);
+  remove_key(*root, "use");
+  return check_size(*root, use->at);
+}
+
+static bool is_stage_item(const tree *item) {
+  return item->kind == TREE_MAP && item->count == 1 && item->items[0]->kind == TREE_MAP;
+}
+
+static status find_stage(const tree *root, const char *file, const char *name, source_pos at,
+                         const tree **out) {
+  const tree *stages = tree_get(root, "stages");
+  const char *names[MAX_NAMES_COMPARED];
+  int count = 0;
+  char shown[96], shown_file[96];
+  for (int i = 0; stages && stages->kind == TREE_LIST && i < stages->count; i++) {
+    if (!is_stage_item(stages->items[i])) continue;
+    *out = stages->items[i]->items[0];
+    const char *known = stages->items[i]->keys[0]->text;
+    if (strcmp(known, name) == 0) return OK;
+    if (count < MAX_NAMES_COMPARED) names[count++] = known;
+  }
+  text_buffer list = {0};
+  for (int i = 0; i < count; i++)
+    text_add(&list, "%s%s", i == 0 ? "" : ", ", printable(names[i], shown));
+  status error = error_new(
+      ERROR_PIPELINE, at,
+      "%s has no stage \"%s\"; it has %s. `use: {pipeline: file, stage: name}` takes another one.",
+      printable(file, shown_file), printable(name, shown), count ? list.data : "none");
+  text_free(&list);
+  return error;
+}
+
+/* `- name: {use: file, …}` takes the stage of that name from another pipeline and changes what
+ * stands beside `use`; `use: {pipeline: file, stage: name}` takes one of another name. */
+static status take_stage(family *f, tree *item, int depth) {
+  static const char *const keys[] = {"pipeline", "stage", NULL};
+  const tree *use = tree_get(item->items[0], "use"), *file = use, *stage, *found = NULL;
+  const char *name = item->keys[0]->text;
+  tree *root;
+  if (use->kind == TREE_MAP) {
+    problems all = {0};
+    tree_check_keys(use, "use", keys, &all);
+    file = tree_get(use, "pipeline");
+    stage = tree_get(use, "stage");
+    if (!file) problems_add(&all, error_new(ERROR_PIPELINE, use->at, "use needs \"pipeline\"."));
+    if (stage) problems_add(&all, error_prefix(tree_string(stage, &name), "use: stage"));
+    TRY(problems_take(&all));
+  }
+  TRY(load_used(f, file, depth, load_whole, &root));
+  TRY(find_stage(root, file->text, name, use->at, &found));
+  item->items[0] = merge(f->memory, found, item->items[0]);
+  remove_key(item->items[0], "use");
+  return OK;
+}
+
+/* A pipeline over its bases, with the stages it takes from others. */
+static status load_whole(family *f, const char *path, int depth, tree **root) {
+  TRY(load_chain(f, path, depth, root));
+  tree *stages = tree_get(*root, "stages");
+  problems all = {0};
+  for (int i = 0; stages && stages->kind == TREE_LIST && i < stages->count; i++)
+    if (is_stage_item(stages->items[i]) && tree_get(stages->items[i]->items[0], "use")) {
+      problems_add(&all, take_stage(f, stages->items[i], depth));
+      problems_add(&all, check_size(*root, stages->items[i]->at));
+    }
+  return problems_take(&all);
+}
+
 status load_with_bases(arena *memory, const char *path, tree **root) {
-  char *chain[MAX_BASES];
-  return load_chain(memory, path, chain, 0, root);
+  family f = {.memory = memory};
+  return load_whole(&f, path, 0, root);
 }
 
 /* ---- scripts ------------------------------------------------------------------------------- */

@@ -35,6 +35,7 @@ typedef struct loader {
   bool for_prediction;
   arena *memory;
   problems all;
+  const scope *names;  /* in which expressions are evaluated: the file's, or a stage's */
   int64_t nodes;       /* made by evaluation so far */
   const char **failed; /* parameters without a value: what mentions them stays unread, silently */
   int failed_count, failed_capacity;
@@ -692,7 +693,8 @@ static status hash_weight_file(const char *path, uint64_t *out) {
 
 /* After every stage is known. */
 static void read_init(loader *l, stage_spec *s, const tree *t) {
-  static const char *const keys[] = {"from", "reset", NULL};
+  static const char *const keys[] = {"from", "reset", "missing", NULL};
+  static const char *const missing[] = {"error", "fresh", NULL};
   const tree *init = tree_get(t, "init");
   const char *what = arena_printf(l->memory, "%s: init", stage_what(l, s)), *name;
   if (!init || !is_map(l, init, what)) return;
@@ -700,6 +702,7 @@ static void read_init(loader *l, stage_spec *s, const tree *t) {
   tree_check_keys(init, what, keys, &l->all);
   const tree *from = need(l, init, what, "from", init->at);
   read_reset(l, s, tree_get(init, "reset"));
+  s->missing_fresh = read_choice(l, init, what, "missing", missing, 0) == 1;
   if (!is_there(from)) return;
   s->init_at = from->at;
   status error = error_prefix(tree_string(from, &name), "%s: from", what);
@@ -728,19 +731,31 @@ static void read_init(loader *l, stage_spec *s, const tree *t) {
     s->init_skipped = source->name;
 }
 
+/* The values are known by now; the graph will ask for them. */
+static void read_names(loader *l, stage_spec *s, const tree *params) {
+  s->params.parent = &l->p->params;
+  for (int i = 0; is_there(params) && i < params->count; i++)
+    if (params->items[i] != &unreadable)
+      scope_set(&s->params, l->memory, params->keys[i]->text, params->items[i]);
+}
+
 static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   static const char *const keys[] = {
-      "graph",        "optimizer", "clip_norm",  "schedule",   "schedules", "init",
-      "on_epoch_end", "epochs",    "batch",      "enabled",    "doc",       "steps_per_epoch",
-      "time_limit",   "validate",  "checkpoint", "use_labels", "groups",    "no_decay",
-      "initialize",   "ema",       "clip_value", "accumulate", NULL};
+      "use",        "params",     "graph",      "optimizer",       "clip_norm",
+      "schedule",   "schedules",  "init",       "on_epoch_end",    "epochs",
+      "batch",      "enabled",    "doc",        "steps_per_epoch", "time_limit",
+      "validate",   "checkpoint", "use_labels", "groups",          "no_decay",
+      "initialize", "ema",        "clip_value", "accumulate",      NULL};
   static const char *const validate_keys[] = {"every", "output", NULL};
   static const char *const checkpoint_keys[] = {"every", NULL};
   const char *what = stage_what(l, s);
   s->enabled = true;
   if (!is_map(l, t, what)) return;
   tree_check_keys(t, what, keys, &l->all);
+  const tree *use = tree_get(t, "use"); /* the file's have been followed */
+  if (use) report(l, use->at, "%s: \"use\" can only be set in the file.", what);
   s->enabled = read_bool(l, t, what, "enabled", true);
+  read_names(l, s, tree_get(t, "params"));
   s->graph = need(l, t, what, "graph", at);
   if (s->graph) check_graph(s->graph, NULL, true, &l->all);
   read_optimizer(l, s, t);
@@ -926,7 +941,7 @@ static bool mentions_failed(const loader *l, const tree *t) {
 static tree *evaluated(loader *l, const tree *t) {
   tree *out;
   if (mentions_failed(l, t)) return &unreadable;
-  status error = scope_eval(&l->p->params, l->memory, t, &out);
+  status error = scope_eval(l->names, l->memory, t, &out);
   problems_add(&l->all, error);
   if (error || l->nodes > TREE_MAX_NODES) return &unreadable;
   l->nodes += tree_size(out);
@@ -970,6 +985,30 @@ static tree *resolve_except_graphs(loader *l, const tree *t) {
   return out;
 }
 
+static tree *read_params(loader *l, const tree *params, scope *into);
+
+/* A stage sees its own parameters above those of the file. */
+static tree *resolve_stage(loader *l, const tree *t) {
+  static const char *const keys[] = {"graph", "params", NULL};
+  if (t->kind != TREE_MAP) return resolve(l, t);
+  tree *out = tree_new(l->memory, t->at, TREE_MAP, t->count);
+  const tree *params = tree_get(t, "params");
+  int failed = l->failed_count;
+  scope own = {.parent = &l->p->params};
+  tree *values = params ? read_params(l, params, &own) : NULL;
+  l->names = &own;
+  for (int i = 0; i < t->count; i++) {
+    out->keys[i] = t->keys[i];
+    out->items[i] = t->items[i] == params               ? values
+                    : is_listed(t->keys[i]->text, keys) ? t->items[i]
+                                                        : resolve(l, t->items[i]);
+  }
+  out->count = t->count;
+  l->names = &l->p->params;
+  l->failed_count = failed;
+  return out;
+}
+
 static tree *resolve_stages(loader *l, const tree *stages) {
   if (stages->kind != TREE_LIST) return resolve(l, stages);
   tree *out = tree_new(l->memory, stages->at, TREE_LIST, stages->count);
@@ -979,7 +1018,7 @@ static tree *resolve_stages(loader *l, const tree *stages) {
     *copy = *item;
     if (item->kind == TREE_MAP && item->count == 1) {
       copy->items = arena_alloc(l->memory, sizeof *copy->items);
-      copy->items[0] = resolve_except_graphs(l, item->items[0]);
+      copy->items[0] = resolve_stage(l, item->items[0]);
     }
     out->items[i] = copy;
   }
@@ -1002,7 +1041,7 @@ static bool ask_later(void *context, arena *memory, const char *name, source_pos
   return false;
 }
 
-static tree *read_params(loader *l, const tree *params) {
+static tree *read_params(loader *l, const tree *params, scope *into) {
   char found[96];
   if (tree_is_null(params)) return (tree *)params;
   if (params->kind != TREE_MAP || params->count > MAX_PARAMS) {
@@ -1012,12 +1051,14 @@ static tree *read_params(loader *l, const tree *params) {
   }
   tree *out = tree_new(l->memory, params->at, TREE_MAP, params->count);
   later below = {0};
-  l->p->params.lookup = ask_later;
-  l->p->params.context = &below;
+  const scope *outer = l->names;
+  l->names = into;
+  into->lookup = ask_later;
+  into->context = &below;
   for (int i = 0; i < params->count; i++) {
     const tree *key = params->keys[i];
     problems_add(&l->all, check_name(key, "params"));
-    if (is_listed(key->text, pipeline_keys))
+    if (into == &l->p->params && is_listed(key->text, pipeline_keys))
       report(l, key->at, "params: \"%s\" is a key of the file itself; choose another name.",
              key->text);
     below = (later){.params = params, .from = i};
@@ -1027,27 +1068,29 @@ static tree *read_params(loader *l, const tree *params) {
     if (value == &unreadable)
       ARENA_PUSH(l->memory, l->failed, l->failed_count, l->failed_capacity, key->text);
     else
-      scope_set(&l->p->params, l->memory, key->text, value);
+      scope_set(into, l->memory, key->text, value);
     out->keys[i] = params->keys[i];
     out->items[i] = value;
   }
   out->count = params->count;
-  l->p->params.lookup = NULL;
-  l->p->params.context = NULL;
+  into->lookup = NULL;
+  into->context = NULL;
+  l->names = outer;
   return out;
 }
 
 /* ---- the resolved file --------------------------------------------------------------------- */
 
-/* Evaluated text that contains a dollar sign would be evaluated again when it is read back. */
-static tree *escaped(loader *l, const tree *t, bool in_graph) {
+/* Evaluated text that contains a dollar sign would be evaluated again when it is read back. What
+ * stands under one of the `unread` keys was not evaluated; NULL: this stands under one. */
+static tree *escaped(loader *l, const tree *t, const char *const *unread) {
   tree *copy = tree_new(l->memory, t->at, t->kind, t->count);
   copy->quoted = t->quoted;
   copy->count = t->count;
   copy->text = t->text;
   for (int i = 0; i < l->fix_count; i++)
     if (l->fixes[i].node == t) copy->text = l->fixes[i].text;
-  if (t->kind == TREE_SCALAR && !in_graph && strchr(copy->text, '$')) {
+  if (t->kind == TREE_SCALAR && unread && strchr(copy->text, '$')) {
     text_buffer doubled = {0};
     for (const char *p = copy->text; *p; p++)
       text_append(&doubled, *p == '$' ? "$$" : p, *p == '$' ? 2 : 1);
@@ -1055,19 +1098,24 @@ static tree *escaped(loader *l, const tree *t, bool in_graph) {
     text_free(&doubled);
   }
   for (int i = 0; i < t->count; i++) {
-    bool is_graph = in_graph || (t->kind == TREE_MAP && is_listed(t->keys[i]->text, graph_keys));
+    bool is_unread = unread && t->kind == TREE_MAP && is_listed(t->keys[i]->text, unread);
     if (t->kind == TREE_MAP) copy->keys[i] = t->keys[i];
-    copy->items[i] = escaped(l, t->items[i], is_graph);
+    copy->items[i] = escaped(l, t->items[i], is_unread ? NULL : unread);
   }
   return copy;
 }
 
 static tree *resolved_file(loader *l, const tree *root) {
+  static const char *const in_stage[] = {"graph", NULL}, *const nothing[] = {NULL};
   tree *copy = tree_new(l->memory, root->at, TREE_MAP, root->count);
   copy->count = root->count;
   for (int i = 0; i < root->count; i++) {
     copy->keys[i] = root->keys[i];
-    copy->items[i] = escaped(l, root->items[i], false);
+    const char *key = root->keys[i]->text;
+    copy->items[i] = escaped(l, root->items[i],
+                             strcmp(key, "stages") == 0  ? in_stage
+                             : strcmp(key, "model") == 0 ? graph_keys
+                                                         : nothing);
   }
   return copy;
 }
@@ -1100,7 +1148,7 @@ static void read_header(loader *l, const tree *root) {
 static tree *resolve_root(loader *l, const tree *root) {
   tree *out = tree_new(l->memory, root->at, TREE_MAP, root->count);
   const tree *params = tree_get(root, "params");
-  tree *values = params ? read_params(l, params) : NULL;
+  tree *values = params ? read_params(l, params, &l->p->params) : NULL;
   for (int i = 0; i < root->count; i++) {
     const char *key = root->keys[i]->text;
     const tree *t = root->items[i];
@@ -1156,7 +1204,7 @@ static status load_pipeline(const char *path, const override *overrides, int ove
   pipeline *p = calloc(1, sizeof *p);
   if (!p) return error_out_of_memory(sizeof *p);
   p->path = intern_file(path);
-  loader l = {.p = p, .memory = &p->memory, .for_prediction = for_prediction};
+  loader l = {.p = p, .memory = &p->memory, .names = &p->params, .for_prediction = for_prediction};
   status error = load(&l, path, overrides, override_count);
   problems_free(&l.all);
   if (error) {

@@ -75,6 +75,7 @@ typedef struct group_spec {
 typedef struct stage_spec {
   const char *name; /* unique among stages */
   source_pos at;
+  scope params;      /* the stage's own, above those of the file */
   const tree *graph; /* list of graph items, unresolved */
   op_use optimizer;
   group_spec *groups; /* a parameter belongs to the first that it fits, or to none */
@@ -99,6 +100,7 @@ typedef struct stage_spec {
   source_pos init_at;
   const char **reset; /* graph outputs whose producing layers start fresh: "net.out" */
   int reset_count;
+  bool missing_fresh;         /* what the earlier stage or file lacks starts fresh, too */
   int64_t validate_every;     /* epochs; 0: only after the last */
   const char *output;         /* value that sliding-window inference reads: "net.out"; NULL = no
                                  segmentation validation, only loss terms and metrics */

@@ -312,9 +312,20 @@ static json_t *no_decay_schema(void) {
 
 static json_t *stage_schema(void) {
   const char *const needs[] = {"graph", "optimizer", "epochs", NULL};
+  static const char *const missing[] = {"error", "fresh", NULL};
   json_t *p = json_object();
   json_object_set_new(p, "doc", text("what the stage is for"));
   json_object_set_new(p, "enabled", or_expression(described(of_type("boolean"), "false: skipped")));
+  const char *const used[] = {"use", NULL}, *const used_needs[] = {"pipeline", NULL};
+  json_t *other = requiring(closed(json_pack("{s:o, s:o}", "pipeline", text("the pipeline's file"),
+                                             "stage", text("name of the stage there")),
+                                   NULL),
+                            used_needs);
+  json_object_set_new(p, "use",
+                      described(json_pack("{s:[o, o]}", "anyOf", text(NULL), other),
+                                "pipeline whose stage of this name this one changes"));
+  json_object_set_new(p, "params",
+                      described(of_type("object"), "values used as ${name} in this stage"));
   json_object_set_new(p, "graph", reference("graph"));
   json_object_set_new(p, "optimizer", operator_choice(OP_OPTIMIZER, false));
   json_object_set_new(p, "clip_norm",
@@ -356,8 +367,9 @@ static json_t *stage_schema(void) {
   json_object_set_new(p, "time_limit", duration("seconds, or 90s, 10m, 2h"));
   json_object_set_new(
       p, "init",
-      closed(json_pack("{s:o, s:o}", "from", text("an earlier stage, or a .safetensors file"),
-                       "reset", graph_inputs()),
+      closed(json_pack("{s:o, s:o, s:o}", "from", text("an earlier stage, or a .safetensors file"),
+                       "reset", graph_inputs(), "missing",
+                       choice(missing, "weights that are not there (default error)")),
              "where the weights come from"));
   json_object_set_new(
       p, "validate",
@@ -366,7 +378,11 @@ static json_t *stage_schema(void) {
              NULL));
   json_object_set_new(p, "checkpoint",
                       closed(json_pack("{s:o}", "every", duration("default 10m")), NULL));
-  return requiring(closed(p, NULL), needs);
+  json_t *schema = closed(p, NULL);
+  json_object_set_new(
+      schema, "anyOf",
+      json_pack("[o, o]", requiring(json_object(), used), requiring(json_object(), needs)));
+  return schema;
 }
 
 static json_t *evaluate_schema(void) {

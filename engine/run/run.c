@@ -175,11 +175,11 @@ static status check_transfer(const run *r, const stage_spec *s, const stage_grap
       error_free(error);
       return OK;
     }
-    error = transfer_check(graph, s->reset, s->reset_count, s->init_at, &from, earlier->name);
+    error = transfer_check(graph, s, &from, earlier->name);
     stage_graph_free(&from);
     return error;
   }
-  return transfer_check(graph, s->reset, s->reset_count, s->init_at, NULL, NULL);
+  return transfer_check(graph, s, NULL, NULL);
 }
 
 static status compile_stage(const run *r, const stage_spec *s) {

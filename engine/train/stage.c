@@ -158,8 +158,7 @@ static status fill_parameters(trainer *t) {
   for (int i = 0; i < r->p->stage_count; i++)
     is_stage |= strcmp(r->p->stages[i].name, s->init_from) == 0;
   char *path = is_stage ? weights_path_of(r, s->init_from) : strdup(s->init_from);
-  status error = transfer_weights(path, &t->graph, s->reset, s->reset_count, s->init_at,
-                                  &t->parameters, &r->report);
+  status error = transfer_weights(path, &t->graph, s, &t->parameters, &r->report);
   free(path);
   return error;
 }

@@ -38,22 +38,21 @@ static bool mark_prefix(const graph *g, const char *prefix, bool *reset) {
 }
 
 /* Which values of the graph are parameters that start fresh. Heap, caller frees. */
-static status mark_reset(const stage_graph *graph, const char *const *names, int count,
-                         source_pos at, bool **out) {
+static status mark_reset(const stage_graph *graph, const stage_spec *s, bool **out) {
   bool *reset = calloc((size_t)graph->g->value_count + 1, sizeof *reset);
   if (!reset) return error_out_of_memory((size_t)graph->g->value_count);
   problems unknown = {0};
-  for (int i = 0; i < count; i++) {
-    const graph_name *name = stage_graph_find(graph, names[i]);
+  for (int i = 0; i < s->reset_count; i++) {
+    const graph_name *name = stage_graph_find(graph, s->reset[i]);
     bool found = false;
     for (int k = 0; name && k < name->count; k++)
       found |= mark_layer(graph->g, name->values[k], reset);
-    if (!found && !mark_prefix(graph->g, names[i], reset))
+    if (!found && !mark_prefix(graph->g, s->reset[i], reset))
       problems_add(
           &unknown,
-          error_new(ERROR_PIPELINE, at,
+          error_new(ERROR_PIPELINE, s->init_at,
                     "reset: \"%s\" is neither a result of this stage's graph nor a parameter",
-                    names[i]));
+                    s->reset[i]));
   }
   status error = problems_take(&unknown);
   *out = error ? NULL : reset;
@@ -68,10 +67,11 @@ static value_id find_parameter(const graph *g, const char *name) {
   return VALUE_NONE;
 }
 
-status transfer_check(const stage_graph *to, const char *const *reset, int reset_count,
-                      source_pos at, const stage_graph *from, const char *from_name) {
+status transfer_check(const stage_graph *to, const stage_spec *s, const stage_graph *from,
+                      const char *from_name) {
   bool *fresh;
-  TRY(mark_reset(to, reset, reset_count, at, &fresh));
+  source_pos at = s->init_at;
+  TRY(mark_reset(to, s, &fresh));
   problems found = {0};
   const graph *g = to->g, *source = from ? from->g : NULL;
   for (value_id v = 0; source && v < g->value_count; v++) {
@@ -79,10 +79,12 @@ status transfer_check(const stage_graph *to, const char *const *reset, int reset
     value_id match = find_parameter(source, g->values[v].name);
     char have[96], want[96];
     shape_format(want, &g->values[v].type.shape);
+    if (match == VALUE_NONE && s->missing_fresh) continue;
     if (match == VALUE_NONE)
       problems_add(&found, error_new(ERROR_PIPELINE, at,
                                      "parameter %s (%s) is not in stage \"%s\"; list it under "
-                                     "\"reset:\" if it should start fresh",
+                                     "\"reset:\" if it should start fresh, or say `missing: "
+                                     "fresh`",
                                      g->values[v].name, want, from_name));
     else if (!shape_equal(&source->values[match].type.shape, &g->values[v].type.shape))
       problems_add(
@@ -105,8 +107,9 @@ status transfer_check(const stage_graph *to, const char *const *reset, int reset
 }
 
 /* Every tensor on a line of its own; `unexpected` counts what must not happen. */
-static status transfer_open(const weights *w, const char *path, const bool *reset, parameters *p,
-                            const reporter *report, source_pos at) {
+static status transfer_open(const weights *w, const char *path, const bool *reset,
+                            const stage_spec *s, parameters *p, const reporter *report) {
+  source_pos at = s->init_at;
   int loaded = 0, fresh = 0, unused = 0;
   problems unexpected = {0};
   for (int i = 0; i < p->count; i++) {
@@ -114,7 +117,7 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
     const named_tensor *t = weights_find(w, parameter->name);
     char have[96], want[96];
     shape_format(want, &parameter->shape);
-    if (reset[i]) {
+    if (reset[i] || (!t && s->missing_fresh)) {
       report_line(report, "  reset    %-52s                %s", parameter->name, want);
       fresh++;
     } else if (!t) {
@@ -123,7 +126,7 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
           &unexpected,
           error_new(ERROR_PIPELINE, at,
                     "parameter %s (%s) is not in %s; list it under \"reset:\" if it should "
-                    "start fresh",
+                    "start fresh, or say `missing: fresh`",
                     parameter->name, want, path));
     } else if (!shape_equal(&t->tensor.shape, &parameter->shape) || t->tensor.dtype != DTYPE_F32) {
       report_line(report, "  mismatch %-52s %s, the file has %s", parameter->name, want,
@@ -163,10 +166,10 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
   return problems_take(&unexpected);
 }
 
-status transfer_weights(const char *path, const stage_graph *graph, const char *const *reset,
-                        int reset_count, source_pos at, parameters *p, const reporter *report) {
+status transfer_weights(const char *path, const stage_graph *graph, const stage_spec *s,
+                        parameters *p, const reporter *report) {
   bool *marked;
-  TRY(mark_reset(graph, reset, reset_count, at, &marked));
+  TRY(mark_reset(graph, s, &marked));
   bool *fresh = calloc((size_t)p->count + 1, sizeof *fresh);
   status error = fresh ? OK : error_out_of_memory((size_t)p->count);
   for (int i = 0; i < p->count && !error; i++) {
@@ -177,7 +180,7 @@ status transfer_weights(const char *path, const stage_graph *graph, const char *
   if (!error) error = weights_read(path, &w);
   if (!error) {
     report_line(report, "weights from %s", path);
-    error = transfer_open(&w, path, fresh, p, report, at);
+    error = transfer_open(&w, path, fresh, s, p, report);
     weights_close(&w);
   }
   free(fresh);

@@ -6,17 +6,18 @@
 #include "graph/expand.h"
 #include "run/report.h"
 
-/* Fills `p`: parameters named by `reset` (a result such as "net.out": the layer that makes it; or a
- * parameter name or prefix) keep their fresh values; every other one must be in the file with the
- * same shape. Tensors of the file that nothing here uses are expected only under "loss." (the heads
+/* Fills `p` as `init:` of stage `s` says: parameters named by `reset` (a result such as "net.out": the
+ * layer that makes it; or a parameter name or prefix) keep their fresh values, and so do, with
+ * `missing: fresh`, those that the file lacks; every other one must be in the file with the same
+ * shape. Tensors of the file that nothing here uses are expected only under "loss." (the heads
  * of the other stage's losses) and as PyTorch's counters `num_batches_tracked`, which change nothing
  * at a fixed momentum. Anything else is an error that lists all of it. */
-status transfer_weights(const char *path, const stage_graph *graph, const char *const *reset,
-                        int reset_count, source_pos at, parameters *p, const reporter *report);
+status transfer_weights(const char *path, const stage_graph *graph, const stage_spec *s,
+                        parameters *p, const reporter *report);
 /* The same mistakes, found from the graphs alone before anything is trained. `from`: the graph of
  * the stage the weights will come from; NULL when they come from a file: then only `reset` is
  * checked. */
-status transfer_check(const stage_graph *to, const char *const *reset, int reset_count,
-                      source_pos at, const stage_graph *from, const char *from_name);
+status transfer_check(const stage_graph *to, const stage_spec *s, const stage_graph *from,
+                      const char *from_name);
 
 #endif

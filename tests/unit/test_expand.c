@@ -54,6 +54,36 @@ static void one_result_alone_needs_only_the_network(void **state) {
   pipeline_free(p);
 }
 
+/* Both uses of the model read the same weights; what is drawn at random in one view is not drawn
+ * again in the other. */
+static void two_views_share_the_weights_of_the_network(void **state) {
+  (void)state;
+  pipeline *p;
+  must(pipeline_load(TEST_DATA "/pipelines/two_views.yaml", NULL, 0, &p));
+  stage_graph one, two;
+  expand_tiny(p, 0, true, NULL, &one);
+  expand_tiny(p, 1, true, NULL, &two);
+  assert_int_equal(graph_param_elements(one.g), graph_param_elements(two.g));
+  int seen = 0;
+  for (int v = 0; v < two.g->value_count; v++) {
+    const value *parameter = &two.g->values[v];
+    if (parameter->kind != VALUE_PARAM || !value_is_read(two.g, v)) continue;
+    for (int u = 0; u < v; u++) assert_string_not_equal(two.g->values[u].name, parameter->name);
+    assert_int_not_equal(parameter->gradient, VALUE_NONE);
+    seen++;
+  }
+  assert_true(seen > 0);
+  int curves = 0;
+  for (int i = 0; i < two.g->node_count; i++)
+    curves +=
+        strcmp(two.g->nodes[i].op->name, "random_curve") == 0 &&
+        (strcmp(two.g->nodes[i].name, "view1") == 0 || strcmp(two.g->nodes[i].name, "view2") == 0);
+  assert_int_equal(curves, 2);
+  stage_graph_free(&one);
+  stage_graph_free(&two);
+  pipeline_free(p);
+}
+
 static int numbers_equal(const graph *g, const char *node_name, const char *attribute, double value,
                          bool backward) {
   int count = 0;
@@ -181,6 +211,7 @@ static void items_share_the_parameters_they_name(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(losses_and_metrics_are_found_by_name),
+      cmocka_unit_test(two_views_share_the_weights_of_the_network),
       cmocka_unit_test(one_result_alone_needs_only_the_network),
       cmocka_unit_test(a_number_changes_forward_and_backward),
       cmocka_unit_test(a_loss_weight_scales_its_gradient),

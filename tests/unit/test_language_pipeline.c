@@ -179,10 +179,8 @@ static void the_data_root_of_an_override_starts_from_the_working_folder(void **s
   rmdir(folder);
 }
 
-static void the_resolved_file_loads_from_anywhere_as_the_same_run(void **state) {
-  (void)state;
-  static const override set[] = {{"slabs", "4"}, {"name", "other"}};
-  pipeline *p = load(base, set, 2);
+/* What was read and written again is the same run. */
+static void assert_resolves_to_itself(const pipeline *p) {
   text_buffer text = {0}, again = {0};
   tree_write(p->resolved, &text, 0);
   char path[] = "strata-resolved-XXXXXX";
@@ -194,10 +192,60 @@ static void the_resolved_file_loads_from_anywhere_as_the_same_run(void **state) 
   tree_write(q->resolved, &again, 0);
   assert_string_equal(text.data, again.data);
   assert_int_equal(p->identity, q->identity);
+  for (int i = 0; i < p->stage_count; i++)
+    for (int k = 0; k < p->stages[i].params.count; k++) {
+      const char *name = p->stages[i].params.names[k];
+      assert_string_equal(p->stages[i].params.values[k]->text,
+                          scope_get(&q->stages[i].params, name)->text);
+    }
   text_free(&text);
   text_free(&again);
-  pipeline_free(p);
   pipeline_free(q);
+}
+
+static void the_resolved_file_loads_from_anywhere_as_the_same_run(void **state) {
+  (void)state;
+  static const override set[] = {{"slabs", "4"}, {"name", "other"}};
+  pipeline *p = load(base, set, 2);
+  assert_resolves_to_itself(p);
+  pipeline_free(p);
+}
+
+static void stages_can_be_taken_from_other_pipelines(void **state) {
+  (void)state;
+  pipeline *p = load(TEST_DATA "/pipelines/taken_same.yaml", NULL, 0);
+  assert_int_equal(p->identity, identity_with(NULL, NULL));
+  pipeline_free(p);
+
+  p = load(TEST_DATA "/pipelines/taken.yaml", NULL, 0);
+  const stage_spec *first = pipeline_stage(p, "first"), *second = pipeline_stage(p, "second");
+  assert_int_equal(first->epochs, 5);
+  assert_true(first->clip_norm == 0);
+  assert_string_equal(scope_get(&first->params, "parts")->text, "4");
+  assert_string_equal(scope_get(&first->params, "whole")->text, "8");
+  assert_string_equal(scope_get(&first->params, "axis")->text, "x");
+  assert_string_equal(scope_get(&first->params, "price")->text, "4$");
+  assert_string_equal(scope_get(&first->params, "roi")->items[0]->text, "16"); /* of the file */
+  assert_null(scope_get(&second->params, "parts"));
+  assert_string_equal(second->init_from, "first");
+  assert_true(second->missing_fresh);
+  assert_int_equal(second->reset_count, 1);
+  assert_int_equal(second->schedule_count, 1);
+  assert_resolves_to_itself(p);
+  uint64_t identity = p->identity;
+  pipeline_free(p);
+
+  static const override set[] = {{"stages.first.params.parts", "8"}};
+  p = load(TEST_DATA "/pipelines/taken.yaml", set, 1);
+  assert_int_equal(pipeline_stage(p, "first")->epochs, 9);
+  assert_string_equal(scope_get(&p->stages[0].params, "whole")->text, "16");
+  assert_int_not_equal(p->identity, identity);
+  pipeline_free(p);
+
+  static const override late[] = {{"stages.first.use", "base.yaml"}};
+  status error = pipeline_load(TEST_DATA "/pipelines/taken.yaml", late, 1, &p);
+  assert_non_null(strstr(error_message(error), "\"use\" can only be set in the file"));
+  error_free(error);
 }
 
 static void identity_follows_what_changes_results(void **state) {
@@ -299,6 +347,7 @@ int main(void) {
       cmocka_unit_test(wrong_overrides_name_themselves),
       cmocka_unit_test(the_data_root_of_an_override_starts_from_the_working_folder),
       cmocka_unit_test(the_resolved_file_loads_from_anywhere_as_the_same_run),
+      cmocka_unit_test(stages_can_be_taken_from_other_pipelines),
       cmocka_unit_test(identity_follows_what_changes_results),
       cmocka_unit_test(hostile_text_in_values_is_harmless),
       cmocka_unit_test(damaged_files_never_do_harm),

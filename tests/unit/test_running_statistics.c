@@ -183,12 +183,12 @@ static void they_are_transferred_and_pytorchs_counters_passed_over(void **state)
   int unused = 0;
   reporter report = {.line = count_unused, .context = &unused};
   stage_graph graph = {.g = n.g};
-  must(transfer_weights(STATE_FILE, &graph, NULL, 0, NOWHERE, n.parameters, &report));
+  must(transfer_weights(STATE_FILE, &graph, &(stage_spec){0}, n.parameters, &report));
   assert_int_equal(unused, 1);
   for (int i = 0; i < n.own.count; i++)
     assert_true(n.own.data[n.own.list[i].offset + 1] == numbers[i][1]);
   must(weights_write(STATE_FILE, list, 5, NULL));
-  must_fail(transfer_weights(STATE_FILE, &graph, NULL, 0, NOWHERE, n.parameters, &report),
+  must_fail(transfer_weights(STATE_FILE, &graph, &(stage_spec){0}, n.parameters, &report),
             "norm.running_");
   network_free(&n);
 }

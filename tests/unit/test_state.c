@@ -140,8 +140,8 @@ static void write_stage(pipeline *p, int stage) {
 static status transfer(compiled *c, const char *reset, lines *l) {
   *l = (lines){0};
   reporter report = {.line = count_line, .context = l};
-  return transfer_weights(WEIGHTS_FILE, &c->graph, &reset, reset ? 1 : 0, NOWHERE, &c->parameters,
-                          &report);
+  stage_spec rules = {.reset = &reset, .reset_count = reset ? 1 : 0};
+  return transfer_weights(WEIGHTS_FILE, &c->graph, &rules, &c->parameters, &report);
 }
 
 static bool is_fresh(const compiled *c, const char *name) {
@@ -193,6 +193,18 @@ static void what_does_not_fit_is_an_error_that_names_it(void **state) {
   must_fail(transfer(&c, "net.outt", &l), "net.outt");
   must_fail(transfer(&c, "vit.bloc", &l), "vit.bloc"); /* prefixes end at a dot */
   release_tiny(&c);
+  /* A deeper network starts fresh where the file ends, if it may. */
+  write_stage(p, 1);
+  compile_tiny(&c, wide, 1, 1);
+  must_fail(transfer(&c, NULL, &l), "parameter vit.blocks.4.norm1.weight (24) is not in");
+  l = (lines){0};
+  stage_spec rules = {.missing_fresh = true};
+  reporter report = {.line = count_line, .context = &l};
+  must(transfer_weights(WEIGHTS_FILE, &c.graph, &rules, &c.parameters, &report));
+  assert_int_equal(l.reset, 4 * 11);
+  assert_true(is_fresh(&c, "vit.blocks.4.mlp.linear1.weight"));
+  assert_false(is_fresh(&c, "vit.blocks.3.mlp.linear1.weight"));
+  release_tiny(&c);
   /* A deeper network leaves weights over. */
   write_stage(wide, 1);
   compile_tiny(&c, p, 1, 1);
@@ -210,15 +222,19 @@ static void mistakes_are_known_from_the_graphs_alone(void **state) {
   expand_tiny(p, 0, true, NULL, &first);
   expand_tiny(p, 1, true, NULL, &second);
   expand_tiny(wide, 1, true, NULL, &deeper);
-  const char *head = "net.out", *typo = "net.outt";
-  must(transfer_check(&second, &head, 1, NOWHERE, &first, "pretrain"));
-  must(transfer_check(&second, &head, 1, NOWHERE, NULL, NULL));
-  must_fail(transfer_check(&second, &typo, 1, NOWHERE, NULL, NULL), "net.outt");
-  must_fail(transfer_check(&second, NULL, 0, NOWHERE, &first, "pretrain"),
+  stage_spec head = {.reset = (const char *[]){"net.out"}, .reset_count = 1};
+  stage_spec typo = {.reset = (const char *[]){"net.outt"}, .reset_count = 1}, all = {0};
+  must(transfer_check(&second, &head, &first, "pretrain"));
+  must(transfer_check(&second, &head, NULL, NULL));
+  must_fail(transfer_check(&second, &typo, NULL, NULL), "net.outt");
+  must_fail(transfer_check(&second, &all, &first, "pretrain"),
             "parameter out.conv.conv.weight is 3×2×1×1×1 here but 1×2×1×1×1");
-  must_fail(transfer_check(&deeper, &head, 1, NOWHERE, &first, "pretrain"),
+  must_fail(transfer_check(&deeper, &head, &first, "pretrain"),
             "parameter vit.blocks.4.norm1.weight (24) is not in stage");
-  must_fail(transfer_check(&second, &head, 1, NOWHERE, &deeper, "other"),
+  head.missing_fresh = true;
+  must(transfer_check(&deeper, &head, &first, "pretrain"));
+  head.missing_fresh = false;
+  must_fail(transfer_check(&second, &head, &deeper, "other"),
             "trains vit.blocks.4.norm1.weight, which this stage does not have");
   stage_graph_free(&first);
   stage_graph_free(&second);
