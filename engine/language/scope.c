@@ -145,7 +145,7 @@ typedef struct parser {
   token_kind token;
   char *text;
   int depth;
-  int skipping; /* > 0: parse without evaluating (the unused side of `and` / `or`) */
+  int skipping; /* > 0: parse without evaluating (the unused side of `and`, `or` and `if`) */
 } parser;
 
 static status fail(const parser *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -407,10 +407,30 @@ static status name_value(const parser *p, const char *name, value *out) {
   return undefined(p, name[length] ? first : name);
 }
 
+/* if(condition, a, b): only the side that is chosen is evaluated. */
+static status parse_choice(parser *p, value *out) {
+  value condition = of_bool(false);
+  bool holds = false;
+  TRY(expect_sign(p, "("));
+  TRY(parse_or(p, &condition));
+  TRY(truth(p, condition, &holds));
+  for (int side = 0; side < 2; side++) {
+    value v = of_int(0);
+    bool chosen = (side == 0) == holds;
+    TRY(expect_sign(p, ","));
+    p->skipping += !chosen;
+    TRY(parse_or(p, &v));
+    p->skipping -= !chosen;
+    if (chosen) *out = v;
+  }
+  return expect_sign(p, ")");
+}
+
 static status parse_call(parser *p, const char *function, value *out) {
+  if (strcmp(function, "if") == 0) return parse_choice(p, out);
   bool is_len = strcmp(function, "len") == 0, is_min = strcmp(function, "min") == 0;
   if (!is_len && !is_min && strcmp(function, "max") != 0)
-    return fail(p, "there is no function \"%s\": there are min, max and len.", function);
+    return fail(p, "there is no function \"%s\": there are min, max, len and if.", function);
   TRY(expect_sign(p, "("));
   value best = {0};
   int count = 0, arguments = 0;

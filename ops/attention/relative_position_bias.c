@@ -8,6 +8,7 @@ typedef struct position_attrs {
   int64_t window[3];
   int64_t heads;
   int64_t size[3];
+  int64_t stride_x, stride_y;
 } position_attrs;
 
 static const attr position_attr_list[] = {
@@ -17,6 +18,11 @@ static const attr position_attr_list[] = {
     {"size", ATTR_INT3, offsetof(position_attrs, size), "0", 0, 100000, NULL, 0,
      "extent of the feature map; where it is smaller than the window, so are its windows; 0: as "
      "large as the window"},
+    {"stride_x", ATTR_INT, offsetof(position_attrs, stride_x), "0", 0, 1e9, NULL, 0,
+     "rows of the table from one distance along x to the next; 0: (2Y−1)·(2Z−1), so that every "
+     "distance has a row of its own"},
+    {"stride_y", ATTR_INT, offsetof(position_attrs, stride_y), "0", 0, 1e9, NULL, 0,
+     "the same along y; 0: 2Z−1"},
     {0},
 };
 
@@ -34,6 +40,14 @@ static int64_t distance_count(const position_attrs *attrs) {
   return (2 * attrs->window[0] - 1) * (2 * attrs->window[1] - 1) * (2 * attrs->window[2] - 1);
 }
 
+/* The row of the distance whose components, from 0 on, are x, y and z. */
+static int64_t distance_row(const position_attrs *attrs, int64_t x, int64_t y, int64_t z) {
+  const int64_t *w = attrs->window;
+  int64_t stride_x = attrs->stride_x ? attrs->stride_x : (2 * w[1] - 1) * (2 * w[2] - 1);
+  int64_t stride_y = attrs->stride_y ? attrs->stride_y : 2 * w[2] - 1;
+  return x * stride_x + y * stride_y + z;
+}
+
 static status position_infer(infer *rule) {
   const position_attrs *attrs = rule->attrs;
   const shape *table = &rule->in[0].shape;
@@ -42,6 +56,12 @@ static status position_infer(infer *rule) {
     return shape_error("the table must be distances × heads, %lld×%lld, but is %s",
                        (long long)distance_count(attrs), (long long)attrs->heads,
                        shape_format(have, table));
+  const int64_t *w = attrs->window;
+  int64_t last = distance_row(attrs, 2 * w[0] - 2, 2 * w[1] - 2, 2 * w[2] - 2);
+  if (last >= distance_count(attrs))
+    return shape_error("with these strides the largest distance has row %lld, but the table has "
+                       "%lld rows",
+                       (long long)last, (long long)distance_count(attrs));
   int64_t tokens = token_count(attrs);
   rule->out[0].shape = SHAPE(attrs->heads, tokens, tokens);
   return OK;
@@ -78,9 +98,7 @@ static int64_t row_start(const position_attrs *attrs, const int64_t query[3], in
                          int64_t key_y) {
   const int64_t *w = attrs->window;
   int64_t dx = query[0] - key_x + w[0] - 1, dy = query[1] - key_y + w[1] - 1;
-  int64_t dz = query[2] + w[2] - 1;
-  int64_t index = (dx * (2 * w[1] - 1) + dy) * (2 * w[2] - 1) + dz;
-  return distance_count(attrs) - 1 - index;
+  return distance_count(attrs) - 1 - distance_row(attrs, dx, dy, query[2] + w[2] - 1);
 }
 
 /* Calls for each row of keys along z: `column` of the table and `bias` of the pairs; adds to the
@@ -149,10 +167,11 @@ const op op_relative_position_bias = {
         "out[h, i, j] is the table's entry of head h for the distance between the tokens i and "
         "j, which are numbered x, y, z with z fastest (Liu et al., arXiv 2103.14030). Where a "
         "feature map is smaller than the window, MONAI numbers its tokens like the first ones of "
-        "the whole window; `tokens` says how many. The table starts as a normal distribution "
-        "with standard deviation 0.02, cut at ±2. Takes no input.",
-    .torch = "relative_position_bias_table[relative_position_index[:T, :T]].permute(2, 0, "
-             "1)",
+        "the whole window; `size` says that it is. The row of a distance (x, y, z), counted from "
+        "0, is x · stride_x + y · stride_y + z; nnFormer's 3Y−1 and 2Y−1 let some distances share "
+        "a row. The table starts as a normal distribution with standard deviation 0.02, cut at "
+        "±2. Takes no input.",
+    .torch = "relative_position_bias_table[relative_position_index[:T, :T]].permute(2, 0, 1)",
     .version = 1,
     .inputs = (const port[]){{"relative_position_bias_table", "distances H", DTYPE_F32, PORT_PARAM,
                               "(2X−1)·(2Y−1)·(2Z−1) rows, one number for each head"},
@@ -169,6 +188,7 @@ const op op_relative_position_bias = {
     .cases = (const op_case[]){{"{window: 2, heads: 3}", "", 0},
                                {"{window: [1..3, 1..3, 1..4], heads: 1..4}", "", 0},
                                {"{window: [3, 2, 4], heads: 2, size: [1..5, 1..3, 1..5]}", "", 0},
+                               {"{window: 3, heads: 2, stride_x: 8, stride_y: 5}", "", 0},
                                {0}},
 };
 

@@ -105,6 +105,17 @@ def windows():
              lambda t: t[index.reshape(-1)].reshape(n, n, -1).permute(2, 0, 1))
 
 
+def shared_distances():
+    """Rows of the public nnFormer, where x counts 3Y - 1 rows and y 2Y - 1."""
+    w = (3, 2, 4)
+    at = torch.stack(torch.meshgrid(*(torch.arange(n) for n in w), indexing="ij")).flatten(1)
+    far = (at[:, :, None] - at[:, None, :]).permute(1, 2, 0) + torch.tensor(w) - 1
+    index = far[..., 0] * (3 * w[1] - 1) + far[..., 1] * (2 * w[1] - 1) + far[..., 2]
+    case("relative_position_bias_shared", "relative_position_bias",
+         {"window": list(w), "heads": 2, "stride_x": 3 * w[1] - 1, "stride_y": 2 * w[1] - 1},
+         [normal(5 * 3 * 7, 2)], lambda t: t[index].permute(2, 0, 1))
+
+
 def merging():
     class Plain(torch.nn.Module):
         def forward(self, x):
@@ -127,5 +138,5 @@ def merging():
 if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     torch.set_num_threads(1)
-    for make in (attention, windows, merging):
+    for make in (attention, windows, merging, shared_distances):
         make()
