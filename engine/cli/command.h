@@ -32,7 +32,9 @@ typedef enum option_flag {
   OPTION_CSV = 1 << 20,
   OPTION_METRICS = 1 << 21,
   OPTION_TOLERANCE = 1 << 22,
-  OPTION_GROUP = 1 << 23
+  OPTION_GROUP = 1 << 23,
+  OPTION_KEY = 1 << 24,
+  OPTION_MAP = 1 << 25
 } option_flag;
 
 typedef struct arguments {
@@ -41,7 +43,7 @@ typedef struct arguments {
   override overrides[MAX_OVERRIDES];
   int override_count;
   const char *out, *device, *stage, *json, *prediction, *reference, *empty, *hd95;
-  const char *csv, *metrics, *tolerance;
+  const char *csv, *metrics, *tolerance, *key, *map;
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;
   bool resume, dot, profile, quiet;

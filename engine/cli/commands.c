@@ -70,9 +70,22 @@ const command commands[] = {
      OPTION_SET | OPTION_STAGE | OPTION_STEPS | OPTION_PROFILE | OPTION_THREADS | OPTION_DEVICE |
          OPTION_JSON | OPTION_BATCH,
      1, 1, command_bench},
-    {"weights", "FILE [OTHER]", "list a weight file, or compare two",
-     "Names, shapes and norms of a safetensors file; with two files, where they differ.\n\n"
+    {"weights", "FILE", "list, compare and import weight files",
+     "Reads safetensors and what torch.save writes (.pt, .pth, .bin), the latter without Python and\n"
+     "without running anything that stands in it.\n\n"
+     "  strata weights FILE               # names, types, shapes, norms\n"
+     "  strata weights diff A B           # where two files differ; exit status 1 when they do\n"
+     "  strata weights import IN -o OUT   # to safetensors, for `init: {from: OUT}`\n\n"
+     "import converts to 32-bit floats and leaves integer tensors out. Of a training checkpoint it\n"
+     "takes the state dict and says what else is there; --key chooses. Prefixes of wrappers that all\n"
+     "names share (module., net.) are taken off; other names change by the rules in --map:\n\n"
+     "  strata: 1\n"
+     "  strip: [module., backbone.]       # the first prefix that fits is taken off\n"
+     "  drop: [\"head.*\"]                  # then these are left out\n"
+     "  rename:                           # of the others, the first rule that fits counts\n"
+     "    - {from: \"encoder.*.bn.*\", to: \"encoder.*.norm.*\"}\n\n"
      "  strata weights runs/a/weights/segment.safetensors\n"
-     "  strata weights runs/a/weights/segment.safetensors runs/b/weights/segment.safetensors\n",
-     0, 1, 2, command_weights},
+     "  strata weights diff runs/a/weights/segment.safetensors runs/b/weights/segment.safetensors\n"
+     "  strata weights import checkpoint.pt --key state_dict --map rules.yaml -o unetr.safetensors\n",
+     OPTION_OUT | OPTION_KEY | OPTION_MAP, 1, 3, command_weights},
     {0}};

@@ -44,6 +44,8 @@ static const option_help option_table[] = {
      "relative_volume_difference (default dice,hd95)"},
     {OPTION_TOLERANCE, "tolerance", "MM", "of nsd; with commas: by class from 1 (default 1)"},
     {OPTION_GROUP, "group", "NAME=CLASSES", "a mean over these classes, such as kidneys=2,3"},
+    {OPTION_MAP, "map", "RULES.yaml", "how names change: strip, drop, rename"},
+    {OPTION_KEY, "key", "NAME", "which dict of a PyTorch file: state_dict, trainer.model"},
     {OPTION_QUIET, "quiet", NULL, "print errors only"},
     {0}};
 
@@ -163,6 +165,12 @@ static status store(arguments *a, const option_help *o, char *value) {
     break;
   case OPTION_HD95:
     a->hd95 = value;
+    break;
+  case OPTION_KEY:
+    a->key = value;
+    break;
+  case OPTION_MAP:
+    a->map = value;
     break;
   case OPTION_QUIET:
     a->quiet = true;

@@ -1,4 +1,4 @@
-/* run, predict, evaluate, phantom, weights. */
+/* run, predict, evaluate, phantom. */
 #include "base/files.h"
 #include "base/text.h"
 #include "cli/command.h"
@@ -7,10 +7,8 @@
 #include "evaluate/folders.h"
 #include "infer/network.h"
 #include "run/run.h"
-#include "run/weights.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -243,75 +241,4 @@ status command_phantom(const arguments *a) {
   TRY(phantom_write(a->operands[0], (int)cases, a->seed >= 0 ? (uint64_t)a->seed : 1, &o));
   printf("%s: %lld cases (dataset.json, imagesTr, labelsTr)\n", a->operands[0], (long long)cases);
   return OK;
-}
-
-/* ---- weights ----------------------------------------------------------------------------- */
-
-static void list_weights(const weights *w) {
-  int64_t total = 0;
-  for (int i = 0; i < w->count; i++) {
-    char text[96];
-    total += shape_elements(&w->list[i].tensor.shape);
-    printf("%-56s %-4s %-24s norm %.6g\n", w->list[i].name, dtype_name(w->list[i].tensor.dtype),
-           shape_format(text, &w->list[i].tensor.shape), tensor_norm(&w->list[i].tensor));
-  }
-  for (const char *const *m = w->metadata; m && m[0]; m += 2) printf("# %s: %s\n", m[0], m[1]);
-  printf("%d tensors, %lld numbers\n", w->count, (long long)total);
-}
-
-static bool same_bits(const named_tensor *a, const named_tensor *b, double *largest) {
-  *largest = 0;
-  size_t bytes = tensor_bytes(&a->tensor);
-  if (memcmp(a->tensor.data, b->tensor.data, bytes) == 0) return true;
-  if (a->tensor.dtype == DTYPE_F32)
-    for (int64_t i = 0; i < shape_elements(&a->tensor.shape); i++) {
-      double d = fabs((double)((const float *)a->tensor.data)[i] -
-                      (double)((const float *)b->tensor.data)[i]);
-      if (d > *largest || isnan(d)) *largest = d;
-    }
-  return false;
-}
-
-static int compare_weights(const weights *a, const weights *b) {
-  int different = 0;
-  for (int i = 0; i < a->count; i++) {
-    const named_tensor *x = &a->list[i], *y = weights_find(b, x->name);
-    double largest;
-    if (!y)
-      printf("only in the first   %s\n", x->name);
-    else if (!shape_equal(&x->tensor.shape, &y->tensor.shape) || x->tensor.dtype != y->tensor.dtype)
-      printf("another shape       %s\n", x->name);
-    else if (!same_bits(x, y, &largest))
-      printf("differs by %-8.3g %s\n", largest, x->name);
-    else
-      continue;
-    different++;
-  }
-  for (int i = 0; i < b->count; i++)
-    if (!weights_find(a, b->list[i].name)) {
-      printf("only in the second  %s\n", b->list[i].name);
-      different++;
-    }
-  return different;
-}
-
-status command_weights(const arguments *a) {
-  weights first, second;
-  TRY(weights_read(a->operands[0], &first));
-  if (a->operand_count == 1) {
-    list_weights(&first);
-    weights_close(&first);
-    return OK;
-  }
-  status error = weights_read(a->operands[1], &second);
-  if (!error) {
-    int different = compare_weights(&first, &second);
-    if (different == 0)
-      printf("%d tensors, every bit the same\n", first.count);
-    else
-      error = error_new(ERROR_DATA, NOWHERE, "%d tensors differ", different);
-    weights_close(&second);
-  }
-  weights_close(&first);
-  return error;
 }

@@ -6,12 +6,12 @@
 #include "base/arena.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "weights/element.h"
 
 #include <jansson.h>
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,100 +22,6 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are mapped as
 
 enum { LENGTH_BYTES = 8, ALIGNMENT = 8 };
 
-/* ---- element types ----------------------------------------------------------------------------
- */
-
-static bool from_f16(const void *source, void *target, int64_t n) {
-  const uint16_t *in = source;
-  float *out = target;
-  for (int64_t i = 0; i < n; i++) {
-    uint32_t sign = (uint32_t)(in[i] & 0x8000) << 16, exponent = in[i] >> 10 & 31;
-    uint32_t fraction = in[i] & 0x3FF;
-    if (exponent == 0) {
-      float value = (float)fraction * 0x1p-24f; /* zero and subnormals */
-      out[i] = sign ? -value : value;
-      continue;
-    }
-    uint32_t bits = sign | (exponent == 31 ? 0x7F800000 : (exponent + 112) << 23) | fraction << 13;
-    memcpy(&out[i], &bits, sizeof bits);
-  }
-  return true;
-}
-
-static bool from_bf16(const void *source, void *target, int64_t n) {
-  const uint16_t *in = source;
-  uint32_t *out = target;
-  for (int64_t i = 0; i < n; i++) out[i] = (uint32_t)in[i] << 16;
-  return true;
-}
-
-static bool from_f64(const void *source, void *target, int64_t n) {
-  const double *in = source;
-  float *out = target;
-  for (int64_t i = 0; i < n; i++) {
-    out[i] = (float)in[i];
-    if (isinf(out[i]) && !isinf(in[i])) return false;
-  }
-  return true;
-}
-
-static bool from_i64(const void *source, void *target, int64_t n) {
-  const int64_t *in = source;
-  int32_t *out = target;
-  for (int64_t i = 0; i < n; i++) {
-    if (in[i] < INT32_MIN || in[i] > INT32_MAX) return false;
-    out[i] = (int32_t)in[i];
-  }
-  return true;
-}
-
-static bool from_i16(const void *source, void *target, int64_t n) {
-  const int16_t *in = source;
-  int32_t *out = target;
-  for (int64_t i = 0; i < n; i++) out[i] = in[i];
-  return true;
-}
-
-static bool from_i8(const void *source, void *target, int64_t n) {
-  const int8_t *in = source;
-  int32_t *out = target;
-  for (int64_t i = 0; i < n; i++) out[i] = in[i];
-  return true;
-}
-
-static bool from_u8(const void *source, void *target, int64_t n) {
-  const uint8_t *in = source;
-  int32_t *out = target;
-  for (int64_t i = 0; i < n; i++) out[i] = in[i];
-  return true;
-}
-
-static bool from_32_bits(const void *source, void *target, int64_t n) {
-  memcpy(target, source, (size_t)n * 4);
-  return true;
-}
-
-typedef struct element_type {
-  const char *name;
-  size_t bytes;
-  dtype becomes;
-  /* False when a value does not fit. `source` is aligned to its element. */
-  bool (*convert)(const void *source, void *target, int64_t n);
-} element_type;
-
-static const element_type element_types[] = {
-    {"F32", 4, DTYPE_F32, from_32_bits}, {"I32", 4, DTYPE_I32, from_32_bits},
-    {"F16", 2, DTYPE_F32, from_f16},     {"BF16", 2, DTYPE_F32, from_bf16},
-    {"F64", 8, DTYPE_F32, from_f64},     {"I64", 8, DTYPE_I32, from_i64},
-    {"I16", 2, DTYPE_I32, from_i16},     {"I8", 1, DTYPE_I32, from_i8},
-    {"U8", 1, DTYPE_I32, from_u8},       {"BOOL", 1, DTYPE_I32, from_u8}};
-
-static const element_type *element_type_of(const char *name) {
-  for (size_t i = 0; i < sizeof element_types / sizeof *element_types; i++)
-    if (strcmp(element_types[i].name, name) == 0) return &element_types[i];
-  return NULL;
-}
-
 /* ---- reading ----------------------------------------------------------------------------------
  */
 
@@ -124,7 +30,7 @@ typedef struct weight_file {
   unsigned char *map;
   size_t map_bytes;
   void **copies; /* converted tensors, heap */
-  int copy_count, copy_capacity;
+  int copy_count, copy_capacity, list_capacity;
 } weight_file;
 
 typedef struct header_entry {
@@ -134,6 +40,10 @@ typedef struct header_entry {
   uint64_t begin, end;
 } header_entry;
 
+status weights_refused(const char *path, status error) {
+  return error_prefix(error, "%s is not a usable weight file", path);
+}
+
 static status refuse(const char *path, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -142,7 +52,7 @@ static status refuse(const char *path, const char *format, ...) {
   va_start(args, format);
   status error = error_newv(ERROR_DATA, NOWHERE, format, args);
   va_end(args);
-  return error_prefix(error, "%s is not a usable weight file", path);
+  return weights_refused(path, error);
 }
 
 static status map_file(const char *path, weight_file *file) {
@@ -290,21 +200,11 @@ static status read_metadata(const char *path, const json_t *map, weight_file *fi
 /* A copy with the element type Strata computes in. */
 static status convert(const char *path, const header_entry *entry, const unsigned char *data,
                       weight_file *file, named_tensor *out) {
-  size_t elements = (size_t)(entry->end - entry->begin) / entry->type->bytes;
-  void *copy = malloc(elements * 4 + 1), *aligned = NULL;
-  if (!copy) return error_out_of_memory(elements * 4);
+  void *copy;
+  status error =
+      element_convert(entry->type, data, shape_elements(&entry->shape), entry->name, &copy);
+  if (error) return weights_refused(path, error);
   ARENA_PUSH(&file->memory, file->copies, file->copy_count, file->copy_capacity, copy);
-  if ((uintptr_t)data % entry->type->bytes != 0) {
-    size_t bytes = elements * entry->type->bytes;
-    aligned = malloc(bytes + 1);
-    if (!aligned) return error_out_of_memory(bytes);
-    memcpy(aligned, data, bytes);
-  }
-  bool fits = entry->type->convert(aligned ? aligned : data, copy, (int64_t)elements);
-  free(aligned);
-  if (!fits)
-    return refuse(path, "tensor '%s' (%s) has values that do not fit %s", entry->name,
-                  entry->type->name, dtype_name(entry->type->becomes));
   out->tensor.data = copy;
   return OK;
 }
@@ -336,7 +236,7 @@ static status read_tensors(const char *path, const json_t *header, size_t data_a
     named_tensor *t = &out->list[i];
     t->name = entries[i].name;
     t->tensor = (tensor){entries[i].type->becomes, entries[i].shape, data};
-    if (entries[i].type->convert != from_32_bits || (uintptr_t)data % 4 != 0)
+    if (!element_is_native(entries[i].type) || (uintptr_t)data % 4 != 0)
       TRY(convert(path, &entries[i], data, file, t));
   }
   qsort(out->list, (size_t)count, sizeof *out->list, compare_tensors);
@@ -391,6 +291,47 @@ void weights_close(weights *w) {
   arena_free(&file->memory);
   free(file);
   *w = (weights){0};
+}
+
+/* ---- building --------------------------------------------------------------------------------
+ */
+
+status weights_begin(weights *out) {
+  *out = (weights){.impl = calloc(1, sizeof(weight_file))};
+  if (!out->impl) return error_out_of_memory(sizeof(weight_file));
+  weight_file *file = out->impl;
+  out->metadata = arena_alloc(&file->memory, sizeof *out->metadata);
+  return OK;
+}
+
+void weights_add(weights *w, const char *name, tensor t) {
+  weight_file *file = w->impl;
+  ARENA_PUSH(&file->memory, file->copies, file->copy_count, file->copy_capacity, t.data);
+  const named_tensor added = {arena_strdup(&file->memory, name), t};
+  ARENA_PUSH(&file->memory, w->list, w->count, file->list_capacity, added);
+}
+
+status weights_end(weights *w) {
+  if (w->count) qsort(w->list, (size_t)w->count, sizeof *w->list, compare_tensors);
+  for (int i = 0; i < w->count; i++) {
+    if (!is_valid_name(w->list[i].name))
+      return error_new(ERROR_DATA, NOWHERE,
+                       "a tensor's name is empty, longer than %d bytes or holds control characters",
+                       WEIGHTS_MAX_NAME_BYTES);
+    if (i > 0 && strcmp(w->list[i - 1].name, w->list[i].name) == 0)
+      return error_new(ERROR_DATA, NOWHERE, "two tensors are named '%s'", w->list[i].name);
+  }
+  return OK;
+}
+
+status weights_rename(weights *w, const char *const *names) {
+  weight_file *file = w->impl;
+  int kept = 0;
+  for (int i = 0; i < w->count; i++)
+    if (names[i])
+      w->list[kept++] = (named_tensor){arena_strdup(&file->memory, names[i]), w->list[i].tensor};
+  w->count = kept;
+  return weights_end(w);
 }
 
 /* ---- writing ----------------------------------------------------------------------------------

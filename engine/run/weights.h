@@ -38,4 +38,17 @@ void weights_close(weights *w);
 status weights_write(const char *path, const named_tensor *list, int count,
                      const char *const *metadata);
 
+/* ---- For readers of other formats (engine/weights) ----------------------------------------- */
+
+/* An empty set, to be closed in any case; `weights_add` tensors, then `weights_end`. */
+status weights_begin(weights *out);
+/* `t.data` is heap memory, which the set frees. The name is copied. */
+void weights_add(weights *w, const char *name, tensor t);
+/* Sorts; a name that cannot be written, or that two tensors have, is an error. */
+status weights_end(weights *w);
+/* Tensor i of the list is called names[i] from now on; NULL drops it. Sorts as weights_end does. */
+status weights_rename(weights *w, const char *const *names);
+/* "PATH is not a usable weight file: " in front of an error's message. */
+status weights_refused(const char *path, status error);
+
 #endif

@@ -75,7 +75,7 @@ if mount -t tmpfs -o size=900k tmpfs small 2>/dev/null; then
   says "No space left on device"
   says "small/run/"
   exists small/run/weights/pretrain.safetensors
-  try 0 "$STRATA" weights small/run/weights/pretrain.safetensors run/weights/pretrain.safetensors
+  try 0 "$STRATA" weights diff small/run/weights/pretrain.safetensors run/weights/pretrain.safetensors
   # A full cache is only slower.
   try 0 "$STRATA" run "${tiny[@]}" --set "data.cache=$work/small/cache" --out uncached
   prints "warning: "

@@ -50,7 +50,7 @@ same_log whole broken
 
 # Without the hook it is another run.
 try 0 "$STRATA" run "${tiny[@]}" --out plain
-try 1 "$STRATA" weights whole/weights/pretrain.safetensors plain/weights/pretrain.safetensors
+try 1 "$STRATA" weights diff whole/weights/pretrain.safetensors plain/weights/pretrain.safetensors
 
 # A hook that fails is reported at its own line and at the line that names it.
 printf 'return function(event)\n  event.set("los.weight", 1)\nend\n' >steer.lua

@@ -89,7 +89,7 @@ wait_for_or_end() { # wait_for_or_end FILE TEXT PROCESS
 same_run() { # same_run RUN RUN
   local stage
   for stage in "$1"/weights/*.safetensors; do
-    try 0 "$STRATA" weights "$stage" "$2/weights/$(basename "$stage")"
+    try 0 "$STRATA" weights diff "$stage" "$2/weights/$(basename "$stage")"
     prints "every bit the same"
   done
   cmp "$1/evaluation.json" "$2/evaluation.json" || fail "the evaluations of $1 and $2 differ"

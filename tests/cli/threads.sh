@@ -14,4 +14,4 @@ same_run one uncached
 same_log one uncached
 # Another seed is another run.
 try 0 "$STRATA" run "${tiny[@]}" --set seed=6 --out other
-try 1 "$STRATA" weights one/weights/segment.safetensors other/weights/segment.safetensors
+try 1 "$STRATA" weights diff one/weights/segment.safetensors other/weights/segment.safetensors

@@ -1,0 +1,100 @@
+# strata weights: list, diff and import, and what they say of files that do not fit; then, where
+# PyTorch is installed, that a file written here loads there with the same numbers.
+. "$(dirname "$0")/lib.sh"
+pt=$SOURCE/tests/golden/pt
+
+# A file from PyTorch and the same tensors from safetensors.
+try 0 "$STRATA" weights "$pt/checkpoint.pt"
+prints "state dict: state_dict"
+prints "not read optimizer"
+prints "7 tensors, 33 numbers"
+try 0 "$STRATA" weights diff "$pt/ordered.pt" "$pt/net.safetensors"
+prints "7 tensors, every bit the same"
+try 0 "$STRATA" weights diff "$pt/checkpoint.pt" "$pt/checkpoint.pt" --key ema.shadow
+try 1 "$STRATA" weights diff "$pt/net.safetensors" "$pt/changed.safetensors"
+prints "differs by 0.5      relative 0.5      norms 2         2.29129   1.weight"
+prints "another shape       f32 4, f32 2×2: 0.bias"
+says "2 tensors differ"
+
+# Import: wrappers' prefixes go, counters are left out, and the input's own name is kept.
+try 0 "$STRATA" weights import "$pt/checkpoint.pt" -o net.safetensors
+prints "all names begin with \"module.\", which is taken off"
+prints "left out"
+prints "net.safetensors: 6 tensors, 32 numbers"
+try 0 "$STRATA" weights net.safetensors
+prints "# imported from: checkpoint.pt"
+try 1 "$STRATA" weights diff "$pt/net.safetensors" net.safetensors
+prints "only in the first   1.num_batches_tracked"
+says "1 tensor differs"
+try 0 "$STRATA" weights import net.safetensors -o again.safetensors
+try 0 "$STRATA" weights diff net.safetensors again.safetensors
+
+# Rules.
+cat >rules.yaml <<'YAML'
+strata: 1
+strip: [backbone., module.]
+drop: ["*.num_batches_tracked"]
+rename:
+  - {from: "0.*", to: "linear.*"}
+  - {from: "1.running_*", to: "norm.running_*"}
+  - {from: "1.*", to: "norm.*"}
+YAML
+try 0 "$STRATA" weights import "$pt/checkpoint.pt" --map rules.yaml -o mapped.safetensors
+prints "renamed  module.1.running_mean"
+prints "dropped  module.1.num_batches_tracked"
+try 0 "$STRATA" weights mapped.safetensors
+prints "linear.weight"
+prints "norm.running_var"
+try 1 "$STRATA" weights diff net.safetensors mapped.safetensors
+says "12 tensors differ"
+sed -i 's/num_batches_tracked/num_batches_trakced/' rules.yaml
+try 1 "$STRATA" weights import "$pt/checkpoint.pt" --map rules.yaml -o never.safetensors
+says "rules.yaml:3:8: error: drop: \"*.num_batches_trakced\" fits none of the 7 names; did you mean \".num_batches_tracked\"?"
+[ ! -e never.safetensors ] || fail "a refused import left a file"
+
+# Refusals.
+try 1 "$STRATA" weights import "$pt/refused/command.pt" -o never.safetensors
+says "it asks Python for posix.system"
+[ ! -e harmed ] || fail "something in a weight file was run"
+try 1 "$STRATA" weights import "$pt/refused/legacy.pt" -o never.safetensors
+says "torch.save(torch.load(PATH, weights_only=True), NEW_PATH)"
+try 1 "$STRATA" weights import "$pt/checkpoint.pt" --key optimizer -o never.safetensors
+says "\"optimizer\" is no dict of tensors"
+try 2 "$STRATA" weights import "$pt/checkpoint.pt"
+says "-o OUT.safetensors"
+try 2 "$STRATA" weights import "$pt/checkpoint.pt" -o net.pt
+says "-o names a .safetensors file"
+try 2 "$STRATA" weights imprt "$pt/checkpoint.pt"
+says "did you mean \"strata weights import\"?"
+try 2 "$STRATA" weights net.safetensors mapped.safetensors
+says "strata weights diff A B"
+try 2 "$STRATA" weights net.safetensors -o other.safetensors
+says "-o goes with strata weights import"
+
+# The other way. The file's layout without Python is tested by test_weights.
+python=
+for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
+  if "$candidate" -c 'import torch, safetensors.torch' 2>/dev/null; then
+    python=$candidate
+    break
+  fi
+done
+[ -n "$python" ] || skip "python3 has no torch and safetensors; all else passed"
+try 0 "$python" - "$pt" <<'PYTHON'
+import sys
+import safetensors.torch, torch
+
+torch.set_num_threads(1)
+theirs = torch.load(sys.argv[1] + "/checkpoint.pt", weights_only=True)["ema"]["shadow"]
+net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).eval()
+net.load_state_dict(theirs)
+ours = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).eval()
+ours.load_state_dict(safetensors.torch.load_file("net.safetensors"))
+x = torch.randn(5, 3)
+assert torch.equal(net(x), ours(x))
+with safetensors.safe_open("net.safetensors", "pt") as f:
+    assert f.metadata() == {"imported from": "checkpoint.pt"}, f.metadata()
+    for name in f.keys():
+        t = f.get_tensor(name)
+        assert t.dtype == torch.float32 and torch.equal(t, theirs[name]), name
+PYTHON
