@@ -2,11 +2,6 @@
  */
 #include "ops/loss/segmentation.h"
 
-typedef struct dice_attrs {
-  bool squared, include_background, batch;
-  double smooth_numerator, smooth_denominator;
-} dice_attrs;
-
 static const attr dice_attr_list[] = {
     {"squared", ATTR_BOOL, offsetof(dice_attrs, squared), "true", 0, 0, NULL, 0,
      "the denominator adds squares, Σp² + Σt², rather than Σp + Σt"},
@@ -21,7 +16,6 @@ static const attr dice_attr_list[] = {
     {0},
 };
 
-enum { OUT_LOSS, OUT_SLOPES };
 enum { BACK_LOGITS, BACK_TARGET, BACK_SLOPES, BACK_DY };
 
 static segmentation_terms terms_of(const dice_attrs *attrs) {
@@ -34,25 +28,13 @@ static segmentation_terms terms_of(const dice_attrs *attrs) {
                               .smooth_denominator = attrs->smooth_denominator};
 }
 
-static status dice_infer(infer *rule) {
-  TRY(segmentation_check(rule, NULL));
-  const shape *logits = &rule->in[0].shape;
-  rule->out[OUT_SLOPES].shape = SHAPE(logits->dim[0], logits->dim[logits->rank - 1], 2);
-  return OK;
-}
-
 static status dice_grad(grad *rule) {
-  value_id in[] = {rule->in[0], rule->in[1], rule->out[OUT_SLOPES], rule->dy[OUT_LOSS]};
-  return rule->wanted[0] ? build_node(rule->b, "dice_backward", rule->attrs, in, 4, &rule->dx[0])
-                         : OK;
+  return region_grad(rule, ((const dice_attrs *)rule->attrs)->squared);
 }
 
 static status dice_cpu(const call *c) {
   segmentation_terms terms = terms_of(c->attrs);
-  segmentation_result result;
-  TRY(segmentation_forward(c, &terms, c->out[OUT_SLOPES].data, &result));
-  *(float *)c->out[OUT_LOSS].data = (float)result.dice;
-  return OK;
+  return region_forward(c, &terms);
 }
 
 static status dice_backward_infer(infer *rule) {
@@ -81,13 +63,10 @@ const op op_dice = {
     .version = 1,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
-    .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "soft Dice loss"},
-                              {"slopes", "N C 2", DTYPE_F32, PORT_SAVED,
-                               "derivatives of the loss by overlap and volume"},
-                              {0}},
+    .outputs = REGION_OUTPUTS,
     .attrs = dice_attr_list,
     .attrs_bytes = sizeof(dice_attrs),
-    .infer = dice_infer,
+    .infer = region_infer,
     .grad = dice_grad,
     .cost = segmentation_cost,
     .workspace_bytes = segmentation_workspace,
@@ -103,7 +82,7 @@ const op op_dice = {
 const op op_dice_backward = {
     .name = "dice_backward",
     .family = "loss",
-    .summary = "Gradient of dice.",
+    .summary = "Gradient of dice and the other losses of overlaps.",
     .version = 1,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){SEGMENTATION_LOGITS,

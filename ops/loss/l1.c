@@ -6,11 +6,11 @@ static status l1_grad(grad *rule) {
 }
 
 static status l1_cpu(const call *c) {
-  return regression_forward(c, REGRESSION_ABSOLUTE);
+  return regression_forward(c, (regression_kind){REGRESSION_ABSOLUTE, 0});
 }
 
 static status l1_backward_cpu(const call *c) {
-  return regression_backward(c, REGRESSION_ABSOLUTE);
+  return regression_backward(c, (regression_kind){REGRESSION_ABSOLUTE, 0});
 }
 
 const op op_l1 = {

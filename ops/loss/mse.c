@@ -6,11 +6,11 @@ static status mse_grad(grad *rule) {
 }
 
 static status mse_cpu(const call *c) {
-  return regression_forward(c, REGRESSION_SQUARE);
+  return regression_forward(c, (regression_kind){REGRESSION_SQUARE, 0});
 }
 
 static status mse_backward_cpu(const call *c) {
-  return regression_backward(c, REGRESSION_SQUARE);
+  return regression_backward(c, (regression_kind){REGRESSION_SQUARE, 0});
 }
 
 const op op_mse = {

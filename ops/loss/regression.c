@@ -28,7 +28,7 @@ status regression_infer(infer *rule) {
 status regression_grad(grad *rule, const char *backward_op) {
   value_id in[] = {rule->in[IN_PREDICTION], rule->in[IN_TARGET], rule->in[IN_MASK], rule->dy[0]};
   value_id out;
-  TRY(build_node(rule->b, backward_op, NULL, in, 4, &out));
+  TRY(build_node(rule->b, backward_op, rule->attrs, in, 4, &out));
   rule->dx[IN_PREDICTION] = out;
   if (!rule->wanted[IN_TARGET]) return OK;
   return build_scale(rule->b, out, -1, &rule->dx[IN_TARGET]);
@@ -72,6 +72,27 @@ FOR_EACH_ISA static double sum_absolute(const float *restrict p, const float *re
   return lanes_total(sums);
 }
 
+FOR_EACH_ISA static double sum_smooth(const float *restrict p, const float *restrict t, float beta,
+                                      int64_t count) {
+  float sums[LANES] = {0};
+  for (int64_t i = 0; i < count; i += LANES)
+    for (int l = 0; l < LANES; l++) {
+      float d = i + l < count ? vector_abs(p[i + l] - t[i + l]) : 0.0f;
+      sums[l] += d < beta ? 0.5f * d * d / beta : d - 0.5f * beta;
+    }
+  return lanes_total(sums);
+}
+
+FOR_EACH_ISA static void smooth_gradient(float *restrict dx, const float *restrict p,
+                                         const float *restrict t, float beta, float factor,
+                                         int64_t count) {
+  for (int64_t i = 0; i < count; i++) {
+    float d = (p[i] - t[i]) / beta;
+    d = d > 1.0f ? 1.0f : d;
+    dx[i] = factor * (d < -1.0f ? -1.0f : d);
+  }
+}
+
 FOR_EACH_ISA static void square_gradient(float *restrict dx, const float *restrict p,
                                          const float *restrict t, float factor, int64_t count) {
   for (int64_t i = 0; i < count; i++) dx[i] = 2.0f * factor * (p[i] - t[i]);
@@ -95,12 +116,21 @@ typedef struct job {
 static double do_run(const job *j, float *dx, int64_t at, int64_t count, float weight) {
   const float *p = (const float *)j->c->in[IN_PREDICTION].data + at;
   const float *t = (const float *)j->c->in[IN_TARGET].data + at;
-  bool square = j->kind == REGRESSION_SQUARE;
-  if (!dx) return (double)weight * (square ? sum_squares(p, t, count) : sum_absolute(p, t, count));
-  if (square)
-    square_gradient(dx + at, p, t, j->factor * weight, count);
-  else
-    absolute_gradient(dx + at, p, t, j->factor * weight, count);
+  float beta = (float)j->kind.beta, factor = j->factor * weight;
+  switch (j->kind.form) {
+  case REGRESSION_SQUARE:
+    if (!dx) return (double)weight * sum_squares(p, t, count);
+    square_gradient(dx + at, p, t, factor, count);
+    break;
+  case REGRESSION_ABSOLUTE:
+    if (!dx) return (double)weight * sum_absolute(p, t, count);
+    absolute_gradient(dx + at, p, t, factor, count);
+    break;
+  case REGRESSION_SMOOTH:
+    if (!dx) return (double)weight * sum_smooth(p, t, beta, count);
+    smooth_gradient(dx + at, p, t, beta, factor, count);
+    break;
+  }
   return 0;
 }
 

@@ -1,14 +1,23 @@
-/* The mean of f(prediction − target) over all elements or the masked ones: what mse and l1 share.
- */
+/* The mean of f(prediction − target) over all elements or the masked ones: what mse, l1 and smooth_l1
+ * share. */
 #ifndef STRATA_OPS_REGRESSION_H
 #define STRATA_OPS_REGRESSION_H
 
 #include "graph/graph.h"
 
-typedef enum regression_kind { REGRESSION_SQUARE, REGRESSION_ABSOLUTE } regression_kind;
+typedef enum regression_form {
+  REGRESSION_SQUARE,
+  REGRESSION_ABSOLUTE,
+  REGRESSION_SMOOTH /* square below beta, absolute above */
+} regression_form;
+typedef struct regression_kind {
+  regression_form form;
+  double beta;
+} regression_kind;
 
 status regression_infer(infer *rule);
-/* Emits `backward_op` for the prediction, and its negative for the target where that is wanted. */
+/* Emits `backward_op`, which has the operator's attributes, for the prediction, and its negative for
+ * the target where that is wanted. */
 status regression_grad(grad *rule, const char *backward_op);
 cost regression_cost(const void *attrs, const tensor *in, int in_count, const tensor *out);
 size_t regression_workspace(const void *attrs, const tensor *in, int in_count, const tensor *out,

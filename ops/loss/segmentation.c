@@ -3,6 +3,8 @@
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/vector_math.h"
 
+#include <math.h>
+
 enum {
   BLOCK = 64,          /* voxels whose logits are turned class-major at a time */
   CHUNK_VOXELS = 4096, /* voxels of a task */
@@ -128,6 +130,97 @@ typedef struct job {
   float *dlogits;
 } job;
 
+/* ---- focal loss (Lin et al., arXiv 1708.02002) ------------------------------------------------
+ * Of the true class's log-probability l: −(1 − p)^γ l. Its derivative by the logits is that of the
+ * cross-entropy times the factor (1 − p)^γ (1 − γ p l / (1 − p)). */
+
+FOR_EACH_ISA static void focal_block(const float *restrict log_p, float gamma, float *restrict loss,
+                                     float *restrict factor) {
+  for (int v = 0; v < BLOCK; v++) {
+    float cost = -log_p[v], p = vector_exp(log_p[v]);
+    float rest = cost < 1e-3f ? cost * (1.0f - 0.5f * cost) : 1.0f - p; /* 1 − p, to all digits */
+    float least = rest > 1e-37f ? rest : 1e-37f;
+    float power = vector_exp(gamma * vector_log(least));
+    loss[v] = power * cost;
+    factor[v] = power * (1.0f + gamma * p * (rest > 1e-37f ? cost / least : 1.0f));
+  }
+}
+
+/* Log-probabilities of the true classes; 0 where there is none. */
+static void true_log_p(const block *b, const float *logits, const int32_t *label, int64_t count,
+                       int64_t classes, float *log_p) {
+  for (int64_t v = 0; v < BLOCK; v++) {
+    bool counts = v < count && label[v] >= 0 && label[v] < classes;
+    float l = counts ? logits[v * classes + label[v]] - b->log_sum[v] : 0.0f;
+    log_p[v] = l < 0.0f ? l : 0.0f;
+  }
+}
+
+static double balance(const segmentation_terms *t, bool is_foreground) {
+  return t->alpha < 0 ? 1.0 : is_foreground ? t->alpha : 1 - t->alpha;
+}
+
+/* Weight of a voxel's focal term under the softmax. */
+static double focal_weight(const segmentation_terms *t, int64_t label) {
+  if (label < 0 || (label == 0 && !t->focal_background)) return 0;
+  return class_weight(t, label) * balance(t, label > 0);
+}
+
+/* Each class against the rest: −(1 − q)^γ log q with q = σ(±x), for one class of a block. Returns
+ * the sum; with a gradient adds the derivatives times `scale`. */
+FOR_EACH_ISA static double sigmoid_focal_class(const float *restrict x,
+                                               const int32_t *restrict label, int32_t class,
+                                               float gamma, float inside, float outside,
+                                               int64_t count, float *restrict gradient,
+                                               float scale) {
+  float sums[LANES] = {0};
+  for (int v = 0; v < BLOCK; v++) {
+    bool hit = label[v] == class;
+    float s = hit ? x[v] : -x[v], weight = hit ? inside : outside;
+    weight = v < count ? weight : 0.0f;
+    float small = vector_exp(-vector_abs(s)), log_term = vector_log(1.0f + small);
+    float cost = (s < 0.0f ? -s : 0.0f) + log_term;                        /* −log σ(s) */
+    float power = vector_exp(-gamma * ((s > 0.0f ? s : 0.0f) + log_term)); /* (1 − σ(s))^γ */
+    float far = 1.0f / (1.0f + small), near = small * far;
+    float sigmoid = s < 0.0f ? near : far, rest = s < 0.0f ? far : near;
+    sums[v % LANES] += weight * power * cost;
+    float slope = -weight * power * (gamma * sigmoid * cost + rest);
+    if (gradient) gradient[v] += scale * (hit ? slope : -slope);
+  }
+  return lanes_total(sums);
+}
+
+static double sigmoid_focal_block(const segmentation_terms *t, const float *logits,
+                                  const int32_t *label, int64_t count, int64_t classes,
+                                  float *gradient, double scale) {
+  double total = 0;
+  float x[BLOCK] = {0};
+  for (int64_t c = t->focal_background ? 0 : 1; c < classes; c++) {
+    for (int64_t v = 0; v < count; v++) x[v] = logits[v * classes + c];
+    double weight = class_weight(t, c);
+    total +=
+        sigmoid_focal_class(x, label, (int32_t)c, (float)t->gamma,
+                            (float)(weight * balance(t, true)), (float)(weight * balance(t, false)),
+                            count, gradient ? gradient + c * BLOCK : NULL, (float)scale);
+  }
+  return total;
+}
+
+/* The sum of a block's focal terms. */
+static double focal_sum(const segmentation_terms *t, const block *b, const float *logits,
+                        const int32_t *target, int64_t count, int64_t classes) {
+  int32_t label[BLOCK];
+  for (int64_t v = 0; v < BLOCK; v++) label[v] = v < count ? target[v] : -1;
+  if (t->sigmoid) return sigmoid_focal_block(t, logits, label, count, classes, NULL, 0);
+  float log_p[BLOCK], loss[BLOCK], factor[BLOCK];
+  true_log_p(b, logits, label, count, classes, log_p);
+  focal_block(log_p, (float)t->gamma, loss, factor);
+  double total = 0;
+  for (int64_t v = 0; v < count; v++)
+    if (label[v] < classes) total += focal_weight(t, label[v]) * (double)loss[v];
+  return total;
+}
+
 /* −Σ_c a_c log p_c with the smoothed target a. */
 static double voxel_cross_entropy(const segmentation_terms *t, const float *logits, float log_sum,
                                   int64_t classes, int32_t label) {
@@ -166,7 +259,7 @@ static void forward_task(void *context, int64_t task) {
         sums[SUM_BAD_LABEL] = label;
         continue;
       }
-      if (t->cross_entropy) {
+      if (t->cross_entropy && !t->focal) {
         sums[SUM_CE] += voxel_cross_entropy(t, x, b.log_sum[v], classes, label);
         sums[SUM_WEIGHT] += class_weight(t, label);
         sums[SUM_CORRECT] += b.best[v] == label;
@@ -175,36 +268,101 @@ static void forward_task(void *context, int64_t task) {
       overlap[label] += (double)b.p[label * BLOCK + v];
       count[label] += 1;
     }
+    if (t->focal) {
+      sums[SUM_CE] += focal_sum(t, &b, logits + at * classes, target + at, n, classes);
+      sums[SUM_WEIGHT] += (double)(n * (classes - !t->focal_background));
+    }
   }
   for (int64_t c = 0; c < classes; c++)
     for (int l = 0; l < SUM_LANES; l++) volume[c] += (double)lanes[c * SUM_LANES + l];
 }
 
-/* The dice term and its slopes from the sums, which lie `stride` doubles apart per task. */
-static double dice_term(const job *j, const double *sums, int64_t stride, float *slopes) {
+typedef struct region {              /* of one class, over a sample or the batch */
+  double overlap, predicted, actual; /* Σ p·t, Σ p or Σ p², Σ t */
+  double by_overlap, by_predicted;   /* derivatives of the group's loss */
+} region;
+
+static double dice_group(const segmentation_terms *t, region *r, int64_t first, int64_t classes) {
+  double loss = 0;
+  for (int64_t c = first; c < classes; c++) {
+    double denominator = r[c].predicted + r[c].actual + t->smooth_denominator;
+    double ratio = (2 * r[c].overlap + t->smooth_numerator) / denominator;
+    loss += 1 - ratio;
+    r[c].by_overlap = -2 / denominator;
+    r[c].by_predicted = ratio / denominator;
+  }
+  return loss / (double)(classes - first);
+}
+
+/* Salehi et al., arXiv 1706.05721. */
+static double tversky_group(const segmentation_terms *t, region *r, int64_t first,
+                            int64_t classes) {
+  double loss = 0, alpha = t->false_positive_weight, beta = t->false_negative_weight;
+  for (int64_t c = first; c < classes; c++) {
+    double kept = 1 - alpha - beta; /* of the overlap in the denominator */
+    double denominator =
+        kept * r[c].overlap + alpha * r[c].predicted + beta * r[c].actual + t->smooth_denominator;
+    double ratio = (r[c].overlap + t->smooth_numerator) / denominator;
+    loss += 1 - ratio;
+    r[c].by_overlap = (ratio * kept - 1) / denominator;
+    r[c].by_predicted = ratio * alpha / denominator;
+  }
+  return loss / (double)(classes - first);
+}
+
+/* Classes weigh the less the larger they are (Sudre et al., arXiv 1707.03237). A class that is
+ * absent weighs as much as the heaviest that is there, as in MONAI. */
+static double generalized_group(const segmentation_terms *t, region *r, int64_t first,
+                                int64_t classes) {
+  double weights[SEGMENTATION_CLASSES_MAX], heaviest = 0;
+  for (int64_t c = first; c < classes; c++) {
+    double volume = r[c].actual;
+    weights[c] = t->volume_weights == WEIGHT_SQUARE   ? 1 / (volume * volume)
+                 : t->volume_weights == WEIGHT_SIMPLE ? 1 / volume
+                                                      : 1;
+    if (volume > 0 && weights[c] > heaviest) heaviest = weights[c];
+  }
+  double numerator = t->smooth_numerator, denominator = t->smooth_denominator;
+  for (int64_t c = first; c < classes; c++) {
+    if (isinf(weights[c])) weights[c] = heaviest;
+    numerator += 2 * weights[c] * r[c].overlap;
+    denominator += weights[c] * (r[c].predicted + r[c].actual);
+  }
+  for (int64_t c = first; c < classes; c++) {
+    r[c].by_overlap = -2 * weights[c] / denominator;
+    r[c].by_predicted = weights[c] * numerator / (denominator * denominator);
+  }
+  return 1 - numerator / denominator;
+}
+
+/* The region term and its slopes from the sums, which lie `stride` doubles apart per task. */
+static double region_term(const job *j, const double *sums, int64_t stride, float *slopes) {
   const segmentation_terms *t = j->terms;
   const extents *e = &j->e;
   int64_t first = t->include_background ? 0 : 1, groups = t->batch ? 1 : e->samples;
-  double share = 1.0 / (double)(groups * (e->classes - first)), loss = 0;
-  for (int64_t g = 0; g < groups; g++)
-    for (int64_t c = 0; c < e->classes; c++) {
-      double overlap = 0, volume = 0;
-      int64_t tasks = t->batch ? e->samples * e->chunks : e->chunks;
-      for (int64_t k = g * e->chunks; k < g * e->chunks + tasks; k++) {
+  int64_t tasks = t->batch ? e->samples * e->chunks : e->chunks;
+  double loss = 0, share = 1.0 / (double)groups;
+  if (t->form != REGION_GENERALIZED_DICE) share /= (double)(e->classes - first);
+  for (int64_t g = 0; g < groups; g++) {
+    region r[SEGMENTATION_CLASSES_MAX];
+    memset(r, 0, (size_t)e->classes * sizeof *r);
+    for (int64_t k = g * e->chunks; k < g * e->chunks + tasks; k++)
+      for (int64_t c = 0; c < e->classes; c++) {
         const double *s = sums + k * stride + SUM_FIXED + c;
-        overlap += s[0];
-        volume += s[e->classes] + s[2 * e->classes];
+        r[c].overlap += s[0];
+        r[c].predicted += s[e->classes];
+        r[c].actual += s[2 * e->classes];
       }
-      double denominator = volume + t->smooth_denominator;
-      double ratio = (2 * overlap + t->smooth_numerator) / denominator;
-      double counts = c >= first ? share : 0;
-      loss += counts * (1 - ratio);
-      for (int64_t n = t->batch ? 0 : g; n < (t->batch ? e->samples : g + 1); n++) {
-        slopes[(n * e->classes + c) * 2] = (float)(-2 * counts / denominator);
-        slopes[(n * e->classes + c) * 2 + 1] = (float)(counts * ratio / denominator);
+    loss += t->form == REGION_TVERSKY            ? tversky_group(t, r, first, e->classes)
+            : t->form == REGION_GENERALIZED_DICE ? generalized_group(t, r, first, e->classes)
+                                                 : dice_group(t, r, first, e->classes);
+    for (int64_t n = t->batch ? 0 : g; n < (t->batch ? e->samples : g + 1); n++)
+      for (int64_t c = 0; c < e->classes; c++) {
+        slopes[(n * e->classes + c) * 2] = (float)(share * r[c].by_overlap);
+        slopes[(n * e->classes + c) * 2 + 1] = (float)(share * r[c].by_predicted);
       }
-    }
-  return loss;
+  }
+  return loss / (double)groups;
 }
 
 status segmentation_forward(const call *c, const segmentation_terms *terms, float *slopes,
@@ -228,7 +386,7 @@ status segmentation_forward(const call *c, const segmentation_terms *terms, floa
   if (terms->cross_entropy && total[SUM_WEIGHT] > 0)
     result->cross_entropy = total[SUM_CE] / total[SUM_WEIGHT];
   if (total[SUM_COUNTED] > 0) result->accuracy = total[SUM_CORRECT] / total[SUM_COUNTED];
-  if (terms->dice) result->dice = dice_term(&j, sums, stride, slopes);
+  if (terms->dice) result->dice = region_term(&j, sums, stride, slopes);
   return OK;
 }
 
@@ -254,14 +412,28 @@ FOR_EACH_ISA static void dice_gradient(float *restrict p, float *restrict gradie
       gradient[c * BLOCK + v] = p[c * BLOCK + v] * (gradient[c * BLOCK + v] - dot[v]);
 }
 
-FOR_EACH_ISA static void add_plain_cross_entropy(float *restrict gradient, const float *restrict p,
-                                                 const int32_t *restrict label, int64_t classes,
-                                                 float factor) {
+/* `factor` of a voxel that does not count is 0. */
+FOR_EACH_ISA static void add_cross_entropy(float *restrict gradient, const float *restrict p,
+                                           const int32_t *restrict label, int64_t classes,
+                                           const float *restrict factor) {
   for (int64_t c = 0; c < classes; c++)
     for (int v = 0; v < BLOCK; v++) {
       float d = p[c * BLOCK + v] - (label[v] == c ? 1.0f : 0.0f);
-      gradient[c * BLOCK + v] += label[v] >= 0 ? factor * d : 0.0f;
+      gradient[c * BLOCK + v] += factor[v] * d;
     }
+}
+
+static void add_focal(float *gradient, const block *b, const float *logits, const int32_t *label,
+                      int64_t count, int64_t classes, const segmentation_terms *t, double scale) {
+  if (t->sigmoid) {
+    sigmoid_focal_block(t, logits, label, count, classes, gradient, scale);
+    return;
+  }
+  float log_p[BLOCK], loss[BLOCK], factor[BLOCK];
+  true_log_p(b, logits, label, count, classes, log_p);
+  focal_block(log_p, (float)t->gamma, loss, factor);
+  for (int v = 0; v < BLOCK; v++) factor[v] *= (float)(scale * focal_weight(t, label[v]));
+  add_cross_entropy(gradient, b->p, label, classes, factor);
 }
 
 static void add_weighted_cross_entropy(float *restrict gradient, const float *restrict p,
@@ -311,10 +483,15 @@ static void backward_task(void *context, int64_t task) {
                     (float)j->dice_factor, t->squared);
     else
       memset(gradient, 0, (size_t)(classes * BLOCK) * sizeof *gradient);
-    if (t->cross_entropy && plain)
-      add_plain_cross_entropy(gradient, b.p, label, classes, (float)j->factor);
-    else if (t->cross_entropy)
+    if (t->focal) {
+      add_focal(gradient, &b, logits + at * classes, label, n, classes, t, j->factor);
+    } else if (t->cross_entropy && plain) {
+      float factor[BLOCK];
+      for (int v = 0; v < BLOCK; v++) factor[v] = label[v] >= 0 ? (float)j->factor : 0.0f;
+      add_cross_entropy(gradient, b.p, label, classes, factor);
+    } else if (t->cross_entropy) {
       add_weighted_cross_entropy(gradient, b.p, label, classes, t, j->factor);
+    }
     store_gradient(out + at * classes, gradient, n, classes);
   }
 }
@@ -329,4 +506,30 @@ void segmentation_backward(const call *c, const segmentation_terms *terms, const
            .dice_factor = dy * terms->dice_weight,
            .dlogits = dlogits};
   parallel_for(c->pool, j.e.samples * j.e.chunks, backward_task, &j);
+}
+
+/* ---- losses that are a region term alone ---------------------------------------------------- */
+
+enum { OUT_LOSS, OUT_SLOPES };
+
+status region_infer(infer *rule) {
+  TRY(segmentation_check(rule, NULL));
+  const shape *logits = &rule->in[IN_LOGITS].shape;
+  rule->out[OUT_SLOPES].shape = SHAPE(logits->dim[0], last_extent(&rule->in[IN_LOGITS]), 2);
+  return OK;
+}
+
+status region_grad(grad *rule, bool squared) {
+  dice_attrs attrs;
+  op_defaults(op_find("dice_backward"), &attrs);
+  attrs.squared = squared;
+  value_id in[] = {rule->in[0], rule->in[1], rule->out[OUT_SLOPES], rule->dy[OUT_LOSS]};
+  return rule->wanted[0] ? build_node(rule->b, "dice_backward", &attrs, in, 4, &rule->dx[0]) : OK;
+}
+
+status region_forward(const call *c, const segmentation_terms *terms) {
+  segmentation_result result;
+  TRY(segmentation_forward(c, terms, c->out[OUT_SLOPES].data, &result));
+  *(float *)c->out[OUT_LOSS].data = (float)result.dice;
+  return OK;
 }

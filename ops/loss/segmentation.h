@@ -1,12 +1,16 @@
-/* What cross_entropy, dice and dice_ce share: one pass over logits and labels that computes the
- * softmax of each voxel in registers and sums what the losses need; and one pass back that computes
- * it again rather than storing it. */
+/* What the losses of a label map share: one pass over logits and labels that computes the softmax of
+ * each voxel in registers and sums what the losses need; and one pass back that computes it again
+ * rather than storing it. A loss has at most one term of each sort: one that adds up voxels
+ * (cross-entropy or focal) and one of regions, made of each class's overlap and volumes. */
 #ifndef STRATA_OPS_SEGMENTATION_H
 #define STRATA_OPS_SEGMENTATION_H
 
 #include "graph/graph.h"
 
 enum { SEGMENTATION_CLASSES_MAX = 256 };
+
+typedef enum region_form { REGION_DICE, REGION_TVERSKY, REGION_GENERALIZED_DICE } region_form;
+enum { WEIGHT_SQUARE, WEIGHT_SIMPLE, WEIGHT_UNIFORM };
 
 typedef struct segmentation_terms {
   bool cross_entropy, dice; /* which terms there are */
@@ -17,11 +21,20 @@ typedef struct segmentation_terms {
   double label_smoothing;
   bool squared, include_background, batch;
   double smooth_numerator, smooth_denominator;
+  region_form form;             /* of the dice term */
+  double false_positive_weight; /* Tversky */
+  double false_negative_weight; /* Tversky */
+  int volume_weights;           /* generalized Dice */
+  bool focal;                   /* the cross-entropy is focal; class_weights holds */
+  bool sigmoid;                 /* … and each class is told from the rest by itself */
+  bool focal_background;        /* … and class 0 is one of them */
+  double gamma;                 /* … and this is its exponent */
+  double alpha;                 /* … and this its balance; negative: none */
 } segmentation_terms;
 
 typedef struct segmentation_result {
   double cross_entropy, dice, accuracy;
-  double weight; /* Σ of the class weights of the voxels that count */
+  double weight; /* Σ of the class weights of the voxels that count; focal: voxels × classes */
 } segmentation_result;
 
 /* Ports 0 and 1 of every operator here: logits (N … C) and target (N …), or (N … 1). */
@@ -37,6 +50,26 @@ status segmentation_forward(const call *c, const segmentation_terms *terms, floa
 /* dlogits of dy · (weighted terms). */
 void segmentation_backward(const call *c, const segmentation_terms *terms, const float *slopes,
                            double weight, double dy, float *dlogits);
+
+/* Attributes of dice. Its backward operator serves every loss that is a region term alone. */
+typedef struct dice_attrs {
+  bool squared, include_background, batch;
+  double smooth_numerator, smooth_denominator;
+} dice_attrs;
+/* Shape rule and gradient rule of such a loss: outputs loss and slopes. */
+status region_infer(infer *rule);
+status region_grad(grad *rule, bool squared);
+status region_forward(const call *c, const segmentation_terms *terms);
+
+#define REGION_OUTPUTS                                                                             \
+  (const port[]) {                                                                                 \
+    {"loss", "scalar", DTYPE_F32, 0, "the loss"},                                                  \
+        {"slopes", "N C 2", DTYPE_F32, PORT_SAVED,                                                 \
+         "derivatives of the loss by overlap and volume"},                                         \
+    {                                                                                              \
+      0                                                                                            \
+    }                                                                                              \
+  }
 
 #define SEGMENTATION_LOGITS                                                                        \
   { "logits", "N … C", DTYPE_F32, 0, "one score per class, before softmax" }

@@ -1,10 +1,23 @@
-"""Makes the fixtures of the optimizers and losses beyond the first ones; see make_operators.py for the
-format."""
+"""Fixtures of the losses beyond the first ones and of Adam; see make_operators.py for the format."""
+import os
+
 import torch
+import torch.nn.functional as F
+from monai.losses import (DiceCELoss, DiceFocalLoss, DiceLoss, FocalLoss, GeneralizedDiceLoss,
+                          TverskyLoss)
 
-from make_operators import optimizer_case
+from make_operators import HERE, case, classes, normal, optimizer_case
 
-torch.set_num_threads(1)
+SOFTMAX = dict(to_onehot_y=True, softmax=True)
+
+
+def on_volumes(loss):
+    """A loss of MONAI on channels-last logits and class numbers."""
+    return lambda x, t: loss(x.movedim(-1, 1), t.unsqueeze(1))
+
+
+def volumes(channels, labels, scale=2.0):
+    return [normal(2, 3, 5, 5, channels, scale=scale), classes(labels, 2, 3, 5, 5)]
 
 
 def optimizers():
@@ -14,5 +27,89 @@ def optimizers():
                    lambda p: torch.optim.Adam(p, 0.003, (0.8, 0.95), 1e-3, weight_decay=0.1))
 
 
+def regressions():
+    for beta in (1.0, 0.25):
+        case(f"smooth_l1_{beta:g}", "smooth_l1", {"beta": beta},
+             [normal(2, 3, 4, 5, 2), normal(2, 3, 4, 5, 2), None],
+             lambda p, t, m: F.smooth_l1_loss(p, t, beta=beta))
+
+
+def regions():
+    # MONAI's Dice with every option of ours turned.
+    case("dice_plain", "dice", {"squared": "false", "smooth_numerator": "1e-5", "smooth_denominator": "1e-5"},
+         volumes(4, 3), on_volumes(DiceLoss(**SOFTMAX)))
+    case("dice_squared_batch", "dice",
+         {"batch": "true", "include_background": "false", "smooth_numerator": 0.1, "smooth_denominator": 0.5},
+         volumes(4, 4), on_volumes(DiceLoss(**SOFTMAX, squared_pred=True, batch=True,
+                                            include_background=False, smooth_nr=0.1, smooth_dr=0.5)))
+    weighted = on_volumes(DiceCELoss(**SOFTMAX, lambda_dice=0.3, lambda_ce=2.0))
+    case("dice_ce_weights", "dice_ce",
+         {"squared": "false", "smooth_numerator": "1e-5", "smooth_denominator": "1e-5",
+          "dice_weight": 0.3, "ce_weight": 2.0}, volumes(3, 3), weighted)
+    case("tversky", "tversky", {}, volumes(4, 3), on_volumes(TverskyLoss(**SOFTMAX)))
+    case("tversky_unequal", "tversky",
+         {"alpha": 0.3, "beta": 0.7, "include_background": "false", "batch": "true",
+          "smooth_numerator": 0.1, "smooth_denominator": 0.2}, volumes(3, 3),
+         on_volumes(TverskyLoss(**SOFTMAX, alpha=0.3, beta=0.7, include_background=False, batch=True,
+                                smooth_nr=0.1, smooth_dr=0.2)))
+    # Four classes of which the target holds three, as it is with small organs.
+    for kind in ("square", "simple", "uniform"):
+        case(f"generalized_dice_{kind}", "generalized_dice", {"weights": kind}, volumes(4, 3),
+             on_volumes(GeneralizedDiceLoss(**SOFTMAX, w_type=kind)))
+    case("generalized_dice_batch", "generalized_dice", {"batch": "true", "include_background": "false"},
+         volumes(4, 3), on_volumes(GeneralizedDiceLoss(**SOFTMAX, batch=True, include_background=False)))
+    empty = volumes(3, 3)
+    empty[1] *= 0  # nothing but background, which does not count
+    case("generalized_dice_empty", "generalized_dice", {"include_background": "false"}, empty,
+         on_volumes(GeneralizedDiceLoss(**SOFTMAX, include_background=False)))
+
+
+def focal_double(x, t, sigmoid, gamma, alpha=None, weight=None):
+    """MONAI computes in single precision; the same in double, compared with it."""
+    x = x.movedim(-1, 1)
+    hot = F.one_hot(t, x.shape[1]).movedim(-1, 1).double()
+    if sigmoid:
+        s = x * (2 * hot - 1)
+        loss = -F.logsigmoid(s) * torch.exp(gamma * F.logsigmoid(-s))
+        if alpha is not None:
+            loss = loss * (alpha * hot + (1 - alpha) * (1 - hot))
+    else:
+        log_p = x.log_softmax(1)
+        loss = -(1 - log_p.exp()) ** gamma * log_p * hot
+        if alpha is not None:
+            factor = torch.tensor([1 - alpha] + [alpha] * (x.shape[1] - 1)).double()
+            loss = loss * factor.view(-1, 1, 1, 1)
+    if weight is not None:
+        loss = loss * torch.tensor(weight).double().view(-1, 1, 1, 1)
+    loss = loss.mean()
+    monai = FocalLoss(to_onehot_y=True, use_softmax=not sigmoid, gamma=gamma, alpha=alpha, weight=weight)
+    assert abs(monai(x, t.unsqueeze(1)).item() / loss.item() - 1) < 1e-5
+    return loss
+
+
+def focals():
+    for sigmoid in (True, False):
+        kind = "sigmoid" if sigmoid else "softmax"
+        attrs = {"sigmoid": str(sigmoid).lower()}
+        case(f"focal_{kind}", "focal", attrs, volumes(4, 4, 3.0),
+             lambda x, t: focal_double(x, t, sigmoid, 2.0))
+        case(f"focal_{kind}_options", "focal",
+             {**attrs, "gamma": 1.5, "alpha": 0.25, "class_weights": [0.5, 2.0, 1.0]}, volumes(3, 3),
+             lambda x, t: focal_double(x, t, sigmoid, 1.5, 0.25, [0.5, 2.0, 1.0]))
+
+    def dice_focal(x, t):
+        dice = on_volumes(DiceLoss(**SOFTMAX))(x, t)
+        focal = focal_double(x, t, True, 2.0)
+        both = 0.7 * dice + 3.0 * focal
+        monai = on_volumes(DiceFocalLoss(**SOFTMAX, lambda_dice=0.7, lambda_focal=3.0))(x, t)
+        assert abs(monai.item() / both.item() - 1) < 1e-5
+        return both, dice, focal
+
+    case("dice_focal", "dice_focal", {"dice_weight": 0.7, "focal_weight": 3.0}, volumes(4, 3), dice_focal)
+
+
 if __name__ == "__main__":
-    optimizers()
+    os.makedirs(HERE, exist_ok=True)
+    torch.set_num_threads(1)
+    for make in (optimizers, regressions, regions, focals):
+        make()
