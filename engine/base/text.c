@@ -54,6 +54,28 @@ const char *nearest_name(const char *word, const char *const *names, int count) 
   return best;
 }
 
+bool wildcard_match(const char *pattern, const char *text, int *by) {
+  int p = 0, t = 0, star = -1, taken = 0; /* the last star, and where the text it took ends */
+  while (text[t]) {
+    if (pattern[p] == '*') {
+      star = p++;
+      taken = t;
+    } else if (pattern[p] && (pattern[p] == text[t] || (pattern[p] == '?' && text[t] != '/'))) {
+      if (by) by[t] = p;
+      p++;
+      t++;
+    } else if (star >= 0 && text[taken] != '/') {
+      if (by) by[taken] = star;
+      t = ++taken;
+      p = star + 1;
+    } else {
+      return false;
+    }
+  }
+  while (pattern[p] == '*') p++;
+  return pattern[p] == 0;
+}
+
 bool text_starts_with(const char *text, const char *prefix) {
   return strncmp(text, prefix, strlen(prefix)) == 0;
 }

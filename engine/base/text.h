@@ -20,6 +20,11 @@ const char *nearest_name(const char *word, const char *const *names, int count);
 bool text_starts_with(const char *text, const char *prefix);
 bool text_ends_with(const char *text, const char *suffix);
 
+/* Does `pattern` describe `text`? `*` stands for any run of characters, `?` for one; neither for '/'.
+ * by[i], when `by` is not NULL, is the index in `pattern` of what text[i] was matched by; every `*`
+ * takes as little as it can. */
+bool wildcard_match(const char *pattern, const char *text, int *by);
+
 /* Growing string, heap-owned. Zero-initialise; `data` is NULL until something is added and always
  * NUL-terminated after. */
 typedef struct text_buffer {

@@ -136,9 +136,9 @@ static void print_groups(const parameter_groups *groups) {
 
 /* ---- check ------------------------------------------------------------------------------- */
 
-static int64_t stage_steps(const opened *o, const stage_spec *s) {
+static int64_t stage_steps(const opened *o, const stage_spec *s, bool label_free) {
   if (s->steps_per_epoch > 0) return s->steps_per_epoch;
-  int64_t batches = dataset_steps(o->data, ROLE_TRAIN, &o->p->data, s->batch);
+  int64_t batches = dataset_steps(o->data, ROLE_TRAIN, &o->p->data, label_free, s->batch);
   return (batches + s->accumulate - 1) / s->accumulate;
 }
 
@@ -156,7 +156,7 @@ static status check_stage(opened *o, const stage_spec *s) {
     seconds = clock_now_s() - begin;
   }
   if (!error) {
-    int64_t steps = stage_steps(o, s);
+    int64_t steps = stage_steps(o, s, c.graph.label == VALUE_NONE && !s->use_labels);
     char arena_text[24], params_text[24], time_text[24];
     int buffers = 2 + s->optimizer.op->state_buffers + (s->accumulate > 1) + (s->ema_decay > 0);
     double params_bytes = (double)graph_param_elements(c.graph.g) * 4 * buffers;

@@ -49,14 +49,19 @@ status cache_problem_take(void) {
   return error;
 }
 
-cache_key cache_key_of(uint64_t prepare, const void *image, size_t image_bytes, const void *label,
-                       size_t label_bytes) {
-  XXH128_hash_t a = XXH3_128bits(image, image_bytes);
-  XXH128_hash_t b = label ? XXH3_128bits(label, label_bytes) : (XXH128_hash_t){0, 0};
-  uint64_t all[8] = {prepare,       image_bytes, a.low64, a.high64,
-                     label != NULL, label_bytes, b.low64, b.high64};
-  XXH128_hash_t key = XXH3_128bits(all, sizeof all);
-  return (cache_key){{key.low64, key.high64}};
+cache_key cache_key_of(uint64_t prepare, const file_bytes *images, int count,
+                       const file_bytes *label) {
+  cache_key key = {{prepare, 0}};
+  for (int i = 0; i <= count; i++) {
+    const file_bytes *file = i < count ? &images[i] : label;
+    XXH128_hash_t content = {0, 0};
+    if (file->data) content = XXH3_128bits(file->data, file->length);
+    uint64_t all[6] = {key.part[0],  key.part[1],   file->data != NULL,
+                       file->length, content.low64, content.high64};
+    XXH128_hash_t mixed = XXH3_128bits(all, sizeof all);
+    key = (cache_key){{mixed.low64, mixed.high64}};
+  }
+  return key;
 }
 
 static char *entry_path(const char *folder, cache_key key) {

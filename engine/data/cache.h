@@ -8,9 +8,15 @@ typedef struct cache_key {
   uint64_t part[2]; /* XXH3, 128 bits */
 } cache_key;
 
-/* From the source files' bytes (`label` may be NULL) and the identity of the prepare graph. */
-cache_key cache_key_of(uint64_t prepare, const void *image, size_t image_bytes, const void *label,
-                       size_t label_bytes);
+typedef struct file_bytes {
+  unsigned char *data; /* NULL: no file */
+  size_t length;
+} file_bytes;
+
+/* From the source files' bytes (`label` without data: none) and the identity of the prepare graph.
+ */
+cache_key cache_key_of(uint64_t prepare, const file_bytes *images, int count,
+                       const file_bytes *label);
 /* False when there is no entry, or a damaged one. The case has no name. */
 bool cache_load(const char *folder, cache_key key, medical_case *out);
 /* Keeps a failure to write for cache_problem_take (data/dataset.h) instead of returning it. Safe

@@ -2,16 +2,21 @@
 #ifndef STRATA_DATA_DATASET_H
 #define STRATA_DATA_DATASET_H
 
+#include "data/cache.h"
 #include "data/volume.h"
 #include "language/pipeline.h"
 
-typedef enum role { ROLE_TRAIN, ROLE_VALIDATION, ROLE_TEST } role;
+typedef enum role { ROLE_TRAIN, ROLE_VALIDATION, ROLE_TEST, ROLE_NONE } role;
 
 typedef struct case_entry {
-  const char *name;  /* file name without .nii(.gz), unique */
+  const char *name;  /* unique: the file's without .nii(.gz), or what its pattern's * stands for */
   const char *image; /* path */
-  const char *label; /* path, or NULL */
+  const char *const *more_images; /* further channels in files of their own; one grid */
+  int more_image_count;
+  const char *label;   /* path, or NULL */
+  const char *patient; /* whose cases share a role */
   role role;
+  bool is_label_withheld; /* by data.label_fraction: for training without labels only */
   int class_count; /* classes the dataset names; a label map with others is refused. 0: not known */
 } case_entry;
 
@@ -26,24 +31,49 @@ typedef struct dataset {
   uint64_t identity; /* hash of the case list, roles and file sizes */
 } dataset;
 
-/* Reads the Decathlon-style dataset.json (its "training" list; "labels" or nnU-Net's reversed form;
- * "modality" or "channel_names") and assigns roles: a permutation of the sorted names by the seed,
- * cut by the split's fractions (rounded; every role with a positive fraction gets at least one
- * case). A missing file is an error that names the case; all of them are reported in one go. */
+/* Lists the cases of the data set and assigns roles.
+ *
+ * Fractions and folds: a permutation of the sorted patients by the seed, cut or dealt out; every role
+ * with a positive fraction gets at least one patient. Names: as listed; cases that are in no list
+ * have ROLE_NONE. A case, a patient, a file or the content of an image in two roles is an error.
+ * label_fraction: a permutation of the training cases by the seed of which the first ones keep their
+ * labels, so that a smaller fraction is part of a larger one.
+ *
+ * A missing file is an error that names the case; all of them are reported in one go. */
 status dataset_open(const data_spec *spec, uint64_t seed, dataset **out);
+/* The same for looking at a data set: cases with missing files are left out and reported in `found`,
+ * and so is what would make dataset_open fail after that. */
+status dataset_inspect(const data_spec *spec, uint64_t seed, problems *found, dataset **out);
 void dataset_free(dataset *d);
 /* Cases of one role, in name order: fills `index` (case_count of room), returns how many. */
 int dataset_role(const dataset *d, role r, int *index);
 int dataset_role_count(const dataset *d, role r);
-/* Steps of an epoch that draws every case of the role spec->crops_per_case times, `a_step` samples a
- * step, rounded up. */
-int64_t dataset_steps(const dataset *d, role r, const data_spec *spec, int64_t a_step);
+/* Those of them that may be learned from: with labels, those whose label is not withheld. */
+int dataset_role_usable(const dataset *d, role r, bool label_free);
+/* Steps of an epoch that draws every usable case of the role spec->crops_per_case times, `a_step`
+ * samples a step, rounded up. */
+int64_t dataset_steps(const dataset *d, role r, const data_spec *spec, bool label_free,
+                      int64_t a_step);
 
 /* Runs the shape rules of the prepare and the sample graph, which also refuse attributes that make
  * no sense together. Static shape of what the sample graph yields (crop size, channels), or an
  * error at the operator that leaves it unknown or does not fit. `channels` is the dataset's. */
 status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3],
                     int64_t *out_channels);
+
+/* ---- the files of a case ---- */
+
+typedef struct case_files {
+  file_bytes *images; /* of every channel */
+  int image_count;
+  file_bytes label; /* no data: none */
+} case_files;
+
+status case_files_load(const case_entry *entry, case_files *out);
+void case_files_free(case_files *files);
+/* Image, with the channels of all files, and label, on one grid; classes checked. Messages name the
+ * file, not the case. */
+status case_parse(const case_entry *entry, const case_files *files, medical_case *out);
 
 /* ---- prepare, with its cache ---- */
 

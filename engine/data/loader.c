@@ -247,12 +247,16 @@ static status find_cases(loader *l) {
   }
   l->case_count = dataset_role(o->data, o->role, index);
   problems all = {0};
-  for (int i = 0; i < l->case_count; i++) {
-    l->cases[i].entry = &o->data->cases[index[i]];
-    if (!o->label_free && !l->cases[i].entry->label)
+  int found = l->case_count;
+  l->case_count = 0;
+  for (int i = 0; i < found; i++) {
+    const case_entry *entry = &o->data->cases[index[i]];
+    if (entry->is_label_withheld && !o->label_free) continue;
+    l->cases[l->case_count++].entry = entry;
+    if (!o->label_free && !entry->label)
       problems_add(&all, error_new(ERROR_DATA, o->spec->dataset_at,
                                    "case %s has no label, and stage %s learns from labels",
-                                   l->cases[i].entry->name, o->stage));
+                                   entry->name, o->stage));
   }
   free(index);
   if (l->case_count == 0)
@@ -295,9 +299,9 @@ static status allocate(loader *l) {
 
 static void plan_run(loader *l) {
   const loader_options *o = &l->o;
-  l->steps_per_epoch = o->steps_per_epoch > 0
-                           ? o->steps_per_epoch
-                           : dataset_steps(o->data, o->role, o->spec, o->batch * o->world);
+  l->steps_per_epoch = o->steps_per_epoch > 0 ? o->steps_per_epoch
+                                              : dataset_steps(o->data, o->role, o->spec,
+                                                              o->label_free, o->batch * o->world);
   int64_t steps = (o->epochs - o->first_epoch) * l->steps_per_epoch - o->first_step;
   l->last_sample = steps > 0 ? steps * o->batch : 0;
 }

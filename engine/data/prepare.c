@@ -24,35 +24,26 @@ static status run_operator(const op_use *use, host_call *call) {
   return OK;
 }
 
-/* Image and label must lie on one grid: same extents, and every voxel in the same place to within a
- * tenth of a voxel (label headers are often written with less precision). */
-static status check_same_grid(const case_entry *entry, const medical_case *c) {
-  const volume *v = &c->image;
-  const labels *l = &c->label;
-  if (memcmp(v->size, l->size, sizeof v->size) != 0)
+/* Two files of a case must lie on one grid: same extents, and every voxel in the same place to
+ * within a tenth of a voxel (headers are often written with less precision). `what` is the second
+ * file. */
+static status check_same_grid(const char *image, const int64_t image_size[3],
+                              const double image_affine[4][4], const char *what, const char *path,
+                              const int64_t size[3], const double affine[4][4]) {
+  if (memcmp(image_size, size, 3 * sizeof *size) != 0)
     return error_new(ERROR_DATA, NOWHERE,
-                     "the label %s has %lld × %lld × %lld voxels, the image %s %lld × %lld × %lld. "
+                     "the %s %s has %lld × %lld × %lld voxels, the image %s %lld × %lld × %lld. "
                      "They must be on one grid.",
-                     entry->label, (long long)l->size[0], (long long)l->size[1],
-                     (long long)l->size[2], entry->image, (long long)v->size[0],
-                     (long long)v->size[1], (long long)v->size[2]);
-  double to_voxel[4][4];
-  affine_inverse(v->affine, to_voxel);
-  for (int corner = 0; corner < 8; corner++) {
-    double at[4] = {0, 0, 0, 1}, apart[3] = {0};
-    for (int a = 0; a < 3; a++) at[a] = corner >> a & 1 ? (double)(v->size[a] - 1) : 0;
-    double mm[3] = {0};
-    for (int r = 0; r < 3; r++)
-      for (int c4 = 0; c4 < 4; c4++) mm[r] += (l->affine[r][c4] - v->affine[r][c4]) * at[c4];
-    for (int r = 0; r < 3; r++)
-      for (int k = 0; k < 3; k++) apart[r] += to_voxel[r][k] * mm[k];
-    for (int r = 0; r < 3; r++)
-      if (!(apart[r] > -0.1 && apart[r] < 0.1))
-        return error_new(ERROR_DATA, NOWHERE,
-                         "the headers of the image %s and the label %s place them apart (by %.2f "
-                         "voxels along %c at a corner). Correct one of the headers.",
-                         entry->image, entry->label, apart[r], "xyz"[r]);
-  }
+                     what, path, (long long)size[0], (long long)size[1], (long long)size[2], image,
+                     (long long)image_size[0], (long long)image_size[1], (long long)image_size[2]);
+  double apart[3];
+  affine_difference(image_affine, affine, size, apart);
+  for (int a = 0; a < 3; a++)
+    if (!(apart[a] < 0.1))
+      return error_new(ERROR_DATA, NOWHERE,
+                       "the headers of the image %s and the %s %s place them apart (by %.2f "
+                       "voxels along %c at a corner). Correct one of the headers.",
+                       image, what, path, apart[a], "xyz"[a]);
   return OK;
 }
 
@@ -63,22 +54,90 @@ static status check_classes(const case_entry *entry, const labels *l) {
     largest = l->data[i] > largest ? l->data[i] : largest;
   if (largest < entry->class_count) return OK;
   return error_new(ERROR_DATA, NOWHERE,
-                   "the label %s contains class %d, but dataset.json names only classes 0 to %d. "
+                   "the label %s contains class %d, but the data set names only classes 0 to %d. "
                    "Name it there, or correct the label.",
                    entry->label, largest, entry->class_count - 1);
 }
 
-static status prepare_bytes(const data_spec *spec, const case_entry *entry,
-                            const unsigned char *image, size_t image_bytes,
-                            const unsigned char *label, size_t label_bytes, medical_case *out) {
+/* ---- files ---- */
+
+static const char *image_file(const case_entry *entry, int i) {
+  return i == 0 ? entry->image : entry->more_images[i - 1];
+}
+
+void case_files_free(case_files *files) {
+  for (int i = 0; i < files->image_count && files->images; i++) free(files->images[i].data);
+  free(files->images);
+  free(files->label.data);
+  *files = (case_files){0};
+}
+
+status case_files_load(const case_entry *entry, case_files *out) {
+  int count = 1 + entry->more_image_count;
+  *out = (case_files){.images = calloc((size_t)count, sizeof *out->images), .image_count = count};
+  status error = out->images ? OK : error_out_of_memory((size_t)count * sizeof *out->images);
+  for (int i = 0; i < count && !error; i++)
+    error = nifti_load_bytes(image_file(entry, i), &out->images[i].data, &out->images[i].length);
+  if (!error && entry->label)
+    error = nifti_load_bytes(entry->label, &out->label.data, &out->label.length);
+  if (error) case_files_free(out);
+  return error;
+}
+
+/* Channels `first` … of `whole` from a volume on the same grid. */
+static void put_channels(volume *whole, int64_t first, const volume *part) {
+  int64_t voxels = part->size[0] * part->size[1] * part->size[2];
+  for (int64_t v = 0; v < voxels; v++)
+    memcpy(whole->data + v * whole->channels + first, part->data + v * part->channels,
+           (size_t)part->channels * sizeof(float));
+}
+
+/* Channels in files of their own, put together on the grid of the first. */
+static status stack_channels(const case_entry *entry, const case_files *files, volume *out) {
+  int count = files->image_count;
+  volume *parts = calloc((size_t)count, sizeof *parts);
+  if (!parts) return error_out_of_memory((size_t)count * sizeof *parts);
+  status error = OK;
+  int64_t channels = 0;
+  for (int i = 0; i < count && !error; i++) {
+    const char *path = image_file(entry, i);
+    error = nifti_parse_volume(path, files->images[i].data, files->images[i].length, &parts[i]);
+    if (!error && i > 0)
+      error = check_same_grid(entry->image, parts[0].size, parts[0].affine, "image", path,
+                              parts[i].size, parts[i].affine);
+    channels += parts[i].channels;
+  }
+  if (!error) error = volume_allocate(out, parts[0].size, channels);
+  if (!error) memcpy(out->affine, parts[0].affine, sizeof out->affine);
+  channels = 0;
+  for (int i = 0; i < count && !error; i++) {
+    put_channels(out, channels, &parts[i]);
+    channels += parts[i].channels;
+  }
+  for (int i = 0; i < count; i++) volume_free(&parts[i]);
+  free(parts);
+  return error;
+}
+
+status case_parse(const case_entry *entry, const case_files *files, medical_case *out) {
   *out = (medical_case){.name = entry->name};
-  status error = nifti_parse_volume(entry->image, image, image_bytes, &out->image);
-  if (!error && label) {
-    error = nifti_parse_labels(entry->label, label, label_bytes, &out->label);
-    if (!error) error = check_same_grid(entry, out);
+  status error = files->image_count > 1 ? stack_channels(entry, files, &out->image)
+                                        : nifti_parse_volume(entry->image, files->images[0].data,
+                                                             files->images[0].length, &out->image);
+  if (!error && files->label.data) {
+    error = nifti_parse_labels(entry->label, files->label.data, files->label.length, &out->label);
+    if (!error)
+      error = check_same_grid(entry->image, out->image.size, out->image.affine, "label",
+                              entry->label, out->label.size, out->label.affine);
     if (!error) error = check_classes(entry, &out->label);
   }
-  error = error_prefix(error, "case %s", entry->name);
+  if (error) case_free(out);
+  return error;
+}
+
+static status prepare_files(const data_spec *spec, const case_entry *entry, const case_files *files,
+                            medical_case *out) {
+  status error = error_prefix(case_parse(entry, files, out), "case %s", entry->name);
   host_call call = {.c = out};
   for (int i = 0; i < spec->prepare_count && !error; i++)
     error = run_operator(&spec->prepare[i], &call);
@@ -89,27 +148,22 @@ static status prepare_bytes(const data_spec *spec, const case_entry *entry,
 status case_prepare(const data_spec *spec, const case_entry *entry, const char *cache,
                     medical_case *out) {
   *out = (medical_case){.name = entry->name};
-  unsigned char *image = NULL, *label = NULL;
-  size_t image_bytes = 0, label_bytes = 0;
-  status error = nifti_load_bytes(entry->image, &image, &image_bytes);
-  if (!error && entry->label) error = nifti_load_bytes(entry->label, &label, &label_bytes);
-  error = error_prefix(error, "case %s", entry->name);
+  case_files files;
+  TRY(error_prefix(case_files_load(entry, &files), "case %s", entry->name));
   cache_key key = {{0}};
-  if (!error && cache) {
-    key = cache_key_of(prepare_identity(spec), image, image_bytes, label, label_bytes);
+  if (cache) {
+    key = cache_key_of(prepare_identity(spec), files.images, files.image_count, &files.label);
     if (cache_load(cache, key, out)) {
       out->name = entry->name;
-      free(image);
-      free(label);
+      case_files_free(&files);
       /* The same file may stand in two datasets that name different classes. */
-      error = error_prefix(check_classes(entry, &out->label), "case %s", entry->name);
+      status error = error_prefix(check_classes(entry, &out->label), "case %s", entry->name);
       if (error) case_free(out);
       return error;
     }
   }
-  if (!error) error = prepare_bytes(spec, entry, image, image_bytes, label, label_bytes, out);
-  free(image);
-  free(label);
+  status error = prepare_files(spec, entry, &files, out);
+  case_files_free(&files);
   if (!error && cache) cache_store(cache, key, out);
   return error;
 }

@@ -118,6 +118,24 @@ void affine_inverse(const double affine[4][4], double out[4][4]) {
   memcpy(out, inverse, sizeof inverse);
 }
 
+void affine_difference(const double a[4][4], const double b[4][4], const int64_t size[3],
+                       double voxels[3]) {
+  double to_voxel[4][4];
+  affine_inverse(a, to_voxel);
+  voxels[0] = voxels[1] = voxels[2] = 0;
+  for (int corner = 0; corner < 8; corner++) {
+    double at[4] = {0, 0, 0, 1}, mm[3] = {0};
+    for (int k = 0; k < 3; k++) at[k] = corner >> k & 1 ? (double)(size[k] - 1) : 0;
+    for (int r = 0; r < 3; r++)
+      for (int c = 0; c < 4; c++) mm[r] += (b[r][c] - a[r][c]) * at[c];
+    for (int r = 0; r < 3; r++) {
+      double apart = 0;
+      for (int k = 0; k < 3; k++) apart += to_voxel[r][k] * mm[k];
+      if (!(fabs(apart) <= voxels[r])) voxels[r] = fabs(apart);
+    }
+  }
+}
+
 /* ---- grids ---- */
 
 grid_map grid_identity(const int64_t size[3]) {

@@ -42,6 +42,10 @@ status case_copy(const medical_case *in, medical_case *out);
 void affine_spacing(const double affine[4][4], double spacing_mm[3]);
 /* Finite, last row 0 0 0 1 and invertible. */
 bool affine_is_valid(const double affine[4][4]);
+/* Largest distance, in voxels of `a` along each of its axes, between the places in which the two
+ * affines put a voxel of the grid (at a corner: it is convex). */
+void affine_difference(const double a[4][4], const double b[4][4], const int64_t size[3],
+                       double voxels[3]);
 void affine_inverse(const double affine[4][4], double out[4][4]);
 
 /* A new grid made of an old one's voxels: crops, pads, flips, quarter turns and axis permutations.

@@ -60,37 +60,18 @@ static const label_file *find_file(const label_folder *folder, const char *name)
                                       sizeof *folder->files, by_name);
 }
 
-/* Largest distance in mm between where the two affines put a voxel of the grid. It is convex in the
- * voxel, so the corners decide. */
-static double largest_offset_mm(const labels *a, const labels *b) {
-  double largest = 0;
-  for (int corner = 0; corner < 8; corner++) {
-    double square = 0;
-    for (int r = 0; r < 3; r++) {
-      double d = a->affine[r][3] - b->affine[r][3];
-      for (int c = 0; c < 3; c++)
-        if (corner >> c & 1) d += (a->affine[r][c] - b->affine[r][c]) * (double)(a->size[c] - 1);
-      square += d * d;
-    }
-    if (!(sqrt(square) <= largest)) largest = sqrt(square);
-  }
-  return largest;
-}
-
 static status check_same_grid(const char *name, const labels *prediction, const labels *reference) {
   for (int a = 0; a < 3; a++)
     if (prediction->size[a] != reference->size[a]) return OK; /* score_case names the two sizes */
-  double spacing_mm[3];
-  affine_spacing(reference->affine, spacing_mm);
-  double smallest = fmin(spacing_mm[0], fmin(spacing_mm[1], spacing_mm[2]));
-  double offset_mm = largest_offset_mm(prediction, reference);
-  if (offset_mm <= SAME_GRID_VOXELS * smallest) return OK;
-  return error_new(
-      ERROR_DATA, NOWHERE,
-      "%s: the prediction and the reference have as many voxels, but their affines put "
-      "a voxel up to %.3g mm apart. Resample one onto the grid of the other, or correct "
-      "its header",
-      name, offset_mm);
+  double apart[3];
+  affine_difference(reference->affine, prediction->affine, reference->size, apart);
+  double largest = fmax(apart[0], fmax(apart[1], apart[2]));
+  if (largest <= SAME_GRID_VOXELS) return OK;
+  return error_new(ERROR_DATA, NOWHERE,
+                   "%s: the prediction and the reference have as many voxels, but their affines "
+                   "put a voxel up to %.3g voxels apart. Resample one onto the grid of the other, "
+                   "or correct its header",
+                   name, largest);
 }
 
 static status score_pair(const label_file *prediction, const label_file *reference,

@@ -268,50 +268,177 @@ static op_use *read_ops(loader *l, const tree *list, const char *what, unsigned 
 
 /* ---- data ---------------------------------------------------------------------------------- */
 
-static void read_dataset(loader *l, const tree *data, source_pos at) {
-  static const char *const keys[] = {"decathlon", NULL};
-  data_spec *d = &l->p->data;
-  const tree *dataset = need(l, data, "data", "dataset", at), *root = tree_get(data, "root");
-  const char *folder = NULL, *name;
-  if (is_there(root)) {
-    const char *text = read_text(l, data, "data", "root", NULL);
-    if (text) {
-      folder = relative_path(l->memory, text, root->at);
-      fix_path(l, root, folder);
-    }
-  }
-  if (!is_map(l, dataset, "data: dataset")) return;
-  tree_check_keys(dataset, "data: dataset", keys, &l->all);
-  const tree *file = need(l, dataset, "data: dataset", "decathlon", dataset->at);
-  if (!is_there(file) || root == &unreadable || (root && !folder)) return;
-  status error = error_prefix(tree_string(file, &name), "data: dataset: decathlon");
-  problems_add(&l->all, error);
-  if (error) return;
-  if (folder) {
-    char *joined = path_join(folder, name);
-    d->dataset = arena_strdup(l->memory, joined ? joined : name);
-    free(joined);
-  } else {
-    d->dataset = relative_path(l->memory, name, file->at);
-    fix_path(l, file, d->dataset);
-  }
-  d->dataset_at = file->at;
-  if (!l->for_prediction && !file_exists(d->dataset))
-    report(l, folder && !file_exists(folder) ? root->at : file->at,
-           "There is no data set %s. Say where it is with --set data.root=DIR, or make a synthetic "
-           "one with `strata phantom DIR`.",
-           d->dataset);
+/* Where a data set's path starts: data.root, or the file that names it. */
+typedef struct data_root {
+  const tree *node;
+  const char *folder; /* NULL: not given */
+  bool failed;
+} data_root;
+
+static data_root read_root(loader *l, const tree *data) {
+  data_root root = {.node = tree_get(data, "root")};
+  root.failed = root.node == &unreadable;
+  if (!is_there(root.node)) return root;
+  const char *text = read_text(l, data, "data", "root", NULL);
+  root.failed = !text;
+  if (!text) return root;
+  root.folder = relative_path(l->memory, text, root.node->at);
+  fix_path(l, root.node, root.folder);
+  return root;
 }
 
-static void read_split(loader *l, const tree *data, source_pos at) {
-  static const char *const keys[] = {"train", "validation", "test", NULL};
+/* A path below the root; NULL when it could not be read. Without a root it is made
+ * absolute in the resolved file. */
+static const char *below_root(loader *l, const data_root *root, const tree *t, const char *what) {
+  const char *name;
+  if (!is_there(t) || root->failed) return NULL;
+  status error = error_prefix(tree_string(t, &name), "%s", what);
+  problems_add(&l->all, error);
+  if (error) return NULL;
+  if (root->folder) {
+    char *joined = path_join(root->folder, name);
+    name = arena_strdup(l->memory, joined ? joined : name);
+    free(joined);
+    return name;
+  }
+  name = relative_path(l->memory, name, t->at);
+  fix_path(l, t, name);
+  return name;
+}
+
+static void check_dataset_there(loader *l, const data_root *root, const tree *t) {
+  const char *path = l->p->data.dataset;
+  if (l->for_prediction || file_exists(path)) return;
+  report(l, root->folder && !file_exists(root->folder) ? root->node->at : t->at,
+         "There is no data set %s. Say where it is with --set data.root=DIR, or make a synthetic "
+         "one with `strata phantom DIR`.",
+         path);
+}
+
+enum { CLASSES_MAX = 256 };
+
+/* [liver, tumour], from 1 on, or {1: liver, 2: tumour}. */
+static void read_classes(loader *l, const tree *files, const char *what) {
   data_spec *d = &l->p->data;
-  const tree *split = need(l, data, "data", "split", at);
-  if (!is_map(l, split, "data: split")) return;
+  const tree *t = need(l, files, what, "classes", files->at);
+  char found[96];
+  if (!is_there(t)) return;
+  if (t->kind == TREE_SCALAR || t->count == 0 || t->count >= CLASSES_MAX) {
+    report(l, t->at, "%s: classes must be a list of names, [liver, tumour], or {1: liver}, not %s.",
+           what, tree_describe(t, found));
+    return;
+  }
+  d->class_names = arena_alloc(l->memory, CLASSES_MAX * sizeof *d->class_names);
+  d->class_names[0] = "background";
+  d->class_count = 1;
+  for (int i = 0; i < t->count; i++) {
+    int64_t number = i + 1;
+    const char *name;
+    if (t->items[i] == &unreadable) continue;
+    status error = t->kind == TREE_MAP ? tree_int(t->keys[i], &number) : OK;
+    if (!error) error = tree_string(t->items[i], &name);
+    if (!error && (number < 0 || number >= CLASSES_MAX))
+      error =
+          error_new(ERROR_PIPELINE, t->keys[i]->at, "a class is a number from 1 to %d, not %lld.",
+                    CLASSES_MAX - 1, (long long)number);
+    problems_add(&l->all, error_prefix(error, "%s: classes", what));
+    if (error) continue;
+    d->class_names[number] = name;
+    if (number >= d->class_count) d->class_count = (int)number + 1;
+  }
+  for (int c = 1; c < d->class_count; c++)
+    if (!d->class_names[c]) d->class_names[c] = arena_printf(l->memory, "class %d", c);
+}
+
+/* Patterns stay as they are below a root: its folder's name may hold any character. */
+static const char *read_pattern(loader *l, const data_root *root, const tree *t, const char *what) {
+  const char *pattern;
+  if (!is_there(t) || root->failed) return NULL;
+  status error = error_prefix(tree_string(t, &pattern), "%s", what);
+  problems_add(&l->all, error);
+  if (error) return NULL;
+  if (root->folder) return pattern;
+  pattern = relative_path(l->memory, pattern, t->at);
+  fix_path(l, t, pattern);
+  return pattern;
+}
+
+/* {images: pattern or one a channel, labels: pattern, classes: …} */
+static void read_files(loader *l, const data_root *root, const tree *files) {
+  static const char *const keys[] = {"images", "labels", "classes", NULL};
+  static const char what[] = "data: dataset: files";
+  data_spec *d = &l->p->data;
+  char found[96];
+  if (!is_map(l, files, what)) return;
+  tree_check_keys(files, what, keys, &l->all);
+  read_classes(l, files, what);
+  const tree *images = need(l, files, what, "images", files->at);
+  if (!is_there(images)) return;
+  if (images->kind == TREE_MAP || (images->kind == TREE_LIST && images->count == 0)) {
+    report(l, images->at,
+           "%s: images must be a pattern such as \"img/*.nii.gz\", or a list of them, one a "
+           "channel, not %s.",
+           what, tree_describe(images, found));
+    return;
+  }
+  int count = images->kind == TREE_LIST ? images->count : 1;
+  d->image_patterns = arena_alloc(l->memory, (size_t)count * sizeof *d->image_patterns);
+  for (int i = 0; i < count; i++) {
+    const tree *item = images->kind == TREE_LIST ? images->items[i] : images;
+    const char *pattern = read_pattern(l, root, item, "data: dataset: files: images");
+    if (pattern) d->image_patterns[d->image_pattern_count++] = pattern;
+  }
+  const tree *labels = tree_get(files, "labels");
+  if (labels) d->label_pattern = read_pattern(l, root, labels, "data: dataset: files: labels");
+  d->dataset = root->folder ? root->folder : ".";
+}
+
+static void read_dataset(loader *l, const tree *data, source_pos at) {
+  static const char *const layouts[] = {"decathlon", "btcv", "nnunet", "files", NULL};
+  data_spec *d = &l->p->data;
+  const tree *dataset = need(l, data, "data", "dataset", at);
+  data_root root = read_root(l, data);
+  if (!is_map(l, dataset, "data: dataset")) return;
+  d->dataset_at = dataset->at;
+  tree_check_keys(dataset, "data: dataset", layouts, &l->all);
+  const tree *given = NULL;
+  for (int i = 0; layouts[i]; i++) {
+    const tree *t = tree_get(dataset, layouts[i]);
+    if (!t) continue;
+    if (given) {
+      report(l, t->at, "data: dataset has one layout, not two.");
+      return;
+    }
+    given = t;
+    d->layout = (dataset_layout)i;
+  }
+  if (!given) {
+    if (dataset->count == 0)
+      report(l, dataset->at, "data: dataset needs one of decathlon, btcv, nnunet and files.");
+    return;
+  }
+  d->dataset_at = given->at;
+  if (d->layout == DATASET_FILES) {
+    read_files(l, &root, given);
+    return;
+  }
+  const char *path =
+      below_root(l, &root, given, arena_printf(l->memory, "data: dataset: %s", layouts[d->layout]));
+  if (!path) return;
+  d->dataset = path;
+  check_dataset_there(l, &root, given);
+}
+
+/* ---- split --------------------------------------------------------------------------------- */
+
+static const char *const role_keys[] = {"train", "validation", "test", NULL};
+
+static void read_fractions(loader *l, const tree *split) {
+  data_spec *d = &l->p->data;
   int before = l->all.count;
-  tree_check_keys(split, "data: split", keys, &l->all);
-  d->split_at = split->at;
-  for (int i = 0; i < 3; i++) d->split[i] = read_float(l, split, "data: split", keys[i], 0, 0, 1);
+  tree_check_keys(split, "data: split", role_keys, &l->all);
+  for (int i = 0; i < 3; i++)
+    d->split[i] = read_float(l, split, "data: split", role_keys[i], 0, 0, 1);
   double sum = d->split[0] + d->split[1] + d->split[2];
   if (l->all.count > before || any_unreadable(split)) return;
   if (fabs(sum - 1) > 1e-6)
@@ -320,14 +447,158 @@ static void read_split(loader *l, const tree *data, source_pos at) {
     report(l, split->at, "data: split: train must be more than 0.");
 }
 
+static void read_folds(loader *l, const tree *split) {
+  static const char *const keys[] = {"folds", "fold", "validation", NULL};
+  data_spec *d = &l->p->data;
+  tree_check_keys(split, "data: split", keys, &l->all);
+  d->split_kind = SPLIT_FOLDS;
+  d->folds = read_int(l, split, "data: split", "folds", REQUIRED, 2, 1000, split->at);
+  d->fold = read_int(l, split, "data: split", "fold", REQUIRED, 0, d->folds - 1, split->at);
+  d->split[1] = read_float(l, split, "data: split", "validation", 0, 0, 0.9);
+}
+
+static void read_case_lists(loader *l, const tree *split) {
+  data_spec *d = &l->p->data;
+  char found[96];
+  tree_check_keys(split, "data: split", role_keys, &l->all);
+  d->split_kind = SPLIT_NAMES;
+  int before = l->all.count;
+  for (int r = 0; r < 3; r++) {
+    const tree *list = tree_get(split, role_keys[r]);
+    if (!is_there(list)) continue;
+    if (list->kind != TREE_LIST) {
+      report(l, list->at, "data: split: %s must be a list of cases like the others, not %s.",
+             role_keys[r], tree_describe(list, found));
+      continue;
+    }
+    d->split_names[r] = arena_alloc(l->memory, (size_t)(list->count + 1) * sizeof(char *));
+    for (int i = 0; i < list->count; i++) {
+      if (list->items[i] == &unreadable) continue;
+      const char **name = &d->split_names[r][d->split_name_count[r]];
+      status error =
+          error_prefix(tree_string(list->items[i], name), "data: split: %s", role_keys[r]);
+      if (!error) d->split_name_count[r]++;
+      problems_add(&l->all, error);
+    }
+  }
+  if (d->split_name_count[0] == 0 && l->all.count == before)
+    report(l, split->at, "data: split: train names no case.");
+}
+
+/* An entry of a list of cases, as the name of the case: "img0001", "imagesTr/img0001.nii.gz", or
+ * MONAI's {"image": "imagesTr/img0001.nii.gz", …}, whose image may be a list of channels. */
+static tree *listed_name(loader *l, const tree *item, const char *list) {
+  const tree *image = item->kind == TREE_MAP ? tree_get(item, "image") : item;
+  if (image && image->kind == TREE_LIST && image->count > 0) image = image->items[0];
+  char found[96];
+  if (!image || image->kind != TREE_SCALAR) {
+    report(l, item->at, "data: split: file: %s: an entry is a name or {image: file}, not %s.", list,
+           tree_describe(item, found));
+    return &unreadable;
+  }
+  const char *slash = strrchr(image->text, '/'), *name = slash ? slash + 1 : image->text;
+  size_t length = strlen(name), ending = text_ends_with(name, ".nii.gz") ? 7
+                                         : text_ends_with(name, ".nii")  ? 4
+                                                                         : 0;
+  return tree_scalar(l->memory, item->at, arena_strndup(l->memory, name, length - ending), true);
+}
+
+/* Puts the lists of the file in place of its name: what they say is part of the run's identity and
+ * of its resolved file. */
+static bool take_split_file(loader *l, tree *split) {
+  static const char *const keys[] = {"file", NULL};
+  static const char *const names[3][4] = {
+      {"train", "training", NULL}, {"validation", "val", NULL}, {"test", "testing", NULL}};
+  const tree *file = tree_get(split, "file");
+  const char *name;
+  char *path;
+  tree *root;
+  tree_check_keys(split, "data: split", keys, &l->all);
+  status error = error_prefix(tree_string(file, &name), "data: split: file");
+  if (!error) error = find_file(l->memory, name, "pipelines", file->at, file->at, &path, NULL);
+  if (!error) error = tree_load(l->memory, path, &root);
+  if (!error && root->kind != TREE_MAP)
+    error = error_new(ERROR_PIPELINE, root->at,
+                      "A split file is a mapping with the lists train, validation and test.");
+  problems_add(&l->all, error);
+  if (error) return false;
+  tree *lists = tree_new(l->memory, split->at, TREE_MAP, 3);
+  for (int r = 0; r < 3; r++) {
+    const tree *list = NULL;
+    for (int i = 0; names[r][i] && !list; i++) list = tree_get(root, names[r][i]);
+    if (!list) continue;
+    if (list->kind != TREE_LIST) {
+      report(l, list->at, "data: split: file: %s must be a list of cases.", role_keys[r]);
+      return false;
+    }
+    tree *cases = tree_new(l->memory, list->at, TREE_LIST, list->count);
+    for (int i = 0; i < list->count; i++)
+      cases->items[cases->count++] = listed_name(l, list->items[i], role_keys[r]);
+    lists->keys[lists->count] = tree_scalar(l->memory, list->at, role_keys[r], false);
+    lists->items[lists->count++] = cases;
+  }
+  *split = *lists;
+  return true;
+}
+
+static void read_split(loader *l, const tree *data, source_pos at) {
+  data_spec *d = &l->p->data;
+  const tree *split = need(l, data, "data", "split", at);
+  if (!is_there(split)) return;
+  d->split_at = split->at;
+  if (split->kind == TREE_SCALAR && strcmp(split->text, "listed") == 0) {
+    d->split_kind = SPLIT_LISTED;
+    if (d->layout != DATASET_DECATHLON)
+      report(l, split->at, "data: split: only a dataset.json (decathlon) lists roles itself.");
+    return;
+  }
+  if (!is_map(l, split, "data: split")) return;
+  if (tree_get(split, "file") &&
+      (tree_get(split, "file") == &unreadable || !take_split_file(l, (tree *)split)))
+    return;
+  bool has_list = false;
+  for (int i = 0; i < split->count; i++) has_list |= split->items[i]->kind == TREE_LIST;
+  if (tree_get(split, "folds") || tree_get(split, "fold"))
+    read_folds(l, split);
+  else if (has_list)
+    read_case_lists(l, split);
+  else
+    read_fractions(l, split);
+}
+
+/* One pair of parentheses with something between. */
+static bool is_patient_pattern(const char *text) {
+  size_t open = strcspn(text, "()"), inside = text[open] ? strcspn(text + open + 1, "()") : 0;
+  if (text[open] != '(' || inside == 0 || text[open + 1 + inside] != ')') return false;
+  return strpbrk(text + open + inside + 2, "()") == NULL;
+}
+
+static void read_patient(loader *l, const tree *data) {
+  const tree *t = tree_get(data, "patient");
+  char found[96];
+  if (!is_there(t)) return;
+  if (t->kind == TREE_SCALAR && is_patient_pattern(t->text))
+    l->p->data.patient = t->text;
+  else
+    report(l, t->at,
+           "data: patient is a pattern of the cases' names with the patient in parentheses, such "
+           "as \"(*)_*\", not %s.",
+           tree_describe(t, found));
+}
+
 static void read_data(loader *l, const tree *data) {
-  static const char *const keys[] = {"root",  "dataset",        "split", "prepare",        "sample",
-                                     "cache", "crops_per_case", "queue", "loader_threads", NULL};
+  static const char *const keys[] = {"root",           "dataset", "split",          "patient",
+                                     "label_fraction", "prepare", "sample",         "cache",
+                                     "crops_per_case", "queue",   "loader_threads", NULL};
   data_spec *d = &l->p->data;
   if (!is_map(l, data, "data")) return;
   tree_check_keys(data, "data", keys, &l->all);
   read_dataset(l, data, data->at);
   read_split(l, data, data->at);
+  read_patient(l, data);
+  d->label_fraction = read_float(l, data, "data", "label_fraction", 1, 0, 1);
+  if (d->label_fraction <= 0)
+    report(l, tree_get(data, "label_fraction")->at, "data: label_fraction must be more than 0.");
   d->prepare = read_ops(l, tree_get(data, "prepare"), "data: prepare", OP_PREPARE, "a prepare",
                         &d->prepare_count);
   d->sample = read_ops(l, tree_get(data, "sample"), "data: sample", OP_SAMPLE, "a sample",

@@ -17,15 +17,39 @@ typedef struct op_use {
   source_pos at;
 } op_use;
 
-typedef enum dataset_layout { DATASET_DECATHLON } dataset_layout;
+typedef enum dataset_layout {
+  DATASET_DECATHLON, /* dataset.json with lists of files (also MONAI's) */
+  DATASET_BTCV,      /* a folder with img/img*.nii.gz and label/label*.nii.gz */
+  DATASET_NNUNET,    /* a folder with dataset.json, imagesTr/<case>_0000.nii.gz, labelsTr */
+  DATASET_FILES      /* patterns; files belong together where * stands for the same */
+} dataset_layout;
+
+typedef enum split_kind {
+  SPLIT_FRACTIONS, /* of the patients, dealt by the seed */
+  SPLIT_FOLDS,     /* k-fold: one fold is the test role */
+  SPLIT_NAMES,     /* lists of cases */
+  SPLIT_LISTED     /* the roles are the lists of the data set's own json */
+} split_kind;
 
 typedef struct data_spec {
   dataset_layout layout;
-  const char *dataset; /* path of dataset.json; relative paths are resolved against the pipeline
-                          file, or against data.root when that is given */
+  const char *dataset; /* path of dataset.json or of the folder; relative paths are resolved against
+                          the pipeline file, or against data.root when that is given */
   source_pos dataset_at;
-  double split[3]; /* train, validation, test: fractions adding up to 1 */
+  const char **image_patterns; /* DATASET_FILES: one a channel, relative to `dataset` */
+  int image_pattern_count;
+  const char *label_pattern; /* NULL: no labels */
+  const char **class_names;  /* DATASET_FILES: [0] = background */
+  int class_count;
+  split_kind split_kind;
+  double split[3]; /* train, validation, test: fractions adding up to 1. Folds: [1] of the rest */
+  int64_t folds, fold;
+  const char **split_names[3];
+  int split_name_count[3];
   source_pos split_at;
+  const char
+      *patient; /* pattern whose part in parentheses names the patient; NULL: a case is one */
+  double label_fraction; /* of the training cases; the others give their image only */
   op_use *prepare, *sample;
   int prepare_count, sample_count;
   int64_t crops_per_case; /* samples drawn from a case in an epoch */

@@ -248,18 +248,58 @@ static json_t *model_properties(void) {
 
 /* ---- the pipeline -------------------------------------------------------------------------- */
 
+static json_t *text_or_list(const char *doc) {
+  return described(
+      json_pack("{s:[{s:s}, o]}", "anyOf", "type", "string", list_of(of_type("string"), NULL)),
+      doc);
+}
+
+static json_t *dataset_schema(void) {
+  const char *const needs[] = {"images", "classes", NULL};
+  json_t *classes =
+      described(json_pack("{s:[o, {s:s, s:{s:s}}]}", "anyOf", list_of(of_type("string"), NULL),
+                          "type", "object", "additionalProperties", "type", "string"),
+                "[liver, tumour] from 1 on, or {1: liver}");
+  json_t *files = requiring(
+      closed(json_pack("{s:o, s:o, s:o}", "images",
+                       text_or_list("pattern such as img/*.nii.gz; a list: one a channel"),
+                       "labels", text("pattern such as seg/*.nii.gz"), "classes", classes),
+             "files belong together where * stands for the same"),
+      needs);
+  return single(
+      closed(json_pack("{s:o, s:o, s:o, s:o}", "decathlon",
+                       text("dataset.json of the Decathlon, or MONAI's list of cases"), "btcv",
+                       text("folder with img/img*.nii.gz and label/label*.nii.gz"), "nnunet",
+                       text("folder of nnU-Net's raw format, version 2"), "files", files),
+             NULL));
+}
+
+static json_t *split_schema(void) {
+  static const char *const roles[] = {"train", "validation", "test", NULL};
+  json_t *properties = json_object();
+  for (int i = 0; roles[i]; i++)
+    json_object_set_new(properties, roles[i],
+                        json_pack("{s:[o, o]}", "anyOf", number(0, 1, "fraction of the cases"),
+                                  list_of(of_type("string"), "names of cases")));
+  json_object_set_new(properties, "folds", integer(2, "k of a k-fold split"));
+  json_object_set_new(properties, "fold", integer(0, "the fold that tests"));
+  json_object_set_new(properties, "file",
+                      text("file with the lists, such as splits/synapse_18_12.yaml"));
+  return json_pack(
+      "{s:[{s:s}, o]}", "anyOf", "const", "listed",
+      closed(properties, "fractions that add up to 1, lists of names, folds, or a file"));
+}
+
 static json_t *data_schema(void) {
   const char *const needs[] = {"dataset", "split", NULL};
-  const char *const folds[] = {"train", "validation", "test", NULL};
-  json_t *split = json_object();
-  for (int i = 0; i < 3; i++)
-    json_object_set_new(split, folds[i], number(0, 1, "fraction of the cases"));
   json_t *properties = json_object();
   json_object_set_new(properties, "root", text("folder that the data set's path starts from"));
-  json_object_set_new(
-      properties, "dataset",
-      closed(json_pack("{s:o}", "decathlon", text("dataset.json of the Decathlon layout")), NULL));
-  json_object_set_new(properties, "split", closed(split, "fractions that add up to 1"));
+  json_object_set_new(properties, "dataset", dataset_schema());
+  json_object_set_new(properties, "split", split_schema());
+  json_object_set_new(properties, "patient",
+                      text("pattern of the cases' names, the patient in parentheses: (*)_*"));
+  json_object_set_new(properties, "label_fraction",
+                      number(0, 1, "of the training cases keep their label (default 1)"));
   json_object_set_new(properties, "prepare",
                       list_of(operator_choice(OP_PREPARE, true), "once per case, deterministic"));
   json_object_set_new(properties, "sample",

@@ -267,6 +267,25 @@ static void folders_are_made_with_their_parents(void **unused) {
   free(deep);
 }
 
+static void wildcards_stand_for_what_is_within_a_name(void **unused) {
+  (void)unused;
+  static const struct {
+    const char *pattern, *text;
+    bool fits;
+  } rows[] = {{"", "", true},          {"*", "", true},        {"*", "abc", true},
+              {"a*c", "abbc", true},   {"a*c", "abcd", false}, {"a*bc*", "abbcbcd", true},
+              {"?", "", false},        {"??", "ab", true},     {"img/*.nii", "img/1.nii", true},
+              {"*.nii", "a/b", false}, {"*", "a/b", false},    {"a?b", "a/b", false},
+              {"*/*", "a/b", true},    {"a**b", "ab", true},   {"*a*a*a*b", "aaaaaaaaaa", false}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+    if (wildcard_match(rows[i].pattern, rows[i].text, NULL) != rows[i].fits)
+      fail_msg("%s and %s", rows[i].pattern, rows[i].text);
+  int by[12];
+  assert_true(wildcard_match("i*_?.nii", "ia_b_1.nii", by));
+  const int expected[] = {0, 1, 1, 1, 2, 3, 4, 5, 6, 7};
+  assert_memory_equal(by, expected, sizeof expected);
+}
+
 static void paths_join_and_split(void **unused) {
   (void)unused;
   static const struct {
@@ -466,6 +485,7 @@ int main(void) {
       cmocka_unit_test(files_come_back_as_written),
       cmocka_unit_test(an_abandoned_write_leaves_the_old_file),
       cmocka_unit_test(folders_are_made_with_their_parents),
+      cmocka_unit_test(wildcards_stand_for_what_is_within_a_name),
       cmocka_unit_test(paths_join_and_split),
       cmocka_unit_test(errors_carry_code_message_and_place),
       cmocka_unit_test(a_printed_error_shows_its_line),
