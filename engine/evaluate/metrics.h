@@ -41,10 +41,6 @@ status score_case(const labels *prediction, const labels *reference, int class_c
 void case_score_free(case_score *s);
 /* Of the surfaces of a foreground class. */
 double evaluate_tolerance_mm(const evaluate_spec *spec, int class_number);
-/* Exact squared Euclidean distance (mm²) to the nearest voxel of `mask` (Felzenszwalb &
- * Huttenlocher 2012), anisotropic; infinite where the mask is empty. */
-status distance_transform(const uint8_t *mask, const int64_t size[3], const double spacing_mm[3],
-                          float *squared_mm);
 
 typedef struct evaluation {
   const char *const *class_names;

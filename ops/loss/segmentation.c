@@ -39,6 +39,13 @@ status segmentation_check(const infer *rule, const float_list *class_weights) {
   return OK;
 }
 
+status label_error(int label, int64_t classes) {
+  return error_new(ERROR_DATA, NOWHERE,
+                   "a label is %d, but the network has %lld outputs for classes 0 to %lld; check "
+                   "the labels of the data set or the number of outputs",
+                   label, (long long)classes, (long long)classes - 1);
+}
+
 typedef struct extents {
   int64_t samples, voxels, classes, chunks;
 } extents;
@@ -374,12 +381,7 @@ status segmentation_forward(const call *c, const segmentation_terms *terms, floa
   double total[SUM_FIXED] = {0};
   for (int64_t k = 0; k < tasks; k++) {
     const double *s = sums + k * stride;
-    if (s[SUM_BAD] != 0)
-      return error_new(
-          ERROR_DATA, NOWHERE,
-          "a label is %d, but the network has %lld outputs for classes 0 to %lld; check "
-          "the labels of the data set or the number of outputs",
-          (int)s[SUM_BAD_LABEL], (long long)j.e.classes, (long long)j.e.classes - 1);
+    if (s[SUM_BAD] != 0) return label_error((int)s[SUM_BAD_LABEL], j.e.classes);
     for (int i = 0; i < SUM_FIXED; i++) total[i] += s[i];
   }
   *result = (segmentation_result){.weight = total[SUM_WEIGHT]};

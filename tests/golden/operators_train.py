@@ -1,10 +1,12 @@
 """Fixtures of the losses beyond the first ones and of Adam; see make_operators.py for the format."""
 import os
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.losses import (DiceCELoss, DiceFocalLoss, DiceLoss, FocalLoss, GeneralizedDiceLoss,
-                          TverskyLoss)
+                          HausdorffDTLoss, TverskyLoss)
+from scipy.ndimage import distance_transform_edt
 
 from make_operators import HERE, case, classes, normal, optimizer_case
 
@@ -108,8 +110,46 @@ def focals():
     case("dice_focal", "dice_focal", {"dice_weight": 0.7, "focal_weight": 3.0}, volumes(4, 3), dice_focal)
 
 
+def blobs(channels, labels, size=(7, 6, 5)):
+    """Logits and labels with regions of some thickness; the last labels are absent."""
+    x, y, z = np.meshgrid(*(np.arange(n) for n in size), indexing="ij")
+    label = np.zeros((2, *size), np.int32)
+    for n in range(2):
+        label[n][(x - 2) ** 2 + (y - 3 + n) ** 2 + (z - 2) ** 2 < 6] = 1
+        label[n][x > 4 + n] = labels - 1
+    logits = normal(2, *size, channels) + 4 * np.eye(channels, dtype=np.float32)[np.roll(label, 1, 2)]
+    return [logits, label]
+
+
+def signed_distance(label, channels, first):
+    """Kervadec's one_hot2dist."""
+    maps = np.zeros((*label.shape, channels))
+    for n in range(len(label)):
+        for c in range(first, channels):
+            inside = label[n] == c
+            if inside.any() and not inside.all():
+                maps[n, ..., c] = (distance_transform_edt(~inside) * ~inside
+                                   - (distance_transform_edt(inside) - 1) * inside)
+    return torch.from_numpy(maps)
+
+
+def distances():
+    for alpha, background in ((2.0, False), (1.5, True)):
+        case(f"hausdorff_loss_{alpha:g}", "hausdorff_loss",
+             {"alpha": alpha, "include_background": str(background).lower()}, blobs(4, 3),
+             on_volumes(HausdorffDTLoss(**SOFTMAX, alpha=alpha, include_background=background)))
+    for background in (False, True):
+        def boundary(x, t):
+            first = 0 if background else 1
+            p = x.softmax(-1)[..., first:]
+            return (p * signed_distance(t.numpy(), x.shape[-1], first)[..., first:]).mean()
+
+        case(f"boundary_{'all' if background else 'foreground'}", "boundary",
+             {"include_background": str(background).lower()}, blobs(4, 3), boundary)
+
+
 if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     torch.set_num_threads(1)
-    for make in (optimizers, regressions, regions, focals):
+    for make in (optimizers, regressions, regions, focals, distances):
         make()

@@ -2,6 +2,7 @@
 #include "base/files.h"
 #include "evaluate/folders.h"
 #include "evaluate/metrics.h"
+#include "ops/kernels/distance_transform.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -74,6 +75,15 @@ static void check_value(const char *what, double value, const json_t *expected, 
 
 /* ---- distances ---- */
 
+static void squared_distances(const uint8_t *mask, const int64_t size[3],
+                              const double spacing_mm[3], float *squared_mm) {
+  int64_t voxels = size[0] * size[1] * size[2];
+  for (int64_t v = 0; v < voxels; v++) squared_mm[v] = mask[v] ? 0.0f : INFINITY;
+  void *scratch = malloc(distance_transform_scratch(size));
+  distance_transform(squared_mm, size, spacing_mm, scratch);
+  free(scratch);
+}
+
 static void distances_equal_scipy(void **state) {
   (void)state;
   size_t i;
@@ -84,7 +94,7 @@ static void distances_equal_scipy(void **state) {
     size_t voxels = read_grid(c, size, spacing_mm);
     uint8_t *mask = read_mask(c, "mask", voxels);
     float *squared_mm = malloc(voxels * sizeof *squared_mm);
-    assert_ok(distance_transform(mask, size, spacing_mm, squared_mm));
+    squared_distances(mask, size, spacing_mm, squared_mm);
     const json_t *expected = json_object_get(c, "squared_mm");
     assert_int_equal(json_array_size(expected), voxels);
     for (size_t v = 0; v < voxels; v++) {
@@ -104,7 +114,7 @@ static void an_empty_mask_is_infinitely_far(void **state) {
   const int64_t size[3] = {2, 3, 4};
   const double spacing_mm[3] = {1, 1, 1};
   float squared_mm[24];
-  assert_ok(distance_transform(mask, size, spacing_mm, squared_mm));
+  squared_distances(mask, size, spacing_mm, squared_mm);
   for (int v = 0; v < 24; v++) assert_true(isinf(squared_mm[v]));
 }
 

@@ -96,6 +96,24 @@ static void run_optimizer(const char *name, fixture *f, const op *o, const void 
   free(parameters);
 }
 
+/* An input of a composite is a parameter, so that the whole of it can be differentiated. */
+static value_id composite_input(bench *t, int index, shape s, const void *data) {
+  char name[16];
+  value_id v;
+  snprintf(name, sizeof name, "in%d", index);
+  must(build_param(&t->b, name, (param_spec){.shape = s}, &v));
+  memcpy(bench_make(t, v), data, tensor_bytes(value_type(&t->b, v)));
+  return v;
+}
+
+static void composite_grad(bench *t, value_id out, value_id dy, const value_id *in, int in_count,
+                           value_id *dx) {
+  must(graph_differentiate_from(t->g, &out, &dy, 1));
+  must(bench_run(t));
+  for (int i = 0; i < in_count; i++)
+    dx[i] = in[i] == VALUE_NONE ? VALUE_NONE : t->g->values[in[i]].gradient;
+}
+
 /* Hash of everything compared. */
 static uint64_t run_step_operator(const char *name, fixture *f, const op *o, const void *attrs,
                                   int threads) {
@@ -114,8 +132,11 @@ static uint64_t run_step_operator(const char *name, fixture *f, const op *o, con
     } else if (text_starts_with(line, "in ")) {
       shape s = read_shape(line + 6);
       void *data = take(f, &cursor, &s);
-      in[in_count++] =
-          bench_input(&t, "in", text_starts_with(line, "in i32") ? DTYPE_I32 : DTYPE_F32, s, data);
+      bool is_label = text_starts_with(line, "in i32");
+      in[in_count] = o->lower && !is_label
+                         ? composite_input(&t, in_count, s, data)
+                         : bench_input(&t, "in", is_label ? DTYPE_I32 : DTYPE_F32, s, data);
+      in_count++;
       free(data);
     } else if (sscanf(line, "out %d%n", &port, &used) == 1) {
       if (!built) {
@@ -146,7 +167,11 @@ static uint64_t run_step_operator(const char *name, fixture *f, const op *o, con
       bool wanted[32] = {false};
       for (int k = i; k < f->count; k++)
         if (sscanf(f->lines[k], "grad %d", &port) == 1) wanted[port] = true;
-      bench_grad_of(&t, bench_input(&t, "dy", DTYPE_F32, s, data), wanted, dx);
+      value_id dy = bench_input(&t, "dy", DTYPE_F32, s, data);
+      if (o->lower)
+        composite_grad(&t, out[0], dy, in, in_count, dx);
+      else
+        bench_grad_of(&t, dy, wanted, dx);
       free(data);
     } else if (sscanf(line, "grad %d%n", &port, &used) == 1) {
       shape s = read_shape(line + used);
