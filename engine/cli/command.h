@@ -34,7 +34,8 @@ typedef enum option_flag {
   OPTION_TOLERANCE = 1 << 22,
   OPTION_GROUP = 1 << 23,
   OPTION_KEY = 1 << 24,
-  OPTION_MAP = 1 << 25
+  OPTION_MAP = 1 << 25,
+  OPTION_WITHIN = 1 << 26
 } option_flag;
 
 typedef struct arguments {
@@ -44,6 +45,7 @@ typedef struct arguments {
   int override_count;
   const char *out, *device, *stage, *json, *prediction, *reference, *empty, *hd95;
   const char *csv, *metrics, *tolerance, *key, *map;
+  double within;               /* 0: not given */
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;
   bool resume, dot, profile, quiet;

@@ -75,6 +75,7 @@ const command commands[] = {
      "without running anything that stands in it.\n\n"
      "  strata weights FILE               # names, types, shapes, norms\n"
      "  strata weights diff A B           # where two files differ; exit status 1 when they do\n"
+     "  strata weights diff A B --within 1e-4   # rounding apart\n"
      "  strata weights import IN -o OUT   # to safetensors, for `init: {from: OUT}`\n\n"
      "import converts to 32-bit floats and leaves integer tensors out. Of a training checkpoint it\n"
      "takes the state dict and says what else is there; --key chooses. Prefixes of wrappers that all\n"
@@ -87,5 +88,5 @@ const command commands[] = {
      "  strata weights runs/a/weights/segment.safetensors\n"
      "  strata weights diff runs/a/weights/segment.safetensors runs/b/weights/segment.safetensors\n"
      "  strata weights import checkpoint.pt --key state_dict --map rules.yaml -o unetr.safetensors\n",
-     OPTION_OUT | OPTION_KEY | OPTION_MAP, 1, 3, command_weights},
+     OPTION_OUT | OPTION_KEY | OPTION_MAP | OPTION_WITHIN, 1, 3, command_weights},
     {0}};

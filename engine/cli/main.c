@@ -46,6 +46,8 @@ static const option_help option_table[] = {
     {OPTION_GROUP, "group", "NAME=CLASSES", "a mean over these classes, such as kidneys=2,3"},
     {OPTION_MAP, "map", "RULES.yaml", "how names change: strip, drop, rename"},
     {OPTION_KEY, "key", "NAME", "which dict of a PyTorch file: state_dict, trainer.model"},
+    {OPTION_WITHIN, "within", "SHARE",
+     "diff: such differences, relative to a tensor's largest number, are none (1e-4)"},
     {OPTION_QUIET, "quiet", NULL, "print errors only"},
     {0}};
 
@@ -89,6 +91,15 @@ static status read_number(const char *option, const char *text, int64_t *out) {
   if (end == text || *end || n < 0)
     return usage("--%s takes a whole number, not \"%s\"", option, text);
   *out = n;
+  return OK;
+}
+
+static status read_share(const char *option, const char *text, double *out) {
+  char *end;
+  double share = strtod(text, &end);
+  if (end == text || *end || !(share > 0 && share < 1))
+    return usage("--%s takes a number between 0 and 1, such as 1e-4, not \"%s\"", option, text);
+  *out = share;
   return OK;
 }
 
@@ -172,6 +183,8 @@ static status store(arguments *a, const option_help *o, char *value) {
   case OPTION_MAP:
     a->map = value;
     break;
+  case OPTION_WITHIN:
+    return read_share(o->name, value, &a->within);
   case OPTION_QUIET:
     a->quiet = true;
     break;

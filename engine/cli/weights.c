@@ -33,21 +33,40 @@ static double number_at(const tensor *t, int64_t i) {
                                : (double)((const int32_t *)t->data)[i];
 }
 
-/* Two tensors of one shape and type whose bits differ. */
-static void print_difference(const char *name, const tensor *a, const tensor *b) {
-  double largest = 0, scale = 0, norms[2] = {0, 0};
+typedef struct difference {
+  double largest, scale; /* of |a − b| and of |a| */
+  double norms[2];
+} difference;
+
+static difference measure(const tensor *a, const tensor *b) {
+  difference d = {0};
   for (int64_t i = 0; i < shape_elements(&a->shape); i++) {
-    double x = number_at(a, i), y = number_at(b, i), d = fabs(x - y);
-    if (d > largest || isnan(d)) largest = d;
-    if (fabs(x) > scale) scale = fabs(x);
-    norms[0] += x * x;
-    norms[1] += y * y;
+    double x = number_at(a, i), y = number_at(b, i), apart = fabs(x - y);
+    if (apart > d.largest || isnan(apart)) d.largest = apart;
+    if (fabs(x) > d.scale) d.scale = fabs(x);
+    d.norms[0] += x * x;
+    d.norms[1] += y * y;
   }
-  printf("differs by %-8.3g relative %-8.3g norms %-9.6g %-9.6g %s\n", largest, largest / scale,
-         sqrt(norms[0]), sqrt(norms[1]), name);
+  for (int i = 0; i < 2; i++) d.norms[i] = sqrt(d.norms[i]);
+  return d;
 }
 
-static int compare_weights(const weights *a, const weights *b) {
+/* Do two tensors of one shape and type differ? *worst: the largest relative difference so far. */
+static bool print_difference(const named_tensor *a, const named_tensor *b, double within,
+                             double *worst) {
+  if (memcmp(a->tensor.data, b->tensor.data, tensor_bytes(&a->tensor)) == 0) return false;
+  difference d = measure(&a->tensor, &b->tensor);
+  double relative = d.largest / d.scale;
+  if (relative <= within) {
+    if (relative > *worst) *worst = relative;
+    return false;
+  }
+  printf("differs by %-8.3g relative %-8.3g norms %-9.6g %-9.6g %s\n", d.largest, relative,
+         d.norms[0], d.norms[1], a->name);
+  return true;
+}
+
+static int compare_weights(const weights *a, const weights *b, double within, double *worst) {
   int different = 0;
   for (int i = 0; i < a->count; i++) {
     const named_tensor *x = &a->list[i], *y = weights_find(b, x->name);
@@ -58,9 +77,7 @@ static int compare_weights(const weights *a, const weights *b) {
       printf("another shape       %s %s, %s %s: %s\n", dtype_name(x->tensor.dtype),
              shape_format(here, &x->tensor.shape), dtype_name(y->tensor.dtype),
              shape_format(there, &y->tensor.shape), x->name);
-    else if (memcmp(x->tensor.data, y->tensor.data, tensor_bytes(&x->tensor)) != 0)
-      print_difference(x->name, &x->tensor, &y->tensor);
-    else
+    else if (!print_difference(x, y, within, worst))
       continue;
     different++;
   }
@@ -72,21 +89,24 @@ static int compare_weights(const weights *a, const weights *b) {
   return different;
 }
 
-static status diff_weights(const char *first, const char *second, const char *key) {
+static status diff_weights(const arguments *a) {
   reporter report = console_reporter(false);
-  weights a, b;
-  TRY(weights_open(first, key, &a, &report));
-  status error = weights_open(second, key, &b, &report);
+  weights first, second;
+  double worst = 0;
+  TRY(weights_open(a->operands[1], a->key, &first, &report));
+  status error = weights_open(a->operands[2], a->key, &second, &report);
   if (!error) {
-    int different = compare_weights(&a, &b);
-    if (different == 0)
-      printf("%d tensors, every bit the same\n", a.count);
-    else
+    int different = compare_weights(&first, &second, a->within, &worst);
+    if (different > 0)
       error = error_new(ERROR_DATA, NOWHERE, "%d tensor%s differ%s", different,
                         different == 1 ? "" : "s", different == 1 ? "s" : "");
-    weights_close(&b);
+    else if (worst > 0)
+      printf("%d tensors, the same within %.3g\n", first.count, worst);
+    else
+      printf("%d tensors, every bit the same\n", first.count);
+    weights_close(&second);
   }
-  weights_close(&a);
+  weights_close(&first);
   return error;
 }
 
@@ -118,7 +138,9 @@ status command_weights(const arguments *a) {
   if (!import && (a->out || a->map))
     return error_new(ERROR_USAGE, NOWHERE, "%s goes with strata weights import",
                      a->out ? "-o" : "--map");
-  if (diff && a->operand_count == 3) return diff_weights(a->operands[1], a->operands[2], a->key);
+  if (!diff && a->within > 0)
+    return error_new(ERROR_USAGE, NOWHERE, "--within goes with strata weights diff");
+  if (diff && a->operand_count == 3) return diff_weights(a);
   if (import && a->operand_count == 2) return import_weights(a);
   if (!diff && !import && a->operand_count == 1) return list_weights(first, a->key);
   const char *near = a->operand_count > 1 ? nearest_name(first, actions, 2) : NULL;

@@ -962,9 +962,51 @@ static status hash_weight_file(const char *path, uint64_t *out) {
   return OK;
 }
 
+static bool is_weight_file(const char *name) {
+  static const char *const endings[] = {".safetensors", ".pt", ".pth", ".bin"};
+  bool is = false;
+  for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+    is |= text_ends_with(name, endings[i]);
+  return is;
+}
+
+/* A file that `init` names: its path, and what it holds as a part of the run's identity. */
+static void read_init_file(loader *l, stage_spec *s, const char *what, const tree *t,
+                           const char *name, const char *sort, const char **path) {
+  *path = relative_path(l->memory, name, t->at);
+  fix_path(l, t, *path);
+  if (l->for_prediction) return;
+  if (!file_exists(*path)) {
+    report(l, t->at, "%s: there is no %s %s.", what, sort, *path);
+    return;
+  }
+  uint64_t hash;
+  status error = hash_weight_file(*path, &hash);
+  if (error)
+    problems_add(&l->all, error_locate(error_prefix(error, "%s", what), t->at));
+  else
+    s->init_hash = s->init_hash ? hash_mix(s->init_hash, hash) : hash;
+}
+
+/* `key` and `map`: how a file of another program is read. */
+static void read_import(loader *l, stage_spec *s, const char *what, const tree *init) {
+  const tree *key = tree_get(init, "key"), *map = tree_get(init, "map");
+  const tree *either = is_there(key) ? key : map;
+  const char *name = NULL;
+  if (is_there(either) && !s->init_is_file) {
+    report(l, either->at, "%s: %s goes with a weight file, not with a stage.", what,
+           either == key ? "key" : "map");
+    return;
+  }
+  if (is_there(key))
+    problems_add(&l->all, error_prefix(tree_string(key, &s->init_key), "%s: key", what));
+  if (is_there(map)) problems_add(&l->all, error_prefix(tree_string(map, &name), "%s: map", what));
+  if (name) read_init_file(l, s, what, map, name, "file of name rules", &s->init_map);
+}
+
 /* After every stage is known. */
 static void read_init(loader *l, stage_spec *s, const tree *t) {
-  static const char *const keys[] = {"from", "reset", "missing", NULL};
+  static const char *const keys[] = {"from", "key", "map", "reset", "missing", NULL};
   static const char *const missing[] = {"error", "fresh", NULL};
   const tree *init = tree_get(t, "init");
   const char *what = arena_printf(l->memory, "%s: init", stage_what(l, s)), *name;
@@ -979,18 +1021,10 @@ static void read_init(loader *l, stage_spec *s, const tree *t) {
   status error = error_prefix(tree_string(from, &name), "%s: from", what);
   problems_add(&l->all, error);
   if (error) return;
-  if (text_ends_with(name, ".safetensors")) {
-    s->init_from = relative_path(l->memory, name, from->at);
-    fix_path(l, from, s->init_from);
-    if (l->for_prediction) return;
-    if (!file_exists(s->init_from)) {
-      report(l, from->at, "%s: there is no weight file %s.", what, s->init_from);
-      return;
-    }
-    error = hash_weight_file(s->init_from, &s->init_hash);
-    if (error) problems_add(&l->all, error_locate(error_prefix(error, "%s", what), from->at));
-    return;
-  }
+  s->init_is_file = is_weight_file(name);
+  if (s->init_is_file) read_init_file(l, s, what, from, name, "weight file", &s->init_from);
+  read_import(l, s, what, init);
+  if (s->init_is_file) return;
   const stage_spec *source = pipeline_stage(l->p, name);
   if (!source)
     no_stage(l, what, from, (int)(s - l->p->stages));

@@ -118,9 +118,11 @@ typedef struct stage_spec {
   int schedule_count;
   script_ref on_epoch_end;            /* path NULL: none */
   const tree *on_epoch_end_arguments; /* the hook's other keys */
-  const char *init_from; /* name of an earlier stage, or a .safetensors file; NULL: fresh weights */
+  const char *init_from; /* name of an earlier stage, or a weight file; NULL: fresh weights */
+  bool init_is_file;
+  const char *init_key, *init_map; /* how a weight file is read (weights/import.h); may be NULL */
   const char *init_skipped; /* the disabled stage that `init.from` names: init_from is NULL then */
-  uint64_t init_hash;       /* content of the weight file that init_from names */
+  uint64_t init_hash;       /* content of the weight file and of its name rules */
   source_pos init_at;
   const char **reset; /* graph outputs whose producing layers start fresh: "net.out" */
   int reset_count;

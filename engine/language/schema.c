@@ -407,9 +407,11 @@ static json_t *stage_schema(void) {
   json_object_set_new(p, "time_limit", duration("seconds, or 90s, 10m, 2h"));
   json_object_set_new(
       p, "init",
-      closed(json_pack("{s:o, s:o, s:o}", "from", text("an earlier stage, or a .safetensors file"),
-                       "reset", graph_inputs(), "missing",
-                       choice(missing, "weights that are not there (default error)")),
+      closed(json_pack("{s:o, s:o, s:o, s:o, s:o}", "from",
+                       text("an earlier stage, or a .safetensors, .pt, .pth or .bin file"), "key",
+                       text("which dict of a PyTorch file, such as state_dict"), "map",
+                       text("a file of name rules: strip, drop, rename"), "reset", graph_inputs(),
+                       "missing", choice(missing, "weights that are not there (default error)")),
              "where the weights come from"));
   json_object_set_new(
       p, "validate",

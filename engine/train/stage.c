@@ -154,10 +154,7 @@ static status fill_parameters(trainer *t) {
     report_line(&r->report, "stage %s starts from fresh weights: stage %s is switched off", s->name,
                 s->init_skipped);
   if (!s->init_from) return OK;
-  bool is_stage = false;
-  for (int i = 0; i < r->p->stage_count; i++)
-    is_stage |= strcmp(r->p->stages[i].name, s->init_from) == 0;
-  char *path = is_stage ? weights_path_of(r, s->init_from) : strdup(s->init_from);
+  char *path = s->init_is_file ? strdup(s->init_from) : weights_path_of(r, s->init_from);
   status error = transfer_weights(path, &t->graph, s, &t->parameters, &r->report);
   free(path);
   return error;

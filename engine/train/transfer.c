@@ -1,7 +1,7 @@
 #include "train/transfer.h"
 
 #include "base/text.h"
-#include "run/weights.h"
+#include "weights/import.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -73,8 +73,8 @@ status transfer_check(const stage_graph *to, const stage_spec *s, const stage_gr
   source_pos at = s->init_at;
   TRY(mark_reset(to, s, &fresh));
   problems found = {0};
-  const graph *g = to->g, *source = from ? from->g : NULL;
-  for (value_id v = 0; source && v < g->value_count; v++) {
+  const graph *g = to->g, *source = from->g;
+  for (value_id v = 0; v < g->value_count; v++) {
     if (g->values[v].kind != VALUE_PARAM || fresh[v] || !value_is_read(g, v)) continue;
     value_id match = find_parameter(source, g->values[v].name);
     char have[96], want[96];
@@ -95,7 +95,7 @@ status transfer_check(const stage_graph *to, const stage_spec *s, const stage_gr
                     g->values[v].name, want, shape_format(have, &source->values[match].type.shape),
                     from_name));
   }
-  for (value_id v = 0; source && v < source->value_count; v++)
+  for (value_id v = 0; v < source->value_count; v++)
     if (source->values[v].kind == VALUE_PARAM && value_is_read(source, v) &&
         !text_starts_with(source->values[v].name, "loss.") &&
         find_parameter(g, source->values[v].name) == VALUE_NONE)
@@ -106,10 +106,54 @@ status transfer_check(const stage_graph *to, const stage_spec *s, const stage_gr
   return problems_take(&found);
 }
 
+/* ---- from files -------------------------------------------------------------------------------
+ */
+
+/* Files of other programs, and those with name rules, are imported; ours are taken as they are. */
+static status open_source(const char *path, const stage_spec *s, weights *out,
+                          const reporter *report) {
+  if (!s->init_is_file || (text_ends_with(path, ".safetensors") && !s->init_key && !s->init_map))
+    return weights_read(path, out);
+  const weight_source source = {.path = path, .key = s->init_key, .map = s->init_map};
+  return weights_import(&source, out, report);
+}
+
+typedef enum fate { LOADED, FRESH, MISSING, MISMATCHED } fate;
+
+/* What becomes of a parameter; the last two are mistakes, of which one more is in `unexpected`. */
+static fate fate_of(const char *name, const shape *wanted, bool reset, const named_tensor *found,
+                    const char *path, const stage_spec *s, problems *unexpected) {
+  char have[96], want[96];
+  shape_format(want, wanted);
+  if (reset || (!found && s->missing_fresh)) return FRESH;
+  if (!found) {
+    problems_add(unexpected,
+                 error_new(ERROR_PIPELINE, s->init_at,
+                           "parameter %s (%s) is not in %s; list it under \"reset:\" if "
+                           "it should start fresh, or say `missing: fresh`",
+                           name, want, path));
+    return MISSING;
+  }
+  if (shape_equal(&found->tensor.shape, wanted) && found->tensor.dtype == DTYPE_F32) return LOADED;
+  problems_add(unexpected,
+               error_new(ERROR_PIPELINE, s->init_at,
+                         "parameter %s is %s here but %s in %s; list it under \"reset:\" if it "
+                         "should start fresh",
+                         name, want, shape_format(have, &found->tensor.shape), path));
+  return MISMATCHED;
+}
+
+/* A tensor of the file that no parameter takes. */
+static void check_unused(const char *name, const char *path, const stage_spec *s,
+                         problems *unexpected) {
+  if (text_starts_with(name, "loss.") || text_ends_with(name, ".num_batches_tracked")) return;
+  problems_add(unexpected, error_new(ERROR_PIPELINE, s->init_at,
+                                     "%s holds %s, which this network does not have", path, name));
+}
+
 /* Every tensor on a line of its own; `unexpected` counts what must not happen. */
 static status transfer_open(const weights *w, const char *path, const bool *reset,
                             const stage_spec *s, parameters *p, const reporter *report) {
-  source_pos at = s->init_at;
   int loaded = 0, fresh = 0, unused = 0;
   problems unexpected = {0};
   for (int i = 0; i < p->count; i++) {
@@ -117,26 +161,19 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
     const named_tensor *t = weights_find(w, parameter->name);
     char have[96], want[96];
     shape_format(want, &parameter->shape);
-    if (reset[i] || (!t && s->missing_fresh)) {
+    switch (fate_of(parameter->name, &parameter->shape, reset[i], t, path, s, &unexpected)) {
+    case FRESH:
       report_line(report, "  reset    %-52s                %s", parameter->name, want);
       fresh++;
-    } else if (!t) {
+      break;
+    case MISSING:
       report_line(report, "  missing  %-52s %s", parameter->name, want);
-      problems_add(
-          &unexpected,
-          error_new(ERROR_PIPELINE, at,
-                    "parameter %s (%s) is not in %s; list it under \"reset:\" if it should "
-                    "start fresh, or say `missing: fresh`",
-                    parameter->name, want, path));
-    } else if (!shape_equal(&t->tensor.shape, &parameter->shape) || t->tensor.dtype != DTYPE_F32) {
+      break;
+    case MISMATCHED:
       report_line(report, "  mismatch %-52s %s, the file has %s", parameter->name, want,
                   shape_format(have, &t->tensor.shape));
-      problems_add(&unexpected,
-                   error_new(ERROR_PIPELINE, at,
-                             "parameter %s is %s here but %s in %s; list it under \"reset:\" if it "
-                             "should start fresh",
-                             parameter->name, want, have, path));
-    } else {
+      break;
+    case LOADED: {
       status error = p->device->upload(p->device, p->data + parameter->offset, t->tensor.data,
                                        tensor_bytes(&t->tensor));
       if (error) {
@@ -147,6 +184,8 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
       report_line(report, "  loaded   %-52s norm %-9.4g %s", parameter->name,
                   tensor_norm(&t->tensor), want);
       loaded++;
+      break;
+    }
     }
   }
   for (int i = 0; i < w->count; i++) {
@@ -156,14 +195,35 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
     report_line(report, "  unused   %-52s                %s", name,
                 shape_format(have, &w->list[i].tensor.shape));
     unused++;
-    if (!text_starts_with(name, "loss.") && !text_ends_with(name, ".num_batches_tracked"))
-      problems_add(&unexpected,
-                   error_new(ERROR_PIPELINE, at, "%s holds %s, which this network does not have",
-                             path, name));
+    check_unused(name, path, s, &unexpected);
   }
   report_line(report, "  %d loaded, %d reset, %d unused, %d unexpected", loaded, fresh, unused,
               unexpected.count);
   return problems_take(&unexpected);
+}
+
+status transfer_check_file(const stage_graph *to, const stage_spec *s) {
+  const graph *g = to->g;
+  const char *path = s->init_from;
+  bool *fresh;
+  weights w;
+  TRY(mark_reset(to, s, &fresh));
+  problems found = {0};
+  status error = open_source(path, s, &w, NULL);
+  if (error) {
+    free(fresh);
+    return error_locate(error_prefix(error, "stage %s: init", s->name), s->init_at);
+  }
+  for (value_id v = 0; v < g->value_count; v++)
+    if (g->values[v].kind == VALUE_PARAM && value_is_read(g, v))
+      fate_of(g->values[v].name, &g->values[v].type.shape, fresh[v],
+              weights_find(&w, g->values[v].name), path, s, &found);
+  for (int i = 0; i < w.count; i++)
+    if (find_parameter(g, w.list[i].name) == VALUE_NONE)
+      check_unused(w.list[i].name, path, s, &found);
+  weights_close(&w);
+  free(fresh);
+  return problems_take(&found);
 }
 
 status transfer_weights(const char *path, const stage_graph *graph, const stage_spec *s,
@@ -177,9 +237,9 @@ status transfer_weights(const char *path, const stage_graph *graph, const stage_
     fresh[i] = v != VALUE_NONE && marked[v];
   }
   weights w;
-  if (!error) error = weights_read(path, &w);
+  if (!error) report_line(report, "weights from %s", path);
+  if (!error) error = open_source(path, s, &w, report);
   if (!error) {
-    report_line(report, "weights from %s", path);
     error = transfer_open(&w, path, fresh, s, p, report);
     weights_close(&w);
   }

@@ -15,6 +15,10 @@ try 1 "$STRATA" weights diff "$pt/net.safetensors" "$pt/changed.safetensors"
 prints "differs by 0.5      relative 0.5      norms 2         2.29129   1.weight"
 prints "another shape       f32 4, f32 2×2: 0.bias"
 says "2 tensors differ"
+try 1 "$STRATA" weights diff "$pt/net.safetensors" "$pt/changed.safetensors" --within 0.5
+says "1 tensor differs"
+try 2 "$STRATA" weights diff "$pt/net.safetensors" "$pt/changed.safetensors" --within 2
+says "--within takes a number between 0 and 1"
 
 # Import: wrappers' prefixes go, counters are left out, and the input's own name is kept.
 try 0 "$STRATA" weights import "$pt/checkpoint.pt" -o net.safetensors
@@ -49,7 +53,8 @@ try 1 "$STRATA" weights diff net.safetensors mapped.safetensors
 says "12 tensors differ"
 sed -i 's/num_batches_tracked/num_batches_trakced/' rules.yaml
 try 1 "$STRATA" weights import "$pt/checkpoint.pt" --map rules.yaml -o never.safetensors
-says "rules.yaml:3:8: error: drop: \"*.num_batches_trakced\" fits none of the 7 names; did you mean \".num_batches_tracked\"?"
+says "rules.yaml:3:8: error: drop: \"*.num_batches_trakced\" fits none of the 7 names; did you"
+says "mean \".num_batches_tracked\"?"
 [ ! -e never.safetensors ] || fail "a refused import left a file"
 
 # Refusals.
@@ -70,6 +75,33 @@ try 2 "$STRATA" weights net.safetensors mapped.safetensors
 says "strata weights diff A B"
 try 2 "$STRATA" weights net.safetensors -o other.safetensors
 says "-o goes with strata weights import"
+
+# A checkpoint of MONAI's UNETR, saved under a wrapper: what does not fit the network is found
+# before training, and name rules settle it.
+monai=$pt/monai
+cat >unetr.yaml <<'YAML'
+strata: 1
+strip: [module.]
+drop: ["*.norm_cross_attn.*"]   # made by MONAI, never used
+YAML
+make_phantom phantom
+one=("${tiny[@]}" --set stages.pretrain.enabled=false --set stages.segment.epochs=1
+  --set model.with.hidden=12 --set model.with.mlp=12 --set model.with.layers=12
+  --set model.with.embedding=conv --set model.with.dropout=0
+  --set stages.segment.init.from="$monai/unetr.pt")
+try 1 "$STRATA" check "${one[@]}"
+says "unetr.pt holds vit.blocks.0.norm_cross_attn.bias, which this network does not have"
+try 1 "$STRATA" check "${one[@]}" --set stages.segment.init.key=optimizer
+says "\"optimizer\" is no dict of tensors"
+try 1 "$STRATA" check "${one[@]}" --set stages.segment.init.map=missing.yaml
+says "there is no file of name rules"
+one+=(--set stages.segment.init.map=unetr.yaml)
+try 1 "$STRATA" check "${one[@]}" --set model.with.features=3
+says "parameter encoder1.layer.conv1.conv.weight is 3×1×3×3×3 here but 2×1×3×3×3 in"
+try 0 "$STRATA" run "${one[@]}" --out run
+prints "loaded   vit.blocks.11.mlp.linear2.weight"
+prints "reset    out.conv.conv.weight"
+prints "168 loaded, 2 reset, 0 unused, 0 unexpected"
 
 # The other way. The file's layout without Python is tested by test_weights.
 python=
