@@ -1,29 +1,7 @@
 /* dice_ce: soft Dice loss plus cross-entropy, in one pass over the logits each way. */
-#include "ops/loss/segmentation.h"
+#include "ops/loss/dice_ce.h"
 
-typedef struct dice_ce_attrs {
-  bool squared, include_background, batch;
-  double smooth_numerator, smooth_denominator;
-  double dice_weight, ce_weight;
-} dice_ce_attrs;
-
-static const attr dice_ce_attr_list[] = {
-    {"squared", ATTR_BOOL, offsetof(dice_ce_attrs, squared), "true", 0, 0, NULL, 0,
-     "the Dice denominator adds squares, Σp² + Σt², rather than Σp + Σt"},
-    {"include_background", ATTR_BOOL, offsetof(dice_ce_attrs, include_background), "true", 0, 0,
-     NULL, 0, "class 0 counts as one of the classes in the Dice term"},
-    {"batch", ATTR_BOOL, offsetof(dice_ce_attrs, batch), "false", 0, 0, NULL, 0,
-     "Dice sums run over the whole batch rather than over each sample"},
-    {"smooth_numerator", ATTR_FLOAT, offsetof(dice_ce_attrs, smooth_numerator), "0", 0, 1e6, NULL,
-     0, "added to the Dice numerator"},
-    {"smooth_denominator", ATTR_FLOAT, offsetof(dice_ce_attrs, smooth_denominator), "1e-6", 1e-12,
-     1e6, NULL, 0, "added to the Dice denominator"},
-    {"dice_weight", ATTR_FLOAT, offsetof(dice_ce_attrs, dice_weight), "1", 0, 1e6, NULL,
-     ATTR_SCHEDULABLE, "factor of the Dice term"},
-    {"ce_weight", ATTR_FLOAT, offsetof(dice_ce_attrs, ce_weight), "1", 0, 1e6, NULL,
-     ATTR_SCHEDULABLE, "factor of the cross-entropy term"},
-    {0},
-};
+static const attr dice_ce_attr_list[] = {DICE_CE_ATTRS(dice_ce_attrs, ), {0}};
 
 enum { OUT_LOSS, OUT_DICE, OUT_CE, OUT_SLOPES };
 enum { BACK_LOGITS, BACK_TARGET, BACK_SLOPES, BACK_DY };

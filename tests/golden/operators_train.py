@@ -148,8 +148,27 @@ def distances():
              {"include_background": str(background).lower()}, blobs(4, 3), boundary)
 
 
+def supervision():
+    """Labels on coarser grids by nearest interpolation, weights halved from output to output."""
+    dice = on_volumes(DiceLoss(**SOFTMAX, batch=True, include_background=False))
+    sizes = ((8, 4, 6), (4, 4, 3), (2, 2, 3))
+
+    def total(label, *outputs):
+        labels = [F.interpolate(label.unsqueeze(1).double(), size, mode="nearest").squeeze(1).long()
+                  for size in sizes]
+        ce = [F.cross_entropy(x.movedim(-1, 1), t) for x, t in zip(outputs, labels)]
+        soft = [dice(x, t) for x, t in zip(outputs, labels)]
+        loss = sum(w * (d + c) for w, d, c in zip((4 / 7, 2 / 7, 1 / 7), soft, ce))
+        return loss, torch.stack(soft), torch.stack(ce)
+
+    attrs = {"squared": "false", "batch": "true", "include_background": "false",
+             "smooth_numerator": "1e-5", "smooth_denominator": "1e-5"}
+    case("deep_supervision", "deep_supervision", attrs,
+         [classes(3, 2, *sizes[0])] + [normal(2, *size, 3, scale=2) for size in sizes], total)
+
+
 if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     torch.set_num_threads(1)
-    for make in (optimizers, regressions, regions, focals, distances):
+    for make in (optimizers, regressions, regions, focals, distances, supervision):
         make()
