@@ -72,6 +72,7 @@ status command_evaluate(const arguments *a);
 status command_ops(const arguments *a);
 status command_schema(const arguments *a);
 status command_phantom(const arguments *a);
+status command_data(const arguments *a);
 status command_bench(const arguments *a);
 status command_weights(const arguments *a);
 

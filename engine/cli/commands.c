@@ -45,6 +45,15 @@ const command commands[] = {
      OPTION_PREDICTION | OPTION_REFERENCE | OPTION_METRICS | OPTION_TOLERANCE | OPTION_GROUP |
          OPTION_EMPTY | OPTION_HD95 | OPTION_JSON | OPTION_CSV | OPTION_THREADS,
      0, 0, command_evaluate},
+    {"data", "check FILE|DIR", "look through a data set",
+     "Opens every file: sizes, spacings, orientations, intensities in the foreground, volumes of "
+     "the\n"
+     "classes; compares the grids of images and labels, the classes with those declared, qform with\n"
+     "sform. A bad file is named, and the others are still looked at. FILE is a pipeline or a\n"
+     "dataset.json; DIR holds a Decathlon, nnU-Net or BTCV data set.\n\n"
+     "  strata data check pipelines/hippocampus/unetr.yaml\n"
+     "  strata data check /data/Task04_Hippocampus --json hippocampus.json\n",
+     OPTION_SET | OPTION_JSON | OPTION_THREADS, 2, 2, command_data},
     {"ops", "[NAME]", "list the operators, or explain one",
      "Without a name: every operator by family. With one: its inputs, outputs, attributes with\n"
      "defaults and ranges, and the definition.\n\n"

@@ -1,7 +1,8 @@
-/* run, predict, evaluate, phantom. */
+/* run, predict, evaluate, data, phantom. */
 #include "base/files.h"
 #include "base/text.h"
 #include "cli/command.h"
+#include "data/check.h"
 #include "data/dataset.h"
 #include "data/phantom.h"
 #include "evaluate/folders.h"
@@ -225,6 +226,93 @@ status command_evaluate(const arguments *a) {
   if (!error) error = pool_create(a->threads > 0 ? (int)a->threads : 0, &pool);
   if (!error) error = evaluate_folders(a->prediction, a->reference, &spec, pool, &to);
   pool_destroy(pool);
+  arena_free(&memory);
+  return error;
+}
+
+/* ---- data ------------------------------------------------------------------------------------ */
+
+static bool is_in(const char *folder, const char *name) {
+  char *path = path_join(folder, name);
+  bool there = path && file_exists(path);
+  free(path);
+  return there;
+}
+
+/* nnU-Net's dataset.json names the ending of its files. */
+static bool is_nnunet(const char *json_path) {
+  json_t *root = json_load_file(json_path, 0, NULL);
+  bool named = json_object_get(root, "file_ending") != NULL;
+  json_decref(root);
+  return named;
+}
+
+/* The layout of a data set that no pipeline describes. */
+static status recognise(arena *memory, const char *path, data_spec *spec) {
+  *spec = (data_spec){.dataset = path, .split = {1, 0, 0}};
+  struct stat info;
+  if (stat(path, &info) != 0) return error_from_errno("open", path);
+  if (!S_ISDIR(info.st_mode)) {
+    if (!is_nnunet(path)) return OK;
+    char *folder = path_folder(path);
+    spec->dataset = arena_strdup(memory, folder ? folder : ".");
+    spec->layout = DATASET_NNUNET;
+    free(folder);
+    return OK;
+  }
+  if (is_in(path, "img") && is_in(path, "label")) {
+    spec->layout = DATASET_BTCV;
+  } else if (is_in(path, "dataset.json")) {
+    const char *json_path = arena_printf(memory, "%s/dataset.json", path);
+    spec->layout = is_nnunet(json_path) ? DATASET_NNUNET : DATASET_DECATHLON;
+    if (spec->layout == DATASET_DECATHLON) spec->dataset = json_path;
+  } else {
+    return error_new(ERROR_DATA, NOWHERE,
+                     "%s has neither dataset.json (Decathlon, nnU-Net) nor img and label (BTCV). "
+                     "Describe other layouts in a pipeline file",
+                     path);
+  }
+  return OK;
+}
+
+static status look_through(const data_spec *spec, uint64_t seed, const arguments *a) {
+  dataset *d = NULL;
+  thread_pool *pool = NULL;
+  dataset_look look = {0};
+  problems found = {0};
+  status error = dataset_inspect(spec, seed, &found, &d);
+  if (!error) error = pool_create(a->threads > 0 ? (int)a->threads : 0, &pool);
+  if (!error) error = dataset_look_at(d, pool, &look);
+  if (!error && a->json) error = dataset_look_write(&look, a->json);
+  if (!error) {
+    dataset_look_print(&look, stdout);
+    problems_add(&found, problems_take(&look.found));
+  }
+  problems_add(&found, error);
+  dataset_look_free(&look);
+  pool_destroy(pool);
+  dataset_free(d);
+  return problems_take(&found);
+}
+
+status command_data(const arguments *a) {
+  const char *path = a->operands[1];
+  if (strcmp(a->operands[0], "check") != 0)
+    return error_new(ERROR_USAGE, NOWHERE, "usage: strata data check FILE|DIR");
+  if (text_ends_with(path, ".yaml") || text_ends_with(path, ".yml")) {
+    pipeline *p;
+    TRY(pipeline_load(path, a->overrides, a->override_count, &p));
+    p->data.label_fraction = 1; /* every label is looked at */
+    status error = look_through(&p->data, p->seed, a);
+    pipeline_free(p);
+    return error;
+  }
+  if (a->override_count > 0)
+    return error_new(ERROR_USAGE, NOWHERE, "--set changes a pipeline file, and %s is none", path);
+  arena memory = {0};
+  data_spec spec;
+  status error = recognise(&memory, path, &spec);
+  if (!error) error = look_through(&spec, 0, a);
   arena_free(&memory);
   return error;
 }

@@ -432,13 +432,27 @@ static void name_after_folder(const char *path, dataset *d) {
   d->name = slash && slash[1] ? slash + 1 : text;
 }
 
+/* A file may hold several channels itself; the first case tells. Where it cannot be read, whoever
+ * opens it says so. */
+static void count_channels(const case_entry *first, dataset *d) {
+  int64_t channels = 0;
+  for (int i = 0; i <= first->more_image_count; i++) {
+    volume grid = {.channels = 1};
+    error_free(nifti_read_grid(i == 0 ? first->image : first->more_images[i - 1], &grid));
+    channels += grid.channels;
+  }
+  if (channels <= CHANNELS_MAX) d->channels = (int)channels;
+}
+
 static status read_patterns(const data_spec *spec, dataset *d, problems *found) {
   name_after_folder(spec->dataset, d);
   d->class_names = arena_copy(&d->memory, spec->class_names,
                               (size_t)spec->class_count * sizeof *spec->class_names);
   d->class_count = spec->class_count;
-  return pair_files(spec->dataset, spec->image_patterns, spec->image_pattern_count,
-                    spec->label_pattern, false, d, found);
+  TRY(pair_files(spec->dataset, spec->image_patterns, spec->image_pattern_count,
+                 spec->label_pattern, false, d, found));
+  if (d->case_count > 0) count_channels(&d->cases[0], d);
+  return OK;
 }
 
 /* ---- BTCV ---------------------------------------------------------------------------------- */

@@ -297,6 +297,24 @@ static status header_size(const char *path, header *h) {
   return OK;
 }
 
+static void qform_of(const nifti_2_header *f, double m[4][4]) {
+  nifti_dmat44 q =
+      nifti_quatern_to_dmat44(f->quatern_b, f->quatern_c, f->quatern_d, f->qoffset_x, f->qoffset_y,
+                              f->qoffset_z, f->pixdim[1], f->pixdim[2], f->pixdim[3], f->pixdim[0]);
+  for (int r = 0; r < 3; r++)
+    for (int c = 0; c < 4; c++) m[r][c] = q.m[r][c];
+}
+
+/* Fills in the last row, too. */
+static void scale_to_mm(const nifti_2_header *f, double m[4][4]) {
+  int units = XYZT_TO_SPACE(f->xyzt_units);
+  double to_mm = units == NIFTI_UNITS_METER ? 1e3 : units == NIFTI_UNITS_MICRON ? 1e-3 : 1;
+  for (int r = 0; r < 3; r++)
+    for (int c = 0; c < 4; c++) m[r][c] *= to_mm;
+  m[3][0] = m[3][1] = m[3][2] = 0;
+  m[3][3] = 1;
+}
+
 /* NIfTI's order of precedence: sform, then qform, then voxel sizes alone ("method 1"). */
 static status header_affine(const char *path, header *h) {
   const nifti_2_header *f = &h->fields;
@@ -309,22 +327,13 @@ static status header_affine(const char *path, header *h) {
     memcpy(m[2], f->srow_z, sizeof m[2]);
   } else if (f->qform_code > 0) {
     what = "qform";
-    nifti_dmat44 q = nifti_quatern_to_dmat44(f->quatern_b, f->quatern_c, f->quatern_d, f->qoffset_x,
-                                             f->qoffset_y, f->qoffset_z, f->pixdim[1], f->pixdim[2],
-                                             f->pixdim[3], f->pixdim[0]);
-    for (int r = 0; r < 3; r++)
-      for (int c = 0; c < 4; c++) m[r][c] = q.m[r][c];
+    qform_of(f, m);
   } else {
     what = "list of voxel sizes (pixdim)";
     for (int r = 0; r < 3; r++)
       for (int c = 0; c < 4; c++) m[r][c] = r == c ? fabs(f->pixdim[1 + r]) : 0;
   }
-  int units = XYZT_TO_SPACE(f->xyzt_units);
-  double to_mm = units == NIFTI_UNITS_METER ? 1e3 : units == NIFTI_UNITS_MICRON ? 1e-3 : 1;
-  for (int r = 0; r < 3; r++)
-    for (int c = 0; c < 4; c++) m[r][c] *= to_mm;
-  m[3][0] = m[3][1] = m[3][2] = 0;
-  m[3][3] = 1;
+  scale_to_mm(f, m);
   if (!affine_is_valid((const double(*)[4])m))
     return bad_file(path,
                     "the %s in the header is no valid position in space (zero, not finite, or "
@@ -387,6 +396,19 @@ static status header_read(const char *path, header *h) {
   if (!error) error = header_from(path, start, got, file_bytes, h);
   free(start);
   return error;
+}
+
+bool nifti_forms_differ(const char *path, const void *bytes, size_t length, double voxels[3]) {
+  header h = {0};
+  status error = header_from(path, bytes, length, length, &h);
+  bool has_both = !error && h.fields.sform_code > 0 && h.fields.qform_code > 0;
+  error_free(error);
+  if (!has_both) return false;
+  double qform[4][4];
+  qform_of(&h.fields, qform);
+  scale_to_mm(&h.fields, qform);
+  affine_difference((const double(*)[4])h.affine, (const double(*)[4])qform, h.size, voxels);
+  return voxels[0] != 0 || voxels[1] != 0 || voxels[2] != 0;
 }
 
 status nifti_read_grid(const char *path, volume *out) {

@@ -118,6 +118,12 @@ void affine_inverse(const double affine[4][4], double out[4][4]) {
   memcpy(out, inverse, sizeof inverse);
 }
 
+double affine_voxel_mm3(const double m[4][4]) {
+  return fabs(m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) -
+              m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
+              m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0]));
+}
+
 void affine_difference(const double a[4][4], const double b[4][4], const int64_t size[3],
                        double voxels[3]) {
   double to_voxel[4][4];

@@ -40,6 +40,8 @@ void case_free(medical_case *c);
 status case_copy(const medical_case *in, medical_case *out);
 /* Spacing in mm: the column norms of the affine. */
 void affine_spacing(const double affine[4][4], double spacing_mm[3]);
+/* Volume of a voxel: the determinant. */
+double affine_voxel_mm3(const double affine[4][4]);
 /* Finite, last row 0 0 0 1 and invertible. */
 bool affine_is_valid(const double affine[4][4]);
 /* Largest distance, in voxels of `a` along each of its axes, between the places in which the two
@@ -79,6 +81,9 @@ status nifti_parse_labels(const char *path, const void *bytes, size_t length, la
 status nifti_load_bytes(const char *path, unsigned char **bytes, size_t *length);
 /* Integer class numbers in 0…255; fractions or negative values are an error with the voxel. */
 status nifti_read_labels(const char *path, labels *out);
+/* Does the header have a qform and an sform that differ? By how much, in voxels along each axis: see
+ * affine_difference. */
+bool nifti_forms_differ(const char *path, const void *bytes, size_t length, double voxels[3]);
 /* Header only: size, channels, affine (data stays NULL). */
 status nifti_read_grid(const char *path, volume *out);
 /* uint8 label map with the reference's header geometry (qform, sform and codes) when `like` names a

@@ -55,13 +55,6 @@ static status count_voxels(const labels *prediction, const labels *reference, in
 
 /* ---- overlap and volume -------------------------------------------------------------------- */
 
-/* mm³ of a voxel: the determinant of the affine. */
-static double voxel_mm3(const double m[4][4]) {
-  return fabs(m[0][0] * (m[1][1] * m[2][2] - m[1][2] * m[2][1]) -
-              m[0][1] * (m[1][0] * m[2][2] - m[1][2] * m[2][0]) +
-              m[0][2] * (m[1][0] * m[2][1] - m[1][1] * m[2][0]));
-}
-
 static double ratio(double part, int64_t whole) {
   return whole > 0 ? part / (double)whole : (double)NAN;
 }
@@ -258,7 +251,7 @@ status score_case(const labels *prediction, const labels *reference, int class_c
   status error = count_voxels(prediction, reference, class_count, name, classes);
   for (int c = 0; c < class_count && !error; c++) {
     for (int m = 0; m < METRIC_COUNT; m++) classes[c].value[m] = NAN;
-    score_overlap(&classes[c], voxel_mm3(reference->affine) / 1000, spec->empty);
+    score_overlap(&classes[c], affine_voxel_mm3(reference->affine) / 1000, spec->empty);
   }
   if (!error && spec->metrics & METRICS_OF_SURFACES)
     error = error_prefix(score_surfaces(prediction, reference, class_count, spec, pool, classes),

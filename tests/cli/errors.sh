@@ -50,7 +50,7 @@ if [ -e /dev/full ]; then
   [ "$got" -eq 1 ] || fail "exit status $got when standard output cannot be written"
   says "standard output"
 fi
-for command in run check plan predict evaluate ops schema phantom bench weights; do
+for command in run check plan predict evaluate data ops schema phantom bench weights; do
   try 0 "$STRATA" "$command" --help
   prints "strata $command"
 done

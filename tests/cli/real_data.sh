@@ -18,6 +18,12 @@ try 0 "$STRATA" run "$recipe" "${small[@]}" --set stages.pretrain.epochs=1 \
 [ "$(ls run/predictions | wc -l)" -eq 40 ] || fail "predictions of 40 test cases"
 grep -q '"name": "hippocampus_' run/evaluation.json || fail "no case in the evaluation"
 
+# Every file is looked at.
+try 0 "$STRATA" data check "$recipe" "${small[@]}" --json look.json
+prints "200 cases, 200 of them good; 140 train, 20 validation, 40 test"
+prints "RAS (200)"
+has look.json '"name": "Posterior"'
+
 # A prediction lies on the grid of its input: same bytes of sizes, spacing and affine in the headers.
 header() { gzip -dc "$1" 2>/dev/null | od -A n -t x1 -j "$2" -N "$3" -v; }
 same_grid() { # dim, pixdim 1–3, and the sform, which the affine is written to

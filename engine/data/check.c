@@ -1,0 +1,507 @@
+#include "data/check.h"
+
+#include "base/files.h"
+#include "base/text.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SAMPLES_A_CASE = 10000 };
+
+/* qform and sform of real files differ by their rounding; a tenth of a voxel is more. */
+static const double FORMS_APART_VOXELS = 0.1;
+
+static const char *const role_names[] = {"train", "validation", "test", "none"};
+
+typedef struct look_work {
+  dataset_look *look;
+  float **samples; /* by case: channels of a voxel side by side; owned */
+  int64_t *sample_counts;
+  problems *problems;   /* by case */
+  pthread_mutex_t lock; /* of the notes */
+} look_work;
+
+static void add_note(look_work *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void add_note(look_work *w, const char *format, ...) {
+  dataset_look *l = w->look;
+  text_buffer text = {0};
+  va_list args;
+  va_start(args, format);
+  text_addv(&text, format, args);
+  va_end(args);
+  pthread_mutex_lock(&w->lock);
+  if (l->note_count == l->note_capacity) {
+    int capacity = l->note_capacity ? 2 * l->note_capacity : 16;
+    char **notes = realloc(l->notes, (size_t)capacity * sizeof *notes);
+    if (notes) {
+      l->notes = notes;
+      l->note_capacity = capacity;
+    }
+  }
+  if (l->note_count < l->note_capacity && text.data)
+    l->notes[l->note_count++] = text.data;
+  else
+    text_free(&text);
+  pthread_mutex_unlock(&w->lock);
+}
+
+static void add_problem(look_work *w, int64_t index, status error) {
+  problems_add(&w->problems[index],
+               error_prefix(error, "case %s", w->look->cases[index].entry->name));
+}
+
+/* ---- one case ---- */
+
+static void axes_of(const double affine[4][4], char axes[4]) {
+  static const char letters[3][2] = {{'L', 'R'}, {'P', 'A'}, {'I', 'S'}};
+  for (int a = 0; a < 3; a++) {
+    int along = 0;
+    for (int r = 1; r < 3; r++)
+      if (fabs(affine[r][a]) > fabs(affine[along][a])) along = r;
+    axes[a] = letters[along][affine[along][a] > 0];
+  }
+  axes[3] = 0;
+}
+
+static void note_forms(look_work *w, const char *path, const file_bytes *file) {
+  double apart[3];
+  if (!nifti_forms_differ(path, file->data, file->length, apart)) return;
+  double largest = fmax(apart[0], fmax(apart[1], apart[2]));
+  if (largest > FORMS_APART_VOXELS)
+    add_note(w, "%s: qform and sform put a voxel up to %.3g voxels apart; the sform counts", path,
+             largest);
+}
+
+static status take_samples(look_work *w, int64_t index, const medical_case *c, int64_t foreground) {
+  int64_t step = (foreground + SAMPLES_A_CASE - 1) / SAMPLES_A_CASE, seen = 0, count = 0;
+  int64_t channels = c->image.channels,
+          voxels = c->image.size[0] * c->image.size[1] * c->image.size[2];
+  if (foreground == 0) return OK;
+  size_t bytes = (size_t)((foreground / step + 1) * channels) * sizeof(float);
+  float *samples = malloc(bytes);
+  if (!samples) return error_out_of_memory(bytes);
+  for (int64_t v = 0; v < voxels; v++)
+    if (c->label.data[v] > 0 && seen++ % step == 0)
+      memcpy(samples + count++ * channels, c->image.data + v * channels,
+             (size_t)channels * sizeof *samples);
+  w->samples[index] = samples;
+  w->sample_counts[index] = count;
+  return OK;
+}
+
+static status describe(look_work *w, int64_t index, const medical_case *c) {
+  case_look *look = &w->look->cases[index];
+  const volume *v = &c->image;
+  int64_t voxels = v->size[0] * v->size[1] * v->size[2], foreground = 0;
+  memcpy(look->size, v->size, sizeof look->size);
+  look->channels = v->channels;
+  affine_spacing(v->affine, look->spacing_mm);
+  look->voxel_ml = affine_voxel_mm3(v->affine) / 1000;
+  axes_of(v->affine, look->axes);
+  look->min = INFINITY;
+  look->max = -INFINITY;
+  double sum = 0;
+  for (int64_t i = 0; i < voxels * v->channels; i++) {
+    double value = (double)v->data[i];
+    sum += value;
+    look->min = fmin(look->min, value);
+    look->max = fmax(look->max, value);
+  }
+  look->mean = sum / (double)(voxels * v->channels);
+  if (!c->label.data) return OK;
+  look->class_voxels = calloc((size_t)w->look->data->class_count, sizeof *look->class_voxels);
+  if (!look->class_voxels) return error_out_of_memory(4096);
+  for (int64_t i = 0; i < voxels; i++) look->class_voxels[c->label.data[i]]++;
+  for (int k = 1; k < w->look->data->class_count; k++) foreground += look->class_voxels[k];
+  return take_samples(w, index, c, foreground);
+}
+
+/* Says of each file what is wrong with it by itself; false when it is nothing. */
+static bool blame_files(look_work *w, int64_t index) {
+  const case_entry *entry = w->look->cases[index].entry;
+  bool found = false;
+  for (int i = 0; i <= entry->more_image_count + (entry->label != NULL); i++) {
+    volume v = {0};
+    labels l = {0};
+    status error = i == 0                         ? nifti_read_volume(entry->image, &v)
+                   : i <= entry->more_image_count ? nifti_read_volume(entry->more_images[i - 1], &v)
+                                                  : nifti_read_labels(entry->label, &l);
+    found |= error != OK;
+    add_problem(w, index, error);
+    volume_free(&v);
+    labels_free(&l);
+  }
+  return found;
+}
+
+static void look_at_case(void *context, int64_t index) {
+  look_work *w = context;
+  case_look *look = &w->look->cases[index];
+  const case_entry *entry = look->entry;
+  case_files files = {0};
+  medical_case c = {0};
+  status error = case_files_load(entry, &files);
+  if (!error) {
+    look->image_hash = bytes_hash(files.images[0].data, files.images[0].length);
+    error = case_parse(entry, &files, &c);
+  }
+  if (!error && c.image.channels != w->look->data->channels)
+    error = error_new(ERROR_DATA, NOWHERE, "%s has %lld channels, the data set %d", entry->image,
+                      (long long)c.image.channels, w->look->data->channels);
+  if (!error) {
+    note_forms(w, entry->image, &files.images[0]);
+    for (int i = 0; i < entry->more_image_count; i++)
+      note_forms(w, entry->more_images[i], &files.images[1 + i]);
+    if (entry->label) note_forms(w, entry->label, &files.label);
+    error = describe(w, index, &c);
+    add_problem(w, index, error);
+    look->is_good = !error;
+  } else if (blame_files(w, index)) {
+    error_free(error);
+  } else {
+    add_problem(w, index, error);
+  }
+  case_files_free(&files);
+  case_free(&c);
+}
+
+/* ---- the whole ---- */
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+/* Of sorted values; interpolates linearly between ranks. */
+static double quantile(const double *sorted, int64_t count, double at) {
+  double rank = at * (double)(count - 1);
+  int64_t below = (int64_t)rank, above = below + 1 < count ? below + 1 : below;
+  return sorted[below] + (rank - (double)below) * (sorted[above] - sorted[below]);
+}
+
+static status summarize_channel(const look_work *w, int channel, channel_values *out) {
+  const dataset_look *l = w->look;
+  int64_t count = 0, at = 0;
+  for (int i = 0; i < l->data->case_count; i++) count += w->sample_counts[i];
+  *out = (channel_values){.count = count};
+  if (count == 0) return OK;
+  double *values = malloc((size_t)count * sizeof *values), sum = 0, squares = 0;
+  if (!values) return error_out_of_memory((size_t)count * sizeof *values);
+  for (int i = 0; i < l->data->case_count; i++)
+    for (int64_t k = 0; k < w->sample_counts[i]; k++)
+      values[at++] = (double)w->samples[i][k * l->channel_count + channel];
+  for (int64_t i = 0; i < count; i++) sum += values[i];
+  out->mean = sum / (double)count;
+  for (int64_t i = 0; i < count; i++) squares += (values[i] - out->mean) * (values[i] - out->mean);
+  out->deviation = sqrt(squares / (double)count);
+  qsort(values, (size_t)count, sizeof *values, by_value);
+  out->min = values[0];
+  out->max = values[count - 1];
+  out->percentile_0_5 = quantile(values, count, 0.005);
+  out->median = quantile(values, count, 0.5);
+  out->percentile_99_5 = quantile(values, count, 0.995);
+  free(values);
+  return OK;
+}
+
+static int by_hash(const void *a, const void *b) {
+  const case_look *x = *(const case_look *const *)a, *y = *(const case_look *const *)b;
+  if (x->image_hash != y->image_hash) return x->image_hash < y->image_hash ? -1 : 1;
+  return strcmp(x->entry->name, y->entry->name);
+}
+
+static status note_doubles(look_work *w) {
+  int n = w->look->data->case_count, good = 0;
+  const case_look **cases = malloc((size_t)(n + 1) * sizeof *cases);
+  if (!cases) return error_out_of_memory((size_t)n * sizeof *cases);
+  for (int i = 0; i < n; i++)
+    if (w->look->cases[i].is_good && w->look->cases[i].entry->more_image_count == 0)
+      cases[good++] = &w->look->cases[i];
+  qsort(cases, (size_t)good, sizeof *cases, by_hash);
+  for (int i = 1; i < good; i++)
+    if (cases[i]->image_hash == cases[i - 1]->image_hash)
+      add_note(w, "cases %s and %s hold the same image", cases[i - 1]->entry->name,
+               cases[i]->entry->name);
+  free(cases);
+  return OK;
+}
+
+static void note_unused_classes(look_work *w) {
+  const dataset_look *l = w->look;
+  bool any_label = false;
+  for (int i = 0; i < l->data->case_count; i++) any_label |= l->cases[i].class_voxels != NULL;
+  for (int c = 1; c < l->data->class_count && any_label; c++) {
+    bool used = false;
+    for (int i = 0; i < l->data->case_count && !used; i++)
+      used = l->cases[i].class_voxels && l->cases[i].class_voxels[c] > 0;
+    if (!used) add_note(w, "class %d (%s) is in no label", c, l->data->class_names[c]);
+  }
+}
+
+/* `found` keeps the first problems only; the report of a case has all. */
+static void keep_messages(const problems *all, case_look *look) {
+  if (all->count == 0) return;
+  look->problems = calloc((size_t)all->count, sizeof *look->problems);
+  for (int i = 0; look->problems && i < all->count; i++)
+    if ((look->problems[look->problem_count] = strdup(error_message(all->list[i]))))
+      look->problem_count++;
+}
+
+static int by_text(const void *a, const void *b) {
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+status dataset_look_at(const dataset *data, thread_pool *pool, dataset_look *out) {
+  size_t n = (size_t)data->case_count + 1;
+  *out = (dataset_look){.data = data,
+                        .cases = calloc(n, sizeof *out->cases),
+                        .channel_count = data->channels,
+                        .channels = calloc((size_t)data->channels, sizeof *out->channels)};
+  look_work w = {.look = out,
+                 .samples = calloc(n, sizeof *w.samples),
+                 .sample_counts = calloc(n, sizeof *w.sample_counts),
+                 .problems = calloc(n, sizeof *w.problems)};
+  status error = OK;
+  if (!out->cases || !out->channels || !w.samples || !w.sample_counts || !w.problems)
+    error = error_out_of_memory(n * sizeof *out->cases);
+  pthread_mutex_init(&w.lock, NULL);
+  if (!error) {
+    for (int i = 0; i < data->case_count; i++) out->cases[i].entry = &data->cases[i];
+    parallel_for(pool, data->case_count, look_at_case, &w);
+    for (int i = 0; i < data->case_count; i++) {
+      keep_messages(&w.problems[i], &out->cases[i]);
+      problems_add(&out->found, problems_take(&w.problems[i]));
+    }
+    note_unused_classes(&w);
+    error = note_doubles(&w);
+    /* Threads come in any order. */
+    if (out->note_count > 0)
+      qsort(out->notes, (size_t)out->note_count, sizeof *out->notes, by_text);
+  }
+  for (int c = 0; c < data->channels && !error; c++)
+    error = summarize_channel(&w, c, &out->channels[c]);
+  for (int i = 0; i < data->case_count && w.samples; i++) free(w.samples[i]);
+  free(w.samples);
+  free(w.sample_counts);
+  free(w.problems);
+  pthread_mutex_destroy(&w.lock);
+  return error;
+}
+
+void dataset_look_free(dataset_look *l) {
+  for (int i = 0; l->data && l->cases && i < l->data->case_count; i++) {
+    case_look *c = &l->cases[i];
+    free(c->class_voxels);
+    for (int k = 0; k < c->problem_count; k++) free(c->problems[k]);
+    free(c->problems);
+  }
+  for (int i = 0; i < l->note_count; i++) free(l->notes[i]);
+  free(l->notes);
+  free(l->cases);
+  free(l->channels);
+  problems_free(&l->found);
+  *l = (dataset_look){0};
+}
+
+/* ---- report ---- */
+
+typedef struct spread { /* of a number over the good cases */
+  int64_t count;
+  double min, median, max, mean;
+} spread;
+
+typedef double (*case_number)(const case_look *c, int which);
+
+static double size_of(const case_look *c, int axis) {
+  return (double)c->size[axis];
+}
+
+static double spacing_of(const case_look *c, int axis) {
+  return c->spacing_mm[axis];
+}
+
+/* NaN: the class is not in the case. */
+static double volume_of(const case_look *c, int class_number) {
+  if (!c->class_voxels || c->class_voxels[class_number] == 0) return (double)NAN;
+  return (double)c->class_voxels[class_number] * c->voxel_ml;
+}
+
+static spread spread_over(const dataset_look *l, case_number number, int which) {
+  spread s = {0};
+  double *values = malloc((size_t)(l->data->case_count + 1) * sizeof *values), sum = 0;
+  for (int i = 0; values && i < l->data->case_count; i++) {
+    double value = l->cases[i].is_good ? number(&l->cases[i], which) : (double)NAN;
+    if (!isnan(value)) values[s.count++] = value;
+  }
+  if (s.count > 0) {
+    qsort(values, (size_t)s.count, sizeof *values, by_value);
+    for (int64_t i = 0; i < s.count; i++) sum += values[i];
+    s.min = values[0];
+    s.median = quantile(values, s.count, 0.5);
+    s.max = values[s.count - 1];
+    s.mean = sum / (double)s.count;
+  }
+  free(values);
+  return s;
+}
+
+static int good_cases(const dataset_look *l) {
+  int good = 0;
+  for (int i = 0; i < l->data->case_count; i++) good += l->cases[i].is_good;
+  return good;
+}
+
+static void print_triple(FILE *out, double x, double y, double z) {
+  enum { WIDTH = 26, SIGN_BYTES = 2 }; /* × takes two bytes and one column */
+  char text[96];
+  int bytes = snprintf(text, sizeof text, "%.4g × %.4g × %.4g", x, y, z);
+  fprintf(out, "%*s%s", WIDTH - bytes + 2 * (SIGN_BYTES - 1), "", text);
+}
+
+static void print_three(const dataset_look *l, const char *title, case_number number, FILE *out) {
+  spread s[3];
+  for (int a = 0; a < 3; a++) s[a] = spread_over(l, number, a);
+  fprintf(out, "%-12s", title);
+  print_triple(out, s[0].min, s[1].min, s[2].min);
+  print_triple(out, s[0].median, s[1].median, s[2].median);
+  print_triple(out, s[0].max, s[1].max, s[2].max);
+  fputc('\n', out);
+}
+
+static void print_axes(const dataset_look *l, FILE *out) {
+  fputs("orientation ", out);
+  for (int i = 0; i < l->data->case_count; i++) {
+    const char *axes = l->cases[i].axes;
+    int count = 0;
+    bool is_first = l->cases[i].is_good;
+    for (int k = 0; k < l->data->case_count; k++) {
+      bool same = l->cases[k].is_good && strcmp(l->cases[k].axes, axes) == 0;
+      if (same && k < i) is_first = false;
+      count += same;
+    }
+    if (is_first) fprintf(out, " %s (%d)", axes, count);
+  }
+  fputc('\n', out);
+}
+
+void dataset_look_print(const dataset_look *l, FILE *out) {
+  const dataset *d = l->data;
+  int good = good_cases(l);
+  fprintf(out, "%s: %d case%s, %d of them good; %d train, %d validation, %d test, %d in no role\n",
+          d->name, d->case_count, d->case_count == 1 ? "" : "s", good,
+          dataset_role_count(d, ROLE_TRAIN), dataset_role_count(d, ROLE_VALIDATION),
+          dataset_role_count(d, ROLE_TEST), dataset_role_count(d, ROLE_NONE));
+  if (good > 0) {
+    fprintf(out, "%-12s%26s%26s%26s\n", "", "smallest", "median", "largest");
+    print_three(l, "size", size_of, out);
+    print_three(l, "spacing mm", spacing_of, out);
+    print_axes(l, out);
+  }
+  for (int c = 0; c < l->channel_count; c++) {
+    const channel_values *v = &l->channels[c];
+    if (v->count == 0) continue;
+    if (c == 0)
+      fprintf(out, "\nforeground %10s %10s %10s %10s %10s %10s %10s\n", "mean", "deviation",
+              "least", "0.5 %", "median", "99.5 %", "largest");
+    fprintf(out, "channel %-2d %10.4g %10.4g %10.4g %10.4g %10.4g %10.4g %10.4g\n", c, v->mean,
+            v->deviation, v->min, v->percentile_0_5, v->median, v->percentile_99_5, v->max);
+  }
+  fprintf(out, "\n%-5s %-24s %6s %10s %10s %10s %10s\n", "class", "", "cases", "least ml", "median",
+          "mean", "largest");
+  for (int c = 1; c < d->class_count; c++) {
+    spread s = spread_over(l, volume_of, c);
+    fprintf(out, "%5d %-24s %6lld", c, d->class_names[c], (long long)s.count);
+    if (s.count > 0) fprintf(out, " %10.4g %10.4g %10.4g %10.4g", s.min, s.median, s.mean, s.max);
+    fputc('\n', out);
+  }
+  if (l->note_count > 0) fputc('\n', out);
+  for (int i = 0; i < l->note_count; i++) fprintf(out, "note: %s\n", l->notes[i]);
+}
+
+static json_t *three(const dataset_look *l, case_number number) {
+  static const char *const keys[] = {"smallest", "median", "largest"};
+  json_t *lists[3] = {json_array(), json_array(), json_array()}, *entry = json_object();
+  for (int a = 0; a < 3; a++) {
+    spread s = spread_over(l, number, a);
+    json_array_append_new(lists[0], json_real(s.min));
+    json_array_append_new(lists[1], json_real(s.median));
+    json_array_append_new(lists[2], json_real(s.max));
+  }
+  for (int i = 0; i < 3; i++) json_object_set_new(entry, keys[i], lists[i]);
+  return entry;
+}
+
+static json_t *case_json(const dataset_look *l, const case_look *c) {
+  const case_entry *e = c->entry;
+  json_t *entry = json_pack("{s:s, s:s, s:b}", "name", e->name, "role", role_names[e->role], "good",
+                            c->is_good);
+  if (!entry) return json_null(); /* a name that is not UTF-8 */
+  json_t *wrong = json_array();
+  for (int i = 0; i < c->problem_count; i++)
+    json_array_append_new(wrong, json_string(c->problems[i]));
+  json_object_set_new(entry, "problems", wrong);
+  if (!c->is_good) return entry;
+  json_object_update_new(entry, json_pack("{s:[I, I, I], s:[f, f, f], s:s, s:I, s:f, s:f, s:f}",
+                                          "size", (json_int_t)c->size[0], (json_int_t)c->size[1],
+                                          (json_int_t)c->size[2], "spacing_mm", c->spacing_mm[0],
+                                          c->spacing_mm[1], c->spacing_mm[2], "axes", c->axes,
+                                          "channels", (json_int_t)c->channels, "min", c->min, "max",
+                                          c->max, "mean", c->mean));
+  if (!c->class_voxels) return entry;
+  json_t *volumes = json_array();
+  for (int k = 0; k < l->data->class_count; k++)
+    json_array_append_new(volumes, json_real((double)c->class_voxels[k] * c->voxel_ml));
+  json_object_set_new(entry, "class_volumes_ml", volumes);
+  return entry;
+}
+
+static json_t *look_json(const dataset_look *l) {
+  const dataset *d = l->data;
+  json_t *channels = json_array(), *classes = json_array(), *cases = json_array(),
+         *notes = json_array();
+  for (int c = 0; c < l->channel_count; c++) {
+    const channel_values *v = &l->channels[c];
+    if (v->count > 0)
+      json_array_append_new(channels,
+                            json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "channel", c,
+                                      "voxels", (json_int_t)v->count, "mean", v->mean,
+                                      "standard_deviation", v->deviation, "min", v->min,
+                                      "percentile_0.5", v->percentile_0_5, "median", v->median,
+                                      "percentile_99.5", v->percentile_99_5, "max", v->max));
+  }
+  for (int c = 1; c < d->class_count; c++) {
+    spread s = spread_over(l, volume_of, c);
+    json_t *entry = json_pack("{s:i, s:s, s:I}", "number", c, "name", d->class_names[c], "cases",
+                              (json_int_t)s.count);
+    if (s.count > 0)
+      json_object_set_new(entry, "volume_ml",
+                          json_pack("{s:f, s:f, s:f, s:f}", "min", s.min, "median", s.median,
+                                    "mean", s.mean, "max", s.max));
+    json_array_append_new(classes, entry);
+  }
+  for (int i = 0; i < d->case_count; i++) json_array_append_new(cases, case_json(l, &l->cases[i]));
+  for (int i = 0; i < l->note_count; i++) json_array_append_new(notes, json_string(l->notes[i]));
+  json_t *root = json_pack("{s:s, s:i, s:i, s:o}", "name", d->name, "case_count", d->case_count,
+                           "good", good_cases(l), "notes", notes);
+  if (good_cases(l) > 0)
+    json_object_update_new(root, json_pack("{s:o, s:o}", "size", three(l, size_of), "spacing_mm",
+                                           three(l, spacing_of)));
+  json_object_update_new(root, json_pack("{s:o, s:o, s:o}", "foreground_intensities", channels,
+                                         "classes", classes, "cases", cases));
+  return root;
+}
+
+status dataset_look_write(const dataset_look *l, const char *path) {
+  json_t *root = look_json(l);
+  char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+  json_decref(root);
+  if (!text) return error_prefix(error_out_of_memory(1 << 20), "cannot write %s", path);
+  size_t length = strlen(text);
+  text[length] = '\n'; /* in place of the terminator */
+  status error = file_write_atomic(path, text, length + 1);
+  free(text);
+  return error;
+}

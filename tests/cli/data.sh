@@ -1,0 +1,85 @@
+# Data sets in the layouts of BTCV and nnU-Net, from the command line: looked through, trained on,
+# scored; broken files and leaks between roles.
+. "$(dirname "$0")/lib.sh"
+
+try 0 "$STRATA" phantom phantom --cases 6 --size 48 --organs 4
+try 0 "$STRATA" data check phantom --json look.json
+prints "6 cases, 6 of them good"
+has look.json '"problems": []'
+
+mkdir -p btcv/img btcv/label nn/imagesTr nn/labelsTr
+for i in 1 2 3 4 5 6; do
+  cp "phantom/imagesTr/phantom_00$i.nii.gz" "btcv/img/img000$i.nii.gz"
+  cp "phantom/labelsTr/phantom_00$i.nii.gz" "btcv/label/label000$i.nii.gz"
+  cp "phantom/imagesTr/phantom_00$i.nii.gz" "nn/imagesTr/case_00${i}_0000.nii.gz"
+  cp "phantom/labelsTr/phantom_00$i.nii.gz" "nn/labelsTr/case_00$i.nii.gz"
+done
+cat >nn/dataset.json <<'JSON'
+{"channel_names": {"0": "CT"}, "numTraining": 6, "file_ending": ".nii.gz",
+ "labels": {"background": 0, "a": 1, "b": 2, "c": 3, "d": 4, "e": 5}}
+JSON
+try 0 "$STRATA" data check btcv
+prints "BTCV: 6 cases, 6 of them good"
+prints "portal and splenic vein"
+try 0 "$STRATA" data check nn/dataset.json
+prints "nn: 6 cases, 6 of them good"
+prints "note: class 5 (e) is in no label"
+
+# A pipeline on them: names for roles, half of the labels.
+cat >btcv.yaml <<YAML
+strata: 1
+use: $pipelines/tiny.yaml
+data:
+  root: .
+  dataset: {decathlon: ~, btcv: btcv}
+  split: {train: [img0001, img0002, img0003, img0004], validation: [label0005], test: [img0006]}
+  label_fraction: 0.5
+evaluate:
+  metrics: all
+  tolerance: [2, 3]
+  groups: {pair: [1, 6]}
+YAML
+epoch=(--set stages.pretrain.epochs=1 --set stages.segment.epochs=1 --set model.with.features=2)
+try 0 "$STRATA" check btcv.yaml "${epoch[@]}"
+prints "6 cases, 4 train, 1 validation, 1 test"
+try 0 "$STRATA" data check btcv.yaml
+prints "4 train, 1 validation, 1 test, 0 in no role"
+try 0 "$STRATA" run btcv.yaml "${epoch[@]}" --out run
+exists run/predictions/img0006.nii.gz run/evaluation.json
+has run/evaluation.json '"relative_volume_difference"'
+has run/evaluation.json '"pair"'
+
+# What the run wrote can be scored again.
+mkdir references
+cp btcv/label/label0006.nii.gz references/img0006.nii.gz
+try 0 "$STRATA" evaluate --prediction run/predictions --reference references --metrics dice,nsd \
+  --tolerance 2 --group pair=1,2 --csv scores.csv --json scores.json
+prints "NSD: tolerance 2 mm."
+prints "pair"
+has scores.csv "case,class,dice,nsd,reference_voxels"
+has scores.csv "img0006,1,"
+try 2 "$STRATA" evaluate --prediction run/predictions --reference references --metrics dise
+says 'did you mean "dice"?'
+try 2 "$STRATA" evaluate --prediction run/predictions --reference references --group pair
+says "--group takes NAME=CLASSES"
+
+# A group of classes that the data set does not have.
+try 1 "$STRATA" check btcv.yaml "${epoch[@]}" --set evaluate.groups.pair=[1,14]
+says "groups: pair has class 14"
+
+# Leaks.
+try 1 "$STRATA" check btcv.yaml "${epoch[@]}" --set data.split.test=[img0006,img0001]
+says "case img0001 is in the split's train and test lists"
+cp btcv/img/img0001.nii.gz btcv/img/img0006.nii.gz
+try 1 "$STRATA" check btcv.yaml "${epoch[@]}"
+says "hold the same image"
+
+# A broken file is named; the others are still looked at.
+truncate -s 2000 btcv/img/img0002.nii.gz
+echo nonsense >btcv/label/label0003.nii.gz
+rm btcv/label/label0006.nii.gz btcv/img/img0006.nii.gz
+try 1 "$STRATA" data check btcv --json look.json
+prints "5 cases, 3 of them good"
+says "img0002.nii.gz"
+says "label0003.nii.gz"
+has look.json "stops before its end"
