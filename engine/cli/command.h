@@ -8,35 +8,38 @@
 enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32 };
 
 /* Options every command may declare; `flags` of a command says which it takes. */
-typedef enum option_flag {
-  OPTION_SET = 1 << 0,
-  OPTION_OUT = 1 << 1,
-  OPTION_RESUME = 1 << 2,
-  OPTION_THREADS = 1 << 3,
-  OPTION_DEVICE = 1 << 4,
-  OPTION_STAGE = 1 << 5,
-  OPTION_DOT = 1 << 6,
-  OPTION_STEPS = 1 << 7,
-  OPTION_PROFILE = 1 << 8,
-  OPTION_JSON = 1 << 9,
-  OPTION_CASES = 1 << 10,
-  OPTION_SEED = 1 << 11,
-  OPTION_ORGANS = 1 << 12,
-  OPTION_SIZE = 1 << 13,
-  OPTION_PREDICTION = 1 << 14,
-  OPTION_REFERENCE = 1 << 15,
-  OPTION_EMPTY = 1 << 16,
-  OPTION_HD95 = 1 << 17,
-  OPTION_BATCH = 1 << 18,
-  OPTION_QUIET = 1 << 19,
-  OPTION_CSV = 1 << 20,
-  OPTION_METRICS = 1 << 21,
-  OPTION_TOLERANCE = 1 << 22,
-  OPTION_GROUP = 1 << 23,
-  OPTION_KEY = 1 << 24,
-  OPTION_MAP = 1 << 25,
-  OPTION_WITHIN = 1 << 26
-} option_flag;
+#define OPTION_SET (UINT64_C(1) << 0)
+#define OPTION_OUT (UINT64_C(1) << 1)
+#define OPTION_RESUME (UINT64_C(1) << 2)
+#define OPTION_THREADS (UINT64_C(1) << 3)
+#define OPTION_DEVICE (UINT64_C(1) << 4)
+#define OPTION_STAGE (UINT64_C(1) << 5)
+#define OPTION_DOT (UINT64_C(1) << 6)
+#define OPTION_STEPS (UINT64_C(1) << 7)
+#define OPTION_PROFILE (UINT64_C(1) << 8)
+#define OPTION_JSON (UINT64_C(1) << 9)
+#define OPTION_CASES (UINT64_C(1) << 10)
+#define OPTION_SEED (UINT64_C(1) << 11)
+#define OPTION_ORGANS (UINT64_C(1) << 12)
+#define OPTION_SIZE (UINT64_C(1) << 13)
+#define OPTION_PREDICTION (UINT64_C(1) << 14)
+#define OPTION_REFERENCE (UINT64_C(1) << 15)
+#define OPTION_EMPTY (UINT64_C(1) << 16)
+#define OPTION_HD95 (UINT64_C(1) << 17)
+#define OPTION_BATCH (UINT64_C(1) << 18)
+#define OPTION_QUIET (UINT64_C(1) << 19)
+#define OPTION_CSV (UINT64_C(1) << 20)
+#define OPTION_METRICS (UINT64_C(1) << 21)
+#define OPTION_TOLERANCE (UINT64_C(1) << 22)
+#define OPTION_GROUP (UINT64_C(1) << 23)
+#define OPTION_KEY (UINT64_C(1) << 24)
+#define OPTION_MAP (UINT64_C(1) << 25)
+#define OPTION_WEIGHTS (UINT64_C(1) << 26)
+#define OPTION_INPUT (UINT64_C(1) << 27)
+#define OPTION_OUTPUT (UINT64_C(1) << 28)
+#define OPTION_GRADIENTS (UINT64_C(1) << 29)
+#define OPTION_TRAIN (UINT64_C(1) << 30)
+#define OPTION_WITHIN (UINT64_C(1) << 31)
 
 typedef struct arguments {
   const char *operands[MAX_OPERANDS];
@@ -48,7 +51,8 @@ typedef struct arguments {
   double within;               /* 0: not given */
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;
-  bool resume, dot, profile, quiet;
+  const char *weights, *input, *output, *gradients;
+  bool resume, dot, profile, quiet, train;
   int64_t threads, steps, cases, seed, organs, size, batch; /* −1: not given */
 } arguments;
 
@@ -57,7 +61,7 @@ typedef struct command {
   const char *operands; /* "FILE" */
   const char *summary;  /* one line */
   const char *help;     /* what it does, by example */
-  unsigned options;
+  uint64_t options;
   int min_operands, max_operands;
   status (*run)(const arguments *a);
 } command;
@@ -75,6 +79,7 @@ status command_phantom(const arguments *a);
 status command_data(const arguments *a);
 status command_bench(const arguments *a);
 status command_weights(const arguments *a);
+status command_forward(const arguments *a);
 
 /* Progress on this terminal: a live line, or plain lines when stderr is piped. */
 reporter console_reporter(bool quiet);

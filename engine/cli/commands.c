@@ -79,6 +79,18 @@ const command commands[] = {
      OPTION_SET | OPTION_STAGE | OPTION_STEPS | OPTION_PROFILE | OPTION_THREADS | OPTION_DEVICE |
          OPTION_JSON | OPTION_BATCH,
      1, 1, command_bench},
+    {"forward", "MODEL", "run a network once on a tensor file",
+     "Runs a model file on the tensor x (N×C×X×Y×Z, as PyTorch has it) and writes its outputs in\n"
+     "PyTorch's order of axes, under their names in the file: out, levels.0, … Parameters of the\n"
+     "model are set with --set. To port a network, to debug one, or to compare it with another\n"
+     "framework: --gradients adds the gradient of mean(out²), out being the first output.\n\n"
+     "  strata forward models/unetr.yaml --set outputs=14 --weights w.safetensors \\\n"
+     "                 --input x.safetensors --output y.safetensors\n"
+     "  strata forward my.yaml --weights w.safetensors --input x.safetensors \\\n"
+     "                 --output y.safetensors --gradients g.safetensors --train --seed 3\n",
+     OPTION_SET | OPTION_WEIGHTS | OPTION_INPUT | OPTION_OUTPUT | OPTION_GRADIENTS | OPTION_TRAIN |
+         OPTION_SEED | OPTION_THREADS | OPTION_DEVICE,
+     1, 1, command_forward},
     {"weights", "FILE", "list, compare and import weight files",
      "Reads safetensors and what torch.save writes (.pt, .pth, .bin), the latter without Python and\n"
      "without running anything that stands in it.\n\n"

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 typedef struct option_help {
-  unsigned flag;
+  uint64_t flag;
   const char *name, *argument, *help;
 } option_help;
 
@@ -49,6 +49,12 @@ static const option_help option_table[] = {
     {OPTION_WITHIN, "within", "SHARE",
      "diff: such differences, relative to a tensor's largest number, are none (1e-4)"},
     {OPTION_QUIET, "quiet", NULL, "print errors only"},
+    {OPTION_WEIGHTS, "weights", "FILE", "safetensors file with the network's parameters"},
+    {OPTION_INPUT, "input", "FILE", "safetensors file with the tensor x, N×C×X×Y×Z"},
+    {OPTION_OUTPUT, "output", "FILE", "where the outputs go, under their names in the graph"},
+    {OPTION_GRADIENTS, "gradients", "FILE",
+     "also the gradient of the mean square of the first output, for every parameter"},
+    {OPTION_TRAIN, "train", NULL, "training mode: dropout acts, batch norms use the batch"},
     {0}};
 
 static void print_general_help(FILE *out) {
@@ -187,6 +193,21 @@ static status store(arguments *a, const option_help *o, char *value) {
     return read_share(o->name, value, &a->within);
   case OPTION_QUIET:
     a->quiet = true;
+    break;
+  case OPTION_WEIGHTS:
+    a->weights = value;
+    break;
+  case OPTION_INPUT:
+    a->input = value;
+    break;
+  case OPTION_OUTPUT:
+    a->output = value;
+    break;
+  case OPTION_GRADIENTS:
+    a->gradients = value;
+    break;
+  case OPTION_TRAIN:
+    a->train = true;
     break;
   }
   return OK;

@@ -668,6 +668,103 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
   return error;
 }
 
+/* ---- a model alone ----------------------------------------------------------------------- */
+
+/* Single outputs stay under their names; the members of a list get a number each. */
+static void name_outputs(instance *in, const tree *outputs, stage_graph *out) {
+  arena *memory = in->x->memory;
+  int capacity = 0;
+  for (int i = 0; i < outputs->count; i++) {
+    const char *key = outputs->keys[i]->text;
+    const graph_name *n = find_name(&in->names, arena_printf(memory, "model.%s", key));
+    for (int k = 0; n && k < n->count; k++) {
+      graph_name one = {.values = &n->values[k], .count = 1};
+      one.name = n->count == 1 && outputs->items[i]->kind != TREE_LIST
+                     ? key
+                     : arena_printf(memory, "%s.%d", key, k);
+      ARENA_PUSH(memory, out->names, out->name_count, capacity, one);
+    }
+  }
+}
+
+static status mean_square(builder *b, value_id v, value_id *out) {
+  const op *constant = op_find("constant");
+  void *attrs = arena_alloc(&b->g->memory, constant->attrs_bytes);
+  op_defaults(constant, attrs);
+  *attr_number(constant, attrs, "value") = 0;
+  const shape *s = &value_type(b, v)->shape;
+  for (const attr *a = constant->attrs; a->name; a++) {
+    if (a->kind != ATTR_INTS) continue;
+    int_list *dims = (int_list *)((char *)attrs + a->offset);
+    dims->count = s->rank;
+    memcpy(dims->at, s->dim, sizeof s->dim);
+  }
+  value_id in[2] = {v, VALUE_NONE};
+  TRY(build_node(b, "constant", attrs, NULL, 0, &in[1]));
+  return build_node(b, "mse", NULL, (value_id[]){in[0], in[1], VALUE_NONE}, 3, out);
+}
+
+static status differentiate_square(expander *x, stage_graph *out) {
+  x->b.prefix = "loss";
+  TRY(mean_square(&x->b, out->names[0].values[0], &out->loss));
+  return graph_differentiate(out->g, out->loss);
+}
+
+static status differentiate_seeds(expander *x, stage_graph *out) {
+  value_id outputs[MAX_ITEM_INPUTS], seeds[MAX_ITEM_INPUTS];
+  int count = 0, names = out->name_count, capacity = out->name_count;
+  for (int i = 0; i < names && count < MAX_ITEM_INPUTS; i++) {
+    outputs[count] = out->names[i].values[0];
+    const char *seed = arena_printf(x->memory, "seed.%s", out->names[i].name);
+    seeds[count] = build_input(&x->b, seed, DTYPE_F32, value_type(&x->b, outputs[count])->shape);
+    graph_name fed = {
+        .name = seed, .values = arena_copy(x->memory, &seeds[count], sizeof *seeds), .count = 1};
+    ARENA_PUSH(x->memory, out->names, out->name_count, capacity, fed);
+    count++;
+  }
+  return graph_differentiate_from(out->g, outputs, seeds, count);
+}
+
+static status expand_model(expander *x, instance *in, model_loss loss, stage_graph *out) {
+  const expand_options *o = x->options;
+  const graph_file *model = &x->p->model;
+  const tree *inputs_tree = tree_get(model->root, "inputs");
+  if (inputs_tree->count != 1)
+    return error_new(ERROR_PIPELINE, inputs_tree->at,
+                     "%s has %d inputs; a model that runs alone has one", model->path,
+                     inputs_tree->count);
+  const int64_t *s = o->size;
+  out->image =
+      build_input(&x->b, "image", DTYPE_F32, SHAPE(o->batch, s[0], s[1], s[2], o->channels));
+  inputs given = {.list = {out->image}, .count = 1};
+  status error = expand_file(in, model, "model", "", in->used_at, NULL, 0, NULL, &given);
+  problems_add(&x->problems, error);
+  TRY(problems_take(&x->problems));
+  name_outputs(in, tree_get(model->root, "outputs"), out);
+  if (out->name_count == 0)
+    return error_new(ERROR_PIPELINE, NOWHERE, "%s has no output", x->p->path);
+  out->keep = arena_alloc(x->memory, (size_t)(out->name_count + 1) * sizeof *out->keep);
+  for (int i = 0; i < out->name_count; i++) out->keep[out->keep_count++] = out->names[i].values[0];
+  graph_prune(out->g, out->keep, out->keep_count);
+  graph_fuse(out->g, out->keep, out->keep_count);
+  if (loss == MODEL_LOSS_SQUARE) TRY(differentiate_square(x, out));
+  if (loss == MODEL_LOSS_SEEDS) TRY(differentiate_seeds(x, out));
+  graph_prune(out->g, out->keep, out->keep_count);
+  return graph_verify(out->g);
+}
+
+status model_expand(pipeline *p, const expand_options *options, model_loss loss, stage_graph *out) {
+  *out = (stage_graph){.loss = VALUE_NONE, .label = VALUE_NONE};
+  out->g = graph_new(options->training);
+  if (!out->g) return error_out_of_memory(sizeof(graph));
+  expander x = {
+      .p = p, .b = {.g = out->g, .prefix = ""}, .memory = &out->g->memory, .options = options};
+  instance in = {.x = &x, .prefix = "", .used_at = {p->path, 0, 0}, .is_stage = true};
+  status error = expand_model(&x, &in, loss, out);
+  if (error) stage_graph_free(out);
+  return error;
+}
+
 void stage_graph_free(stage_graph *s) {
   graph_free(s->g);
   *s = (stage_graph){0};

@@ -56,6 +56,19 @@ typedef struct expand_options {
 
 status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *options,
                     stage_graph *out);
+
+/* What a model that stands alone is differentiated by. */
+typedef enum model_loss {
+  MODEL_LOSS_NONE,
+  MODEL_LOSS_SQUARE, /* mean of out², out being the first output */
+  MODEL_LOSS_SEEDS /* Σ out · seed over every output that is one value (deep supervision too); the
+                        seeds are inputs of the graph, named "seed.<output>" */
+} model_loss;
+
+/* A model alone (pipeline_load_model), applied to one input of the shape in `options`, whose
+ * `training` says how dropout and running statistics behave and nothing about gradients. Every
+ * output is kept: names are those of the file, list outputs "levels.0", "levels.1", … */
+status model_expand(pipeline *p, const expand_options *options, model_loss loss, stage_graph *out);
 void stage_graph_free(stage_graph *s);
 /* Numbers the run may change between steps: "loss.context.weight", "masked.ratio" (an item's name
  * and one of its schedulable attributes). `set` changes every node that carries it, the backward

@@ -66,28 +66,30 @@ void network_close(network *n) {
   stage_graph_free(&n->graph);
 }
 
-status network_load(network *n, const char *path) {
+static status load_one(const parameters *p, const parameter *to, const weights *w,
+                       const char *path) {
+  const named_tensor *t = weights_find(w, to->name);
+  char want[96], have[96];
+  shape_format(want, &to->shape);
+  if (!t) return error_new(ERROR_DATA, NOWHERE, "%s lacks %s (%s)", path, to->name, want);
+  if (t->tensor.dtype != DTYPE_F32 || !shape_equal(&t->tensor.shape, &to->shape))
+    return error_new(ERROR_DATA, NOWHERE, "%s: %s is %s, this network needs %s", path, to->name,
+                     shape_format(have, &t->tensor.shape), want);
+  return p->device->upload(p->device, p->data + to->offset, t->tensor.data,
+                           tensor_bytes(&t->tensor));
+}
+
+status parameters_load(parameters *p, const char *path) {
   weights w;
   TRY(weights_read(path, &w));
-  parameters *p = &n->own;
   problems found = {0};
-  for (int i = 0; i < p->count; i++) {
-    const named_tensor *t = weights_find(&w, p->list[i].name);
-    char want[96], have[96];
-    shape_format(want, &p->list[i].shape);
-    if (!t)
-      problems_add(&found,
-                   error_new(ERROR_DATA, NOWHERE, "%s lacks %s (%s)", path, p->list[i].name, want));
-    else if (t->tensor.dtype != DTYPE_F32 || !shape_equal(&t->tensor.shape, &p->list[i].shape))
-      problems_add(&found,
-                   error_new(ERROR_DATA, NOWHERE, "%s: %s is %s, this network needs %s", path,
-                             p->list[i].name, shape_format(have, &t->tensor.shape), want));
-    else
-      problems_add(&found, p->device->upload(p->device, p->data + p->list[i].offset, t->tensor.data,
-                                             tensor_bytes(&t->tensor)));
-  }
+  for (int i = 0; i < p->count; i++) problems_add(&found, load_one(p, &p->list[i], &w, path));
   weights_close(&w);
   return problems_take(&found);
+}
+
+status network_load(network *n, const char *path) {
+  return parameters_load(&n->own, path);
 }
 
 static status segment_to(network *n, const volume *prepared, const int64_t size[3],

@@ -20,7 +20,9 @@ typedef struct network {
 status network_open(pipeline *p, const stage_spec *stage, const char *output, int64_t channels,
                     int64_t classes, device *d, parameters *shared, network *out);
 void network_close(network *n);
-/* Fills the parameters from a weight file: every one must be there with its shape. */
+/* Fills the parameters from a weight file: every one must be there with its shape; what else the
+ * file holds is left alone. */
+status parameters_load(parameters *p, const char *path);
 status network_load(network *n, const char *path);
 /* Prepared case → class numbers on the grid of the file at `image_path`. */
 status network_segment(network *n, const volume *prepared, const char *image_path, labels *out);

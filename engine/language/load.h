@@ -33,6 +33,8 @@ status check_name(const tree *key, const char *what);
 
 extern const char *const pipeline_keys[];
 void apply_override(arena *memory, tree *root, const override *set, problems *all);
+/* The same for a model file that stands alone, of which only parameters can be set. */
+void override_parameter(arena *memory, const tree *root, const override *set, problems *all);
 
 /* ---- identity.c ---------------------------------------------------------------------------- */
 

@@ -177,8 +177,7 @@ static status parse_value(const place *p, const char *text, tree **out) {
   return OK;
 }
 
-static status apply(const place *p, tree *root, const char *text) {
-  tree *value, *params = tree_get(root, "params");
+static status read_override(const place *p, const char *text, tree **value) {
   const char *key = p->whole;
   size_t length = strlen(key);
   char shown[96];
@@ -186,7 +185,20 @@ static status apply(const place *p, tree *root, const char *text) {
       strstr(key, ".."))
     return error_new(ERROR_USAGE, p->at, "\"%s\" is not a key such as data.root or seed.",
                      printable(key, shown));
-  TRY(parse_value(p, text, &value));
+  return parse_value(p, text, value);
+}
+
+static int parameter_names(const tree *params, const char **names, int room) {
+  int count = 0;
+  for (int i = 0; params && params->kind == TREE_MAP && i < params->count && count < room; i++)
+    names[count++] = params->keys[i]->text;
+  return count;
+}
+
+static status apply(const place *p, tree *root, const char *text) {
+  tree *value, *params = tree_get(root, "params");
+  const char *key = p->whole;
+  TRY(read_override(p, text, &value));
   bool says_params = text_starts_with(key, "params.");
   const char *in_params = says_params ? key + strlen("params.") : key;
   int param = longest_key(params, in_params);
@@ -194,10 +206,7 @@ static status apply(const place *p, tree *root, const char *text) {
     return set_path(p, &params->items[param], skip(in_params, params->keys[param]->text), value);
 
   const char *names[MAX_NAMES];
-  int count = 0;
-  for (int i = 0; params && params->kind == TREE_MAP && i < params->count && count < MAX_NAMES - 20;
-       i++)
-    names[count++] = params->keys[i]->text;
+  int count = parameter_names(params, names, MAX_NAMES - 20);
   char *first = arena_strndup(p->memory, in_params, strcspn(in_params, "."));
   if (says_params) return no_such(p, first, names, count);
   bool known = false;
@@ -211,10 +220,29 @@ static status apply(const place *p, tree *root, const char *text) {
   return set_path(p, &root, key, value);
 }
 
-void apply_override(arena *memory, tree *root, const override *set, problems *all) {
+static status apply_parameter(const place *p, const tree *root, const char *text) {
+  tree *value, *params = tree_get(root, "params");
+  const char *names[MAX_NAMES];
+  TRY(read_override(p, text, &value));
+  int param = longest_key(params, p->whole);
+  if (param >= 0)
+    return set_path(p, &params->items[param], skip(p->whole, params->keys[param]->text), value);
+  return no_such(p, p->whole, names, parameter_names(params, names, MAX_NAMES));
+}
+
+static place place_of(arena *memory, const override *set) {
   char key[96], value[96];
   char *name =
       arena_printf(memory, "--set %s=%s", printable(set->key, key), printable(set->value, value));
-  place p = {.memory = memory, .at = {intern_file(name), 0, 0}, .whole = set->key};
+  return (place){.memory = memory, .at = {intern_file(name), 0, 0}, .whole = set->key};
+}
+
+void apply_override(arena *memory, tree *root, const override *set, problems *all) {
+  place p = place_of(memory, set);
   problems_add(all, apply(&p, root, set->value));
+}
+
+void override_parameter(arena *memory, const tree *root, const override *set, problems *all) {
+  place p = place_of(memory, set);
+  problems_add(all, apply_parameter(&p, root, set->value));
 }

@@ -1529,6 +1529,31 @@ status pipeline_load_for_prediction(const char *path, pipeline **out) {
   return load_pipeline(path, NULL, 0, true, out);
 }
 
+static status load_model(pipeline *p, const char *path, const override *overrides,
+                         int override_count) {
+  source_pos command_line = {intern_file("--set"), 0, 0};
+  TRY(graph_file_load(p, path, NULL, command_line, &p->model));
+  problems all = {0};
+  for (int i = 0; i < override_count; i++)
+    override_parameter(&p->memory, p->model.root, &overrides[i], &all);
+  return problems_take(&all);
+}
+
+status pipeline_load_model(const char *path, const override *overrides, int override_count,
+                           pipeline **out) {
+  *out = NULL;
+  pipeline *p = calloc(1, sizeof *p);
+  if (!p) return error_out_of_memory(sizeof *p);
+  p->path = intern_file(path);
+  status error = load_model(p, path, overrides, override_count);
+  if (error) {
+    pipeline_free(p);
+    return error;
+  }
+  *out = p;
+  return OK;
+}
+
 void pipeline_free(pipeline *p) {
   if (!p) return;
   arena_free(&p->memory);

@@ -198,6 +198,10 @@ status pipeline_load(const char *path, const override *overrides, int override_c
 /* The same for a run's resolved file: neither data set nor initial weights have to exist any more.
  */
 status pipeline_load_for_prediction(const char *path, pipeline **out);
+/* A model file alone, without data or stages: p->model with its parameters changed by `overrides`
+ * (`features=8`). For strata forward and for comparing networks with other frameworks. */
+status pipeline_load_model(const char *path, const override *overrides, int override_count,
+                           pipeline **out);
 void pipeline_free(pipeline *p);
 /* The stage called `name`, NULL when there is none (or no name). */
 const stage_spec *pipeline_stage(const pipeline *p, const char *name);
