@@ -676,12 +676,13 @@ static void name_outputs(instance *in, const tree *outputs, stage_graph *out) {
   int capacity = 0;
   for (int i = 0; i < outputs->count; i++) {
     const char *key = outputs->keys[i]->text;
+    const tree *value = tree_get(outputs->items[i], "when") ? tree_get(outputs->items[i], "value")
+                                                            : outputs->items[i];
     const graph_name *n = find_name(&in->names, arena_printf(memory, "model.%s", key));
     for (int k = 0; n && k < n->count; k++) {
       graph_name one = {.values = &n->values[k], .count = 1};
-      one.name = n->count == 1 && outputs->items[i]->kind != TREE_LIST
-                     ? key
-                     : arena_printf(memory, "%s.%d", key, k);
+      one.name =
+          n->count == 1 && value->kind != TREE_LIST ? key : arena_printf(memory, "%s.%d", key, k);
       ARENA_PUSH(memory, out->names, out->name_count, capacity, one);
     }
   }
@@ -737,7 +738,7 @@ static status expand_model(expander *x, instance *in, model_loss loss, stage_gra
   out->image =
       build_input(&x->b, "image", DTYPE_F32, SHAPE(o->batch, s[0], s[1], s[2], o->channels));
   inputs given = {.list = {out->image}, .count = 1};
-  status error = expand_file(in, model, "model", "", in->used_at, NULL, 0, NULL, &given);
+  status error = expand_file(in, model, "model", "", "", in->used_at, NULL, 0, NULL, &given);
   problems_add(&x->problems, error);
   TRY(problems_take(&x->problems));
   name_outputs(in, tree_get(model->root, "outputs"), out);
