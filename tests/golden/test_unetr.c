@@ -101,7 +101,8 @@ static void open_golden(const golden *c, built *b) {
   memcpy(b->keep, b->graph.keep, (size_t)count * sizeof *b->keep);
   b->keep[count++] = out->values[0];
   for (int i = 0; i < 4; i++) b->keep[count++] = levels->values[i];
-  optimizer_use optimizer = {b->p->stages[0].optimizer.op, b->p->stages[0].optimizer.attrs, 0};
+  optimizer_use optimizer = {.op = b->p->stages[0].optimizer.op,
+                             .attrs = b->p->stages[0].optimizer.attrs};
   must(program_create(b->graph.g, b->device, &b->parameters, b->keep, count, c->batch, &optimizer,
                       &b->program));
 }
