@@ -32,8 +32,10 @@ typedef enum op_trait {
   OP_TRAIN_ONLY = 1 << 6, /* identity (input 0 → output 0) outside training, e.g. dropout */
   OP_PREPARE = 1 << 7,    /* host operator of the prepare graph: deterministic */
   OP_SAMPLE = 1 << 8,     /* host operator of the sample graph: random */
-  OP_INITIALIZER = 1 << 9 /* how a stage's layers start: only `params` (in: the weight and the bias,
-                             out: their specs); named under `initialize:` */
+  OP_INITIALIZER =
+      1 << 9, /* how a stage's layers start: only `params` (in: the weight and the bias,
+                              out: their specs); named under `initialize:` */
+  OP_ACROSS_SAMPLES = 1 << 10 /* compares the samples of a batch, of which it needs several */
 } op_trait;
 
 /* What graphs cannot name. */

@@ -37,7 +37,8 @@ typedef struct trainer {
   controls controls;
   stage_graph check_graph; /* the same graph without dropout and backward, for validation */
   program check;
-  network network; /* the segmentation, when the stage names its output */
+  int64_t check_batch; /* samples in its step */
+  network network;     /* the segmentation, when the stage names its output */
   bool has_check, has_network;
   loader *loader;
   run_state state;
@@ -112,6 +113,17 @@ static expand_options options_for(const trainer *t, int64_t batch, bool training
                           .training = training};
 }
 
+/* Samples in a step of the validation of losses: one, unless a loss compares samples. 0: there are
+ * too few for that. */
+static int64_t check_batch(const trainer *t) {
+  int64_t cases = dataset_role_count(t->r->data, ROLE_VALIDATION);
+  bool across = false;
+  for (int i = 0; i < t->graph.g->node_count; i++)
+    across |= (t->graph.g->nodes[i].op->traits & OP_ACROSS_SAMPLES) != 0;
+  if (!across) return cases > 0 ? 1 : 0;
+  return cases < 2 ? 0 : cases < t->stage->batch ? cases : t->stage->batch;
+}
+
 static status open_graphs(trainer *t) {
   run *r = t->r;
   expand_options options = options_for(t, t->stage->batch, true);
@@ -131,10 +143,12 @@ static status open_graphs(trainer *t) {
     t->has_network = true;
     return OK;
   }
-  options = options_for(t, 1, false);
+  t->check_batch = check_batch(t);
+  if (t->check_batch == 0) return OK;
+  options = options_for(t, t->check_batch, false);
   TRY(stage_expand(r->p, t->stage, &options, &t->check_graph));
   TRY(program_create(t->check_graph.g, r->device, &t->parameters, t->check_graph.keep,
-                     t->check_graph.keep_count, 1, NULL, &t->check));
+                     t->check_graph.keep_count, t->check_batch, NULL, &t->check));
   t->has_check = true;
   t->controls.check_graph = &t->check_graph;
   return OK;
@@ -289,7 +303,7 @@ static status check_losses(trainer *t) {
                       .stage = name,
                       .role = ROLE_VALIDATION,
                       .label_free = t->check_graph.label == VALUE_NONE && !t->stage->use_labels,
-                      .batch = 1,
+                      .batch = t->check_batch,
                       .epochs = 1,
                       .size = {r->size[0], r->size[1], r->size[2]},
                       .channels = r->channels,

@@ -35,7 +35,7 @@ static status nt_xent_infer(infer *rule) {
   if (a->rank < 2 || !shape_equal(a, b))
     return shape_error("the two views must have embeddings of one shape (N × D), but are %s and %s",
                        shape_format(first, a), shape_format(second, b));
-  if (a->dim[0] < 2)
+  if (rule->training && a->dim[0] < 2)
     return shape_error("the other samples of the batch are what a sample is told apart from, but "
                        "there are none; set the stage's \"batch\" to 2 or more");
   int64_t views = 2 * a->dim[0];
@@ -180,7 +180,7 @@ const op op_nt_xent = {
         "z = F.normalize(torch.cat([a, b])); s = (z @ z.T / temperature).fill_diagonal_(-inf); "
         "F.cross_entropy(s, (torch.arange(2 * N) + N) % (2 * N))",
     .version = 1,
-    .traits = OP_LOSS,
+    .traits = OP_LOSS | OP_ACROSS_SAMPLES,
     .inputs = (const port[]){{"a", "N …", DTYPE_F32, 0, "embeddings of the first views"},
                              {"b", "N …", DTYPE_F32, 0, "embeddings of the second views"},
                              {0}},

@@ -331,7 +331,7 @@ static void the_schema_is_json_and_knows_every_operator(void **state) {
   json_t *properties = json_object_get(item, "properties");
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);
-    if (!(o->traits & (OP_INTERNAL | OP_OPTIMIZER | OP_INITIALIZER | OP_PREPARE | OP_SAMPLE)))
+    if (!(o->traits & OP_NOT_IN_GRAPHS))
       assert_non_null(json_object_get(properties, o->name));
     else
       assert_non_null(o->traits & OP_INTERNAL ? text : strstr(text, o->name));
