@@ -102,6 +102,17 @@ static status visit_layer(void *context, program *p, const node *n, bool *again)
   return OK;
 }
 
+/* The pass over the layers has left its mark on running statistics. */
+static status restart_states(program *p) {
+  for (value_id v = 0; v < p->g->value_count; v++) {
+    const value *state = &p->g->values[v];
+    if (state->kind != VALUE_PARAM || !state->state) continue;
+    const parameter *own = parameters_find(p->parameters, state->name);
+    if (own && own->fresh) TRY(parameter_initialize(p->parameters, own, 0));
+  }
+  return OK;
+}
+
 status initialize_layers(const op_use *initializer, program *p, const char *stage,
                          const reporter *report) {
   lsuv l = {.tolerance = *attr_number(initializer->op, initializer->attrs, "tolerance"),
@@ -112,6 +123,7 @@ status initialize_layers(const op_use *initializer, program *p, const char *stag
   if (!l.done) return error_out_of_memory((size_t)p->g->value_count);
   status error = program_run_forward(p, visit_layer, &l);
   free(l.done);
+  if (!error) error = restart_states(p);
   if (!error)
     report_line(report, "  %d layers of stage %s brought to unit variance, %d not",
                 l.layers - l.failed, stage, l.failed);

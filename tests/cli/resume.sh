@@ -3,7 +3,9 @@
 . "$(dirname "$0")/lib.sh"
 make_phantom phantom
 epochs=${EPOCHS:-12}
-long=("${tiny[@]}" --set "stages.pretrain.epochs=$epochs" --set "stages.segment.epochs=$epochs")
+long=("${tiny[@]}" --set "stages.pretrain.epochs=$epochs" --set "stages.segment.epochs=$epochs"
+  --set stages.pretrain.accumulate=2 --set "stages.segment.ema={decay: 0.9, warmup: true}"
+  --set "stages.segment.no_decay=[norm, bias]")
 
 process=
 cleanup='stop_process'
