@@ -56,8 +56,8 @@ static bool print_difference(const named_tensor *a, const named_tensor *b, doubl
                              double *worst) {
   if (memcmp(a->tensor.data, b->tensor.data, tensor_bytes(&a->tensor)) == 0) return false;
   difference d = measure(&a->tensor, &b->tensor);
-  double relative = d.largest / d.scale;
-  if (relative <= within) {
+  double relative = d.largest == 0 ? 0 : d.largest / d.scale; /* −0 and 0 differ in bits */
+  if (within > 0 && relative <= within) {
     if (relative > *worst) *worst = relative;
     return false;
   }
@@ -100,10 +100,11 @@ static status diff_weights(const arguments *a) {
     if (different > 0)
       error = error_new(ERROR_DATA, NOWHERE, "%d tensor%s differ%s", different,
                         different == 1 ? "" : "s", different == 1 ? "s" : "");
-    else if (worst > 0)
-      printf("%d tensors, the same within %.3g\n", first.count, worst);
+    else if (a->within > 0)
+      printf("%d tensor%s, the same within %.3g\n", first.count, first.count == 1 ? "" : "s",
+             worst);
     else
-      printf("%d tensors, every bit the same\n", first.count);
+      printf("%d tensor%s, every bit the same\n", first.count, first.count == 1 ? "" : "s");
     weights_close(&second);
   }
   weights_close(&first);

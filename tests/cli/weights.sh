@@ -103,6 +103,18 @@ prints "loaded   vit.blocks.11.mlp.linear2.weight"
 prints "reset    out.conv.conv.weight"
 prints "168 loaded, 2 reset, 0 unused, 0 unexpected"
 
+# The imported checkpoint gives the output that MONAI gave.
+echo '{strata: 1, drop: ["levels.*"]}' >only_out.yaml
+try 0 "$STRATA" weights import "$monai/unetr.pt" --map unetr.yaml -o unetr.safetensors
+try 0 "$STRATA" weights import "$monai/unetr_input.pt" -o x.safetensors
+try 0 "$STRATA" forward models/unetr.yaml --set outputs=1 --set features=2 --set hidden=12 \
+  --set mlp=12 --set heads=2 --set embedding=conv --weights unetr.safetensors \
+  --input x.safetensors --output y.safetensors
+try 0 "$STRATA" weights import y.safetensors --map only_out.yaml -o out.safetensors
+try 0 "$STRATA" weights diff "$monai/unetr_output.safetensors" out.safetensors --within 1e-4
+prints "1 tensor, the same within"
+cat "$work/out"
+
 # The other way. The file's layout without Python is tested by test_weights.
 python=
 for candidate in "${PYTHON:-python3}" /usr/bin/python3; do
@@ -130,3 +142,10 @@ with safetensors.safe_open("net.safetensors", "pt") as f:
         t = f.get_tensor(name)
         assert t.dtype == torch.float32 and torch.equal(t, theirs[name]), name
 PYTHON
+
+# Networks of MONAI, both ways.
+"$python" -c 'import monai' 2>/dev/null || skip "python3 has no monai; all else passed"
+(cd "$SOURCE" && "$python" tests/golden/check_export.py "$STRATA") >"$work/out" 2>"$work/err" ||
+  fail "check_export.py"
+prints "UNETR trained by Strata, in PyTorch"
+cat "$work/out"
