@@ -174,16 +174,39 @@ static void append(problems *all, status error) {
   all->list[all->count++] = error;
 }
 
-void problems_add(problems *all, status error) {
-  if (!error) return;
-  if (error->parts) {
-    for (int i = 0; i < error->part_count; i++) append(all, error->parts[i]);
-    all->count += error->parts_dropped;
-    free(error->parts);
-    free(error);
-    return;
+static bool has_place(const problems *all, int count, source_pos at) {
+  bool known = false;
+  for (int i = 0; at.line > 0 && i < count; i++) {
+    source_pos other = all->list[i]->at;
+    known |= other.file == at.file && other.line == at.line && other.column == at.column;
   }
-  append(all, error);
+  return known;
+}
+
+static void add(problems *all, status error, bool only_new_places) {
+  if (!error) return;
+  int before = all->count < PROBLEMS_KEPT ? all->count : PROBLEMS_KEPT;
+  status *parts = error->parts ? error->parts : &error;
+  int count = error->parts ? error->part_count : 1, dropped = error->parts_dropped;
+  bool joined = error->parts != NULL;
+  for (int i = 0; i < count; i++) {
+    if (only_new_places && has_place(all, before, parts[i]->at))
+      error_free(parts[i]);
+    else
+      append(all, parts[i]);
+  }
+  if (!joined) return;
+  all->count += dropped;
+  free(parts);
+  free(error);
+}
+
+void problems_add(problems *all, status error) {
+  add(all, error, false);
+}
+
+void problems_add_new_places(problems *all, status error) {
+  add(all, error, true);
 }
 
 status problems_take(problems *all) {

@@ -72,6 +72,8 @@ typedef struct problems {
 
 /* Takes ownership of `error`; NULL is ignored. Keeps at most 50 and counts the rest. */
 void problems_add(problems *all, status error);
+/* The same, leaving out what stands at a place that has a problem already. */
+void problems_add_new_places(problems *all, status error);
 /* One status that prints every collected problem (ownership moves), or OK when there are none. */
 status problems_take(problems *all);
 void problems_free(problems *all);

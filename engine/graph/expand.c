@@ -390,10 +390,8 @@ static status expand_named(instance *in, const tree *item, const char *name) {
                        &given);
   }
   if (block) {
-    const char *file_name;
-    graph_file file;
-    TRY(tree_string(block, &file_name));
-    TRY(graph_file_load(x->p, file_name, in->path, block->at, &file));
+    graph_file file, user = {.path = in->path};
+    TRY(block_file_load(x->p, &user, what, block, &file));
     const tree *arguments[] = {full};
     return expand_file(in, &file, name, joined(x->memory, in->prefix, name), owner,
                        operator_key->at, arguments, 1, reserved, &given);
@@ -401,6 +399,23 @@ static status expand_named(instance *in, const tree *item, const char *name) {
   const op *o = op_find(what);
   if (!o || !usable_in_graph(o)) return unknown_operator(in, operator_key);
   return apply_operator(in, name, owner, o, full, operator_key->at, &given);
+}
+
+/* The names of a round that is not expanded, because one before it had a mistake: whoever reads them
+ * stays silent. */
+static void poison_round(instance *in, const tree *body, const char *variable, int64_t round) {
+  arena *memory = in->x->memory;
+  scope_set(&in->scope, memory, variable,
+            tree_scalar(memory, body->at, arena_printf(memory, "%lld", (long long)round), false));
+  for (int i = 0; i < body->count; i++) {
+    const tree *item = body->items[i];
+    tree *name;
+    if (item->kind != TREE_MAP || item->count != 1)
+      continue; /* a repeat in the repeat, or a slip */
+    status error = scope_eval(&in->scope, memory, item->keys[0], &name);
+    if (!error) set_name(in, name->text, NULL, POISONED);
+    error_free(error);
+  }
 }
 
 static status expand_repeat(instance *in, const tree *item) {
@@ -443,7 +458,12 @@ static status expand_repeat(instance *in, const tree *item) {
     scope_set(&in->scope, memory, variable,
               tree_scalar(memory, item->at, arena_printf(memory, "%lld", (long long)i), false));
     TRY(expand_items(in, body));
-    if (in->x->problems.count > known) return OK; /* the next rounds would only repeat it */
+    if (in->x->problems.count > known) { /* the next rounds would only repeat it */
+      for (int64_t k = i + 1; k < times; k++) poison_round(in, body, variable, k);
+      for (int k = 0; carry && k < carry->count; k++)
+        set_name(in, carry->keys[k]->text, NULL, POISONED);
+      return OK;
+    }
     for (int k = 0; carry && k < carry->count; k++) {
       const char *name = carry->keys[k]->text;
       tree *ref;

@@ -68,26 +68,32 @@ static uint64_t operators_in(const tree *t) {
   return hash;
 }
 
+enum { MODEL_FILES_MAX = 256, BLOCK_NAMES_MAX = 1024 };
+
 typedef struct visited {
-  const tree *roots[256];
+  const tree *roots[MODEL_FILES_MAX];
   int count;
+  const char *blocks[BLOCK_NAMES_MAX]; /* names under which files list their blocks */
+  int block_count;
 } visited;
 
 static status hash_graph_file(pipeline *p, const graph_file *file, visited *seen, uint64_t *hash) {
   static const char *const ignored[] = {"doc", "with", "use", NULL};
   for (int i = 0; i < seen->count; i++)
     if (seen->roots[i] == file->root) return OK;
-  if (seen->count == (int)(sizeof seen->roots / sizeof seen->roots[0]))
-    return error_new(ERROR_PIPELINE, file->root->at, "The model is made of more than 256 files.");
+  if (seen->count == MODEL_FILES_MAX)
+    return error_new(ERROR_PIPELINE, file->root->at, "The model is made of more than %d files.",
+                     MODEL_FILES_MAX);
   seen->roots[seen->count++] = file->root;
   *hash = hash_mix(*hash, hash_without(file->root, ignored));
   *hash = hash_mix(*hash, operators_in(tree_get(file->root, "graph")));
   const tree *blocks = tree_get(file->root, "blocks");
   problems all = {0};
   for (int i = 0; blocks && i < blocks->count; i++) {
-    const tree *name = blocks->items[i];
+    const char *name = blocks->keys[i]->text;
     graph_file block;
-    status error = graph_file_load(p, name->text, file->path, name->at, &block);
+    if (seen->block_count < BLOCK_NAMES_MAX) seen->blocks[seen->block_count++] = name;
+    status error = block_file_load(p, file, name, blocks->items[i], &block);
     problems_add(&all, error ? error : hash_graph_file(p, &block, seen, hash));
   }
   return problems_take(&all);
@@ -103,10 +109,28 @@ static uint64_t hash_script(uint64_t hash, const script_ref *script) {
   return script->source ? hash_mix(hash, text_hash(script->source)) : hash;
 }
 
+/* A block that stands in for none of the model's is a slip. */
+static status check_replaced_blocks(const pipeline *p, const visited *seen) {
+  problems all = {0};
+  for (int i = 0; p->model_blocks && i < p->model_blocks->count; i++) {
+    const tree *key = p->model_blocks->keys[i];
+    bool known = false;
+    for (int k = 0; k < seen->block_count; k++) known |= strcmp(seen->blocks[k], key->text) == 0;
+    if (known) continue;
+    const char *near = nearest_name(key->text, seen->blocks, seen->block_count);
+    problems_add(&all,
+                 error_new(ERROR_PIPELINE, key->at, "The model is made of no block \"%s\"%s%s%s",
+                           key->text, near ? "; did you mean \"" : " (see blocks: in its files)",
+                           near ? near : "", near ? "\"?" : "."));
+  }
+  return problems_take(&all);
+}
+
 status model_files_hash(pipeline *p, uint64_t *hash) {
   visited seen = {0};
   *hash = 9;
-  return hash_graph_file(p, &p->model, &seen, hash);
+  TRY(hash_graph_file(p, &p->model, &seen, hash));
+  return check_replaced_blocks(p, &seen);
 }
 
 void pipeline_identity(pipeline *p, const tree *root, uint64_t model_hash) {

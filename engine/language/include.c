@@ -545,3 +545,11 @@ status graph_file_load(pipeline *p, const char *name, const char *relative_to, s
   *out = entry->file;
   return OK;
 }
+
+status block_file_load(pipeline *p, const graph_file *user, const char *name, const tree *listed,
+                       graph_file *out) {
+  const tree *other = p->model_blocks ? tree_get(p->model_blocks, name) : NULL;
+  if (!other) return graph_file_load(p, listed->text, user->path, listed->at, out);
+  const char *beside = is_override_place(other->at) ? NULL : other->at.file;
+  return graph_file_load(p, other->text, beside, other->at, out);
+}

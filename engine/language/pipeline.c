@@ -637,11 +637,11 @@ static void check_arguments(loader *l) {
   }
 }
 
-/* Block files of a model that stands in the pipeline itself. */
+/* Block files that the pipeline itself names. */
 static void fix_blocks(loader *l, const tree *blocks) {
   for (int i = 0; blocks && i < blocks->count; i++) {
     const tree *name = blocks->items[i];
-    source_pos naming = {l->p->model.path, 1, 1};
+    source_pos naming = name->at;
     char *path;
     bool shipped;
     status error = find_file(l->memory, name->text, "pipelines", naming, name->at, &path, &shipped);
@@ -650,8 +650,24 @@ static void fix_blocks(loader *l, const tree *blocks) {
   }
 }
 
+/* `blocks:` beside `use:`. */
+static bool read_model_blocks(loader *l, const tree *blocks) {
+  if (!blocks || tree_is_null(blocks)) return true;
+  if (!is_map(l, blocks, "model: blocks")) return false;
+  int before = l->all.count;
+  for (int i = 0; i < blocks->count; i++) {
+    const char *file;
+    problems_add(&l->all, error_prefix(tree_string(blocks->items[i], &file), "model: blocks: %s",
+                                       blocks->keys[i]->text));
+  }
+  if (l->all.count > before) return false;
+  l->p->model_blocks = blocks;
+  fix_blocks(l, blocks);
+  return true;
+}
+
 static void read_model(loader *l, const tree *model) {
-  static const char *const keys[] = {"use", "with", NULL};
+  static const char *const keys[] = {"use", "with", "blocks", NULL};
   pipeline *p = l->p;
   if (!is_map(l, model, "model")) return;
   p->model_at = model->at;
@@ -685,6 +701,7 @@ static void read_model(loader *l, const tree *model) {
     bool shipped = false;
     error_free(find_file(l->memory, name, "pipelines", use->at, use->at, &path, &shipped));
     if (!shipped) fix_path(l, use, p->model.path);
+    if (!read_model_blocks(l, tree_get(model, "blocks"))) return;
   }
   check_arguments(l);
   problems_add(&l->all, model_files_hash(p, &l->model_hash));

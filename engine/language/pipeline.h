@@ -174,6 +174,7 @@ typedef struct pipeline {
   data_spec data;
   graph_file model;
   const tree *model_arguments; /* resolved `with:`; a map or NULL */
+  const tree *model_blocks; /* `blocks:` beside `use:`, which stand in for the model's; or NULL */
   source_pos model_at;
   stage_spec *stages;
   int stage_count;
@@ -216,6 +217,11 @@ status graph_file_load(pipeline *p, const char *name, const char *relative_to, s
 void scoring_metrics(const tree *t, evaluate_spec *e, problems *all);
 void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems *all);
 void scoring_groups(arena *memory, const tree *t, evaluate_spec *e, problems *all);
+
+/* The file of a block that `user` lists as `name: listed`, unless the pipeline's `model: blocks:`
+ * names another for it. */
+status block_file_load(pipeline *p, const graph_file *user, const char *name, const tree *listed,
+                       graph_file *out);
 
 /* JSON Schema of the pipeline language and every operator, for editors. */
 void schema_write(FILE *out);

@@ -241,7 +241,7 @@ static json_t *model_properties(void) {
       described(of_type("object"), "name: default, or `required`"), "blocks",
       described(
           json_pack("{s:s, s:{s:s}}", "type", "object", "additionalProperties", "type", "string"),
-          "name: file of the block"),
+          "name: file of the block; beside `use`, blocks that stand in for the model's"),
       "graph", reference("graph"), "outputs",
       described(of_type("object"), "name: value, list of values, or {value: …, when: …}"));
 }

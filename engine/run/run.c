@@ -183,19 +183,21 @@ static status check_transfer(const run *r, const stage_spec *s, const stage_grap
   return OK; /* no such stage: the loader has refused it */
 }
 
-static status compile_stage(const run *r, const stage_spec *s) {
+static void compile_stage(const run *r, const stage_spec *s, problems *found) {
   stage_graph graph;
-  TRY(expand(r, s, &graph));
+  status error = expand(r, s, &graph);
+  if (error) { /* a mistake in the model is every stage's */
+    problems_add_new_places(found, error);
+    return;
+  }
   controls c = {0};
-  status error = controls_open(s, &graph, &c);
+  error = controls_open(s, &graph, &c);
   if (!error) controls_close(&c);
-  problems found = {0};
-  problems_add(&found, error);
+  problems_add(found, error);
   parameter_groups groups;
-  problems_add(&found, parameter_groups_open(s, graph.g, &groups));
-  if (s->init_from) problems_add(&found, check_transfer(r, s, &graph));
+  problems_add(found, parameter_groups_open(s, graph.g, &groups));
+  if (s->init_from) problems_add(found, check_transfer(r, s, &graph));
   stage_graph_free(&graph);
-  return problems_take(&found);
 }
 
 /* Classes of `evaluate: groups:` that the data set does not have. */
@@ -215,7 +217,7 @@ status run_compile(const run *r) {
   problems found = {0};
   check_groups(r, &found);
   for (int i = 0; i < r->p->stage_count; i++)
-    if (r->p->stages[i].enabled) problems_add(&found, compile_stage(r, &r->p->stages[i]));
+    if (r->p->stages[i].enabled) compile_stage(r, &r->p->stages[i], &found);
   const stage_spec *last = pipeline_stage(r->p, r->p->evaluate.stage);
   if (found.count == 0 && r->p->evaluate.enabled && last) {
     network n;
