@@ -1,5 +1,5 @@
 # Every file in tests/pipelines/bad_graph gives exactly the errors it announces in lines
-#     # expect [FILE:]LINE:COLUMN: part of the message
+#     # expect [FILE:]LINE:COLUMN: part of the message     (FILE:*: in a shipped file)
 # from `strata check`, in that order, with exit status 1.
 . "$(dirname "$0")/lib.sh"
 make_phantom phantom
@@ -15,7 +15,7 @@ for file in *.yaml; do
     fail "$file: expected $(cat "$work/expected"), came $(cat "$work/came")"
   while IFS= read -r expected && IFS= read -r came <&3; do
     place=${expected%%: *} text=${expected#*: }
-    [[ $came == "$place: "*"$text"* ]] || fail "$file: expected $expected, came $came"
+    [[ $came == $place": "*"$text"* ]] || fail "$file: expected $expected, came $came"
   done <"$work/expected" 3<"$work/came"
   # `run` refuses the same file before it makes a folder.
   try 1 "$STRATA" run "$file" --set "data.dataset.decathlon=$work/phantom/dataset.json" \
