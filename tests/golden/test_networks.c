@@ -238,6 +238,7 @@ static void check_fresh(const configuration *c, const standalone *s, const float
     if (fabs(sd / want_sd - 1) > chance || fabs(mean - want_mean) > chance * want_sd)
       fail_msg("%s: fresh %s has mean %.3g sd %.3g, in PyTorch %.3g %.3g", c->name, key, mean, sd,
                want_mean, want_sd);
+    if (n < 256) continue; /* the largest of a few normal numbers is anything */
     double want_reach = fmax(fabs((double)want[2]), fabs((double)want[3]));
     if (reach > 1.6 * want_reach || want_reach > 1.6 * reach)
       fail_msg("%s: fresh %s reaches %.3g, in PyTorch %.3g", c->name, key, reach, want_reach);
