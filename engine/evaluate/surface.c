@@ -3,7 +3,7 @@
  * A distance transform costs time for every voxel of the box around prediction and reference, and a
  * few stray voxels make that box the whole volume. Distances are needed only at surface voxels, so
  * each looks for its nearest neighbour in the other surface. Voxels are asked for in Morton order:
- * the nearest neighbour of the one before bounds the search, which then opens few boxes. */
+ * the leaf of the one before bounds the search, which then opens few boxes. */
 #include "evaluate/surface.h"
 
 #include <math.h>
@@ -205,12 +205,11 @@ VECTOR_INLINE double squared(const double apart[3], const double spacing_mm[3]) 
   return x * x + y * y + z * z;
 }
 
-VECTOR_INLINE double point_to_point(const double q[3], const surface *to, int64_t i,
-                                    const double spacing_mm[3]) {
-  const surface_leaf *leaf = &to->leaves[i / WIDTH];
-  int64_t k = i % WIDTH;
-  double apart[3] = {q[0] - leaf->at[0][k], q[1] - leaf->at[1][k], q[2] - leaf->at[2][k]};
-  return squared(apart, spacing_mm);
+VECTOR_INLINE double smallest(const double v[WIDTH]) {
+  double a[WIDTH / 2];
+  for (int k = 0; k < WIDTH / 2; k++) a[k] = v[k] < v[k + WIDTH / 2] ? v[k] : v[k + WIDTH / 2];
+  double b = a[0] < a[1] ? a[0] : a[1], c = a[2] < a[3] ? a[2] : a[3];
+  return b < c ? b : c;
 }
 
 VECTOR_INLINE void point_to_leaf(const double q[3], const surface_leaf *leaf,
@@ -243,11 +242,13 @@ typedef struct open_box { /* a group of `level`, or a leaf where level is −1 *
 FOR_EACH_ISA void surface_distances(const surface *from, const surface *to,
                                     const double spacing_mm[3], double *distance_mm) {
   open_box stack[STACK];
-  int64_t nearest = 0;
+  int64_t leaf = 0; /* that held the nearest neighbour of the voxel before */
   for (int64_t i = 0; i < from->count; i++) {
     const surface_leaf *own = &from->leaves[i / WIDTH];
     double q[3] = {own->at[0][i % WIDTH], own->at[1][i % WIDTH], own->at[2][i % WIDTH]};
-    double best = point_to_point(q, to, nearest, spacing_mm), near[WIDTH];
+    double best, near[WIDTH];
+    point_to_leaf(q, &to->leaves[leaf], spacing_mm, near);
+    best = smallest(near);
     int depth = 1;
     stack[0] = (open_box){0, to->level_count - 1, 0};
     while (depth > 0) {
@@ -255,11 +256,11 @@ FOR_EACH_ISA void surface_distances(const surface *from, const surface *to,
       if (!(open.squared_mm < best)) continue;
       if (open.level < 0) {
         point_to_leaf(q, &to->leaves[open.group], spacing_mm, near);
-        for (int k = 0; k < WIDTH; k++)
-          if (near[k] < best) {
-            best = near[k];
-            nearest = open.group * WIDTH + k;
-          }
+        double here = smallest(near);
+        if (here < best) {
+          best = here;
+          leaf = open.group;
+        }
         continue;
       }
       point_to_boxes(q, &to->levels[open.level][open.group], spacing_mm, near);
@@ -277,7 +278,6 @@ FOR_EACH_ISA void surface_distances(const surface *from, const surface *to,
         depth++;
       }
     }
-    if (nearest >= to->count) nearest = to->count - 1;
     distance_mm[i] = sqrt(best);
   }
 }

@@ -30,15 +30,21 @@ static void make_folder(void) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (!paths[0][0]) make_folder();
   write_file(paths[0], data, size);
-  data_spec spec = {.dataset = paths[0], .split = {0.7, 0.1, 0.2}};
-  dataset *d;
-  status error = dataset_open(&spec, 17, &d);
-  if (!error) {
-    int roles = 0;
-    for (int r = 0; r < 3; r++) roles += dataset_role_count(d, (role)r);
-    FUZZ_REQUIRE(roles == d->case_count && d->class_count >= 2 && d->channels >= 1);
-    dataset_free(d);
+  /* The folder has no imagesTr, so nnU-Net's layout ends with its description at the latest. */
+  const data_spec specs[] = {
+      {.dataset = paths[0], .split = {0.7, 0.1, 0.2}},
+      {.dataset = paths[0], .split_kind = SPLIT_LISTED},
+      {.layout = DATASET_NNUNET, .dataset = folder, .split = {0.7, 0.1, 0.2}}};
+  for (int i = 0; i < 3; i++) {
+    dataset *d;
+    status error = dataset_open(&specs[i], 17, &d);
+    if (!error) {
+      int roles = 0;
+      for (int r = 0; r < 3; r++) roles += dataset_role_count(d, (role)r);
+      FUZZ_REQUIRE(roles == d->case_count && d->class_count >= 2 && d->channels >= 1);
+      dataset_free(d);
+    }
+    fuzz_refused(error);
   }
-  fuzz_refused(error);
   return 0;
 }
