@@ -1,7 +1,6 @@
 #include "execute/program.h"
 
 #include "base/clock.h"
-#include "base/text.h"
 #include "language/pipeline.h"
 
 #include <string.h>
@@ -57,7 +56,7 @@ static void bind_node(program *p, int index, bound_call *bound) {
                        .workspace = workspace < 0 ? NULL : (char *)p->arena + workspace,
                        .pool = p->device->pool,
                        .rng_keys = p->rng_keys,
-                       .node_id = text_hash(n->name)};
+                       .node_id = node_stream(n)};
 }
 
 static status device_floats(program *p, int64_t n, float **out) {

@@ -1,5 +1,7 @@
 #include "graph/graph.h"
 
+#include "base/text.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -204,7 +206,8 @@ status build_node(builder *b, const char *op_name, const void *attrs, const valu
             .out_count = outputs,
             .name = b->prefix ? b->prefix : "",
             .at = b->at,
-            .backward = b->backward};
+            .backward = b->backward,
+            .use = b->use};
   for (int i = 0; i < outputs; i++) {
     const char *name =
         i == 0 ? n.name : arena_printf(&g->memory, "%s.%s", n.name, o->outputs[i].name);
@@ -283,6 +286,11 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
   if (!error) error = build_node(b, o->name, attrs, all, total, out);
   b->prefix = outer;
   return error;
+}
+
+uint64_t node_stream(const node *n) {
+  uint64_t named = text_hash(n->name);
+  return n->use == 0 ? named : hash_mix(named, (uint64_t)n->use);
 }
 
 status graph_verify(const graph *g) {

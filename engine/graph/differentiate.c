@@ -54,6 +54,7 @@ static status node_backward(pass *p, int index) {
   if (!any) return OK;
   p->b.at = n.at;
   p->b.prefix = n.name;
+  p->b.use = n.use;
   value_id *dy = arena_alloc(&g->memory, (size_t)(n.out_count + 1) * sizeof *dy);
   bool reached = false;
   for (int i = 0; i < n.out_count; i++) {

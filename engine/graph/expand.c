@@ -24,6 +24,7 @@ typedef struct names {
 typedef struct expander {
   pipeline *p;
   builder b;
+  int model_uses;
   arena *memory; /* of the graph */
   problems problems;
   source_pos *reported; /* one report a line: a block used five times has its mistake once */
@@ -386,8 +387,11 @@ static status expand_named(instance *in, const tree *item, const char *name) {
   owner = joined(x->memory, in->owner, owner);
   if (in->is_stage && strcmp(what, "model") == 0) {
     const tree *arguments[] = {x->p->model_arguments, full};
-    return expand_file(in, &x->p->model, name, "", "", operator_key->at, arguments, 2, reserved,
-                       &given);
+    x->b.use = x->model_uses++;
+    status error = expand_file(in, &x->p->model, name, "", "", operator_key->at, arguments, 2,
+                               reserved, &given);
+    x->b.use = 0;
+    return error;
   }
   if (block) {
     graph_file file, user = {.path = in->path};

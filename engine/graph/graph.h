@@ -35,7 +35,12 @@ typedef struct node {
   const char *name; /* full path of the item it came from */
   source_pos at;    /* YAML line it came from */
   bool backward;    /* made by differentiation */
+  int use;          /* of the model that it belongs to, from 0: names are the same in all of them */
 } node;
+
+/* Names the random numbers of a node: those of its gradient are the same, those of another use of
+ * the model are not. */
+uint64_t node_stream(const node *n);
 
 typedef struct graph {
   arena memory;
@@ -52,6 +57,7 @@ struct builder {
   const char *prefix; /* name given to the nodes made from now on ("" at the top) */
   const char *owner;  /* what build_apply names parameters after; NULL: the node */
   bool backward;
+  int use;             /* given to the nodes made from now on */
   const op *composite; /* being lowered: the operator the user named, for messages */
 };
 

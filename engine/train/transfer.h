@@ -6,12 +6,12 @@
 #include "graph/expand.h"
 #include "run/report.h"
 
-/* Fills `p` from `path` as `init:` of stage `s` says: parameters named by `reset` (a result such as "net.out": the
- * layer that makes it; or a parameter name or prefix) keep their fresh values, and so do, with
- * `missing: fresh`, those that the file lacks; every other one must be in the file with the same
- * shape. Tensors of the file that nothing here uses are expected only under "loss." (the heads
- * of the other stage's losses) and as PyTorch's counters `num_batches_tracked`, which change nothing
- * at a fixed momentum. Anything else is an error that lists all of it. */
+/* Fills `p` from `path` as `init:` of stage `s` says: parameters named by `reset` (a result such
+ * as "net.out": the layer that makes it; or a parameter name or prefix) keep their fresh values,
+ * and so do, with `missing: fresh`, those that the file lacks; every other one must be in the file
+ * with the same shape. Tensors of the file that nothing here uses are expected only under "loss."
+ * (the heads of the other stage's losses) and as PyTorch's counters `num_batches_tracked`, which
+ * change nothing at a fixed momentum. Anything else is an error that lists all of it. */
 status transfer_weights(const char *path, const stage_graph *graph, const stage_spec *s,
                         parameters *p, const reporter *report);
 /* The same mistakes, found before anything is trained, where the weights will come from an earlier

@@ -1,12 +1,12 @@
 /* nt_xent: normalized temperature-scaled cross-entropy between two views of each sample (Chen et
  * al., "A simple framework for contrastive learning of visual representations", ICML 2020).
  *
- * The 2N embeddings z, a's before b's, have length 1, and s[i][k] = z[i] · z[k] / temperature.
- * Row i is a classification of its partner i ± N among the 2N − 1 others:
+ * The 2N embeddings z, a's before b's, have length 1, and s[i][k] = z[i] · z[k] / temperature. Row
+ * i is a classification of its partner i ± N among the 2N − 1 others:
  *   loss = 1/2N Σ_i (log Σ_{k ≠ i} e^s[i][k] − s[i][partner(i)])
- * With P the softmax of the rows (0 on the diagonal) and G = (P − partner) / 2N, the gradient of z[i]
- * is Σ_k (G[i][k] + G[k][i]) z[k] / temperature, and that of x[i] = |x[i]| z[i] its part across z[i],
- * divided by |x[i]|. */
+ * With P the softmax of the rows (0 on the diagonal) and G = (P − partner) / 2N, the gradient of
+ * z[i] is Σ_k (G[i][k] + G[k][i]) z[k] / temperature, and that of x[i] = |x[i]| z[i] its part
+ * across z[i], divided by |x[i]|. */
 #include "ops/arithmetic/vector_math.h"
 #include "ops/shape/view.h"
 

@@ -1,5 +1,5 @@
-/* Cells: the equal boxes that a volume is cut into, so many along each axis, counted with z fastest.
- * Slabs are cells along one axis. */
+/* Cells: the equal boxes that a volume is cut into, so many along each axis, counted with z
+ * fastest. Slabs are cells along one axis. */
 #ifndef STRATA_OPS_CELLS_H
 #define STRATA_OPS_CELLS_H
 

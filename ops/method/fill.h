@@ -31,8 +31,8 @@ extern const char *const fill_choices[];
 
 /* Scratch that fill_hidden needs for a volume (N X Y Z C). */
 size_t fill_workspace(const fill_attrs *fill, const shape *image);
-/* out = image, filled where `mask` (N × a grid whose extents divide the image's) is not 0. `out` may
- * be the image. The noise is drawn from streams of the call's node, one for each plane (n, x). */
+/* out = image, filled where `mask` (N × a grid whose extents divide the image's) is not 0. `out`
+ * may be the image. The noise is drawn from streams of the call's node, one for each plane (n, x). */
 void fill_hidden(const call *c, const fill_attrs *fill, const tensor *image, const tensor *mask,
                  const tensor *out, void *workspace);
 

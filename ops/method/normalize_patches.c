@@ -1,8 +1,8 @@
-/* normalize_patches: every patch with mean 0 and variance 1, the target of a masked autoencoder (He
- * et al., CVPR 2022, arXiv 2111.06377).
+/* normalize_patches: every patch with mean 0 and variance 1, the target of a masked autoencoder
+ * (He et al., CVPR 2022, arXiv 2111.06377).
  *
- * y = (x − μ) / s with s² = Σ (x − μ)² / (n − 1) + ε over the n values of a patch, channels included.
- * With ȳ the mean of dy and p = Σ dy·y / (n − 1):  dx = (dy − ȳ − y·p) / s. */
+ * y = (x − μ) / s with s² = Σ (x − μ)² / (n − 1) + ε over the n values of a patch, channels
+ * included. With ȳ the mean of dy and p = Σ dy·y / (n − 1):  dx = (dy − ȳ − y·p) / s. */
 #include "graph/graph.h"
 
 #include "ops/arithmetic/chunks.h"

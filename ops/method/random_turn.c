@@ -1,5 +1,5 @@
-/* random_turn: turns each volume by a random multiple of 90° and says by which (Gidaris et al., ICLR
- * 2018; for volumes Taleb et al., NeurIPS 2020). */
+/* random_turn: turns each volume by a random multiple of 90° and says by which (Gidaris et al.,
+ * ICLR 2018; for volumes Taleb et al., NeurIPS 2020). */
 #include "graph/graph.h"
 
 #include "ops/arithmetic/chunks.h"

@@ -73,11 +73,18 @@ static void two_views_share_the_weights_of_the_network(void **state) {
     seen++;
   }
   assert_true(seen > 0);
-  int curves = 0;
-  for (int i = 0; i < two.g->node_count; i++)
-    curves +=
-        strcmp(two.g->nodes[i].op->name, "random_curve") == 0 &&
-        (strcmp(two.g->nodes[i].name, "view1") == 0 || strcmp(two.g->nodes[i].name, "view2") == 0);
+  int curves = 0, dropped[2][2] = {{0}};
+  for (int i = 0; i < two.g->node_count; i++) {
+    const node *n = &two.g->nodes[i];
+    if (strcmp(n->op->name, "random_curve") == 0)
+      curves += strcmp(n->name, "view1") == 0 || strcmp(n->name, "view2") == 0;
+    if (strcmp(n->op->name, "dropout") != 0) continue;
+    assert_in_range(n->use, 0, 1);
+    assert_true((node_stream(n) == text_hash(n->name)) == (n->use == 0));
+    dropped[n->use][n->backward]++;
+  }
+  assert_true(dropped[0][0] > 0 && dropped[0][1] > 0);
+  assert_memory_equal(dropped[0], dropped[1], sizeof dropped[0]);
   assert_int_equal(curves, 2);
   stage_graph_free(&one);
   stage_graph_free(&two);

@@ -225,14 +225,23 @@ static void mistakes_are_known_from_the_graphs_alone(void **state) {
   stage_spec head = {.reset = (const char *[]){"net.out"}, .reset_count = 1};
   stage_spec typo = {.reset = (const char *[]){"net.outt"}, .reset_count = 1}, all = {0};
   must(transfer_check(&second, &head, &first, "pretrain"));
-  must(transfer_check(&second, &head, NULL, NULL));
-  must_fail(transfer_check(&second, &typo, NULL, NULL), "net.outt");
+  must_fail(transfer_check(&second, &typo, &first, "pretrain"), "net.outt");
   must_fail(transfer_check(&second, &all, &first, "pretrain"),
             "parameter out.conv.conv.weight is 3×2×1×1×1 here but 1×2×1×1×1");
   must_fail(transfer_check(&deeper, &head, &first, "pretrain"),
             "parameter vit.blocks.4.norm1.weight (24) is not in stage");
   head.missing_fresh = true;
   must(transfer_check(&deeper, &head, &first, "pretrain"));
+  head.missing_fresh = false;
+  /* The same of a file. */
+  write_stage(p, 0);
+  head.init_from = typo.init_from = all.init_from = WEIGHTS_FILE;
+  must(transfer_check_file(&second, &head));
+  must_fail(transfer_check_file(&second, &typo), "net.outt");
+  must_fail(transfer_check_file(&second, &all), "parameter out.conv.conv.weight is 3×2×1×1×1");
+  must_fail(transfer_check_file(&deeper, &head), "parameter vit.blocks.4.norm1.weight (24)");
+  head.missing_fresh = true;
+  must(transfer_check_file(&deeper, &head));
   head.missing_fresh = false;
   must_fail(transfer_check(&second, &head, &deeper, "other"),
             "trains vit.blocks.4.norm1.weight, which this stage does not have");
