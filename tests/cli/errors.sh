@@ -38,6 +38,11 @@ try 2 "$STRATA" run "$pipelines/tiny.yaml" --set seed
 says "--set takes KEY=VALUE"
 try 2 "$STRATA" check "${tiny[@]}" --set stages.pretrian.epochs=3
 says "did you mean"
+for command in check plan; do
+  try 0 "$STRATA" "$command" "${tiny[@]}" --set "stages.segment.no_decay=[norm, bias]"
+  prints "group 0 (no decay: norms, biases): 32 parameters"
+  prints "group 1 (the rest): 50 parameters"
+done
 try 2 "$STRATA" plan "${tiny[@]}" --stage pretrian
 says "did you mean \"pretrain\"?"
 try 1 "$STRATA" check missing.yaml

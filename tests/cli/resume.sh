@@ -82,6 +82,8 @@ same_log whole killed
 # Another pipeline, other data or no run at all are refused, and nothing is touched.
 try 2 "$STRATA" run "${long[@]}" --set seed=6 --out killed --resume
 says "was started from another pipeline"
+try 2 "$STRATA" run "${long[@]}" --set stages.segment.initialize=lsuv --out killed --resume
+says "was started from another pipeline"
 try 2 "$STRATA" run "${long[@]}" --set stages.segment.optimizer.sgd.lr=0.5 --out killed --resume
 says "was started from another pipeline"
 try 2 "$STRATA" run "${long[@]}" --out nowhere --resume
