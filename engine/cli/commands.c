@@ -30,9 +30,11 @@ const command commands[] = {
      OPTION_SET | OPTION_STAGE | OPTION_DOT | OPTION_THREADS, 1, 1, command_plan},
     {"predict", "RUN IN…", "segment new volumes with a finished run",
      "The result lies on the grid of the input: same size, same affine. One input and an -o that\n"
-     "ends in .nii or .nii.gz writes that file; otherwise -o is a folder.\n\n"
+     "ends in .nii or .nii.gz writes that file; otherwise -o is a folder. Channels in files of\n"
+     "their own go with commas between them.\n\n"
      "  strata predict runs/hippocampus-unetr case.nii.gz -o seg.nii.gz\n"
-     "  strata predict runs/hippocampus-unetr incoming/*.nii.gz -o segmentations\n",
+     "  strata predict runs/hippocampus-unetr incoming/*.nii.gz -o segmentations\n"
+     "  strata predict runs/brain case_0000.nii.gz,case_0001.nii.gz -o segmentations\n",
      OPTION_OUT | OPTION_THREADS | OPTION_DEVICE, 2, MAX_OPERANDS, command_predict},
     {"evaluate", "", "score a folder of segmentations against references",
      "Pairs the files of two folders by name and prints Dice and HD95 (mm) per class, or the\n"

@@ -55,73 +55,105 @@ static bool is_volume_name(const char *name) {
   return text_ends_with(name, ".nii") || text_ends_with(name, ".nii.gz");
 }
 
-static status predict_case(network *n, const data_spec *data, const char *image, const char *out) {
+/* An input is a file, or the files of its channels with commas between them. */
+static case_entry read_input(arena *memory, const char *operand) {
+  case_entry input = {.name = operand, .image = operand};
+  if (!strchr(operand, ',') || file_exists(operand)) return input;
+  const char **more = NULL;
+  int capacity = 0;
+  size_t length = strcspn(operand, ",");
+  input.image = arena_strndup(memory, operand, length);
+  for (const char *p = operand + length; *p == ','; p += 1 + length) {
+    length = strcspn(p + 1, ",");
+    const char *file = arena_strndup(memory, p + 1, length);
+    ARENA_PUSH(memory, more, input.more_image_count, capacity, file);
+  }
+  input.more_images = more;
+  return input;
+}
+
+static status predict_case(network *n, const data_spec *data, const case_entry *input,
+                           const char *out) {
   medical_case c = {0};
   labels prediction = {0};
-  status error = case_prepare_file(data, image, &c);
-  if (!error) error = network_segment(n, &c.image, image, &prediction);
-  if (!error) error = nifti_write_labels(out, &prediction, image);
+  status error = case_prepare(data, input, NULL, &c);
+  if (!error) error = network_segment(n, &c.image, input->image, &prediction);
+  if (!error) error = nifti_write_labels(out, &prediction, input->image);
   if (!error) printf("%s\n", out);
   labels_free(&prediction);
   case_free(&c);
   return error;
 }
 
+static bool is_same_file(const struct stat *a, const char *path) {
+  struct stat b;
+  return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
+}
+
 /* Where each segmentation goes. Two inputs must not meet in one file, and no input may be replaced.
  */
-static status check_outputs(const arguments *a, char *const *paths) {
-  for (int i = 1; i < a->operand_count; i++) {
-    struct stat there, input;
-    for (int k = 1; k < i; k++)
+static status check_outputs(const case_entry *inputs, char *const *paths, int count) {
+  for (int i = 0; i < count; i++) {
+    struct stat there;
+    for (int k = 0; k < i; k++)
       if (strcmp(paths[k], paths[i]) == 0)
         return error_new(ERROR_USAGE, NOWHERE,
                          "%s and %s would both be segmented to %s; segment them into two folders",
-                         a->operands[k], a->operands[i], paths[i]);
+                         inputs[k].name, inputs[i].name, paths[i]);
     if (stat(paths[i], &there) != 0) continue;
-    for (int k = 1; k < a->operand_count; k++)
-      if (stat(a->operands[k], &input) == 0 && input.st_dev == there.st_dev &&
-          input.st_ino == there.st_ino)
+    for (int k = 0; k < count; k++) {
+      bool is_input = is_same_file(&there, inputs[k].image);
+      for (int m = 0; m < inputs[k].more_image_count; m++)
+        is_input |= is_same_file(&there, inputs[k].more_images[m]);
+      if (is_input)
         return error_new(ERROR_USAGE, NOWHERE,
                          "the segmentation of %s would replace the input %s; choose another -o",
-                         a->operands[i], a->operands[k]);
+                         inputs[i].name, inputs[k].name);
+    }
   }
   return OK;
 }
 
-static char *output_path(const arguments *a, const char *image, bool to_file) {
+/* Named after the image; case.nii.gz for nnU-Net's case_0000.nii.gz and further channels. */
+static char *output_path(const arguments *a, const case_entry *input, bool to_file) {
   if (to_file) return strdup(a->out);
-  const char *slash = strrchr(image, '/');
+  const char *slash = strrchr(input->image, '/'), *file = slash ? slash + 1 : input->image;
+  size_t length = strlen(file);
+  if (is_volume_name(file)) length -= text_ends_with(file, ".gz") ? 7 : 4;
+  if (input->more_image_count > 0 && length > 5 && strncmp(file + length - 5, "_0000", 5) == 0)
+    length -= 5;
   char name[512];
-  snprintf(name, sizeof name - 3, "%s", slash ? slash + 1 : image);
-  if (text_ends_with(name, ".nii")) strcat(name, ".gz");
+  snprintf(name, sizeof name, "%.*s.nii.gz", (int)(length < 480 ? length : 480), file);
   return path_join(a->out, name);
 }
 
 /* A bad case is reported and the others are still segmented. */
 static status predict_all(network *n, const data_spec *data, const arguments *a) {
-  bool to_file = a->operand_count == 2 && is_volume_name(a->out);
+  int count = a->operand_count - 1;
+  bool to_file = count == 1 && is_volume_name(a->out);
   if (!to_file && is_volume_name(a->out))
-    return error_new(ERROR_USAGE, NOWHERE, "%d inputs need a folder after -o, not %s",
-                     a->operand_count - 1, a->out);
+    return error_new(ERROR_USAGE, NOWHERE, "%d inputs need a folder after -o, not %s", count,
+                     a->out);
   if (!to_file) TRY(folder_create(a->out));
-  char **paths = calloc((size_t)a->operand_count, sizeof *paths);
-  if (!paths) return error_out_of_memory((size_t)a->operand_count * sizeof *paths);
+  arena memory = {0};
+  case_entry *inputs = arena_alloc(&memory, (size_t)count * sizeof *inputs);
+  char **paths = arena_alloc(&memory, (size_t)count * sizeof *paths);
   status error = OK;
-  for (int i = 1; i < a->operand_count && !error; i++) {
-    paths[i] = output_path(a, a->operands[i], to_file);
+  for (int i = 0; i < count && !error; i++) {
+    inputs[i] = read_input(&memory, a->operands[1 + i]);
+    paths[i] = output_path(a, &inputs[i], to_file);
     if (!paths[i]) error = error_out_of_memory(512);
   }
-  if (!error) error = check_outputs(a, paths);
+  if (!error) error = check_outputs(inputs, paths, count);
   problems found = {0};
-  for (int i = 1; i < a->operand_count && !error; i++) {
+  for (int i = 0; i < count && !error; i++) {
     if (run_stop_requested())
-      error = error_new(ERROR_INTERRUPTED, NOWHERE, "stopped after %d of %d inputs", i - 1,
-                        a->operand_count - 1);
+      error = error_new(ERROR_INTERRUPTED, NOWHERE, "stopped after %d of %d inputs", i, count);
     else
-      problems_add(&found, predict_case(n, data, a->operands[i], paths[i]));
+      problems_add(&found, predict_case(n, data, &inputs[i], paths[i]));
   }
-  for (int i = 1; i < a->operand_count; i++) free(paths[i]);
-  free(paths);
+  for (int i = 0; i < count; i++) free(paths[i]);
+  arena_free(&memory);
   problems_add(&found, error);
   return problems_take(&found);
 }

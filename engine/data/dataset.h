@@ -89,8 +89,6 @@ status case_prepare(const data_spec *spec, const case_entry *entry, const char *
 status cache_problem_take(void);
 /* The cache key's part that the prepare graph makes: operators, versions, attributes. */
 uint64_t prepare_identity(const data_spec *spec);
-/* Prepare for an unlabelled file (predict). */
-status case_prepare_file(const data_spec *spec, const char *image_path, medical_case *out);
 /* One random crop of a prepared case, which is only read: runs the sample graph on a view of it. To
  * sample without the label, pass a copy of the struct whose label.data is NULL. */
 status case_sample(const data_spec *spec, const medical_case *in, rng_key key, medical_case *out);

@@ -168,10 +168,6 @@ status case_prepare(const data_spec *spec, const case_entry *entry, const char *
   return error;
 }
 
-status case_prepare_file(const data_spec *spec, const char *image_path, medical_case *out) {
-  return case_prepare(spec, &(case_entry){.name = image_path, .image = image_path}, NULL, out);
-}
-
 status case_sample(const data_spec *spec, const medical_case *in, rng_key key, medical_case *out) {
   *out = *in;
   host_call call = {.c = out, .shared = true};

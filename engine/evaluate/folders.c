@@ -74,15 +74,28 @@ static status check_same_grid(const char *name, const labels *prediction, const 
                    name, largest);
 }
 
+typedef struct pair_reading {
+  const label_file *files[2]; /* prediction, reference */
+  labels maps[2];
+  status error[2];
+} pair_reading;
+
+static void read_task(void *context, int64_t side) {
+  pair_reading *r = context;
+  r->error[side] = nifti_read_labels(r->files[side]->path, &r->maps[side]);
+}
+
 static status score_pair(const label_file *prediction, const label_file *reference,
                          const evaluate_spec *spec, thread_pool *pool, case_score *out) {
-  labels p = {0}, r = {0};
-  status error = nifti_read_labels(prediction->path, &p);
-  if (!error) error = nifti_read_labels(reference->path, &r);
-  if (!error) error = check_same_grid(prediction->name, &p, &r);
-  if (!error) error = score_case(&p, &r, LABEL_VALUES, spec, prediction->name, pool, out);
-  labels_free(&p);
-  labels_free(&r);
+  pair_reading r = {.files = {prediction, reference}};
+  parallel_for(pool, 2, read_task, &r);
+  problems found = {0};
+  for (int side = 0; side < 2; side++) problems_add(&found, r.error[side]);
+  status error = problems_take(&found);
+  if (!error) error = check_same_grid(prediction->name, &r.maps[0], &r.maps[1]);
+  if (!error)
+    error = score_case(&r.maps[0], &r.maps[1], LABEL_VALUES, spec, prediction->name, pool, out);
+  for (int side = 0; side < 2; side++) labels_free(&r.maps[side]);
   return error;
 }
 

@@ -49,6 +49,28 @@ exists run/predictions/img0006.nii.gz run/evaluation.json
 has run/evaluation.json '"relative_volume_difference"'
 has run/evaluation.json '"pair"'
 
+# Two channels in files of their own, and folds.
+sed -i 's/"0": "CT"/"0": "CT", "1": "CT again"/' nn/dataset.json
+for i in 1 2 3 4 5 6; do cp "nn/imagesTr/case_00${i}_0000.nii.gz" "nn/imagesTr/case_00${i}_0001.nii.gz"; done
+cat >nn.yaml <<YAML
+strata: 1
+use: $pipelines/tiny.yaml
+data:
+  root: .
+  dataset: {decathlon: ~, nnunet: nn}
+  split: {train: ~, test: ~, folds: 3, fold: 1, validation: 0.25}
+YAML
+two=("${epoch[@]}" --set stages.pretrain.enabled=false)
+try 0 "$STRATA" run nn.yaml "${two[@]}" --out run-nn
+prints "6 cases: 3 train, 1 validation, 2 test"
+case1=nn/imagesTr/case_001
+try 0 "$STRATA" predict run-nn "${case1}_0000.nii.gz,${case1}_0001.nii.gz" -o segmented
+exists segmented/case_001.nii.gz
+try 1 "$STRATA" predict run-nn "${case1}_0000.nii.gz" -o segmented
+try 2 "$STRATA" predict run-nn "${case1}_0000.nii.gz,${case1}_0001.nii.gz" \
+  -o "${case1}_0001.nii.gz"
+says "would replace the input"
+
 # What the run wrote can be scored again.
 mkdir references
 cp btcv/label/label0006.nii.gz references/img0006.nii.gz
