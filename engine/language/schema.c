@@ -194,6 +194,12 @@ static json_t *graph_inputs(void) {
                    "items", "type", "string");
 }
 
+/* An operator may take none, and leave optional ones out. */
+static json_t *operator_inputs(void) {
+  return json_pack("{s:[{s:[s, s]}, {s:s, s:{s:[s, s]}}]}", "anyOf", "type", "string", "null",
+                   "type", "array", "items", "type", "string", "null");
+}
+
 /* What follows an item's name: an operator with its inputs, its attributes, `when`, `parameters`. Other keys are
  * parameters of a block. */
 static json_t *item_content(void) {
@@ -209,7 +215,7 @@ static json_t *item_content(void) {
     if (o->traits & OP_NOT_IN_GRAPHS) continue;
     json_object_set_new(properties, o->name, described(json_object(), o->summary));
     json_t *own = attr_properties(o);
-    json_object_set_new(own, o->name, graph_inputs());
+    json_object_set_new(own, o->name, operator_inputs());
     json_array_append_new(rules, json_pack("{s:{s:[s]}, s:{s:o}}", "if", "required", o->name,
                                            "then", "properties", own));
   }

@@ -27,7 +27,7 @@ typedef struct left {
 } left;
 
 /* c (m×n) = or += a (m×depth) · b (depth×n). Rows of b are read in full vectors: they must be
- * readable up to a multiple of 16 floats. */
+ * readable up to a multiple of the kernels' lanes. */
 static void product(float *c, int64_t c_row, left a, const float *b, int64_t b_row, int64_t m,
                     int64_t n, int64_t depth, bool accumulate) {
   static const float zeros[GEMM_MAX_VECTORS * GEMM_MAX_LANES];
@@ -63,7 +63,8 @@ static void product(float *c, int64_t c_row, left a, const float *b, int64_t b_r
 }
 
 static int64_t padded_dim(int64_t dim) {
-  return (dim + 15) / 16 * 16;
+  int64_t lanes = gemm_best()->lanes;
+  return divide_up(dim, lanes) * lanes;
 }
 
 /* Rows that `product` may read in full vectors: those given, or where the last vector of a row
@@ -161,9 +162,14 @@ static void add_terms(const place *at, span queries, span keys, float *scores) {
   }
   if (p->regions) {
     const int32_t *regions = p->regions + window % p->region_windows * p->keys;
-    int32_t own[QUERIES] = {0};
-    for (int64_t i = 0; i < queries.count; i++) own[i] = regions[queries.first + i];
-    keep_apart(scores, own, regions + keys.first, keys.count);
+    const int32_t *others = regions + keys.first;
+    int32_t own[QUERIES], one = others[0], differ = 0;
+    for (int64_t i = 0; i < QUERIES; i++)
+      own[i] = i < queries.count ? regions[queries.first + i] : one;
+    for (int64_t i = 0; i < QUERIES; i++) differ |= own[i] ^ one;
+    for (int64_t j = 0; j < keys.count; j++) differ |= others[j] ^ one;
+    /* Most windows do not lie at the border and are one region. */
+    if (differ) keep_apart(scores, own, others, keys.count);
   }
 }
 
