@@ -15,9 +15,13 @@ static status concat_infer(infer *rule) {
     for (int d = 0; fits && d < y.rank; d++) fits = d == axis || x.dim[d] == y.dim[d];
     if (!fits) {
       char first[96], other[96];
-      return shape_error("all but the %s must agree, but input 1 is %s and input %d is %s",
+      bool other_size = x.rank == 5 && y.rank == 5 && axis == 4 && x.dim[0] == y.dim[0];
+      return shape_error("all but the %s must agree, but input 1 is %s and input %d is %s%s",
                          axis == y.rank - 1 ? "channels" : "joined axis",
-                         shape_format(first, &rule->in[0].shape), i + 1, shape_format(other, &x));
+                         shape_format(first, &rule->in[0].shape), i + 1, shape_format(other, &x),
+                         other_size ? "; a crop that the strides of a network do not divide comes "
+                                      "back in another size"
+                                    : "");
     }
     y.dim[axis] += x.dim[axis];
   }
