@@ -185,13 +185,11 @@ static void print_operators(const char *title, const op_use *uses, int count) {
 }
 
 static status check_opened(opened *o) {
-  int counts[3];
-  for (int r = 0; r < 3; r++) counts[r] = dataset_role_count(o->data, (role)r);
+  char cases[160];
   printf("%s, seed %llu\n", o->p->name, (unsigned long long)o->p->seed);
-  printf("data %s: %d cases, %d train, %d validation, %d test (no case in two roles); %d classes, "
-         "%d channel%s\n",
-         o->data->name, o->data->case_count, counts[0], counts[1], counts[2], o->data->class_count,
-         o->data->channels, o->data->channels == 1 ? "" : "s");
+  printf("data %s, %s (no case in two roles); %d classes, %d channel%s\n", o->data->name,
+         dataset_describe(o->data, cases), o->data->class_count, o->data->channels,
+         o->data->channels == 1 ? "" : "s");
   print_operators("prepare", o->p->data.prepare, o->p->data.prepare_count);
   print_operators("sample", o->p->data.sample, o->p->data.sample_count);
   printf("crop %lld×%lld×%lld voxels\n", (long long)o->size[0], (long long)o->size[1],

@@ -390,10 +390,8 @@ static void print_axes(const dataset_look *l, FILE *out) {
 void dataset_look_print(const dataset_look *l, FILE *out) {
   const dataset *d = l->data;
   int good = good_cases(l);
-  fprintf(out, "%s: %d case%s, %d of them good; %d train, %d validation, %d test, %d in no role\n",
-          d->name, d->case_count, d->case_count == 1 ? "" : "s", good,
-          dataset_role_count(d, ROLE_TRAIN), dataset_role_count(d, ROLE_VALIDATION),
-          dataset_role_count(d, ROLE_TEST), dataset_role_count(d, ROLE_NONE));
+  char cases[160];
+  fprintf(out, "%s, %s; %d good\n", d->name, dataset_describe(d, cases), good);
   if (good > 0) {
     fprintf(out, "%-12s%26s%26s%26s\n", "", "smallest", "median", "largest");
     print_three(l, "size", size_of, out);

@@ -79,6 +79,19 @@ int dataset_role_count(const dataset *d, role r) {
   return count;
 }
 
+char *dataset_describe(const dataset *d, char out[160]) {
+  int train = dataset_role_count(d, ROLE_TRAIN),
+      labelled = dataset_role_usable(d, ROLE_TRAIN, false);
+  int none = dataset_role_count(d, ROLE_NONE);
+  char withheld[40] = "", unused[40] = "";
+  if (labelled < train) snprintf(withheld, sizeof withheld, " (%d with labels)", labelled);
+  if (none > 0) snprintf(unused, sizeof unused, ", %d in no role", none);
+  snprintf(out, 160, "%d case%s: %d train%s, %d validation, %d test%s", d->case_count,
+           d->case_count == 1 ? "" : "s", train, withheld, dataset_role_count(d, ROLE_VALIDATION),
+           dataset_role_count(d, ROLE_TEST), unused);
+  return out;
+}
+
 int dataset_role_usable(const dataset *d, role r, bool label_free) {
   int count = 0;
   for (int i = 0; i < d->case_count; i++)

@@ -240,7 +240,9 @@ static status evaluate_case(run *r, network *n, const case_entry *entry, case_sc
   snprintf(name, sizeof name, "predictions/%s.nii.gz", entry->name);
   char *path = run_file(r, name);
   status error = case_prepare(&r->p->data, entry, r->cache, &c);
-  if (!error) error = network_segment(n, &c.image, entry->image, &prediction);
+  if (!error)
+    error = error_prefix(network_segment(n, &c.image, entry->image, &prediction), "case %s",
+                         entry->name);
   if (!error) error = nifti_write_labels(path, &prediction, entry->image);
   *scored = false;
   if (!error && entry->label) {
@@ -254,19 +256,27 @@ static status evaluate_case(run *r, network *n, const case_entry *entry, case_sc
   labels_free(&reference);
   case_free(&c);
   free(path);
-  return error_prefix(error, "case %s", entry->name);
+  return error;
 }
 
+/* A case whose files are broken is named, and the others are still segmented; but a mean over fewer
+ * cases than asked for would pass for another number, so there is none. */
 static status evaluate_cases(run *r, network *n, const int *index, int count, case_score *scores,
                              int *scored) {
   double started = clock_now_s();
+  problems found = {0};
   for (int i = 0; i < count; i++) {
-    if (run_stop_requested())
+    if (run_stop_requested()) {
+      problems_free(&found);
       return error_new(ERROR_INTERRUPTED, NOWHERE,
                        "stopped during the evaluation; the same command with --resume repeats it");
+    }
     bool counts;
-    TRY(evaluate_case(r, n, &r->data->cases[index[i]], &scores[*scored], &counts));
-    if (counts) ++*scored;
+    status error = evaluate_case(r, n, &r->data->cases[index[i]], &scores[*scored], &counts);
+    bool is_bad_file = error && error_code_of(error) == ERROR_DATA;
+    problems_add(&found, error);
+    if (error && !is_bad_file) break;
+    if (!error && counts) ++*scored;
     double spent = clock_now_s() - started;
     progress p = {.stage = "evaluate",
                   .unit = "case",
@@ -277,7 +287,7 @@ static status evaluate_cases(run *r, network *n, const int *index, int count, ca
                   .eta_s = spent / (i + 1) * (count - i - 1)};
     if (r->report.update) r->report.update(r->report.context, &p);
   }
-  return OK;
+  return problems_take(&found);
 }
 
 status run_evaluate(run *r) {
@@ -386,11 +396,9 @@ static status train_stages(run *r) {
 }
 
 static void say_start(run *r, const char *why) {
-  int counts[3];
-  for (int i = 0; i < 3; i++) counts[i] = dataset_role_count(r->data, (role)i);
+  char cases[160];
   report_line(&r->report, "%s: %s, seed %" PRIu64, r->p->name, r->p->path, r->p->seed);
-  report_line(&r->report, "data: %s, %d cases: %d train, %d validation, %d test", r->data->name,
-              r->data->case_count, counts[0], counts[1], counts[2]);
+  report_line(&r->report, "data: %s, %s", r->data->name, dataset_describe(r->data, cases));
   report_line(&r->report, "device: %s%s%s", r->device->description, why[0] ? "; " : "", why);
   report_line(&r->report, "run folder: %s", r->folder);
 }

@@ -4,7 +4,7 @@
 
 try 0 "$STRATA" phantom phantom --cases 6 --size 48 --organs 4
 try 0 "$STRATA" data check phantom --json look.json
-prints "6 cases, 6 of them good"
+prints "Phantom, 6 cases: 6 train, 0 validation, 0 test; 6 good"
 has look.json '"problems": []'
 
 mkdir -p btcv/img btcv/label nn/imagesTr nn/labelsTr
@@ -19,10 +19,10 @@ cat >nn/dataset.json <<'JSON'
  "labels": {"background": 0, "a": 1, "b": 2, "c": 3, "d": 4, "e": 5}}
 JSON
 try 0 "$STRATA" data check btcv
-prints "BTCV: 6 cases, 6 of them good"
+prints "BTCV, 6 cases: 6 train, 0 validation, 0 test; 6 good"
 prints "portal and splenic vein"
 try 0 "$STRATA" data check nn/dataset.json
-prints "nn: 6 cases, 6 of them good"
+prints "nn, 6 cases: 6 train, 0 validation, 0 test; 6 good"
 prints "note: class 5 (e) is in no label"
 
 # A pipeline on them: names for roles, half of the labels.
@@ -41,9 +41,9 @@ evaluate:
 YAML
 epoch=(--set stages.pretrain.epochs=1 --set stages.segment.epochs=1 --set model.with.features=2)
 try 0 "$STRATA" check btcv.yaml "${epoch[@]}"
-prints "6 cases, 4 train, 1 validation, 1 test"
+prints "6 cases: 4 train (2 with labels), 1 validation, 1 test"
 try 0 "$STRATA" data check btcv.yaml
-prints "4 train, 1 validation, 1 test, 0 in no role"
+prints "6 cases: 4 train, 1 validation, 1 test; 6 good"
 try 0 "$STRATA" run btcv.yaml "${epoch[@]}" --out run
 exists run/predictions/img0006.nii.gz run/evaluation.json
 has run/evaluation.json '"relative_volume_difference"'
@@ -63,6 +63,20 @@ YAML
 two=("${epoch[@]}" --set stages.pretrain.enabled=false)
 try 0 "$STRATA" run nn.yaml "${two[@]}" --out run-nn
 prints "6 cases: 3 train, 1 validation, 2 test"
+# A broken test case ends the evaluation after the others; mended, it is done again.
+test_cases=$(ls run-nn/predictions)
+broken=$(echo "$test_cases" | head -n 1)
+cp "nn/labelsTr/$broken" mended.nii.gz
+dd if=/dev/zero of="nn/labelsTr/$broken" bs=1 seek=200 count=200 conv=notrunc 2>/dev/null
+rm run-nn/evaluation.json run-nn/predictions/*
+try 1 "$STRATA" run nn.yaml "${two[@]}" --out run-nn --resume
+says "labelsTr/$broken"
+[ ! -e run-nn/evaluation.json ] || fail "an evaluation of fewer cases than asked for"
+[ "$(ls run-nn/predictions)" = "$(echo "$test_cases" | tail -n 1)" ] || fail "the other cases were not segmented"
+cp mended.nii.gz "nn/labelsTr/$broken"
+try 0 "$STRATA" run nn.yaml "${two[@]}" --out run-nn --resume
+exists run-nn/evaluation.json
+
 case1=nn/imagesTr/case_001
 try 0 "$STRATA" predict run-nn "${case1}_0000.nii.gz,${case1}_0001.nii.gz" -o segmented
 exists segmented/case_001.nii.gz
@@ -101,7 +115,7 @@ truncate -s 2000 btcv/img/img0002.nii.gz
 echo nonsense >btcv/label/label0003.nii.gz
 rm btcv/label/label0006.nii.gz btcv/img/img0006.nii.gz
 try 1 "$STRATA" data check btcv --json look.json
-prints "5 cases, 3 of them good"
+prints "5 cases: 5 train, 0 validation, 0 test; 3 good"
 says "img0002.nii.gz"
 says "label0003.nii.gz"
 has look.json "stops before its end"

@@ -4,7 +4,7 @@ make_phantom phantom
 
 try 0 "$STRATA" check "${tiny[@]}"
 prints "no mistakes found"
-prints "8 cases, 4 train, 2 validation, 2 test"
+prints "8 cases: 4 train, 2 validation, 2 test"
 
 try 0 "$STRATA" run "${tiny[@]}" --out run
 exists run/pipeline.yaml run/run.json run/metrics.jsonl run/evaluation.json \

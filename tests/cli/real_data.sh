@@ -11,7 +11,7 @@ small=(--set "data.root=$data/Task04_Hippocampus" --set model.with.features=2
   --set model.with.hidden=24 --set model.with.mlp=48 --set model.with.layers=4)
 try 0 "$STRATA" check "$recipe" "${small[@]}"
 prints "no mistakes found"
-prints "200 cases, 140 train, 20 validation, 40 test"
+prints "200 cases: 140 train, 20 validation, 40 test"
 try 0 "$STRATA" run "$recipe" "${small[@]}" --set stages.pretrain.epochs=1 \
   --set stages.segment.epochs=1 --set stages.pretrain.batch=4 --set stages.segment.batch=4 \
   --set data.crops_per_case=1 --out run
@@ -20,7 +20,7 @@ grep -q '"name": "hippocampus_' run/evaluation.json || fail "no case in the eval
 
 # Every file is looked at.
 try 0 "$STRATA" data check "$recipe" "${small[@]}" --json look.json
-prints "200 cases, 200 of them good; 140 train, 20 validation, 40 test"
+prints "200 cases: 140 train, 20 validation, 40 test; 200 good"
 prints "RAS (200)"
 has look.json '"name": "Posterior"'
 

@@ -445,7 +445,7 @@ static void a_good_data_set_is_described(void **state) {
   FILE *out = open_memstream(&text, &length);
   dataset_look_print(&look, out);
   fclose(out);
-  assert_non_null(strstr(text, "2 cases, 2 of them good"));
+  assert_non_null(strstr(text, "2 cases: 2 train, 0 validation, 0 test; 2 good"));
   assert_non_null(strstr(text, "LPS (2)"));
   free(text);
   dataset_look_free(&look);
