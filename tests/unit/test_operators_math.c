@@ -125,16 +125,21 @@ static void operators_work_in_place(void **state) {
     arena memory = {0};
     void *attrs = arena_alloc(&memory, o->attrs_bytes + 1);
     op_defaults(o, attrs);
-    for (const attr *a = o->attrs; a && a->name; a++)
+    for (const attr *a = o->attrs; a && a->name; a++) {
       if (!a->fallback) must(bind_attr_text(a, a->kind == ATTR_INT3 ? "1" : "0.5", &memory, attrs));
+      if (strcmp(a->name, "margin") == 0) must(bind_attr_text(a, "0", &memory, attrs));
+    }
     int ports = port_count(o->inputs);
     tensor in[8], out[3];
-    for (int i = 0; i < ports; i++) {
+    param_spec specs[8];
+    in[0] = (tensor){DTYPE_F32, s, start};
+    if (o->params) must(o->params(attrs, in, 1, specs));
+    for (int i = 1, next = 0; i < ports; i++) {
+      bool learned = (o->inputs[i].flags & PORT_PARAM) != 0;
       bool absent = (o->inputs[i].flags & PORT_OPTIONAL) != 0;
-      in[i] = (tensor){DTYPE_F32, absent ? (shape){.rank = -1} : s, absent ? NULL : other};
-      if (strcmp(o->inputs[i].name, "position_embeddings") == 0) in[i].shape.dim[0] = 1;
+      in[i] = (tensor){DTYPE_F32, learned ? specs[next++].shape : s, other};
+      if (absent) in[i] = (tensor){DTYPE_F32, {.rank = -1}, NULL};
     }
-    in[0].data = start;
     infer rule = {.attrs = attrs, .in = in, .in_count = ports, .out = out};
     memset(out, 0, sizeof out);
     must(o->infer(&rule));
