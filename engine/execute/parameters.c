@@ -1,6 +1,7 @@
 #include "execute/parameters.h"
 
 #include "base/text.h"
+#include "execute/orthogonal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -62,37 +63,15 @@ const parameter *parameters_find(const parameters *p, const char *name) {
   return NULL;
 }
 
-static double dot(const double *a, const double *b, int64_t n) {
-  enum { LANES = 8 };
-  double lanes[LANES] = {0}, total = 0;
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES)
-    for (int l = 0; l < LANES; l++) lanes[l] += a[i + l] * b[i + l];
-  for (; i < n; i++) total += a[i] * b[i];
-  for (int l = 0; l < LANES; l++) total += lanes[l];
-  return total;
-}
-
-/* Gram–Schmidt on normal vectors, each made orthogonal to the ones before twice, which leaves
- * nothing of the rounding. The result is uniformly distributed, as that of the QR decomposition
- * with a positive diagonal which torch.nn.init.orthogonal_ takes. */
-static status fill_orthogonal(float *to, int64_t n, const param_spec *spec, rng *r) {
+static status fill_orthogonal(float *to, int64_t n, const param_spec *spec, rng *r,
+                              thread_pool *pool) {
   int64_t rows = spec->shape.rank > 0 ? spec->shape.dim[0] : 1, columns = n / rows;
-  int64_t vectors = rows < columns ? rows : columns, length = n / vectors;
+  int64_t count = rows < columns ? rows : columns, length = n / count;
   double *v = malloc((size_t)n * sizeof *v);
   if (!v) return error_out_of_memory((size_t)n * sizeof *v);
   for (int64_t i = 0; i < n; i++) v[i] = (double)rng_normal(r);
-  for (int64_t i = 0; i < vectors; i++) {
-    double *own = v + i * length;
-    for (int64_t k = 0; k < 2 * i; k++) {
-      const double *other = v + k % i * length;
-      double share = dot(own, other, length);
-      for (int64_t x = 0; x < length; x++) own[x] -= share * other[x];
-    }
-    double scale = 1 / sqrt(dot(own, own, length));
-    for (int64_t x = 0; x < length; x++) own[x] *= scale;
-  }
-  bool by_row = vectors == rows;
+  orthonormalize(v, count, length, pool);
+  bool by_row = count == rows;
   for (int64_t i = 0; i < n; i++)
     to[i] = (float)(spec->a * (by_row ? v[i] : v[i % columns * length + i / columns]));
   free(v);
@@ -134,7 +113,7 @@ status parameter_initialize(parameters *p, const parameter *which, uint64_t seed
   rng r = rng_open(rng_key_of(seed, "initialize", 0, which->name, 0), text_hash(which->name));
   status error = OK;
   if (which->init.init == INIT_ORTHOGONAL)
-    error = fill_orthogonal(values, n, &which->init, &r);
+    error = fill_orthogonal(values, n, &which->init, &r, p->device->pool);
   else
     fill(values, n, &which->init, &r);
   if (!error)
