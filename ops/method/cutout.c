@@ -128,10 +128,9 @@ const op op_cutout = {
                               {"mask", "N X Y Z", DTYPE_F32, 0, "1 where the volume is hidden"},
                               {0}},
     .attrs =
-        (const attr[]){{"inner", ATTR_FLOAT, offsetof(cutout_attrs, inner), "1", 0, 1, NULL,
-                        ATTR_SCHEDULABLE, "share of the samples whose boxes are hidden"},
-                       {"outer", ATTR_FLOAT, offsetof(cutout_attrs, outer), "0", 0, 1, NULL,
-                        ATTR_SCHEDULABLE,
+        (const attr[]){{"inner", ATTR_FLOAT, offsetof(cutout_attrs, inner), "1", 0, 1, NULL, 0,
+                        "share of the samples whose boxes are hidden"},
+                       {"outer", ATTR_FLOAT, offsetof(cutout_attrs, outer), "0", 0, 1, NULL, 0,
                         "share of the samples of which only the boxes are visible"},
                        {"boxes", ATTR_INT, offsetof(cutout_attrs, boxes), "5", 1, 1000, NULL, 0,
                         "number of boxes at most"},
