@@ -133,10 +133,11 @@ def write(name, yaml, arguments, build, outputs, cases, keep=lambda name: True, 
     build(image, channels)   a fresh PyTorch module for that image size
     outputs(module, x)   name → tensor, every output named as in the model file, members of lists
                          as "levels.0"; gradients are those of Σ mean(v · waves("seed." + name))
-    cases   list of {image: (X, Y, Z), batch, channels, train, initial}; `initial` (default: only the
-            first) also records what fresh weights look like. In f32 the sign of a value next to zero
+    cases   list of {image: (X, Y, Z), batch, channels, train, initial, shifts}; `initial` (default:
+            only the first) also records what fresh weights look like. In f32 the sign of a value next to zero
             is chance, and with it a leaky ReLU's gradient. So every case also records by how much
-            PyTorch's own gradients sway: in single precision, and when the image moves by 1e-6
+            PyTorch's own gradients sway: in single precision, and when the image moves by 1e-6,
+            or by each of `shifts` where one trial says too little
     keep    which names of the state dict count: constants and aliases of one tensor do not
     published   {arguments, image, channels, build}: the network in its published size, of which
                 only the number of parameters is recorded
@@ -144,7 +145,8 @@ def write(name, yaml, arguments, build, outputs, cases, keep=lambda name: True, 
     head = {"yaml": yaml, "arguments": arguments, "cases": [], "torch": torch.__version__}
     data = {}
     for index, case in enumerate(cases):
-        case = {"batch": 1, "channels": 1, "train": False, "initial": index == 0, **case}
+        case = {"batch": 1, "channels": 1, "train": False, "initial": index == 0,
+                "shifts": (1e-6,), **case}
         torch.manual_seed(7 + index)
         fresh = lambda: build(case["image"], case["channels"])
         if case["initial"]:
@@ -152,7 +154,7 @@ def write(name, yaml, arguments, build, outputs, cases, keep=lambda name: True, 
         tensors, table, found = run(fresh(), outputs, case, keep)
         case["sway"], worst = max(
             sensitivity(tensors, table, run(fresh(), outputs, case, keep, *other)[1])
-            for other in ((torch.float32,), (torch.float64, 1e-6)))
+            for other in ((torch.float32,), *((torch.float64, s) for s in case["shifts"])))
         shapes = {k: list(t.shape) for k, t in tensors.items()}
         head.setdefault("parameters", shapes)
         assert list(shapes) == list(head["parameters"]), "the cases differ in more than sizes"
