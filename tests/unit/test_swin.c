@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 static status open_swin(device *d, int64_t side, bool training, standalone *s) {
-  static const override with[] = {{"outputs", "2"},   {"features", "12"},
-                                  {"dropout", "0.2"}, {"attention_dropout", "0.4"},
+  static const override with[] = {{"outputs", "2"},     {"features", "12"},
+                                  {"dropout", "0.2"},   {"attention_dropout", "0.4"},
                                   {"drop_path", "0.3"}, {"depths", "[2, 1, 3, 2]"}};
   standalone_options o = {
       .path = "models/swin_unetr.yaml",
@@ -32,10 +32,9 @@ static device *open_device(void) {
 /* From 0 at the first layer to `drop_path` at the last: torch.linspace(0, 0.3, 8). */
 static void drop_path_grows_from_layer_to_layer(void **state) {
   (void)state;
-  static const char *const layers[] = {"layers1.0.blocks.0", "layers1.0.blocks.1",
-                                       "layers2.0.blocks.0", "layers3.0.blocks.0",
-                                       "layers3.0.blocks.1", "layers3.0.blocks.2",
-                                       "layers4.0.blocks.0", "layers4.0.blocks.1"};
+  static const char *const layers[] = {
+      "layers1.0.blocks.0", "layers1.0.blocks.1", "layers2.0.blocks.0", "layers3.0.blocks.0",
+      "layers3.0.blocks.1", "layers3.0.blocks.2", "layers4.0.blocks.0", "layers4.0.blocks.1"};
   device *d = open_device();
   standalone s;
   assert_null(open_swin(d, 32, true, &s));
