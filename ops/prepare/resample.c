@@ -1,29 +1,49 @@
 /* resample: every case to one voxel spacing.
  *
- * The grid is MONAI's Spacing: the first voxel stays where it is, voxel i of the new grid lies at
- * i · new / old of the old one, and an axis of n voxels gets round((n − 1) · old / new + 1). Behind
- * the last old voxel its value continues. Interpolation is done one axis after the other, which for
- * (tri)linear weights equals doing it at once. */
+ * Where the new grid lies is either MONAI's or nnU-Net's choice:
+ *   first_voxel  the first voxel stays where it is, voxel i lies at i · new / old of the old grid, and
+ *                an axis of n voxels gets round((n − 1) · old / new + 1) (MONAI's Spacing)
+ *   extent       the volume keeps its edges: an axis of n voxels gets m = round(n · old / new), whose
+ *                voxel i lies at (i + ½) · n / m − ½ (nnU-Net, by way of skimage.transform.resize)
+ * Behind the last old voxel its value continues. Interpolation is done one axis after the other,
+ * which for linear and B-spline weights equals doing it at once. */
 #include "data/host.h"
 #include "graph/op.h"
+#include "ops/kernels/cubic_spline.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct resample_attrs {
   double spacing_mm[3];
-  int image;
+  int image, label, grid, separate_axis;
+  double separate_above;
 } resample_attrs;
 
-enum { IMAGE_LINEAR, IMAGE_NEAREST };
+enum { ORDER_LINEAR, ORDER_NEAREST, ORDER_CUBIC };
+enum { LABEL_NEAREST, LABEL_LINEAR };
+enum { GRID_FIRST_VOXEL, GRID_EXTENT };
+enum { SEPARATE_NONE, SEPARATE_AUTO, SEPARATE_X, SEPARATE_Y, SEPARATE_Z };
 
 static const attr resample_attr_list[] = {
     {"spacing", ATTR_FLOAT3, offsetof(resample_attrs, spacing_mm), NULL, 0, 100, NULL, 0,
      "new distance between voxel centres along x, y, z in mm; 0 keeps the case's own"},
     {"image", ATTR_CHOICE, offsetof(resample_attrs, image), "linear", 0, 0,
-     (const char *const[]){"linear", "nearest", NULL}, 0,
-     "interpolation of the image; labels always take the nearest voxel"},
+     (const char *const[]){"linear", "nearest", "cubic", NULL}, 0,
+     "interpolation of the image; cubic: B-splines of order 3"},
+    {"label", ATTR_CHOICE, offsetof(resample_attrs, label), "nearest", 0, 0,
+     (const char *const[]){"nearest", "linear", NULL}, 0,
+     "nearest voxel, or every class's mask interpolated linearly and the largest taken"},
+    {"grid", ATTR_CHOICE, offsetof(resample_attrs, grid), "first_voxel", 0, 0,
+     (const char *const[]){"first_voxel", "extent", NULL}, 0,
+     "what stays in place: the first voxel's centre (MONAI) or the volume's edges (nnU-Net)"},
+    {"separate_axis", ATTR_CHOICE, offsetof(resample_attrs, separate_axis), "none", 0, 0,
+     (const char *const[]){"none", "auto", "x", "y", "z", NULL}, 0,
+     "coarse axis along which image and label take the nearest slice; auto: as nnU-Net decides"},
+    {"separate_above", ATTR_FLOAT, offsetof(resample_attrs, separate_above), "3", 1, 1000, NULL, 0,
+     "auto: an axis is coarse whose spacing is more than this many times the finest"},
     {0},
 };
 
@@ -32,6 +52,14 @@ static status resample_host_infer(host_infer *shape) {
   return OK;
 }
 
+/* The new grid of a case, and how each axis is interpolated. */
+typedef struct plan {
+  int64_t size[3];
+  bool moved[3];
+  double step[3], offset[3]; /* new voxel i lies at i · step + offset of the old axis */
+  int separate;              /* the axis along which the nearest slice is taken; −1: none */
+} plan;
+
 /* Where output index i reads on an axis of n voxels: between `at` and `at` + 1 (as far as there is
  * one), with `weight` for the second. */
 typedef struct tap {
@@ -39,21 +67,27 @@ typedef struct tap {
   float weight;
 } tap;
 
-static tap *taps_of(int64_t n, int64_t out, double step, bool nearest) {
-  tap *taps = malloc((size_t)out * sizeof *taps);
-  for (int64_t i = 0; taps && i < out; i++) {
-    double x = (double)i * step;
-    if (x > (double)(n - 1)) x = (double)(n - 1);
+static double place(const plan *p, int a, int64_t i) {
+  return (double)i * p->step[a] + p->offset[a];
+}
+
+static status taps_of(const plan *p, int a, int64_t n, bool nearest, tap **out) {
+  tap *taps = malloc((size_t)p->size[a] * sizeof *taps);
+  if (!taps) return error_out_of_memory((size_t)p->size[a] * sizeof *taps);
+  for (int64_t i = 0; i < p->size[a]; i++) {
+    double x = place(p, a, i);
+    x = x < 0 ? 0 : x > (double)(n - 1) ? (double)(n - 1) : x;
     if (nearest) x = rint(x);
     taps[i].at = (int64_t)floor(x);
     taps[i].weight = (float)(x - floor(x));
   }
-  return taps;
+  *out = taps;
+  return OK;
 }
 
 /* One axis of a grid seen as (before, n, after): lines of `after` values, n of them. */
-static void resample_lines(const float *in, int64_t before, int64_t n, int64_t after,
-                           const tap *taps, int64_t out_n, float *out) {
+static void blend_lines(const float *in, int64_t before, int64_t n, int64_t after, const tap *taps,
+                        int64_t out_n, float *out) {
   for (int64_t b = 0; b < before; b++)
     for (int64_t i = 0; i < out_n; i++) {
       const float *first = in + (b * n + taps[i].at) * after;
@@ -67,92 +101,219 @@ static void resample_lines(const float *in, int64_t before, int64_t n, int64_t a
     }
 }
 
-static status resample_image(const volume *in, const int64_t size[3], const double step[3],
-                             bool nearest, volume *out) {
+static status resample_axis(const volume *in, const plan *p, int a, int order, volume *out) {
+  int64_t n = in->size[a], before = 1, after = in->channels;
+  for (int b = 0; b < a; b++) before *= in->size[b];
+  for (int b = a + 1; b < 3; b++) after *= in->size[b];
+  if (order == ORDER_CUBIC) {
+    double *at = malloc((size_t)p->size[a] * sizeof *at);
+    if (!at) return error_out_of_memory((size_t)p->size[a] * sizeof *at);
+    for (int64_t i = 0; i < p->size[a]; i++) at[i] = place(p, a, i);
+    status error = cubic_spline_lines(in->data, before, n, after, at, p->size[a], out->data);
+    free(at);
+    return error;
+  }
+  tap *taps;
+  TRY(taps_of(p, a, n, order == ORDER_NEAREST, &taps));
+  blend_lines(in->data, before, n, after, taps, p->size[a], out->data);
+  free(taps);
+  return OK;
+}
+
+/* Splines overshoot at edges; `v` is cut to the range of intensities of `in`, channel by channel,
+ * and with a separate axis slice by slice, so that air never becomes thinner than air. */
+static status cut_overshoot(const volume *in, int separate, volume *v) {
+  const int64_t slices = separate >= 0 ? in->size[separate] : 1, C = in->channels;
+  float *low = malloc((size_t)(2 * slices * C) * sizeof *low), *high = low + slices * C;
+  if (!low) return error_out_of_memory((size_t)(2 * slices * C) * sizeof *low);
+  for (int64_t k = 0; k < slices * C; k++) {
+    low[k] = FLT_MAX;
+    high[k] = -FLT_MAX;
+  }
+  for (int pass = 0; pass < 2; pass++) {
+    const volume *over = pass == 0 ? in : v;
+    float *value = over->data;
+    int64_t at[3];
+    for (at[0] = 0; at[0] < over->size[0]; at[0]++)
+      for (at[1] = 0; at[1] < over->size[1]; at[1]++)
+        for (at[2] = 0; at[2] < over->size[2]; at[2]++)
+          for (int64_t c = 0; c < C; c++, value++) {
+            int64_t k = (separate >= 0 ? at[separate] : 0) * C + c;
+            if (pass == 0) {
+              low[k] = *value < low[k] ? *value : low[k];
+              high[k] = *value > high[k] ? *value : high[k];
+            } else {
+              *value = *value < low[k] ? low[k] : *value > high[k] ? high[k] : *value;
+            }
+          }
+  }
+  free(low);
+  return OK;
+}
+
+/* The separate axis comes last, after what the others gave has been cut. */
+static status resample_image(const volume *in, const plan *p, int order, volume *out) {
   volume now = *in; /* a view until the first axis has been resampled */
-  for (int a = 0; a < 3; a++) {
-    if (step[a] == 1) continue;
-    int64_t next_size[3] = {now.size[0], now.size[1], now.size[2]};
-    next_size[a] = size[a];
+  int axes[3] = {0, 1, 2};
+  if (p->separate >= 0) {
+    axes[p->separate] = 2;
+    axes[2] = p->separate;
+  }
+  bool overshoots = false;
+  for (int k = 0; k < 3; k++) {
+    int a = axes[k];
+    bool last = k == 2, nearest = a == p->separate;
     volume next = {0};
-    tap *taps = taps_of(now.size[a], size[a], step[a], nearest);
-    status error = taps ? volume_allocate(&next, next_size, in->channels)
-                        : error_out_of_memory((size_t)size[a] * sizeof *taps);
-    if (!error) {
-      int64_t before = 1, after = in->channels;
-      for (int b = 0; b < a; b++) before *= now.size[b];
-      for (int b = a + 1; b < 3; b++) after *= now.size[b];
-      resample_lines(now.data, before, now.size[a], after, taps, size[a], next.data);
+    status error = OK;
+    if (p->moved[a]) {
+      int64_t size[3] = {now.size[0], now.size[1], now.size[2]};
+      size[a] = p->size[a];
+      if (last && nearest && overshoots) error = cut_overshoot(in, p->separate, &now);
+      if (last && nearest) overshoots = false;
+      if (!error) error = volume_allocate(&next, size, in->channels);
+      if (!error) error = resample_axis(&now, p, a, nearest ? ORDER_NEAREST : order, &next);
+      overshoots = overshoots || (order == ORDER_CUBIC && !nearest);
+      if (now.data != in->data) volume_free(&now);
+      now = next;
     }
-    free(taps);
-    if (now.data != in->data) volume_free(&now);
-    if (error) return error;
-    now = next;
+    if (!error && last && overshoots) error = cut_overshoot(in, p->separate, &now);
+    if (error) {
+      if (now.data != in->data) volume_free(&now);
+      return error;
+    }
   }
   *out = now;
   return OK;
 }
 
-static status resample_label(const labels *in, const int64_t size[3], const double step[3],
-                             labels *out) {
-  tap *taps[3] = {0};
-  bool room = true;
-  for (int a = 0; a < 3; a++) {
-    taps[a] = taps_of(in->size[a], size[a], step[a], true);
-    room = room && taps[a];
+/* The class with the largest share of the up to eight voxels around; of equals the smaller. */
+static int32_t vote(const labels *in, const tap at[3]) {
+  int32_t class_of[8], best = 0;
+  float share[8], most = 0;
+  int found = 0;
+  for (int corner = 0; corner < 8; corner++) {
+    float weight = 1;
+    int64_t index = 0;
+    for (int a = 0; a < 3; a++) {
+      bool second = corner >> a & 1;
+      weight *= second ? at[a].weight : 1 - at[a].weight;
+      index = index * in->size[a] + at[a].at + (second && at[a].weight > 0);
+    }
+    if (weight == 0) continue;
+    int k = 0;
+    while (k < found && class_of[k] != in->data[index]) k++;
+    if (k == found) {
+      class_of[found] = in->data[index];
+      share[found++] = 0;
+    }
+    share[k] += weight;
   }
-  status error = room ? labels_allocate(out, size) : error_out_of_memory(sizeof(tap));
-  for (int64_t x = 0; x < size[0] && !error; x++)
-    for (int64_t y = 0; y < size[1]; y++) {
+  for (int k = 0; k < found; k++)
+    if (share[k] > most || (share[k] == most && class_of[k] < best)) {
+      most = share[k];
+      best = class_of[k];
+    }
+  return best;
+}
+
+static status resample_label(const labels *in, const plan *p, bool nearest, labels *out) {
+  tap *taps[3] = {0};
+  status error = OK;
+  for (int a = 0; a < 3 && !error; a++)
+    error = taps_of(p, a, in->size[a], nearest || a == p->separate, &taps[a]);
+  if (!error) error = labels_allocate(out, p->size);
+  for (int64_t x = 0; x < p->size[0] && !error; x++)
+    for (int64_t y = 0; y < p->size[1]; y++) {
       const int32_t *from = in->data + (taps[0][x].at * in->size[1] + taps[1][y].at) * in->size[2];
-      int32_t *to = out->data + (x * size[1] + y) * size[2];
-      for (int64_t z = 0; z < size[2]; z++) to[z] = from[taps[2][z].at];
+      int32_t *to = out->data + (x * p->size[1] + y) * p->size[2];
+      for (int64_t z = 0; z < p->size[2]; z++)
+        to[z] = nearest ? from[taps[2][z].at]
+                        : vote(in, (const tap[3]){taps[0][x], taps[1][y], taps[2][z]});
     }
   for (int a = 0; a < 3; a++) free(taps[a]);
   return error;
 }
 
-static status resample_host(host_call *call) {
+/* nnU-Net's rule: one axis is much coarser than the finest, before or else after; of two equally
+ * coarse ones neither is. */
+static int coarse_axis(const double spacing_mm[3], double above) {
+  int coarsest = 0, equals = 0;
+  double finest = spacing_mm[0];
+  for (int a = 1; a < 3; a++) {
+    if (spacing_mm[a] > spacing_mm[coarsest]) coarsest = a;
+    finest = spacing_mm[a] < finest ? spacing_mm[a] : finest;
+  }
+  for (int a = 0; a < 3; a++) equals += spacing_mm[a] > spacing_mm[coarsest] * (1 - 1e-5);
+  return spacing_mm[coarsest] > finest * above && equals == 1 ? coarsest : -1;
+}
+
+static int separate_axis(const resample_attrs *attrs, const double old_mm[3],
+                         const double new_mm[3]) {
+  if (attrs->separate_axis != SEPARATE_AUTO)
+    return attrs->separate_axis == SEPARATE_NONE ? -1 : attrs->separate_axis - SEPARATE_X;
+  int axis = coarse_axis(old_mm, attrs->separate_above);
+  return axis >= 0 ? axis : coarse_axis(new_mm, attrs->separate_above);
+}
+
+static status make_plan(const resample_attrs *attrs, const volume *in, plan *p) {
   enum { AXIS_MAX = 1 << 20 };
-  const resample_attrs *attrs = call->attrs;
-  const volume *in = &call->c->image;
-  double old_mm[3], step[3], affine[4][4];
-  int64_t size[3];
-  bool same = true;
+  double old_mm[3], new_mm[3];
   affine_spacing(in->affine, old_mm);
-  memcpy(affine, in->affine, sizeof affine);
   for (int a = 0; a < 3; a++) {
-    double new_mm = attrs->spacing_mm[a];
-    step[a] = new_mm / old_mm[a];
-    size[a] = in->size[a];
+    int64_t n = in->size[a];
+    new_mm[a] = attrs->spacing_mm[a] == 0 ? old_mm[a] : attrs->spacing_mm[a];
+    p->step[a] = new_mm[a] / old_mm[a];
+    p->offset[a] = 0;
+    p->size[a] = n;
     /* Headers keep spacings as f32: a difference of that order is none. */
-    if (new_mm == 0 || fabs(step[a] - 1) < 1e-5) {
-      step[a] = 1;
+    p->moved[a] = !(fabs(p->step[a] - 1) < 1e-5);
+    if (!p->moved[a]) {
+      p->step[a] = 1;
       continue;
     }
-    double extent = rint((double)(in->size[a] - 1) / step[a] + 1);
-    if (!(extent <= AXIS_MAX))
+    bool edges = attrs->grid == GRID_EXTENT;
+    double voxels = rint(edges ? (double)n / p->step[a] : (double)(n - 1) / p->step[a] + 1);
+    if (!(voxels <= AXIS_MAX))
       return error_new(ERROR_DATA, NOWHERE,
                        "a spacing of %g mm would make %.3g voxels of %lld along %c, whose spacing "
                        "is %g mm",
-                       new_mm, extent, (long long)in->size[a], "xyz"[a], old_mm[a]);
-    same = false;
-    size[a] = (int64_t)extent;
-    for (int r = 0; r < 3; r++) affine[r][a] *= step[a];
+                       new_mm[a], voxels, (long long)n, "xyz"[a], old_mm[a]);
+    p->size[a] = voxels < 1 ? 1 : (int64_t)voxels;
+    if (!edges) continue;
+    p->step[a] = (double)n / (double)p->size[a];
+    p->offset[a] = (p->step[a] - 1) / 2;
   }
-  if (same) return OK;
+  p->separate = separate_axis(attrs, old_mm, new_mm);
+  return OK;
+}
+
+static void move_affine(const double in[4][4], const plan *p, double out[4][4]) {
+  memcpy(out, in, 16 * sizeof(double));
+  for (int r = 0; r < 3; r++)
+    for (int a = 0; a < 3; a++) {
+      out[r][3] += in[r][a] * p->offset[a];
+      out[r][a] = in[r][a] * p->step[a];
+    }
+}
+
+static status resample_host(host_call *call) {
+  const resample_attrs *attrs = call->attrs;
+  const volume *in = &call->c->image;
+  plan p;
+  TRY(make_plan(attrs, in, &p));
+  if (!p.moved[0] && !p.moved[1] && !p.moved[2]) return OK;
   volume image = {0};
   labels label = {0};
-  TRY(resample_image(in, size, step, attrs->image == IMAGE_NEAREST, &image));
+  TRY(resample_image(in, &p, attrs->image, &image));
   if (call->c->label.data) {
-    status error = resample_label(&call->c->label, size, step, &label);
+    status error = resample_label(&call->c->label, &p, attrs->label == LABEL_NEAREST, &label);
     if (error) {
       volume_free(&image);
       return error;
     }
   }
-  memcpy(image.affine, affine, sizeof affine);
-  memcpy(label.affine, affine, sizeof affine);
+  move_affine((const double(*)[4])in->affine, &p, image.affine);
+  memcpy(label.affine, image.affine, sizeof label.affine);
   host_replace(call, &image, &label);
   return OK;
 }
@@ -160,10 +321,21 @@ static status resample_host(host_call *call) {
 const op op_resample = {
     .name = "resample",
     .family = "prepare",
-    .summary = "Brings the case to a voxel spacing in mm: image linear, label nearest.",
-    .doc = "The first voxel stays in place; an axis of n voxels becomes\n"
-           "round((n − 1) · old / new + 1). The image is interpolated trilinearly and continues\n"
-           "with its edge value; the label takes the nearest voxel. No smoothing beforehand.",
+    .summary = "Brings the case to a voxel spacing in mm: image linear or cubic, label safe.",
+    .doc =
+        "grid first_voxel (MONAI): the first voxel stays in place; an axis of n voxels becomes\n"
+        "round((n − 1) · old / new + 1). grid extent (nnU-Net): the edges stay; it becomes\n"
+        "m = round(n · old / new), and its spacing exactly n · old / m.\n"
+        "The image is interpolated linearly, or with cubic: by the B-spline of order 3 that\n"
+        "passes through every voxel, cut to the range of the image, and continues with its edge\n"
+        "value. The label takes the nearest voxel, or with linear: the class whose interpolated\n"
+        "mask is largest. (nnU-Net takes a class only from one half upwards and background\n"
+        "where three classes meet.)\n"
+        "separate_axis: along a coarse axis slices are taken whole, the nearest one, and only\n"
+        "the others are interpolated. auto finds it like nnU-Net: one spacing of the case, or\n"
+        "else of the new grid, is more than separate_above times the finest.\n"
+        "nnU-Net's default is {image: cubic, label: linear, grid: extent, separate_axis: auto}.\n"
+        "No smoothing beforehand.",
     .torch = "monai.transforms.Spacing(spacing, mode='bilinear', padding_mode='border')",
     .version = 1,
     .traits = OP_PREPARE,

@@ -1,7 +1,8 @@
 """Writes tests/golden/prepare: one small case and what MONAI makes of it with the transform each
-prepare operator names. cases.txt lists: expected file, operator, attributes.
+prepare operator names, or SciPy where MONAI has none. cases.txt lists: expected file, operator,
+attributes.
 
-Needs monai, torch, nibabel, numpy. Run in this folder: python make_prepare.py
+Needs monai, torch, nibabel, numpy, scipy. Run in this folder: python make_prepare.py
 """
 
 import gzip
@@ -11,6 +12,7 @@ import monai.transforms as mt
 import nibabel as nib
 import numpy as np
 import torch
+from scipy import ndimage
 from monai.data import MetaTensor
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "prepare")
@@ -83,6 +85,70 @@ def clip(x):
 
 
 case("clip_percentile", "clip_percentile", "percent=[2.5, 90]", clip)
+
+
+
+# resample beyond MONAI: splines, nnU-Net's grid, a separate axis, masks as a vote. The oracle is SciPy,
+# a slice at a time where an axis is separate.
+SPACING = np.sqrt((AFFINE[:3, :3] ** 2).sum(0))
+
+
+def axis_places(n, old, new, extent):
+    if extent:
+        m = round(n * old / new)
+        return (np.arange(m) + 0.5) * n / m - 0.5
+    return np.arange(round((n - 1) * old / new + 1)) * new / old
+
+
+def read_at(x, places, order):
+    """Spline of x at a grid of places, cut to x's range."""
+    grid = np.stack(np.meshgrid(*places, indexing="ij"))
+    y = ndimage.map_coordinates(x, grid, order=order, mode="nearest")
+    return np.clip(y, x.min(), x.max())
+
+
+def read_separately(x, places, order, axis):
+    if axis is None:
+        return read_at(x, places, order)
+    flat = [p for a, p in enumerate(places) if a != axis]
+    slices = [read_at(s, flat, order) for s in np.moveaxis(x, axis, 0)]
+    nearest = np.clip(np.rint(places[axis]), 0, x.shape[axis] - 1).astype(int)
+    return np.moveaxis(np.stack([slices[i] for i in nearest]), 0, axis)
+
+
+def resample(name, spacing, order=1, extent=False, axis=None, vote=False, more=""):
+    places = [axis_places(n, old, new, extent) for n, old, new in zip(SHAPE, SPACING, spacing)]
+    clamped = [np.clip(p, 0, n - 1) for p, n in zip(places, SHAPE)]
+    y = read_separately(image.astype(np.float64), places if order > 1 else clamped, order, axis)
+    if vote:
+        masks = [read_separately((label == c).astype(np.float64), clamped, 1, axis) for c in range(3)]
+        z = np.argmax(np.round(masks, 6), axis=0)
+    else:
+        z = label[np.ix_(*[np.rint(p).astype(int) for p in clamped])]
+    affine = AFFINE.copy()
+    for a, p in enumerate(places):
+        affine[:3, 3] += AFFINE[:3, a] * p[0]
+        affine[:3, a] *= p[1] - p[0]
+    save(f"{name}.nii.gz", y.astype(np.float32), affine)
+    save(f"{name}_label.nii.gz", z.astype(np.uint8), affine)
+    attributes = f"spacing={list(spacing)}\timage={'cubic' if order == 3 else 'linear'}"
+    attributes += "\tgrid=extent" if extent else ""
+    attributes += "\tlabel=linear" if vote else ""
+    lines.append("\t".join([f"{name}.nii.gz", f"{name}_label.nii.gz", "resample", attributes + more]))
+
+
+resample("cubic_finer", (1.1, 1.3, 1.9), order=3)
+resample("cubic_coarser", (2.4, 1.5, 4.1), order=3, vote=True)
+resample("extent", (1.2, 2.0, 2.5), extent=True, vote=True)
+resample("extent_cubic", (1.2, 2.0, 2.5), order=3, extent=True)
+resample("separate_given", (1.2, 1.1, 2.1), order=3, extent=True, axis=0, vote=True,
+         more="\tseparate_axis=x")
+resample("separate_found", (1.2, 1.1, 2.1), order=3, extent=True, axis=2, vote=True,
+         more="\tseparate_axis=auto\tseparate_above=2.1")
+resample("separate_not_found", (1.2, 1.4, 2.5), order=3, extent=True,
+         more="\tseparate_axis=auto")
+resample("separate_in_the_new_grid", (1.2, 1.4, 4.5), order=1, axis=2,
+         more="\tseparate_axis=auto")
 
 with open(os.path.join(HERE, "cases.txt"), "w") as out:
     out.write("\n".join(lines) + "\n")
