@@ -8,13 +8,6 @@
 
 enum { MOST_LINES = 64, SLABS = 32 };
 
-/* Compilers split these where registers are shorter. */
-typedef float vector16 __attribute__((vector_size(64), aligned(4), may_alias));
-
-VECTOR_INLINE const vector16 *vector_at(const float *x) {
-  return (const vector16 *)x;
-}
-
 bool conv_is_depthwise(const conv_shape *s) {
   return s->groups > 1 && s->channels == s->groups && s->features == s->groups;
 }
@@ -25,8 +18,9 @@ typedef struct depthwise {
   const int64_t *in, *out; /* extents of what is read and of what is made */
   const float *input, *bias;
   float *output;
-  float *weight;    /* [tap][channel] */
-  int32_t *reads_z; /* [z of the result][kz]: z that is read, or −1 */
+  float *weight;                /* [tap][channel] */
+  gemm_taps *taps;              /* for each z of the result: what it reads along z */
+  int64_t voxel_step, tap_step; /* along z, from one of these taps to the next */
 } depthwise;
 
 /* The position along an axis that tap `tap` reads for the result at `at`; −1: none. */
@@ -41,48 +35,46 @@ static int64_t read_at(const depthwise *p, int a, int64_t at, int64_t tap) {
   return i >= 0 && i < p->in[a] ? i : -1;
 }
 
+/* The taps that read inside the image lie at even distances, in the filter and in the image. */
+static void plan_z(depthwise *p) {
+  const conv_shape *s = p->s;
+  int64_t stride = s->stride[2], dilation = s->dilation[2], common = stride, rest = dilation;
+  while (rest) {
+    int64_t next = common % rest;
+    common = rest;
+    rest = next;
+  }
+  p->tap_step = p->transposed ? stride / common : 1;
+  p->voxel_step = p->transposed ? -dilation / common : dilation;
+  for (int64_t z = 0; z < p->out[2]; z++) {
+    gemm_taps taps = {0};
+    for (int64_t k = 0; k < s->kernel[2]; k++) {
+      int64_t from = read_at(p, 2, z, k);
+      if (from < 0) continue;
+      if (taps.count++ == 0) taps = (gemm_taps){(int32_t)from, (int32_t)k, 1};
+    }
+    p->taps[z] = taps;
+  }
+}
+
 /* Rows of the input along z that a row of the result reads, and their weights. */
 typedef struct lines {
   const float *input[MOST_LINES], *weight[MOST_LINES];
   int count;
-  bool first; /* the sums start from the bias, not from what is there */
 } lines;
 
-FOR_EACH_ISA static void make_row(const depthwise *p, const lines *l, float *y) {
-  int64_t channels = p->s->channels, kernel = p->s->kernel[2];
-  for (int64_t z = 0; z < p->out[2]; z++, y += channels) {
-    const int32_t *reads = p->reads_z + z * kernel;
-    const float *start = l->first ? p->bias : y;
-    int64_t c = 0;
-    for (; c + 32 <= channels; c += 32) {
-      vector16 low = {0}, high = {0};
-      if (start) low = *vector_at(start + c), high = *vector_at(start + c + 16);
-      for (int i = 0; i < l->count; i++)
-        for (int64_t k = 0; k < kernel; k++) {
-          if (reads[k] < 0) continue;
-          const float *x = l->input[i] + reads[k] * channels + c;
-          const float *w = l->weight[i] + k * channels + c;
-          low += *vector_at(x) * *vector_at(w);
-          high += *vector_at(x + 16) * *vector_at(w + 16);
-        }
-      *(vector16 *)(y + c) = low;
-      *(vector16 *)(y + c + 16) = high;
-    }
-    while (c < channels) {
-      float sum[16] = {0};
-      int64_t n = smaller(16, channels - c);
-      for (int64_t j = 0; start && j < n; j++) sum[j] = start[c + j];
-      for (int i = 0; i < l->count; i++)
-        for (int64_t k = 0; k < kernel; k++) {
-          if (reads[k] < 0) continue;
-          const float *x = l->input[i] + reads[k] * channels + c;
-          const float *w = l->weight[i] + k * channels + c;
-          for (int64_t j = 0; j < n; j++) sum[j] += x[j] * w[j];
-        }
-      for (int64_t j = 0; j < n; j++) y[c + j] = sum[j];
-      c += n;
-    }
-  }
+static void make_row(const depthwise *p, const lines *l, bool accumulate, float *y) {
+  gemm_best()->depthwise(&(gemm_depthwise){.x = l->input,
+                                           .w = l->weight,
+                                           .lines = l->count,
+                                           .taps = p->taps,
+                                           .results = p->out[2],
+                                           .channels = p->s->channels,
+                                           .voxel_step = p->voxel_step,
+                                           .tap_step = p->tap_step,
+                                           .accumulate = accumulate,
+                                           .bias = p->bias,
+                                           .y = y});
 }
 
 /* A task is one row of the result along z. */
@@ -91,26 +83,28 @@ static void row_task(void *context, int64_t task) {
   const int64_t *kernel = p->s->kernel, channels = p->s->channels;
   int64_t y = task % p->out[1], x = task / p->out[1] % p->out[0], n = task / p->out[1] / p->out[0];
   float *row = p->output + task * p->out[2] * channels;
-  lines l = {.first = true};
+  lines l = {0};
+  bool accumulate = false;
   for (int64_t i = 0; i < kernel[0]; i++)
     for (int64_t j = 0; j < kernel[1]; j++) {
       int64_t from_x = read_at(p, 0, x, i), from_y = read_at(p, 1, y, j);
       if (from_x < 0 || from_y < 0) continue;
       if (l.count == MOST_LINES) {
-        make_row(p, &l, row);
-        l = (lines){.first = false};
+        make_row(p, &l, accumulate, row);
+        accumulate = true;
+        l.count = 0;
       }
       l.input[l.count] =
           p->input + ((n * p->in[0] + from_x) * p->in[1] + from_y) * p->in[2] * channels;
       l.weight[l.count++] = p->weight + (i * kernel[1] + j) * kernel[2] * channels;
     }
-  make_row(p, &l, row);
+  make_row(p, &l, accumulate, row);
 }
 
 static size_t depthwise_pieces(depthwise *p, void *workspace) {
   pieces w = {workspace, 0};
   p->weight = piece(&w, volume(p->s->kernel) * p->s->channels);
-  p->reads_z = (int32_t *)piece(&w, p->out[2] * p->s->kernel[2]);
+  p->taps = (gemm_taps *)piece(&w, p->out[2] * (int64_t)(sizeof *p->taps / sizeof(float)));
   return w.used;
 }
 
@@ -136,9 +130,7 @@ void depthwise_run(const conv_shape *s, bool transposed, const float *input, con
   int64_t taps = volume(s->kernel);
   for (int64_t c = 0; c < s->channels; c++)
     for (int64_t k = 0; k < taps; k++) p.weight[k * s->channels + c] = weight[c * taps + k];
-  for (int64_t z = 0; z < p.out[2]; z++)
-    for (int64_t k = 0; k < s->kernel[2]; k++)
-      p.reads_z[z * s->kernel[2] + k] = (int32_t)read_at(&p, 2, z, k);
+  plan_z(&p);
   parallel_for(pool, s->batch * p.out[0] * p.out[1], row_task, &p);
 }
 
@@ -153,24 +145,6 @@ typedef struct weight_sum {
   float *partial, *partial_bias; /* [slab][tap][channel], [slab][channel] */
   int64_t slabs;
 } weight_sum;
-
-/* Adds Σ x·dy over `count` voxels to sum; x steps by x_step, dy by one voxel. */
-FOR_EACH_ISA static void add_products(float *restrict sum, const float *restrict x, int64_t x_step,
-                                      const float *restrict dy, int64_t count, int64_t channels) {
-  int64_t c = 0;
-  for (; c + 32 <= channels; c += 32) {
-    vector16 low = *vector_at(sum + c), high = *vector_at(sum + c + 16);
-    for (int64_t v = 0; v < count; v++) {
-      const float *a = x + v * x_step + c, *b = dy + v * channels + c;
-      low += *vector_at(a) * *vector_at(b);
-      high += *vector_at(a + 16) * *vector_at(b + 16);
-    }
-    *(vector16 *)(sum + c) = low;
-    *(vector16 *)(sum + c + 16) = high;
-  }
-  for (int64_t v = 0; c < channels && v < count; v++)
-    for (int64_t j = c; j < channels; j++) sum[j] += x[v * x_step + j] * dy[v * channels + j];
-}
 
 FOR_EACH_ISA static void add_voxels(float *restrict sum, const float *restrict dy, int64_t count,
                                     int64_t channels) {
@@ -212,8 +186,8 @@ static void weight_slab_task(void *context, int64_t slab) {
           const float *image =
               p->x +
               (((n * s->image[0] + from[0]) * s->image[1] + from[1]) * s->image[2] + z) * channels;
-          add_products(sum, image, s->stride[2] * channels, dy + first * channels, end - first,
-                       channels);
+          gemm_best()->depthwise_sum(sum, image, s->stride[2] * channels, dy + first * channels,
+                                     end - first, channels);
         }
   }
 }

@@ -40,6 +40,26 @@ typedef struct gemm_tile {
 
 typedef void (*gemm_tile_fn)(const gemm_tile *);
 
+/* Depthwise filters: no matrix, one filter a channel. A row of results reads `lines` rows of voxels,
+ * and of each some taps at even distances:
+ *   y[r][c] = start[c] + Σ over lines i, taps t  x[i][(voxel + t·voxel_step)][c] · w[i][(tap +
+ *             t·tap_step)][c]
+ * with voxel, tap and their number from taps[r]. */
+typedef struct gemm_taps {
+  int32_t voxel, tap, count;
+} gemm_taps;
+
+typedef struct gemm_depthwise {
+  const float *const *x, *const *w; /* [voxel][channel] and [tap][channel] of every line */
+  int lines;
+  const gemm_taps *taps; /* of every result */
+  int64_t results, channels;
+  int64_t voxel_step, tap_step;
+  bool accumulate;   /* start from y, otherwise from `bias` */
+  const float *bias; /* NULL: zeros */
+  float *y;
+} gemm_depthwise;
+
 enum { GEMM_MAX_VECTORS = 4, GEMM_MAX_ROWS = 24, GEMM_MAX_LANES = 16 };
 
 typedef struct gemm_kernels {
@@ -56,6 +76,10 @@ typedef struct gemm_kernels {
   gemm_tile_fn slide[GEMM_MAX_ROWS + 1];
   int slide_sum_rows;
   gemm_tile_fn slide_sum[GEMM_MAX_ROWS + 1];
+  void (*depthwise)(const gemm_depthwise *);
+  /* sum[c] += Σ over `count` voxels x[c] · dy[c]; x steps by x_step floats, dy by `channels`. */
+  void (*depthwise_sum)(float *sum, const float *x, int64_t x_step, const float *dy, int64_t count,
+                        int64_t channels);
 } gemm_kernels;
 
 /* The widest kernels this processor runs. */

@@ -303,6 +303,76 @@ static void transpose_square(const float *from, ptrdiff_t from_row, float *to, p
 #endif
 }
 
+/* Up to four vectors of channels; `part` of one when it is the last and not full. */
+INLINE vec load_channels(const float *p, int j, int part) {
+  return part < GEMM_LANES ? load_part(p, mask_of(part)) : load(p + j * GEMM_LANES);
+}
+
+INLINE void depthwise_block(const gemm_depthwise *t, gemm_taps taps, const float *start, float *y,
+                            int64_t c, const int vectors, const int part) {
+  vec sum[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < vectors; j++) sum[j] = start ? load_channels(start + c, j, part) : (vec){0};
+  for (int i = 0; i < t->lines; i++) {
+    const float *x = t->x[i] + taps.voxel * t->channels + c;
+    const float *w = t->w[i] + taps.tap * t->channels + c;
+    for (int k = 0; k < taps.count; k++) {
+#pragma GCC unroll 4
+      for (int j = 0; j < vectors; j++)
+        sum[j] += load_channels(x, j, part) * load_channels(w, j, part);
+      x += t->voxel_step * t->channels;
+      w += t->tap_step * t->channels;
+    }
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < vectors; j++)
+    if (part < GEMM_LANES)
+      store_part(y + c, sum[j], mask_of(part));
+    else
+      *(vec *)(y + c + j * GEMM_LANES) = sum[j];
+}
+
+static void depthwise_row(const gemm_depthwise *t) {
+  float *y = t->y;
+  for (int64_t r = 0; r < t->results; r++, y += t->channels) {
+    const float *start = t->accumulate ? y : t->bias;
+    int64_t c = 0;
+    for (; c + 4 * GEMM_LANES <= t->channels; c += 4 * GEMM_LANES)
+      depthwise_block(t, t->taps[r], start, y, c, 4, GEMM_LANES);
+    for (; c + GEMM_LANES <= t->channels; c += GEMM_LANES)
+      depthwise_block(t, t->taps[r], start, y, c, 1, GEMM_LANES);
+    if (c < t->channels) depthwise_block(t, t->taps[r], start, y, c, 1, (int)(t->channels - c));
+  }
+}
+
+INLINE void depthwise_sum_block(float *sum, const float *x, int64_t x_step, const float *dy,
+                                int64_t dy_step, int64_t count, const int vectors, const int part) {
+  vec total[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < vectors; j++) total[j] = load_channels(sum, j, part);
+  for (int64_t v = 0; v < count; v++, x += x_step, dy += dy_step)
+#pragma GCC unroll 4
+    for (int j = 0; j < vectors; j++)
+      total[j] += load_channels(x, j, part) * load_channels(dy, j, part);
+#pragma GCC unroll 4
+  for (int j = 0; j < vectors; j++)
+    if (part < GEMM_LANES)
+      store_part(sum, total[j], mask_of(part));
+    else
+      *(vec *)(sum + j * GEMM_LANES) = total[j];
+}
+
+static void depthwise_sum(float *sum, const float *x, int64_t x_step, const float *dy,
+                          int64_t count, int64_t channels) {
+  int64_t c = 0;
+  for (; c + 4 * GEMM_LANES <= channels; c += 4 * GEMM_LANES)
+    depthwise_sum_block(sum + c, x + c, x_step, dy + c, channels, count, 4, GEMM_LANES);
+  for (; c + GEMM_LANES <= channels; c += GEMM_LANES)
+    depthwise_sum_block(sum + c, x + c, x_step, dy + c, channels, count, 1, GEMM_LANES);
+  if (c < channels)
+    depthwise_sum_block(sum + c, x + c, x_step, dy + c, channels, count, 1, (int)(channels - c));
+}
+
 #define SLIDE(rows, unused)                                                                        \
   static void slide_##rows(const gemm_tile *t) {                                                   \
     slide_body(t, rows);                                                                           \
@@ -365,5 +435,7 @@ const gemm_kernels GEMM_SET = {
     .slide = {UP_TO(GEMM_ROWS_1)(SLIDE_ENTRY, 1)},
     .slide_sum_rows = GEMM_SLIDE_SUM,
     .slide_sum = {UP_TO(GEMM_SLIDE_SUM)(SLIDE_SUM_ENTRY, 1)},
+    .depthwise = depthwise_row,
+    .depthwise_sum = depthwise_sum,
 };
 /* clang-format on */
