@@ -1,5 +1,6 @@
 /* permute: the axes of a tensor in another order. */
 #include "ops/arithmetic/chunks.h"
+#include "ops/kernels/gemm.h"
 
 #include "graph/graph.h"
 
@@ -39,37 +40,100 @@ static cost permute_cost(const void *attrs, const tensor *in, int in_count, cons
   return (cost){0};
 }
 
-/* A task is some rows of the last axis of the result; their elements lie `step` apart in x. */
-static void permute_task(void *context, int64_t task) {
-  const call *c = context;
+enum { SQUARE = 64 }; /* extent of the blocks that are transposed: both sides stay in cache */
+
+/* The strides in x of the axes of the result; where the last axis of x went; and the blocks. */
+typedef struct permutation {
+  const call *c;
+  int64_t stride[MAX_DIMS];
+  int contiguous; /* axis of the result that runs along x; −1: the last, nothing to transpose */
+  int64_t high, wide; /* extents of `contiguous` and of the last axis */
+  int64_t high_stride;
+  int64_t blocks, per_task;
+} permutation;
+
+static permutation plan_permutation(const call *c) {
   const int_list *axes = &((const permute_attrs *)c->attrs)->axes;
   const shape *x = &c->in[0].shape, *y = &c->out[0].shape;
-  int64_t x_stride[MAX_DIMS], stride[MAX_DIMS];
+  permutation p = {.c = c, .contiguous = -1, .wide = last_extent(&c->out[0])};
+  int64_t x_stride[MAX_DIMS];
   x_stride[x->rank - 1] = 1;
   for (int d = x->rank - 2; d >= 0; d--) x_stride[d] = x_stride[d + 1] * x->dim[d + 1];
-  int64_t step = stride[0] = x_stride[0];
-  for (int d = 1; d < y->rank; d++) step = stride[d] = x_stride[axes->at[d - 1]];
+  p.stride[0] = x_stride[0];
+  for (int d = 1; d < y->rank; d++) {
+    p.stride[d] = x_stride[axes->at[d - 1]];
+    if (axes->at[d - 1] == x->rank - 1 && d < y->rank - 1) p.contiguous = d;
+  }
+  if (p.contiguous < 0) return p;
+  p.high = y->dim[p.contiguous];
+  p.high_stride = 1;
+  for (int d = p.contiguous + 1; d < y->rank; d++) p.high_stride *= y->dim[d];
+  p.blocks =
+      shape_elements(y) / (p.high * p.wide) * divide_up(p.high, SQUARE) * divide_up(p.wide, SQUARE);
+  p.per_task =
+      rows_per_task((p.high < SQUARE ? p.high : SQUARE) * (p.wide < SQUARE ? p.wide : SQUARE));
+  return p;
+}
 
-  int64_t width = last_extent(&c->out[0]);
-  span part = piece_of(shape_elements(y) / width, rows_per_task(width), task);
-  float *to = (float *)c->out[0].data + part.first * width;
-  for (int64_t r = part.first; r < part.first + part.count; r++, to += width) {
+/* A task is some rows of the last axis, which lie in x as they are. */
+static void row_task(void *context, int64_t task) {
+  const permutation *p = context;
+  const shape *y = &p->c->out[0].shape;
+  span part = piece_of(shape_elements(y) / p->wide, rows_per_task(p->wide), task);
+  float *to = (float *)p->c->out[0].data + part.first * p->wide;
+  for (int64_t r = part.first; r < part.first + part.count; r++, to += p->wide) {
     int64_t rest = r, at = 0;
     for (int d = y->rank - 2; d >= 0; d--) {
-      at += rest % y->dim[d] * stride[d];
+      at += rest % y->dim[d] * p->stride[d];
       rest /= y->dim[d];
     }
-    const float *from = (const float *)c->in[0].data + at;
-    if (step == 1)
-      copy_row(to, from, width);
-    else
-      for (int64_t i = 0; i < width; i++) to[i] = from[i * step];
+    copy_row(to, (const float *)p->c->in[0].data + at, p->wide);
+  }
+}
+
+/* to[h][w] = from[w][h] */
+static void transpose_block(const float *from, int64_t from_row, float *to, int64_t to_row,
+                            int64_t high, int64_t wide) {
+  const gemm_kernels *kernels = gemm_best();
+  int64_t lanes = kernels->lanes, whole_high = high / lanes * lanes, whole_wide = 0;
+  for (; whole_wide + lanes <= wide; whole_wide += lanes)
+    for (int64_t h = 0; h < whole_high; h += lanes)
+      kernels->transpose(from + whole_wide * from_row + h, from_row, to + h * to_row + whole_wide,
+                         to_row);
+  for (int64_t h = 0; h < high; h++)
+    for (int64_t w = h < whole_high ? whole_wide : 0; w < wide; w++)
+      to[h * to_row + w] = from[w * from_row + h];
+}
+
+static void block_task(void *context, int64_t task) {
+  const permutation *p = context;
+  const shape *y = &p->c->out[0].shape;
+  span part = piece_of(p->blocks, p->per_task, task);
+  int64_t across = divide_up(p->wide, SQUARE), down = divide_up(p->high, SQUARE);
+  for (int64_t b = part.first; b < part.first + part.count; b++) {
+    span w = piece_of(p->wide, SQUARE, b % across),
+         h = piece_of(p->high, SQUARE, b / across % down);
+    int64_t rest = b / across / down, from = 0, to = 0, stride = p->wide;
+    for (int d = y->rank - 2; d >= 0; stride *= y->dim[d--]) {
+      if (d == p->contiguous) continue;
+      from += rest % y->dim[d] * p->stride[d];
+      to += rest % y->dim[d] * stride;
+      rest /= y->dim[d];
+    }
+    int64_t step = p->stride[y->rank - 1];
+    transpose_block((const float *)p->c->in[0].data + from + w.first * step + h.first, step,
+                    (float *)p->c->out[0].data + to + h.first * p->high_stride + w.first,
+                    p->high_stride, h.count, w.count);
   }
 }
 
 static status permute_cpu(const call *c) {
-  int64_t width = last_extent(&c->out[0]), rows = shape_elements(&c->out[0].shape) / width;
-  parallel_for(c->pool, divide_up(rows, rows_per_task(width)), permute_task, (void *)c);
+  permutation p = plan_permutation(c);
+  int64_t rows = shape_elements(&c->out[0].shape) / p.wide;
+  if (p.contiguous < 0)
+    parallel_for(c->pool, divide_up(rows, rows_per_task(p.wide)), row_task, &p);
+  else
+    parallel_for(c->pool, divide_up(p.blocks, p.per_task), block_task, &p);
   return OK;
 }
 
@@ -95,5 +159,8 @@ const op op_permute = {
     .cases = (const op_case[]){{"{axes: [2, 1]}", "[1..2, 1..9, 1..9]", 0},
                                {"{axes: [3, 1, 2, 4]}", "[1..2, 2, 3, 4, 1..5]", 0},
                                {"{axes: [4, 1, 2, 3]}", "[2, 2, 3, 4, 3]", 0},
+                               {"{axes: [2, 1]}", "[1..2, 60..70, 15..35]", 0},
+                               {"{axes: [3, 4, 2, 1]}", "[2, 9, 2, 3, 17..18]", 0},
+                               {"{axes: [6, 5, 1, 7, 3, 2, 4]}", "[1, 2, 3, 1, 2, 3, 4, 5]", 0},
                                {0}},
 };

@@ -110,8 +110,16 @@ def convolutions():
         groups=2, dilation=(2, 1, 1))
 
 
+def permutations():
+    case("permute_wide", "permute", {"axes": "[2, 3, 1]"}, [normal(1, 17, 3, 35)],
+         lambda x: x.permute(0, 2, 3, 1))
+    case("permute_eight", "permute", {"axes": "[6, 5, 1, 7, 3, 2, 4]"},
+         [normal(1, 2, 3, 1, 2, 3, 4, 5)], lambda x: x.permute(0, 6, 5, 1, 7, 3, 2, 4))
+
+
 if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     torch.set_num_threads(1)
-    for make in (shapes, reductions, pools, interpolations, convolutions):
+    for make in (shapes, reductions, pools, interpolations, convolutions,
+                 permutations):
         make()
