@@ -1,5 +1,6 @@
 #include "ops/sample/lines.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 status filter_lines(volume *v, int axis, line_filter filter, const void *context) {
@@ -19,4 +20,30 @@ status filter_lines(volume *v, int axis, line_filter filter, const void *context
       }
   free(in);
   return OK;
+}
+
+gaussian gaussian_of(double sd, bool continues_edges) {
+  gaussian g = {.radius = (int64_t)(4 * sd + 0.5), .continues_edges = continues_edges};
+  double sum = 0;
+  for (int64_t d = -g.radius; d <= g.radius; d++) sum += exp(-0.5 * (double)(d * d) / (sd * sd));
+  for (int64_t d = -g.radius; d <= g.radius; d++)
+    g.weight[d + g.radius] = (float)(exp(-0.5 * (double)(d * d) / (sd * sd)) / sum);
+  return g;
+}
+
+void smooth_line(const void *context, const float *in, float *out, int64_t n) {
+  const gaussian *g = context;
+  for (int64_t i = 0; i < n; i++) out[i] = 0;
+  /* Weight by weight, in this order, so that the inner loop runs along the line. */
+  for (int64_t d = -g->radius; d <= g->radius; d++) {
+    float w = g->weight[d + g->radius];
+    int64_t first = d < 0 ? -d : 0, end = d > 0 ? n - d : n;
+    if (first > n) first = n;
+    if (end < first) end = first;
+    if (g->continues_edges) {
+      for (int64_t i = 0; i < first; i++) out[i] += w * in[0];
+      for (int64_t i = end; i < n; i++) out[i] += w * in[n - 1];
+    }
+    for (int64_t i = first; i < end; i++) out[i] += w * in[i + d];
+  }
 }

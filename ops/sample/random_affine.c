@@ -1,15 +1,16 @@
-/* random_affine: rotation and scaling about the middle of the crop, in millimetres, so that a
- * rotation stays one on anisotropic voxels. The grid's extent and spacing stay; what comes from
- * outside the crop is 0. To rotate without such corners, take a larger random_crop before and a
- * centre_crop after. */
-#include "data/host.h"
+/* random_affine: rotation, scaling and shear about the middle of the crop, in millimetres, so that a
+ * rotation stays one on anisotropic voxels. The grid's extent and spacing stay. To rotate without
+ * corners from outside the crop, take a larger random_crop before and a centre_crop after. */
 #include "graph/op.h"
+#include "ops/sample/warp.h"
 
 #include <math.h>
 #include <string.h>
 
 typedef struct random_affine_attrs {
-  double rotation[3], zoom[2], rotate_probability, zoom_probability;
+  double rotation[3], zoom[2], shear, rotate_probability, zoom_probability, shear_probability;
+  unsigned plane;
+  int outside;
 } random_affine_attrs;
 
 static const attr random_affine_attr_list[] = {
@@ -17,12 +18,25 @@ static const attr random_affine_attr_list[] = {
      "largest angle about x, y and z in degrees, either way"},
     {"zoom", ATTR_RANGE, offsetof(random_affine_attrs, zoom), "[1, 1]", 0.1, 10, NULL, 0,
      "magnification, drawn from [low, high)"},
+    {"shear", ATTR_FLOAT, offsetof(random_affine_attrs, shear), "0", 0, 0.5, NULL, 0,
+     "largest shift of an axis per mm along another, either way, for each pair of axes"},
     {"rotate_probability", ATTR_FLOAT, offsetof(random_affine_attrs, rotate_probability), "0.2", 0,
      1, NULL, 0, "that the crop is rotated"},
     {"zoom_probability", ATTR_FLOAT, offsetof(random_affine_attrs, zoom_probability), "0.2", 0, 1,
      NULL, 0, "that the crop is scaled"},
+    {"shear_probability", ATTR_FLOAT, offsetof(random_affine_attrs, shear_probability), "0.2", 0, 1,
+     NULL, 0, "that the crop is sheared"},
+    {"plane", ATTR_AXES, offsetof(random_affine_attrs, plane), "[x, y, z]", 0, 0, NULL, 0,
+     "two axes, as in [x, y]: slices are moved in their plane only, for anisotropic voxels"},
+    {"outside", ATTR_CHOICE, offsetof(random_affine_attrs, outside), "zero", 0, 0, OUTSIDE_CHOICES,
+     0, "beyond the crop: 0, or the value of the nearest voxel"},
     {0},
 };
+
+static status random_affine_host_infer(host_infer *shape) {
+  const random_affine_attrs *attrs = shape->attrs;
+  return plane_check(attrs->plane);
+}
 
 static void multiply(const double a[3][3], const double b[3][3], double out[3][3]) {
   double m[3][3] = {{0}};
@@ -32,11 +46,13 @@ static void multiply(const double a[3][3], const double b[3][3], double out[3][3
   memcpy(out, m, sizeof m);
 }
 
-/* Output voxel → input voxel: middle + m · (index − middle). Returns false when nothing changes. */
-static bool draw_map(host_call *call, double m[3][3]) {
+/* Output voxel → input voxel: middle + m · (index − middle). */
+typedef struct turn {
+  double m[3][3], middle[3];
+} turn;
+
+static void draw_rotation(host_call *call, int normal, bool rotates, double m[3][3]) {
   const random_affine_attrs *attrs = call->attrs;
-  double turn[3][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}, spacing[3], zoom = 1;
-  bool rotates = host_happens(call, attrs->rotate_probability);
   for (int a = 0; a < 3; a++) {
     double angle = rng_range(&call->random, -attrs->rotation[a], attrs->rotation[a]);
     double c = cos(angle * 0.017453292519943295), s = sin(angle * 0.017453292519943295);
@@ -46,104 +62,86 @@ static bool draw_map(host_call *call, double m[3][3]) {
     about[u][u] = about[v][v] = c;
     about[u][v] = -s;
     about[v][u] = s;
-    if (rotates) multiply((const double(*)[3])about, (const double(*)[3])turn, turn);
+    if (rotates && (normal < 0 || a == normal))
+      multiply((const double(*)[3])about, (const double(*)[3])m, m);
   }
-  double drawn = rng_range(&call->random, attrs->zoom[0], attrs->zoom[1]);
-  bool zooms = host_happens(call, attrs->zoom_probability);
-  if (zooms) zoom = drawn;
-  affine_spacing((const double(*)[4])call->c->image.affine, spacing);
+}
+
+static void draw_shear(host_call *call, int normal, bool shears, double m[3][3]) {
+  const random_affine_attrs *attrs = call->attrs;
+  double slant[3][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}};
   for (int r = 0; r < 3; r++)
-    for (int c = 0; c < 3; c++) m[r][c] = turn[r][c] * spacing[c] / spacing[r] / zoom;
-  return rotates || zooms;
-}
-
-/* Trilinear, 0 outside. */
-static void read_image(const volume *in, const double at[3], float *out) {
-  const int64_t stride[3] = {in->size[1] * in->size[2] * in->channels, in->size[2] * in->channels,
-                             in->channels};
-  int64_t low[3];
-  float weight[3][2];
-  for (int a = 0; a < 3; a++) {
-    double whole = floor(at[a]);
-    low[a] = (int64_t)whole;
-    weight[a][1] = (float)(at[a] - whole);
-    weight[a][0] = 1 - weight[a][1];
-  }
-  for (int64_t c = 0; c < in->channels; c++) out[c] = 0;
-  for (int corner = 0; corner < 8; corner++) {
-    float w = 1;
-    int64_t from = 0;
-    bool within = true;
-    for (int a = 0; a < 3; a++) {
-      int64_t i = low[a] + (corner >> a & 1);
-      within = within && i >= 0 && i < in->size[a];
-      w *= weight[a][corner >> a & 1];
-      from += i * stride[a];
+    for (int c = 0; c < 3; c++) {
+      if (r == c) continue;
+      double factor = rng_range(&call->random, -attrs->shear, attrs->shear);
+      if (r != normal && c != normal) slant[r][c] = factor;
     }
-    for (int64_t c = 0; c < in->channels && within; c++) out[c] += w * in->data[from + c];
-  }
+  if (shears) multiply((const double(*)[3])slant, (const double(*)[3])m, m);
 }
 
-static int32_t read_label(const labels *in, const double at[3]) {
-  int64_t index = 0;
-  for (int a = 0; a < 3; a++) {
-    double i = rint(at[a]);
-    if (!(i >= 0 && i < (double)in->size[a])) return 0;
-    index = index * in->size[a] + (int64_t)i;
+/* Returns false when nothing changes. */
+static bool draw_turn(host_call *call, turn *t) {
+  const random_affine_attrs *attrs = call->attrs;
+  double mm[3][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}, spacing[3];
+  int normal = plane_normal(attrs->plane);
+  bool rotates = host_happens(call, attrs->rotate_probability);
+  draw_rotation(call, normal, rotates, mm);
+  double zoom = rng_range(&call->random, attrs->zoom[0], attrs->zoom[1]);
+  bool zooms = host_happens(call, attrs->zoom_probability);
+  bool shears = host_happens(call, attrs->shear_probability) && attrs->shear > 0;
+  draw_shear(call, normal, shears, mm);
+  affine_spacing((const double(*)[4])call->c->image.affine, spacing);
+  for (int r = 0; r < 3; r++) {
+    t->middle[r] = (double)(call->c->image.size[r] - 1) / 2;
+    for (int c = 0; c < 3; c++) {
+      double scale = zooms && r != normal ? zoom : 1;
+      t->m[r][c] = mm[r][c] * spacing[c] / spacing[r] / scale;
+    }
   }
-  return in->data[index];
+  return rotates || zooms || shears;
+}
+
+static void turned(const void *context, const int64_t index[3], double at[3]) {
+  const turn *t = context;
+  double from[3];
+  for (int a = 0; a < 3; a++) from[a] = (double)index[a] - t->middle[a];
+  for (int r = 0; r < 3; r++)
+    at[r] = t->middle[r] + t->m[r][0] * from[0] + t->m[r][1] * from[1] + t->m[r][2] * from[2];
 }
 
 static status random_affine_host(host_call *call) {
-  double m[3][3], middle[3];
-  if (!draw_map(call, m)) return OK;
-  const volume *in = &call->c->image;
-  const labels *in_label = &call->c->label;
-  volume out = {0};
-  labels out_label = {0};
-  TRY(volume_allocate(&out, in->size, in->channels));
-  if (in_label->data) {
-    status error = labels_allocate(&out_label, in->size);
-    if (error) {
-      volume_free(&out);
-      return error;
-    }
-  }
-  for (int a = 0; a < 3; a++) middle[a] = (double)(in->size[a] - 1) / 2;
-  int64_t voxel = 0;
-  for (int64_t x = 0; x < in->size[0]; x++)
-    for (int64_t y = 0; y < in->size[1]; y++)
-      for (int64_t z = 0; z < in->size[2]; z++, voxel++) {
-        double from[3] = {(double)x - middle[0], (double)y - middle[1], (double)z - middle[2]};
-        double at[3];
-        for (int r = 0; r < 3; r++)
-          at[r] = middle[r] + m[r][0] * from[0] + m[r][1] * from[1] + m[r][2] * from[2];
-        read_image(in, at, out.data + voxel * in->channels);
-        if (in_label->data) out_label.data[voxel] = read_label(in_label, at);
-      }
+  const random_affine_attrs *attrs = call->attrs;
+  turn t;
+  if (!draw_turn(call, &t)) return OK;
+  const double(*old)[4] = (const double(*)[4])call->c->image.affine;
+  double affine[4][4] = {{0}};
   for (int r = 0; r < 3; r++) {
-    out.affine[r][3] = in->affine[r][3];
+    affine[r][3] = old[r][3];
     for (int c = 0; c < 3; c++)
-      for (int k = 0; k < 3; k++) out.affine[r][c] += in->affine[r][k] * m[k][c];
-    for (int k = 0; k < 3; k++)
-      out.affine[r][3] += (in->affine[r][k] - out.affine[r][k]) * middle[k];
+      for (int k = 0; k < 3; k++) affine[r][c] += old[r][k] * t.m[k][c];
+    for (int k = 0; k < 3; k++) affine[r][3] += (old[r][k] - affine[r][k]) * t.middle[k];
   }
-  out.affine[3][3] = 1;
-  memcpy(out_label.affine, out.affine, sizeof out.affine);
-  host_replace(call, &out, &out_label);
-  return OK;
+  affine[3][3] = 1;
+  return warp_case(call, turned, &t, attrs->outside, (const double(*)[4])affine);
 }
 
 const op op_random_affine = {
     .name = "random_affine",
     .family = "sample",
-    .summary = "Rotates and scales image and label about the middle of the crop.",
-    .doc = "Rotations about x, then y, then z, in millimetres; the image is interpolated\n"
-           "trilinearly, the label takes the nearest voxel; outside the crop both are 0.",
-    .torch = "monai.transforms.RandAffine(rotate_range=radians(rotation), scale_range=zoom)",
+    .summary = "Rotates, scales and shears image and label about the middle of the crop.",
+    .doc =
+        "Rotations about x, then y, then z, and a shear whose six coefficients are drawn each on\n"
+        "its own, in millimetres; the image is interpolated trilinearly, the label takes the\n"
+        "nearest voxel. With two axes as plane it is nnU-Net's \"dummy 2-D\": every slice is\n"
+        "moved in its plane, all in the same way, and no slice is mixed with another.\n"
+        "MONAI calls the ranges rotate_range (radians), scale_range (−0.3 is a zoom of 1 / 0.7)\n"
+        "and shear_range; nnU-Net p_rotation, p_scaling and scaling.",
+    .torch = "monai.transforms.RandAffine(rotate_range=radians(rotation), scale_range=zoom,\n"
+             "shear_range=shear)",
     .version = 1,
     .traits = OP_SAMPLE,
     .attrs = random_affine_attr_list,
     .attrs_bytes = sizeof(random_affine_attrs),
     .host = random_affine_host,
+    .host_infer = random_affine_host_infer,
 };

@@ -3,13 +3,9 @@
 #include "graph/op.h"
 #include "ops/sample/lines.h"
 
-#include <math.h>
-
 typedef struct random_blur_attrs {
   double sd[2], probability;
 } random_blur_attrs;
-
-enum { RADIUS_MAX = 16 };
 
 static const attr random_blur_attr_list[] = {
     {"sd", ATTR_RANGE, offsetof(random_blur_attrs, sd), "[0.5, 1]", 0, 4, NULL, 0,
@@ -19,34 +15,14 @@ static const attr random_blur_attr_list[] = {
     {0},
 };
 
-typedef struct kernel {
-  int64_t radius;
-  float weight[2 * RADIUS_MAX + 1];
-} kernel;
-
-static void smooth_line(const void *context, const float *in, float *out, int64_t n) {
-  const kernel *k = context;
-  for (int64_t i = 0; i < n; i++) {
-    float sum = 0;
-    for (int64_t d = -k->radius; d <= k->radius; d++) {
-      int64_t at = i + d < 0 ? 0 : i + d >= n ? n - 1 : i + d;
-      sum += k->weight[d + k->radius] * in[at];
-    }
-    out[i] = sum;
-  }
-}
-
 static status random_blur_host(host_call *call) {
   const random_blur_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
-  double sd = rng_range(&call->random, attrs->sd[0], attrs->sd[1]), sum = 0;
+  double sd = rng_range(&call->random, attrs->sd[0], attrs->sd[1]);
   if (sd < 1e-3) return OK;
-  kernel k = {.radius = (int64_t)(4 * sd + 0.5)};
-  for (int64_t d = -k.radius; d <= k.radius; d++) sum += exp(-0.5 * (double)(d * d) / (sd * sd));
-  for (int64_t d = -k.radius; d <= k.radius; d++)
-    k.weight[d + k.radius] = (float)(exp(-0.5 * (double)(d * d) / (sd * sd)) / sum);
+  gaussian g = gaussian_of(sd, true);
   TRY(host_own(call));
-  for (int a = 0; a < 3; a++) TRY(filter_lines(&call->c->image, a, smooth_line, &k));
+  for (int a = 0; a < 3; a++) TRY(filter_lines(&call->c->image, a, smooth_line, &g));
   return OK;
 }
 

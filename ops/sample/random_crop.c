@@ -4,7 +4,8 @@
 
 typedef struct random_crop_attrs {
   int64_t size[3];
-  double positive, negative;
+  double positive, negative, foreground;
+  float_list class_ratios;
 } random_crop_attrs;
 
 static const attr random_crop_attr_list[] = {
@@ -14,18 +15,35 @@ static const attr random_crop_attr_list[] = {
      "share of crops around a labelled voxel, relative to `negative`"},
     {"negative", ATTR_FLOAT, offsetof(random_crop_attrs, negative), "1", 0, 1e6, NULL, 0,
      "share of crops around a background voxel; both 0: anywhere, whatever the label"},
+    {"foreground", ATTR_FLOAT, offsetof(random_crop_attrs, foreground), "0", 0, 1, NULL, 0,
+     "in place of both, when above 0: probability of a crop around one of the case's classes"},
+    {"class_ratios", ATTR_FLOATS, offsetof(random_crop_attrs, class_ratios), "[]", 0, 1e6, NULL, 0,
+     "in place of both: share of crops around a voxel of each class, background first"},
     {0},
 };
 
 static status random_crop_host_infer(host_infer *shape) {
   const random_crop_attrs *attrs = shape->attrs;
+  double sum = 0;
+  for (int k = 0; k < attrs->class_ratios.count; k++) sum += attrs->class_ratios.at[k];
+  if (attrs->class_ratios.count > 0 && attrs->foreground > 0)
+    return shape_error("foreground and class_ratios both say where crops lie: give one of them");
+  if (attrs->class_ratios.count > 0 && sum <= 0)
+    return shape_error("class_ratios: one class at least needs a ratio above 0");
   for (int a = 0; a < 3; a++) shape->size[a] = attrs->size[a];
   return OK;
 }
 
-static int64_t count_matching(const int32_t *voxels, int64_t n, bool labelled) {
+/* Classes low … high. */
+typedef struct class_range {
+  int32_t low, high;
+} class_range;
+
+static const class_range BACKGROUND = {INT32_MIN, 0}, LABELLED = {1, INT32_MAX};
+
+static int64_t count_matching(const int32_t *voxels, int64_t n, class_range wanted) {
   int64_t count = 0;
-  for (int64_t i = 0; i < n; i++) count += (voxels[i] > 0) == labelled;
+  for (int64_t i = 0; i < n; i++) count += voxels[i] >= wanted.low && voxels[i] <= wanted.high;
   return count;
 }
 
@@ -35,20 +53,20 @@ static int64_t below(rng *random, int64_t n) {
 }
 
 /* A voxel of the wanted sort, all with the same probability; false when there is none. */
-static bool draw_voxel(const labels *l, bool labelled, rng *random, int64_t at[3]) {
+static bool draw_voxel(const labels *l, class_range wanted, rng *random, int64_t at[3]) {
   const int64_t line = l->size[2], lines = l->size[0] * l->size[1];
-  int64_t count = count_matching(l->data, lines * line, labelled);
+  int64_t count = count_matching(l->data, lines * line, wanted);
   if (count == 0) return false;
   int64_t left = below(random, count);
   for (int64_t row = 0; row < lines; row++) {
     const int32_t *voxels = l->data + row * line;
-    int64_t here = count_matching(voxels, line, labelled);
+    int64_t here = count_matching(voxels, line, wanted);
     if (left >= here) {
       left -= here;
       continue;
     }
     for (int64_t z = 0; z < line; z++)
-      if ((voxels[z] > 0) == labelled && left-- == 0) {
+      if (voxels[z] >= wanted.low && voxels[z] <= wanted.high && left-- == 0) {
         at[0] = row / l->size[1];
         at[1] = row % l->size[1];
         at[2] = z;
@@ -58,18 +76,59 @@ static bool draw_voxel(const labels *l, bool labelled, rng *random, int64_t at[3
   return false;
 }
 
+/* A class that the case has, drawn by the weights; −1 when it has none of them. The last weight
+ * holds for the classes after it. */
+static int draw_class(const labels *l, const double *weight, int weights, rng *random) {
+  enum { CLASSES_MAX = 256 }; /* what label files may hold */
+  bool has[CLASSES_MAX] = {false};
+  int64_t voxels = l->size[0] * l->size[1] * l->size[2];
+  for (int64_t i = 0; i < voxels; i++)
+    if (l->data[i] >= 0 && l->data[i] < CLASSES_MAX) has[l->data[i]] = true;
+  double sum = 0;
+  for (int k = 0; k < CLASSES_MAX; k++)
+    if (has[k]) sum += weight[k < weights ? k : weights - 1];
+  double left = rng_range(random, 0, sum);
+  int drawn = -1;
+  for (int k = 0; k < CLASSES_MAX; k++) {
+    double here = weight[k < weights ? k : weights - 1];
+    if (!has[k] || here == 0) continue;
+    drawn = k; /* rounding may leave a little over after the last */
+    if (left < here) break;
+    left -= here;
+  }
+  return drawn;
+}
+
+static bool draw_of_class(const labels *l, const double *weight, int weights, rng *random,
+                          int64_t at[3]) {
+  int k = draw_class(l, weight, weights, random);
+  return k >= 0 && draw_voxel(l, (class_range){k, k}, random, at);
+}
+
+/* The voxel that the crop is to have in its middle; false: anywhere. */
+static bool draw_centre(host_call *call, int64_t at[3]) {
+  const random_crop_attrs *attrs = call->attrs;
+  const labels *label = &call->c->label;
+  rng *random = &call->random;
+  if (!label->data) return false;
+  if (attrs->class_ratios.count > 0)
+    return draw_of_class(label, attrs->class_ratios.at, attrs->class_ratios.count, random, at);
+  if (attrs->foreground > 0) {
+    static const double alike[2] = {0, 1};
+    return host_happens(call, attrs->foreground) && draw_of_class(label, alike, 2, random, at);
+  }
+  double shares = attrs->positive + attrs->negative;
+  if (!(shares > 0)) return false;
+  bool labelled = rng_range(random, 0, shares) < attrs->positive;
+  return draw_voxel(label, labelled ? LABELLED : BACKGROUND, random, at) ||
+         draw_voxel(label, labelled ? BACKGROUND : LABELLED, random, at);
+}
+
 static status random_crop_host(host_call *call) {
   const random_crop_attrs *attrs = call->attrs;
   const volume *image = &call->c->image;
-  const labels *label = &call->c->label;
-  double shares = attrs->positive + attrs->negative;
   int64_t centre[3];
-  bool centred = false;
-  if (label->data && shares > 0) {
-    bool labelled = rng_range(&call->random, 0, shares) < attrs->positive;
-    centred = draw_voxel(label, labelled, &call->random, centre) ||
-              draw_voxel(label, !labelled, &call->random, centre);
-  }
+  bool centred = draw_centre(call, centre);
   grid_map map = grid_identity(attrs->size);
   for (int a = 0; a < 3; a++) {
     int64_t room = image->size[a] - attrs->size[a];
@@ -94,8 +153,13 @@ const op op_random_crop = {
         "around a random background voxel; the crop is moved to lie within the volume. Where\n"
         "one sort is missing the other is taken. Without a label, or with both shares 0, every\n"
         "place is equally likely. Axes shorter than the crop are padded with 0 on both sides.\n"
-        "A stage whose graph reads no label samples without labels.",
-    .torch = "monai.transforms.RandCropByPosNegLabel(size, pos=positive, neg=negative)",
+        "A stage whose graph reads no label samples without labels.\n"
+        "foreground: 0.33 is nnU-Net's oversample_foreground_percent: a third of the crops around\n"
+        "a voxel of one of the classes of the case, each as likely, the others anywhere.\n"
+        "class_ratios are MONAI's ratios of RandCropByLabelClasses: background, class 1, …, the\n"
+        "last one for all after it; classes that the case lacks are left out.",
+    .torch = "monai.transforms.RandCropByPosNegLabel(size, pos=positive, neg=negative), or\n"
+             "RandCropByLabelClasses(size, ratios=class_ratios)",
     .version = 1,
     .traits = OP_SAMPLE,
     .attrs = random_crop_attr_list,

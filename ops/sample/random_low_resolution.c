@@ -7,6 +7,7 @@
 
 typedef struct random_low_resolution_attrs {
   double zoom[2], probability;
+  unsigned axes;
 } random_low_resolution_attrs;
 
 static const attr random_low_resolution_attr_list[] = {
@@ -14,6 +15,8 @@ static const attr random_low_resolution_attr_list[] = {
      "share of the voxels along an axis that are kept, drawn from [low, high)"},
     {"probability", ATTR_FLOAT, offsetof(random_low_resolution_attrs, probability), "0.25", 0, 1,
      NULL, 0, "that the crop is changed at all"},
+    {"axes", ATTR_AXES, offsetof(random_low_resolution_attrs, axes), "[x, y, z]", 0, 0, NULL, 0,
+     "axes that lose resolution; leave out a coarse one"},
     {0},
 };
 
@@ -39,7 +42,8 @@ static status random_low_resolution_host(host_call *call) {
   if (!host_happens(call, attrs->probability)) return OK;
   double zoom = rng_range(&call->random, attrs->zoom[0], attrs->zoom[1]);
   TRY(host_own(call));
-  for (int a = 0; a < 3; a++) TRY(filter_lines(&call->c->image, a, coarsen_line, &zoom));
+  for (int a = 0; a < 3; a++)
+    if (attrs->axes >> a & 1) TRY(filter_lines(&call->c->image, a, coarsen_line, &zoom));
   return OK;
 }
 
@@ -48,7 +52,7 @@ const op op_random_low_resolution = {
     .family = "sample",
     .summary = "Reduces the image's resolution by a random factor and interpolates it back.",
     .doc = "Nearest voxel on the way down, linear on the way up, one zoom for all axes; the label\n"
-           "keeps its resolution.",
+           "keeps its resolution. nnU-Net calls what `axes` leaves out ignore_axes.",
     .torch = "monai.transforms.RandSimulateLowResolution(probability, zoom_range=zoom)",
     .version = 1,
     .traits = OP_SAMPLE,

@@ -117,8 +117,12 @@ static void bad_attributes_are_refused_before_data_is_read(void **state) {
       USE(&memory, "orient", "axes", "RAX"),
       USE(&memory, "scale_range", "from", "[3, 3]"),
       USE(&memory, "random_rot90", "plane", "[x]"),
+      USE(&memory, "random_affine", "plane", "[x]"),
+      USE(&memory, "random_elastic", "plane", "z"),
+      USE(&memory, "random_crop", "size", "4", "foreground", "0.3", "class_ratios", "[1, 1]"),
+      USE(&memory, "random_crop", "size", "4", "class_ratios", "[0, 0]"),
   };
-  for (int i = 0; i < 3; i++) {
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     host_infer shape = {.attrs = bad[i].attrs, .size = {-1, -1, -1}, .channels = 1};
     status error = bad[i].op->host_infer(&shape);
     assert_non_null(error);
@@ -268,8 +272,7 @@ static void intensity_operators_do_what_they_say(void **state) {
 
 /* A ramp stays a ramp under linear interpolation, so every voxel away from the border must have the
  * value that its place in millimetres asks for. */
-static void rotating_and_scaling_keep_places(void **state) {
-  (void)state;
+static void expect_places(bool in_plane) {
   sampling s = sampling_of(20, 18, 16, 2);
   volume *v = &s.in.image;
   int64_t at[3], i = 0;
@@ -282,14 +285,19 @@ static void rotating_and_scaling_keep_places(void **state) {
         v->data[i * 2 + 1] = (float)(5 * mm[1]);
         s.in.label.data[i] = (int32_t)i;
       }
-  sampling_add(&s, USE(&s.memory, "random_affine", "rotation", "[30, 20, 180]", "zoom",
-                       "[0.7, 1.4]", "rotate_probability", "0.8", "zoom_probability", "0.8"));
+  sampling_add(&s,
+               USE(&s.memory, "random_affine", "rotation", "[30, 20, 180]", "zoom", "[0.7, 1.4]",
+                   "rotate_probability", "0.6", "zoom_probability", "0.6", "shear", "0.3",
+                   "shear_probability", "0.6", "plane", in_plane ? "[y, z]" : "[x, y, z]"));
   double to_voxel[4][4];
   affine_inverse((const double(*)[4])v->affine, to_voxel);
   int checked = 0, moved = 0;
   for (int crop = 0; crop < 30; crop++) {
     medical_case out = draw(&s, crop);
     moved += memcmp(out.image.affine, v->affine, sizeof v->affine) != 0;
+    /* A step across the plane leads to the same place of the next slice. */
+    for (int r = 0; r < 3 && in_plane; r++)
+      assert_true(fabs(out.image.affine[r][0] - v->affine[r][0]) < 1e-9);
     i = 0;
     for (at[0] = 0; at[0] < 20; at[0]++)
       for (at[1] = 0; at[1] < 18; at[1]++)
@@ -315,6 +323,108 @@ static void rotating_and_scaling_keep_places(void **state) {
   assert_true(checked > 10000);
   assert_in_range(moved, 20, 30);
   sampling_end(&s);
+}
+
+static void rotating_scaling_and_shearing_keep_places(void **state) {
+  (void)state;
+  expect_places(false);
+}
+
+static void in_a_plane_no_slice_is_mixed_with_another(void **state) {
+  (void)state;
+  expect_places(true);
+}
+
+/* Each channel of the case holds a voxel's index along one axis, and the label its number: what comes
+ * out says where it came from. */
+static sampling indices_of(int64_t x, int64_t y, int64_t z) {
+  sampling s = sampling_of(x, y, z, 3);
+  int64_t at[3], i = 0;
+  for (at[0] = 0; at[0] < x; at[0]++)
+    for (at[1] = 0; at[1] < y; at[1]++)
+      for (at[2] = 0; at[2] < z; at[2]++, i++) {
+        for (int a = 0; a < 3; a++) s.in.image.data[i * 3 + a] = (float)at[a];
+        s.in.label.data[i] = (int32_t)i;
+      }
+  return s;
+}
+
+static void elastic_displacements_have_the_spread_of_smoothed_noise(void **state) {
+  (void)state;
+  enum { X = 34, Y = 32, Z = 30, MARGIN = 9 };
+  for (int in_plane = 0; in_plane < 2; in_plane++) {
+    sampling s = indices_of(X, Y, Z);
+    sampling_add(&s, USE(&s.memory, "random_elastic", "sigma", "[2, 2]", "magnitude",
+                         in_plane ? "[8, 8]" : "[30, 30]", "probability", "1", "plane",
+                         in_plane ? "[x, z]" : "[x, y, z]", "outside", "edge"));
+    double squares = 0, weights = 0, weight_squares = 0;
+    int64_t counted = 0, wrong = 0;
+    for (int crop = 0; crop < (in_plane ? 40 : 8); crop++) {
+      medical_case out = draw(&s, crop);
+      int64_t at[3], i = 0;
+      for (at[0] = 0; at[0] < X; at[0]++)
+        for (at[1] = 0; at[1] < Y; at[1]++)
+          for (at[2] = 0; at[2] < Z; at[2]++, i++) {
+            const float *from = out.image.data + i * 3;
+            int64_t nearest = (llrintf(from[0]) * Y + llrintf(from[1])) * Z + llrintf(from[2]);
+            wrong += out.label.data[i] != nearest; /* only where rounding decides */
+            if (in_plane) assert_true(fabsf(from[1] - (float)at[1]) < 1e-4f);
+            bool inner = true;
+            for (int a = 0; a < 3; a++)
+              inner = inner && at[a] >= MARGIN && at[a] < s.in.image.size[a] - MARGIN;
+            for (int a = 0; a < 3 && inner; a++) {
+              if (in_plane && a == 1) continue;
+              double moved = (double)(from[a] - (float)at[a]);
+              squares += moved * moved;
+              counted++;
+            }
+          }
+      case_free(&out);
+    }
+    for (int d = -8; d <= 8; d++) weights += exp(-0.125 * d * d);
+    for (int d = -8; d <= 8; d++) weight_squares += pow(exp(-0.125 * d * d) / weights, 2);
+    double magnitude = in_plane ? 8 : 30;
+    double want = magnitude * magnitude / 3 * pow(weight_squares, in_plane ? 2 : 3);
+    assert_true(fabs(squares / (double)counted / want - 1) < 0.2);
+    assert_true(wrong * 1000 < (int64_t)X * Y * Z);
+    sampling_end(&s);
+  }
+}
+
+static void crops_follow_the_classes(void **state) {
+  (void)state;
+  static const struct {
+    const char *attribute, *value;
+    int percent[4]; /* of crops around background or anywhere, and classes 1, 2 and 5 */
+  } cases[] = {{"foreground", "1", {0, 33, 33, 33}},
+               {"foreground", "0.33", {67, 11, 11, 11}},
+               {"class_ratios", "[0, 1, 3, 0]", {0, 25, 75, 0}},
+               {"class_ratios", "[2, 1]", {40, 20, 20, 20}},
+               {"class_ratios", "[0, 0, 0, 1, 1, 0]", {100, 0, 0, 0}}}; /* classes it has not */
+  for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+    sampling s = sampling_of(30, 30, 30, 1);
+    for (int64_t i = 0; i < 1000; i++)
+      s.in.label.data[((2 + i / 100) * 30 + 2 + i / 10 % 10) * 30 + 2 + i % 10] = 1;
+    s.in.label.data[(20 * 30 + 11) * 30 + 5] = 2;
+    s.in.label.data[(20 * 30 + 21) * 30 + 25] = s.in.label.data[(20 * 30 + 21) * 30 + 24] = 5;
+    sampling_add(&s,
+                 USE(&s.memory, "random_crop", "size", "3", cases[k].attribute, cases[k].value));
+    int hits[6] = {0}, trials = 600;
+    for (int crop = 0; crop < trials; crop++) {
+      medical_case out = draw(&s, crop);
+      hits[out.label.data[13]]++; /* the middle voxel */
+      case_free(&out);
+    }
+    const int got[4] = {hits[0], hits[1], hits[2], hits[5]};
+    for (int c = 0; c < 4; c++) {
+      int chance =
+          cases[k].percent[0] > 50 && c == 1 ? 4 : 0; /* a crop anywhere may meet class 1 */
+      if (abs(got[c] * 100 / trials - cases[k].percent[c]) > 6 + chance)
+        fail_msg("%s %s: %d of %d crops are around the %dth kind", cases[k].attribute,
+                 cases[k].value, got[c], trials, c);
+    }
+    sampling_end(&s);
+  }
 }
 
 static medical_case apply(op_use use, const volume *v) {
@@ -368,13 +478,46 @@ static void filters_equal_their_formulas(void **state) {
       USE(&memory, "random_contrast", "factor", "[1, 1]", "probability", "1"),
       USE(&memory, "random_low_resolution", "zoom", "[1, 1]", "probability", "1"),
       USE(&memory, "standardize", "clip", "[-9, 9]", "mean", "0", "sd", "1"),
-      USE(&memory, "random_affine", "rotate_probability", "1", "zoom_probability", "1")};
+      USE(&memory, "random_affine", "rotate_probability", "1", "zoom_probability", "1"),
+      USE(&memory, "random_elastic", "magnitude", "[0, 0]", "probability", "1"),
+      USE(&memory, "random_brightness", "factor", "[1, 1]", "probability", "1"),
+      USE(&memory, "random_bias_field", "coefficients", "[0, 0]", "probability", "1")};
   for (size_t k = 0; k < sizeof same / sizeof same[0]; k++) {
     out = apply(same[k], &v);
     for (int64_t i = 0; i < n; i++)
       assert_true(fabs((double)out.image.data[i] - (double)v.data[i]) < 1e-5);
     case_free(&out);
   }
+
+  /* All coefficients 0.1: exp of 0.1 times the sum of products of Legendre polynomials. */
+  for (int64_t i = 0; i < n; i++) v.data[i] = (float)(1 + i % 2);
+  out = apply(USE(&memory, "random_bias_field", "coefficients", "[0.1, 0.1]", "probability", "1"),
+              &v);
+  for (int64_t i = 0; i < n; i++) {
+    double p[3][4], exponent = 0;
+    const double at[3] = {(double)(i / 176) / 4 - 1, (double)(i / 22 % 8) * 2 / 7 - 1,
+                          (double)(i / 2 % 11) / 5 - 1};
+    for (int a = 0; a < 3; a++) {
+      p[a][0] = 1;
+      p[a][1] = at[a];
+      p[a][2] = (3 * at[a] * at[a] - 1) / 2;
+      p[a][3] = (5 * at[a] * at[a] - 3) * at[a] / 2;
+    }
+    for (int k = 0; k < 64; k++)
+      if (k / 16 + k / 4 % 4 + k % 4 <= 3)
+        exponent += 0.1 * p[0][k / 16] * p[1][k / 4 % 4] * p[2][k % 4];
+    assert_true(fabs((double)(out.image.data[i] / v.data[i]) - exp(exponent)) < 1e-5);
+  }
+  case_free(&out);
+
+  out = apply(USE(&memory, "random_brightness", "probability", "1"), &v);
+  for (int c = 0; c < 2; c++) {
+    float factor = out.image.data[c] / v.data[c];
+    assert_true(factor >= 0.75f && factor < 1.25f);
+    for (int64_t i = c; i < n; i += 2) assert_true(out.image.data[i] == v.data[i] * factor);
+  }
+  assert_true(out.image.data[0] / v.data[0] != out.image.data[1] / v.data[1]);
+  case_free(&out);
 
   /* Half the resolution: pairs of voxels become one, joined linearly between the pairs' middles. */
   volume line = {0};
@@ -386,6 +529,11 @@ static void filters_equal_their_formulas(void **state) {
   static const float want[8] = {1,  3,  7,  13,
                                 21, 31, 43, 49}; /* knots 1, 9, 25, 49 at 0.5, 2.5, … */
   for (int i = 0; i < 8; i++) assert_true(fabsf(out.image.data[i] - want[i]) < 1e-4f);
+  case_free(&out);
+  out = apply(USE(&memory, "random_low_resolution", "zoom", "[0.5, 0.5]", "probability", "1",
+                  "axes", "[x, y]"),
+              &line);
+  assert_memory_equal(out.image.data, line.data, 8 * sizeof(float));
   case_free(&out);
   volume_free(&line);
   volume_free(&v);
@@ -418,7 +566,10 @@ int main(void) {
       cmocka_unit_test(crops_follow_the_positive_share),
       cmocka_unit_test(sampling_leaves_the_prepared_case_alone),
       cmocka_unit_test(intensity_operators_do_what_they_say),
-      cmocka_unit_test(rotating_and_scaling_keep_places),
+      cmocka_unit_test(rotating_scaling_and_shearing_keep_places),
+      cmocka_unit_test(in_a_plane_no_slice_is_mixed_with_another),
+      cmocka_unit_test(elastic_displacements_have_the_spread_of_smoothed_noise),
+      cmocka_unit_test(crops_follow_the_classes),
       cmocka_unit_test(filters_equal_their_formulas),
       cmocka_unit_test(the_sample_graph_has_a_static_shape),
   };
