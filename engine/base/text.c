@@ -144,6 +144,21 @@ char *format_bytes(char out[24], double bytes) {
   return out;
 }
 
+bool parse_bytes(const char *text, int64_t *bytes) {
+  static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  char *end;
+  if (text[0] < '0' || text[0] > '9') return false;
+  double number = strtod(text, &end);
+  while (*end == ' ') end++;
+  for (int i = 0; i < 5; i++, number *= 1024) {
+    if (strcmp(end, units[i]) != 0) continue;
+    if (!(number >= 1 && number < 9e18)) return false;
+    *bytes = (int64_t)number;
+    return true;
+  }
+  return false;
+}
+
 char *format_duration(char out[24], double seconds) {
   long whole = seconds > 0 ? (long)(seconds + 0.5) : 0;
   if (whole > 99999999) whole = 99999999;

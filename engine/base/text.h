@@ -38,6 +38,9 @@ void text_free(text_buffer *t);
 
 /* "1.5 GiB", "312 KiB". Writes into `out` (at least 24 bytes) and returns it. */
 char *format_bytes(char out[24], double bytes);
+/* The other way: a number and B, KiB, MiB, GiB or TiB, with or without a space. False when it is none,
+ * not above 0, or beyond int64_t. */
+bool parse_bytes(const char *text, int64_t *bytes);
 /* "1:02:03", "4:05". */
 char *format_duration(char out[24], double seconds);
 

@@ -28,14 +28,17 @@ const command commands[] = {
      "  strata plan my.yaml --stage segment\n"
      "  strata plan my.yaml --dot | dot -Tsvg > plan.svg\n",
      OPTION_SET | OPTION_STAGE | OPTION_DOT | OPTION_THREADS, 1, 1, command_plan},
-    {"predict", "RUN IN…", "segment new volumes with a finished run",
+    {"predict", "RUN[,RUN…] IN…", "segment new volumes with a finished run, or an ensemble",
      "The result lies on the grid of the input: same size, same affine. One input and an -o that\n"
      "ends in .nii or .nii.gz writes that file; otherwise -o is a folder. Channels in files of\n"
-     "their own go with commas between them.\n\n"
+     "their own go with commas between them, and so do runs of one network: the mean of what they\n"
+     "say counts. --set changes keys of evaluate: mirror, keep_largest, memory.\n\n"
      "  strata predict runs/hippocampus-unetr case.nii.gz -o seg.nii.gz\n"
+     "  strata predict runs/fold0,runs/fold1,runs/fold2 case.nii.gz -o seg.nii.gz\n"
+     "  strata predict runs/x case.nii.gz -o seg.nii.gz --set evaluate.keep_largest=true\n"
      "  strata predict runs/hippocampus-unetr incoming/*.nii.gz -o segmentations\n"
      "  strata predict runs/brain case_0000.nii.gz,case_0001.nii.gz -o segmentations\n",
-     OPTION_OUT | OPTION_THREADS | OPTION_DEVICE, 2, MAX_OPERANDS, command_predict},
+     OPTION_SET | OPTION_OUT | OPTION_THREADS | OPTION_DEVICE, 2, MAX_OPERANDS, command_predict},
     {"evaluate", "", "score a folder of segmentations against references",
      "Pairs the files of two folders by name and prints Dice and HD95 (mm) per class, or the\n"
      "metrics you ask for. --csv has a row for each case and class, --json what evaluation.json\n"

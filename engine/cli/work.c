@@ -31,6 +31,17 @@ status command_run(const arguments *a) {
 
 /* ---- predict ----------------------------------------------------------------------------- */
 
+enum { ENSEMBLE_MAX = 64 };
+
+/* The runs to predict with; their networks are the same, their weights differ. */
+typedef struct ensemble {
+  char *folders[ENSEMBLE_MAX], *weights[ENSEMBLE_MAX];
+  pipeline *pipelines[ENSEMBLE_MAX];
+  int count;
+  int64_t channels;
+  int classes;
+} ensemble;
+
 /* What predict must know of the data a run was trained on. */
 static status read_description(const char *folder, int64_t *channels, int *classes) {
   char *path = path_join(folder, "run.json"), *text = NULL;
@@ -49,6 +60,63 @@ static status read_description(const char *folder, int64_t *channels, int *class
   free(text);
   free(path);
   return error;
+}
+
+static status open_member(ensemble *e, const arguments *a, const char *folder, size_t length) {
+  if (e->count == ENSEMBLE_MAX)
+    return error_new(ERROR_USAGE, NOWHERE, "an ensemble has at most %d runs", ENSEMBLE_MAX);
+  int i = e->count++, classes = 0;
+  int64_t channels = 0;
+  e->folders[i] = strndup(folder, length);
+  if (!e->folders[i]) return error_out_of_memory(length);
+  TRY(read_description(e->folders[i], &channels, &classes));
+  char *yaml = path_join(e->folders[i], "pipeline.yaml"), name[256];
+  status error =
+      pipeline_load_for_prediction(yaml, a->overrides, a->override_count, &e->pipelines[i]);
+  const stage_spec *stage =
+      error ? NULL : pipeline_stage(e->pipelines[i], e->pipelines[i]->evaluate.stage);
+  if (!error && !stage)
+    error = error_new(ERROR_DATA, NOWHERE, "%s names no stage to predict with", yaml);
+  free(yaml);
+  TRY(error);
+  snprintf(name, sizeof name, "weights/%s.safetensors", stage->name);
+  e->weights[i] = path_join(e->folders[i], name);
+  if (!e->weights[i]) return error_out_of_memory(sizeof name);
+  if (i == 0) {
+    e->channels = channels;
+    e->classes = classes;
+  } else if (channels != e->channels || classes != e->classes) {
+    return error_new(ERROR_DATA, NOWHERE,
+                     "%s has %lld channels and %d classes, %s has %lld and %d: they cannot predict "
+                     "together",
+                     e->folders[0], (long long)e->channels, e->classes, e->folders[i],
+                     (long long)channels, classes);
+  } else if (prepare_identity(&e->pipelines[i]->data) != prepare_identity(&e->pipelines[0]->data)) {
+    return error_new(ERROR_DATA, NOWHERE,
+                     "%s and %s prepare their images differently: they cannot predict together",
+                     e->folders[0], e->folders[i]);
+  }
+  return OK;
+}
+
+/* `operand`: a run's folder, or several with commas between them. */
+static status ensemble_open(const arguments *a, const char *operand, ensemble *out) {
+  *out = (ensemble){0};
+  if (file_exists(operand)) return open_member(out, a, operand, strlen(operand));
+  for (const char *p = operand;; p++) {
+    size_t length = strcspn(p, ",");
+    TRY(open_member(out, a, p, length));
+    p += length;
+    if (!*p) return OK;
+  }
+}
+
+static void ensemble_close(ensemble *e) {
+  for (int i = 0; i < e->count; i++) {
+    pipeline_free(e->pipelines[i]);
+    free(e->folders[i]);
+    free(e->weights[i]);
+  }
 }
 
 static bool is_volume_name(const char *name) {
@@ -159,36 +227,25 @@ static status predict_all(network *n, const data_spec *data, const arguments *a)
 }
 
 status command_predict(const arguments *a) {
-  const char *folder = a->operands[0];
   if (!a->out)
     return error_new(ERROR_USAGE, NOWHERE,
                      "say where the segmentation goes: -o seg.nii.gz or -o FOLDER");
-  int64_t channels = 0;
-  int classes = 0;
-  TRY(read_description(folder, &channels, &classes));
-  char *yaml = path_join(folder, "pipeline.yaml"), *weights_path = NULL;
-  pipeline *p = NULL;
+  ensemble e;
   device *d = NULL;
   network n = {0};
-  status error = pipeline_load_for_prediction(yaml, &p);
-  const stage_spec *stage = error ? NULL : pipeline_stage(p, p->evaluate.stage);
-  if (!error && !stage)
-    error = error_new(ERROR_DATA, NOWHERE, "%s names no stage to predict with", yaml);
-  if (!error) {
-    char name[256];
-    snprintf(name, sizeof name, "weights/%s.safetensors", stage->name);
-    weights_path = path_join(folder, name);
+  status error = ensemble_open(a, a->operands[0], &e);
+  pipeline *p = e.pipelines[0];
+  if (!error)
     error = device_open(a->device ? a->device : p->device, a->threads > 0 ? (int)a->threads : 0, &d,
                         NULL);
-  }
-  if (!error) error = network_open(p, stage, p->evaluate.output, channels, classes, d, NULL, &n);
-  if (!error) error = network_load(&n, weights_path);
+  if (!error)
+    error = network_open(p, pipeline_stage(p, p->evaluate.stage), p->evaluate.output, e.channels,
+                         e.classes, d, NULL, &n);
+  if (!error) error = network_load(&n, (const char *const *)e.weights, e.count);
   if (!error) error = predict_all(&n, &p->data, a);
   network_close(&n);
   device_close(d);
-  pipeline_free(p);
-  free(weights_path);
-  free(yaml);
+  ensemble_close(&e);
   return error;
 }
 

@@ -6,6 +6,7 @@
 #include "infer/infer.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Grids this close (in prepared voxels, anywhere on the target) are the same grid: headers hold f32
@@ -57,19 +58,63 @@ static bool is_regrid(const double map[3][4], const int64_t target_size[3], grid
   return true;
 }
 
-static status most_probable(const volume *probabilities, labels *out) {
-  TRY(labels_allocate(out, probabilities->size));
-  memcpy(out->affine, probabilities->affine, sizeof out->affine);
-  int64_t classes = probabilities->channels;
-  int64_t voxels = out->size[0] * out->size[1] * out->size[2];
-  for (int64_t v = 0; v < voxels; v++) {
-    const float *p = probabilities->data + v * classes;
-    int32_t top = 0;
-    for (int32_t c = 1; c < classes; c++)
-      if (p[c] > p[top]) top = c;
-    out->data[v] = top;
+/* What one export works with. */
+typedef struct exporting {
+  const volume *probabilities;
+  uint8_t *best; /* class number of each prepared voxel */
+  double map[3][4];
+  labels *out;
+  int order[3]; /* axes of the target: the outermost of the loop first */
+  int64_t outer;
+} exporting;
+
+static void most_probable_row(void *context, int64_t y) {
+  const exporting *e = context;
+  const volume *p = e->probabilities;
+  int64_t classes = p->channels, first = (e->outer * p->size[1] + y) * p->size[2];
+  const float *row = p->data + first * classes;
+  for (int64_t v = first; v < first + p->size[2]; v++, row += classes) {
+    int top = 0;
+    for (int c = 1; c < classes; c++)
+      if (row[c] > row[top]) top = c;
+    e->best[v] = (uint8_t)top;
+  }
+}
+
+static size_t plane_bytes(const volume *p) {
+  return (size_t)(p->size[1] * p->size[2] * p->channels) * sizeof(float);
+}
+
+static status most_probable(exporting *e, spill *memory, thread_pool *pool) {
+  const volume *p = e->probabilities;
+  size_t voxels = (size_t)(p->size[0] * p->size[1] * p->size[2]);
+  e->best = malloc(voxels);
+  if (!e->best) return error_out_of_memory(voxels);
+  for (e->outer = 0; e->outer < p->size[0]; e->outer++) {
+    if (memory) spill_touch(memory, 1, plane_bytes(p));
+    parallel_for(pool, p->size[1], most_probable_row, e);
   }
   return OK;
+}
+
+/* Voxel by voxel along one axis of the target, with no test but the range of the indices. */
+static void copy_classes(const exporting *e, const grid_map *map) {
+  const int64_t *from_size = e->probabilities->size, *size = e->out->size;
+  int64_t stride[3] = {from_size[1] * from_size[2], from_size[2], 1}, i[3];
+  int32_t *to = e->out->data;
+  for (i[0] = 0; i[0] < size[0]; i[0]++)
+    for (i[1] = 0; i[1] < size[1]; i[1]++)
+      for (i[2] = 0; i[2] < size[2]; i[2]++, to++) {
+        int64_t voxel = 0;
+        bool inside = true;
+        for (int a = 0; a < 3; a++) {
+          int axis = map->axis[a];
+          int64_t at = map->flip[a] ? map->start[a] - i[a] : map->start[a] + i[a];
+          inside = inside && at >= 0 && at < from_size[axis];
+          voxel += at * stride[axis];
+        }
+        *to = inside ? e->best[voxel] : 0;
+      }
 }
 
 /* The eight prepared voxels around a point, and their trilinear weights. */
@@ -101,7 +146,7 @@ static bool locate(const double point[3], const int64_t size[3], cell *out) {
   return true;
 }
 
-static int32_t interpolated_class(const volume *probabilities, const int32_t *best,
+static int32_t interpolated_class(const volume *probabilities, const uint8_t *best,
                                   const cell *at) {
   /* Where all eight corners agree, so does every weighted mean of them: most voxels end here. */
   bool agree = true;
@@ -122,42 +167,66 @@ static int32_t interpolated_class(const volume *probabilities, const int32_t *be
   return top;
 }
 
-static void resample(const volume *probabilities, const int32_t *best, const double map[3][4],
-                     labels *out) {
-  int32_t *target = out->data;
-  for (int64_t x = 0; x < out->size[0]; x++)
-    for (int64_t y = 0; y < out->size[1]; y++)
-      for (int64_t z = 0; z < out->size[2]; z++) {
-        double point[3];
-        for (int a = 0; a < 3; a++)
-          point[a] =
-              map[a][0] * (double)x + map[a][1] * (double)y + map[a][2] * (double)z + map[a][3];
-        cell around;
-        *target++ = locate(point, probabilities->size, &around)
-                        ? interpolated_class(probabilities, best, &around)
-                        : 0;
-      }
+static void resample_row(void *context, int64_t middle) {
+  const exporting *e = context;
+  const int64_t *size = e->out->size;
+  int64_t at[3];
+  at[e->order[0]] = e->outer;
+  at[e->order[1]] = middle;
+  for (int64_t inner = 0; inner < size[e->order[2]]; inner++) {
+    double point[3];
+    at[e->order[2]] = inner;
+    for (int a = 0; a < 3; a++)
+      point[a] = e->map[a][0] * (double)at[0] + e->map[a][1] * (double)at[1] +
+                 e->map[a][2] * (double)at[2] + e->map[a][3];
+    cell around;
+    e->out->data[(at[0] * size[1] + at[1]) * size[2] + at[2]] =
+        locate(point, e->probabilities->size, &around)
+            ? interpolated_class(e->probabilities, e->best, &around)
+            : 0;
+  }
 }
 
-status export_labels(const volume *probabilities, const int64_t size[3], const double affine[4][4],
-                     labels *out) {
+/* Slab by slab along the target axis that follows the prepared x axis most closely, because that is
+ * the one along which the probabilities are contiguous. */
+static void resample(exporting *e, spill *memory, thread_pool *pool) {
+  const volume *p = e->probabilities;
+  const int64_t *size = e->out->size;
+  const double *x = e->map[0];
+  int outer = 0;
+  for (int c = 1; c < 3; c++)
+    if (fabs(x[c]) > fabs(x[outer])) outer = c;
+  e->order[0] = outer;
+  e->order[1] = outer == 0 ? 1 : 0;
+  e->order[2] = outer == 2 ? 1 : 2;
+  /* How many of the prepared planes one plane of the target reaches. */
+  double reach = 2;
+  for (int k = 1; k < 3; k++) reach += fabs(x[e->order[k]]) * (double)(size[e->order[k]] - 1);
+  if (!(reach < (double)p->size[0])) reach = (double)p->size[0];
+  for (e->outer = 0; e->outer < size[outer]; e->outer++) {
+    if (memory) spill_touch(memory, (size_t)reach + 1, plane_bytes(p));
+    parallel_for(pool, size[e->order[1]], resample_row, e);
+  }
+}
+
+status export_labels(const volume *probabilities, spill *memory, thread_pool *pool,
+                     const int64_t size[3], const double affine[4][4], labels *out) {
   *out = (labels){0};
   if (probabilities->channels < 1 || probabilities->channels > CLASSES_LIMIT)
     return error_new(ERROR_DATA, NOWHERE, "cannot export %lld classes: at most %d fit a label map",
                      (long long)probabilities->channels, CLASSES_LIMIT);
-  double map[3][4];
-  TRY(grid_to_grid(probabilities->affine, affine, map));
-  labels best = {0};
-  TRY(most_probable(probabilities, &best));
+  exporting e = {.probabilities = probabilities, .out = out};
+  TRY(grid_to_grid(probabilities->affine, affine, e.map));
   grid_map regrid;
-  status error;
-  if (is_regrid(map, size, &regrid)) {
-    error = labels_regrid(&best, &regrid, out);
-  } else {
-    error = labels_allocate(out, size);
-    if (!error) resample(probabilities, best.data, map, out);
+  status error = most_probable(&e, memory, pool);
+  if (!error) error = labels_allocate(out, size);
+  if (!error) {
+    memcpy(out->affine, affine, sizeof out->affine);
+    if (is_regrid(e.map, size, &regrid))
+      copy_classes(&e, &regrid);
+    else
+      resample(&e, memory, pool);
   }
-  labels_free(&best);
-  if (!error) memcpy(out->affine, affine, sizeof out->affine);
+  free(e.best);
   return error;
 }

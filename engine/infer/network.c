@@ -12,51 +12,48 @@ static status run_window(void *context, const float *image, float *logits) {
 }
 
 static status check_output(const network *n, const stage_spec *stage, const char *output,
-                           const int64_t window[3], int64_t classes) {
+                           const window_spec *w, int64_t classes) {
   const graph_name *name = stage_graph_find(&n->graph, output);
   if (!name || name->count != 1)
     return error_new(ERROR_PIPELINE, stage->at, "stage \"%s\" has no single result called \"%s\"",
                      stage->name, output);
   const tensor *t = &n->graph.g->values[name->values[0]].type;
-  shape expected = SHAPE(1, window[0], window[1], window[2], classes);
+  shape expected = SHAPE(w->batch, w->size[0], w->size[1], w->size[2], classes);
   char have[96], want[96];
   if (t->dtype != DTYPE_F32 || !shape_equal(&t->shape, &expected))
     return error_new(
         ERROR_PIPELINE, stage->at,
-        "\"%s\" of stage \"%s\" is %s for one window; a segmentation needs %s (one channel "
-        "a class)",
-        output, stage->name, shape_format(have, &t->shape), shape_format(want, &expected));
+        "\"%s\" of stage \"%s\" is %s for %s; a segmentation needs %s (one channel a class)",
+        output, stage->name, shape_format(have, &t->shape),
+        w->batch == 1 ? "one window" : "a batch of windows", shape_format(want, &expected));
   return OK;
 }
 
 status network_open(pipeline *p, const stage_spec *stage, const char *output, int64_t channels,
                     int64_t classes, device *d, parameters *shared, network *out) {
   memset(out, 0, sizeof *out);
-  const int64_t *window = p->evaluate.window;
-  expand_options options = {.batch = 1,
-                            .size = {window[0], window[1], window[2]},
+  const window_spec *w = &p->evaluate.windows;
+  expand_options options = {.batch = w->batch,
+                            .size = {w->size[0], w->size[1], w->size[2]},
                             .channels = channels,
                             .classes = classes,
                             .only = output};
   TRY(stage_expand(p, stage, &options, &out->graph));
-  status error = check_output(out, stage, output, window, classes);
+  status error = check_output(out, stage, output, w, classes);
   if (!error) {
     out->output = stage_graph_find(&out->graph, output)->values[0];
     if (!shared) error = parameters_create(out->graph.g, d, &out->own);
   }
   if (!error)
     error = program_create(out->graph.g, d, shared ? shared : &out->own, out->graph.keep,
-                           out->graph.keep_count, 1, NULL, &out->program);
+                           out->graph.keep_count, w->batch, NULL, &out->program);
   if (error) {
     network_close(out);
     return error;
   }
-  out->inferer = (inferer){.window = {window[0], window[1], window[2]},
-                           .classes = classes,
-                           .overlap = p->evaluate.overlap,
-                           .blend = p->evaluate.blend,
-                           .run = run_window,
-                           .context = out};
+  out->inferer = (inferer){
+      .windows = *w, .classes = classes, .run = run_window, .context = out, .pool = d->pool};
+  out->keep_largest = p->evaluate.keep_largest;
   return OK;
 }
 
@@ -88,30 +85,50 @@ status parameters_load(parameters *p, const char *path) {
   return problems_take(&found);
 }
 
-status network_load(network *n, const char *path) {
-  return parameters_load(&n->own, path);
+static status choose_member(void *context, int member) {
+  network *n = context;
+  return parameters_load(&n->own, n->member_paths[member]);
 }
 
-static status segment_to(network *n, const volume *prepared, const int64_t size[3],
-                         const double affine[4][4], labels *out) {
+status network_load(network *n, const char *const *paths, int count) {
+  for (int i = 0; i < count; i++) TRY(parameters_load(&n->own, paths[i]));
+  n->member_paths = paths;
+  n->inferer.members = count > 1 ? count : 0; /* one is in place */
+  n->inferer.choose = choose_member;
+  return OK;
+}
+
+static status check_channels(const network *n, const volume *prepared) {
   int64_t channels = n->graph.g->values[n->graph.image].type.shape.dim[4];
-  if (prepared->channels != channels)
-    return error_new(ERROR_DATA, NOWHERE, "the image has %lld channel%s; the network takes %lld",
-                     (long long)prepared->channels, prepared->channels == 1 ? "" : "s",
-                     (long long)channels);
-  volume probabilities = {0};
-  TRY(sliding_window(&n->inferer, prepared, &probabilities));
-  status error = export_labels(&probabilities, size, affine, out);
-  volume_free(&probabilities);
-  return error;
+  if (prepared->channels == channels) return OK;
+  return error_new(ERROR_DATA, NOWHERE, "the image has %lld channel%s; the network takes %lld",
+                   (long long)prepared->channels, prepared->channels == 1 ? "" : "s",
+                   (long long)channels);
 }
 
-status network_segment(network *n, const volume *prepared, const char *image_path, labels *out) {
+static status export_scores(const network *n, window_scores *scores, const int64_t size[3],
+                            const double affine[4][4], labels *out) {
+  TRY(export_labels(&scores->probabilities, &scores->memory, n->inferer.pool, size, affine, out));
+  return keep_largest_components(out, n->keep_largest);
+}
+
+status network_segment(network *n, volume *prepared, const char *image_path, labels *out) {
   volume target = {0};
-  TRY(nifti_read_grid(image_path, &target));
-  return error_prefix(segment_to(n, prepared, target.size, target.affine, out), "%s", image_path);
+  window_scores scores = {0};
+  status error = nifti_read_grid(image_path, &target);
+  if (!error) error = check_channels(n, prepared);
+  if (!error) error = sliding_window(&n->inferer, prepared, &scores);
+  volume_free(prepared);
+  if (!error) error = export_scores(n, &scores, target.size, target.affine, out);
+  window_scores_free(&scores);
+  return error_prefix(error, "%s", image_path);
 }
 
 status network_segment_prepared(network *n, const volume *prepared, labels *out) {
-  return segment_to(n, prepared, prepared->size, prepared->affine, out);
+  window_scores scores = {0};
+  TRY(check_channels(n, prepared));
+  TRY(sliding_window(&n->inferer, prepared, &scores));
+  status error = export_scores(n, &scores, prepared->size, prepared->affine, out);
+  window_scores_free(&scores);
+  return error;
 }

@@ -1,4 +1,4 @@
-/* The network of a stage, compiled for one window at a time: what validation, evaluation and
+/* The network of a stage, compiled for a batch of windows: what validation, evaluation and
  * predict run on whole volumes. */
 #ifndef STRATA_INFER_NETWORK_H
 #define STRATA_INFER_NETWORK_H
@@ -13,6 +13,8 @@ typedef struct network {
   program program;
   inferer inferer;
   value_id output;
+  const bool *keep_largest;        /* by class; borrowed from the pipeline */
+  const char *const *member_paths; /* of an ensemble; borrowed */
 } network;
 
 /* `shared`: parameters of a training in progress; NULL: own ones, to be filled by network_load.
@@ -23,9 +25,12 @@ void network_close(network *n);
 /* Fills the parameters from a weight file: every one must be there with its shape; what else the
  * file holds is left alone. */
 status parameters_load(parameters *p, const char *path);
-status network_load(network *n, const char *path);
-/* Prepared case → class numbers on the grid of the file at `image_path`. */
-status network_segment(network *n, const volume *prepared, const char *image_path, labels *out);
+/* Of a network with own parameters. Several files are an ensemble, whose outputs are averaged; they
+ * are read again for every case, so that one network is in memory. `paths` is borrowed. */
+status network_load(network *n, const char *const *paths, int count);
+/* Prepared case → class numbers on the grid of the file at `image_path`. The prepared image is freed,
+ * before the memory of the result is taken. */
+status network_segment(network *n, volume *prepared, const char *image_path, labels *out);
 /* The same, on the prepared case's own grid. */
 status network_segment_prepared(network *n, const volume *prepared, labels *out);
 

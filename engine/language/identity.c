@@ -133,14 +133,24 @@ status model_files_hash(pipeline *p, uint64_t *hash) {
   return check_replaced_blocks(p, &seen);
 }
 
+/* Without what changes only the memory and the time that inference takes. */
+static uint64_t hash_evaluate(const tree *evaluate) {
+  static const char *const inferer_key[] = {"inferer", NULL};
+  static const char *const ignored[] = {"batch", "memory", NULL};
+  if (!evaluate) return 0;
+  const tree *window = tree_get(tree_get(evaluate, "inferer"), "sliding_window");
+  return hash_mix(hash_without(evaluate, inferer_key), window ? hash_without(window, ignored) : 0);
+}
+
 void pipeline_identity(pipeline *p, const tree *root, uint64_t model_hash) {
-  static const char *const elsewhere[] = {"name",  "doc",    "threads", "data",
-                                          "model", "stages", NULL};
+  static const char *const elsewhere[] = {"name",  "doc",    "threads",  "data",
+                                          "model", "stages", "evaluate", NULL};
   static const char *const not_data[] = {"root",           "dataset", "cache",
                                          "loader_threads", "queue",   NULL};
   const tree *with = p->model_arguments;
   uint64_t hash = hash_without(root, elsewhere);
   hash = hash_mix(hash, hash_without(tree_get(root, "data"), not_data));
+  hash = hash_mix(hash, hash_evaluate(tree_get(root, "evaluate")));
   hash = hash_mix(hash, hash_stages(tree_get(root, "stages")));
   hash = hash_mix(hash, with ? tree_hash(with) : 0);
   hash = hash_mix(hash, hash_op_uses(p->data.prepare, p->data.prepare_count));

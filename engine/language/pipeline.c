@@ -1157,38 +1157,12 @@ static void read_stages(loader *l, const tree *stages) {
 
 static void read_window(loader *l, const tree *evaluate, source_pos at) {
   static const char *const keys[] = {"sliding_window", NULL};
-  static const char *const window_keys[] = {"size", "overlap", "blend", NULL};
-  static const char *const blends[] = {"constant", "gaussian", NULL};
-  evaluate_spec *e = &l->p->evaluate;
-  char found[96];
   const tree *inferer = need(l, evaluate, "evaluate", "inferer", at);
   if (!is_map(l, inferer, "evaluate: inferer")) return;
   tree_check_keys(inferer, "evaluate: inferer", keys, &l->all);
   const tree *window = need(l, inferer, "evaluate: inferer", "sliding_window", inferer->at);
-  const char *what = "evaluate: inferer: sliding_window";
-  if (!is_map(l, window, what)) return;
-  tree_check_keys(window, what, window_keys, &l->all);
-  e->overlap = read_float(l, window, what, "overlap", 0.5, 0, 0.95);
-  e->blend = (blend)read_choice(l, window, what, "blend", blends, BLEND_GAUSSIAN);
-  const tree *size = need(l, window, what, "size", window->at);
-  if (!is_there(size)) return;
-  if (size->kind != TREE_SCALAR && !(size->kind == TREE_LIST && size->count == 3)) {
-    report(l, size->at, "%s: size must be [x, y, z] or one integer, in voxels, not %s.", what,
-           tree_describe(size, found));
-    return;
-  }
-  for (int i = 0; i < 3; i++) {
-    const tree *side = size->kind == TREE_LIST ? size->items[i] : size;
-    if (side == &unreadable) continue;
-    status error = error_prefix(tree_int(side, &e->window[i]), "%s: size", what);
-    problems_add(&l->all, error);
-    if (!error && (e->window[i] < 1 || e->window[i] > MAX_SIDE))
-      report(l, side->at, "%s: size must be from 1 to %d voxels, not %lld.", what, MAX_SIDE,
-             (long long)e->window[i]);
-    else if (!error)
-      continue;
-    if (size->kind == TREE_SCALAR) break;
-  }
+  if (!is_map(l, window, "evaluate: inferer: sliding_window") || any_unreadable(window)) return;
+  inference_window(l->memory, window, &l->p->evaluate, &l->all);
 }
 
 static void read_evaluated_stage(loader *l, const tree *evaluate) {
@@ -1211,8 +1185,8 @@ static void read_evaluated_stage(loader *l, const tree *evaluate) {
 }
 
 static void read_evaluate(loader *l, const tree *evaluate) {
-  static const char *const keys[] = {"inferer", "metrics", "empty",  "hd95", "tolerance",
-                                     "groups",  "stage",   "output", NULL};
+  static const char *const keys[] = {"inferer",   "keep_largest", "metrics", "empty",  "hd95",
+                                     "tolerance", "groups",       "stage",   "output", NULL};
   static const char *const policies[] = {"skip", "one", "zero", NULL};
   static const char *const definitions[] = {"max", "pooled", NULL};
   pipeline *p = l->p;
@@ -1231,6 +1205,7 @@ static void read_evaluate(loader *l, const tree *evaluate) {
   e->at = evaluate->at;
   tree_check_keys(evaluate, "evaluate", keys, &l->all);
   read_window(l, evaluate, evaluate->at);
+  inference_keep_largest(tree_get(evaluate, "keep_largest"), e, &l->all);
   scoring_metrics(tree_get(evaluate, "metrics"), e, &l->all);
   scoring_tolerance(l->memory, tree_get(evaluate, "tolerance"), e, &l->all);
   scoring_groups(l->memory, tree_get(evaluate, "groups"), e, &l->all);
@@ -1542,8 +1517,9 @@ status pipeline_load(const char *path, const override *overrides, int override_c
   return load_pipeline(path, overrides, override_count, false, out);
 }
 
-status pipeline_load_for_prediction(const char *path, pipeline **out) {
-  return load_pipeline(path, NULL, 0, true, out);
+status pipeline_load_for_prediction(const char *path, const override *overrides, int override_count,
+                                    pipeline **out) {
+  return load_pipeline(path, overrides, override_count, true, out);
 }
 
 static status load_model(pipeline *p, const char *path, const override *overrides,

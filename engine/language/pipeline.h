@@ -134,7 +134,20 @@ typedef struct stage_spec {
   int64_t checkpoint_every_s; /* seconds between full-state checkpoints, at epoch ends */
 } stage_spec;
 
-typedef enum blend { BLEND_CONSTANT, BLEND_GAUSSIAN } blend;
+typedef enum blend { BLEND_CONSTANT, BLEND_GAUSSIAN, BLEND_GAUSSIAN_NNUNET } blend;
+
+typedef struct window_spec { /* evaluate: inferer: sliding_window */
+  int64_t size[3];           /* voxels of the prepared grid */
+  double overlap; /* of neighbours as MONAI places them, [0, 0.95]; where no step is given */
+  double step[3]; /* voxels between neighbours as nnU-Net places them; 0: by the overlap */
+  blend blend;
+  double sigma_scale;         /* of the Gaussian, in windows */
+  int64_t batch;              /* windows at a time */
+  bool mirror[3];             /* axes: the mean over all mirrored copies of a window */
+  bool average_probabilities; /* not logits, of copies, windows and members */
+  int64_t memory_bytes;       /* the sums go to a file beyond it */
+} window_spec;
+
 typedef enum empty_policy {
   EMPTY_SKIP, /* classes absent from the reference and the prediction are left out of the mean */
   EMPTY_ONE,  /* … count as a Dice of 1 */
@@ -149,10 +162,10 @@ typedef struct class_group { /* classes with a mean of their own: Synapse's 8 or
 } class_group;
 
 typedef struct evaluate_spec {
-  int64_t window[3]; /* voxels of the prepared grid */
-  double overlap;    /* [0, 0.95] */
-  blend blend;
-  unsigned metrics; /* METRIC_BIT of each that is wanted */
+  window_spec windows;
+  bool keep_largest[256];          /* classes of which only the largest component stays */
+  const tree *keep_largest_listed; /* where they were listed; NULL: all, or none */
+  unsigned metrics;                /* METRIC_BIT of each that is wanted */
   empty_policy empty;
   bool hd95_pooled; /* one percentile over both directions (MedPy), not the larger of two (MONAI) */
   double *tolerance_mm; /* of NSD, by class from 1; the last holds for the classes after. None: 1 */
@@ -198,7 +211,8 @@ status pipeline_load(const char *path, const override *overrides, int override_c
                      pipeline **out);
 /* The same for a run's resolved file: neither data set nor initial weights have to exist any more.
  */
-status pipeline_load_for_prediction(const char *path, pipeline **out);
+status pipeline_load_for_prediction(const char *path, const override *overrides, int override_count,
+                                    pipeline **out);
 /* A model file alone, without data or stages: p->model with its parameters changed by `overrides`
  * (`features=8`). For strata forward and for comparing networks with other frameworks. */
 status pipeline_load_model(const char *path, const override *overrides, int override_count,
@@ -217,6 +231,10 @@ status graph_file_load(pipeline *p, const char *name, const char *relative_to, s
 void scoring_metrics(const tree *t, evaluate_spec *e, problems *all);
 void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems *all);
 void scoring_groups(arena *memory, const tree *t, evaluate_spec *e, problems *all);
+/* Attributes of `inferer: sliding_window`, declared like an operator's; and their reading. */
+extern const op sliding_window_op;
+void inference_window(arena *memory, const tree *t, evaluate_spec *e, problems *all);
+void inference_keep_largest(const tree *t, evaluate_spec *e, problems *all);
 
 /* The file of a block that `user` lists as `name: listed`, unless the pipeline's `model: blocks:`
  * names another for it. */

@@ -434,7 +434,6 @@ static json_t *stage_schema(void) {
 }
 
 static json_t *evaluate_schema(void) {
-  static const char *const blends[] = {"constant", "gaussian", NULL};
   static const char *const policies[] = {"skip", "one", "zero", NULL};
   static const char *const definitions[] = {"max", "pooled", NULL};
   const char *const needs[] = {"inferer", NULL};
@@ -445,28 +444,26 @@ static json_t *evaluate_schema(void) {
                                              "description", metric_table[m].doc));
   json_t *groups = json_pack("{s:s, s:o}", "type", "object", "additionalProperties",
                              list_of(integer(1, NULL), "class numbers"));
-  attr size = {.name = "size", .kind = ATTR_INT3, .min = 1, .max = 4096, .doc = "in voxels"};
-  json_t *window =
-      requiring(closed(json_pack("{s:o, s:o, s:o}", "size", attr_entry(&size), "overlap",
-                                 number(0, 0.95, "of neighbouring windows (default 0.5)"), "blend",
-                                 choice(blends, "weights within a window (default gaussian)")),
-                       NULL),
-                window_needs);
+  json_t *window = requiring(closed(attr_properties(&sliding_window_op), NULL), window_needs);
+  json_t *largest = json_pack("{s:[o, o]}", "anyOf", of_type("boolean"),
+                              list_of(integer(1, NULL), "class numbers"));
   return requiring(
-      closed(json_pack(
-                 "{s:o, s:{s:[{s:s}, o], s:s}, s:o, s:o, s:o, s:o, s:o, s:o}", "inferer",
-                 closed(json_pack("{s:o}", "sliding_window", window), NULL), "metrics", "anyOf",
-                 "const", "all", list_of(or_expression(json_pack("{s:o}", "anyOf", metrics)), NULL),
-                 "description", "default: dice and hd95", "tolerance",
-                 described(json_pack("{s:[o, o]}", "anyOf", number(0, 1000, NULL),
-                                     list_of(number(0, 1000, NULL), NULL)),
-                           "of nsd, in mm: a number, or one by class (default 1)"),
-                 "groups", described(groups, "name: classes with a mean of their own"), "empty",
-                 choice(policies, "a class absent from reference and prediction (default skip)"),
-                 "hd95", choice(definitions, "default max"), "stage",
-                 text("whose weights (default: the last)"), "output",
-                 text("value that is segmented (default net.out)")),
-             "metrics of the test cases"),
+      closed(
+          json_pack("{s:o, s:o, s:{s:[{s:s}, o], s:s}, s:o, s:o, s:o, s:o, s:o, s:o}", "inferer",
+                    closed(json_pack("{s:o}", "sliding_window", window), NULL), "keep_largest",
+                    described(largest, "classes of which only the largest component stays"),
+                    "metrics", "anyOf", "const", "all",
+                    list_of(or_expression(json_pack("{s:o}", "anyOf", metrics)), NULL),
+                    "description", "default: dice and hd95", "tolerance",
+                    described(json_pack("{s:[o, o]}", "anyOf", number(0, 1000, NULL),
+                                        list_of(number(0, 1000, NULL), NULL)),
+                              "of nsd, in mm: a number, or one by class (default 1)"),
+                    "groups", described(groups, "name: classes with a mean of their own"), "empty",
+                    choice(policies, "a class absent from reference and prediction (default skip)"),
+                    "hd95", choice(definitions, "default max"), "stage",
+                    text("whose weights (default: the last)"), "output",
+                    text("value that is segmented (default net.out)")),
+          "metrics of the test cases"),
       needs);
 }
 

@@ -200,8 +200,16 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found) {
   stage_graph_free(&graph);
 }
 
-/* Classes of `evaluate: groups:` that the data set does not have. */
-static void check_groups(const run *r, problems *found) {
+/* Classes of `evaluate:` that the data set does not have. */
+static void check_classes(const run *r, problems *found) {
+  const tree *largest = r->p->evaluate.keep_largest_listed;
+  int64_t number = 0;
+  for (int i = 0; largest && i < largest->count; i++)
+    if (!tree_int(largest->items[i], &number) && number >= r->data->class_count)
+      problems_add(found, error_new(ERROR_PIPELINE, largest->items[i]->at,
+                                    "evaluate: keep_largest has class %s, but the classes of the "
+                                    "data set end with %d.",
+                                    largest->items[i]->text, r->data->class_count - 1));
   for (int i = 0; i < r->p->evaluate.group_count; i++) {
     const class_group *g = &r->p->evaluate.groups[i];
     for (int k = 0; k < g->count; k++)
@@ -215,7 +223,7 @@ static void check_groups(const run *r, problems *found) {
 
 status run_compile(const run *r) {
   problems found = {0};
-  check_groups(r, &found);
+  check_classes(r, &found);
   for (int i = 0; i < r->p->stage_count; i++)
     if (r->p->stages[i].enabled) compile_stage(r, &r->p->stages[i], &found);
   const stage_spec *last = pipeline_stage(r->p, r->p->evaluate.stage);
@@ -306,7 +314,8 @@ status run_evaluate(run *r) {
   if (!error)
     error = network_open(r->p, stage, r->p->evaluate.output, r->channels, r->data->class_count,
                          r->device, NULL, &n);
-  if (!error) error = network_load(&n, weights);
+  const char *const members[] = {weights};
+  if (!error) error = network_load(&n, members, 1);
   if (!error) error = evaluate_cases(r, &n, index, count, scores, &scored);
   evaluation e = {.class_names = r->data->class_names,
                   .class_count = r->data->class_count,

@@ -28,7 +28,7 @@ static status expand(pipeline *p, const stage_spec *stage, bool training) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   pipeline *p;
-  status error = pipeline_load_for_prediction(fuzz_file(data, size), &p);
+  status error = pipeline_load_for_prediction(fuzz_file(data, size), NULL, 0, &p);
   if (!error) {
     for (int i = 0; i < p->stage_count; i++) fuzz_refused(expand(p, &p->stages[i], true));
     pipeline_free(p);

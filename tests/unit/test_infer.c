@@ -1,27 +1,33 @@
-/* Sliding-window inference and export against MONAI and SciPy (tests/golden/make_metrics.py). */
+/* Sliding-window inference and export against MONAI, nnU-Net and SciPy (tests/golden/make_metrics.py,
+ * make_inference.py). */
 #include "infer/infer.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
-static json_t *fixture;
+static json_t *fixture, *more;
 
 static int load_fixture(void **state) {
   (void)state;
   json_error_t error;
   fixture = json_load_file(TEST_DATA "/golden/metrics/infer.json", 0, &error);
-  return fixture ? 0 : -1;
+  more = json_load_file(TEST_DATA "/golden/metrics/windows.json", 0, &error);
+  return fixture && more ? 0 : -1;
 }
 
 static int free_fixture(void **state) {
   (void)state;
   json_decref(fixture);
+  json_decref(more);
   return 0;
 }
 
@@ -77,48 +83,112 @@ static void a_window_larger_than_the_volume_has_one_position(void **state) {
   assert_int_equal(start[0], 0);
 }
 
-static void gaussian_importance_is_that_of_monai(void **state) {
+static void even_positions_are_those_of_nnunet(void **state) {
   (void)state;
   size_t i;
   json_t *c;
-  json_array_foreach(json_object_get(fixture, "importance"), i, c) {
-    int64_t window[3];
-    read_size(c, "window", window);
+  json_array_foreach(json_object_get(more, "positions"), i, c) {
+    int64_t start[64] = {0};
+    const json_t *expected = json_object_get(c, "start");
+    int count = window_positions_evenly(json_integer_value(json_object_get(c, "size")),
+                                        json_integer_value(json_object_get(c, "window")),
+                                        json_number_value(json_object_get(c, "step")), start, 64);
+    assert_int_equal(count, json_array_size(expected));
+    for (int k = 0; k < count; k++)
+      assert_int_equal(start[k], (int64_t)number_at(expected, (size_t)k));
+  }
+  assert_int_equal(window_positions_evenly(5, 8, 4, NULL, 0), 1); /* padded to the window */
+}
+
+static void check_importance(const json_t *cases, blend kind, double sigma_scale) {
+  size_t i;
+  json_t *c;
+  json_array_foreach(cases, i, c) {
+    window_spec w = {.blend = kind, .sigma_scale = sigma_scale};
+    const json_t *own_scale = json_object_get(c, "sigma_scale");
+    if (own_scale) w.sigma_scale = json_number_value(own_scale);
+    read_size(c, "window", w.size);
     const json_t *expected = json_object_get(c, "weight");
-    size_t voxels = (size_t)(window[0] * window[1] * window[2]);
+    size_t voxels = (size_t)(w.size[0] * w.size[1] * w.size[2]);
     float *weight = malloc(voxels * sizeof *weight);
-    window_importance(window, BLEND_GAUSSIAN, weight);
+    window_importance(&w, weight);
     for (size_t v = 0; v < voxels; v++) assert_float_equal(weight[v], number_at(expected, v), 3e-7);
-    window_importance(window, BLEND_CONSTANT, weight);
+    w.blend = BLEND_CONSTANT;
+    window_importance(&w, weight);
     for (size_t v = 0; v < voxels; v++) assert_float_equal(weight[v], 1, 0);
     free(weight);
   }
 }
 
+static void gaussian_importance_is_that_of_monai(void **state) {
+  (void)state;
+  check_importance(json_object_get(fixture, "importance"), BLEND_GAUSSIAN, 0.125);
+}
+
+static void cut_gaussian_importance_is_that_of_nnunet(void **state) {
+  (void)state;
+  check_importance(json_object_get(more, "importance"), BLEND_GAUSSIAN_NNUNET, 0);
+}
+
 typedef struct fake_network {
-  int64_t window[3], channels;
-  int windows;  /* how often it ran */
+  int64_t window[3], channels, batch;
+  int runs;     /* how often it ran */
   float poison; /* added to every logit */
-  int fail_at;  /* window at which it returns an error; 0 never */
+  int fail_at;  /* run at which it returns an error; 0 never */
+  int member;   /* of the ensemble, whose weights are in place */
 } fake_network;
 
-/* The network of make_metrics.py: three classes. */
+/* The network of make_metrics.py and make_inference.py: three classes. */
 static status run_fake(void *context, const float *image, float *logits) {
   fake_network *n = context;
-  if (++n->windows == n->fail_at) return error_new(ERROR_INTERRUPTED, NOWHERE, "stopped");
-  for (int64_t x = 0; x < n->window[0]; x++)
+  if (++n->runs == n->fail_at) return error_new(ERROR_INTERRUPTED, NOWHERE, "stopped");
+  for (int64_t x = 0; x < n->batch * n->window[0]; x++)
     for (int64_t y = 0; y < n->window[1]; y++)
       for (int64_t z = 0; z < n->window[2]; z++) {
-        double ramp[3] = {(double)x / (double)n->window[0], (double)y / (double)n->window[1] - 0.3,
+        double ramp[3] = {(double)(x % n->window[0]) / (double)n->window[0],
+                          (double)y / (double)n->window[1] - 0.3,
                           0.5 - (double)z / (double)n->window[2]};
         double total = 0;
         for (int64_t c = 0; c < n->channels; c++) total += (double)image[c];
         for (int c = 0; c < 3; c++)
-          *logits++ = n->poison + (float)((c + 1) * total * 0.5 + 2 * ramp[c] -
-                                          (double)image[n->channels - 1] * c);
+          *logits++ =
+              n->poison + (float)((c + 1) * total * 0.5 + 2 * ramp[c] -
+                                  (double)image[n->channels - 1] * c + 0.7 * n->member * (c - 1));
         image += n->channels;
       }
   return OK;
+}
+
+static status choose_fake(void *context, int member) {
+  ((fake_network *)context)->member = member;
+  return OK;
+}
+
+/* The inferer of a fixture's case. */
+static void read_inferer(const json_t *c, fake_network *n, inferer *f) {
+  *n = (fake_network){.channels = json_integer_value(json_object_get(c, "channels")), .batch = 1};
+  *f = (inferer){.classes = 3, .run = run_fake, .context = n, .choose = choose_fake};
+  window_spec *w = &f->windows;
+  *w = (window_spec){.batch = 1, .sigma_scale = 0.125};
+  read_size(c, "window", w->size);
+  memcpy(n->window, w->size, sizeof w->size);
+  w->overlap = json_number_value(json_object_get(c, "overlap"));
+  const char *kind = json_string_value(json_object_get(c, "blend"));
+  w->blend = strcmp(kind, "constant") == 0   ? BLEND_CONSTANT
+             : strcmp(kind, "gaussian") == 0 ? BLEND_GAUSSIAN
+                                             : BLEND_GAUSSIAN_NNUNET;
+  if (!json_object_get(c, "batch")) return;
+  n->batch = w->batch = json_integer_value(json_object_get(c, "batch"));
+  w->sigma_scale = json_number_value(json_object_get(c, "sigma_scale"));
+  const char *mirror = json_string_value(json_object_get(c, "mirror"));
+  for (int a = 0; a < 3; a++) {
+    w->step[a] = json_number_value(json_object_get(c, "step")) * (double)w->size[a];
+    w->mirror[a] = strchr(mirror, "xyz"[a]) != NULL;
+  }
+  w->average_probabilities =
+      strcmp(json_string_value(json_object_get(c, "average")), "probabilities") == 0;
+  int members = (int)json_integer_value(json_object_get(c, "members"));
+  f->members = members > 1 ? members : 0;
 }
 
 static void read_volume(const json_t *c, const char *key, int64_t channels, volume *out) {
@@ -131,52 +201,126 @@ static void read_volume(const json_t *c, const char *key, int64_t channels, volu
   for (int a = 0; a < 4; a++) out->affine[a][a] = 1;
 }
 
-static void blended_windows_equal_monai(void **state) {
-  (void)state;
+static void check_blending(const json_t *cases) {
   size_t i;
   json_t *c;
-  json_array_foreach(json_object_get(fixture, "sliding_window"), i, c) {
-    fake_network network = {.channels = json_integer_value(json_object_get(c, "channels"))};
-    inferer f = {.classes = 3, .run = run_fake, .context = &network};
-    read_size(c, "window", f.window);
-    memcpy(network.window, f.window, sizeof f.window);
-    f.overlap = json_number_value(json_object_get(c, "overlap"));
-    const char *kind = json_string_value(json_object_get(c, "blend"));
-    f.blend = strcmp(kind, "gaussian") == 0 ? BLEND_GAUSSIAN : BLEND_CONSTANT;
-    volume image = {0}, expected = {0}, made = {0};
+  json_array_foreach(cases, i, c) {
+    fake_network network;
+    inferer f;
+    read_inferer(c, &network, &f);
+    volume image = {0}, expected = {0};
+    window_scores made;
     read_volume(c, "image", network.channels, &image);
     read_volume(c, "probabilities", 3, &expected);
     image.affine[1][3] = -7;
     assert_ok(sliding_window(&f, &image, &made));
-    assert_int_equal(made.channels, 3);
-    assert_memory_equal(made.size, image.size, sizeof made.size);
-    assert_memory_equal(made.affine, image.affine, sizeof made.affine);
-    for (int64_t v = 0; v < made.size[0] * made.size[1] * made.size[2] * 3; v++)
-      assert_float_equal(made.data[v], expected.data[v], 5e-6);
+    const volume *p = &made.probabilities;
+    assert_int_equal(p->channels, 3);
+    assert_memory_equal(p->size, image.size, sizeof p->size);
+    assert_memory_equal(p->affine, image.affine, sizeof p->affine);
+    for (int64_t v = 0; v < p->size[0] * p->size[1] * p->size[2] * 3; v++)
+      if (!(fabsf(p->data[v] - expected.data[v]) <= 5e-6f))
+        fail_msg("case %zu: value %lld is %g, expected %g", i, (long long)v, (double)p->data[v],
+                 (double)expected.data[v]);
     volume_free(&image);
     volume_free(&expected);
-    volume_free(&made);
+    window_scores_free(&made);
   }
+}
+
+static void blended_windows_equal_monai(void **state) {
+  (void)state;
+  check_blending(json_object_get(fixture, "sliding_window"));
+}
+
+static void mirrored_batched_and_averaged_windows_equal_monai_and_nnunet(void **state) {
+  (void)state;
+  check_blending(json_object_get(more, "sliding_window"));
+}
+
+/* The same bits: with sums in memory or in a file, and on any number of threads. */
+static void a_memory_budget_and_threads_change_no_bit(void **state) {
+  (void)state;
+  const int64_t size[3] = {21, 17, 13};
+  volume image = {0};
+  assert_ok(volume_allocate(&image, size, 1));
+  for (int64_t v = 0; v < size[0] * size[1] * size[2]; v++)
+    image.data[v] = (float)(v * 2654435761u % 1000) / 500 - 1;
+  for (int a = 0; a < 4; a++) image.affine[a][a] = 1;
+  const double finer[4][4] = {{0.7, 0.1, 0, -0.2}, {0, 0, 0.8, 0}, {0.1, 0.6, 0, 1}, {0, 0, 0, 1}};
+  const int64_t target[3] = {25, 20, 22};
+  labels first = {0}, copied = {0};
+  window_scores kept = {0};
+  for (int k = 0; k < 4; k++) {
+    fake_network network = {.channels = 1, .batch = 2, .window = {8, 6, 7}};
+    inferer f = {.windows = {.size = {8, 6, 7},
+                             .overlap = 0.5,
+                             .blend = BLEND_GAUSSIAN,
+                             .sigma_scale = 0.125,
+                             .batch = 2,
+                             .mirror = {true, false, true}},
+                 .classes = 3,
+                 .run = run_fake,
+                 .context = &network};
+    thread_pool *pool = NULL;
+    if (k % 2) assert_ok(pool_create(3, &pool));
+    f.pool = pool;
+    f.windows.memory_bytes = k < 2 ? 0 : 10000;
+    window_scores made;
+    labels exported = {0}, straight = {0};
+    assert_ok(sliding_window(&f, &image, &made));
+    assert_int_equal(made.memory.in_file, k >= 2);
+    const volume *p = &made.probabilities;
+    assert_ok(export_labels(p, &made.memory, pool, target, finer, &exported));
+    assert_ok(export_labels(p, &made.memory, pool, size, image.affine, &straight));
+    if (k == 0) {
+      first = exported;
+      copied = straight;
+      kept = made;
+      continue;
+    }
+    assert_memory_equal(p->data, kept.probabilities.data,
+                        (size_t)(size[0] * size[1] * size[2] * 3) * sizeof(float));
+    assert_memory_equal(exported.data, first.data, (size_t)(25 * 20 * 22) * sizeof(int32_t));
+    assert_memory_equal(straight.data, copied.data,
+                        (size_t)(size[0] * size[1] * size[2]) * sizeof(int32_t));
+    labels_free(&exported);
+    labels_free(&straight);
+    window_scores_free(&made);
+    pool_destroy(pool);
+  }
+  labels_free(&first);
+  labels_free(&copied);
+  window_scores_free(&kept);
+  volume_free(&image);
 }
 
 static void a_network_that_diverged_or_failed_is_an_error(void **state) {
   (void)state;
-  volume image = {0}, made = {0};
+  volume image = {0};
+  window_scores made;
   assert_ok(volume_allocate(&image, (const int64_t[3]){6, 5, 4}, 1));
-  fake_network network = {.channels = 1, .window = {4, 4, 4}, .poison = NAN};
-  inferer f = {
-      .window = {4, 4, 4}, .classes = 3, .overlap = 0.5, .run = run_fake, .context = &network};
-  status error = sliding_window(&f, &image, &made);
-  assert_int_equal(error_code_of(error), ERROR_NUMERIC);
-  assert_non_null(strstr(error_message(error), "(0, 0, 0)"));
-  assert_null(made.data);
-  error_free(error);
-  network = (fake_network){.channels = 1, .window = {4, 4, 4}, .fail_at = 2};
-  error = sliding_window(&f, &image, &made);
-  assert_int_equal(error_code_of(error), ERROR_INTERRUPTED);
-  assert_null(made.data);
-  assert_int_equal(network.windows, 2);
-  error_free(error);
+  for (int probabilities = 0; probabilities < 2; probabilities++) {
+    fake_network network = {.channels = 1, .window = {4, 4, 4}, .batch = 1, .poison = NAN};
+    inferer f = {.windows = {.size = {4, 4, 4},
+                             .overlap = 0.5,
+                             .batch = 1,
+                             .average_probabilities = probabilities},
+                 .classes = 3,
+                 .run = run_fake,
+                 .context = &network};
+    status error = sliding_window(&f, &image, &made);
+    assert_int_equal(error_code_of(error), ERROR_NUMERIC);
+    assert_non_null(strstr(error_message(error), "(0, 0, 0)"));
+    assert_null(made.probabilities.data);
+    error_free(error);
+    network = (fake_network){.channels = 1, .window = {4, 4, 4}, .batch = 1, .fail_at = 2};
+    error = sliding_window(&f, &image, &made);
+    assert_int_equal(error_code_of(error), ERROR_INTERRUPTED);
+    assert_null(made.probabilities.data);
+    assert_int_equal(network.runs, 2);
+    error_free(error);
+  }
   volume_free(&image);
 }
 
@@ -241,7 +385,7 @@ static void every_signed_axis_permutation_is_an_exact_copy(void **state) {
       for (int c = 0; c < 4; c++)
         affine[r][c] = (double)(float)affine[r][c]; /* as a header has it */
     labels made = {0};
-    assert_ok(export_labels(&p, target_size, affine, &made));
+    assert_ok(export_labels(&p, NULL, NULL, target_size, affine, &made));
     assert_memory_equal(made.size, target_size, sizeof made.size);
     assert_memory_equal(made.affine, affine, sizeof made.affine);
     int64_t t[3];
@@ -270,7 +414,7 @@ static void resampled_probabilities_equal_scipy(void **state) {
     labels made = {0};
     read_size(target, "size", size);
     read_affine(target, affine);
-    assert_ok(export_labels(&p, size, affine, &made));
+    assert_ok(export_labels(&p, NULL, NULL, size, affine, &made));
     const json_t *expected = json_object_get(target, "label");
     for (size_t v = 0; v < json_array_size(expected); v++) {
       int32_t wanted = (int32_t)number_at(expected, v);
@@ -294,10 +438,10 @@ static void equal_probabilities_give_the_lowest_class(void **state) {
   double half[4][4] = {{0.5, 0, 0, 0.1}, {0, 0.5, 0, 0}, {0, 0, 0.5, 0}, {0, 0, 0, 1}},
          affine[4][4];
   multiply(p.affine, half, affine);
-  assert_ok(export_labels(&p, (const int64_t[3]){5, 5, 5}, affine, &made));
+  assert_ok(export_labels(&p, NULL, NULL, (const int64_t[3]){5, 5, 5}, affine, &made));
   for (int v = 0; v < 125; v++) assert_int_equal(made.data[v], 1);
   labels_free(&made);
-  assert_ok(export_labels(&p, p.size, p.affine, &made));
+  assert_ok(export_labels(&p, NULL, NULL, p.size, p.affine, &made));
   for (int v = 0; v < 27; v++) assert_int_equal(made.data[v], 1);
   labels_free(&made);
   volume_free(&p);
@@ -312,7 +456,7 @@ static void a_grid_far_away_is_background(void **state) {
   memcpy(affine, p.affine, sizeof affine);
   affine[0][3] = 1e30;
   affine[0][0] *= 1.1;
-  assert_ok(export_labels(&p, (const int64_t[3]){4, 4, 4}, affine, &made));
+  assert_ok(export_labels(&p, NULL, NULL, (const int64_t[3]){4, 4, 4}, affine, &made));
   for (int v = 0; v < 64; v++) assert_int_equal(made.data[v], 0);
   labels_free(&made);
   volume_free(&p);
@@ -324,16 +468,99 @@ static void a_singular_affine_and_too_many_classes_are_errors(void **state) {
   labels made = {0};
   make_probabilities((const int64_t[3]){2, 2, 2}, 2, &p);
   double flat[4][4] = {{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 1}};
-  status error = export_labels(&p, p.size, flat, &made);
+  status error = export_labels(&p, NULL, NULL, p.size, flat, &made);
   assert_int_equal(error_code_of(error), ERROR_DATA);
   assert_non_null(strstr(error_message(error), "target"));
   error_free(error);
   p.channels = 300;
-  error = export_labels(&p, p.size, p.affine, &made);
+  error = export_labels(&p, NULL, NULL, p.size, p.affine, &made);
   assert_int_equal(error_code_of(error), ERROR_DATA);
   error_free(error);
   assert_null(made.data);
   volume_free(&p);
+}
+
+/* ---- largest components ---- */
+
+static void the_largest_components_are_those_of_scipy(void **state) {
+  (void)state;
+  size_t i, k;
+  json_t *c, *class;
+  json_array_foreach(json_object_get(more, "components"), i, c) {
+    int64_t size[3];
+    bool chosen[256] = {false};
+    labels l = {0};
+    read_size(c, "size", size);
+    assert_ok(labels_allocate(&l, size));
+    json_array_foreach(json_object_get(c, "chosen"), k, class) chosen[json_integer_value(class)] =
+        true;
+    const char *before = json_string_value(json_object_get(c, "label"));
+    const char *kept = json_string_value(json_object_get(c, "kept"));
+    for (size_t v = 0; before[v]; v++) l.data[v] = before[v] - '0';
+    assert_ok(keep_largest_components(&l, chosen));
+    for (size_t v = 0; kept[v]; v++)
+      if (l.data[v] != kept[v] - '0')
+        fail_msg("case %zu: voxel %zu is %d, expected %c", i, v, (int)l.data[v], kept[v]);
+    labels_free(&l);
+  }
+}
+
+static void of_equal_components_the_first_stays(void **state) {
+  (void)state;
+  static const int32_t before[12] = {0, 5, 5, 0, 5, 5, 0, 7, 0, 0, 0, 0};
+  static const int32_t after[12] = {0, 5, 5, 0, 0, 0, 0, 7, 0, 0, 0, 0};
+  bool chosen[256] = {[5] = true, [7] = true};
+  labels l = {0};
+  assert_ok(labels_allocate(&l, (const int64_t[3]){1, 1, 12}));
+  memcpy(l.data, before, sizeof before);
+  assert_ok(keep_largest_components(&l, chosen));
+  assert_memory_equal(l.data, after, sizeof after);
+  labels_free(&l);
+}
+
+/* ---- the file of a spill ---- */
+
+static void a_spill_without_room_is_an_error(void **state) {
+  (void)state;
+  spill s;
+  setenv("TMPDIR", "/nowhere/at/all", 1);
+  status error = spill_open(1 << 20, 1000, &s);
+  unsetenv("TMPDIR");
+  assert_int_equal(error_code_of(error), ERROR_IO);
+  assert_non_null(strstr(error_message(error), "/nowhere/at/all"));
+  assert_non_null(strstr(error_message(error), "1.00 MiB"));
+  error_free(error);
+  struct rlimit old, small = {1 << 16, 1 << 16};
+  getrlimit(RLIMIT_FSIZE, &old);
+  small.rlim_max = old.rlim_max;
+  signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &small);
+  error = spill_open(1 << 20, 1000, &s);
+  setrlimit(RLIMIT_FSIZE, &old);
+  signal(SIGXFSZ, SIG_DFL);
+  assert_int_equal(error_code_of(error), ERROR_IO);
+  assert_non_null(strstr(error_message(error), "TMPDIR"));
+  error_free(error);
+}
+
+static void a_spilled_array_leaves_no_file_and_keeps_its_content(void **state) {
+  (void)state;
+  char folder[] = "/tmp/spill-XXXXXX";
+  assert_non_null(mkdtemp(folder));
+  setenv("TMPDIR", folder, 1);
+  spill s;
+  assert_ok(spill_open(3 << 20, 1 << 20, &s));
+  unsetenv("TMPDIR");
+  assert_int_equal(rmdir(folder), 0); /* empty already */
+  unsigned char *bytes = s.data;
+  for (size_t i = 0; i < s.bytes; i += 1 << 16) {
+    spill_touch(&s, 1, 1 << 16);
+    assert_true(s.touched <= 1 << 20);
+    assert_int_equal(bytes[i], 0);
+    bytes[i] = (unsigned char)(i >> 16);
+  }
+  for (size_t i = 0; i < s.bytes; i += 1 << 16) assert_int_equal(bytes[i], i >> 16 & 255);
+  spill_close(&s);
 }
 
 int main(void) {
@@ -341,14 +568,22 @@ int main(void) {
       cmocka_unit_test(window_positions_are_those_of_monai),
       cmocka_unit_test(positions_beyond_the_limit_are_counted_but_not_written),
       cmocka_unit_test(a_window_larger_than_the_volume_has_one_position),
+      cmocka_unit_test(even_positions_are_those_of_nnunet),
       cmocka_unit_test(gaussian_importance_is_that_of_monai),
+      cmocka_unit_test(cut_gaussian_importance_is_that_of_nnunet),
       cmocka_unit_test(blended_windows_equal_monai),
+      cmocka_unit_test(mirrored_batched_and_averaged_windows_equal_monai_and_nnunet),
+      cmocka_unit_test(a_memory_budget_and_threads_change_no_bit),
       cmocka_unit_test(a_network_that_diverged_or_failed_is_an_error),
       cmocka_unit_test(every_signed_axis_permutation_is_an_exact_copy),
       cmocka_unit_test(resampled_probabilities_equal_scipy),
       cmocka_unit_test(equal_probabilities_give_the_lowest_class),
       cmocka_unit_test(a_grid_far_away_is_background),
       cmocka_unit_test(a_singular_affine_and_too_many_classes_are_errors),
+      cmocka_unit_test(the_largest_components_are_those_of_scipy),
+      cmocka_unit_test(of_equal_components_the_first_stays),
+      cmocka_unit_test(a_spill_without_room_is_an_error),
+      cmocka_unit_test(a_spilled_array_leaves_no_file_and_keeps_its_content),
   };
   return cmocka_run_group_tests(tests, load_fixture, free_fixture);
 }

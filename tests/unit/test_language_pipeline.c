@@ -64,7 +64,7 @@ static void a_pipeline_is_read_with_its_defaults(void **state) {
   assert_int_equal(second->validate_every, 1);
   assert_string_equal(second->output, "net.out");
   assert_true(p->evaluate.enabled && p->evaluate.metrics == METRICS_DEFAULT);
-  assert_int_equal(p->evaluate.window[2], 16);
+  assert_int_equal(p->evaluate.windows.size[2], 16);
   assert_string_equal(p->evaluate.stage, "segment");
   assert_string_equal(p->evaluate.output, "net.out");
   /* Graphs keep their expressions for the expander. */
@@ -108,9 +108,9 @@ static void overrides_reach_every_place(void **state) {
   assert_string_equal(tree_get(tree_get(p->stages[0].graph->items[0], "shuffled"), "axis")->text,
                       "x");
   assert_string_equal(tree_get(p->model_arguments, "features")->text, "6");
-  assert_int_equal(p->evaluate.window[0], 32);
-  assert_int_equal(p->evaluate.window[2], 8);
-  assert_int_equal(p->evaluate.blend, BLEND_GAUSSIAN);
+  assert_int_equal(p->evaluate.windows.size[0], 32);
+  assert_int_equal(p->evaluate.windows.size[2], 8);
+  assert_int_equal(p->evaluate.windows.blend, BLEND_GAUSSIAN);
   assert_true(p->evaluate.hd95_pooled);
   pipeline_free(p);
 }
@@ -248,19 +248,49 @@ static void stages_can_be_taken_from_other_pipelines(void **state) {
   error_free(error);
 }
 
+static void inference_is_read_as_written(void **state) {
+  (void)state;
+#define WINDOW "evaluate.inferer.sliding_window."
+  static const override set[] = {
+      {WINDOW "overlap", ""},
+      {WINDOW "step", "[0.25, 6, 1]"},
+      {WINDOW "memory", "1.5 GiB"},
+      {WINDOW "mirror", "[z, x]"},
+      {WINDOW "blend", "gaussian_nnunet"},
+      {WINDOW "batch", "4"},
+      {WINDOW "average", "probabilities"},
+      {"evaluate.keep_largest", "[1, 3]"},
+  };
+  pipeline *p = load(base, set, sizeof set / sizeof set[0]);
+  const window_spec *w = &p->evaluate.windows;
+  assert_true(w->step[0] == 4 && w->step[1] == 6 && w->step[2] == 16);
+  assert_true(w->mirror[0] && !w->mirror[1] && w->mirror[2]);
+  assert_int_equal(w->blend, BLEND_GAUSSIAN_NNUNET);
+  assert_int_equal(w->batch, 4);
+  assert_int_equal(w->memory_bytes, (int64_t)3 << 29);
+  assert_true(w->average_probabilities && w->sigma_scale == 0.125);
+  assert_true(p->evaluate.keep_largest[1] && p->evaluate.keep_largest[3]);
+  assert_false(p->evaluate.keep_largest[0] || p->evaluate.keep_largest[2]);
+  pipeline_free(p);
+  static const override all[] = {{"evaluate.keep_largest", "true"}};
+  p = load(base, all, 1);
+  assert_true(p->evaluate.keep_largest[1] && p->evaluate.keep_largest[255]);
+  assert_true(!p->evaluate.keep_largest[0] && p->evaluate.windows.batch == 1);
+  pipeline_free(p);
+}
+
 static void identity_follows_what_changes_results(void **state) {
   (void)state;
-  static const override same[] = {{"name", "x"},
-                                  {"threads", "2"},
-                                  {"data.queue", "9"},
-                                  {"data.cache", "c"},
-                                  {"seed", "3.0"},
-                                  {"rate", "0.0001"},
-                                  {"stages.pretrain.checkpoint.every", "5"}};
+  static const override same[] = {
+      {"name", "x"},         {"threads", "2"},          {"data.queue", "9"},
+      {"data.cache", "c"},   {"seed", "3.0"},           {"rate", "0.0001"},
+      {WINDOW "batch", "3"}, {WINDOW "memory", "2GiB"}, {"stages.pretrain.checkpoint.every", "5"}};
   static const override other[] = {{"seed", "4"},
                                    {"slabs", "4"},
                                    {"model.with.features", "5"},
                                    {"stages.segment.enabled", "false"},
+                                   {WINDOW "mirror", "x"},
+                                   {"evaluate.keep_largest", "true"},
                                    {"data.sample.random_flip.axes", "[x]"},
                                    {"stages.segment.schedule.lua", "poly"},
                                    {"stages.pretrain.graph.shuffled.axis", "x"}};
@@ -348,6 +378,7 @@ int main(void) {
       cmocka_unit_test(the_data_root_of_an_override_starts_from_the_working_folder),
       cmocka_unit_test(the_resolved_file_loads_from_anywhere_as_the_same_run),
       cmocka_unit_test(stages_can_be_taken_from_other_pipelines),
+      cmocka_unit_test(inference_is_read_as_written),
       cmocka_unit_test(identity_follows_what_changes_results),
       cmocka_unit_test(hostile_text_in_values_is_harmless),
       cmocka_unit_test(damaged_files_never_do_harm),

@@ -1,0 +1,53 @@
+# What changes how a finished run segments: mirroring, steps, batches, ensembles, components, memory.
+. "$(dirname "$0")/lib.sh"
+make_phantom phantom 6
+short=(--set stages.pretrain.enabled=false --set stages.segment.epochs=1 --set stages.segment.validate=)
+window=evaluate.inferer.sliding_window
+try 0 "$STRATA" run "${tiny[@]}" "${short[@]}" --out run0
+try 0 "$STRATA" run "${tiny[@]}" "${short[@]}" --set seed=6 --out run1
+image=phantom/imagesTr/$(cd run0/predictions && ls | head -n 1)
+segment() { # segment FILE RUNS [OPTION…]
+  local out=$1 runs=$2
+  shift 2
+  try 0 "$STRATA" predict "$runs" "$image" -o "$out" "$@"
+}
+segment plain.nii.gz run0
+
+# Batches, threads and a budget that a few rows exceed change no voxel, and no file is left.
+mkdir tmp
+TMPDIR=$work/tmp segment spilled.nii.gz run0 --set "$window.memory=64KiB" --threads 2
+cmp plain.nii.gz spilled.nii.gz || fail "the memory budget changed a voxel"
+[ -z "$(ls -A tmp)" ] || fail "a temporary file is left"
+segment batched.nii.gz run0 --set "$window.batch=3" --threads 1
+cmp plain.nii.gz batched.nii.gz || fail "a batch of windows changed a voxel"
+TMPDIR=$work/nowhere try 1 "$STRATA" predict run0 "$image" -o x.nii.gz --set "$window.memory=64KiB"
+says "nowhere"
+[ ! -e x.nii.gz ] || fail "a failed prediction left a file"
+
+# Mirroring, another placing and another network change some.
+segment mirrored.nii.gz run0 --set "$window.mirror=[x, y, z]" --set "$window.average=probabilities"
+if cmp -s plain.nii.gz mirrored.nii.gz; then fail "mirroring changed nothing"; fi
+segment stepped.nii.gz run0 --set "$window.overlap=" --set "$window.step=0.5" \
+  --set "$window.blend=gaussian_nnunet"
+if cmp -s plain.nii.gz stepped.nii.gz; then fail "the step changed nothing"; fi
+segment other.nii.gz run1
+
+# The mean of a run with itself is the run; two runs are a third opinion, in either order.
+segment twice.nii.gz run0,run0 --set "$window.blend=constant"
+segment once.nii.gz run0 --set "$window.blend=constant"
+cmp twice.nii.gz once.nii.gz || fail "an ensemble of a run with itself differs from the run"
+segment both.nii.gz run0,run1
+if cmp -s both.nii.gz plain.nii.gz && cmp -s both.nii.gz other.nii.gz; then
+  fail "an ensemble is each of its members"
+fi
+try 1 "$STRATA" predict run0,run2 "$image" -o x.nii.gz
+says "run2 is not a run folder"
+try 0 "$STRATA" run "${tiny[@]}" "${short[@]}" --set data.prepare.scale_range.to.1=2 --out run3
+try 1 "$STRATA" predict run0,run3 "$image" -o x.nii.gz
+says "prepare their images differently"
+
+# Components: fewer foreground voxels, and a class that is not there is a mistake in the pipeline.
+segment largest.nii.gz run0 --set evaluate.keep_largest=true
+if cmp -s plain.nii.gz largest.nii.gz; then fail "keep_largest changed nothing"; fi
+try 1 "$STRATA" check "${tiny[@]}" --set "evaluate.keep_largest=[2, 3]"
+says "keep_largest has class 3, but the classes of the data set end with 2"
