@@ -19,6 +19,11 @@ void host_replace(host_call *call, volume *image, labels *label) {
 }
 
 status host_regrid(host_call *call, const grid_map *map, float fill) {
+  if (!call->shared && grid_is_mirror(map, call->c->image.size)) {
+    volume_mirror(&call->c->image, map);
+    if (call->c->label.data) labels_mirror(&call->c->label, map);
+    return OK;
+  }
   volume image;
   labels label = {0};
   TRY(volume_regrid(&call->c->image, map, fill, &image));

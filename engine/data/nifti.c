@@ -7,6 +7,7 @@
 
 #include "base/files.h"
 #include "base/text.h"
+#include "ops/arithmetic/vector_math.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -103,8 +104,10 @@ status nifti_load_bytes(const char *path, unsigned char **bytes, size_t *length)
     error = bad_file(path, "the file is larger than the 16 GiB a volume may have.");
   else if (!(buffer = malloc(size ? (size_t)size : 1)))
     error = error_out_of_memory((size_t)size);
-  else
+  else {
+    memory_want_huge_pages(buffer, (size_t)size);
     error = read_start(path, fd, buffer, (size_t)size, length);
+  }
   close(fd);
   if (error) {
     free(buffer);
@@ -426,6 +429,7 @@ status nifti_read_grid(const char *path, volume *out) {
 static status unzip_all(const char *path, const unsigned char *bytes, size_t length, size_t claimed,
                         unsigned char **out) {
   unsigned char *buffer = malloc(claimed);
+  memory_want_huge_pages(buffer, claimed);
   struct libdeflate_decompressor *fast = libdeflate_alloc_decompressor();
   if (!buffer || !fast) {
     free(buffer);
@@ -475,7 +479,8 @@ static status unzip_all(const char *path, const unsigned char *bytes, size_t len
   break
 
 /* One line of `n` voxels along x. */
-static void decode_line(const header *h, const unsigned char *in, int64_t n, float *out) {
+FOR_EACH_ISA static void decode_line(const header *h, const unsigned char *in, int64_t n,
+                                     float *out) {
   const double slope = h->slope, intercept = h->intercept;
   do {
     switch (h->type->code) {
@@ -503,21 +508,78 @@ static void decode_line(const header *h, const unsigned char *in, int64_t n, flo
   } while (0);
 }
 
-static bool all_finite(const float *v, int64_t n) {
-  float sum = 0;
-  for (int64_t i = 0; i < n; i++) sum += v[i] - v[i]; /* 0 for finite values, else NaN */
-  return sum == 0;
+FOR_EACH_ISA static bool all_finite(const float *v, int64_t n) {
+  int32_t wrong = 0;
+  for (int64_t i = 0; i < n; i++) wrong |= !(fabsf(v[i]) <= __FLT_MAX__);
+  return !wrong;
 }
 
-/* The file has x fastest, then y, z, channel; a volume has channel fastest, then z, y, x. */
-static status decode(const char *path, const header *h, const unsigned char *voxels, volume *out) {
-  enum {
-    TILE = 16
-  }; /* lines decoded before they are scattered, so that stores share cache lines */
+/* Floats → class numbers, in place. False when one of them is none. */
+FOR_EACH_ISA static bool to_classes(float *v, int64_t n) {
+  int32_t wrong = 0;
+  ELEMENTWISE for (int64_t i = 0; i < n; i++) {
+    bool inside = v[i] >= 0 && v[i] <= 255;
+    int32_t class = (int32_t)(inside ? v[i] : 0);
+    wrong |= !inside | ((float)class != v[i]);
+    memcpy(&v[i], &class, sizeof class);
+  }
+  return !wrong;
+}
+
+/* The tile `lines`, TILE lines of X voxels, turned into TILE voxels along z at every x. */
+enum { TILE = 16 }; /* lines decoded before they are scattered, so that stores share cache lines */
+typedef float line_part __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t part_order __attribute__((vector_size(16)));
+
+static void turn_tile(const float *lines, int64_t X, float *to, int64_t to_stride) {
+  const part_order low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5},
+                   second = {2, 3, 6, 7};
+  int64_t x = 0;
+  for (; x + 4 <= X; x += 4)
+    for (int64_t k = 0; k < TILE; k += 4) {
+      line_part row[4], half[4];
+      for (int i = 0; i < 4; i++) row[i] = *(const line_part *)(lines + (k + i) * X + x);
+      half[0] = __builtin_shuffle(row[0], row[1], low);
+      half[1] = __builtin_shuffle(row[2], row[3], low);
+      half[2] = __builtin_shuffle(row[0], row[1], high);
+      half[3] = __builtin_shuffle(row[2], row[3], high);
+      for (int i = 0; i < 4; i++)
+        *(line_part *)(to + (x + i) * to_stride + k) =
+            __builtin_shuffle(half[i / 2 * 2], half[i / 2 * 2 + 1], i % 2 ? second : first);
+    }
+  for (; x < X; x++)
+    for (int64_t k = 0; k < TILE; k++) to[x * to_stride + k] = lines[k * X + x];
+}
+
+/* Decoded lines at (y, z0 …): what is wrong with the first bad voxel. */
+static status bad_voxel(const char *path, const header *h, const float *decoded, int64_t y,
+                        int64_t z0, int64_t count, bool classes) {
+  const int64_t X = h->size[0];
+  for (int64_t i = 0; i < count; i++) {
+    float v = decoded[i];
+    long long at[3] = {i % X, y, z0 + i / X};
+    if (!isfinite(v))
+      return bad_file(path,
+                      "voxel (%lld, %lld, %lld) is not a finite number. Repair the volume, or "
+                      "leave the case out.",
+                      at[0], at[1], at[2]);
+    if (classes && (!(v >= 0 && v <= 255) || v != floorf(v)))
+      return bad_file(path,
+                      "voxel (%lld, %lld, %lld) of the label map is %g; classes are whole "
+                      "numbers from 0 to 255.",
+                      at[0], at[1], at[2], (double)v);
+  }
+  return error_new(ERROR_INTERNAL, NOWHERE, "%s: a voxel was refused without reason", path);
+}
+
+/* The file has x fastest, then y, z, channel; a volume has channel fastest, then z, y, x. `out` are
+ * floats, or class numbers (int32) when `classes`. */
+static status decode(const char *path, const header *h, const unsigned char *voxels, bool classes,
+                     void *out) {
   const int64_t X = h->size[0], Y = h->size[1], Z = h->size[2], C = h->channels;
-  float *lines = malloc((size_t)(TILE * X) * sizeof *lines);
+  float *lines = malloc((size_t)(TILE * X) * sizeof *lines), *values = out;
   if (!lines) return error_out_of_memory((size_t)(TILE * X) * sizeof *lines);
-  status error = volume_allocate(out, h->size, C);
+  status error = OK;
   for (int64_t c = 0; c < C && !error; c++)
     for (int64_t y = 0; y < Y && !error; y++)
       for (int64_t z0 = 0; z0 < Z && !error; z0 += TILE) {
@@ -526,71 +588,73 @@ static status decode(const char *path, const header *h, const unsigned char *vox
           int64_t first = ((c * Z + z0 + k) * Y + y) * X;
           decode_line(h, voxels + first * h->type->bytes, X, lines + k * X);
         }
-        if (!all_finite(lines, tile * X)) {
-          int64_t at = 0;
-          while (isfinite(lines[at])) at++;
-          error = bad_file(path,
-                           "voxel (%lld, %lld, %lld) is not a finite number. Repair the "
-                           "volume, or leave the case out.",
-                           (long long)(at % X), (long long)y, (long long)(z0 + at / X));
+        if (!(classes ? to_classes(lines, tile * X) : all_finite(lines, tile * X))) {
+          for (int64_t k = 0; k < tile; k++) {
+            int64_t first = ((c * Z + z0 + k) * Y + y) * X;
+            decode_line(h, voxels + first * h->type->bytes, X, lines + k * X);
+          }
+          error = bad_voxel(path, h, lines, y, z0, tile * X, classes);
           break;
         }
-        for (int64_t x = 0; x < X; x++) {
-          float *to = out->data + ((x * Y + y) * Z + z0) * C + c;
-          for (int64_t k = 0; k < tile; k++) to[k * C] = lines[k * X + x];
+        float *to = values + (y * Z + z0) * C + c;
+        if (C == 1 && tile == TILE) {
+          turn_tile(lines, X, to, Y * Z);
+          continue;
         }
+        for (int64_t x = 0; x < X; x++)
+          for (int64_t k = 0; k < tile; k++) to[(x * Y * Z + k) * C] = lines[k * X + x];
       }
   free(lines);
-  if (error) {
-    volume_free(out);
-    return error;
+  return error;
+}
+
+/* The header, and the file's bytes unzipped if they need to be: *unzipped is then to be freed. */
+static status parse_begin(const char *path, const void *bytes, size_t length, header *h,
+                          const unsigned char **voxels, unsigned char **unzipped) {
+  const unsigned char *all = bytes;
+  *unzipped = NULL;
+  TRY(header_from(path, bytes, length, length, h));
+  if (is_gzip(bytes, length)) {
+    TRY(unzip_all(path, bytes, length, (size_t)(h->offset_bytes + h->voxel_bytes), unzipped));
+    all = *unzipped;
   }
-  memcpy(out->affine, h->affine, sizeof h->affine);
+  *voxels = all + h->offset_bytes;
   return OK;
 }
 
 status nifti_parse_volume(const char *path, const void *bytes, size_t length, volume *out) {
   *out = (volume){0};
   header h = {0};
-  TRY(header_from(path, bytes, length, length, &h));
-  const unsigned char *all = bytes;
-  unsigned char *unzipped = NULL;
-  if (is_gzip(bytes, length)) {
-    TRY(unzip_all(path, bytes, length, (size_t)(h.offset_bytes + h.voxel_bytes), &unzipped));
-    all = unzipped;
-  }
-  status error = decode(path, &h, all + h.offset_bytes, out);
+  const unsigned char *voxels;
+  unsigned char *unzipped;
+  TRY(parse_begin(path, bytes, length, &h, &voxels, &unzipped));
+  status error = volume_allocate(out, h.size, h.channels);
+  if (!error) error = decode(path, &h, voxels, false, out->data);
   free(unzipped);
+  if (error)
+    volume_free(out);
+  else
+    memcpy(out->affine, h.affine, sizeof h.affine);
   return error;
 }
 
 status nifti_parse_labels(const char *path, const void *bytes, size_t length, labels *out) {
   *out = (labels){0};
-  volume v;
-  TRY(nifti_parse_volume(path, bytes, length, &v));
+  header h = {0};
+  const unsigned char *voxels;
+  unsigned char *unzipped;
+  TRY(parse_begin(path, bytes, length, &h, &voxels, &unzipped));
   status error = OK;
-  if (v.channels != 1)
+  if (h.channels != 1)
     error =
-        bad_file(path, "a label map has one channel, this file has %lld.", (long long)v.channels);
-  if (!error) error = labels_allocate(out, v.size);
-  int64_t n = v.size[0] * v.size[1] * v.size[2];
-  for (int64_t i = 0; i < n && !error; i++) {
-    float value = v.data[i];
-    if (!(value >= 0 && value <= 255) || value != floorf(value))
-      error =
-          bad_file(path,
-                   "voxel (%lld, %lld, %lld) of the label map is %g; classes are whole "
-                   "numbers from 0 to 255.",
-                   (long long)(i / (v.size[1] * v.size[2])), (long long)(i / v.size[2] % v.size[1]),
-                   (long long)(i % v.size[2]), (double)value);
-    else
-      out->data[i] = (int32_t)value;
-  }
+        bad_file(path, "a label map has one channel, this file has %lld.", (long long)h.channels);
+  if (!error) error = labels_allocate(out, h.size);
+  if (!error) error = decode(path, &h, voxels, true, out->data);
+  free(unzipped);
   if (error)
     labels_free(out);
   else
-    memcpy(out->affine, v.affine, sizeof v.affine);
-  volume_free(&v);
+    memcpy(out->affine, h.affine, sizeof h.affine);
   return error;
 }
 

@@ -5,6 +5,7 @@
 #include "language/bind.h"
 
 #include "base/text.h"
+#include "ops/arithmetic/vector_math.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -47,11 +48,15 @@ static status check_same_grid(const char *image, const int64_t image_size[3],
   return OK;
 }
 
+FOR_EACH_ISA static int32_t largest_class(const int32_t *class, int64_t n) {
+  int32_t largest = 0;
+  for (int64_t i = 0; i < n; i++) largest = class[i] > largest ? class[i] : largest;
+  return largest;
+}
+
 static status check_classes(const case_entry *entry, const labels *l) {
   if (!l->data || entry->class_count == 0) return OK;
-  int32_t largest = 0;
-  for (int64_t i = 0; i < l->size[0] * l->size[1] * l->size[2]; i++)
-    largest = l->data[i] > largest ? l->data[i] : largest;
+  int32_t largest = largest_class(l->data, l->size[0] * l->size[1] * l->size[2]);
   if (largest < entry->class_count) return OK;
   return error_new(ERROR_DATA, NOWHERE,
                    "the label %s contains class %d, but the data set names only classes 0 to %d. "
@@ -135,9 +140,11 @@ status case_parse(const case_entry *entry, const case_files *files, medical_case
   return error;
 }
 
-static status prepare_files(const data_spec *spec, const case_entry *entry, const case_files *files,
+/* Lets go of the files as soon as they are parsed. */
+static status prepare_files(const data_spec *spec, const case_entry *entry, case_files *files,
                             medical_case *out) {
   status error = error_prefix(case_parse(entry, files, out), "case %s", entry->name);
+  case_files_free(files);
   host_call call = {.c = out};
   for (int i = 0; i < spec->prepare_count && !error; i++)
     error = run_operator(&spec->prepare[i], &call);
@@ -163,7 +170,6 @@ status case_prepare(const data_spec *spec, const case_entry *entry, const char *
     }
   }
   status error = prepare_files(spec, entry, &files, out);
-  case_files_free(&files);
   if (!error && cache) cache_store(cache, key, out);
   return error;
 }

@@ -1,8 +1,11 @@
 #include "data/volume.h"
 
+#include "ops/arithmetic/vector_math.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static status grid_words(const int64_t size[3], int64_t channels, size_t *words) {
   int64_t n = channels;
@@ -18,23 +21,46 @@ static status grid_words(const int64_t size[3], int64_t channels, size_t *words)
   return OK;
 }
 
-status volume_allocate(volume *v, const int64_t size[3], int64_t channels) {
+void memory_want_huge_pages(void *memory, size_t bytes) {
+  const uintptr_t huge = (uintptr_t)2 << 20;
+  uintptr_t from = ((uintptr_t)memory + huge - 1) & ~(huge - 1);
+  uintptr_t to = ((uintptr_t)memory + bytes) & ~(huge - 1);
+  if (memory && from + huge < to) madvise((void *)from, to - from, MADV_HUGEPAGE);
+}
+
+/* Four bytes a value; `zeroed` false: the caller writes every one. */
+static status grid_allocate(const int64_t size[3], int64_t channels, bool zeroed, void **out) {
   size_t words = 0;
   TRY(grid_words(size, channels, &words));
-  v->data = calloc(words, sizeof(float));
-  if (!v->data) return error_out_of_memory(words * sizeof(float));
+  *out = zeroed ? calloc(words, 4) : malloc(words * 4);
+  if (!*out) return error_out_of_memory(words * 4);
+  memory_want_huge_pages(*out, words * 4);
+  return OK;
+}
+
+static status volume_make(volume *v, const int64_t size[3], int64_t channels, bool zeroed) {
+  void *data = NULL;
+  TRY(grid_allocate(size, channels, zeroed, &data));
+  v->data = data;
   memcpy(v->size, size, sizeof v->size);
   v->channels = channels;
   return OK;
 }
 
-status labels_allocate(labels *l, const int64_t size[3]) {
-  size_t words = 0;
-  TRY(grid_words(size, 1, &words));
-  l->data = calloc(words, sizeof(int32_t));
-  if (!l->data) return error_out_of_memory(words * sizeof(int32_t));
+static status labels_make(labels *l, const int64_t size[3], bool zeroed) {
+  void *data = NULL;
+  TRY(grid_allocate(size, 1, zeroed, &data));
+  l->data = data;
   memcpy(l->size, size, sizeof l->size);
   return OK;
+}
+
+status volume_allocate(volume *v, const int64_t size[3], int64_t channels) {
+  return volume_make(v, size, channels, true);
+}
+
+status labels_allocate(labels *l, const int64_t size[3]) {
+  return labels_make(l, size, true);
 }
 
 void volume_free(volume *v) {
@@ -57,7 +83,7 @@ status case_copy(const medical_case *in, medical_case *out) {
   status error = OK;
   if (in->image.data) {
     const volume *v = &in->image;
-    error = volume_allocate(&out->image, v->size, v->channels);
+    error = volume_make(&out->image, v->size, v->channels, false);
     if (error) return error;
     size_t words = (size_t)(v->size[0] * v->size[1] * v->size[2] * v->channels);
     memcpy(out->image.data, v->data, words * sizeof(float));
@@ -65,7 +91,7 @@ status case_copy(const medical_case *in, medical_case *out) {
   }
   if (in->label.data) {
     const labels *l = &in->label;
-    error = labels_allocate(&out->label, l->size);
+    error = labels_make(&out->label, l->size, false);
     if (error) {
       case_free(out);
       return error;
@@ -197,10 +223,21 @@ static void regrid(const void *in, const int64_t in_size[3], const grid_map *map
     }
 }
 
+/* Has every output voxel an input voxel? */
+static bool regrid_covers(const int64_t in_size[3], const grid_map *map) {
+  for (int a = 0; a < 3; a++) {
+    int64_t n = in_size[map->axis[a]], first = map->start[a];
+    int64_t last = map->flip[a] ? first - (map->size[a] - 1) : first + map->size[a] - 1;
+    if (first < 0 || first >= n || last < 0 || last >= n) return false;
+  }
+  return true;
+}
+
 status volume_regrid(const volume *in, const grid_map *map, float fill, volume *out) {
   volume made = {0};
-  TRY(volume_allocate(&made, map->size, in->channels));
-  if (fill != 0) {
+  bool covered = regrid_covers(in->size, map);
+  TRY(volume_make(&made, map->size, in->channels, !covered));
+  if (fill != 0 && !covered) {
     int64_t values = map->size[0] * map->size[1] * map->size[2] * in->channels;
     for (int64_t i = 0; i < values; i++) made.data[i] = fill;
   }
@@ -212,11 +249,71 @@ status volume_regrid(const volume *in, const grid_map *map, float fill, volume *
 
 status labels_regrid(const labels *in, const grid_map *map, labels *out) {
   labels made = {0};
-  TRY(labels_allocate(&made, map->size));
+  TRY(labels_make(&made, map->size, !regrid_covers(in->size, map)));
   regrid(in->data, in->size, map, sizeof(int32_t), made.data);
   regrid_affine(in->affine, map, made.affine);
   *out = made;
   return OK;
+}
+
+/* ---- mirror images in place ---- */
+
+static void swap_rows(unsigned char *a, unsigned char *b, size_t bytes) {
+  unsigned char part[4096];
+  for (size_t at = 0; at < bytes; at += sizeof part) {
+    size_t n = bytes - at < sizeof part ? bytes - at : sizeof part;
+    memcpy(part, a + at, n);
+    memcpy(a + at, b + at, n);
+    memcpy(b + at, part, n);
+  }
+}
+
+FOR_EACH_ISA static void reverse_words(uint32_t *words, int64_t n) {
+  for (int64_t i = 0; i < n / 2; i++) {
+    uint32_t first = words[i];
+    words[i] = words[n - 1 - i];
+    words[n - 1 - i] = first;
+  }
+}
+
+static void reverse_voxels(unsigned char *row, int64_t n, int64_t voxel_bytes) {
+  if (voxel_bytes == 4) {
+    reverse_words((uint32_t *)(void *)row, n);
+    return;
+  }
+  for (int64_t i = 0; i < n / 2; i++)
+    swap_rows(row + i * voxel_bytes, row + (n - 1 - i) * voxel_bytes, (size_t)voxel_bytes);
+}
+
+static void mirror(void *data, const int64_t size[3], const bool flip[3], int64_t voxel_bytes) {
+  const int64_t row = size[2] * voxel_bytes, rows = size[0] * size[1];
+  unsigned char *at = data;
+  /* Along x and y whole rows change places: row (x, y) with the one it is mirrored to. */
+  for (int64_t r = 0; r < rows && (flip[0] || flip[1]); r++) {
+    int64_t x = flip[0] ? size[0] - 1 - r / size[1] : r / size[1];
+    int64_t y = flip[1] ? size[1] - 1 - r % size[1] : r % size[1];
+    int64_t other = x * size[1] + y;
+    if (other > r) swap_rows(at + r * row, at + other * row, (size_t)row);
+  }
+  for (int64_t r = 0; r < rows && flip[2]; r++) reverse_voxels(at + r * row, size[2], voxel_bytes);
+}
+
+bool grid_is_mirror(const grid_map *map, const int64_t size[3]) {
+  for (int a = 0; a < 3; a++)
+    if (map->axis[a] != a || map->size[a] != size[a] ||
+        map->start[a] != (map->flip[a] ? size[a] - 1 : 0))
+      return false;
+  return true;
+}
+
+void volume_mirror(volume *v, const grid_map *map) {
+  mirror(v->data, v->size, map->flip, v->channels * (int64_t)sizeof(float));
+  regrid_affine(v->affine, map, v->affine);
+}
+
+void labels_mirror(labels *l, const grid_map *map) {
+  mirror(l->data, l->size, map->flip, sizeof(int32_t));
+  regrid_affine(l->affine, map, l->affine);
 }
 
 /* World axis (0, 1, 2 = right, anterior, superior) of a letter; −1 when it is none. */

@@ -36,6 +36,9 @@ status labels_allocate(labels *l, const int64_t size[3]);
 void volume_free(volume *v);
 void labels_free(labels *l);
 void case_free(medical_case *c);
+/* Asks for huge pages under large memory that has not been touched yet: volumes would spend more time
+ * in page faults than in being computed. */
+void memory_want_huge_pages(void *memory, size_t bytes);
 /* Deep copy; the name stays borrowed. */
 status case_copy(const medical_case *in, medical_case *out);
 /* Spacing in mm: the column norms of the affine. */
@@ -65,6 +68,11 @@ typedef struct grid_map {
 grid_map grid_identity(const int64_t size[3]);
 status volume_regrid(const volume *in, const grid_map *map, float fill, volume *out);
 status labels_regrid(const labels *in, const grid_map *map, labels *out);
+/* Does the map mirror a grid of that size along some axes, and nothing else? Then voxels can change
+ * places within their memory. */
+bool grid_is_mirror(const grid_map *map, const int64_t size[3]);
+void volume_mirror(volume *v, const grid_map *map);
+void labels_mirror(labels *l, const grid_map *map);
 /* The axis permutation and flips that bring `affine` closest to the three letters of `axes`, the
  * directions in which the new indices grow: R or L, A or P, S or I in any order. */
 bool grid_axes_valid(const char *axes);

@@ -1,6 +1,7 @@
 /* scale_range: an intensity window mapped linearly to a range, for CT in HU. */
 #include "data/host.h"
 #include "graph/op.h"
+#include "ops/arithmetic/vector_math.h"
 
 typedef struct scale_range_attrs {
   double from[2], to[2];
@@ -24,6 +25,15 @@ static status scale_range_host_infer(host_infer *shape) {
   return OK;
 }
 
+FOR_EACH_ISA static void map_range(float *v, int64_t n, double from, double scale, double to,
+                                   float low, float high) {
+  for (int64_t i = 0; i < n; i++) {
+    float x = (float)(((double)v[i] - from) * scale + to);
+    x = x < low ? low : x;
+    v[i] = x > high ? high : x;
+  }
+}
+
 static status scale_range_host(host_call *call) {
   const scale_range_attrs *attrs = call->attrs;
   TRY(host_own(call));
@@ -32,11 +42,7 @@ static status scale_range_host(host_call *call) {
   float low = attrs->clip ? (float)attrs->to[0] : -__FLT_MAX__;
   float high = attrs->clip ? (float)attrs->to[1] : __FLT_MAX__;
   int64_t values = v->size[0] * v->size[1] * v->size[2] * v->channels;
-  for (int64_t i = 0; i < values; i++) {
-    float x = (float)(((double)v->data[i] - attrs->from[0]) * scale + attrs->to[0]);
-    x = x < low ? low : x;
-    v->data[i] = x > high ? high : x;
-  }
+  map_range(v->data, values, attrs->from[0], scale, attrs->to[0], low, high);
   return OK;
 }
 
