@@ -9,6 +9,7 @@
  * which for linear and B-spline weights equals doing it at once. */
 #include "data/host.h"
 #include "graph/op.h"
+#include "ops/arithmetic/vector_math.h"
 #include "ops/kernels/cubic_spline.h"
 
 #include <float.h>
@@ -60,64 +61,127 @@ typedef struct plan {
   int separate;              /* the axis along which the nearest slice is taken; −1: none */
 } plan;
 
-/* Where output index i reads on an axis of n voxels: between `at` and `at` + 1 (as far as there is
- * one), with `weight` for the second. */
-typedef struct tap {
-  int64_t at;
-  float weight;
-} tap;
+/* Where output index i reads on an axis of n voxels: at `first`, and as far as there is a next voxel
+ * at `second`, with `weight` for the latter. */
+typedef struct taps {
+  int32_t *first, *second;
+  float *weight;
+} taps;
 
 static double place(const plan *p, int a, int64_t i) {
   return (double)i * p->step[a] + p->offset[a];
 }
 
-static status taps_of(const plan *p, int a, int64_t n, bool nearest, tap **out) {
-  tap *taps = malloc((size_t)p->size[a] * sizeof *taps);
-  if (!taps) return error_out_of_memory((size_t)p->size[a] * sizeof *taps);
+static void taps_free(taps *t) {
+  free(t->first);
+  free(t->second);
+  free(t->weight);
+}
+
+static status taps_of(const plan *p, int a, int64_t n, bool nearest, taps *t) {
+  size_t count = (size_t)p->size[a];
+  *t = (taps){.first = malloc(count * sizeof *t->first),
+              .second = malloc(count * sizeof *t->second),
+              .weight = malloc(count * sizeof *t->weight)};
+  if (!t->first || !t->second || !t->weight)
+    return error_out_of_memory(count * (2 * sizeof *t->first + sizeof *t->weight));
   for (int64_t i = 0; i < p->size[a]; i++) {
     double x = place(p, a, i);
     x = x < 0 ? 0 : x > (double)(n - 1) ? (double)(n - 1) : x;
     if (nearest) x = rint(x);
-    taps[i].at = (int64_t)floor(x);
-    taps[i].weight = (float)(x - floor(x));
+    t->first[i] = (int32_t)floor(x);
+    t->weight[i] = (float)(x - floor(x));
+    t->second[i] = t->first[i] + (t->weight[i] > 0);
   }
-  *out = taps;
   return OK;
 }
 
-/* One axis of a grid seen as (before, n, after): lines of `after` values, n of them. */
-static void blend_lines(const float *in, int64_t before, int64_t n, int64_t after, const tap *taps,
-                        int64_t out_n, float *out) {
-  for (int64_t b = 0; b < before; b++)
-    for (int64_t i = 0; i < out_n; i++) {
-      const float *first = in + (b * n + taps[i].at) * after;
-      const float *second = taps[i].weight > 0 ? first + after : first;
-      float *to = out + (b * out_n + i) * after;
-      float w = taps[i].weight;
-      if (w == 0)
-        memcpy(to, first, (size_t)after * sizeof *to);
-      else
-        for (int64_t k = 0; k < after; k++) to[k] = first[k] + w * (second[k] - first[k]);
+/* Of the three axes; to be freed whatever comes back. */
+static status taps_of_grid(const plan *p, const int64_t size[3], bool nearest, taps t[3]) {
+  memset(t, 0, 3 * sizeof *t);
+  for (int a = 0; a < 3; a++) TRY(taps_of(p, a, size[a], nearest || a == p->separate, &t[a]));
+  return OK;
+}
+
+FOR_EACH_ISA static void blend(const float *restrict first, const float *restrict second,
+                               float weight, int64_t n, float *restrict out) {
+  for (int64_t k = 0; k < n; k++) out[k] = first[k] + weight * (second[k] - first[k]);
+}
+
+/* What output index i of an axis reads, lines of `length` values being one voxel apart along it: one
+ * of them, or two blended at `room`. */
+static const float *line_at(const float *in, const taps *t, int64_t i, int64_t length,
+                            float *room) {
+  const float *first = in + t->first[i] * length;
+  if (t->weight[i] == 0) return first;
+  blend(first, in + t->second[i] * length, t->weight[i], length, room);
+  return room;
+}
+
+/* A line along z, `channels` values a voxel. */
+FOR_EACH_ISA static void blend_within(const float *restrict line, const taps *t, int64_t n,
+                                      int64_t channels, float *restrict out) {
+  const int32_t *first = t->first, *second = t->second;
+  const float *weight = t->weight;
+  if (channels == 1) {
+    for (int64_t i = 0; i < n; i++) {
+      float a = line[first[i]], b = line[second[i]];
+      out[i] = a + weight[i] * (b - a);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t c = 0; c < channels; c++) {
+      float a = line[first[i] * channels + c], b = line[second[i] * channels + c];
+      out[i * channels + c] = a + weight[i] * (b - a);
     }
 }
 
-static status resample_axis(const volume *in, const plan *p, int a, int order, volume *out) {
-  int64_t n = in->size[a], before = 1, after = in->channels;
+/* Linear or nearest. A plane at a time: x blends two planes, y two lines of the result, z within
+ * that line. What is blended stays in the cache, and nothing of the size of a volume stands between
+ * input and output. */
+static status blend_image(const volume *in, const plan *p, bool nearest, volume *out) {
+  const int64_t line = in->size[2] * in->channels, plane = in->size[1] * line;
+  size_t room_bytes = (size_t)(plane + line) * sizeof(float);
+  float *room = malloc(room_bytes);
+  taps t[3];
+  status error = taps_of_grid(p, in->size, nearest, t);
+  if (!error && !room) error = error_out_of_memory(room_bytes);
+  if (!error) error = volume_allocate(out, p->size, in->channels);
+  for (int64_t x = 0; x < p->size[0] && !error; x++) {
+    const float *at_x = line_at(in->data, &t[0], x, plane, room);
+    for (int64_t y = 0; y < p->size[1]; y++) {
+      const float *at_y = line_at(at_x, &t[1], y, line, room + plane);
+      float *to = out->data + (x * p->size[1] + y) * p->size[2] * in->channels;
+      blend_within(at_y, &t[2], p->size[2], in->channels, to);
+    }
+  }
+  for (int a = 0; a < 3; a++) taps_free(&t[a]);
+  free(room);
+  return error;
+}
+
+/* One axis of a grid seen as (before, n, after), n lines of `after` values: by splines, or, along the
+ * separate one, the nearest line. */
+static status resample_axis(const volume *in, const plan *p, int a, volume *out) {
+  int64_t n = in->size[a], m = p->size[a], before = 1, after = in->channels;
   for (int b = 0; b < a; b++) before *= in->size[b];
   for (int b = a + 1; b < 3; b++) after *= in->size[b];
-  if (order == ORDER_CUBIC) {
-    double *at = malloc((size_t)p->size[a] * sizeof *at);
-    if (!at) return error_out_of_memory((size_t)p->size[a] * sizeof *at);
-    for (int64_t i = 0; i < p->size[a]; i++) at[i] = place(p, a, i);
-    status error = cubic_spline_lines(in->data, before, n, after, at, p->size[a], out->data);
-    free(at);
+  if (a == p->separate) {
+    taps t;
+    status error = taps_of(p, a, n, true, &t);
+    for (int64_t i = 0; i < before * m && !error; i++)
+      memcpy(out->data + i * after, in->data + (i / m * n + t.first[i % m]) * after,
+             (size_t)after * sizeof(float));
+    taps_free(&t);
     return error;
   }
-  tap *taps;
-  TRY(taps_of(p, a, n, order == ORDER_NEAREST, &taps));
-  blend_lines(in->data, before, n, after, taps, p->size[a], out->data);
-  free(taps);
-  return OK;
+  double *at = malloc((size_t)m * sizeof *at);
+  if (!at) return error_out_of_memory((size_t)m * sizeof *at);
+  for (int64_t i = 0; i < m; i++) at[i] = place(p, a, i);
+  status error = cubic_spline_lines(in->data, before, n, after, at, m, out->data);
+  free(at);
+  return error;
 }
 
 /* Splines overshoot at edges; `v` is cut to the range of intensities of `in`, channel by channel,
@@ -152,7 +216,7 @@ static status cut_overshoot(const volume *in, int separate, volume *v) {
 }
 
 /* The separate axis comes last, after what the others gave has been cut. */
-static status resample_image(const volume *in, const plan *p, int order, volume *out) {
+static status spline_image(const volume *in, const plan *p, volume *out) {
   volume now = *in; /* a view until the first axis has been resampled */
   int axes[3] = {0, 1, 2};
   if (p->separate >= 0) {
@@ -171,8 +235,8 @@ static status resample_image(const volume *in, const plan *p, int order, volume 
       if (last && nearest && overshoots) error = cut_overshoot(in, p->separate, &now);
       if (last && nearest) overshoots = false;
       if (!error) error = volume_allocate(&next, size, in->channels);
-      if (!error) error = resample_axis(&now, p, a, nearest ? ORDER_NEAREST : order, &next);
-      overshoots = overshoots || (order == ORDER_CUBIC && !nearest);
+      if (!error) error = resample_axis(&now, p, a, &next);
+      overshoots = overshoots || !nearest;
       if (now.data != in->data) volume_free(&now);
       now = next;
     }
@@ -187,7 +251,7 @@ static status resample_image(const volume *in, const plan *p, int order, volume 
 }
 
 /* The class with the largest share of the up to eight voxels around; of equals the smaller. */
-static int32_t vote(const labels *in, const tap at[3]) {
+static int32_t vote(const labels *in, const taps t[3], const int64_t at[3]) {
   int32_t class_of[8], best = 0;
   float share[8], most = 0;
   int found = 0;
@@ -196,8 +260,9 @@ static int32_t vote(const labels *in, const tap at[3]) {
     int64_t index = 0;
     for (int a = 0; a < 3; a++) {
       bool second = corner >> a & 1;
-      weight *= second ? at[a].weight : 1 - at[a].weight;
-      index = index * in->size[a] + at[a].at + (second && at[a].weight > 0);
+      float w = t[a].weight[at[a]];
+      weight *= second ? w : 1 - w;
+      index = index * in->size[a] + (second ? t[a].second : t[a].first)[at[a]];
     }
     if (weight == 0) continue;
     int k = 0;
@@ -216,21 +281,26 @@ static int32_t vote(const labels *in, const tap at[3]) {
   return best;
 }
 
+FOR_EACH_ISA static void pick(const int32_t *restrict line, const int32_t *restrict at, int64_t n,
+                              int32_t *restrict out) {
+  for (int64_t i = 0; i < n; i++) out[i] = line[at[i]];
+}
+
 static status resample_label(const labels *in, const plan *p, bool nearest, labels *out) {
-  tap *taps[3] = {0};
-  status error = OK;
-  for (int a = 0; a < 3 && !error; a++)
-    error = taps_of(p, a, in->size[a], nearest || a == p->separate, &taps[a]);
+  taps t[3];
+  status error = taps_of_grid(p, in->size, nearest, t);
   if (!error) error = labels_allocate(out, p->size);
-  for (int64_t x = 0; x < p->size[0] && !error; x++)
-    for (int64_t y = 0; y < p->size[1]; y++) {
-      const int32_t *from = in->data + (taps[0][x].at * in->size[1] + taps[1][y].at) * in->size[2];
-      int32_t *to = out->data + (x * p->size[1] + y) * p->size[2];
-      for (int64_t z = 0; z < p->size[2]; z++)
-        to[z] = nearest ? from[taps[2][z].at]
-                        : vote(in, (const tap[3]){taps[0][x], taps[1][y], taps[2][z]});
+  int64_t at[3];
+  for (at[0] = 0; at[0] < p->size[0] && !error; at[0]++)
+    for (at[1] = 0; at[1] < p->size[1]; at[1]++) {
+      int64_t from = ((int64_t)t[0].first[at[0]] * in->size[1] + t[1].first[at[1]]) * in->size[2];
+      int32_t *to = out->data + (at[0] * p->size[1] + at[1]) * p->size[2];
+      if (nearest)
+        pick(in->data + from, t[2].first, p->size[2], to);
+      else
+        for (at[2] = 0; at[2] < p->size[2]; at[2]++) to[at[2]] = vote(in, t, at);
     }
-  for (int a = 0; a < 3; a++) free(taps[a]);
+  for (int a = 0; a < 3; a++) taps_free(&t[a]);
   return error;
 }
 
@@ -304,7 +374,8 @@ static status resample_host(host_call *call) {
   if (!p.moved[0] && !p.moved[1] && !p.moved[2]) return OK;
   volume image = {0};
   labels label = {0};
-  TRY(resample_image(in, &p, attrs->image, &image));
+  TRY(attrs->image == ORDER_CUBIC ? spline_image(in, &p, &image)
+                                  : blend_image(in, &p, attrs->image == ORDER_NEAREST, &image));
   if (call->c->label.data) {
     status error = resample_label(&call->c->label, &p, attrs->label == LABEL_NEAREST, &label);
     if (error) {
