@@ -22,19 +22,16 @@ def builder(**arguments):
 SMALL = {"out_channels": 3, "feature_size": 2, "hidden_size": 24, "mlp_dim": 48, "num_heads": 3}
 OURS = {"outputs": 3, "features": 2, "hidden": 24, "mlp": 48, "heads": 3}
 
-# One image has more voxels next to a kink than one shift finds.
-SHIFTS = {"unetr_perceptron_batch": (1e-6, -1e-6, 2e-6, -2e-6)}
-
 for embedding in ("perceptron", "conv"):
     for norm in ("instance", "batch"):
         name = f"unetr_{embedding}" + ("_batch" if norm == "batch" else "")
         ours = {**OURS, **({} if embedding == "perceptron" else {"embedding": "conv"}),
                 **({} if norm == "instance" else {"norm": "batch"})}
-        channels = 2 if name in SHIFTS else 1
+        channels = 2 if norm == "batch" else 1
         networks.write(
             name, "models/unetr.yaml", ours,
             builder(proj_type=embedding, norm_name=norm, **SMALL), outputs,
-            [{"image": (96, 96, 96), "channels": channels, "shifts": SHIFTS.get(name, (1e-6,))},
+            [{"image": (96, 96, 96), "channels": channels},
              {"image": (32, 16, 48), "channels": channels, "batch": 2, "train": True},
              {"image": (48, 32, 16), "channels": channels, "batch": 2}], keep,
             published={"arguments": {"outputs": 14}, "image": (96, 96, 96), "channels": 1,

@@ -32,11 +32,7 @@ def uniform(name, count):
 
 
 def waves(name, shape):
-    """A volume N C X Y Z of three cosines a channel and a little noise; other shapes are uniform.
-
-    Smooth, because in f32 the sign of a value next to zero is chance, and with it the slope of a
-    leaky ReLU there. In a gradient whose voxels add up such a voxel vanishes; in one that is a sum
-    of noise over a million voxels it is a thousandth."""
+    """A volume N C X Y Z of three cosines a channel and a little noise; other shapes are uniform."""
     noise = uniform(name, int(np.prod(shape, dtype=np.int64))).reshape(shape)
     if len(shape) != 5:
         return noise.astype(np.float32)
@@ -82,7 +78,7 @@ def tensors_of(module, keep):
             if keep(k) and not k.endswith("num_batches_tracked")}
 
 
-def run(module, outputs, case, keep, dtype=torch.float64, shift=0.0):
+def run(module, outputs, case, keep, dtype=torch.float64):
     module = module.to(dtype).train(case["train"])
     module.zero_grad(set_to_none=True)
     tensors = tensors_of(module, keep)
@@ -90,9 +86,8 @@ def run(module, outputs, case, keep, dtype=torch.float64, shift=0.0):
         for name, t in tensors.items():
             t.copy_(torch.from_numpy(value(name, tuple(t.shape))))
     shape = (case["batch"], case["channels"], *case["image"])
-    x = waves("image", shape) + shift * uniform("shift", int(np.prod(shape))).reshape(shape)
-    found = outputs(module, torch.from_numpy(x).to(dtype))
-    sum((v * torch.from_numpy(waves("seed." + k, tuple(v.shape))).to(dtype)).mean()
+    found = outputs(module, torch.from_numpy(waves("image", shape)).to(dtype))
+    sum((v * torch.from_numpy(waves("seed." + k, tuple(v.shape)))).mean()
         for k, v in found.items()).backward()
     table = np.full((len(tensors), GRADIENT_SAMPLES + 2), np.nan)
     for row, (name, t) in zip(table, tensors.items()):
@@ -103,18 +98,27 @@ def run(module, outputs, case, keep, dtype=torch.float64, shift=0.0):
     return tensors, table, {k: v.detach() for k, v in found.items()}
 
 
-def sensitivity(tensors, exact, other):
-    """Largest difference of two tables of gradient digests, measured as test_networks.c does."""
-    worst, size = (0.0, ""), [t.numel() ** 0.5 for t in tensors.values()]
+def rounding(tensors, exact, single):
+    """How far gradients in single precision are off, measured as test_networks.c does."""
+    worst, size = 0.0, [t.numel() ** 0.5 for t in tensors.values()]
     largest = np.nanmax(exact[:, 0] / size)
-    for name, row, off, root in zip(tensors, exact, other, size):
-        if np.isnan(row[0]) or row[0] < 1e-5 * largest * root:  # zero but for rounding
+    for row, off, root in zip(exact, single, size):
+        if np.isnan(row[0]) or row[0] < 1e-5 * largest * root:
             continue
         norm = max(row[0], 1e-3 * largest * root)
         entry = max(np.abs(row[2:]).max(), norm / root)
-        worst = max(worst, (max(np.abs(row[:2] - off[:2]).max() / norm,
-                                np.abs(row[2:] - off[2:]).max() / entry), name))
+        worst = max(worst, np.abs(row[:2] - off[:2]).max() / norm,
+                    np.abs(row[2:] - off[2:]).max() / entry)
     return worst
+
+
+def straighten(module):
+    """Leaky ReLUs without their kink: the same network, in which no rounding decides a gradient.
+    Returns whether there were any."""
+    bent = [part for part in module.modules() if isinstance(part, torch.nn.LeakyReLU)]
+    for part in bent:
+        part.negative_slope = 1.0
+    return len(bent) > 0
 
 
 def initial_statistics(modules, keep):
@@ -133,32 +137,37 @@ def write(name, yaml, arguments, build, outputs, cases, keep=lambda name: True, 
     build(image, channels)   a fresh PyTorch module for that image size
     outputs(module, x)   name → tensor, every output named as in the model file, members of lists
                          as "levels.0"; gradients are those of Σ mean(v · waves("seed." + name))
-    cases   list of {image: (X, Y, Z), batch, channels, train, initial, shifts}; `initial` (default:
-            only the first) also records what fresh weights look like. In f32 the sign of a value next to zero
-            is chance, and with it a leaky ReLU's gradient. So every case also records by how much
-            PyTorch's own gradients sway: in single precision, and when the image moves by 1e-6,
-            or by each of `shifts` where one trial says too little
+    cases   list of {image: (X, Y, Z), batch, channels, train, initial}; `initial` (default: only
+            the first) also records what fresh weights look like. A network with leaky ReLUs is run
+            again with straight ones, in single precision too
     keep    which names of the state dict count: constants and aliases of one tensor do not
     published   {arguments, image, channels, build}: the network in its published size, of which
                 only the number of parameters is recorded
     """
     head = {"yaml": yaml, "arguments": arguments, "cases": [], "torch": torch.__version__}
     data = {}
-    for index, case in enumerate(cases):
-        case = {"batch": 1, "channels": 1, "train": False, "initial": index == 0,
-                "shifts": (1e-6,), **case}
+    todo = [{"batch": 1, "channels": 1, "train": False, "initial": index == 0, "straight": False,
+             **case} for index, case in enumerate(cases)]
+    for index, case in enumerate(todo):  # which grows on the way
         torch.manual_seed(7 + index)
-        fresh = lambda: build(case["image"], case["channels"])
+        module = build(case["image"], case["channels"])
         if case["initial"]:
-            data[f"{index}/initial"] = initial_statistics(fresh(), keep)
-        tensors, table, found = run(fresh(), outputs, case, keep)
-        case["sway"], worst = max(
-            sensitivity(tensors, table, run(fresh(), outputs, case, keep, *other)[1])
-            for other in ((torch.float32,), *((torch.float64, s) for s in case["shifts"])))
+            data[f"{index}/initial"] = initial_statistics(module, keep)
+        if case["straight"]:
+            straighten(module)
+        tensors, table, found = run(module, outputs, case, keep)
+        bent = not case["straight"] and straighten(module)
+        if bent:
+            todo.append({**case, "straight": True, "initial": False})
         shapes = {k: list(t.shape) for k, t in tensors.items()}
         head.setdefault("parameters", shapes)
         assert list(shapes) == list(head["parameters"]), "the cases differ in more than sizes"
-        entry = {k: case[k] for k in ("image", "batch", "channels", "train", "sway")}
+        entry = {k: case[k] for k in ("image", "batch", "channels", "train", "straight")}
+        entry["bent"] = bent
+        if case["straight"]:
+            single = run(module, outputs, case, keep, torch.float32)[1]
+            entry["rounding"] = rounding(tensors, table, single)
+            print(f"  PyTorch's gradients in single precision: {entry['rounding']:.1e}")
         entry["shapes"] = {k: s for k, s in shapes.items() if s != head["parameters"][k]}
         entry["outputs"] = list(found)
         head["cases"].append(entry)
@@ -166,9 +175,9 @@ def write(name, yaml, arguments, build, outputs, cases, keep=lambda name: True, 
         for k, v in found.items():
             data[f"{index}/{k}"] = digest(v, OUTPUT_SAMPLES)
         norms = {k: f"{data[f'{index}/{k}'][0]:.3g}" for k in found}
-        print(f"{name} {case['image']} {'train' if case['train'] else 'eval'}: "
-              f"{len(tensors)} tensors, norms {norms}, gradients sway by "
-              f"{case['sway']:.1e} ({worst})", flush=True)
+        print(f"{name} {case['image']} {'train' if case['train'] else 'eval'}"
+              f"{', straight' if case['straight'] else ''}: {len(tensors)} tensors, norms {norms}",
+              flush=True)
     if published:
         module = published["build"]()
         count = sum(t.numel() for k, t in tensors_of(module, keep).items()
