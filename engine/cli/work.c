@@ -390,7 +390,7 @@ status command_data(const arguments *a) {
     return error_new(ERROR_USAGE, NOWHERE, "usage: strata data check FILE|DIR");
   if (text_ends_with(path, ".yaml") || text_ends_with(path, ".yml")) {
     pipeline *p;
-    TRY(pipeline_load(path, a->overrides, a->override_count, &p));
+    TRY(pipeline_load_to_look(path, a->overrides, a->override_count, &p));
     p->data.label_fraction = 1; /* every label is looked at */
     status error = look_through(&p->data, p->seed, a);
     pipeline_free(p);

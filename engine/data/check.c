@@ -116,7 +116,8 @@ static status describe(look_work *w, int64_t index, const medical_case *c) {
   if (!look->class_voxels) return error_out_of_memory(4096);
   for (int64_t i = 0; i < voxels; i++) look->class_voxels[c->label.data[i]]++;
   for (int k = 1; k < w->look->data->class_count; k++) foreground += look->class_voxels[k];
-  return take_samples(w, index, c, foreground);
+  /* What is learned from intensities must not come from cases that are reported on. */
+  return look->entry->role == ROLE_TRAIN ? take_samples(w, index, c, foreground) : OK;
 }
 
 /* Says of each file what is wrong with it by itself; false when it is nothing. */
@@ -467,8 +468,8 @@ static json_t *look_json(const dataset_look *l) {
                             json_pack("{s:i, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "channel", c,
                                       "voxels", (json_int_t)v->count, "mean", v->mean,
                                       "standard_deviation", v->deviation, "min", v->min,
-                                      "percentile_0.5", v->percentile_0_5, "median", v->median,
-                                      "percentile_99.5", v->percentile_99_5, "max", v->max));
+                                      "percentile_0_5", v->percentile_0_5, "median", v->median,
+                                      "percentile_99_5", v->percentile_99_5, "max", v->max));
   }
   for (int c = 1; c < d->class_count; c++) {
     spread s = spread_over(l, volume_of, c);

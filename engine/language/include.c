@@ -120,7 +120,7 @@ static tree *merge(arena *memory, const tree *base, tree *over) {
   return merged;
 }
 
-static void remove_key(tree *map, const char *key) {
+void remove_key(tree *map, const char *key) {
   int kept = 0;
   for (int i = 0; i < map->count; i++) {
     if (strcmp(map->keys[i]->text, key) == 0) continue;

@@ -17,6 +17,8 @@ char *relative_path(arena *memory, const char *name, source_pos at);
  * "lua"). *shipped (may be NULL) tells which. Errors are placed at `at`. */
 status find_file(arena *memory, const char *name, const char *share, source_pos naming,
                  source_pos at, char **path, bool *shipped);
+/* Takes a key out of a mapping; nothing where it is not there. */
+void remove_key(tree *map, const char *key);
 /* Loads `path` with what it takes from other pipelines: under it the base its `use:` names, and
  * under its stages the stages their `use:` names. */
 status load_with_bases(arena *memory, const char *path, tree **root);

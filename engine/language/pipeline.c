@@ -24,15 +24,23 @@ enum {
 static const int64_t REQUIRED = INT64_MIN;
 static const size_t MAX_WEIGHT_FILE_BYTES = (size_t)8 << 30;
 static const char the_pipeline[] = "the pipeline";
+static const char fingerprint_key[] = "fingerprint";
 
 typedef struct path_fix { /* a name that `resolved` writes as an absolute path */
   tree *node;
   const char *text;
 } path_fix;
 
+/* What a pipeline is loaded for. */
+typedef enum purpose {
+  TO_RUN,
+  TO_PREDICT, /* neither data set nor initial weights have to exist any more */
+  TO_LOOK     /* at its data: the fingerprint may not exist yet */
+} purpose;
+
 typedef struct loader {
   pipeline *p;
-  bool for_prediction;
+  purpose purpose;
   arena *memory;
   problems all;
   const scope *names;  /* in which expressions are evaluated: the file's, or a stage's */
@@ -308,7 +316,7 @@ static const char *below_root(loader *l, const data_root *root, const tree *t, c
 
 static void check_dataset_there(loader *l, const data_root *root, const tree *t) {
   const char *path = l->p->data.dataset;
-  if (l->for_prediction || file_exists(path)) return;
+  if (l->purpose == TO_PREDICT || file_exists(path)) return;
   report(l, root->folder && !file_exists(root->folder) ? root->node->at : t->at,
          "There is no data set %s. Say where it is with --set data.root=DIR, or make a synthetic "
          "one with `strata phantom DIR`.",
@@ -587,9 +595,9 @@ static void read_patient(loader *l, const tree *data) {
 }
 
 static void read_data(loader *l, const tree *data) {
-  static const char *const keys[] = {"root",           "dataset", "split",          "patient",
-                                     "label_fraction", "prepare", "sample",         "cache",
-                                     "crops_per_case", "queue",   "loader_threads", NULL};
+  static const char *const keys[] = {
+      "root",  "dataset",        "split", "patient",        "label_fraction", "prepare", "sample",
+      "cache", "crops_per_case", "queue", "loader_threads", fingerprint_key,  NULL};
   data_spec *d = &l->p->data;
   if (!is_map(l, data, "data")) return;
   tree_check_keys(data, "data", keys, &l->all);
@@ -992,7 +1000,7 @@ static void read_init_file(loader *l, stage_spec *s, const char *what, const tre
                            const char *name, const char *sort, const char **path) {
   *path = relative_path(l->memory, name, t->at);
   fix_path(l, t, *path);
-  if (l->for_prediction) return;
+  if (l->purpose == TO_PREDICT) return;
   if (!file_exists(*path)) {
     report(l, t->at, "%s: there is no %s %s.", what, sort, *path);
     return;
@@ -1442,10 +1450,66 @@ static void read_header(loader *l, const tree *root) {
   p->device = devices[read_choice(l, root, the_pipeline, "device", devices, 0)];
 }
 
+/* Where the fingerprint is; NULL when what names it cannot be read, which is reported with the rest of
+ * `data`. */
+static const char *fingerprint_path(loader *l, const tree *data, const tree *named) {
+  tree *t = evaluated(l, named), *root = NULL;
+  const char *name;
+  if (t == &unreadable) return NULL;
+  status error = error_prefix(tree_string(t, &name), "data: fingerprint");
+  problems_add(&l->all, error);
+  if (error) return NULL;
+  if (!tree_get(data, "root") || is_override_place(t->at))
+    return relative_path(l->memory, name, t->at);
+  error = scope_eval(l->names, l->memory, tree_get(data, "root"), &root);
+  error_free(error);
+  if (error || root->kind != TREE_SCALAR) return NULL;
+  char *path = path_join(relative_path(l->memory, root->text, root->at), name);
+  const char *kept = arena_strdup(l->memory, path ? path : name);
+  free(path);
+  return kept;
+}
+
+/* What `strata data check --json` wrote about the data set is `fingerprint` in expressions. With these
+ * evaluated it has been used up: numbers, not the file, enter the identity of a run, the keys of its
+ * cache and its resolved file. */
+static void read_fingerprint(loader *l, const tree *data) {
+  const tree *named = data && data->kind == TREE_MAP ? tree_get(data, fingerprint_key) : NULL;
+  tree *content = NULL;
+  if (!named || tree_is_null(named)) return;
+  const char *path = l->purpose == TO_LOOK ? NULL : fingerprint_path(l, data, named);
+  if (scope_get(&l->p->params, fingerprint_key)) {
+    report(l, named->at, "data: fingerprint: there is a parameter of that name; rename it.");
+  } else if (path && !file_exists(path)) {
+    report(l, named->at,
+           "data: fingerprint: there is no %s. Make it with `strata data check %s --json %s`, and "
+           "the --set of this command.",
+           path, l->p->path, path);
+  } else if (path) {
+    status error = error_prefix(tree_load(l->memory, path, &content), "data: fingerprint");
+    if (!error && content->kind != TREE_MAP)
+      error = error_new(ERROR_PIPELINE, content->at,
+                        "data: fingerprint: this is not what `strata data check --json` writes.");
+    problems_add(&l->all, error_locate(error, named->at));
+    if (error) content = NULL;
+  }
+  if (content)
+    scope_set(&l->p->params, l->memory, fingerprint_key, content);
+  else
+    ARENA_PUSH(l->memory, l->failed, l->failed_count, l->failed_capacity, fingerprint_key);
+}
+
+static tree *resolve_data(loader *l, const tree *data) {
+  tree *out = resolve(l, data);
+  if (out->kind == TREE_MAP) remove_key(out, fingerprint_key);
+  return out;
+}
+
 static tree *resolve_root(loader *l, const tree *root) {
   tree *out = tree_new(l->memory, root->at, TREE_MAP, root->count);
   const tree *params = tree_get(root, "params");
   tree *values = params ? read_params(l, params, &l->p->params) : NULL;
+  read_fingerprint(l, tree_get(root, "data"));
   for (int i = 0; i < root->count; i++) {
     const char *key = root->keys[i]->text;
     const tree *t = root->items[i];
@@ -1453,6 +1517,7 @@ static tree *resolve_root(loader *l, const tree *root) {
     out->items[i] = t == params                  ? values
                     : strcmp(key, "stages") == 0 ? resolve_stages(l, t)
                     : strcmp(key, "model") == 0  ? resolve_except_graphs(l, t)
+                    : strcmp(key, "data") == 0   ? resolve_data(l, t)
                     : strcmp(key, "doc") == 0    ? (tree *)t
                                                  : resolve(l, t);
   }
@@ -1496,12 +1561,12 @@ static status load(loader *l, const char *path, const override *overrides, int o
 }
 
 static status load_pipeline(const char *path, const override *overrides, int override_count,
-                            bool for_prediction, pipeline **out) {
+                            purpose purpose, pipeline **out) {
   *out = NULL;
   pipeline *p = calloc(1, sizeof *p);
   if (!p) return error_out_of_memory(sizeof *p);
   p->path = intern_file(path);
-  loader l = {.p = p, .memory = &p->memory, .names = &p->params, .for_prediction = for_prediction};
+  loader l = {.p = p, .memory = &p->memory, .names = &p->params, .purpose = purpose};
   status error = load(&l, path, overrides, override_count);
   problems_free(&l.all);
   if (error) {
@@ -1514,12 +1579,17 @@ static status load_pipeline(const char *path, const override *overrides, int ove
 
 status pipeline_load(const char *path, const override *overrides, int override_count,
                      pipeline **out) {
-  return load_pipeline(path, overrides, override_count, false, out);
+  return load_pipeline(path, overrides, override_count, TO_RUN, out);
 }
 
 status pipeline_load_for_prediction(const char *path, const override *overrides, int override_count,
                                     pipeline **out) {
-  return load_pipeline(path, overrides, override_count, true, out);
+  return load_pipeline(path, overrides, override_count, TO_PREDICT, out);
+}
+
+status pipeline_load_to_look(const char *path, const override *overrides, int override_count,
+                             pipeline **out) {
+  return load_pipeline(path, overrides, override_count, TO_LOOK, out);
 }
 
 static status load_model(pipeline *p, const char *path, const override *overrides,

@@ -213,6 +213,10 @@ status pipeline_load(const char *path, const override *overrides, int override_c
  */
 status pipeline_load_for_prediction(const char *path, const override *overrides, int override_count,
                                     pipeline **out);
+/* The same for looking at its data set only: what `fingerprint` in expressions gives is left out, for
+ * that file may still have to be made. */
+status pipeline_load_to_look(const char *path, const override *overrides, int override_count,
+                             pipeline **out);
 /* A model file alone, without data or stages: p->model with its parameters changed by `overrides`
  * (`features=8`). For strata forward and for comparing networks with other frameworks. */
 status pipeline_load_model(const char *path, const override *overrides, int override_count,

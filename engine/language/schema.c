@@ -306,6 +306,9 @@ static json_t *data_schema(void) {
                       text("pattern of the cases' names, the patient in parentheses: (*)_*"));
   json_object_set_new(properties, "label_fraction",
                       number(0, 1, "of the training cases keep their label (default 1)"));
+  json_object_set_new(properties, "fingerprint",
+                      text("what `strata data check --json` wrote, ${fingerprint} in expressions; "
+                           "from root"));
   json_object_set_new(properties, "prepare",
                       list_of(operator_choice(OP_PREPARE, true), "once per case, deterministic"));
   json_object_set_new(properties, "sample",

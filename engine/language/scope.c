@@ -480,6 +480,16 @@ static status parse_index(parser *p, value *out) {
   return OK;
 }
 
+/* What follows the dot of `list[0].key`. */
+static status parse_member(parser *p, value *out) {
+  char shown[96], *path = p->text;
+  if (p->token != TOKEN_NAME) return fail(p, "a name must follow \".\".");
+  TRY(advance(p));
+  if (p->skipping) return OK;
+  if (out->kind == VALUE_TREE) return member(p, out->tree, path, out);
+  return fail(p, "\"%s\" is asked of %s.", printable(path, shown), kind_name(*out));
+}
+
 static status parse_primary(parser *p, value *out) {
   if (p->token == TOKEN_NUMBER) {
     tree *t = tree_scalar(p->memory, p->at, p->text, false);
@@ -513,7 +523,8 @@ static status parse_primary(parser *p, value *out) {
     if (at_sign(p, "[")) {
       TRY(parse_index(p, out));
     } else if (at_sign(p, ".")) {
-      return fail(p, "a name must follow \".\".");
+      TRY(advance(p));
+      TRY(parse_member(p, out));
     } else {
       return OK;
     }

@@ -37,7 +37,7 @@ static int begin(void **state) {
   scope_set(&names, &memory, "half", parse("0.5"));
   scope_set(&names, &memory, "on", parse("true"));
   scope_set(&names, &memory, "text", parse("\"12\""));
-  scope_set(&names, &memory, "map", parse("{a: {b: 3}, list: [4, 5]}"));
+  scope_set(&names, &memory, "map", parse("{a: {b: 3}, list: [4, 5], rows: [{c: {d: 6}}]}"));
   scope_set(&names, &memory, "nothing", parse("~"));
   scope_set(&names, &memory, "empty", parse("[]"));
   tree *list = tree_new(&memory, NOWHERE, TREE_LIST, 65);
@@ -90,6 +90,8 @@ static const struct {
     {"text == 12", "false"},
     {"far == \"away\"", "true"},
     {"map.a.b + map.list[1]", "8"},
+    {"map.rows[0].c.d + 1", "7"},
+    {"false and map.rows[0].c.e", "false"},
     {"x.channels * 2", "64"},
     {"nothing == nothing", "true"},
     {"1 <= 1", "true"},
@@ -118,6 +120,9 @@ static const struct {
     {"${quite.unknown}", "\"quite\" is not defined"},
     {"${map.c}", "there is no \"c\""},
     {"${n.a}", "is asked of a number"},
+    {"${roi[0].a}", "\"a\" is asked of a number"},
+    {"${map.rows[0].d}", "there is no \"d\"; did you mean \"c\"?"},
+    {"${map.rows[0].+ 1}", "a name must follow"},
     {"${1 +}", "expected a value"},
     {"${1 2}", "2 is not expected here"},
     {"${1 / 0}", "division by zero"},
