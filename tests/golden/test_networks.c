@@ -29,7 +29,7 @@ static const double BENT_TOLERANCE = 0.1;
 /* Gradients are measured against their own size, and small ones against the network's largest (root
  * mean squares). Those below ZERO of it are zero but for rounding (a scale before a norm): they only
  * have to stay small. */
-static const double FLOOR = 1e-3, ZERO = 1e-5;
+static const double FLOOR = 1e-3, ZERO = 1e-4;
 
 #if defined(__SANITIZE_ADDRESS__)
 static const int64_t VOXELS_MAX = 48 * 48 * 48; /* a sanitizer makes the large crops take minutes */
@@ -352,9 +352,10 @@ static void check_gradients(configuration *c, int index, const json_t *of, const
   assert_non_null(table);
   assert_int_equal(rows, json_object_size(get(c->head, "parameters")));
   bool bent = json_is_true(json_object_get(of, "bent"));
-  /* What PyTorch loses to rounding, we may lose. */
+  /* Straight networks are nearly indifferent to the scales in front of their norms, and what is left of
+   * such a gradient is small beside the terms that cancel: PyTorch's loss to rounding says how small. */
   double rounding = json_real_value(json_object_get(of, "rounding")), largest = 0;
-  double tolerance = bent ? BENT_TOLERANCE : fmax(TOLERANCE, 2 * rounding);
+  double tolerance = bent ? BENT_TOLERANCE : fmax(TOLERANCE, 5 * rounding);
   double *worst = bent ? &c->worst_bent_gradient : &c->worst_gradient;
   const char *key;
   json_t *dims;

@@ -126,7 +126,8 @@ static void operators_work_in_place(void **state) {
     void *attrs = arena_alloc(&memory, o->attrs_bytes + 1);
     op_defaults(o, attrs);
     for (const attr *a = o->attrs; a && a->name; a++) {
-      if (!a->fallback) must(bind_attr_text(a, a->kind == ATTR_FLOAT ? "0.5" : "1", &memory, attrs));
+      if (!a->fallback)
+        must(bind_attr_text(a, a->kind == ATTR_FLOAT ? "0.5" : "1", &memory, attrs));
       if (strcmp(a->name, "margin") == 0) must(bind_attr_text(a, "0", &memory, attrs));
     }
     int ports = port_count(o->inputs);

@@ -103,7 +103,7 @@ def rounding(tensors, exact, single):
     worst, size = 0.0, [t.numel() ** 0.5 for t in tensors.values()]
     largest = np.nanmax(exact[:, 0] / size)
     for row, off, root in zip(exact, single, size):
-        if np.isnan(row[0]) or row[0] < 1e-5 * largest * root:
+        if np.isnan(row[0]) or row[0] < 1e-4 * largest * root:
             continue
         norm = max(row[0], 1e-3 * largest * root)
         entry = max(np.abs(row[2:]).max(), norm / root)
