@@ -40,6 +40,7 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32 };
 #define OPTION_GRADIENTS (UINT64_C(1) << 29)
 #define OPTION_TRAIN (UINT64_C(1) << 30)
 #define OPTION_WITHIN (UINT64_C(1) << 31)
+#define OPTION_LAYOUT (UINT64_C(1) << 32)
 
 typedef struct arguments {
   const char *operands[MAX_OPERANDS];
@@ -51,7 +52,7 @@ typedef struct arguments {
   double within;               /* 0: not given */
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;
-  const char *weights, *input, *output, *gradients;
+  const char *weights, *input, *output, *gradients, *layout;
   bool resume, dot, profile, quiet, train;
   int64_t threads, steps, cases, seed, organs, size, batch; /* −1: not given */
 } arguments;

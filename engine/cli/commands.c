@@ -73,9 +73,14 @@ const command commands[] = {
     {"phantom", "DIR", "make a synthetic CT-like data set",
      "Organ-like shapes in a body, with noise, anisotropic voxels and oblique affines, in "
      "Decathlon\n"
-     "layout, the same to the byte for the same seed: to try everything without a download.\n\n"
-     "  strata phantom phantom --cases 30 --organs 4\n",
-     OPTION_CASES | OPTION_SEED | OPTION_ORGANS | OPTION_SIZE, 1, 1, command_phantom},
+     "layout, the same to the byte for the same seed: to try everything without a download.\n"
+     "--layout synapse and lung have the folders, case numbers, spacings and classes of BTCV and of\n"
+     "the Decathlon's Task06_Lung, for the recipes of pipelines/synapse and pipelines/lung; with\n"
+     "--size 512 the size too.\n\n"
+     "  strata phantom phantom --cases 30 --organs 4\n"
+     "  strata phantom btcv --layout synapse\n",
+     OPTION_CASES | OPTION_SEED | OPTION_ORGANS | OPTION_SIZE | OPTION_LAYOUT, 1, 1,
+     command_phantom},
     {"bench", "FILE", "time a compiled training step",
      "Runs the training step of a stage on random voxels and prints the median time, FLOP rate "
      "and\n"

@@ -33,6 +33,7 @@ static const option_help option_table[] = {
     {OPTION_CASES, "cases", "N", "number of cases (default 30)"},
     {OPTION_SEED, "seed", "N", "seed (default 1)"},
     {OPTION_ORGANS, "organs", "N", "number of organs, largest first (default 13)"},
+    {OPTION_LAYOUT, "layout", "NAME", "decathlon (default), synapse or lung"},
     {OPTION_SIZE, "size", "N", "voxels along x and y (default 96)"},
     {OPTION_PREDICTION, "prediction", "DIR", "folder of segmentations"},
     {OPTION_REFERENCE, "reference", "DIR", "folder of reference labels"},
@@ -185,6 +186,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     break;
   case OPTION_KEY:
     a->key = value;
+    break;
+  case OPTION_LAYOUT:
+    a->layout = value;
     break;
   case OPTION_MAP:
     a->map = value;

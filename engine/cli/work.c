@@ -408,14 +408,19 @@ status command_data(const arguments *a) {
 
 status command_phantom(const arguments *a) {
   phantom_options o = {.organs = a->organs > 0 ? (int)a->organs : 0};
+  if (a->layout && !phantom_layout_named(a->layout, &o.layout))
+    return error_new(ERROR_USAGE, NOWHERE, "--layout is decathlon, synapse or lung, not %s",
+                     a->layout);
   if (a->size > 0) {
+    static const double slices[] = {
+        [PHANTOM_DECATHLON] = 2.0 / 3, [PHANTOM_SYNAPSE] = 0.29, [PHANTOM_LUNG] = 0.5};
     o.size[0] = o.size[1] = a->size;
-    o.size[2] = a->size * 2 / 3;
+    o.size[2] = (int64_t)((double)a->size * slices[o.layout]);
   }
-  int64_t cases = a->cases > 0 ? a->cases : 30;
-  if (cases > PHANTOM_CASES_MAX)
+  if (a->cases > PHANTOM_CASES_MAX)
     return error_new(ERROR_USAGE, NOWHERE, "--cases is at most %d", PHANTOM_CASES_MAX);
-  TRY(phantom_write(a->operands[0], (int)cases, a->seed >= 0 ? (uint64_t)a->seed : 1, &o));
-  printf("%s: %lld cases (dataset.json, imagesTr, labelsTr)\n", a->operands[0], (long long)cases);
+  TRY(phantom_write(a->operands[0], a->cases > 0 ? (int)a->cases : 0,
+                    a->seed >= 0 ? (uint64_t)a->seed : 1, &o));
+  printf("%s: a data set in the layout %s\n", a->operands[0], a->layout ? a->layout : "decathlon");
   return OK;
 }

@@ -37,6 +37,9 @@ static const organ_name organs[PHANTOM_ORGANS] = {
     {"left adrenal gland", 12},
 };
 
+/* Not one of BTCV's: a tumour in the lung, seen in PHANTOM_LUNG only. */
+enum { TUMOUR = PHANTOM_ORGANS + 1, CLASS_NUMBERS = TUMOUR + 1 };
+
 enum { POINTS_MAX = 4, BOWEL_LOOPS = 6, WAVES = 3 };
 
 /* An ellipsoid (one point, three radii, turned in the x-y plane) or a tube along two or more points
@@ -84,6 +87,8 @@ typedef struct body {
   shape_model shape[SHAPES];
   double bowel[BOWEL_LOOPS][4], bowel_hu[BOWEL_LOOPS];
   double lung_base;
+  bool has_tumour;
+  shape_model tumour;
 } body;
 
 static double jitter(rng *r, double half_width) {
@@ -125,6 +130,18 @@ static void draw_body(rng *r, const double field_mm[3], body *b) {
     b->bowel_hu[i] = rng_below(r, 3) == 0 ? -600 : rng_range(r, 20, 60);
   }
   b->lung_base = rng_range(r, .72, .82);
+}
+
+/* A chest instead of a belly: the domes stand lower, and in one lung is a tumour. */
+static void draw_chest(rng *r, body *b) {
+  b->lung_base -= 1.1;
+  b->has_tumour = true;
+  b->tumour = (shape_model){.organ = TUMOUR, .hu = rng_range(r, 10, 60), .points = 1};
+  double side = rng_below(r, 2) ? 1 : -1;
+  b->tumour.point[0][0] = side * rng_range(r, .38, .5);
+  b->tumour.point[0][1] = rng_range(r, -.2, .2);
+  b->tumour.point[0][2] = rng_range(r, .1, .7);
+  for (int a = 0; a < 3; a++) b->tumour.radius[a] = rng_range(r, .1, .2);
 }
 
 /* Squared distance to a tube's axis. */
@@ -187,6 +204,10 @@ static double tissue(const body *b, const double at_mm[3], int *organ) {
     return grain + (disc ? DISC : vertebra > .7 ? BONE : MARROW);
   }
   if (trunk > .72 || ellipse(fabs(q[0]) - .3, q[1] + .68, .2, .16) < 1) return MUSCLE + grain;
+  if (b->has_tumour && inside(&b->tumour, q)) {
+    *organ = TUMOUR;
+    return b->tumour.hu + grain;
+  }
   for (int s = 0; s < SHAPES; s++)
     if (inside(&b->shape[s], q)) {
       *organ = b->shape[s].organ;
@@ -205,17 +226,105 @@ static double tissue(const body *b, const double at_mm[3], int *organ) {
 
 /* ---- the file's grid ---- */
 
+/* What a data set looks like from outside. */
+typedef struct appearance {
+  const char *name, *images, *labels; /* folders below the data set's */
+  const char *image_prefix, *label_prefix;
+  int digits;
+  const int16_t *numbers; /* of the cases; NULL: 1, 2, … */
+  int cases;              /* how many there are; with NULL: by default */
+  int64_t size[3];        /* nominal */
+  double spacing_mm[2]
+                   [2];  /* least and largest, in the plane and across; 0: from the field of view */
+  bool describes_itself; /* by a dataset.json */
+} appearance;
+
+enum { SYNAPSE_CASES = 30, LUNG_CASES = 63 };
+static const int16_t synapse_numbers[SYNAPSE_CASES] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                                       21, 22, 23, 24, 25, 26, 27, 28, 29, 30,
+                                                       31, 32, 33, 34, 35, 36, 37, 38, 39, 40};
+static const int16_t lung_numbers[LUNG_CASES] = {
+    1,  3,  4,  5,  6,  9,  10, 14, 15, 16, 18, 20, 22, 23, 25, 26, 27, 28, 29, 31, 33,
+    34, 36, 37, 38, 41, 42, 43, 44, 45, 46, 47, 48, 49, 51, 53, 54, 55, 57, 58, 59, 61,
+    62, 64, 65, 66, 69, 70, 71, 73, 74, 75, 78, 79, 80, 81, 83, 84, 86, 92, 93, 95, 96};
+
+static const appearance appearances[] = {
+    [PHANTOM_DECATHLON] = {"decathlon",
+                           "imagesTr",
+                           "labelsTr",
+                           "phantom_",
+                           "phantom_",
+                           3,
+                           NULL,
+                           30,
+                           {96, 96, 64},
+                           {{0}},
+                           true},
+    [PHANTOM_SYNAPSE] = {"synapse",
+                         "RawData/Training/img",
+                         "RawData/Training/label",
+                         "img",
+                         "label",
+                         4,
+                         synapse_numbers,
+                         SYNAPSE_CASES,
+                         {96, 96, 28},
+                         {{.59, .98}, {2.5, 5}},
+                         false},
+    [PHANTOM_LUNG] = {"lung",
+                      "imagesTr",
+                      "labelsTr",
+                      "lung_",
+                      "lung_",
+                      3,
+                      lung_numbers,
+                      LUNG_CASES,
+                      {96, 96, 48},
+                      {{.6, .98}, {.625, 2.5}},
+                      true},
+};
+
+bool phantom_layout_named(const char *name, phantom_layout *out) {
+  for (size_t i = 0; i < sizeof appearances / sizeof *appearances; i++)
+    if (strcmp(appearances[i].name, name) == 0) {
+      *out = (phantom_layout)i;
+      return true;
+    }
+  return false;
+}
+
+/* The field of view of a case and the voxels it is divided into. */
+typedef struct scan {
+  double field_mm[3];
+  int64_t size[3];
+  bool varies; /* the spacing around the nominal one, orientation and tilt too */
+} scan;
+
+static scan draw_scan(rng *r, const phantom_options *options) {
+  const double(*spacing)[2] = appearances[options->layout].spacing_mm;
+  scan s = {.field_mm = {240, 240, 240}, .varies = spacing[0][0] == 0};
+  memcpy(s.size, options->size, sizeof s.size);
+  if (s.varies) return s;
+  double in_plane = rng_range(r, spacing[0][0], spacing[0][1]);
+  s.size[2] = (int64_t)rint((double)s.size[2] * rng_range(r, .65, 1.35));
+  s.field_mm[0] = in_plane * (double)s.size[0];
+  s.field_mm[1] = in_plane * (double)s.size[1];
+  s.field_mm[2] = rng_range(r, spacing[1][0], spacing[1][1]) * (double)s.size[2];
+  return s;
+}
+
 /* A grid around the body's centre: spacing, stored orientation and tilt of this case. */
-static void draw_grid(rng *r, const double field_mm[3], const int64_t nominal[3], const body *b,
-                      volume *v) {
+static void draw_grid(rng *r, const scan *scan, const body *b, volume *v) {
   static const char *const orientations[] = {"LAS", "RAS", "LPS", "ASR"};
-  double in_plane = 1 + jitter(r, .15), through = 1 + jitter(r, .15);
+  double wobble = scan->varies ? .15 : 0;
+  double in_plane = 1 + jitter(r, wobble), through = 1 + jitter(r, wobble);
   int64_t size[3];
   double affine[4][4] = {{0}};
   double tilt = rng_below(r, 4) == 0 ? rng_range(r, .06, .15) : 0; /* radians, about x */
+  if (!scan->varies) tilt = 0;
   for (int a = 0; a < 3; a++) {
-    double spacing = field_mm[a] / (double)nominal[a] * (a < 2 ? in_plane : through);
-    size[a] = (int64_t)(field_mm[a] / spacing + .5);
+    double spacing = scan->field_mm[a] / (double)scan->size[a] * (a < 2 ? in_plane : through);
+    size[a] = (int64_t)(scan->field_mm[a] / spacing + .5);
     affine[a][a] = spacing;
   }
   double c = cos(tilt), s = sin(tilt);
@@ -230,7 +339,9 @@ static void draw_grid(rng *r, const double field_mm[3], const int64_t nominal[3]
   }
   affine[3][3] = 1;
   /* From here the voxels' order is chosen; the grid stays where it is. */
-  grid_map map = grid_to_axes((const double(*)[4])affine, size, orientations[rng_below(r, 4)]);
+  const char *axes = orientations[rng_below(r, 4)];
+  grid_map map =
+      grid_to_axes((const double(*)[4])affine, size, scan->varies ? axes : orientations[0]);
   memset(v, 0, sizeof *v);
   for (int a = 0; a < 3; a++) {
     int from = map.axis[a];
@@ -272,11 +383,14 @@ static status smooth(volume *v) {
 
 static status draw_case(rng_key key, const phantom_options *options, const int class_of[],
                         volume *image, labels *label) {
-  const double field_mm[3] = {240, 240, 240}, noise_hu = 12;
+  const double noise_hu = 12;
   rng r = rng_open(key, text_hash("body")), noise = rng_open(key, text_hash("noise"));
-  body b;
-  draw_body(&r, field_mm, &b);
-  draw_grid(&r, field_mm, options->size, &b, image);
+  rng scanner = rng_open(key, text_hash("scanner")), chest = rng_open(key, text_hash("chest"));
+  scan scan = draw_scan(&scanner, options);
+  body b = {0};
+  draw_body(&r, scan.field_mm, &b);
+  if (options->layout == PHANTOM_LUNG) draw_chest(&chest, &b);
+  draw_grid(&r, &scan, &b, image);
   int64_t size[3] = {image->size[0], image->size[1], image->size[2]};
   TRY(volume_allocate(image, size, 1));
   TRY(labels_allocate(label, size));
@@ -307,20 +421,27 @@ typedef struct work {
   const char *folder;
   uint64_t seed;
   phantom_options options;
-  int class_of[PHANTOM_ORGANS + 1]; /* BTCV number → class number in the files, 0 = unlabelled */
+  const appearance *looks;
+  int class_of
+      [CLASS_NUMBERS]; /* BTCV number or TUMOUR → class number in the files, 0 = unlabelled */
   status *errors;
 } work;
 
-static void case_file_name(char out[40], int64_t index) {
-  snprintf(out, 40, "phantom_%03d", (int)index + 1);
+enum { NAME_BYTES = 40 };
+
+static void case_file_name(const appearance *looks, bool label, int64_t index,
+                           char out[NAME_BYTES]) {
+  snprintf(out, NAME_BYTES, "%s%0*d", label ? looks->label_prefix : looks->image_prefix,
+           looks->digits, looks->numbers ? looks->numbers[index] : (int)index + 1);
 }
 
 static status write_case(const work *w, int64_t index) {
-  char name[40];
-  case_file_name(name, index);
+  char name[NAME_BYTES], label_name[NAME_BYTES];
+  case_file_name(w->looks, false, index, name);
+  case_file_name(w->looks, true, index, label_name);
   text_buffer image_path = {0}, label_path = {0};
-  text_add(&image_path, "%s/imagesTr/%s.nii.gz", w->folder, name);
-  text_add(&label_path, "%s/labelsTr/%s.nii.gz", w->folder, name);
+  text_add(&image_path, "%s/%s/%s.nii.gz", w->folder, w->looks->images, name);
+  text_add(&label_path, "%s/%s/%s.nii.gz", w->folder, w->looks->labels, label_name);
   volume image = {0};
   labels label = {0};
   status error = draw_case(rng_key_of(w->seed, "phantom", 0, name, 0), &w->options, w->class_of,
@@ -339,26 +460,29 @@ static void case_task(void *context, int64_t task) {
   w->errors[task] = write_case(w, task);
 }
 
+static const char *class_name(int organ) {
+  return organ == TUMOUR ? "cancer" : organs[organ - 1].name;
+}
+
 static status write_description(const work *w, const char *path, int cases) {
   json_t *classes = json_object(), *training = json_array();
   json_object_set_new(classes, "0", json_string("background"));
-  for (int organ = 1; organ <= PHANTOM_ORGANS; organ++) {
+  for (int organ = 1; organ < CLASS_NUMBERS; organ++) {
     char number[12];
     snprintf(number, sizeof number, "%d", w->class_of[organ]);
-    if (w->class_of[organ])
-      json_object_set_new(classes, number, json_string(organs[organ - 1].name));
+    if (w->class_of[organ]) json_object_set_new(classes, number, json_string(class_name(organ)));
   }
   for (int i = 0; i < cases; i++) {
-    char name[40], image[80], label[80];
-    case_file_name(name, i);
+    char name[NAME_BYTES], image[80], label[80];
+    case_file_name(w->looks, false, i, name);
     snprintf(image, sizeof image, "./imagesTr/%s.nii.gz", name);
     snprintf(label, sizeof label, "./labelsTr/%s.nii.gz", name);
     json_array_append_new(training, json_pack("{s:s, s:s}", "image", image, "label", label));
   }
   json_t *root = json_pack("{s:s, s:s, s:s, s:{s:s}, s:o, s:i, s:i, s:o, s:[]}", "name", "Phantom",
-                           "description", "Synthetic abdominal CT; no patient data",
-                           "tensorImageSize", "3D", "modality", "0", "CT", "labels", classes,
-                           "numTraining", cases, "numTest", 0, "training", training, "test");
+                           "description", "Synthetic CT; no patient data", "tensorImageSize", "3D",
+                           "modality", "0", "CT", "labels", classes, "numTraining", cases,
+                           "numTest", 0, "training", training, "test");
   char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
   status error = text ? file_write_atomic(path, text, strlen(text)) : error_out_of_memory(4096);
   free(text);
@@ -366,23 +490,35 @@ static status write_description(const work *w, const char *path, int cases) {
   return error;
 }
 
-static status refuse_other_dataset(const char *path) {
-  json_t *there = json_load_file(path, 0, NULL);
-  const char *name = json_string_value(json_object_get(there, "name"));
-  bool ours = !file_exists(path) || (name && strcmp(name, "Phantom") == 0);
-  json_decref(there);
-  return ours ? OK
-              : error_new(ERROR_USAGE, NOWHERE,
-                          "%s describes another dataset, which would be overwritten. Give an empty "
-                          "folder.",
-                          path);
+/* BTCV has no description; a note marks the folder as ours. */
+static status write_note(const char *path) {
+  static const char note[] = "Synthetic CT made by strata phantom; no patient data.\n";
+  return file_write_atomic(path, note, sizeof note - 1);
 }
 
-static status make_folders(const char *folder) {
-  static const char *const parts[] = {"imagesTr", "labelsTr"};
+static status refuse_other_dataset(const work *w, const char *mark) {
+  char *images = path_join(w->folder, w->looks->images);
+  if (!images) return error_out_of_memory(strlen(w->folder));
+  bool ours = file_exists(mark) || w->looks->describes_itself || !file_exists(images);
+  if (file_exists(mark) && w->looks->describes_itself) {
+    json_t *there = json_load_file(mark, 0, NULL);
+    const char *name = json_string_value(json_object_get(there, "name"));
+    ours = name && strcmp(name, "Phantom") == 0;
+    json_decref(there);
+  }
+  free(images);
+  return ours
+             ? OK
+             : error_new(ERROR_USAGE, NOWHERE,
+                         "%s is another dataset, which would be overwritten. Give an empty folder.",
+                         w->folder);
+}
+
+static status make_folders(const work *w) {
+  const char *const parts[] = {w->looks->images, w->looks->labels};
   for (int i = 0; i < 2; i++) {
-    char *path = path_join(folder, parts[i]);
-    if (!path) return error_out_of_memory(strlen(folder));
+    char *path = path_join(w->folder, parts[i]);
+    if (!path) return error_out_of_memory(strlen(w->folder));
     status error = folder_create(path);
     free(path);
     if (error) return error;
@@ -400,34 +536,51 @@ static status write_cases(work *w, int cases) {
   return problems_take(&all);
 }
 
+static status check_options(work *w, int *cases) {
+  const appearance *looks = w->looks;
+  if (*cases == 0) *cases = looks->cases;
+  int most = looks->numbers ? looks->cases : PHANTOM_CASES_MAX;
+  if (*cases < 1 || *cases > most)
+    return error_new(ERROR_USAGE, NOWHERE, "a phantom dataset has 1 to %d cases, not %d", most,
+                     *cases);
+  for (int a = 0; a < 3; a++) {
+    if (w->options.size[a] == 0) w->options.size[a] = looks->size[a];
+    if (w->options.size[a] < 16 || w->options.size[a] > 1024)
+      return error_new(ERROR_USAGE, NOWHERE, "a phantom has 16 to 1024 voxels an axis, not %lld",
+                       (long long)w->options.size[a]);
+  }
+  if (w->options.organs != 0 && w->options.layout != PHANTOM_DECATHLON)
+    return error_new(ERROR_USAGE, NOWHERE, "the layout %s has organs of its own", looks->name);
+  if (w->options.organs == 0) w->options.organs = PHANTOM_ORGANS;
+  if (w->options.organs < 1 || w->options.organs > PHANTOM_ORGANS)
+    return error_new(ERROR_USAGE, NOWHERE, "a phantom has 1 to %d labelled organs, not %d",
+                     PHANTOM_ORGANS, w->options.organs);
+  return OK;
+}
+
+static void number_classes(work *w) {
+  if (w->options.layout == PHANTOM_LUNG) {
+    w->class_of[TUMOUR] = 1;
+    return;
+  }
+  for (int i = 0, next = 1; i < PHANTOM_ORGANS; i++)
+    if (organs[i].size_rank < w->options.organs) w->class_of[i + 1] = next++;
+}
+
 status phantom_write(const char *folder, int cases, uint64_t seed, const phantom_options *options) {
   work w = {.folder = folder, .seed = seed};
   if (options) w.options = *options;
-  static const int64_t usual[3] = {96, 96, 64};
-  for (int a = 0; a < 3; a++) {
-    if (w.options.size[a] == 0) w.options.size[a] = usual[a];
-    if (w.options.size[a] < 16 || w.options.size[a] > 1024)
-      return error_new(ERROR_USAGE, NOWHERE, "a phantom has 16 to 1024 voxels an axis, not %lld",
-                       (long long)w.options.size[a]);
-  }
-  if (w.options.organs == 0) w.options.organs = PHANTOM_ORGANS;
-  if (w.options.organs < 1 || w.options.organs > PHANTOM_ORGANS)
-    return error_new(ERROR_USAGE, NOWHERE, "a phantom has 1 to %d labelled organs, not %d",
-                     PHANTOM_ORGANS, w.options.organs);
-  if (cases < 1 || cases > PHANTOM_CASES_MAX)
-    return error_new(ERROR_USAGE, NOWHERE, "a phantom dataset has 1 to %d cases, not %d",
-                     PHANTOM_CASES_MAX, cases);
-  for (int i = 0, next = 1; i < PHANTOM_ORGANS; i++)
-    if (organs[i].size_rank < w.options.organs) w.class_of[i + 1] = next++;
-
-  char *description = path_join(folder, "dataset.json");
+  w.looks = &appearances[w.options.layout];
+  TRY(check_options(&w, &cases));
+  number_classes(&w);
+  char *mark = path_join(folder, w.looks->describes_itself ? "dataset.json" : "phantom.txt");
   w.errors = calloc((size_t)cases, sizeof *w.errors);
-  status error =
-      description && w.errors ? refuse_other_dataset(description) : error_out_of_memory(4096);
-  if (!error) error = make_folders(folder);
+  status error = mark && w.errors ? refuse_other_dataset(&w, mark) : error_out_of_memory(4096);
+  if (!error) error = make_folders(&w);
+  if (!error && !w.looks->describes_itself) error = write_note(mark);
   if (!error) error = write_cases(&w, cases);
-  if (!error) error = write_description(&w, description, cases);
+  if (!error && w.looks->describes_itself) error = write_description(&w, mark, cases);
   free(w.errors);
-  free(description);
+  free(mark);
   return error;
 }

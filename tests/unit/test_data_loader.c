@@ -578,7 +578,7 @@ static void a_phantom_does_not_overwrite_a_dataset(void **state) {
   snprintf(path, sizeof path, "%s/dataset.json", folder);
   write_text(path, "{\"name\": \"Hippocampus\"}");
   expect_error(phantom_write(folder, 1, 1, NULL), "another dataset");
-  expect_error(phantom_write(folder, 0, 1, NULL), "cases");
+  expect_error(phantom_write(folder, -1, 1, NULL), "cases");
   expect_error(phantom_write(folder, 1, 1, &(phantom_options){.organs = 14}), "organs");
   expect_error(phantom_write(folder, 1, 1, &(phantom_options){.size = {4, 0, 0}}), "voxels");
   remove_folder(folder);
