@@ -135,6 +135,10 @@ static status acquire(loader *l, prepared *p) {
     pthread_mutex_unlock(&l->lock);
     status error = case_prepare(l->o.spec, p->entry, l->o.cache, &p->content);
     if (!error && l->o.label_free) labels_free(&p->content.label);
+    if (!error && p->content.label.data) {
+      error = labels_count(&p->content.label); /* crops are drawn from them */
+      if (error) case_free(&p->content);
+    }
     pthread_mutex_lock(&l->lock);
     p->state = error ? PREPARED_NONE : PREPARED_READY;
     pthread_cond_broadcast(&l->case_in);

@@ -70,12 +70,40 @@ void volume_free(volume *v) {
 
 void labels_free(labels *l) {
   free(l->data);
+  free(l->counts);
   *l = (labels){0};
 }
 
 void case_free(medical_case *c) {
   volume_free(&c->image);
   labels_free(&c->label);
+}
+
+/* Most stretches of a label map are of one class. */
+FOR_EACH_ISA static void count_line(const int32_t *class, int64_t n, uint32_t *counts) {
+  enum { STRETCH = 16 };
+  int64_t i = 0;
+  for (; i + STRETCH <= n; i += STRETCH) {
+    int32_t differs = 0;
+    for (int k = 0; k < STRETCH; k++) differs |= class[i + k] ^ class[i];
+    if (differs)
+      for (int k = 0; k < STRETCH; k++) counts[class[i + k]]++;
+    else
+      counts[class[i]] += STRETCH;
+  }
+  for (; i < n; i++) counts[class[i]]++;
+}
+
+status labels_count(labels *l) {
+  const int64_t slab = l->size[1] * l->size[2];
+  size_t entries = (size_t)l->size[0] * LABEL_CLASSES;
+  uint32_t *counts = calloc(entries, sizeof *counts);
+  if (!counts) return error_out_of_memory(entries * sizeof *counts);
+  for (int64_t x = 0; x < l->size[0]; x++)
+    count_line(l->data + x * slab, slab, counts + x * LABEL_CLASSES);
+  free(l->counts);
+  l->counts = counts;
+  return OK;
 }
 
 status case_copy(const medical_case *in, medical_case *out) {
@@ -312,6 +340,8 @@ void volume_mirror(volume *v, const grid_map *map) {
 }
 
 void labels_mirror(labels *l, const grid_map *map) {
+  free(l->counts);
+  l->counts = NULL;
   mirror(l->data, l->size, map->flip, sizeof(int32_t));
   regrid_affine(l->affine, map, l->affine);
 }

@@ -15,10 +15,13 @@ typedef struct volume {
   double affine[4][4];
 } volume;
 
+enum { LABEL_CLASSES = 256 }; /* of a label map: 0 … 255 */
+
 typedef struct labels { /* a label map: one class number a voxel, (X, Y, Z) */
   int64_t size[3];
   int32_t *data; /* owned; NULL = no label */
   double affine[4][4];
+  uint32_t *counts; /* owned; (X, LABEL_CLASSES) voxels of each class at every x, or NULL */
 } labels;
 
 typedef struct medical_case {
@@ -39,7 +42,10 @@ void case_free(medical_case *c);
 /* Asks for huge pages under large memory that has not been touched yet: volumes would spend more time
  * in page faults than in being computed. */
 void memory_want_huge_pages(void *memory, size_t bytes);
-/* Deep copy; the name stays borrowed. */
+/* Fills in `counts` of a map of classes below LABEL_CLASSES, for whoever draws voxels by class again
+ * and again. Whatever changes the map afterwards makes a new one, or lets the counts go. */
+status labels_count(labels *l);
+/* Deep copy, without counts; the name stays borrowed. */
 status case_copy(const medical_case *in, medical_case *out);
 /* Spacing in mm: the column norms of the affine. */
 void affine_spacing(const double affine[4][4], double spacing_mm[3]);

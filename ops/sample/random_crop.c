@@ -52,14 +52,26 @@ static int64_t below(rng *random, int64_t n) {
   return (int64_t)rng_below(random, (uint32_t)n);
 }
 
+/* The same in the slab of voxels at x. */
+static int64_t count_slab(const labels *l, int64_t x, class_range wanted) {
+  const int64_t slab = l->size[1] * l->size[2];
+  if (!l->counts) return count_matching(l->data + x * slab, slab, wanted);
+  int64_t count = 0;
+  for (int k = wanted.low > 0 ? wanted.low : 0; k < LABEL_CLASSES && k <= wanted.high; k++)
+    count += l->counts[x * LABEL_CLASSES + k];
+  return count;
+}
+
 /* A voxel of the wanted sort, all with the same probability; false when there is none. */
 static bool draw_voxel(const labels *l, class_range wanted, rng *random, int64_t at[3]) {
-  const int64_t line = l->size[2], lines = l->size[0] * l->size[1];
-  int64_t count = count_matching(l->data, lines * line, wanted);
+  const int64_t line = l->size[2];
+  int64_t count = 0;
+  for (int64_t x = 0; x < l->size[0]; x++) count += count_slab(l, x, wanted);
   if (count == 0) return false;
-  int64_t left = below(random, count);
-  for (int64_t row = 0; row < lines; row++) {
-    const int32_t *voxels = l->data + row * line;
+  int64_t left = below(random, count), x = 0;
+  for (int64_t here; left >= (here = count_slab(l, x, wanted)); x++) left -= here;
+  for (int64_t y = 0; y < l->size[1]; y++) {
+    const int32_t *voxels = l->data + (x * l->size[1] + y) * line;
     int64_t here = count_matching(voxels, line, wanted);
     if (left >= here) {
       left -= here;
@@ -67,8 +79,8 @@ static bool draw_voxel(const labels *l, class_range wanted, rng *random, int64_t
     }
     for (int64_t z = 0; z < line; z++)
       if (voxels[z] >= wanted.low && voxels[z] <= wanted.high && left-- == 0) {
-        at[0] = row / l->size[1];
-        at[1] = row % l->size[1];
+        at[0] = x;
+        at[1] = y;
         at[2] = z;
         return true;
       }
@@ -76,20 +88,27 @@ static bool draw_voxel(const labels *l, class_range wanted, rng *random, int64_t
   return false;
 }
 
+static void classes_of(const labels *l, bool has[LABEL_CLASSES]) {
+  const int64_t voxels = l->size[0] * l->size[1] * l->size[2];
+  if (l->counts)
+    for (int64_t i = 0; i < l->size[0] * LABEL_CLASSES; i++)
+      has[i % LABEL_CLASSES] |= l->counts[i] > 0;
+  else
+    for (int64_t i = 0; i < voxels; i++)
+      if (l->data[i] >= 0 && l->data[i] < LABEL_CLASSES) has[l->data[i]] = true;
+}
+
 /* A class that the case has, drawn by the weights; −1 when it has none of them. The last weight
  * holds for the classes after it. */
 static int draw_class(const labels *l, const double *weight, int weights, rng *random) {
-  enum { CLASSES_MAX = 256 }; /* what label files may hold */
-  bool has[CLASSES_MAX] = {false};
-  int64_t voxels = l->size[0] * l->size[1] * l->size[2];
-  for (int64_t i = 0; i < voxels; i++)
-    if (l->data[i] >= 0 && l->data[i] < CLASSES_MAX) has[l->data[i]] = true;
+  bool has[LABEL_CLASSES] = {false};
+  classes_of(l, has);
   double sum = 0;
-  for (int k = 0; k < CLASSES_MAX; k++)
+  for (int k = 0; k < LABEL_CLASSES; k++)
     if (has[k]) sum += weight[k < weights ? k : weights - 1];
   double left = rng_range(random, 0, sum);
   int drawn = -1;
-  for (int k = 0; k < CLASSES_MAX; k++) {
+  for (int k = 0; k < LABEL_CLASSES; k++) {
     double here = weight[k < weights ? k : weights - 1];
     if (!has[k] || here == 0) continue;
     drawn = k; /* rounding may leave a little over after the last */

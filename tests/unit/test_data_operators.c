@@ -434,6 +434,33 @@ static medical_case apply(op_use use, const volume *v) {
   return out;
 }
 
+static void counted_classes_draw_the_same_crops(void **state) {
+  (void)state;
+  static const struct {
+    const char *attribute, *value;
+  } cases[] = {{"positive", "2"}, {"foreground", "0.7"}, {"class_ratios", "[1, 0, 2]"}};
+  for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+    sampling s = sampling_of(9, 21, 37, 1);
+    /* Stretches of one class, mixed ones, and slabs that lack a class. */
+    for (int64_t i = 0; i < 9 * 21 * 37; i++)
+      s.in.label.data[i] = (int32_t)(i % 777 < 400 ? 0 : i / 777 == 4 ? 255 : i % 5);
+    sampling_add(&s,
+                 USE(&s.memory, "random_crop", "size", "3", cases[k].attribute, cases[k].value));
+    for (int crop = 0; crop < 60; crop++) {
+      medical_case plain = draw(&s, crop);
+      expect_ok(labels_count(&s.in.label));
+      medical_case counted = draw(&s, crop);
+      assert_memory_equal(plain.image.data, counted.image.data, 27 * sizeof(float));
+      assert_memory_equal(plain.label.data, counted.label.data, 27 * sizeof(int32_t));
+      case_free(&plain);
+      case_free(&counted);
+      free(s.in.label.counts);
+      s.in.label.counts = NULL;
+    }
+    sampling_end(&s);
+  }
+}
+
 static void filters_equal_their_formulas(void **state) {
   (void)state;
   arena memory = {0};
@@ -570,6 +597,7 @@ int main(void) {
       cmocka_unit_test(in_a_plane_no_slice_is_mixed_with_another),
       cmocka_unit_test(elastic_displacements_have_the_spread_of_smoothed_noise),
       cmocka_unit_test(crops_follow_the_classes),
+      cmocka_unit_test(counted_classes_draw_the_same_crops),
       cmocka_unit_test(filters_equal_their_formulas),
       cmocka_unit_test(the_sample_graph_has_a_static_shape),
   };
