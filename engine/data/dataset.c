@@ -39,6 +39,8 @@ static status open_dataset(const data_spec *spec, uint64_t seed, bool go_on, pro
   }
   if (go_on || found->count == 0) split_assign(spec, seed, d, found);
   d->identity = identity_of(d);
+  known_files *known = arena_alloc(&d->memory, (size_t)(d->case_count + 1) * sizeof *known);
+  for (int i = 0; i < d->case_count; i++) d->cases[i].known = &known[i];
   *out = d;
   return OK;
 }

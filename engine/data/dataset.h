@@ -16,7 +16,8 @@ typedef struct case_entry {
   const char *label;   /* path, or NULL */
   const char *patient; /* whose cases share a role */
   role role;
-  bool is_label_withheld; /* by data.label_fraction: for training without labels only */
+  bool is_label_withheld;    /* by data.label_fraction: for training without labels only */
+  struct known_files *known; /* what the cache key was made of; NULL: not remembered */
   int class_count; /* classes the dataset names; a label map with others is refused. 0: not known */
 } case_entry;
 
@@ -79,9 +80,17 @@ status case_parse(const case_entry *entry, const case_files *files, medical_case
 
 /* ---- prepare, with its cache ---- */
 
+/* The cache key of a case, and the files it was made from. */
+typedef struct known_files {
+  uint64_t stamp[2]; /* of their inodes, sizes and times; 0 0: nothing known */
+  uint64_t prepare;
+  cache_key key;
+} known_files;
+
 /* Loads a case and runs the prepare graph, or reads the result from the cache folder. The key is
  * the content of the source files and the prepare graph (operators, versions, attributes), so a
- * stale entry cannot be used; a damaged entry is detected (hash) and made anew. `cache` NULL: no
+ * stale entry cannot be used; a damaged entry is detected (hash) and made anew. Files whose inode,
+ * size and times are as when this dataset last read them are not read again. `cache` NULL: no
  * cache. A cache that cannot be written (disk full, folder not permitted) never fails a case: see
  * cache_problem_take. */
 status case_prepare(const data_spec *spec, const case_entry *entry, const char *cache,

@@ -7,8 +7,12 @@
 #include "base/text.h"
 #include "ops/arithmetic/vector_math.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <xxhash.h>
 
 /* ---- running ---- */
 
@@ -152,21 +156,81 @@ static status prepare_files(const data_spec *spec, const case_entry *entry, case
   return error;
 }
 
+/* ---- cache ---- */
+
+static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* What tells whether the files of a case are the ones that were read: a change of content changes
+ * the time of the inode's last change, which no program can set. A file that changed within the last
+ * two seconds may change again without a clock noticing; then there is no stamp. */
+static bool files_stamp(const case_entry *entry, uint64_t stamp[2]) {
+  XXH3_state_t *hash = XXH3_createState();
+  if (!hash) return false;
+  XXH3_128bits_reset(hash);
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  int files = 1 + entry->more_image_count + (entry->label ? 1 : 0);
+  bool good = true;
+  for (int i = 0; i < files && good; i++) {
+    struct stat info;
+    good = stat(i <= entry->more_image_count ? image_file(entry, i) : entry->label, &info) == 0 &&
+           info.st_ctim.tv_sec + 2 < now.tv_sec;
+    if (!good) break;
+    int64_t facts[] = {info.st_dev,         (int64_t)info.st_ino, info.st_size,
+                       info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec,
+                       info.st_ctim.tv_nsec};
+    XXH3_128bits_update(hash, facts, sizeof facts);
+  }
+  XXH128_hash_t made = XXH3_128bits_digest(hash);
+  stamp[0] = made.low64;
+  stamp[1] = made.high64;
+  XXH3_freeState(hash);
+  return good;
+}
+
+/* The key that files with this stamp had. */
+static bool known_key(const case_entry *entry, const uint64_t stamp[2], uint64_t prepare,
+                      cache_key *key) {
+  pthread_mutex_lock(&known_lock);
+  const known_files *k = entry->known;
+  bool known = memcmp(k->stamp, stamp, sizeof k->stamp) == 0 && k->prepare == prepare;
+  *key = k->key;
+  pthread_mutex_unlock(&known_lock);
+  return known;
+}
+
+static void remember_key(const case_entry *entry, const uint64_t stamp[2], uint64_t prepare,
+                         cache_key key) {
+  pthread_mutex_lock(&known_lock);
+  *entry->known = (known_files){{stamp[0], stamp[1]}, prepare, key};
+  pthread_mutex_unlock(&known_lock);
+}
+
+/* The same file may stand in two datasets that name different classes. */
+static status take_entry(const case_entry *entry, medical_case *out) {
+  out->name = entry->name;
+  status error = error_prefix(check_classes(entry, &out->label), "case %s", entry->name);
+  if (error) case_free(out);
+  return error;
+}
+
 status case_prepare(const data_spec *spec, const case_entry *entry, const char *cache,
                     medical_case *out) {
   *out = (medical_case){.name = entry->name};
+  uint64_t prepare = cache ? prepare_identity(spec) : 0, stamp[2];
+  cache_key key = {{0}};
+  /* Taken before the files are read: if they change meanwhile, it does not fit the next time. */
+  bool has_stamp = cache && entry->known && files_stamp(entry, stamp);
+  if (has_stamp && known_key(entry, stamp, prepare, &key) && cache_load(cache, key, out))
+    return take_entry(entry, out);
   case_files files;
   TRY(error_prefix(case_files_load(entry, &files), "case %s", entry->name));
-  cache_key key = {{0}};
   if (cache) {
-    key = cache_key_of(prepare_identity(spec), files.images, files.image_count, &files.label);
+    key = cache_key_of(prepare, files.images, files.image_count, &files.label);
+    if (has_stamp) remember_key(entry, stamp, prepare, key);
     if (cache_load(cache, key, out)) {
-      out->name = entry->name;
       case_files_free(&files);
-      /* The same file may stand in two datasets that name different classes. */
-      status error = error_prefix(check_classes(entry, &out->label), "case %s", entry->name);
-      if (error) case_free(out);
-      return error;
+      return take_entry(entry, out);
     }
   }
   status error = prepare_files(spec, entry, &files, out);

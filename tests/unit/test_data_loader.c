@@ -230,7 +230,8 @@ static void a_stale_entry_is_not_used(void **state) {
   snprintf(cache, sizeof cache, "%s/cache_b", f->folder);
   snprintf(image, sizeof image, "%s/image.nii.gz", f->folder);
   snprintf(label, sizeof label, "%s/label.nii.gz", f->folder);
-  case_entry e = {.name = "case", .image = image, .label = label};
+  known_files known = {.prepare = 0};
+  case_entry e = {.name = "case", .image = image, .label = label, .known = &known};
   volume v = numbered_volume(4, 5, 6, 1);
   labels l = {.size = {4, 5, 6}};
   expect_ok(labels_allocate(&l, l.size));
@@ -250,6 +251,42 @@ static void a_stale_entry_is_not_used(void **state) {
   }
   volume_free(&v);
   labels_free(&l);
+}
+
+static void files_that_did_not_change_are_not_read_again(void **state) {
+  fixture *f = *state;
+  char cache[300], entry[600], image[300];
+  snprintf(cache, sizeof cache, "%s/cache_known", f->folder);
+  snprintf(image, sizeof image, "%s/image_known.nii", f->folder);
+  known_files known = {.prepare = 0};
+  case_entry e = {.name = "case", .image = image, .known = &known};
+  volume v = numbered_volume(4, 5, 6, 1);
+  medical_case first, again;
+  expect_ok(nifti_write_volume(image, &v));
+  expect_ok(case_prepare(&f->spec, &e, cache, &first));
+  assert_true(known.stamp[0] == 0 && known.stamp[1] == 0); /* too young to be sure of its times */
+  sleep(4);
+  case_free(&first);
+  expect_ok(case_prepare(&f->spec, &e, cache, &first));
+  assert_false(known.stamp[0] == 0 && known.stamp[1] == 0);
+  /* With a wrong key the entry is not found; the files are, and the key is put right. */
+  known_files right = known;
+  known.key.part[0] ^= 1;
+  expect_ok(case_prepare(&f->spec, &e, cache, &again));
+  assert_memory_equal(&known, &right, sizeof known);
+  case_free(&again);
+  expect_ok(case_prepare(&f->spec, &e, cache, &again));
+  assert_int_equal(count_entries(cache, entry), 1);
+  assert_memory_equal(first.image.data, again.image.data, 4 * 5 * 6 * sizeof(float));
+  case_free(&first);
+  case_free(&again);
+  /* The same number of bytes, in place. */
+  v.data[7] += 1;
+  expect_ok(nifti_write_volume(image, &v));
+  expect_ok(case_prepare(&f->spec, &e, cache, &again));
+  assert_int_equal(count_entries(cache, entry), 2);
+  case_free(&again);
+  volume_free(&v);
 }
 
 static void a_cache_that_cannot_be_written_loses_nothing(void **state) {
@@ -591,6 +628,7 @@ int main(void) {
       cmocka_unit_test(bad_descriptions_are_refused),
       cmocka_unit_test(all_missing_files_are_named_at_once),
       cmocka_unit_test(the_cache_gives_what_preparing_gives),
+      cmocka_unit_test(files_that_did_not_change_are_not_read_again),
       cmocka_unit_test(a_stale_entry_is_not_used),
       cmocka_unit_test(a_cache_that_cannot_be_written_loses_nothing),
       cmocka_unit_test(image_and_label_must_share_a_grid),
