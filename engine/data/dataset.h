@@ -103,6 +103,10 @@ uint64_t prepare_identity(const data_spec *spec);
 /* One random crop of a prepared case, which is only read: runs the sample graph on a view of it. To
  * sample without the label, pass a copy of the struct whose label.data is NULL. */
 status case_sample(const data_spec *spec, const medical_case *in, rng_key key, medical_case *out);
+/* The same to memory that is there: `room` has size and channels of the image and both maps' data. A
+ * sample of another size is an error; without a label, the label becomes 0. */
+status case_sample_into(const data_spec *spec, const medical_case *in, rng_key key,
+                        const medical_case *room);
 
 /* ---- loader ---- */
 

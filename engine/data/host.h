@@ -18,11 +18,16 @@ typedef struct host_call {
   medical_case *c;
   rng random; /* sample operators: the stream of (seed, stage, epoch, case, crop, operator) */
   bool shared;
+  const medical_case
+      *room; /* memory of the caller's for the final result, or NULL; host_regrid makes
+                               its result there when it has that size */
 } host_call;
 
 /* Makes the voxels the case's own. */
 status host_own(host_call *call);
-/* Gives the case new voxels and frees the old ones unless shared. Both are moved from; a label with
+/* Frees the voxels, unless they are shared or in the caller's memory. */
+void host_let_go(host_call *call);
+/* Gives the case new voxels and lets the old ones go. Both are moved from; a label with
  * no data takes the case's label away. */
 void host_replace(host_call *call, volume *image, labels *label);
 /* Image and label onto the new grid; image voxels from outside the old one get `fill`. */

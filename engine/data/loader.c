@@ -159,32 +159,12 @@ static void release(loader *l, prepared *p) {
 
 /* ---- filling ---- */
 
-static status check_sample(const loader *l, const medical_case *c) {
-  const volume *v = &c->image;
-  if (memcmp(v->size, l->o.size, sizeof v->size) == 0 && v->channels == l->o.channels) return OK;
-  return error_new(ERROR_DATA, l->o.spec->dataset_at,
-                   "case %s: its samples have %lld × %lld × %lld voxels and %lld channels, the "
-                   "pipeline expects %lld × %lld × %lld and %lld",
-                   c->name, (long long)v->size[0], (long long)v->size[1], (long long)v->size[2],
-                   (long long)v->channels, (long long)l->o.size[0], (long long)l->o.size[1],
-                   (long long)l->o.size[2], (long long)l->o.channels);
-}
-
 static status fill_row(loader *l, slot *s, int64_t row, const medical_case *from, rng_key key) {
-  medical_case sample = {0};
-  TRY(case_sample(l->o.spec, from, key, &sample));
-  status error = check_sample(l, &sample);
-  if (!error) {
-    memcpy(s->out.image + row * l->sample_values, sample.image.data,
-           (size_t)l->sample_values * sizeof(float));
-    int32_t *label = s->out.label + row * l->sample_voxels;
-    if (sample.label.data)
-      memcpy(label, sample.label.data, (size_t)l->sample_voxels * sizeof *label);
-    else
-      memset(label, 0, (size_t)l->sample_voxels * sizeof *label);
-  }
-  case_free(&sample);
-  return error;
+  medical_case room = {
+      .image = {.channels = l->o.channels, .data = s->out.image + row * l->sample_values},
+      .label = {.data = s->out.label + row * l->sample_voxels}};
+  memcpy(room.image.size, l->o.size, sizeof room.image.size);
+  return case_sample_into(l->o.spec, from, key, &room);
 }
 
 /* Lock held on entry and return. */

@@ -238,20 +238,55 @@ status case_prepare(const data_spec *spec, const case_entry *entry, const char *
   return error;
 }
 
-status case_sample(const data_spec *spec, const medical_case *in, rng_key key, medical_case *out) {
-  *out = *in;
-  host_call call = {.c = out, .shared = true};
+/* Runs the sample graph; on error call->c holds nothing. */
+static status run_sample(const data_spec *spec, rng_key key, host_call *call) {
   for (int i = 0; i < spec->sample_count; i++) {
     const op *o = spec->sample[i].op;
-    call.random = rng_open(key, hash_mix(text_hash(o->name), (uint64_t)i));
-    status error = run_operator(&spec->sample[i], &call);
+    call->random = rng_open(key, hash_mix(text_hash(o->name), (uint64_t)i));
+    status error = run_operator(&spec->sample[i], call);
     if (error) {
-      if (call.shared) *out = (medical_case){0};
-      case_free(out);
+      host_let_go(call);
       return error;
     }
   }
+  return OK;
+}
+
+status case_sample(const data_spec *spec, const medical_case *in, rng_key key, medical_case *out) {
+  *out = *in;
+  host_call call = {.c = out, .shared = true};
+  TRY(run_sample(spec, key, &call));
   return host_own(&call);
+}
+
+static status check_sample(const data_spec *spec, const medical_case *c, const volume *expected) {
+  const volume *v = &c->image;
+  if (memcmp(v->size, expected->size, sizeof v->size) == 0 && v->channels == expected->channels)
+    return OK;
+  return error_new(ERROR_DATA, spec->dataset_at,
+                   "case %s: its samples have %lld × %lld × %lld voxels and %lld channels, the "
+                   "pipeline expects %lld × %lld × %lld and %lld",
+                   c->name, (long long)v->size[0], (long long)v->size[1], (long long)v->size[2],
+                   (long long)v->channels, (long long)expected->size[0],
+                   (long long)expected->size[1], (long long)expected->size[2],
+                   (long long)expected->channels);
+}
+
+status case_sample_into(const data_spec *spec, const medical_case *in, rng_key key,
+                        const medical_case *room) {
+  medical_case c = *in;
+  host_call call = {.c = &c, .shared = true, .room = room};
+  TRY(run_sample(spec, key, &call));
+  status error = check_sample(spec, &c, &room->image);
+  size_t voxels = (size_t)(c.image.size[0] * c.image.size[1] * c.image.size[2]);
+  if (!error && c.image.data != room->image.data)
+    memcpy(room->image.data, c.image.data, voxels * (size_t)c.image.channels * sizeof(float));
+  if (!error && !c.label.data)
+    memset(room->label.data, 0, voxels * sizeof(int32_t));
+  else if (!error && c.label.data != room->label.data)
+    memcpy(room->label.data, c.label.data, voxels * sizeof(int32_t));
+  host_let_go(&call);
+  return error;
 }
 
 /* ---- compile time ---- */

@@ -261,25 +261,36 @@ static bool regrid_covers(const int64_t in_size[3], const grid_map *map) {
   return true;
 }
 
+void volume_regrid_into(const volume *in, const grid_map *map, float fill, volume *out) {
+  int64_t values = map->size[0] * map->size[1] * map->size[2] * in->channels;
+  if (!regrid_covers(in->size, map))
+    for (int64_t i = 0; i < values; i++) out->data[i] = fill;
+  memcpy(out->size, map->size, sizeof out->size);
+  out->channels = in->channels;
+  regrid(in->data, in->size, map, in->channels * (int64_t)sizeof(float), out->data);
+  regrid_affine(in->affine, map, out->affine);
+}
+
+void labels_regrid_into(const labels *in, const grid_map *map, labels *out) {
+  size_t voxels = (size_t)(map->size[0] * map->size[1] * map->size[2]);
+  if (!regrid_covers(in->size, map)) memset(out->data, 0, voxels * sizeof *out->data);
+  memcpy(out->size, map->size, sizeof out->size);
+  regrid(in->data, in->size, map, sizeof(int32_t), out->data);
+  regrid_affine(in->affine, map, out->affine);
+}
+
 status volume_regrid(const volume *in, const grid_map *map, float fill, volume *out) {
   volume made = {0};
-  bool covered = regrid_covers(in->size, map);
-  TRY(volume_make(&made, map->size, in->channels, !covered));
-  if (fill != 0 && !covered) {
-    int64_t values = map->size[0] * map->size[1] * map->size[2] * in->channels;
-    for (int64_t i = 0; i < values; i++) made.data[i] = fill;
-  }
-  regrid(in->data, in->size, map, in->channels * (int64_t)sizeof(float), made.data);
-  regrid_affine(in->affine, map, made.affine);
+  TRY(volume_make(&made, map->size, in->channels, false));
+  volume_regrid_into(in, map, fill, &made);
   *out = made;
   return OK;
 }
 
 status labels_regrid(const labels *in, const grid_map *map, labels *out) {
   labels made = {0};
-  TRY(labels_make(&made, map->size, !regrid_covers(in->size, map)));
-  regrid(in->data, in->size, map, sizeof(int32_t), made.data);
-  regrid_affine(in->affine, map, made.affine);
+  TRY(labels_make(&made, map->size, false));
+  labels_regrid_into(in, map, &made);
   *out = made;
   return OK;
 }

@@ -74,6 +74,9 @@ typedef struct grid_map {
 grid_map grid_identity(const int64_t size[3]);
 status volume_regrid(const volume *in, const grid_map *map, float fill, volume *out);
 status labels_regrid(const labels *in, const grid_map *map, labels *out);
+/* The same to memory that is there: out->data has room for the new grid. */
+void volume_regrid_into(const volume *in, const grid_map *map, float fill, volume *out);
+void labels_regrid_into(const labels *in, const grid_map *map, labels *out);
 /* Does the map mirror a grid of that size along some axes, and nothing else? Then voxels can change
  * places within their memory. */
 bool grid_is_mirror(const grid_map *map, const int64_t size[3]);

@@ -31,13 +31,13 @@ static int64_t sample_voxels(const bench *b) {
 }
 
 static status draw_samples(const bench *b, const medical_case *from, batch *to) {
-  const int64_t voxels = sample_voxels(b), values = voxels * b->channels;
+  const int64_t voxels = sample_voxels(b);
   for (int64_t k = 0; k < b->spec->crops_per_case; k++) {
-    medical_case sample = {0};
-    TRY(case_sample(b->spec, from, rng_key_of(1, "bench", b->round, from->name, k), &sample));
-    memcpy(to->image + k * values, sample.image.data, (size_t)values * sizeof(float));
-    memcpy(to->label + k * voxels, sample.label.data, (size_t)voxels * sizeof(int32_t));
-    case_free(&sample);
+    medical_case room = {
+        .image = {.channels = b->channels, .data = to->image + k * voxels * b->channels},
+        .label = {.data = to->label + k * voxels}};
+    memcpy(room.image.size, b->size, sizeof room.image.size);
+    TRY(case_sample_into(b->spec, from, rng_key_of(1, "bench", b->round, from->name, k), &room));
   }
   return OK;
 }

@@ -162,10 +162,28 @@ static void sampling_add(sampling *s, op_use use) {
   s->uses[s->spec.sample_count++] = use;
 }
 
+/* The same sample in memory that is there already, and holds something else. */
+static void expect_same_in_place(sampling *s, int64_t crop, const medical_case *sample) {
+  medical_case room = {.image = sample->image, .label = sample->label};
+  size_t voxels = (size_t)(room.image.size[0] * room.image.size[1] * room.image.size[2]);
+  size_t values = voxels * (size_t)room.image.channels;
+  room.image.data = malloc(values * sizeof(float));
+  room.label.data = malloc(voxels * sizeof(int32_t));
+  memset(room.image.data, 0x55, values * sizeof(float));
+  memset(room.label.data, 0x55, voxels * sizeof(int32_t));
+  expect_ok(case_sample_into(&s->spec, &s->in, rng_key_of(1, "stage", 0, "case", crop), &room));
+  assert_memory_equal(room.image.data, sample->image.data, values * sizeof(float));
+  for (size_t i = 0; i < voxels; i++)
+    assert_int_equal(room.label.data[i], sample->label.data ? sample->label.data[i] : 0);
+  free(room.image.data);
+  free(room.label.data);
+}
+
 static medical_case draw(sampling *s, int64_t crop) {
   medical_case out;
   s->spec.sample = s->uses;
   expect_ok(case_sample(&s->spec, &s->in, rng_key_of(1, "stage", 0, "case", crop), &out));
+  expect_same_in_place(s, crop, &out);
   return out;
 }
 
