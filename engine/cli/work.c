@@ -10,6 +10,7 @@
 #include "run/run.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -415,7 +416,7 @@ status command_phantom(const arguments *a) {
     static const double slices[] = {
         [PHANTOM_DECATHLON] = 2.0 / 3, [PHANTOM_SYNAPSE] = 0.29, [PHANTOM_LUNG] = 0.5};
     o.size[0] = o.size[1] = a->size;
-    o.size[2] = (int64_t)((double)a->size * slices[o.layout]);
+    o.size[2] = (int64_t)fmax(16, (double)a->size * slices[o.layout]);
   }
   if (a->cases > PHANTOM_CASES_MAX)
     return error_new(ERROR_USAGE, NOWHERE, "--cases is at most %d", PHANTOM_CASES_MAX);

@@ -116,6 +116,23 @@ static void warmup_cosine_rises_and_falls(void **unused) {
   close_file(&f);
 }
 
+/* 800 epochs of 10 steps: seven values above 0 of a warm-up that has 50. */
+static void warmup_cosine_can_hold_its_values(void **unused) {
+  (void)unused;
+  schedule_file f = open_file("warmup_cosine", "{warmup: 50, hold: 100}");
+  for (int step = 0; step < 8000; step += 37) {
+    double value;
+    assert_ok(script_schedule(f.script, step, step / 10, 8000, 10, 1e-4, &value));
+    assert_true(fabs(value - 1e-4 * (step / 1000) / 49) < 1e-18);
+  }
+  close_file(&f);
+  f = open_file("warmup_cosine", "{warmup: 2, hold: 5}"); /* of 22 epochs: 0, 1, and down */
+  double value;
+  assert_ok(script_schedule(f.script, 210, 21, 220, 10, 1, &value));
+  assert_true(fabs(value - (1 + cos(M_PI * 2 / 20)) / 2) < 1e-12);
+  close_file(&f);
+}
+
 static void poly_falls_to_zero(void **unused) {
   (void)unused;
   schedule_file f = open_file("poly", "{}");
@@ -682,6 +699,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_schedule_gets_its_five_arguments),
       cmocka_unit_test(warmup_cosine_rises_and_falls),
+      cmocka_unit_test(warmup_cosine_can_hold_its_values),
       cmocka_unit_test(poly_falls_to_zero),
       cmocka_unit_test(arguments_arrive_typed),
       cmocka_unit_test(an_argument_nobody_reads_is_an_error_in_the_yaml),

@@ -1,0 +1,65 @@
+# The recipes of published experiments on phantoms in the layouts of their data sets: planned at full
+# size, and run from start to end at a fraction of their width and length.
+. "$(dirname "$0")/lib.sh"
+recipes=$SOURCE/pipelines
+
+try 0 "$STRATA" phantom synapse --layout synapse --size 40
+try 0 "$STRATA" phantom lung --layout lung --size 40
+try 0 "$STRATA" phantom atrium --cases 6 --organs 1 --size 40
+try 0 "$STRATA" data check synapse/RawData/Training
+prints "BTCV, 30 cases"
+prints "orientation  LAS (30)"
+
+# What depends on the data set has to be measured first. The JSON goes where the pipeline looks for it.
+try 1 "$STRATA" plan "$recipes/lung/unetr_plus_plus.yaml" --set data.root=lung --stage segment
+says "there is no lung/fingerprint.json. Make it with"
+for name in synapse lung; do
+  try 0 "$STRATA" data check "$recipes/$name/unetr_plus_plus.yaml" --set data.root=$name \
+    --json $name/fingerprint.json
+done
+prints "63 cases: 50 train, 0 validation, 13 test; 63 good"
+
+# `strata check` would also run a step of each stage, which takes minutes.
+plan() { # plan RECIPE ROOT PARAMETERS
+  local stage
+  for stage in pretrain segment; do
+    try 0 "$STRATA" plan "$recipes/$1.yaml" --set data.root="$2" --stage $stage
+  done
+  prints " $3 parameters"
+}
+plan synapse/unetr synapse 92784046
+plan synapse/swin_unetr synapse 62187296
+plan synapse/unetr_plus_plus synapse 42952850
+plan lung/unetr_plus_plus lung 121174798
+plan left_atrium/unetr atrium 92783842
+
+run() { # run NAME RECIPE ROOT KEY=VALUE…
+  local name=$1 recipe=$2 root=$3 key set=()
+  shift 3
+  for key in epochs=1 batch=1 steps_per_epoch=2; do
+    set+=(--set "stages.pretrain.$key" --set "stages.segment.$key")
+  done
+  for key; do set+=(--set "$key"); done
+  try 0 "$STRATA" run "$recipes/$recipe.yaml" --set data.root="$root" "${set[@]}" --out "$name"
+  exists "$name/evaluation.json" "$name/weights/segment.safetensors"
+}
+unetr=(data.prepare.resample.spacing=3 'roi=[32,32,32]' slabs=2 model.with.features=2
+  model.with.hidden=24 model.with.mlp=24 model.with.heads=2 model.with.layers=4)
+plus_plus=('roi=[32,32,32]' 'field=[40,40,32]' slabs=2
+  model.with.features=4 'model.with.depths=[1,1,1,1]' model.with.decoder_depth=1
+  'model.with.projections=[8,8,4,2]' evaluate.inferer.sliding_window.mirror=x)
+run unetr synapse/unetr synapse "${unetr[@]}"
+has unetr/evaluation.json abdomen8
+run atrium-run left_atrium/unetr atrium 'roi=[32,32,32]' "${unetr[@]:2}"
+run swin synapse/swin_unetr synapse data.prepare.resample.spacing=3 'roi=[32,32,64]' \
+  model.with.features=6 'model.with.heads=[1,2,3,3]' 'model.with.depths=[1,1,1,1]' slabs=2
+run plus-plus synapse/unetr_plus_plus synapse "${plus_plus[@]}"
+run lung-run lung/unetr_plus_plus lung "${plus_plus[@]}"
+
+# The numbers of the fingerprint are in the run's file, and the run needs it no more.
+rm synapse/fingerprint.json
+try 0 "$STRATA" check plus-plus/pipeline.yaml
+grep -q fingerprint plus-plus/pipeline.yaml && fail "the resolved file names the fingerprint"
+image=synapse/RawData/Training/img/img0001.nii.gz
+try 0 "$STRATA" predict plus-plus $image -o again.nii.gz
+cmp again.nii.gz plus-plus/predictions/img0001.nii.gz || fail "another prediction of the same case"
