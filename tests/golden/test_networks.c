@@ -32,7 +32,8 @@ static const double BENT_TOLERANCE = 0.1;
 static const double FLOOR = 1e-3, ZERO = 1e-4;
 
 #if defined(__SANITIZE_ADDRESS__)
-static const int64_t VOXELS_MAX = 48 * 48 * 48; /* a sanitizer makes the large crops take minutes */
+/* A sanitizer makes the large crops take minutes. */
+static const int64_t VOXELS_MAX = 2 * 64 * 64 * 32;
 #else
 static const int64_t VOXELS_MAX = INT64_MAX;
 #endif
