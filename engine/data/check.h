@@ -5,8 +5,8 @@
 #include "base/parallel.h"
 #include "data/dataset.h"
 
-/* Values of one channel in the foreground (voxels whose class is not 0) of the training cases, from at most 10,000 voxels
- * a case, evenly spread over its foreground. */
+/* Values of one channel in the foreground (voxels whose class is not 0) of the training cases, from
+ * at most 10,000 voxels a case, evenly spread over its foreground. */
 typedef struct channel_values {
   int64_t count; /* 0: no case has a foreground */
   double mean, deviation, min, max;

@@ -1,6 +1,7 @@
-/* The learned parameters of a run and the state of its operators (running statistics): one flat f32 buffer on the device, a named slice per tensor, in
- * the order the training graph first uses them. Programs compiled from different graphs (training,
- * validation, inference) bind to the same slices by name. */
+/* The learned parameters of a run and the state of its operators (running statistics): one flat f32
+ * buffer on the device, a named slice per tensor, in the order the training graph first uses them.
+ * Programs compiled from different graphs (training, validation, inference) bind to the same slices
+ * by name. */
 #ifndef STRATA_EXECUTE_PARAMETERS_H
 #define STRATA_EXECUTE_PARAMETERS_H
 

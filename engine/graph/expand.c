@@ -25,10 +25,8 @@ typedef struct expander {
   pipeline *p;
   builder b;
   int model_uses;
-  arena *memory; /* of the graph */
-  problems problems;
-  source_pos *reported; /* one report a line: a block used five times has its mistake once */
-  int reported_count, reported_capacity;
+  arena *memory;     /* of the graph */
+  problems problems; /* one a place: a block used five times has its mistake once */
   const expand_options *options;
 } expander;
 
@@ -493,18 +491,6 @@ static status add_trail(const instance *in, status error) {
   return error;
 }
 
-static void report(expander *x, status error) {
-  source_pos at = error_position(error);
-  for (int i = 0; i < x->reported_count; i++)
-    if (x->reported[i].file == at.file && x->reported[i].line == at.line &&
-        x->reported[i].column == at.column && at.line > 0) {
-      error_free(error);
-      return;
-    }
-  ARENA_PUSH(x->memory, x->reported, x->reported_count, x->reported_capacity, at);
-  problems_add(&x->problems, error);
-}
-
 static status expand_item(instance *in, const tree *item, const char **name) {
   *name = NULL;
   if (item->kind != TREE_MAP)
@@ -541,7 +527,7 @@ static status expand_items(instance *in, const tree *list) {
                        MAX_GRAPH_NODES);
     status error = expand_item(in, list->items[i], &name);
     if (!error) continue;
-    report(x, add_trail(in, error_locate(error, list->items[i]->at)));
+    problems_add_new_places(&x->problems, add_trail(in, error_locate(error, list->items[i]->at)));
     if (name) set_name(in, name, NULL, POISONED);
   }
   return OK;
@@ -564,8 +550,9 @@ static status add_losses(instance *in, const tree *items, stage_graph *out) {
     if (!term || term->count == POISONED) continue;
     source_pos at = item->keys[0]->at;
     if (term->count != 1 || value_type(&x->b, term->values[0])->shape.rank != 0) {
-      report(x, error_new(ERROR_PIPELINE, at,
-                          "\"%s\" is not a single number, so it cannot be a loss", name));
+      problems_add_new_places(
+          &x->problems, error_new(ERROR_PIPELINE, at,
+                                  "\"%s\" is not a single number, so it cannot be a loss", name));
       continue;
     }
     const op *scale = op_find("scale");
@@ -578,7 +565,7 @@ static status add_losses(instance *in, const tree *items, stage_graph *out) {
       status error = scope_eval(&in->scope, x->memory, weight_tree, &value);
       if (!error) error = tree_float(value, &weight);
       if (error) {
-        report(x, error);
+        problems_add_new_places(&x->problems, error);
         continue;
       }
     }
@@ -712,27 +699,17 @@ static void name_outputs(instance *in, const tree *outputs, stage_graph *out) {
   }
 }
 
-static status mean_square(builder *b, value_id v, value_id *out) {
-  const op *constant = op_find("constant");
-  void *attrs = arena_alloc(&b->g->memory, constant->attrs_bytes);
-  op_defaults(constant, attrs);
-  *attr_number(constant, attrs, "value") = 0;
-  const shape *s = &value_type(b, v)->shape;
-  for (const attr *a = constant->attrs; a->name; a++) {
-    if (a->kind != ATTR_INTS) continue;
-    int_list *dims = (int_list *)((char *)attrs + a->offset);
-    dims->count = s->rank;
-    memcpy(dims->at, s->dim, sizeof s->dim);
-  }
-  value_id in[2] = {v, VALUE_NONE};
-  TRY(build_node(b, "constant", attrs, NULL, 0, &in[1]));
-  return build_node(b, "mse", NULL, (value_id[]){in[0], in[1], VALUE_NONE}, 3, out);
-}
-
+/* The gradient of mean(out²) by out is 2 / n · out. */
 static status differentiate_square(expander *x, stage_graph *out) {
-  x->b.prefix = "loss";
-  TRY(mean_square(&x->b, out->names[0].values[0], &out->loss));
-  return graph_differentiate(out->g, out->loss);
+  const op *scale = op_find("scale");
+  void *attrs = arena_alloc(x->memory, scale->attrs_bytes);
+  op_defaults(scale, attrs);
+  value_id first = out->names[0].values[0], seed;
+  *attr_number(scale, attrs, "factor") =
+      2.0 / (double)shape_elements(&value_type(&x->b, first)->shape);
+  x->b.prefix = "seed";
+  TRY(build_node(&x->b, "scale", attrs, &first, 1, &seed));
+  return graph_differentiate_from(out->g, &first, &seed, 1);
 }
 
 static status differentiate_seeds(expander *x, stage_graph *out) {

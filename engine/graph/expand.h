@@ -11,9 +11,9 @@
  *       next: {tokens: "blocks.${i}"}    # … and this in the next
  * The items of a repeat stay visible after it under their own names ("blocks.3"), and so do the
  * carried names with their last value (with `repeat: 0`, their first). `when: ${…}` on an item
- * leaves it out when false; `parameters: conv1` lets it share those of an earlier item. A reference is an earlier item's name, with `.port` for an output that
- * is not the first. Names prefix the parameters inside, so item names are PyTorch's module names.
- * Blocks come from the file's `blocks: {name: file.yaml}` table; `model` applies the pipeline's
+ * leaves it out when false; `parameters: conv1` lets it share those of an earlier item. A reference
+ * is an earlier item's name, with `.port` for an output that is not the first. Names prefix the
+ * parameters inside, so item names are PyTorch's module names. Blocks come from the file's `blocks: {name: file.yaml}` table; `model` applies the pipeline's
  * model, whose parameters carry no prefix and are shared between its uses. */
 #ifndef STRATA_GRAPH_EXPAND_H
 #define STRATA_GRAPH_EXPAND_H

@@ -58,26 +58,27 @@ shape shape_in_torch(const shape *ours) {
   return is_volume(ours) ? SHAPE(d[0], d[4], d[1], d[2], d[3]) : *ours;
 }
 
+/* `batch` matrices of rows × columns, each turned. */
+static void turn(const float *from, float *to, int64_t batch, int64_t rows, int64_t columns) {
+  for (int64_t n = 0; n < batch; n++, from += rows * columns, to += rows * columns)
+    for (int64_t r = 0; r < rows; r++)
+      for (int64_t c = 0; c < columns; c++) to[c * rows + r] = from[r * columns + c];
+}
+
+static int64_t voxels_of(const shape *ours) {
+  return ours->dim[1] * ours->dim[2] * ours->dim[3];
+}
+
 void tensor_from_torch(const shape *ours, const float *from, float *to) {
-  if (!is_volume(ours)) {
+  if (is_volume(ours))
+    turn(from, to, ours->dim[0], ours->dim[4], voxels_of(ours));
+  else
     memcpy(to, from, (size_t)shape_elements(ours) * sizeof *to);
-    return;
-  }
-  int64_t channels = ours->dim[4], voxels = shape_elements(ours) / ours->dim[0] / channels;
-  for (int64_t n = 0; n < ours->dim[0]; n++)
-    for (int64_t v = 0; v < voxels; v++)
-      for (int64_t c = 0; c < channels; c++)
-        to[(n * voxels + v) * channels + c] = from[(n * channels + c) * voxels + v];
 }
 
 void tensor_to_torch(const shape *ours, const float *from, float *to) {
-  if (!is_volume(ours)) {
+  if (is_volume(ours))
+    turn(from, to, ours->dim[0], voxels_of(ours), ours->dim[4]);
+  else
     memcpy(to, from, (size_t)shape_elements(ours) * sizeof *to);
-    return;
-  }
-  int64_t channels = ours->dim[4], voxels = shape_elements(ours) / ours->dim[0] / channels;
-  for (int64_t n = 0; n < ours->dim[0]; n++)
-    for (int64_t c = 0; c < channels; c++)
-      for (int64_t v = 0; v < voxels; v++)
-        to[(n * channels + c) * voxels + v] = from[(n * voxels + v) * channels + c];
 }

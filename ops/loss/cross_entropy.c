@@ -50,11 +50,6 @@ static status cross_entropy_cpu(const call *c) {
   return OK;
 }
 
-static status cross_entropy_backward_infer(infer *rule) {
-  rule->out[0].shape = rule->in[BACK_LOGITS].shape;
-  return OK;
-}
-
 static status cross_entropy_backward_cpu(const call *c) {
   segmentation_terms terms = terms_of(c->attrs);
   segmentation_backward(c, &terms, NULL, (double)*(const float *)c->in[BACK_WEIGHT].data,
@@ -107,7 +102,7 @@ const op op_cross_entropy_backward = {
     .outputs = (const port[]){{"dlogits", "N … C", DTYPE_F32, 0, "gradient of the logits"}, {0}},
     .attrs = cross_entropy_attr_list,
     .attrs_bytes = sizeof(cross_entropy_attrs),
-    .infer = cross_entropy_backward_infer,
+    .infer = segmentation_backward_infer,
     .cost = segmentation_cost,
     .cpu = cross_entropy_backward_cpu,
 };

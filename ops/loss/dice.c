@@ -37,11 +37,6 @@ static status dice_cpu(const call *c) {
   return region_forward(c, &terms);
 }
 
-static status dice_backward_infer(infer *rule) {
-  rule->out[0].shape = rule->in[BACK_LOGITS].shape;
-  return OK;
-}
-
 static status dice_backward_cpu(const call *c) {
   segmentation_terms terms = terms_of(c->attrs);
   segmentation_backward(c, &terms, c->in[BACK_SLOPES].data, 0,
@@ -93,7 +88,7 @@ const op op_dice_backward = {
     .outputs = (const port[]){{"dlogits", "N … C", DTYPE_F32, 0, "gradient of the logits"}, {0}},
     .attrs = dice_attr_list,
     .attrs_bytes = sizeof(dice_attrs),
-    .infer = dice_backward_infer,
+    .infer = segmentation_backward_infer,
     .cost = segmentation_cost,
     .cpu = dice_backward_cpu,
 };

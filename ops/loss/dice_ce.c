@@ -47,11 +47,6 @@ static status dice_ce_cpu(const call *c) {
   return OK;
 }
 
-static status dice_ce_backward_infer(infer *rule) {
-  rule->out[0].shape = rule->in[BACK_LOGITS].shape;
-  return OK;
-}
-
 /* Every voxel counts, so the cross-entropy is a mean over all of them. */
 static status dice_ce_backward_cpu(const call *c) {
   segmentation_terms terms = terms_of(c->attrs);
@@ -109,7 +104,7 @@ const op op_dice_ce_backward = {
     .outputs = (const port[]){{"dlogits", "N … C", DTYPE_F32, 0, "gradient of the logits"}, {0}},
     .attrs = dice_ce_attr_list,
     .attrs_bytes = sizeof(dice_ce_attrs),
-    .infer = dice_ce_backward_infer,
+    .infer = segmentation_backward_infer,
     .cost = segmentation_cost,
     .cpu = dice_ce_backward_cpu,
 };

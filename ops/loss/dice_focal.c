@@ -71,11 +71,6 @@ static status dice_focal_cpu(const call *c) {
   return OK;
 }
 
-static status dice_focal_backward_infer(infer *rule) {
-  rule->out[0].shape = rule->in[BACK_LOGITS].shape;
-  return OK;
-}
-
 static status dice_focal_backward_cpu(const call *c) {
   const dice_focal_attrs *attrs = c->attrs;
   segmentation_terms terms = terms_of(attrs);
@@ -135,7 +130,7 @@ const op op_dice_focal_backward = {
     .outputs = (const port[]){{"dlogits", "N … C", DTYPE_F32, 0, "gradient of the logits"}, {0}},
     .attrs = dice_focal_attr_list,
     .attrs_bytes = sizeof(dice_focal_attrs),
-    .infer = dice_focal_backward_infer,
+    .infer = segmentation_backward_infer,
     .cost = segmentation_cost,
     .cpu = dice_focal_backward_cpu,
 };

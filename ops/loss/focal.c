@@ -30,11 +30,6 @@ static status focal_cpu(const call *c) {
   return OK;
 }
 
-static status focal_backward_infer(infer *rule) {
-  rule->out[0].shape = rule->in[BACK_LOGITS].shape;
-  return OK;
-}
-
 static status focal_backward_cpu(const call *c) {
   segmentation_terms terms = terms_of(c->attrs);
   segmentation_backward(c, &terms, NULL, focal_count(c->attrs, &c->in[BACK_LOGITS]),
@@ -89,7 +84,7 @@ const op op_focal_backward = {
     .outputs = (const port[]){{"dlogits", "N … C", DTYPE_F32, 0, "gradient of the logits"}, {0}},
     .attrs = focal_attr_list,
     .attrs_bytes = sizeof(focal_attrs),
-    .infer = focal_backward_infer,
+    .infer = segmentation_backward_infer,
     .cost = segmentation_cost,
     .cpu = focal_backward_cpu,
 };

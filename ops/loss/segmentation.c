@@ -39,6 +39,11 @@ status segmentation_check(const infer *rule, const float_list *class_weights) {
   return OK;
 }
 
+status segmentation_backward_infer(infer *rule) {
+  rule->out[0].shape = rule->in[0].shape;
+  return OK;
+}
+
 status label_error(int label, int64_t classes) {
   return error_new(ERROR_DATA, NOWHERE,
                    "a label is %d, but the network has %lld outputs for classes 0 to %lld; check "

@@ -39,6 +39,8 @@ typedef struct segmentation_result {
 
 /* Ports 0 and 1 of every operator here: logits (N … C) and target (N …), or (N … 1). */
 status segmentation_check(const infer *rule, const float_list *class_weights);
+/* Shape rule of their gradients, whose input 0 is the logits too: dlogits. */
+status segmentation_backward_infer(infer *rule);
 /* For a label that is no class. */
 status label_error(int label, int64_t classes);
 size_t segmentation_workspace(const void *attrs, const tensor *in, int in_count, const tensor *out,

@@ -215,6 +215,31 @@ void channel_norm_apply(const channel_norm *n) {
   parallel_for(n->call->pool, cut_tasks(&n->cut), apply_task, (void *)n);
 }
 
+enum { OUT_Y, OUT_MEAN, OUT_RSTD };
+
+size_t channel_norm_sample_workspace(const void *attrs, const tensor *in, int in_count,
+                                     const tensor *out, int threads) {
+  (void)attrs, (void)in_count, (void)out, (void)threads;
+  channel_cut cut = cut_channels(&in[NORM_X], in[NORM_X].shape.dim[0]);
+  return channel_norm_partials(&cut) * sizeof(float);
+}
+
+status channel_norm_sample_cpu(const call *c, int64_t together) {
+  const channel_norm_attrs *attrs = c->attrs;
+  float *mean = c->out[OUT_MEAN].data, *rstd = c->out[OUT_RSTD].data;
+  channel_norm n = {.call = c,
+                    .cut = cut_channels(&c->in[NORM_X], c->in[NORM_X].shape.dim[0]),
+                    .together = together,
+                    .eps = attrs->eps,
+                    .slope = (float)attrs->slope,
+                    .mean = mean,
+                    .rstd = rstd,
+                    .partials = c->workspace};
+  channel_norm_statistics(&n, mean, rstd, NULL);
+  channel_norm_apply(&n);
+  return OK;
+}
+
 /* ---- gradient --------------------------------------------------------------------------------
  * With g = dy · (1 or slope, by the sign of y), over the M elements that are normalized together:
  *     dresidual = g    dbias = Σ g    dweight = Σ g·x̂    (over samples and voxels of a channel)

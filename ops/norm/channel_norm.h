@@ -72,4 +72,10 @@ void channel_norm_statistics(const channel_norm *n, float *mean, float *rstd, fl
 /* The result, from n->mean and n->rstd. */
 void channel_norm_apply(const channel_norm *n);
 
+/* Kernel and workspace of a norm whose samples have statistics of their own: outputs out, mean and
+ * rstd, the latter N × C. `together` as above. */
+status channel_norm_sample_cpu(const call *c, int64_t together);
+size_t channel_norm_sample_workspace(const void *attrs, const tensor *in, int in_count,
+                                     const tensor *out, int threads);
+
 #endif

@@ -36,27 +36,8 @@ static status group_norm_grad(grad *rule) {
   return channel_norm_grad(rule, rule->out[OUT_MEAN], rule->out[OUT_RSTD], channels, false);
 }
 
-static size_t group_norm_workspace(const void *attrs, const tensor *in, int in_count,
-                                   const tensor *out, int threads) {
-  (void)attrs, (void)in_count, (void)out, (void)threads;
-  channel_cut cut = cut_channels(&in[NORM_X], in[NORM_X].shape.dim[0]);
-  return channel_norm_partials(&cut) * sizeof(float);
-}
-
 static status group_norm_cpu(const call *c) {
-  const group_norm_attrs *attrs = c->attrs;
-  float *mean = c->out[OUT_MEAN].data, *rstd = c->out[OUT_RSTD].data;
-  channel_norm n = {.call = c,
-                    .cut = cut_channels(&c->in[NORM_X], c->in[NORM_X].shape.dim[0]),
-                    .together = group_channels(attrs, &c->in[NORM_X]),
-                    .eps = attrs->norm.eps,
-                    .slope = (float)attrs->norm.slope,
-                    .mean = mean,
-                    .rstd = rstd,
-                    .partials = c->workspace};
-  channel_norm_statistics(&n, mean, rstd, NULL);
-  channel_norm_apply(&n);
-  return OK;
+  return channel_norm_sample_cpu(c, group_channels(c->attrs, &c->in[NORM_X]));
 }
 
 const op op_group_norm = {
@@ -87,7 +68,7 @@ const op op_group_norm = {
     .params = channel_norm_params,
     .grad = group_norm_grad,
     .cost = channel_norm_cost,
-    .workspace_bytes = group_norm_workspace,
+    .workspace_bytes = channel_norm_sample_workspace,
     .cpu = group_norm_cpu,
     /* The slope stays near 1 here: across the corner differences measure neither side. */
     .cases = (const op_case[]){{"{groups: 1}", "[1..2, 2..5, 2..5, 2..5, 1..9]; -", 0},

@@ -21,27 +21,8 @@ static status instance_norm_grad(grad *rule) {
   return channel_norm_grad(rule, rule->out[OUT_MEAN], rule->out[OUT_RSTD], 1, false);
 }
 
-static size_t instance_norm_workspace(const void *attrs, const tensor *in, int in_count,
-                                      const tensor *out, int threads) {
-  (void)attrs, (void)in_count, (void)out, (void)threads;
-  channel_cut cut = cut_channels(&in[NORM_X], in[NORM_X].shape.dim[0]);
-  return channel_norm_partials(&cut) * sizeof(float);
-}
-
 static status instance_norm_cpu(const call *c) {
-  const channel_norm_attrs *attrs = c->attrs;
-  float *mean = c->out[OUT_MEAN].data, *rstd = c->out[OUT_RSTD].data;
-  channel_norm n = {.call = c,
-                    .cut = cut_channels(&c->in[NORM_X], c->in[NORM_X].shape.dim[0]),
-                    .together = 1,
-                    .eps = attrs->eps,
-                    .slope = (float)attrs->slope,
-                    .mean = mean,
-                    .rstd = rstd,
-                    .partials = c->workspace};
-  channel_norm_statistics(&n, mean, rstd, NULL);
-  channel_norm_apply(&n);
-  return OK;
+  return channel_norm_sample_cpu(c, 1);
 }
 
 const op op_instance_norm = {
@@ -69,7 +50,7 @@ const op op_instance_norm = {
     .params = channel_norm_params,
     .grad = instance_norm_grad,
     .cost = channel_norm_cost,
-    .workspace_bytes = instance_norm_workspace,
+    .workspace_bytes = channel_norm_sample_workspace,
     .cpu = instance_norm_cpu,
     /* The slope stays near 1 here: across the corner differences measure neither side. */
     .cases = (const op_case[]){{"{}", "[1..2, 2..5, 2..5, 2..5, 1..9]; -", 0},

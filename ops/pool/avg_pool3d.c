@@ -88,11 +88,6 @@ static status avg_pool_backward_cpu(const call *c) {
   return OK;
 }
 
-static cost avg_pool_backward_cost(const void *attrs, const tensor *in, int in_count,
-                                   const tensor *out) {
-  return pool_cost(&((const pool_backward_attrs *)attrs)->pool, out, in_count, in);
-}
-
 #define COUNT_INCLUDE_PAD(TYPE, FIELD)                                                             \
   {                                                                                                \
     "count_include_pad", ATTR_BOOL, offsetof(TYPE, FIELD count_include_pad), "true", 0, 0, NULL,   \
@@ -142,6 +137,6 @@ const op op_avg_pool3d_backward = {
                             {0}},
     .attrs_bytes = sizeof(pool_backward_attrs),
     .infer = pool_backward_infer,
-    .cost = avg_pool_backward_cost,
+    .cost = pool_backward_cost,
     .cpu = avg_pool_backward_cpu,
 };

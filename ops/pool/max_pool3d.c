@@ -99,11 +99,6 @@ static status max_pool_backward_cpu(const call *c) {
   return OK;
 }
 
-static cost max_pool_backward_cost(const void *attrs, const tensor *in, int in_count,
-                                   const tensor *out) {
-  return pool_cost(&((const pool_backward_attrs *)attrs)->pool, out, in_count, in);
-}
-
 const op op_max_pool3d = {
     .name = "max_pool3d",
     .family = "pool",
@@ -148,6 +143,6 @@ const op op_max_pool3d_backward = {
                             {0}},
     .attrs_bytes = sizeof(pool_backward_attrs),
     .infer = pool_backward_infer,
-    .cost = max_pool_backward_cost,
+    .cost = pool_backward_cost,
     .cpu = max_pool_backward_cpu,
 };

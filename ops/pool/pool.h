@@ -84,6 +84,11 @@ static inline cost pool_cost(const void *attributes, const tensor *in, int in_co
                          (double)(attrs->kernel[0] * attrs->kernel[1] * attrs->kernel[2])};
 }
 
+static inline cost pool_backward_cost(const void *attrs, const tensor *in, int in_count,
+                                      const tensor *out) {
+  return pool_cost(&((const pool_backward_attrs *)attrs)->pool, out, in_count, in);
+}
+
 static inline shape pool_image(const pool_backward_attrs *attrs, const shape *dy) {
   return SHAPE(dy->dim[0], attrs->image[0], attrs->image[1], attrs->image[2], dy->dim[4]);
 }

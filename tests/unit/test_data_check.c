@@ -1,6 +1,6 @@
 /* A data set looked through: what it is like, and every way in which a file of it can be broken. Each
  * is named, and the other cases are looked at all the same. */
-#include "data_fixture.h"
+#include "data_folder.h"
 
 #include "data/check.h"
 
@@ -8,28 +8,6 @@
 #include <limits.h>
 #include <sys/stat.h>
 #include <zlib.h>
-
-static char *folder;
-
-static int begin(void **state) {
-  (void)state;
-  folder = temporary_folder();
-  return 0;
-}
-
-static int end(void **state) {
-  (void)state;
-  remove_folder(folder);
-  return 0;
-}
-
-static char *inside(const char *name) {
-  static char paths[8][512];
-  static int next;
-  char *path = paths[next++ % 8];
-  snprintf(path, 512, "%s/%s", folder, name);
-  return path;
-}
 
 enum { X = 6, Y = 5, Z = 4, VOXELS = X * Y * Z, HEADER = 352 };
 

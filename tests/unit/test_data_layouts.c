@@ -1,31 +1,9 @@
 /* Layouts of data sets, splits, and what must never be in two roles. */
-#include "data_fixture.h"
+#include "data_folder.h"
 
 #include "language/pipeline.h"
 
 #include <sys/stat.h>
-
-static char *folder;
-
-static int begin(void **state) {
-  (void)state;
-  folder = temporary_folder();
-  return 0;
-}
-
-static int end(void **state) {
-  (void)state;
-  remove_folder(folder);
-  return 0;
-}
-
-static char *inside(const char *name) {
-  static char paths[8][512];
-  static int next;
-  char *path = paths[next++ % 8];
-  snprintf(path, 512, "%s/%s", folder, name);
-  return path;
-}
 
 static void put_text(const char *name, const char *text) {
   char *path = inside(name), *parent = path_folder(path);

@@ -15,24 +15,10 @@
 
 #include <cmocka.h>
 
+#define FIXTURE_FILE "w.pt"
+#include "tests/unit/file_fixture.h"
+
 #define PT TEST_DATA "/golden/pt/"
-
-static char folder[200], path[256];
-
-static int make_folder(void **unused) {
-  (void)unused;
-  const char *base = getenv("TMPDIR");
-  snprintf(folder, sizeof folder, "%.150s/strata-pytorch-XXXXXX", base ? base : P_tmpdir);
-  if (!mkdtemp(folder)) return -1;
-  snprintf(path, sizeof path, "%s/w.pt", folder);
-  return 0;
-}
-
-static int remove_folder(void **unused) {
-  (void)unused;
-  unlink(path);
-  return rmdir(folder);
-}
 
 static void assert_ok(status error) {
   if (error) print_error("%s\n", error_message(error));

@@ -12,24 +12,10 @@
 
 #include <cmocka.h>
 
+#define FIXTURE_FILE "rules.yaml"
+#include "tests/unit/file_fixture.h"
+
 enum { MAX_NAMES = 8 };
-
-static char folder[200], path[256];
-
-static int make_folder(void **unused) {
-  (void)unused;
-  const char *base = getenv("TMPDIR");
-  snprintf(folder, sizeof folder, "%.150s/strata-names-XXXXXX", base ? base : P_tmpdir);
-  if (!mkdtemp(folder)) return -1;
-  snprintf(path, sizeof path, "%s/rules.yaml", folder);
-  return 0;
-}
-
-static int remove_folder(void **unused) {
-  (void)unused;
-  unlink(path);
-  return rmdir(folder);
-}
 
 static status apply(const char *yaml, const char *const *names, arena *memory, const char **out) {
   const name_rules *rules;

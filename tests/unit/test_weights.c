@@ -14,22 +14,8 @@
 
 #include <cmocka.h>
 
-static char folder[200], path[256];
-
-static int make_folder(void **unused) {
-  (void)unused;
-  const char *base = getenv("TMPDIR");
-  snprintf(folder, sizeof folder, "%.150s/strata-weights-XXXXXX", base ? base : P_tmpdir);
-  if (!mkdtemp(folder)) return -1;
-  snprintf(path, sizeof path, "%s/w.safetensors", folder);
-  return 0;
-}
-
-static int remove_folder(void **unused) {
-  (void)unused;
-  unlink(path);
-  return rmdir(folder);
-}
+#define FIXTURE_FILE "w.safetensors"
+#include "tests/unit/file_fixture.h"
 
 static void assert_ok(status error) {
   if (error) print_error("%s\n", error_message(error));
