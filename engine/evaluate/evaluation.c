@@ -4,6 +4,7 @@
  * counts (is not NaN), then over the cases that have any. Per class it is the mean over the cases
  * in which the class counts. */
 #include "base/files.h"
+#include "base/table.h"
 #include "evaluate/metrics.h"
 
 #include <jansson.h>
@@ -275,20 +276,6 @@ status evaluation_write(const evaluation *e, const char *path) {
 
 /* ---- CSV ----------------------------------------------------------------------------------- */
 
-/* RFC 4180: in quotes, and quotes doubled, where the text needs it. */
-static void csv_text(FILE *out, const char *text) {
-  if (!strpbrk(text, ",\"\r\n")) {
-    fputs(text, out);
-    return;
-  }
-  fputc('"', out);
-  for (; *text; text++) {
-    if (*text == '"') fputc('"', out);
-    fputc(*text, out);
-  }
-  fputc('"', out);
-}
-
 static void csv_row(const evaluation *e, const case_score *s, int row, FILE *out) {
   const class_score *c = &s->classes[row];
   csv_text(out, s->name);
@@ -316,59 +303,6 @@ status evaluation_write_csv(const evaluation *e, const char *path) {
 }
 
 /* ---- table --------------------------------------------------------------------------------- */
-
-/* Next code point of UTF-8 text, at least one byte on; U+FFFD for what is not UTF-8. */
-static uint32_t next_code_point(const char **text) {
-  const unsigned char *p = (const unsigned char *)*text;
-  int length = p[0] < 0x80 ? 1 : p[0] >= 0xF0 && p[0] < 0xF8 ? 4 : p[0] >= 0xE0 ? 3 : 2;
-  uint32_t point = length == 1 ? p[0] : p[0] & (0xFFu >> (length + 1));
-  bool valid = p[0] < 0x80 || (p[0] >= 0xC2 && p[0] < 0xF8);
-  int used = 1;
-  for (; valid && used < length && (p[used] & 0xC0) == 0x80; used++)
-    point = point << 6 | (p[used] & 0x3F);
-  *text += used;
-  return valid && used == length ? point : 0xFFFD;
-}
-
-/* Columns a terminal gives a character: none to combining marks, two to East Asian wide ones. */
-static int columns_of(uint32_t c) {
-  if ((c >= 0x300 && c <= 0x36F) || c == 0x200B || c == 0x200D || (c >= 0xFE00 && c <= 0xFE0F))
-    return 0;
-  if ((c >= 0x1100 && c <= 0x115F) || (c >= 0x2E80 && c <= 0xA4CF) ||
-      (c >= 0xAC00 && c <= 0xD7A3) || (c >= 0xF900 && c <= 0xFAFF) ||
-      (c >= 0xFE30 && c <= 0xFE6F) || (c >= 0xFF00 && c <= 0xFF60) ||
-      (c >= 0xFFE0 && c <= 0xFFE6) || (c >= 0x1F300 && c <= 0x1FAFF) ||
-      (c >= 0x20000 && c <= 0x3FFFD))
-    return 2;
-  return 1;
-}
-
-static int text_columns(const char *text) {
-  int columns = 0;
-  while (*text) columns += columns_of(next_code_point(&text));
-  return columns;
-}
-
-static bool is_control(uint32_t c) {
-  return c < 32 || (c >= 0x7F && c < 0xA0);
-}
-
-/* Text padded to `width` columns. Bytes that would move the cursor are shown as '?'. */
-static void print_cell(FILE *out, const char *text, int width, bool right) {
-  int padding = width - text_columns(text);
-  if (right && padding > 0) fprintf(out, "%*s", padding, "");
-  while (*text) {
-    const char *start = text;
-    uint32_t c = next_code_point(&text);
-    if (is_control(c))
-      fputc('?', out);
-    else if (c == 0xFFFD)
-      fputs("\xEF\xBF\xBD", out);
-    else
-      fwrite(start, 1, (size_t)(text - start), out);
-  }
-  if (!right && padding > 0) fprintf(out, "%*s", padding, "");
-}
 
 static void format_moments(char out[48], const moments *m, int decimals) {
   if (m->count == 0)

@@ -4,6 +4,7 @@
 #include "base/parallel.h"
 #include "base/rng.h"
 #include "base/status.h"
+#include "base/table.h"
 #include "base/text.h"
 
 #include <math.h>
@@ -474,6 +475,46 @@ static void an_arena_hands_out_zeroed_aligned_memory(void **unused) {
   arena_free(&a);
 }
 
+static void check_table(const table *t, void (*write)(const table *, FILE *), const char *wanted) {
+  char *text = NULL;
+  size_t length;
+  FILE *out = open_memstream(&text, &length);
+  write(t, out);
+  fclose(out);
+  assert_string_equal(text, wanted);
+  free(text);
+}
+
+static void a_table_is_aligned_by_columns_and_escaped_by_format(void **unused) {
+  (void)unused;
+  table t = {0};
+  table_column(&t, "arm", false);
+  table_column(&t, "Dice", true);
+  table_column(&t, "note", false);
+  assert_int_equal(table_rows(&t), 0);
+  const char *const notes[] = {"", "a|b, \"c\"\n"};
+  for (int i = 0; i < 2; i++) {
+    table_cell(&t, "%s", i == 0 ? "größer" : "x");
+    table_cell(&t, "%.*f", i + 1, 0.5);
+    table_cell(&t, "%s", notes[i]);
+  }
+  assert_int_equal(table_rows(&t), 2);
+  check_table(&t, table_print,
+              "arm     Dice  note\n"
+              "größer   0.5  \n"
+              "x       0.50  a|b, \"c\"?\n");
+  check_table(&t, table_markdown,
+              "| arm | Dice | note |\n"
+              "|---|---:|---|\n"
+              "| größer | 0.5 |  |\n"
+              "| x | 0.50 | a\\|b, \"c\"  |\n");
+  check_table(&t, table_csv,
+              "arm,Dice,note\n"
+              "größer,0.5,\n"
+              "x,0.50,\"a|b, \"\"c\"\"\n\"\n");
+  table_free(&t);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(philox_gives_the_known_answers),
@@ -492,6 +533,7 @@ int main(void) {
       cmocka_unit_test(problems_gather_and_flatten),
       cmocka_unit_test(the_nearest_name_is_suggested_when_near),
       cmocka_unit_test(text_grows_and_formats),
+      cmocka_unit_test(a_table_is_aligned_by_columns_and_escaped_by_format),
       cmocka_unit_test(an_arena_hands_out_zeroed_aligned_memory),
   };
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
