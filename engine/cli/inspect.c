@@ -86,14 +86,14 @@ static status fill_inputs(program *p, const stage_graph *g, int classes) {
   rng r = rng_open(rng_key_of(1, "bench", 0, "bench", 0), 0);
   int64_t voxels = shape_elements(&g->g->values[g->image].type.shape);
   float *image = malloc((size_t)voxels * sizeof *image);
-  int32_t *label = calloc((size_t)voxels, sizeof *label);
+  uint8_t *label = calloc((size_t)voxels, sizeof *label);
   status error = image && label ? OK : error_out_of_memory((size_t)voxels * sizeof *image);
   for (int64_t i = 0; !error && i < voxels; i++) {
     image[i] = rng_normal(&r);
-    label[i] = (int32_t)rng_below(&r, (uint32_t)classes);
+    label[i] = (uint8_t)rng_below(&r, (uint32_t)classes);
   }
   if (!error) error = program_write(p, g->image, image);
-  if (!error && g->label != VALUE_NONE) error = program_write(p, g->label, label);
+  if (!error && g->label != VALUE_NONE) error = program_write_classes(p, g->label, label);
   rng_key *keys = calloc((size_t)p->batch, sizeof *keys);
   if (!error && !keys) error = error_out_of_memory((size_t)p->batch * sizeof *keys);
   for (int64_t n = 0; !error && n < p->batch; n++) keys[n] = rng_key_of(1, "bench", 0, "bench", n);

@@ -99,14 +99,8 @@ static bool load_payload(int fd, const cache_header *h, medical_case *out) {
   if (!read_exactly(fd, out->image.data, image_bytes)) return false;
   uint64_t hash = bytes_hash(out->image.data, image_bytes);
   if (h->has_label) {
-    unsigned char *narrow = malloc(voxels);
-    bool whole = narrow && read_exactly(fd, narrow, voxels);
-    if (whole) {
-      hash = hash_mix(hash, bytes_hash(narrow, voxels));
-      for (size_t i = 0; i < voxels; i++) out->label.data[i] = narrow[i];
-    }
-    free(narrow);
-    if (!whole) return false;
+    if (!read_exactly(fd, out->label.data, voxels)) return false;
+    hash = hash_mix(hash, bytes_hash(out->label.data, voxels));
   }
   memcpy(out->image.affine, h->image_affine, sizeof h->image_affine);
   memcpy(out->label.affine, h->label_affine, sizeof h->label_affine);
@@ -142,7 +136,7 @@ static bool write_exactly(int fd, const void *data, size_t bytes) {
 
 /* Not synced to the disk: the hashes find an entry that a crash tore, and it is made again. */
 static status write_entry(const char *path, const cache_header *h, const medical_case *c,
-                          const unsigned char *narrow, size_t voxels) {
+                          size_t voxels) {
   static atomic_ulong serial;
   size_t room = strlen(path) + 64;
   char *temporary = malloc(room);
@@ -156,7 +150,7 @@ static status write_entry(const char *path, const cache_header *h, const medical
     errno = ENOSPC;
     bool good = write_exactly(fd, h, sizeof *h) &&
                 write_exactly(fd, c->image.data, voxels * (size_t)h->channels * sizeof(float)) &&
-                (!narrow || write_exactly(fd, narrow, voxels));
+                (!h->has_label || write_exactly(fd, c->label.data, voxels));
     if (!good) error = error_from_errno("write", temporary);
     if (close(fd) != 0 && !error) error = error_from_errno("write", temporary);
     if (!error && rename(temporary, path) != 0) error = error_from_errno("write", path);
@@ -180,18 +174,11 @@ static status store(const char *folder, cache_key key, const medical_case *c) {
   memcpy(h.label_affine, c->label.affine, sizeof h.label_affine);
   h.has_label = c->label.data != NULL;
   h.payload_hash = bytes_hash(v->data, voxels * (size_t)v->channels * sizeof(float));
-  unsigned char *narrow = NULL;
-  if (h.has_label) {
-    narrow = malloc(voxels);
-    if (!narrow) return error_out_of_memory(voxels);
-    for (size_t i = 0; i < voxels; i++) narrow[i] = (unsigned char)c->label.data[i];
-    h.payload_hash = hash_mix(h.payload_hash, bytes_hash(narrow, voxels));
-  }
+  if (h.has_label) h.payload_hash = hash_mix(h.payload_hash, bytes_hash(c->label.data, voxels));
   h.header_hash = header_hash(&h);
   char *path = entry_path(folder, key);
-  status error = path ? write_entry(path, &h, c, narrow, voxels) : error_out_of_memory(64);
+  status error = path ? write_entry(path, &h, c, voxels) : error_out_of_memory(64);
   free(path);
-  free(narrow);
   return error;
 }
 

@@ -113,7 +113,7 @@ status case_sample_into(const data_spec *spec, const medical_case *in, rng_key k
 typedef struct loader loader;
 typedef struct batch {
   float *image;            /* (N, X, Y, Z, C) */
-  int32_t *label;          /* (N, X, Y, Z), zeros when unlabelled */
+  uint8_t *label;          /* (N, X, Y, Z), zeros when unlabelled */
   rng_key *keys;           /* N */
   const char **case_names; /* N */
   int64_t epoch, step;     /* step within the epoch */

@@ -107,7 +107,7 @@ static int case_at(loader *l, sample_place p) {
 static size_t case_bytes(const medical_case *c) {
   size_t voxels = (size_t)(c->image.size[0] * c->image.size[1] * c->image.size[2]);
   return voxels *
-         ((size_t)c->image.channels * sizeof(float) + (c->label.data ? sizeof(int32_t) : 0));
+         ((size_t)c->image.channels * sizeof(float) + (c->label.data ? sizeof *c->label.data : 0));
 }
 
 /* Lets the least recently used cases go until the rest fits the budget. Lock held. */
@@ -265,7 +265,7 @@ static status allocate(loader *l) {
     batch *b = &l->slots[i].out;
     size_t n = (size_t)o->batch;
     size_t image = (n * (size_t)l->sample_values * sizeof(float) + 63) & ~(size_t)63;
-    size_t label = (n * (size_t)l->sample_voxels * sizeof(int32_t) + 63) & ~(size_t)63;
+    size_t label = (n * (size_t)l->sample_voxels + 63) & ~(size_t)63;
     b->image = aligned_alloc(64, image);
     b->label = aligned_alloc(64, label);
     b->keys = calloc(n, sizeof *b->keys);

@@ -514,14 +514,12 @@ FOR_EACH_ISA static bool all_finite(const float *v, int64_t n) {
   return !wrong;
 }
 
-/* Floats → class numbers, in place. False when one of them is none. */
-FOR_EACH_ISA static bool to_classes(float *v, int64_t n) {
+FOR_EACH_ISA static bool all_classes(const float *v, int64_t n) {
   int32_t wrong = 0;
-  ELEMENTWISE for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = 0; i < n; i++) {
     bool inside = v[i] >= 0 && v[i] <= 255;
     int32_t class = (int32_t)(inside ? v[i] : 0);
     wrong |= !inside | ((float)class != v[i]);
-    memcpy(&v[i], &class, sizeof class);
   }
   return !wrong;
 }
@@ -551,6 +549,13 @@ static void turn_tile(const float *lines, int64_t X, float *to, int64_t to_strid
     for (int64_t k = 0; k < TILE; k++) to[x * to_stride + k] = lines[k * X + x];
 }
 
+/* Floats that are class numbers, by lines of TILE, to a place for every line. */
+FOR_EACH_ISA static void put_classes(const float *lines, int64_t n, uint8_t *to,
+                                     int64_t to_stride) {
+  for (int64_t x = 0; x < n; x++)
+    for (int k = 0; k < TILE; k++) to[x * to_stride + k] = (uint8_t)(int32_t)lines[x * TILE + k];
+}
+
 /* Decoded lines at (y, z0 …): what is wrong with the first bad voxel. */
 static status bad_voxel(const char *path, const header *h, const float *decoded, int64_t y,
                         int64_t z0, int64_t count, bool classes) {
@@ -572,13 +577,35 @@ static status bad_voxel(const char *path, const header *h, const float *decoded,
   return error_new(ERROR_INTERNAL, NOWHERE, "%s: a voxel was refused without reason", path);
 }
 
-/* The file has x fastest, then y, z, channel; a volume has channel fastest, then z, y, x. `out` are
- * floats, or class numbers (int32) when `classes`. */
-static status decode(const char *path, const header *h, const unsigned char *voxels, bool classes,
-                     void *out) {
+/* `count` decoded lines of X voxels, turned to run along z, to the place of the first: of intensities
+ * or, when there are `classes`, of class numbers. `room` has TILE lines. */
+static void put_lines(const header *h, const float *lines, int64_t count, float *intensities,
+                      uint8_t *classes, float *room) {
+  const int64_t X = h->size[0], along_x = h->size[1] * h->size[2], C = h->channels;
+  if (count == TILE && C == 1 && classes) {
+    turn_tile(lines, X, room, TILE);
+    put_classes(room, X, classes, along_x);
+  } else if (count == TILE && C == 1) {
+    turn_tile(lines, X, intensities, along_x);
+  } else {
+    for (int64_t x = 0; x < X; x++)
+      for (int64_t k = 0; k < count; k++) {
+        int64_t at = (x * along_x + k) * C;
+        if (classes)
+          classes[at] = (uint8_t)lines[k * X + x];
+        else
+          intensities[at] = lines[k * X + x];
+      }
+  }
+}
+
+/* The file has x fastest, then y, z, channel; a volume has channel fastest, then z, y, x. Into
+ * `classes` when it is not NULL, else into `intensities`. */
+static status decode(const char *path, const header *h, const unsigned char *voxels,
+                     float *intensities, uint8_t *classes) {
   const int64_t X = h->size[0], Y = h->size[1], Z = h->size[2], C = h->channels;
-  float *lines = malloc((size_t)(TILE * X) * sizeof *lines), *values = out;
-  if (!lines) return error_out_of_memory((size_t)(TILE * X) * sizeof *lines);
+  float *lines = malloc((size_t)(2 * TILE * X) * sizeof *lines);
+  if (!lines) return error_out_of_memory((size_t)(2 * TILE * X) * sizeof *lines);
   status error = OK;
   for (int64_t c = 0; c < C && !error; c++)
     for (int64_t y = 0; y < Y && !error; y++)
@@ -588,21 +615,12 @@ static status decode(const char *path, const header *h, const unsigned char *vox
           int64_t first = ((c * Z + z0 + k) * Y + y) * X;
           decode_line(h, voxels + first * h->type->bytes, X, lines + k * X);
         }
-        if (!(classes ? to_classes(lines, tile * X) : all_finite(lines, tile * X))) {
-          for (int64_t k = 0; k < tile; k++) {
-            int64_t first = ((c * Z + z0 + k) * Y + y) * X;
-            decode_line(h, voxels + first * h->type->bytes, X, lines + k * X);
-          }
-          error = bad_voxel(path, h, lines, y, z0, tile * X, classes);
-          break;
-        }
-        float *to = values + (y * Z + z0) * C + c;
-        if (C == 1 && tile == TILE) {
-          turn_tile(lines, X, to, Y * Z);
-          continue;
-        }
-        for (int64_t x = 0; x < X; x++)
-          for (int64_t k = 0; k < tile; k++) to[(x * Y * Z + k) * C] = lines[k * X + x];
+        int64_t to = (y * Z + z0) * C + c;
+        if (!(classes ? all_classes(lines, tile * X) : all_finite(lines, tile * X)))
+          error = bad_voxel(path, h, lines, y, z0, tile * X, classes != NULL);
+        else
+          put_lines(h, lines, tile, classes ? NULL : intensities + to,
+                    classes ? classes + to : NULL, lines + TILE * X);
       }
   free(lines);
   return error;
@@ -629,7 +647,7 @@ status nifti_parse_volume(const char *path, const void *bytes, size_t length, vo
   unsigned char *unzipped;
   TRY(parse_begin(path, bytes, length, &h, &voxels, &unzipped));
   status error = volume_allocate(out, h.size, h.channels);
-  if (!error) error = decode(path, &h, voxels, false, out->data);
+  if (!error) error = decode(path, &h, voxels, out->data, NULL);
   free(unzipped);
   if (error)
     volume_free(out);
@@ -649,7 +667,7 @@ status nifti_parse_labels(const char *path, const void *bytes, size_t length, la
     error =
         bad_file(path, "a label map has one channel, this file has %lld.", (long long)h.channels);
   if (!error) error = labels_allocate(out, h.size);
-  if (!error) error = decode(path, &h, voxels, true, out->data);
+  if (!error) error = decode(path, &h, voxels, NULL, out->data);
   free(unzipped);
   if (error)
     labels_free(out);
@@ -820,18 +838,10 @@ status nifti_write_labels(const char *path, const labels *l, const char *like) {
   unsigned char *file, *voxels;
   size_t length;
   TRY(file_begin(&fields, version, (uint64_t)(X * Y * Z), &file, &length, &voxels));
-  status error = OK;
   for (int64_t x = 0; x < X; x++)
     for (int64_t y = 0; y < Y; y++)
-      for (int64_t z = 0; z < Z; z++) {
-        int32_t value = l->data[(x * Y + y) * Z + z];
-        if (value < 0 || value > 255)
-          error = error ? error
-                        : error_new(ERROR_INTERNAL, NOWHERE, "cannot write class %d to %s", value,
-                                    path);
-        voxels[(z * Y + y) * X + x] = (unsigned char)value;
-      }
-  if (!error) error = file_finish(path, file, length);
+      for (int64_t z = 0; z < Z; z++) voxels[(z * Y + y) * X + x] = l->data[(x * Y + y) * Z + z];
+  status error = file_finish(path, file, length);
   free(file);
   return error;
 }

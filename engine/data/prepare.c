@@ -52,15 +52,15 @@ static status check_same_grid(const char *image, const int64_t image_size[3],
   return OK;
 }
 
-FOR_EACH_ISA static int32_t largest_class(const int32_t *class, int64_t n) {
-  int32_t largest = 0;
+FOR_EACH_ISA static uint8_t largest_class(const uint8_t *class, int64_t n) {
+  uint8_t largest = 0;
   for (int64_t i = 0; i < n; i++) largest = class[i] > largest ? class[i] : largest;
   return largest;
 }
 
 static status check_classes(const case_entry *entry, const labels *l) {
   if (!l->data || entry->class_count == 0) return OK;
-  int32_t largest = largest_class(l->data, l->size[0] * l->size[1] * l->size[2]);
+  uint8_t largest = largest_class(l->data, l->size[0] * l->size[1] * l->size[2]);
   if (largest < entry->class_count) return OK;
   return error_new(ERROR_DATA, NOWHERE,
                    "the label %s contains class %d, but the data set names only classes 0 to %d. "
@@ -282,9 +282,9 @@ status case_sample_into(const data_spec *spec, const medical_case *in, rng_key k
   if (!error && c.image.data != room->image.data)
     memcpy(room->image.data, c.image.data, voxels * (size_t)c.image.channels * sizeof(float));
   if (!error && !c.label.data)
-    memset(room->label.data, 0, voxels * sizeof(int32_t));
+    memset(room->label.data, 0, voxels);
   else if (!error && c.label.data != room->label.data)
-    memcpy(room->label.data, c.label.data, voxels * sizeof(int32_t));
+    memcpy(room->label.data, c.label.data, voxels);
   host_let_go(&call);
   return error;
 }

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static status grid_words(const int64_t size[3], int64_t channels, size_t *words) {
+static status grid_values(const int64_t size[3], int64_t channels, size_t *values) {
   int64_t n = channels;
   for (int a = 0; a < 3; a++) {
     if (size[a] < 1 || n < 1 || size[a] > VOXELS_MAX / n)
@@ -17,7 +17,7 @@ static status grid_words(const int64_t size[3], int64_t channels, size_t *words)
           size[a] < 1 || n < 1 ? "empty" : "larger than 8 GiB, the limit");
     n *= size[a];
   }
-  *words = (size_t)n;
+  *values = (size_t)n;
   return OK;
 }
 
@@ -28,19 +28,20 @@ void memory_want_huge_pages(void *memory, size_t bytes) {
   if (memory && from + huge < to) madvise((void *)from, to - from, MADV_HUGEPAGE);
 }
 
-/* Four bytes a value; `zeroed` false: the caller writes every one. */
-static status grid_allocate(const int64_t size[3], int64_t channels, bool zeroed, void **out) {
-  size_t words = 0;
-  TRY(grid_words(size, channels, &words));
-  *out = zeroed ? calloc(words, 4) : malloc(words * 4);
-  if (!*out) return error_out_of_memory(words * 4);
-  memory_want_huge_pages(*out, words * 4);
+/* `zeroed` false: the caller writes every value. */
+static status grid_allocate(const int64_t size[3], int64_t channels, size_t value_bytes,
+                            bool zeroed, void **out) {
+  size_t values = 0;
+  TRY(grid_values(size, channels, &values));
+  *out = zeroed ? calloc(values, value_bytes) : malloc(values * value_bytes);
+  if (!*out) return error_out_of_memory(values * value_bytes);
+  memory_want_huge_pages(*out, values * value_bytes);
   return OK;
 }
 
 static status volume_make(volume *v, const int64_t size[3], int64_t channels, bool zeroed) {
   void *data = NULL;
-  TRY(grid_allocate(size, channels, zeroed, &data));
+  TRY(grid_allocate(size, channels, sizeof *v->data, zeroed, &data));
   v->data = data;
   memcpy(v->size, size, sizeof v->size);
   v->channels = channels;
@@ -49,7 +50,7 @@ static status volume_make(volume *v, const int64_t size[3], int64_t channels, bo
 
 static status labels_make(labels *l, const int64_t size[3], bool zeroed) {
   void *data = NULL;
-  TRY(grid_allocate(size, 1, zeroed, &data));
+  TRY(grid_allocate(size, 1, sizeof *l->data, zeroed, &data));
   l->data = data;
   memcpy(l->size, size, sizeof l->size);
   return OK;
@@ -80,11 +81,11 @@ void case_free(medical_case *c) {
 }
 
 /* Most stretches of a label map are of one class. */
-FOR_EACH_ISA static void count_line(const int32_t *class, int64_t n, uint32_t *counts) {
+FOR_EACH_ISA static void count_line(const uint8_t *class, int64_t n, uint32_t *counts) {
   enum { STRETCH = 16 };
   int64_t i = 0;
   for (; i + STRETCH <= n; i += STRETCH) {
-    int32_t differs = 0;
+    uint8_t differs = 0;
     for (int k = 0; k < STRETCH; k++) differs |= class[i + k] ^ class[i];
     if (differs)
       for (int k = 0; k < STRETCH; k++) counts[class[i + k]]++;
@@ -113,8 +114,8 @@ status case_copy(const medical_case *in, medical_case *out) {
     const volume *v = &in->image;
     error = volume_make(&out->image, v->size, v->channels, false);
     if (error) return error;
-    size_t words = (size_t)(v->size[0] * v->size[1] * v->size[2] * v->channels);
-    memcpy(out->image.data, v->data, words * sizeof(float));
+    size_t values = (size_t)(v->size[0] * v->size[1] * v->size[2] * v->channels);
+    memcpy(out->image.data, v->data, values * sizeof(float));
     memcpy(out->image.affine, v->affine, sizeof v->affine);
   }
   if (in->label.data) {
@@ -124,8 +125,7 @@ status case_copy(const medical_case *in, medical_case *out) {
       case_free(out);
       return error;
     }
-    size_t words = (size_t)(l->size[0] * l->size[1] * l->size[2]);
-    memcpy(out->label.data, l->data, words * sizeof(int32_t));
+    memcpy(out->label.data, l->data, (size_t)(l->size[0] * l->size[1] * l->size[2]));
     memcpy(out->label.affine, l->affine, sizeof l->affine);
   }
   return OK;
@@ -245,6 +245,8 @@ static void regrid(const void *in, const int64_t in_size[3], const grid_map *map
         memcpy(to, from, (size_t)(n * voxel_bytes));
       else if (voxel_bytes == 4)
         for (int64_t z = 0; z < n; z++) memcpy(to + z * 4, from + z * step[2], 4);
+      else if (voxel_bytes == 1)
+        for (int64_t z = 0; z < n; z++) to[z] = from[z * step[2]];
       else
         for (int64_t z = 0; z < n; z++)
           memcpy(to + z * voxel_bytes, from + z * step[2], (size_t)voxel_bytes);
@@ -275,7 +277,7 @@ void labels_regrid_into(const labels *in, const grid_map *map, labels *out) {
   size_t voxels = (size_t)(map->size[0] * map->size[1] * map->size[2]);
   if (!regrid_covers(in->size, map)) memset(out->data, 0, voxels * sizeof *out->data);
   memcpy(out->size, map->size, sizeof out->size);
-  regrid(in->data, in->size, map, sizeof(int32_t), out->data);
+  regrid(in->data, in->size, map, 1, out->data);
   regrid_affine(in->affine, map, out->affine);
 }
 
@@ -307,6 +309,14 @@ static void swap_rows(unsigned char *a, unsigned char *b, size_t bytes) {
   }
 }
 
+FOR_EACH_ISA static void reverse_bytes(unsigned char *bytes, int64_t n) {
+  for (int64_t i = 0; i < n / 2; i++) {
+    unsigned char first = bytes[i];
+    bytes[i] = bytes[n - 1 - i];
+    bytes[n - 1 - i] = first;
+  }
+}
+
 FOR_EACH_ISA static void reverse_words(uint32_t *words, int64_t n) {
   for (int64_t i = 0; i < n / 2; i++) {
     uint32_t first = words[i];
@@ -316,12 +326,13 @@ FOR_EACH_ISA static void reverse_words(uint32_t *words, int64_t n) {
 }
 
 static void reverse_voxels(unsigned char *row, int64_t n, int64_t voxel_bytes) {
-  if (voxel_bytes == 4) {
+  if (voxel_bytes == 4)
     reverse_words((uint32_t *)(void *)row, n);
-    return;
-  }
-  for (int64_t i = 0; i < n / 2; i++)
-    swap_rows(row + i * voxel_bytes, row + (n - 1 - i) * voxel_bytes, (size_t)voxel_bytes);
+  else if (voxel_bytes == 1)
+    reverse_bytes(row, n);
+  else
+    for (int64_t i = 0; i < n / 2; i++)
+      swap_rows(row + i * voxel_bytes, row + (n - 1 - i) * voxel_bytes, (size_t)voxel_bytes);
 }
 
 static void mirror(void *data, const int64_t size[3], const bool flip[3], int64_t voxel_bytes) {
@@ -353,7 +364,7 @@ void volume_mirror(volume *v, const grid_map *map) {
 void labels_mirror(labels *l, const grid_map *map) {
   free(l->counts);
   l->counts = NULL;
-  mirror(l->data, l->size, map->flip, sizeof(int32_t));
+  mirror(l->data, l->size, map->flip, 1);
   regrid_affine(l->affine, map, l->affine);
 }
 

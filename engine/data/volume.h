@@ -19,7 +19,7 @@ enum { LABEL_CLASSES = 256 }; /* of a label map: 0 … 255 */
 
 typedef struct labels { /* a label map: one class number a voxel, (X, Y, Z) */
   int64_t size[3];
-  int32_t *data; /* owned; NULL = no label */
+  uint8_t *data; /* owned; NULL = no label */
   double affine[4][4];
   uint32_t *counts; /* owned; (X, LABEL_CLASSES) voxels of each class at every x, or NULL */
 } labels;

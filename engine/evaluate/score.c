@@ -22,12 +22,12 @@ static status check_maps(const labels *prediction, const labels *reference, cons
   return OK;
 }
 
-static status bad_class(const char *name, const char *which, int32_t value, const int64_t at[3],
+static status bad_class(const char *name, const char *which, int value, const int64_t at[3],
                         int class_count) {
   return error_new(ERROR_DATA, NOWHERE,
                    "%s: the %s has class %d at voxel (%lld, %lld, %lld), but there are %d classes "
                    "(0 to %d)",
-                   name, which, (int)value, (long long)at[0], (long long)at[1], (long long)at[2],
+                   name, which, value, (long long)at[0], (long long)at[1], (long long)at[2],
                    class_count, class_count - 1);
 }
 
@@ -37,14 +37,12 @@ static status count_voxels(const labels *prediction, const labels *reference, in
                            const char *name, class_score *classes) {
   const int64_t *size = reference->size, rows = size[0] * size[1];
   for (int64_t row = 0; row < rows; row++) {
-    const int32_t *p = prediction->data + row * size[2], *r = reference->data + row * size[2];
+    const uint8_t *p = prediction->data + row * size[2], *r = reference->data + row * size[2];
     for (int64_t z = 0, end; z < size[2]; z = end) {
       for (end = z + 1; end < size[2] && p[end] == p[z] && r[end] == r[z];) end++;
       const int64_t at[3] = {row / size[1], row % size[1], z};
-      if (p[z] < 0 || p[z] >= class_count)
-        return bad_class(name, "prediction", p[z], at, class_count);
-      if (r[z] < 0 || r[z] >= class_count)
-        return bad_class(name, "reference", r[z], at, class_count);
+      if (p[z] >= class_count) return bad_class(name, "prediction", p[z], at, class_count);
+      if (r[z] >= class_count) return bad_class(name, "reference", r[z], at, class_count);
       classes[p[z]].predicted_voxels += end - z;
       classes[r[z]].reference_voxels += end - z;
       if (p[z] == r[z]) classes[p[z]].overlap_voxels += end - z;

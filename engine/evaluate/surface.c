@@ -63,10 +63,10 @@ static status push(surface *s, uint64_t code) {
 }
 
 /* One row along z. `beside` are the four rows around it; NULL: the row lies at the image's rim. */
-static status find_in_row(const int32_t *row, int64_t length, const int32_t *const beside[4],
+static status find_in_row(const uint8_t *row, int64_t length, const uint8_t *const beside[4],
                           uint64_t code_xy, const bool *wanted, surface *out) {
   for (int64_t z = 0; z < length; z++) {
-    int32_t c = row[z];
+    uint8_t c = row[z];
     if (c == 0) {
       while (z + 4 < length && !(row[z + 1] | row[z + 2] | row[z + 3] | row[z + 4])) z += 4;
       continue;
@@ -88,9 +88,9 @@ status surfaces_find(const labels *map, int class_count, const bool *wanted, sur
                        (long long)size[a]);
   for (int64_t x = 0; x < size[0]; x++)
     for (int64_t y = 0; y < size[1]; y++) {
-      const int32_t *row = map->data + x * plane + y * size[2];
+      const uint8_t *row = map->data + x * plane + y * size[2];
       bool at_rim = x == 0 || y == 0 || x == size[0] - 1 || y == size[1] - 1;
-      const int32_t *beside[4] = {0};
+      const uint8_t *beside[4] = {0};
       if (!at_rim) {
         beside[0] = row - plane;
         beside[1] = row + plane;

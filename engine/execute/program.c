@@ -239,6 +239,19 @@ status program_write(program *p, value_id v, const void *from) {
                            tensor_bytes(&p->g->values[v].type));
 }
 
+status program_write_classes(program *p, value_id v, const uint8_t *from) {
+  enum { PART = 8192 };
+  int32_t wide[PART];
+  int32_t *to = program_data(p, v);
+  int64_t count = shape_elements(&p->g->values[v].type.shape);
+  for (int64_t done = 0; done < count; done += PART) {
+    int64_t n = count - done < PART ? count - done : PART;
+    for (int64_t i = 0; i < n; i++) wide[i] = from[done + i];
+    TRY(p->device->upload(p->device, to + done, wide, (size_t)n * sizeof *wide));
+  }
+  return OK;
+}
+
 status program_read(program *p, value_id v, void *to) {
   return p->device->download(p->device, to, program_data(p, v),
                              tensor_bytes(&p->g->values[v].type));

@@ -51,6 +51,8 @@ void program_free(program *p);
 /* Device memory of an input or kept value (arena or parameter). */
 void *program_data(const program *p, value_id v);
 status program_write(program *p, value_id v, const void *from); /* whole tensor, host → device */
+/* The same for a tensor of class numbers (i32), which batches keep as bytes. */
+status program_write_classes(program *p, value_id v, const uint8_t *from);
 status program_read(program *p, value_id v, void *to);
 /* The random keys of the next run, one per sample of the batch. */
 status program_set_keys(program *p, const rng_key *keys);

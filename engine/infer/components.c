@@ -8,7 +8,7 @@ typedef struct run {
   int64_t from, to; /* z, without `to` */
   int64_t parent;   /* a run of the same component, not after this one; itself for the first */
   int64_t voxels;   /* of the component, where the run is its first */
-  int32_t class;
+  uint8_t class;
 } run;
 
 typedef struct runs {
@@ -73,11 +73,11 @@ static void join_rows(const runs *all, int64_t row, int64_t other) {
 static status find_runs(const labels *l, const bool chosen[256], runs *all) {
   int64_t nx = l->size[0], ny = l->size[1], nz = l->size[2];
   for (int64_t row = 0; row < nx * ny; row++) {
-    const int32_t *z = l->data + row * nz;
+    const uint8_t *z = l->data + row * nz;
     all->first[row] = all->count;
     for (int64_t from = 0, to; from < nz; from = to) {
       for (to = from + 1; to < nz && z[to] == z[from];) to++;
-      if (z[from] > 0 && z[from] < 256 && chosen[z[from]])
+      if (z[from] > 0 && chosen[z[from]])
         TRY(push(all, (run){.from = from, .to = to, .class = z[from]}));
     }
     all->first[row + 1] = all->count;

@@ -101,7 +101,7 @@ static status most_probable(exporting *e, spill *memory, thread_pool *pool) {
 static void copy_classes(const exporting *e, const grid_map *map) {
   const int64_t *from_size = e->probabilities->size, *size = e->out->size;
   int64_t stride[3] = {from_size[1] * from_size[2], from_size[2], 1}, i[3];
-  int32_t *to = e->out->data;
+  uint8_t *to = e->out->data;
   for (i[0] = 0; i[0] < size[0]; i[0]++)
     for (i[1] = 0; i[1] < size[1]; i[1]++)
       for (i[2] = 0; i[2] < size[2]; i[2]++, to++) {
@@ -146,22 +146,22 @@ static bool locate(const double point[3], const int64_t size[3], cell *out) {
   return true;
 }
 
-static int32_t interpolated_class(const volume *probabilities, const uint8_t *best,
+static uint8_t interpolated_class(const volume *probabilities, const uint8_t *best,
                                   const cell *at) {
   /* Where all eight corners agree, so does every weighted mean of them: most voxels end here. */
   bool agree = true;
   for (int k = 1; k < 8; k++) agree = agree && best[at->voxel[k]] == best[at->voxel[0]];
   if (agree) return best[at->voxel[0]];
   int64_t classes = probabilities->channels;
-  int32_t top = 0;
+  uint8_t top = 0;
   double top_value = -INFINITY;
-  for (int32_t c = 0; c < classes; c++) {
+  for (int64_t c = 0; c < classes; c++) {
     double value = 0;
     for (int k = 0; k < 8; k++)
       value += at->weight[k] * (double)probabilities->data[at->voxel[k] * classes + c];
     if (value > top_value) {
       top_value = value;
-      top = c;
+      top = (uint8_t)c;
     }
   }
   return top;

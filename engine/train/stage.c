@@ -195,7 +195,8 @@ static loader_options training_batches(const trainer *t) {
 
 static status write_batch(trainer *t, const batch *b) {
   TRY(program_write(&t->program, t->graph.image, b->image));
-  if (t->graph.label != VALUE_NONE) TRY(program_write(&t->program, t->graph.label, b->label));
+  if (t->graph.label != VALUE_NONE)
+    TRY(program_write_classes(&t->program, t->graph.label, b->label));
   return program_set_keys(&t->program, b->keys);
 }
 
@@ -319,7 +320,7 @@ static status check_losses(trainer *t) {
     if (error || !b) break;
     error = program_write(&t->check, t->check_graph.image, b->image);
     if (!error && t->check_graph.label != VALUE_NONE)
-      error = program_write(&t->check, t->check_graph.label, b->label);
+      error = program_write_classes(&t->check, t->check_graph.label, b->label);
     if (error) break;
     error = program_set_keys(&t->check, b->keys);
     if (!error) error = program_run(&t->check);

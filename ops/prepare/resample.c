@@ -251,8 +251,8 @@ static status spline_image(const volume *in, const plan *p, volume *out) {
 }
 
 /* The class with the largest share of the up to eight voxels around; of equals the smaller. */
-static int32_t vote(const labels *in, const taps t[3], const int64_t at[3]) {
-  int32_t class_of[8], best = 0;
+static uint8_t vote(const labels *in, const taps t[3], const int64_t at[3]) {
+  uint8_t class_of[8], best = 0;
   float share[8], most = 0;
   int found = 0;
   for (int corner = 0; corner < 8; corner++) {
@@ -281,8 +281,8 @@ static int32_t vote(const labels *in, const taps t[3], const int64_t at[3]) {
   return best;
 }
 
-FOR_EACH_ISA static void pick(const int32_t *restrict line, const int32_t *restrict at, int64_t n,
-                              int32_t *restrict out) {
+FOR_EACH_ISA static void pick(const uint8_t *restrict line, const int32_t *restrict at, int64_t n,
+                              uint8_t *restrict out) {
   for (int64_t i = 0; i < n; i++) out[i] = line[at[i]];
 }
 
@@ -294,7 +294,7 @@ static status resample_label(const labels *in, const plan *p, bool nearest, labe
   for (at[0] = 0; at[0] < p->size[0] && !error; at[0]++)
     for (at[1] = 0; at[1] < p->size[1]; at[1]++) {
       int64_t from = ((int64_t)t[0].first[at[0]] * in->size[1] + t[1].first[at[1]]) * in->size[2];
-      int32_t *to = out->data + (at[0] * p->size[1] + at[1]) * p->size[2];
+      uint8_t *to = out->data + (at[0] * p->size[1] + at[1]) * p->size[2];
       if (nearest)
         pick(in->data + from, t[2].first, p->size[2], to);
       else

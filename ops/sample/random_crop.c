@@ -36,12 +36,12 @@ static status random_crop_host_infer(host_infer *shape) {
 
 /* Classes low … high. */
 typedef struct class_range {
-  int32_t low, high;
+  int low, high;
 } class_range;
 
-static const class_range BACKGROUND = {INT32_MIN, 0}, LABELLED = {1, INT32_MAX};
+static const class_range BACKGROUND = {0, 0}, LABELLED = {1, LABEL_CLASSES - 1};
 
-static int64_t count_matching(const int32_t *voxels, int64_t n, class_range wanted) {
+static int64_t count_matching(const uint8_t *voxels, int64_t n, class_range wanted) {
   int64_t count = 0;
   for (int64_t i = 0; i < n; i++) count += voxels[i] >= wanted.low && voxels[i] <= wanted.high;
   return count;
@@ -57,8 +57,7 @@ static int64_t count_slab(const labels *l, int64_t x, class_range wanted) {
   const int64_t slab = l->size[1] * l->size[2];
   if (!l->counts) return count_matching(l->data + x * slab, slab, wanted);
   int64_t count = 0;
-  for (int k = wanted.low > 0 ? wanted.low : 0; k < LABEL_CLASSES && k <= wanted.high; k++)
-    count += l->counts[x * LABEL_CLASSES + k];
+  for (int k = wanted.low; k <= wanted.high; k++) count += l->counts[x * LABEL_CLASSES + k];
   return count;
 }
 
@@ -71,7 +70,7 @@ static bool draw_voxel(const labels *l, class_range wanted, rng *random, int64_t
   int64_t left = below(random, count), x = 0;
   for (int64_t here; left >= (here = count_slab(l, x, wanted)); x++) left -= here;
   for (int64_t y = 0; y < l->size[1]; y++) {
-    const int32_t *voxels = l->data + (x * l->size[1] + y) * line;
+    const uint8_t *voxels = l->data + (x * l->size[1] + y) * line;
     int64_t here = count_matching(voxels, line, wanted);
     if (left >= here) {
       left -= here;
@@ -94,8 +93,7 @@ static void classes_of(const labels *l, bool has[LABEL_CLASSES]) {
     for (int64_t i = 0; i < l->size[0] * LABEL_CLASSES; i++)
       has[i % LABEL_CLASSES] |= l->counts[i] > 0;
   else
-    for (int64_t i = 0; i < voxels; i++)
-      if (l->data[i] >= 0 && l->data[i] < LABEL_CLASSES) has[l->data[i]] = true;
+    for (int64_t i = 0; i < voxels; i++) has[l->data[i]] = true;
 }
 
 /* A class that the case has, drawn by the weights; −1 when it has none of them. The last weight

@@ -50,7 +50,7 @@ static void read_image(const volume *in, const double at[3], float *out) {
   }
 }
 
-static int32_t read_label(const labels *in, const double at[3]) {
+static uint8_t read_label(const labels *in, const double at[3]) {
   int64_t index = 0;
   for (int a = 0; a < 3; a++) {
     double i = rint(at[a]);

@@ -50,8 +50,8 @@ static status make_batches(bench *b) {
   if (!b->errors || !b->batches) return error_out_of_memory(cases * sizeof *b->batches);
   for (size_t i = 0; i < cases; i++) {
     b->batches[i].image = calloc(voxels * (size_t)b->channels, sizeof(float));
-    b->batches[i].label = calloc(voxels, sizeof(int32_t));
-    if (!b->batches[i].image || !b->batches[i].label) return error_out_of_memory(voxels * 8);
+    b->batches[i].label = calloc(voxels, 1);
+    if (!b->batches[i].image || !b->batches[i].label) return error_out_of_memory(voxels * 5);
   }
   return OK;
 }

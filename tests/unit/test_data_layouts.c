@@ -23,7 +23,7 @@ static void put_image(const char *name, float first, int64_t channels) {
   volume_free(&v);
 }
 
-static void put_label(const char *name, int32_t class_number) {
+static void put_label(const char *name, uint8_t class_number) {
   char *path = inside(name), *parent = path_folder(path);
   expect_ok(folder_create(parent));
   free(parent);

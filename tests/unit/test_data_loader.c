@@ -175,7 +175,7 @@ static void expect_equal_cases(const medical_case *a, const medical_case *b) {
   assert_memory_equal(a->image.size, b->image.size, sizeof a->image.size);
   size_t n = (size_t)(a->image.size[0] * a->image.size[1] * a->image.size[2]);
   assert_memory_equal(a->image.data, b->image.data, n * sizeof(float));
-  assert_memory_equal(a->label.data, b->label.data, n * sizeof(int32_t));
+  assert_memory_equal(a->label.data, b->label.data, n);
   assert_memory_equal(a->image.affine, b->image.affine, sizeof a->image.affine);
   assert_memory_equal(a->label.affine, b->label.affine, sizeof a->label.affine);
 }
@@ -371,7 +371,7 @@ static int digest_run(const loader_options *o, uint64_t digest[DIGESTS_MAX]) {
     for (int64_t n = 0; n < o->batch; n++) {
       int64_t voxels = o->size[0] * o->size[1] * o->size[2];
       uint64_t h = bytes_hash(b->image + n * voxels, (size_t)voxels * sizeof(float));
-      h = hash_mix(h, bytes_hash(b->label + n * voxels, (size_t)voxels * sizeof(int32_t)));
+      h = hash_mix(h, bytes_hash(b->label + n * voxels, (size_t)voxels));
       h = hash_mix(h, b->keys[n].run ^ b->keys[n].sample);
       h = hash_mix(h, text_hash(b->case_names[n]) ^ (uint64_t)(b->epoch * 1000 + b->step));
       assert_true(count < DIGESTS_MAX);

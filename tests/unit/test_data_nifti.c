@@ -127,7 +127,7 @@ static void writes_labels_with_the_geometry_of_the_reference(void **state) {
     expect_ok(nifti_read_grid(like, &grid));
     labels l = {0}, again;
     expect_ok(labels_allocate(&l, grid.size));
-    for (int64_t k = 0; k < 6 * 5 * 4; k++) l.data[k] = (int32_t)(k * 2);
+    for (int64_t k = 0; k < 6 * 5 * 4; k++) l.data[k] = (uint8_t)(k * 2);
     for (int zipped = 0; zipped < 2; zipped++) {
       snprintf(path, sizeof path, "%s/label.nii%s", folder, zipped ? ".gz" : "");
       expect_ok(nifti_write_labels(path, &l, like));

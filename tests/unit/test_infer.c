@@ -281,9 +281,8 @@ static void a_memory_budget_and_threads_change_no_bit(void **state) {
     }
     assert_memory_equal(p->data, kept.probabilities.data,
                         (size_t)(size[0] * size[1] * size[2] * 3) * sizeof(float));
-    assert_memory_equal(exported.data, first.data, (size_t)(25 * 20 * 22) * sizeof(int32_t));
-    assert_memory_equal(straight.data, copied.data,
-                        (size_t)(size[0] * size[1] * size[2]) * sizeof(int32_t));
+    assert_memory_equal(exported.data, first.data, (size_t)(25 * 20 * 22));
+    assert_memory_equal(straight.data, copied.data, (size_t)(size[0] * size[1] * size[2]));
     labels_free(&exported);
     labels_free(&straight);
     window_scores_free(&made);
@@ -389,7 +388,7 @@ static void every_signed_axis_permutation_is_an_exact_copy(void **state) {
     assert_memory_equal(made.size, target_size, sizeof made.size);
     assert_memory_equal(made.affine, affine, sizeof made.affine);
     int64_t t[3];
-    const int32_t *label = made.data;
+    const uint8_t *label = made.data;
     for (t[0] = 0; t[0] < target_size[0]; t[0]++)
       for (t[1] = 0; t[1] < target_size[1]; t[1]++)
         for (t[2] = 0; t[2] < target_size[2]; t[2]++)
@@ -507,8 +506,8 @@ static void the_largest_components_are_those_of_scipy(void **state) {
 
 static void of_equal_components_the_first_stays(void **state) {
   (void)state;
-  static const int32_t before[12] = {0, 5, 5, 0, 5, 5, 0, 7, 0, 0, 0, 0};
-  static const int32_t after[12] = {0, 5, 5, 0, 0, 0, 0, 7, 0, 0, 0, 0};
+  static const uint8_t before[12] = {0, 5, 5, 0, 5, 5, 0, 7, 0, 0, 0, 0};
+  static const uint8_t after[12] = {0, 5, 5, 0, 0, 0, 0, 7, 0, 0, 0, 0};
   bool chosen[256] = {[5] = true, [7] = true};
   labels l = {0};
   assert_ok(labels_allocate(&l, (const int64_t[3]){1, 1, 12}));

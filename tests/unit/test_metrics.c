@@ -130,7 +130,7 @@ static labels make_labels(const int64_t size[3], const double spacing_mm[3]) {
   return l;
 }
 
-static void fill_box(labels *l, const int64_t from[3], const int64_t to[3], int32_t class_number) {
+static void fill_box(labels *l, const int64_t from[3], const int64_t to[3], uint8_t class_number) {
   for (int64_t x = from[0]; x < to[0]; x++)
     for (int64_t y = from[1]; y < to[1]; y++)
       for (int64_t z = from[2]; z < to[2]; z++)
@@ -185,7 +185,7 @@ static labels read_map(const json_t *c, const char *key) {
   for (size_t i = 0; i + 1 < json_array_size(runs); i += 2) {
     int64_t length = (int64_t)number_at(runs, i + 1);
     assert_true(at + length <= voxels);
-    for (int64_t k = 0; k < length; k++) l.data[at++] = (int32_t)number_at(runs, i);
+    for (int64_t k = 0; k < length; k++) l.data[at++] = (uint8_t)number_at(runs, i);
   }
   assert_int_equal(at, voxels);
   return l;
@@ -342,9 +342,9 @@ static void maps_that_cannot_be_scored_are_named(void **state) {
   error = score_case(&prediction, &reference, 2, &skip_empty, "liver_3", NULL, &score);
   assert_non_null(strstr(error_message(error), "class 7 at voxel (1, 1, 1)"));
   error_free(error);
-  reference.data[21] = -1;
+  reference.data[21] = 255;
   error = score_case(&reference, &prediction, 2, &skip_empty, "liver_3", NULL, &score);
-  assert_non_null(strstr(error_message(error), "prediction has class -1"));
+  assert_non_null(strstr(error_message(error), "prediction has class 255"));
   error_free(error);
   error = score_case(&prediction, &none, 2, &skip_empty, "liver_3", NULL, &score);
   assert_int_equal(error_code_of(error), ERROR_DATA);

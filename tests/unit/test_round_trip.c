@@ -30,7 +30,7 @@ static const grid grids[] = {
 
 /* Balls of classes 1 to 3, each with a place of its own, so that no flip or exchange of axes maps them
  * onto each other. */
-static int32_t class_at(const grid *g, const int64_t at[3]) {
+static uint8_t class_at(const grid *g, const int64_t at[3]) {
   static const double centre[CLASSES][3] = {
       {0}, {0.35, 0.4, 0.6}, {0.7, 0.55, 0.4}, {0.45, 0.72, 0.25}};
   static const double radius_mm[CLASSES] = {0, 8, 7, 5};
@@ -42,7 +42,7 @@ static int32_t class_at(const grid *g, const int64_t at[3]) {
         mm += g->affine[r][a] * ((double)at[a] - centre[c][a] * (double)(g->size[a] - 1));
       square += mm * mm;
     }
-    if (square < radius_mm[c] * radius_mm[c]) return c;
+    if (square < radius_mm[c] * radius_mm[c]) return (uint8_t)c;
   }
   return 0;
 }
