@@ -106,6 +106,24 @@ void text_append(text_buffer *t, const char *data, size_t length) {
   t->data[t->length] = 0;
 }
 
+void text_add_base64(text_buffer *t, const void *data, size_t length) {
+  static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const unsigned char *in = data;
+  reserve(t, (length + 2) / 3 * 4);
+  char *out = t->data + t->length;
+  for (size_t i = 0; i < length; i += 3) {
+    uint32_t group = (uint32_t)in[i] << 16;
+    if (i + 1 < length) group |= (uint32_t)in[i + 1] << 8;
+    if (i + 2 < length) group |= in[i + 2];
+    *out++ = letters[group >> 18];
+    *out++ = letters[group >> 12 & 63];
+    *out++ = i + 1 < length ? letters[group >> 6 & 63] : '=';
+    *out++ = i + 2 < length ? letters[group & 63] : '=';
+  }
+  *out = 0;
+  t->length = (size_t)(out - t->data);
+}
+
 void text_addv(text_buffer *t, const char *format, va_list args) {
   va_list again;
   va_copy(again, args);
