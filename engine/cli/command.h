@@ -41,6 +41,7 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32 };
 #define OPTION_TRAIN (UINT64_C(1) << 30)
 #define OPTION_WITHIN (UINT64_C(1) << 31)
 #define OPTION_LAYOUT (UINT64_C(1) << 32)
+#define OPTION_MARKDOWN (UINT64_C(1) << 33)
 
 typedef struct arguments {
   const char *operands[MAX_OPERANDS];
@@ -53,7 +54,7 @@ typedef struct arguments {
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;
   const char *weights, *input, *output, *gradients, *layout;
-  bool resume, dot, profile, quiet, train;
+  bool resume, dot, profile, quiet, train, markdown;
   int64_t threads, steps, cases, seed, organs, size, batch; /* −1: not given */
 } arguments;
 
@@ -75,6 +76,7 @@ status command_plan(const arguments *a);
 status command_predict(const arguments *a);
 status command_evaluate(const arguments *a);
 status command_ops(const arguments *a);
+status command_lua(const arguments *a);
 status command_schema(const arguments *a);
 status command_phantom(const arguments *a);
 status command_data(const arguments *a);

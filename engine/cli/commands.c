@@ -65,6 +65,13 @@ const command commands[] = {
      "  strata ops\n"
      "  strata ops conv3d\n",
      0, 0, 1, command_ops},
+    {"lua", "[NAME]", "list what Lua scripts can use, or explain one",
+     "Without a name: the kinds of scripts, and every function and value they have. With one (a\n"
+     "kind, a group or an entry): that. --markdown prints the reference part of docs/lua.md.\n\n"
+     "  strata lua\n"
+     "  strata lua on_epoch_end\n"
+     "  strata lua event.set\n",
+     OPTION_MARKDOWN, 0, 1, command_lua},
     {"schema", "", "print the JSON Schema of pipeline files",
      "For completion and checking in an editor:\n\n"
      "  strata schema > strata.schema.json\n"

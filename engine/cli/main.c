@@ -46,6 +46,7 @@ static const option_help option_table[] = {
     {OPTION_TOLERANCE, "tolerance", "MM", "of nsd; with commas: by class from 1 (default 1)"},
     {OPTION_GROUP, "group", "NAME=CLASSES", "a mean over these classes, such as kidneys=2,3"},
     {OPTION_MAP, "map", "RULES.yaml", "how names change: strip, drop, rename"},
+    {OPTION_MARKDOWN, "markdown", NULL, "the reference part of docs/lua.md"},
     {OPTION_KEY, "key", "NAME", "which dict of a PyTorch file: state_dict, trainer.model"},
     {OPTION_WITHIN, "within", "SHARE",
      "diff: such differences, relative to a tensor's largest number, are none (1e-4)"},
@@ -212,6 +213,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     break;
   case OPTION_TRAIN:
     a->train = true;
+    break;
+  case OPTION_MARKDOWN:
+    a->markdown = true;
     break;
   }
   return OK;

@@ -1,7 +1,8 @@
-/* ops, schema: the registry for people and for editors. */
+/* ops, lua, schema: what there is, for people and for editors. */
 #include "base/text.h"
 #include "cli/command.h"
 #include "graph/op.h"
+#include "script/api.h"
 
 #include <string.h>
 
@@ -97,6 +98,12 @@ status command_ops(const arguments *a) {
     printf("  %-24s %s\n", o->name, o->summary);
   }
   puts("\nstrata ops NAME explains one.");
+  return OK;
+}
+
+status command_lua(const arguments *a) {
+  if (!a->markdown) return script_explain(a->operand_count ? a->operands[0] : NULL, stdout);
+  script_reference(stdout);
   return OK;
 }
 

@@ -721,7 +721,18 @@ static const char *stage_what(loader *l, const stage_spec *s) {
   return arena_printf(l->memory, "stage %s", s->name);
 }
 
-/* `lua: name`. Returns false when there is none or it could not be read. */
+/* Every key but `lua` is the script's. */
+static const tree *script_arguments(loader *l, const tree *t) {
+  tree *arguments = tree_new(l->memory, t->at, TREE_MAP, t->count);
+  for (int i = 0; i < t->count; i++) {
+    if (strcmp(t->keys[i]->text, "lua") == 0) continue;
+    arguments->keys[arguments->count] = t->keys[i];
+    arguments->items[arguments->count++] = t->items[i];
+  }
+  return arguments;
+}
+
+/* `lua: name` and its arguments. Returns false when there is none or it could not be read. */
 static bool read_script(loader *l, const tree *map, const char *what, script_ref *out) {
   const tree *lua = need(l, map, what, "lua", map->at);
   const char *name;
@@ -730,6 +741,7 @@ static bool read_script(loader *l, const tree *map, const char *what, script_ref
   status error = error_prefix(tree_string(lua, &name), "%s: lua", what);
   if (!error) error = load_script(l->memory, name, lua->at, out, &shipped);
   problems_add(&l->all, error);
+  out->arguments = script_arguments(l, map);
   if (!error && !shipped) fix_path(l, lua, out->path);
   return !error;
 }
@@ -751,17 +763,6 @@ static void check_schedule_target(loader *l, const stage_spec *s, const char *ta
          near ? "\"?" : "");
 }
 
-/* Every key but `lua` is the script's. */
-static const tree *script_arguments(loader *l, const tree *t) {
-  tree *arguments = tree_new(l->memory, t->at, TREE_MAP, t->count);
-  for (int i = 0; i < t->count; i++) {
-    if (strcmp(t->keys[i]->text, "lua") == 0) continue;
-    arguments->keys[arguments->count] = t->keys[i];
-    arguments->items[arguments->count++] = t->items[i];
-  }
-  return arguments;
-}
-
 static void read_schedule(loader *l, stage_spec *s, const char *target, const tree *t,
                           source_pos at) {
   const char *what = arena_printf(l->memory, "%s: schedule of %s", stage_what(l, s), target);
@@ -771,7 +772,7 @@ static void read_schedule(loader *l, stage_spec *s, const char *target, const tr
   for (int i = 0; i < s->schedule_count; i++)
     if (strcmp(s->schedules[i].target, target) == 0)
       report(l, at, "%s is given twice: in \"schedule\" and in \"schedules\".", what);
-  *schedule = (schedule_spec){.target = target, .arguments = script_arguments(l, t), .at = at};
+  *schedule = (schedule_spec){.target = target, .at = at};
   if (read_script(l, t, what, &schedule->script)) s->schedule_count++;
 }
 
@@ -1116,10 +1117,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
     s->checkpoint_every_s = (int64_t)ceil(read_seconds(l, checkpoint, inside, "every", 0, 600));
   }
   inside = arena_printf(l->memory, "%s: on_epoch_end", what);
-  if (hook && is_map(l, hook, inside)) {
-    s->on_epoch_end_arguments = script_arguments(l, hook);
-    read_script(l, hook, inside, &s->on_epoch_end);
-  }
+  if (hook && is_map(l, hook, inside)) read_script(l, hook, inside, &s->on_epoch_end);
 }
 
 static void read_stages(loader *l, const tree *stages) {

@@ -68,13 +68,13 @@ typedef struct graph_file {
 typedef struct script_ref { /* a Lua function: `lua: warmup_cosine` or `lua: hooks/stop.lua` */
   const char *path;         /* resolved file */
   const char *source;       /* its text: part of the run's identity */
-  source_pos at;
+  const tree *arguments;    /* map of the other keys (warmup: 50), resolved; may be empty or NULL */
+  source_pos at;            /* of the name in the pipeline file */
 } script_ref;
 
 typedef struct schedule_spec {
   const char *target; /* "lr", "loss.context.weight", "masked.ratio" */
   script_ref script;
-  const tree *arguments; /* map of the other keys (warmup: 50), resolved; may be empty */
   source_pos at;
 } schedule_spec;
 
@@ -116,9 +116,8 @@ typedef struct stage_spec {
   double time_limit_s;     /* 0: none. Not bit-reproducible; reported when it ends a stage */
   schedule_spec *schedules;
   int schedule_count;
-  script_ref on_epoch_end;            /* path NULL: none */
-  const tree *on_epoch_end_arguments; /* the hook's other keys */
-  const char *init_from; /* name of an earlier stage, or a weight file; NULL: fresh weights */
+  script_ref on_epoch_end; /* path NULL: none */
+  const char *init_from;   /* name of an earlier stage, or a weight file; NULL: fresh weights */
   bool init_is_file;
   const char *init_key, *init_map; /* how a weight file is read (weights/import.h); may be NULL */
   const char *init_skipped; /* the disabled stage that `init.from` names: init_from is NULL then */

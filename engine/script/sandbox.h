@@ -2,14 +2,14 @@
 #ifndef STRATA_SCRIPT_SANDBOX_H
 #define STRATA_SCRIPT_SANDBOX_H
 
-#include "script/script.h"
-
-#include <lua.h>
+#include "script/api.h"
 
 typedef enum script_limit { LIMIT_NONE, LIMIT_MEMORY, LIMIT_STRING, LIMIT_BLOCK } script_limit;
 
 struct script {
   lua_State *L;
+  script_kind kind;
+  const script_limits *limits;
   const char *file; /* interned */
   int function_ref; /* the function the file returned */
   int function_line;
@@ -28,21 +28,33 @@ struct script {
   int error_line;    /* innermost Lua line when an error was raised; 0 unknown */
   status pending;    /* error of a callback, on its way through Lua */
   hook_event *event; /* during script_hook only */
-  char *state;       /* event.state as JSON, heap; NULL = empty */
+  /* Where print goes, during script_hook and script_run; NULL: nowhere. */
+  void (*log)(void *context, const char *text);
+  void *context;
+  char *state; /* event.state as JSON, heap; NULL = empty */
 };
 
 script *script_of(lua_State *L);
-/* Counts `units` instructions done by a library function on behalf of the script; raises when the
- * budget is gone. */
-void script_charge(lua_State *L, int64_t units);
+/* Creates the interpreter and loads the file: with `wants_function` it must return one. `ref` is
+ * borrowed for the call. */
+status script_create(script_kind kind, const script_limits *limits, const script_ref *ref,
+                     bool wants_function, script *s);
+/* Runs `body` with one light userdata argument under the limits. The stack is empty before and
+ * after. */
+status script_protected(script *s, lua_CFunction body, void *argument);
+/* Raises when the function has left anything behind: the next call could then differ from the same
+ * call in a resumed run. */
+void script_check_nothing_kept(lua_State *L);
+/* Copies `text` without what a terminal could act on. */
+void script_copy_printable(char *out, size_t capacity, const char *text);
 
 /* Pushes the environment of a script. Raises. */
 void sandbox_push_environment(lua_State *L);
-/* Replaces the table on top by a read-only view of it; reading a name it lacks is an error that
- * names the nearest one. `prefix` ("math.") goes in front of names in messages. Raises. */
-void sandbox_read_only(lua_State *L, const char *prefix);
 /* Replaces the table of arguments on top by a view that notes what is read. Raises. */
 void sandbox_watch_arguments(lua_State *L);
+/* Replaces a view at the absolute index by the table behind it; nothing for a plain table. All
+ * arguments count as read then, if it is theirs. Raises. */
+void sandbox_look_behind(lua_State *L, int index);
 /* Names of the arguments the script has read, sorted; valid while the script is open. Never
  * raises. */
 int sandbox_arguments_read(lua_State *L, const char *names[], int limit);

@@ -12,21 +12,20 @@
 #include "language/tree.h"
 #include "script/sandbox.h"
 
-#include <jansson.h>
 #include <lauxlib.h>
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum {
-  HOOK_INTERVAL = 1000,
-  RESERVE_BYTES = 8 << 20, /* granted over the limit until the next instruction */
-  BYTES_PER_INSTRUCTION = 16,
-  LOG_INSTRUCTIONS = 2000, /* a log line costs this much, which bounds the log */
-  ARGUMENT_NAMES = 64
-};
+enum { HOOK_INTERVAL = 1000, BYTES_PER_INSTRUCTION = 16, ARGUMENT_NAMES = 64 };
+
+const script_limits script_limits_default = {.memory_bytes = SCRIPT_MEMORY_BYTES,
+                                             .string_bytes = SCRIPT_STRING_BYTES,
+                                             .block_bytes = SCRIPT_BLOCK_BYTES,
+                                             .instructions = SCRIPT_INSTRUCTIONS,
+                                             .cpu_ms = SCRIPT_CPU_MS,
+                                             .depth = SCRIPT_DEPTH};
 
 #define CHUNK "script" /* stands for the file in Lua's messages until they become a status */
 
@@ -43,22 +42,28 @@ static int64_t cpu_ns(void) {
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-static const char *limit_text(script_limit limit, char out[200]) {
-  switch (limit) {
+/* Granted over the memory limit until the next instruction. */
+static size_t reserve_bytes(const script *s) {
+  return 8 * s->limits->block_bytes;
+}
+
+static const char *limit_text(const script *s, char out[200]) {
+  const script_limits *l = s->limits;
+  switch (s->over) {
   case LIMIT_STRING:
-    snprintf(out, 200, "a string of more than %d KiB is not allowed", SCRIPT_STRING_BYTES / 1024);
+    snprintf(out, 200, "a string of more than %zu KiB is not allowed", l->string_bytes / 1024);
     break;
   case LIMIT_BLOCK:
     snprintf(
         out, 200,
         "a table with more than %zu entries, or as many values in nested calls, is not allowed",
-        SCRIPT_BLOCK_BYTES / (2 * sizeof(lua_Number)));
+        l->block_bytes / (2 * sizeof(lua_Number)));
     break;
   default:
     snprintf(out, 200,
-             "the script needs more than %d MiB of memory; keep numbers that matter later, not "
+             "the script needs more than %zu MiB of memory; keep numbers that matter later, not "
              "everything",
-             SCRIPT_MEMORY_BYTES >> 20);
+             l->memory_bytes >> 20);
   }
   return out;
 }
@@ -72,12 +77,21 @@ static void raise_here(lua_State *L, const char *text) {
 }
 
 static void check_budget(lua_State *L, script *s) {
-  if (s->spent > SCRIPT_INSTRUCTIONS)
-    raise_here(L, "more than 20 million instructions in one call; does a loop never end? What does "
-                  "not change between calls can be computed once, outside the function");
-  if (cpu_ns() - s->cpu_start_ns > SCRIPT_CPU_MS * INT64_C(1000000))
-    raise_here(L, "more than a second in one call; what does not change between calls can be "
-                  "computed once, outside the function");
+  char text[200];
+  if (s->spent > s->limits->instructions) {
+    snprintf(text, sizeof text,
+             "more than %lld million instructions in one call; does a loop never end? What does "
+             "not change between calls can be computed once, outside the function",
+             (long long)s->limits->instructions / 1000000);
+    raise_here(L, text);
+  }
+  if (s->limits->cpu_ms > 0 && cpu_ns() - s->cpu_start_ns > s->limits->cpu_ms * INT64_C(1000000)) {
+    snprintf(text, sizeof text,
+             "more than %lld ms of processor time in one call; what does not change between calls "
+             "can be computed once, outside the function",
+             (long long)s->limits->cpu_ms);
+    raise_here(L, text);
+  }
 }
 
 static void on_count(lua_State *L, lua_Debug *where) {
@@ -85,15 +99,19 @@ static void on_count(lua_State *L, lua_Debug *where) {
   script *s = script_of(L);
   s->spent += s->hook_interval;
   lua_Debug deep;
-  if (lua_getstack(L, SCRIPT_DEPTH, &deep))
-    raise_here(L, "more than 2000 nested calls; does a function call itself without end?");
+  char text[200];
+  if (lua_getstack(L, s->limits->depth, &deep)) {
+    snprintf(text, sizeof text,
+             "more than %d nested calls; does a function call itself without end?",
+             s->limits->depth);
+    raise_here(L, text);
+  }
   if (s->over == LIMIT_MEMORY) {
     lua_gc(L, LUA_GCCOLLECT);
     s->spent += HOOK_INTERVAL;
-    if (s->used_bytes <= SCRIPT_MEMORY_BYTES) s->over = LIMIT_NONE;
+    if (s->used_bytes <= s->limits->memory_bytes) s->over = LIMIT_NONE;
   }
-  char text[200];
-  if (s->over) raise_here(L, limit_text(s->over, text));
+  if (s->over) raise_here(L, limit_text(s, text));
   check_budget(L, s);
   if (s->hook_interval != HOOK_INTERVAL) {
     s->hook_interval = HOOK_INTERVAL;
@@ -104,10 +122,12 @@ static void on_count(lua_State *L, lua_Debug *where) {
 void script_charge(lua_State *L, int64_t units) {
   script *s = script_of(L);
   s->spent += units;
-  if (s->spent > SCRIPT_INSTRUCTIONS) {
+  if (s->spent > s->limits->instructions) {
     luaL_where(L, 1);
-    lua_pushfstring(L, "more than 20 million instructions in one call, counting the work of "
-                       "library functions on long lists and strings");
+    lua_pushfstring(L,
+                    "more than %d million instructions in one call, counting the work of library "
+                    "functions on long lists and strings",
+                    (int)(s->limits->instructions / 1000000));
     lua_concat(L, 2);
     lua_error(L);
   }
@@ -131,8 +151,9 @@ static void *allocate(void *context, void *block, size_t old_bytes, size_t bytes
   }
   size_t used = s->used_bytes - old_bytes + bytes;
   if (bytes > old_bytes) {
-    if (used > SCRIPT_MEMORY_BYTES + RESERVE_BYTES || bytes > RESERVE_BYTES) {
-      if (s->is_running) exceed(s, bytes > RESERVE_BYTES ? LIMIT_BLOCK : LIMIT_MEMORY);
+    size_t reserve = reserve_bytes(s);
+    if (used > s->limits->memory_bytes + reserve || bytes > reserve) {
+      if (s->is_running) exceed(s, bytes > reserve ? LIMIT_BLOCK : LIMIT_MEMORY);
       return NULL; /* Lua collects garbage and asks once more */
     }
     s->spent += (int64_t)((bytes - old_bytes) / BYTES_PER_INSTRUCTION);
@@ -141,11 +162,11 @@ static void *allocate(void *context, void *block, size_t old_bytes, size_t bytes
   if (!moved) return NULL;
   s->used_bytes = used;
   if (s->is_running && bytes > old_bytes) {
-    if (is_string && bytes > SCRIPT_STRING_BYTES + 64)
+    if (is_string && bytes > s->limits->string_bytes + 64)
       exceed(s, LIMIT_STRING);
-    else if (bytes > SCRIPT_BLOCK_BYTES)
+    else if (bytes > s->limits->block_bytes)
       exceed(s, LIMIT_BLOCK);
-    else if (used > SCRIPT_MEMORY_BYTES && !s->over)
+    else if (used > s->limits->memory_bytes && !s->over)
       exceed(s, LIMIT_MEMORY);
   }
   return moved;
@@ -168,8 +189,7 @@ static int on_error(lua_State *L) {
   return 1;
 }
 
-/* Copies `text` without what a terminal could act on. */
-static void copy_printable(char *out, size_t capacity, const char *text) {
+void script_copy_printable(char *out, size_t capacity, const char *text) {
   size_t n = strlen(text);
   bool is_cut = n > capacity - 1;
   if (is_cut) n = capacity - 1;
@@ -194,9 +214,9 @@ static status failure(script *s, int code) {
   if (code == LUA_ERRMEM && !s->over) return error_out_of_memory(s->used_bytes);
   char text[1000];
   if (code == LUA_ERRMEM) {
-    limit_text(s->over, text);
+    limit_text(s, text);
   } else if (lua_type(s->L, -1) == LUA_TSTRING) {
-    copy_printable(text, sizeof text, lua_tostring(s->L, -1));
+    script_copy_printable(text, sizeof text, lua_tostring(s->L, -1));
   } else if (lua_isinteger(s->L, -1)) {
     snprintf(text, sizeof text, "%lld", (long long)lua_tointeger(s->L, -1));
   } else {
@@ -218,9 +238,7 @@ static status failure(script *s, int code) {
   return error_new(ERROR_SCRIPT, at, "%s", message);
 }
 
-/* Runs `body` with one light userdata argument under the limits. The stack is empty before and
- * after. */
-static status run_limited(script *s, lua_CFunction body, void *argument) {
+status script_protected(script *s, lua_CFunction body, void *argument) {
   s->spent = 0;
   s->over = LIMIT_NONE;
   s->error_line = 0;
@@ -241,7 +259,7 @@ static status run_limited(script *s, lua_CFunction body, void *argument) {
     /* Exceeded by the very last instruction. */
     char text[200];
     error = error_new(ERROR_SCRIPT, (source_pos){s->file, s->function_line, 1}, "%s",
-                      limit_text(s->over, text));
+                      limit_text(s, text));
   }
   lua_settop(s->L, 0);
   return error;
@@ -252,8 +270,8 @@ static status run_limited(script *s, lua_CFunction body, void *argument) {
 
 typedef struct opening {
   script *script;
-  const char *source;
-  const tree *arguments;
+  const script_ref *ref;
+  bool wants_function;
 } opening;
 
 static void push_argument(lua_State *L, const tree *t) {
@@ -316,29 +334,21 @@ static status check_arguments(const script *s, const tree *arguments) {
   return problems_take(&all);
 }
 
-static int open_body(lua_State *L) {
-  opening *o = lua_touserdata(L, 1);
-  script *s = o->script;
-  sandbox_push_environment(L);
+static void push_arguments(lua_State *L, const tree *arguments) {
   lua_newtable(L);
-  for (int i = 0; o->arguments && i < o->arguments->count; i++) {
-    push_argument(L, o->arguments->items[i]);
-    lua_setfield(L, -2, o->arguments->keys[i]->text);
+  for (int i = 0; arguments && i < arguments->count; i++) {
+    push_argument(L, arguments->items[i]);
+    lua_setfield(L, -2, arguments->keys[i]->text);
   }
   sandbox_watch_arguments(L);
-  lua_setfield(L, -2, "args"); /* the script may set globals while it loads, and so may we */
-  /* Chunks are loaded with this table as their globals, so the library's own are out of reach. */
-  lua_rawseti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+}
 
-  const char *source = o->source;
-  if (text_starts_with(source, "\xEF\xBB\xBF")) source += 3;
-  if (luaL_loadbufferx(L, source, strlen(source), "=" CHUNK, "t") != LUA_OK) return lua_error(L);
-  lua_call(L, 0, 1);
+static void keep_function(lua_State *L, script *s) {
   if (!lua_isfunction(L, -1) || lua_iscfunction(L, -1)) {
     lua_pushfstring(L,
                     "the file must end with \"return function(…) … end\"; it returned a %s value",
                     luaL_typename(L, -1));
-    return lua_error(L);
+    lua_error(L);
   }
   lua_Debug about;
   lua_pushvalue(L, -1);
@@ -346,52 +356,83 @@ static int open_body(lua_State *L) {
   s->function_line = about.linedefined;
   s->digest = sandbox_digest(L, -1);
   s->function_ref = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static int open_body(lua_State *L) {
+  opening *o = lua_touserdata(L, 1);
+  sandbox_push_environment(L);
+  push_arguments(L, o->ref->arguments);
+  lua_setfield(L, -2, "args"); /* the script may set globals while it loads, and so may we */
+  /* Chunks are loaded with this table as their globals, so the library's own are out of reach. */
+  lua_rawseti(L, LUA_REGISTRYINDEX, LUA_RIDX_GLOBALS);
+
+  const char *source = o->ref->source;
+  if (text_starts_with(source, "\xEF\xBB\xBF")) source += 3;
+  if (luaL_loadbufferx(L, source, strlen(source), "=" CHUNK, "t") != LUA_OK) return lua_error(L);
+  lua_call(L, 0, 1);
+  if (o->wants_function) keep_function(L, o->script);
   return 0;
 }
 
-status script_open(const char *source, const char *name, const tree *arguments, script **out) {
-  *out = NULL;
-  source_pos at = {intern_file(name), 1, 1};
-  if (strlen(source) > SCRIPT_SOURCE_BYTES)
+static status load(script *s, const script_ref *ref, bool wants_function) {
+  source_pos at = {s->file, 1, 1};
+  if (strlen(ref->source) > SCRIPT_SOURCE_BYTES)
     return error_new(ERROR_SCRIPT, at, "the script is longer than %d KiB",
                      SCRIPT_SOURCE_BYTES / 1024);
-  if (source[0] == '\x1b')
+  if (ref->source[0] == '\x1b')
     return error_new(ERROR_SCRIPT, at, "this is compiled Lua; a script must be text");
-  if (arguments && arguments->kind != TREE_MAP)
-    return error_new(ERROR_PIPELINE, arguments->at, "script arguments must be a mapping");
-  script *s = calloc(1, sizeof *s);
-  if (!s) return error_out_of_memory(sizeof *s);
-  s->file = at.file;
+  if (ref->arguments && ref->arguments->kind != TREE_MAP)
+    return error_new(ERROR_PIPELINE, ref->arguments->at, "script arguments must be a mapping");
   s->L = lua_newstate(allocate, s);
-  if (!s->L) {
-    free(s);
-    return error_out_of_memory(SCRIPT_MEMORY_BYTES);
-  }
+  if (!s->L) return error_out_of_memory(s->limits->memory_bytes);
   *(script **)lua_getextraspace(s->L) = s;
   s->is_loading = true;
-  opening o = {s, source, arguments};
-  status error = run_limited(s, open_body, &o);
+  opening o = {s, ref, wants_function};
+  status error = script_protected(s, open_body, &o);
   s->is_loading = false;
-  if (!error) error = check_arguments(s, arguments);
+  if (!error) error = check_arguments(s, ref->arguments);
+  return error_locate(error, at);
+}
+
+status script_open(script_kind kind, const script_ref *ref, script **out) {
+  *out = NULL;
+  script *s = calloc(1, sizeof *s);
+  if (!s) return error_out_of_memory(sizeof *s);
+  s->kind = kind;
+  s->limits = &script_limits_default;
+  s->file = intern_file(ref->path);
+  status error = load(s, ref, true);
   if (error) {
     script_close(s);
-    return error_locate(error, at);
+    return error;
   }
   *out = s;
   return OK;
 }
 
+status script_run(const script_program *program, const script_ref *file) {
+  script *s = calloc(1, sizeof *s);
+  if (!s) return error_out_of_memory(sizeof *s);
+  s->kind = program->kind;
+  s->limits = program->limits ? program->limits : &script_limits_default;
+  s->file = intern_file(file->path);
+  s->log = program->log;
+  s->context = program->context;
+  status error = load(s, file, false);
+  script_close(s);
+  return error;
+}
+
 void script_close(script *s) {
   if (!s) return;
-  lua_close(s->L);
+  if (s->L) lua_close(s->L);
   error_free(s->pending);
   free(s->state);
   free(s);
 }
 
-/* The function at the bottom of a call may not leave anything behind: the next call could then
- * differ from the same call in a resumed run. */
-static void check_nothing_kept(lua_State *L, const script *s) {
+void script_check_nothing_kept(lua_State *L) {
+  const script *s = script_of(L);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->function_ref);
   if (sandbox_digest(L, -1) != s->digest)
     luaL_error(L, "the function changed a variable outside itself, which a resumed run would not "
@@ -400,198 +441,11 @@ static void check_nothing_kept(lua_State *L, const script *s) {
   lua_pop(L, 1);
 }
 
-/* ---- schedules --------------------------------------------------------------------------------
- */
-
-typedef struct schedule_call {
-  script *script;
-  int64_t step, epoch, total_steps, steps_per_epoch;
-  double base, result;
-  int result_type;
-} schedule_call;
-
-static int schedule_body(lua_State *L) {
-  schedule_call *call = lua_touserdata(L, 1);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, call->script->function_ref);
-  lua_pushinteger(L, call->step);
-  lua_pushinteger(L, call->epoch);
-  lua_pushinteger(L, call->total_steps);
-  lua_pushnumber(L, call->base);
-  lua_pushinteger(L, call->steps_per_epoch);
-  lua_call(L, 5, 1);
-  call->result_type = lua_type(L, -1);
-  if (call->result_type == LUA_TNUMBER) call->result = lua_tonumber(L, -1);
-  check_nothing_kept(L, call->script);
-  return 0;
+void *script_context(lua_State *L) {
+  return script_of(L)->context;
 }
 
-status script_schedule(script *s, int64_t step, int64_t epoch, int64_t total_steps,
-                       int64_t steps_per_epoch, double base, double *out) {
-  schedule_call call = {.script = s,
-                        .step = step,
-                        .epoch = epoch,
-                        .total_steps = total_steps,
-                        .steps_per_epoch = steps_per_epoch,
-                        .base = base,
-                        .result = NAN};
-  TRY(run_limited(s, schedule_body, &call));
-  source_pos at = {s->file, s->function_line, 1};
-  if (call.result_type != LUA_TNUMBER)
-    return error_new(ERROR_SCRIPT, at,
-                     "the schedule must return a number; at step %lld it returned a %s value",
-                     (long long)step, lua_typename(s->L, call.result_type));
-  if (!isfinite(call.result))
-    return error_new(ERROR_SCRIPT, at, "the schedule returned %g at step %lld (epoch %lld)",
-                     call.result, (long long)step, (long long)epoch);
-  *out = call.result;
-  return OK;
-}
-
-/* ---- hooks ------------------------------------------------------------------------------------
- */
-
-static hook_event *current_event(lua_State *L) {
-  hook_event *event = script_of(L)->event;
-  if (!event) luaL_error(L, "the event's functions work during the call they were given to");
-  return event;
-}
-
-static int raise_pending(lua_State *L, status error) {
+int script_raise(lua_State *L, status error) {
   script_of(L)->pending = error;
   return luaL_error(L, "callback");
-}
-
-static int event_get(lua_State *L) {
-  hook_event *event = current_event(L);
-  const char *name = luaL_checkstring(L, 1);
-  double value = 0;
-  if (!event->get) return luaL_error(L, "event.get has nothing to read here");
-  status error = event->get(event->context, name, &value);
-  if (error) return raise_pending(L, error);
-  lua_pushnumber(L, value);
-  return 1;
-}
-
-static int event_set(lua_State *L) {
-  hook_event *event = current_event(L);
-  const char *name = luaL_checkstring(L, 1);
-  luaL_checktype(L, 2, LUA_TNUMBER);
-  double value = lua_tonumber(L, 2);
-  if (!isfinite(value)) return luaL_error(L, "event.set(\"%s\", %f): not finite", name, value);
-  if (!event->set) return luaL_error(L, "event.set has nothing to change here");
-  status error = event->set(event->context, name, value);
-  return error ? raise_pending(L, error) : 0;
-}
-
-static int event_stop(lua_State *L) {
-  hook_event *event = current_event(L);
-  copy_printable(event->stop_reason, sizeof event->stop_reason,
-                 luaL_optstring(L, 1, "a script asked to stop"));
-  event->stop = true;
-  return 0;
-}
-
-void script_log(lua_State *L, int index) {
-  hook_event *event = script_of(L)->event;
-  if (!event || !event->log) {
-    luaL_error(L, "there is no log here: print and event.log work inside a hook");
-    return;
-  }
-  script_charge(L, LOG_INSTRUCTIONS);
-  char line[SCRIPT_STRING_BYTES + 1];
-  copy_printable(line, sizeof line, lua_tostring(L, index));
-  event->log(event->context, line);
-}
-
-static int event_log(lua_State *L) {
-  luaL_checkstring(L, 1);
-  script_log(L, 1);
-  return 0;
-}
-
-typedef struct hook_call {
-  script *script;
-  json_t *state; /* before */
-  char *encoded; /* after */
-  char problem[200];
-} hook_call;
-
-static void push_event(lua_State *L, const hook_event *event, const json_t *state) {
-  lua_newtable(L);
-  lua_pushstring(L, event->stage ? event->stage : "");
-  lua_setfield(L, -2, "stage");
-  lua_pushinteger(L, event->epoch);
-  lua_setfield(L, -2, "epoch");
-  lua_pushinteger(L, event->step);
-  lua_setfield(L, -2, "step");
-  lua_newtable(L);
-  for (int i = 0; i < event->metric_count; i++) {
-    lua_pushnumber(L, event->metric_values[i]);
-    lua_setfield(L, -2, event->metric_names[i]);
-  }
-  lua_setfield(L, -2, "metrics");
-  if (state)
-    state_push(L, state);
-  else
-    lua_newtable(L);
-  lua_setfield(L, -2, "state");
-  static const struct {
-    const char *name;
-    lua_CFunction function;
-  } functions[] = {
-      {"get", event_get}, {"set", event_set}, {"stop", event_stop}, {"log", event_log}};
-  for (int i = 0; i < 4; i++) {
-    lua_pushcfunction(L, functions[i].function);
-    lua_setfield(L, -2, functions[i].name);
-  }
-}
-
-static int hook_body(lua_State *L) {
-  hook_call *call = lua_touserdata(L, 1);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, call->script->function_ref);
-  push_event(L, call->script->event, call->state);
-  lua_getfield(L, -1, "state");
-  lua_insert(L, 2); /* below the function: read again after the call */
-  sandbox_read_only(L, "event.");
-  lua_call(L, 1, 0);
-  check_nothing_kept(L, call->script);
-  call->encoded = state_encode(L, 2, call->problem);
-  return 0;
-}
-
-status script_hook(script *s, hook_event *event) {
-  hook_call call = {.script = s};
-  if (s->state) TRY(state_parse(s->state, &call.state));
-  event->stop = false;
-  event->stop_reason[0] = 0;
-  s->event = event;
-  status error = run_limited(s, hook_body, &call);
-  s->event = NULL;
-  json_decref(call.state);
-  if (!error && !call.encoded)
-    error = error_new(ERROR_SCRIPT, (source_pos){s->file, s->function_line, 1}, "%s", call.problem);
-  if (error) {
-    free(call.encoded);
-    event->stop = false;
-    return error;
-  }
-  free(s->state);
-  s->state = call.encoded;
-  return OK;
-}
-
-status script_state_save(script *s, char **json) {
-  *json = strdup(s->state ? s->state : "{}");
-  return *json ? OK : error_out_of_memory(strlen(s->state));
-}
-
-status script_state_load(script *s, const char *json) {
-  json_t *value;
-  TRY(state_parse(json, &value));
-  json_decref(value);
-  char *copy = strdup(json);
-  if (!copy) return error_out_of_memory(strlen(json));
-  free(s->state);
-  s->state = copy;
-  return OK;
 }

@@ -9,6 +9,9 @@
 
 typedef struct script script;
 
+/* Who calls a script, and so what it has (script/api.h). */
+typedef enum script_kind { SCRIPT_SCHEDULE, SCRIPT_EPOCH_END, SCRIPT_KIND_COUNT } script_kind;
+
 enum {
   SCRIPT_SOURCE_BYTES = 64 << 10,
   SCRIPT_MEMORY_BYTES = 16 << 20,
@@ -22,11 +25,21 @@ enum {
   SCRIPT_CPU_MS = 1000
 };
 
-/* Compiles `source` (text only, never bytecode), runs it once; it must return a function. `name` is
- * the file name for messages. `arguments` (map of numbers, strings, booleans, lists; may be NULL)
- * becomes the global table `args`; one that the script does not read while it loads is an error at
- * its place in the YAML file, so a misspelt argument cannot be ignored. */
-status script_open(const char *source, const char *name, const tree *arguments, script **out);
+typedef struct script_limits {
+  size_t memory_bytes, string_bytes, block_bytes;
+  int64_t instructions;
+  int64_t cpu_ms; /* 0: no limit, for a script that waits for work done elsewhere */
+  int depth;
+} script_limits;
+
+/* The figures above. */
+extern const script_limits script_limits_default;
+
+/* Compiles the file (text only, never bytecode), runs it once; it must return a function.
+ * ref->arguments (map of numbers, strings, booleans, lists; may be NULL) becomes the global table
+ * `args`; one that the script does not read while it loads is an error at its place in the YAML
+ * file, so a misspelt argument cannot be ignored. */
+status script_open(script_kind kind, const script_ref *ref, script **out);
 void script_close(script *s);
 
 /* Schedule: returns f(step, epoch, total, base, steps_per_epoch). Steps and epochs count from 0,

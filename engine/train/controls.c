@@ -69,12 +69,10 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
                     "(<item>.<attribute>)",
                     s->target);
     if (!error)
-      error = error_locate(
-          script_open(s->script.source, s->script.path, s->arguments, &out->schedules[i]), s->at);
+      error = error_locate(script_open(SCRIPT_SCHEDULE, &s->script, &out->schedules[i]), s->at);
   }
   if (!error && stage->on_epoch_end.path)
-    error = error_locate(script_open(stage->on_epoch_end.source, stage->on_epoch_end.path,
-                                     stage->on_epoch_end_arguments, &out->hook),
+    error = error_locate(script_open(SCRIPT_EPOCH_END, &stage->on_epoch_end, &out->hook),
                          stage->on_epoch_end.at);
   if (error) controls_close(out);
   return error;

@@ -29,6 +29,11 @@ static void check_state(script *s) {
   free(second);
 }
 
+static status open_as(const char *source, const tree *arguments, script **out) {
+  script_ref ref = {.path = "input.lua", .source = source, .arguments = arguments};
+  return script_open(SCRIPT_EPOCH_END, &ref, out);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   static const char arguments_text[] = "{metric: dice, patience: 2, lower: false, margin: 0}";
   arena memory = {0};
@@ -39,10 +44,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       tree_parse(&memory, arguments_text, sizeof arguments_text - 1, "args.yaml", &arguments);
   FUZZ_REQUIRE(!error);
   /* Arguments that a script does not read are an error, so it is tried without them too. */
-  error = script_open(source, "input.lua", arguments, &s);
+  error = open_as(source, arguments, &s);
   if (error) {
     fuzz_refused(error);
-    error = script_open(source, "input.lua", NULL, &s);
+    error = open_as(source, NULL, &s);
   }
   if (!error) {
     double value;

@@ -60,7 +60,7 @@ static void a_pipeline_is_read_with_its_defaults(void **state) {
   assert_int_equal(second->schedule_count, 1);
   assert_string_equal(second->schedules[0].target, "lr");
   assert_non_null(second->schedules[0].script.source);
-  assert_int_equal(second->schedules[0].arguments->count, 1);
+  assert_int_equal(second->schedules[0].script.arguments->count, 1);
   assert_int_equal(second->validate_every, 1);
   assert_string_equal(second->output, "net.out");
   assert_true(p->evaluate.enabled && p->evaluate.metrics == METRICS_DEFAULT);

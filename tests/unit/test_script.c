@@ -1,5 +1,5 @@
 /* Schedules, hooks, and scripts that mean harm. */
-#include "script/script.h"
+#include "script/api.h"
 
 #include "base/files.h"
 #include "base/text.h"
@@ -20,9 +20,14 @@ static double cpu_ms(void) {
   return (double)clock() * 1000 / CLOCKS_PER_SEC;
 }
 
+static status open_as(script_kind kind, const char *source, const tree *arguments, script **out) {
+  script_ref ref = {.path = "test.lua", .source = source, .arguments = arguments};
+  return script_open(kind, &ref, out);
+}
+
 static script *open_or_fail(const char *source, const tree *arguments) {
   script *s;
-  status error = script_open(source, "test.lua", arguments, &s);
+  status error = open_as(SCRIPT_EPOCH_END, source, arguments, &s);
   if (error) {
     print_error("%s\n", error_message(error));
     error_free(error);
@@ -33,7 +38,7 @@ static script *open_or_fail(const char *source, const tree *arguments) {
 
 static status call_schedule(const char *source, int64_t step, double *out) {
   script *s;
-  TRY(script_open(source, "test.lua", NULL, &s));
+  TRY(open_as(SCRIPT_SCHEDULE, source, NULL, &s));
   status error = script_schedule(s, step, step / 10, 100, 10, 2.0, out);
   script_close(s);
   return error;
@@ -171,7 +176,7 @@ static void an_argument_nobody_reads_is_an_error_in_the_yaml(void **unused) {
   script *s;
   const char *source = "local a = args.warmup or 1\nlocal b = args.power\n"
                        "return function() return a + b end";
-  status error = script_open(source, "test.lua", arguments, &s);
+  status error = open_as(SCRIPT_SCHEDULE, source, arguments, &s);
   assert_int_equal(error_code_of(error), ERROR_PIPELINE);
   assert_string_equal(error_position(error).file, "test.yaml");
   assert_error(error, "did you mean 'warmup'?", 2, source);
@@ -188,7 +193,7 @@ static void mistakes_are_named_with_their_line(void **unused) {
   } cases[] = {
       {"return 3", "must end with", 0},
       {"", "must end with", 0},
-      {"return print", "must end with", 0},
+      {"return type", "must end with", 0},
       {"local x = = 3", "unexpected symbol near '='", 1},
       {"return function()\n  return nil\nend", "it returned a nil value", 1},
       {"return function()\n  return '3'\nend", "it returned a string value", 1},
@@ -205,9 +210,9 @@ static void mistakes_are_named_with_their_line(void **unused) {
       {"return function()\n  error({})\nend", "error was called with a table", 2},
       {"return function()\n  error(nil)\nend", "error was called with a nil", 2},
       {"return function()\n  error()\nend", "error was called with a nil", 2},
-      {"return function()\n  error(print)\nend", "error was called with a function", 2},
+      {"return function()\n  error(type)\nend", "error was called with a function", 2},
       {"return function()\n  error(7)\nend", "7", 2},
-      {"return function()\n  print(1)\n  return 1\nend", "inside a hook", 2},
+      {"return function()\n  print(1)\n  return 1\nend", "these have it: on_epoch_end", 2},
       {"return function()\n  return 1 + {}\nend", "arithmetic on a table value", 2},
       {"return function()\n  return '1' + 1\nend", "arithmetic on a string value", 2},
       {"local n = 0\nreturn function()\n  n = n + 1\n  return n\nend",
@@ -234,7 +239,7 @@ static void what_is_allowed_works(void **unused) {
       "assert(string.find('loss.context', '.', 1, true) == 5)",
       "assert(string.find('loss.context', '.') == 5 and not string.find('a', '%a'))",
       "assert(string.format('%d %5.2f %s %q', 3, 0.5, 'x', 'y') == '3  0.50 x \"y\"')",
-      "assert(tostring({}) == 'table' and tostring(print) == 'function' and tostring(1.5) == "
+      "assert(tostring({}) == 'table' and tostring(type) == 'function' and tostring(1.5) == "
       "'1.5')",
       "local t = {} for i = 1, 300 do t[i] = (i * 7919) % 301 end table.sort(t) "
       "for i = 1, 300 do assert(t[i] == i) end",
@@ -346,8 +351,8 @@ static void hostile_scripts_end_with_an_error(void **unused) {
       {"setmetatable({}, {__gc = function() while true do end end})", "setmetatable is not"},
       {"setmetatable({}, {__index = function(t, k) return t[k] end})", "setmetatable is not"},
       {"getmetatable('').__index = nil", "getmetatable is not available"},
-      {"('x').rep = print", "attempt to index a string value"},
-      {"string.rep = print", "string.rep cannot be assigned"},
+      {"('x').rep = type", "attempt to index a string value"},
+      {"string.rep = type", "string.rep cannot be assigned"},
       {"_G.print = nil", "_G is not available"},
       {"local x <close> = {}", "non-closable value"},
       {"collectgarbage('stop')", "collectgarbage is not available"},
@@ -442,7 +447,7 @@ static void hostile_source_is_refused(void **unused) {
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     script *s;
     double start = cpu_ms();
-    status error = script_open(cases[i].source, "test.lua", NULL, &s);
+    status error = open_as(SCRIPT_SCHEDULE, cases[i].source, NULL, &s);
     assert_true(cpu_ms() - start < LONGEST_MS);
     assert_null(s);
     assert_int_equal(error_code_of(error), ERROR_SCRIPT);
@@ -456,7 +461,7 @@ static void scripts_do_not_see_each_other(void **unused) {
   script *a = open_or_fail("shared = 1\nreturn function() return shared end", NULL);
   script *b;
   const char *source = "return function() return shared end";
-  assert_ok(script_open(source, "other.lua", NULL, &b));
+  assert_ok(open_as(SCRIPT_SCHEDULE, source, NULL, &b));
   double value;
   assert_ok(script_schedule(a, 0, 0, 1, 1, 1, &value));
   assert_error(script_schedule(b, 0, 0, 1, 1, 1, &value), "shared is not defined", 1, source);
@@ -695,6 +700,99 @@ static void stop_on_plateau_stops_after_its_patience(void **unused) {
   close_file(&f);
 }
 
+/* ---- the reference ----------------------------------------------------------------------------
+ */
+
+static void the_reference_in_the_docs_is_what_the_program_says(void **unused) {
+  (void)unused;
+  char *page, *reference = NULL;
+  size_t length;
+  assert_ok(file_read(SOURCE_DIR "/docs/lua.md", 1 << 20, &page, &length));
+  FILE *out = open_memstream(&reference, &length);
+  script_reference(out);
+  fclose(out);
+  const char *from = strstr(page, "<!-- made by docs/lua_reference.sh");
+  const char *end = strstr(page, "\n<!-- end of the reference -->");
+  assert_non_null(from);
+  assert_non_null(end);
+  from = strchr(from, '\n') + 2; /* an empty line */
+  bool same = (size_t)(end - from) == length && memcmp(from, reference, length) == 0;
+  if (!same) print_error("docs/lua.md is not up to date: run docs/lua_reference.sh\n");
+  assert_true(same);
+  free(reference);
+  free(page);
+}
+
+/* Every entry that a kind of script is said to have can be named in it, with its signature's sort. */
+static void what_the_tables_promise_is_there(void **unused) {
+  (void)unused;
+  for (int kind = 0; kind < SCRIPT_KIND_COUNT; kind++)
+    for (int i = 0; i < script_group_count(); i++) {
+      const script_group *g = script_group_at(i);
+      assert_true(strlen(g->doc) > 0);
+      for (const script_entry *e = g->entries; e->name; e++) {
+        assert_true(strlen(e->signature) > 0 && strlen(e->doc) > 0);
+        if (!g->is_environment) continue;
+        bool is_promised = script_entry_kinds(g, e) & SCRIPT_BIT(kind);
+        text_buffer source = {0};
+        text_add(&source, "assert(%stype(%s%s) %s 'function') return function() end",
+                 strcmp(e->name, "type") == 0 && g->prefix[0] == 0 ? "type and " : "", g->prefix,
+                 e->name, e->signature[0] == '(' ? "==" : "~=");
+        script *s;
+        status error = open_as((script_kind)kind, source.data, NULL, &s);
+        if (is_promised)
+          assert_ok(error);
+        else
+          assert_error(error, "is not available in this script", 1, source.data);
+        script_close(s);
+        text_free(&source);
+      }
+    }
+}
+
+static void an_explanation_is_found_by_any_name(void **unused) {
+  (void)unused;
+  static const struct {
+    const char *name, *expected;
+  } cases[] = {{"event.set", "event.set(name, number)"},
+               {"on_epoch_end", "event.stop(reason)"},
+               {"math", "math.sqrt(x)"},
+               {"step", "integer"},
+               {NULL, "table.concat"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char *text = NULL;
+    size_t length;
+    FILE *out = open_memstream(&text, &length);
+    assert_ok(script_explain(cases[i].name, out));
+    fclose(out);
+    assert_non_null(strstr(text, cases[i].expected));
+    free(text);
+  }
+  assert_error(script_explain("event.sett", stdout), "did you mean \"event.set\"?", 0, "");
+}
+
+/* ---- programs ---------------------------------------------------------------------------------
+ */
+
+static void a_program_runs_once_with_limits_of_its_own(void **unused) {
+  (void)unused;
+  script_limits limits = script_limits_default;
+  hook_world world = {0};
+  script_program program = {
+      .kind = SCRIPT_EPOCH_END, .limits = &limits, .log = world_log, .context = &world};
+  const char *const source = "total = 0\nfor i = 1, 8000000 do total = total + 1 end\n"
+                             "print(total, #('x'):rep(40000))";
+  script_ref ref = {.path = "program.lua", .source = source};
+  assert_error(script_run(&program, &ref), "more than 20 million instructions", 2, source);
+  limits.instructions = INT64_C(1000000000);
+  limits.cpu_ms = 0;
+  assert_error(script_run(&program, &ref), "more than 16 KiB", 3, source);
+  limits.string_bytes = 1 << 20;
+  assert_ok(script_run(&program, &ref));
+  assert_string_equal(world.log.data, "8000000 40000\n");
+  text_free(&world.log);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_schedule_gets_its_five_arguments),
@@ -716,6 +814,10 @@ int main(void) {
       cmocka_unit_test(state_survives_a_resume_bit_for_bit),
       cmocka_unit_test(hostile_state_is_refused),
       cmocka_unit_test(stop_on_plateau_stops_after_its_patience),
+      cmocka_unit_test(the_reference_in_the_docs_is_what_the_program_says),
+      cmocka_unit_test(what_the_tables_promise_is_there),
+      cmocka_unit_test(an_explanation_is_found_by_any_name),
+      cmocka_unit_test(a_program_runs_once_with_limits_of_its_own),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,47 @@
+/* The kinds of scripts, and the list of what they can use. */
+#include "script/api.h"
+
+#include <string.h>
+
+const script_kind_info script_kinds[SCRIPT_KIND_COUNT] = {
+    [SCRIPT_SCHEDULE] = {"schedule", "schedule: {lua: warmup_cosine, warmup: 50}",
+                         "function(step, epoch, total, base, steps_per_epoch) → number",
+                         "called before every step; what it returns is the number's value in it"},
+    [SCRIPT_EPOCH_END] = {"on_epoch_end", "on_epoch_end: {lua: stop_on_plateau, patience: 10}",
+                          "function(event)", "called after every epoch"},
+};
+
+extern const script_group script_base, script_math, script_string, script_table;
+extern const script_group script_schedule_parameters, script_event;
+
+static const script_group *const groups[] = {&script_schedule_parameters,
+                                             &script_event,
+                                             &script_base,
+                                             &script_math,
+                                             &script_string,
+                                             &script_table};
+
+int script_group_count(void) {
+  return (int)(sizeof groups / sizeof *groups);
+}
+
+const script_group *script_group_at(int i) {
+  return groups[i];
+}
+
+unsigned script_entry_kinds(const script_group *g, const script_entry *e) {
+  return e->kinds ? e->kinds : g->kinds;
+}
+
+const script_entry *script_entry_find(const char *name, const script_group **group) {
+  for (int i = 0; i < script_group_count(); i++) {
+    size_t prefix = strlen(groups[i]->prefix);
+    if (strncmp(name, groups[i]->prefix, prefix) != 0) continue;
+    for (const script_entry *e = groups[i]->entries; e->name; e++)
+      if (strcmp(name + prefix, e->name) == 0) {
+        *group = groups[i];
+        return e;
+      }
+  }
+  return NULL;
+}

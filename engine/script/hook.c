@@ -1,0 +1,178 @@
+/* Hooks: functions that are given an event and may change what follows. */
+#include "script/sandbox.h"
+
+#include <jansson.h>
+#include <lauxlib.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  LOG_INSTRUCTIONS = 2000, /* a log line costs this much, which bounds the log */
+  LOG_LINE_BYTES = SCRIPT_STRING_BYTES + 1
+};
+
+static hook_event *current_event(lua_State *L) {
+  hook_event *event = script_of(L)->event;
+  if (!event) luaL_error(L, "the event's functions work during the call they were given to");
+  return event;
+}
+
+static int event_get(lua_State *L) {
+  hook_event *event = current_event(L);
+  const char *name = luaL_checkstring(L, 1);
+  double value = 0;
+  if (!event->get) return luaL_error(L, "event.get has nothing to read here");
+  status error = event->get(event->context, name, &value);
+  if (error) return script_raise(L, error);
+  lua_pushnumber(L, value);
+  return 1;
+}
+
+static int event_set(lua_State *L) {
+  hook_event *event = current_event(L);
+  const char *name = luaL_checkstring(L, 1);
+  luaL_checktype(L, 2, LUA_TNUMBER);
+  double value = lua_tonumber(L, 2);
+  if (!isfinite(value)) return luaL_error(L, "event.set(\"%s\", %f): not finite", name, value);
+  if (!event->set) return luaL_error(L, "event.set has nothing to change here");
+  status error = event->set(event->context, name, value);
+  return error ? script_raise(L, error) : 0;
+}
+
+static int event_stop(lua_State *L) {
+  hook_event *event = current_event(L);
+  script_copy_printable(event->stop_reason, sizeof event->stop_reason,
+                        luaL_optstring(L, 1, "a script asked to stop"));
+  event->stop = true;
+  return 0;
+}
+
+void script_log(lua_State *L, int index) {
+  const script *s = script_of(L);
+  if (!s->log) {
+    luaL_error(L, "there is no log here: print and event.log work inside a hook");
+    return;
+  }
+  script_charge(L, LOG_INSTRUCTIONS);
+  char line[LOG_LINE_BYTES];
+  script_copy_printable(line, sizeof line, lua_tostring(L, index));
+  s->log(s->context, line);
+}
+
+static int event_log(lua_State *L) {
+  luaL_checkstring(L, 1);
+  script_log(L, 1);
+  return 0;
+}
+
+static const script_entry event_entries[] = {
+    {"stage", "text", "name of the stage", 0, NULL},
+    {"epoch", "integer", "the epoch that has ended, from 0", 0, NULL},
+    {"step", "integer", "steps done in this stage", 0, NULL},
+    {"metrics", "table",
+     "name → number, what was measured in this epoch (`loss`, `validation.dice`, "
+     "…); nil for what was not",
+     0, NULL},
+    {"state", "table", "yours, kept between epochs and in checkpoints; assign to its fields", 0,
+     NULL},
+    {"get", "(name) → number",
+     "a number that the pipeline lets change: `lr`, `loss.<term>.weight`, "
+     "`<item>.<attribute>`; with a schedule, what it last made of it",
+     0, event_get},
+    {"set", "(name, number)",
+     "changes it from now on; with a schedule, the base that the schedule starts from", 0,
+     event_set},
+    {"stop", "(reason)", "ends the stage after this epoch; the function itself goes on", 0,
+     event_stop},
+    {"log", "(text)", "a line in the run's log", 0, event_log},
+    {0}};
+
+const script_group script_event = {.name = "event",
+                                   .prefix = "event.",
+                                   .doc = "What a hook is given.",
+                                   .kinds = SCRIPTS_THAT_LOG,
+                                   .entries = event_entries};
+
+typedef struct hook_call {
+  script *script;
+  json_t *state; /* before */
+  char *encoded; /* after */
+  char problem[200];
+} hook_call;
+
+static void push_event(lua_State *L, const hook_event *event, const json_t *state) {
+  lua_newtable(L);
+  lua_pushstring(L, event->stage ? event->stage : "");
+  lua_setfield(L, -2, "stage");
+  lua_pushinteger(L, event->epoch);
+  lua_setfield(L, -2, "epoch");
+  lua_pushinteger(L, event->step);
+  lua_setfield(L, -2, "step");
+  lua_newtable(L);
+  for (int i = 0; i < event->metric_count; i++) {
+    lua_pushnumber(L, event->metric_values[i]);
+    lua_setfield(L, -2, event->metric_names[i]);
+  }
+  lua_setfield(L, -2, "metrics");
+  if (state)
+    state_push(L, state);
+  else
+    lua_newtable(L);
+  lua_setfield(L, -2, "state");
+  script_push_functions(L, &script_event);
+}
+
+static int hook_body(lua_State *L) {
+  hook_call *call = lua_touserdata(L, 1);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, call->script->function_ref);
+  push_event(L, call->script->event, call->state);
+  lua_getfield(L, -1, "state");
+  lua_insert(L, 2); /* below the function: read again after the call */
+  script_read_only(L, script_event.prefix);
+  lua_call(L, 1, 0);
+  script_check_nothing_kept(L);
+  call->encoded = state_encode(L, 2, call->problem);
+  return 0;
+}
+
+status script_hook(script *s, hook_event *event) {
+  hook_call call = {.script = s};
+  if (s->state) TRY(state_parse(s->state, &call.state));
+  event->stop = false;
+  event->stop_reason[0] = 0;
+  s->event = event;
+  s->log = event->log;
+  s->context = event->context;
+  status error = script_protected(s, hook_body, &call);
+  s->event = NULL;
+  s->log = NULL;
+  json_decref(call.state);
+  if (!error && !call.encoded)
+    error = error_new(ERROR_SCRIPT, (source_pos){s->file, s->function_line, 1}, "%s", call.problem);
+  if (error) {
+    free(call.encoded);
+    event->stop = false;
+    return error;
+  }
+  free(s->state);
+  s->state = call.encoded;
+  return OK;
+}
+
+status script_state_save(script *s, char **json) {
+  *json = strdup(s->state ? s->state : "{}");
+  return *json ? OK : error_out_of_memory(strlen(s->state));
+}
+
+status script_state_load(script *s, const char *json) {
+  json_t *value;
+  TRY(state_parse(json, &value));
+  json_decref(value);
+  char *copy = strdup(json);
+  if (!copy) return error_out_of_memory(strlen(json));
+  free(s->state);
+  s->state = copy;
+  return OK;
+}
