@@ -62,6 +62,28 @@ status error_prefix(status error, const char *format, ...) {
   return joined;
 }
 
+static status with_suffix(status error, const char *suffix) {
+  if (error == &out_of_memory) return error;
+  for (int i = 0; i < error->part_count; i++)
+    error->parts[i] = with_suffix(error->parts[i], suffix);
+  if (error->parts) return error;
+  status joined = error_new(error->code, error->at, "%s%s", error->message, suffix);
+  if (joined == &out_of_memory) return error;
+  error_free(error);
+  return joined;
+}
+
+status error_suffix(status error, const char *format, ...) {
+  if (!error) return error;
+  va_list args;
+  va_start(args, format);
+  status suffix = error_newv(error_code_of(error), NOWHERE, format, args);
+  va_end(args);
+  error = with_suffix(error, suffix->message);
+  error_free(suffix);
+  return error;
+}
+
 status error_locate(status error, source_pos at) {
   if (error && error != &out_of_memory && !error->parts && error->at.line == 0) error->at = at;
   return error;

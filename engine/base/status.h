@@ -43,6 +43,9 @@ status error_new(error_code code, source_pos at, const char *format, ...)
 status error_newv(error_code code, source_pos at, const char *format, va_list args);
 /* Adds "prefix: " in front of the message (printf style); keeps code and place. NULL stays NULL. */
 status error_prefix(status error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Adds text after the message (printf style; it brings its own space); of several errors, after each.
+ * NULL stays NULL. */
+status error_suffix(status error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Gives the error a place if it has none yet. NULL stays NULL. */
 status error_locate(status error, source_pos at);
 /* From errno: "cannot <action> <path>: <reason>". */

@@ -3,104 +3,15 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/text.h"
-#include "evaluate/metrics.h"
-#include "infer/network.h"
-#include "run/run.h"
-#include "run/state.h"
-#include "train/controls.h"
 #include "train/groups.h"
 #include "train/initialize.h"
+#include "train/trainer.h"
 #include "train/transfer.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MAX_LOGGED = STATE_MAX_VALUES, NAME_BYTES = 96 };
-
-/* Named numbers of a pass over some batches: loss, its terms, metrics. */
-typedef struct tally {
-  named_number sums[MAX_LOGGED];
-  int count;
-  double batches;
-} tally;
-
-typedef struct trainer {
-  run *r;
-  const stage_spec *stage;
-  int index;
-  stage_graph graph;
-  parameters parameters;
-  program program;
-  controls controls;
-  stage_graph check_graph; /* the same graph without dropout and backward, for validation */
-  program check;
-  int64_t check_batch; /* samples in its step */
-  network network;     /* the segmentation, when the stage names its output */
-  bool has_check, has_network;
-  loader *loader;
-  run_state state;
-  tally epoch;
-  named_number results[MAX_LOGGED]; /* of the last finished epoch, for the hook and the log */
-  int result_count;
-  double started_s, saved_s, step_started_s;
-  int64_t steps_per_epoch, steps_here; /* steps (updates) done by this process */
-  int64_t batches_per_epoch;
-  double last_dice;
-  char *weights_path, *state_path;
-} trainer;
-
-/* ---- numbers ----------------------------------------------------------------------------- */
-
-static void tally_add(tally *t, const char *name, double value) {
-  for (int i = 0; i < t->count; i++)
-    if (strcmp(t->sums[i].name, name) == 0) {
-      t->sums[i].value += value;
-      return;
-    }
-  if (t->count == MAX_LOGGED) return;
-  snprintf(t->sums[t->count].name, NAME_BYTES, "%s", name);
-  t->sums[t->count++].value = value;
-}
-
-static void add_result(trainer *t, const char *prefix, const char *name, double value) {
-  if (t->result_count == MAX_LOGGED) return;
-  named_number *n = &t->results[t->result_count++];
-  snprintf(n->name, NAME_BYTES, "%s%s", prefix, name);
-  n->value = value;
-}
-
-/* Reads the loss, its terms and the metrics of the batch just run. */
-static status read_batch(program *p, const stage_graph *g, tally *t, double *loss) {
-  float value = 0;
-  TRY(program_read(p, g->loss, &value));
-  *loss = (double)value;
-  tally_add(t, "loss", *loss);
-  for (int i = 0; i < g->term_count; i++) {
-    char name[NAME_BYTES];
-    if (g->term_count == 1 && strcmp(g->term_names[i], "loss") == 0) break;
-    snprintf(name, sizeof name, "loss.%s", g->term_names[i]);
-    TRY(program_read(p, g->terms[i], &value));
-    tally_add(t, name, (double)value);
-  }
-  for (int i = 0; i < g->metric_count; i++) {
-    float values[LIST_MAX];
-    int64_t n = shape_elements(&g->g->values[g->metrics[i]].type.shape);
-    TRY(program_read(p, g->metrics[i], values));
-    for (int64_t k = 0; k < n; k++) {
-      char name[NAME_BYTES];
-      if (n == 1)
-        snprintf(name, sizeof name, "%s", g->metric_names[i]);
-      else
-        snprintf(name, sizeof name, "%s.%lld", g->metric_names[i], (long long)k);
-      tally_add(t, name, (double)values[k]);
-    }
-  }
-  t->batches += 1;
-  return OK;
-}
 
 /* ---- opening ----------------------------------------------------------------------------- */
 
@@ -257,7 +168,7 @@ static status restore(trainer *t, const run_state *from) {
 
 /* ---- checkpoints ------------------------------------------------------------------------- */
 
-static double elapsed_s(const trainer *t) {
+double trainer_elapsed_s(const trainer *t) {
   return t->state.elapsed_s + clock_now_s() - t->started_s;
 }
 
@@ -265,13 +176,13 @@ static status save_state(trainer *t) {
   run_state s = t->state;
   s.stage = t->index;
   s.updates = t->program.updates;
-  s.elapsed_s = elapsed_s(t);
+  s.elapsed_s = trainer_elapsed_s(t);
   s.identity = t->r->p->identity;
   s.sum_count = 0;
   s.hook_state = NULL;
   for (int i = 0; i < t->epoch.count && s.sum_count < STATE_MAX_VALUES - 1; i++)
     s.sums[s.sum_count++] = t->epoch.sums[i];
-  snprintf(s.sums[s.sum_count].name, NAME_BYTES, "#batches");
+  snprintf(s.sums[s.sum_count].name, TALLY_NAME_BYTES, "#batches");
   s.sums[s.sum_count++].value = t->epoch.batches;
   if (t->controls.hook) TRY(script_state_save(t->controls.hook, &s.hook_state));
   status error = state_save(t->state_path, &s, &t->program);
@@ -288,222 +199,6 @@ static status write_weights(trainer *t) {
                             t->stage->name, "seed",         seed,       "identity",    identity,
                             "strata",       STRATA_VERSION, NULL};
   return parameters_write(t->weights_path, &t->parameters, metadata);
-}
-
-/* ---- validation -------------------------------------------------------------------------- */
-
-/* Loss terms and metrics on the validation cases, with the same crops and masks every time. */
-static status check_losses(trainer *t) {
-  run *r = t->r;
-  char name[256];
-  snprintf(name, sizeof name, "%s/validation", t->stage->name);
-  loader_options o = {.spec = &r->p->data,
-                      .data = r->data,
-                      .cache = r->cache,
-                      .seed = r->p->seed,
-                      .stage = name,
-                      .role = ROLE_VALIDATION,
-                      .label_free = t->check_graph.label == VALUE_NONE && !t->stage->use_labels,
-                      .batch = t->check_batch,
-                      .epochs = 1,
-                      .size = {r->size[0], r->size[1], r->size[2]},
-                      .channels = r->channels,
-                      .world = 1};
-  loader *l;
-  tally sums = {0};
-  TRY(loader_open(&o, &l));
-  status error = OK;
-  for (;;) {
-    batch *b = NULL;
-    double loss;
-    error = loader_next(l, &b);
-    if (error || !b) break;
-    error = program_write(&t->check, t->check_graph.image, b->image);
-    if (!error && t->check_graph.label != VALUE_NONE)
-      error = program_write_classes(&t->check, t->check_graph.label, b->label);
-    if (error) break;
-    error = program_set_keys(&t->check, b->keys);
-    if (!error) error = program_run(&t->check);
-    if (!error) error = read_batch(&t->check, &t->check_graph, &sums, &loss);
-    if (error) break;
-  }
-  loader_close(l);
-  for (int i = 0; i < sums.count && !error; i++)
-    add_result(t, "validation.", sums.sums[i].name, sums.sums[i].value / sums.batches);
-  return error;
-}
-
-/* Mean foreground Dice of whole validation cases, on the prepared grid. */
-static status check_segmentation(trainer *t) {
-  run *r = t->r;
-  int cases = r->data->case_count;
-  int *index = calloc((size_t)cases + 1, sizeof *index);
-  case_score *scores = calloc((size_t)cases + 1, sizeof *scores);
-  if (!index || !scores) {
-    free(index);
-    free(scores);
-    return error_out_of_memory((size_t)cases * sizeof *scores);
-  }
-  int count = dataset_role(r->data, ROLE_VALIDATION, index), scored = 0;
-  evaluate_spec dice_only = r->p->evaluate;
-  dice_only.metrics = METRIC_BIT(METRIC_DICE);
-  status error = OK;
-  for (int i = 0; i < count && !error && !run_stop_requested(); i++) {
-    const case_entry *entry = &r->data->cases[index[i]];
-    medical_case c = {0};
-    labels prediction = {0};
-    error = case_prepare(&r->p->data, entry, r->cache, &c);
-    if (!error && c.label.data) {
-      error = network_segment_prepared(&t->network, &c.image, &prediction);
-      if (!error)
-        error = score_case(&prediction, &c.label, r->data->class_count, &dice_only, entry->name,
-                           r->device->pool, &scores[scored]);
-      if (!error) scored++;
-      error = error_prefix(error, "validation case %s", entry->name);
-    }
-    labels_free(&prediction);
-    case_free(&c);
-  }
-  evaluation summary = {.class_names = r->data->class_names,
-                        .class_count = r->data->class_count,
-                        .cases = scores,
-                        .case_count = scored,
-                        .spec = &dice_only};
-  if (!error && scored > 0) {
-    t->last_dice = evaluation_mean_dice(&summary);
-    add_result(t, "validation.", "dice", t->last_dice);
-  }
-  for (int i = 0; i < scored; i++) case_score_free(&scores[i]);
-  free(scores);
-  free(index);
-  return error;
-}
-
-/* With the averaged weights, where there are any. */
-static status validate(trainer *t) {
-  TRY(program_exchange_average(&t->program));
-  status error = t->has_network ? check_segmentation(t) : OK;
-  if (!error && t->has_check) error = check_losses(t);
-  problems found = {0};
-  problems_add(&found, error);
-  problems_add(&found, program_exchange_average(&t->program));
-  return problems_take(&found);
-}
-
-/* ---- epoch end --------------------------------------------------------------------------- */
-
-static status log_epoch(trainer *t, double epoch_seconds) {
-  json_t *line = json_object();
-  json_object_set_new(line, "stage", json_string(t->stage->name));
-  json_object_set_new(line, "epoch", json_integer(t->state.epoch));
-  json_object_set_new(line, "updates", json_integer(t->program.updates));
-  for (int i = 0; i < t->result_count; i++)
-    json_object_set_new(line, t->results[i].name,
-                        isfinite(t->results[i].value) ? json_real(t->results[i].value)
-                                                      : json_null());
-  json_object_set_new(line, "seconds", json_real(epoch_seconds));
-  char *text = json_dumps(line, JSON_COMPACT);
-  json_decref(line);
-  if (!text) return error_out_of_memory(1024);
-  bool failed = fprintf(t->r->metrics, "%s\n", text) < 0 || fflush(t->r->metrics) != 0;
-  free(text);
-  return failed ? error_from_errno("write", "metrics.jsonl") : OK;
-}
-
-static void say_epoch(const trainer *t, double epoch_seconds) {
-  text_buffer line = {0};
-  char spent[24];
-  text_add(&line, "%s  epoch %lld/%lld ", t->stage->name, (long long)t->state.epoch,
-           (long long)t->stage->epochs);
-  for (int i = 0; i < t->result_count; i++)
-    text_add(&line, " %s %.4g", t->results[i].name, t->results[i].value);
-  text_add(&line, "  (%s)", format_duration(spent, epoch_seconds));
-  report_line(&t->r->report, "%s", line.data);
-  text_free(&line);
-}
-
-static status hook_get(void *context, const char *name, double *out) {
-  trainer *t = context;
-  if (controls_get(&t->controls, name, out)) return OK;
-  return error_new(ERROR_SCRIPT, t->stage->on_epoch_end.at, "stage \"%s\" has no number \"%s\"",
-                   t->stage->name, name);
-}
-
-static status hook_set(void *context, const char *name, double value) {
-  trainer *t = context;
-  TRY(controls_set(&t->controls, name, value));
-  int i = 0;
-  while (i < t->state.number_count && strcmp(t->state.numbers[i].name, name) != 0) i++;
-  if (i == STATE_MAX_VALUES)
-    return error_new(ERROR_SCRIPT, t->stage->on_epoch_end.at, "a hook can set at most %d numbers",
-                     STATE_MAX_VALUES);
-  snprintf(t->state.numbers[i].name, NAME_BYTES, "%s", name);
-  t->state.numbers[i].value = value;
-  if (i == t->state.number_count) t->state.number_count++;
-  return OK;
-}
-
-static void hook_log(void *context, const char *text) {
-  trainer *t = context;
-  report_line(&t->r->report, "%s: %s", t->stage->name, text);
-}
-
-static status call_hook(trainer *t, bool *stop) {
-  if (!t->controls.hook) return OK;
-  const char *names[MAX_LOGGED];
-  double values[MAX_LOGGED];
-  for (int i = 0; i < t->result_count; i++) {
-    names[i] = t->results[i].name;
-    values[i] = t->results[i].value;
-  }
-  hook_event event = {.stage = t->stage->name,
-                      .epoch = t->state.epoch - 1,
-                      .step = t->program.updates,
-                      .metric_names = names,
-                      .metric_values = values,
-                      .metric_count = t->result_count,
-                      .get = hook_get,
-                      .set = hook_set,
-                      .log = hook_log,
-                      .context = t};
-  TRY(error_locate(script_hook(t->controls.hook, &event), t->stage->on_epoch_end.at));
-  if (event.stop)
-    report_line(&t->r->report, "stage %s ended by its hook after epoch %lld: %s", t->stage->name,
-                (long long)t->state.epoch, event.stop_reason);
-  *stop = event.stop;
-  return OK;
-}
-
-/* Everything that happens between two epochs. When the user asks to stop during the validation,
- * nothing has happened yet: the state still stands before the end of this epoch. */
-static status finish_epoch(trainer *t, bool *stop) {
-  const stage_spec *s = t->stage;
-  int64_t finished = t->state.epoch + 1;
-  bool last = finished == s->epochs;
-  double epoch_seconds = clock_now_s() - t->step_started_s;
-  t->result_count = 0;
-  for (int i = 0; i < t->epoch.count; i++)
-    add_result(t, "", t->epoch.sums[i].name, t->epoch.sums[i].value / t->epoch.batches);
-  double lr;
-  if (controls_get(&t->controls, "lr", &lr)) add_result(t, "", "lr", lr);
-  bool due = last || (s->validate_every > 0 && finished % s->validate_every == 0);
-  if (due) TRY(validate(t));
-  if (run_stop_requested()) return OK;
-  t->state.epoch = finished;
-  t->state.step = 0;
-  TRY(log_epoch(t, epoch_seconds));
-  say_epoch(t, epoch_seconds);
-  TRY(call_hook(t, stop));
-  if (s->time_limit_s > 0 && elapsed_s(t) >= s->time_limit_s && !last) {
-    report_line(&t->r->report,
-                "stage %s reached its time limit after epoch %lld of %lld; where it stops depends "
-                "on the machine, so this run does not reproduce to the bit",
-                s->name, (long long)finished, (long long)s->epochs);
-    *stop = true;
-  }
-  t->epoch = (tally){0};
-  t->step_started_s = clock_now_s();
-  return OK;
 }
 
 /* ---- steps ------------------------------------------------------------------------------- */
@@ -533,7 +228,7 @@ static void say_progress(trainer *t) {
                 .done = t->state.step,
                 .total = t->steps_per_epoch,
                 .overall = total > 0 ? done / total : 0,
-                .elapsed_s = elapsed_s(t),
+                .elapsed_s = trainer_elapsed_s(t),
                 .eta_s = rate > 0 ? (total - done) / rate : -1,
                 .voxels_per_s = rate * (double)voxels,
                 .names = names,
@@ -574,7 +269,7 @@ static status one_batch(trainer *t, int64_t part, int64_t parts) {
   TRY(write_batch(t, b));
   TRY(program_run_part(&t->program, part, parts));
   double loss;
-  TRY(read_batch(&t->program, &t->graph, &t->epoch, &loss));
+  TRY(tally_read(&t->epoch, &t->program, &t->graph, &loss));
   return isfinite(loss) ? OK : not_finite(t, b, loss);
 }
 
@@ -606,7 +301,7 @@ static status train(trainer *t) {
     if (t->state.step < t->steps_per_epoch) {
       TRY(next_step(t));
     } else {
-      TRY(finish_epoch(t, &stop));
+      TRY(trainer_finish_epoch(t, &stop));
       bool over = stop || t->state.epoch == t->stage->epochs;
       if (!over && clock_now_s() - t->saved_s >= (double)t->stage->checkpoint_every_s)
         TRY(save_state(t));

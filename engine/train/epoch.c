@@ -1,0 +1,121 @@
+/* The end of an epoch: numbers, validation, log, hook. */
+#include "base/clock.h"
+#include "base/text.h"
+#include "train/trainer.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static status log_epoch(trainer *t, double epoch_seconds) {
+  json_t *line = json_object();
+  json_object_set_new(line, "stage", json_string(t->stage->name));
+  json_object_set_new(line, "epoch", json_integer(t->state.epoch));
+  json_object_set_new(line, "updates", json_integer(t->program.updates));
+  for (int i = 0; i < t->result_count; i++)
+    json_object_set_new(line, t->results[i].name,
+                        isfinite(t->results[i].value) ? json_real(t->results[i].value)
+                                                      : json_null());
+  json_object_set_new(line, "seconds", json_real(epoch_seconds));
+  char *text = json_dumps(line, JSON_COMPACT);
+  json_decref(line);
+  if (!text) return error_out_of_memory(1024);
+  bool failed = fprintf(t->r->metrics, "%s\n", text) < 0 || fflush(t->r->metrics) != 0;
+  free(text);
+  return failed ? error_from_errno("write", "metrics.jsonl") : OK;
+}
+
+static void say_epoch(const trainer *t, double epoch_seconds) {
+  text_buffer line = {0};
+  char spent[24];
+  text_add(&line, "%s  epoch %lld/%lld ", t->stage->name, (long long)t->state.epoch,
+           (long long)t->stage->epochs);
+  for (int i = 0; i < t->result_count; i++)
+    text_add(&line, " %s %.4g", t->results[i].name, t->results[i].value);
+  text_add(&line, "  (%s)", format_duration(spent, epoch_seconds));
+  report_line(&t->r->report, "%s", line.data);
+  text_free(&line);
+}
+
+static status hook_get(void *context, const char *name, double *out) {
+  trainer *t = context;
+  if (controls_get(&t->controls, name, out)) return OK;
+  return error_new(ERROR_SCRIPT, t->stage->on_epoch_end.at, "stage \"%s\" has no number \"%s\"",
+                   t->stage->name, name);
+}
+
+static status hook_set(void *context, const char *name, double value) {
+  trainer *t = context;
+  TRY(controls_set(&t->controls, name, value));
+  int i = 0;
+  while (i < t->state.number_count && strcmp(t->state.numbers[i].name, name) != 0) i++;
+  if (i == STATE_MAX_VALUES)
+    return error_new(ERROR_SCRIPT, t->stage->on_epoch_end.at, "a hook can set at most %d numbers",
+                     STATE_MAX_VALUES);
+  snprintf(t->state.numbers[i].name, TALLY_NAME_BYTES, "%s", name);
+  t->state.numbers[i].value = value;
+  if (i == t->state.number_count) t->state.number_count++;
+  return OK;
+}
+
+static void hook_log(void *context, const char *text) {
+  trainer *t = context;
+  report_line(&t->r->report, "%s: %s", t->stage->name, text);
+}
+
+static status call_hook(trainer *t, bool *stop) {
+  if (!t->controls.hook) return OK;
+  const char *names[STATE_MAX_VALUES];
+  double values[STATE_MAX_VALUES];
+  for (int i = 0; i < t->result_count; i++) {
+    names[i] = t->results[i].name;
+    values[i] = t->results[i].value;
+  }
+  hook_event event = {.stage = t->stage->name,
+                      .epoch = t->state.epoch - 1,
+                      .step = t->program.updates,
+                      .metric_names = names,
+                      .metric_values = values,
+                      .metric_count = t->result_count,
+                      .get = hook_get,
+                      .set = hook_set,
+                      .log = hook_log,
+                      .context = t};
+  TRY(error_locate(script_hook(t->controls.hook, &event), t->stage->on_epoch_end.at));
+  if (event.stop)
+    report_line(&t->r->report, "stage %s ended by its hook after epoch %lld: %s", t->stage->name,
+                (long long)t->state.epoch, event.stop_reason);
+  *stop = event.stop;
+  return OK;
+}
+
+status trainer_finish_epoch(trainer *t, bool *stop) {
+  const stage_spec *s = t->stage;
+  int64_t finished = t->state.epoch + 1;
+  bool last = finished == s->epochs;
+  double epoch_seconds = clock_now_s() - t->step_started_s;
+  t->result_count = 0;
+  for (int i = 0; i < t->epoch.count; i++)
+    trainer_add_result(t, "", t->epoch.sums[i].name, t->epoch.sums[i].value / t->epoch.batches);
+  double lr;
+  if (controls_get(&t->controls, "lr", &lr)) trainer_add_result(t, "", "lr", lr);
+  bool due = last || (s->validate_every > 0 && finished % s->validate_every == 0);
+  if (due) TRY(trainer_validate(t));
+  if (run_stop_requested()) return OK;
+  t->state.epoch = finished;
+  t->state.step = 0;
+  TRY(log_epoch(t, epoch_seconds));
+  say_epoch(t, epoch_seconds);
+  TRY(call_hook(t, stop));
+  if (s->time_limit_s > 0 && trainer_elapsed_s(t) >= s->time_limit_s && !last) {
+    report_line(&t->r->report,
+                "stage %s reached its time limit after epoch %lld of %lld; where it stops depends "
+                "on the machine, so this run does not reproduce to the bit",
+                s->name, (long long)finished, (long long)s->epochs);
+    *stop = true;
+  }
+  t->epoch = (tally){0};
+  t->step_started_s = clock_now_s();
+  return OK;
+}

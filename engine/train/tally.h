@@ -1,0 +1,22 @@
+/* Named numbers of a pass over some batches: loss, its terms, metrics. */
+#ifndef STRATA_TRAIN_TALLY_H
+#define STRATA_TRAIN_TALLY_H
+
+#include "execute/program.h"
+#include "graph/expand.h"
+#include "run/state.h"
+
+enum { TALLY_NAME_BYTES = sizeof((named_number *)0)->name };
+
+typedef struct tally {
+  named_number sums[STATE_MAX_VALUES];
+  int count;
+  double batches;
+} tally;
+
+/* Adds to the sum of that name; what is beyond STATE_MAX_VALUES names is left out. */
+void tally_add(tally *t, const char *name, double value);
+/* Reads the loss, its terms and the metrics of the batch just run. */
+status tally_read(tally *t, program *p, const stage_graph *g, double *loss);
+
+#endif

@@ -1,0 +1,54 @@
+/* Inside of train/: a stage while it is trained. */
+#ifndef STRATA_TRAIN_TRAINER_H
+#define STRATA_TRAIN_TRAINER_H
+
+#include "data/dataset.h"
+#include "infer/network.h"
+#include "run/run.h"
+#include "train/controls.h"
+#include "train/tally.h"
+
+typedef struct trainer {
+  run *r;
+  const stage_spec *stage;
+  int index;
+  stage_graph graph;
+  parameters parameters;
+  program program;
+  controls controls;
+  stage_graph check_graph; /* the same graph without dropout and backward, for validation */
+  program check;
+  int64_t check_batch; /* samples in its step */
+  network network;     /* the segmentation, when the stage names its output */
+  bool has_check, has_network;
+  loader *loader;
+  run_state state;
+  tally epoch;
+  named_number results[STATE_MAX_VALUES]; /* of the last finished epoch, for the hook and the log */
+  int result_count;
+  double started_s, saved_s, step_started_s;
+  int64_t steps_per_epoch, steps_here; /* steps (updates) done by this process */
+  int64_t batches_per_epoch;
+  double last_dice;
+  char *weights_path, *state_path;
+} trainer;
+
+/* ---- stage.c ------------------------------------------------------------------------------- */
+
+/* Of the stage, all its processes together. */
+double trainer_elapsed_s(const trainer *t);
+
+/* ---- validation.c -------------------------------------------------------------------------- */
+
+void trainer_add_result(trainer *t, const char *prefix, const char *name, double value);
+/* Measures on the validation cases, with the averaged weights where there are any; adds to the
+ * results. */
+status trainer_validate(trainer *t);
+
+/* ---- epoch.c ------------------------------------------------------------------------------- */
+
+/* Everything that happens between two epochs. When the user asks to stop during the validation,
+ * nothing has happened yet: the state still stands before the end of this epoch. */
+status trainer_finish_epoch(trainer *t, bool *stop);
+
+#endif
