@@ -2,6 +2,7 @@
 
 #include "base/files.h"
 #include "base/text.h"
+#include "statistics/statistics.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -171,18 +172,6 @@ static void look_at_case(void *context, int64_t index) {
 
 /* ---- the whole ---- */
 
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-/* Of sorted values; interpolates linearly between ranks. */
-static double quantile(const double *sorted, int64_t count, double at) {
-  double rank = at * (double)(count - 1);
-  int64_t below = (int64_t)rank, above = below + 1 < count ? below + 1 : below;
-  return sorted[below] + (rank - (double)below) * (sorted[above] - sorted[below]);
-}
-
 static status summarize_channel(const look_work *w, int channel, channel_values *out) {
   const dataset_look *l = w->look;
   int64_t count = 0, at = 0;
@@ -198,12 +187,12 @@ static status summarize_channel(const look_work *w, int channel, channel_values 
   out->mean = sum / (double)count;
   for (int64_t i = 0; i < count; i++) squares += (values[i] - out->mean) * (values[i] - out->mean);
   out->deviation = sqrt(squares / (double)count);
-  qsort(values, (size_t)count, sizeof *values, by_value);
+  sort_numbers(values, count);
   out->min = values[0];
   out->max = values[count - 1];
-  out->percentile_0_5 = quantile(values, count, 0.005);
-  out->median = quantile(values, count, 0.5);
-  out->percentile_99_5 = quantile(values, count, 0.995);
+  out->percentile_0_5 = quantile_of_sorted(values, count, 0.005);
+  out->median = quantile_of_sorted(values, count, 0.5);
+  out->percentile_99_5 = quantile_of_sorted(values, count, 0.995);
   free(values);
   return OK;
 }
@@ -338,10 +327,10 @@ static spread spread_over(const dataset_look *l, case_number number, int which) 
     if (!isnan(value)) values[s.count++] = value;
   }
   if (s.count > 0) {
-    qsort(values, (size_t)s.count, sizeof *values, by_value);
+    sort_numbers(values, s.count);
     for (int64_t i = 0; i < s.count; i++) sum += values[i];
     s.min = values[0];
-    s.median = quantile(values, s.count, 0.5);
+    s.median = quantile_of_sorted(values, s.count, 0.5);
     s.max = values[s.count - 1];
     s.mean = sum / (double)s.count;
   }

@@ -6,37 +6,21 @@
 #include "base/files.h"
 #include "base/table.h"
 #include "evaluate/metrics.h"
+#include "statistics/statistics.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Mean and sample standard deviation of the values that are not NaN (Welford). */
-typedef struct moments {
-  int64_t count;
-  double mean, squares;
-} moments;
-
-static void moments_add(moments *m, double value) {
-  if (isnan(value)) return;
-  double from_mean = value - m->mean;
-  m->count++;
-  m->mean += from_mean / (double)m->count;
-  m->squares += from_mean * (value - m->mean);
-}
-
-static double mean_of(const moments *m) {
-  return m->count > 0 ? m->mean : (double)NAN;
-}
-
-static double deviation_of(const moments *m) {
-  return m->count > 1 ? sqrt(m->squares / (double)(m->count - 1)) : (double)NAN;
+/* What is not defined does not count. */
+static void add_defined(moments *m, double value) {
+  if (!isnan(value)) moments_add(m, value);
 }
 
 static moments over_cases(const evaluation *e, int row, metric m) {
   moments all = {0};
-  for (int i = 0; i < e->case_count; i++) moments_add(&all, e->cases[i].classes[row].value[m]);
+  for (int i = 0; i < e->case_count; i++) add_defined(&all, e->cases[i].classes[row].value[m]);
   return all;
 }
 
@@ -53,7 +37,7 @@ static moments over_classes(const evaluation *e, const case_score *s, const clas
                             metric m) {
   moments all = {0};
   for (int c = 1; c < e->class_count; c++)
-    if (is_in(e, c, g)) moments_add(&all, s->classes[c].value[m]);
+    if (is_in(e, c, g)) add_defined(&all, s->classes[c].value[m]);
   return all;
 }
 
@@ -61,7 +45,7 @@ static moments over_all(const evaluation *e, const class_group *g, metric m) {
   moments all = {0};
   for (int i = 0; i < e->case_count; i++) {
     moments of_case = over_classes(e, &e->cases[i], g, m);
-    moments_add(&all, mean_of(&of_case));
+    add_defined(&all, moments_mean(&of_case));
   }
   return all;
 }
@@ -84,7 +68,7 @@ static int count_hallucinated(const evaluation *e, int class_number) {
 
 double evaluation_mean_dice(const evaluation *e) {
   moments m = over_all(e, NULL, METRIC_DICE);
-  return mean_of(&m);
+  return moments_mean(&m);
 }
 
 static const char *hd95_in_words(const evaluation *e) {
@@ -162,7 +146,7 @@ static json_t *case_entry(const evaluation *e, const json_t *keys, const case_sc
     char mean_key[64];
     snprintf(mean_key, sizeof mean_key, "%s_mean", metric_table[m].key);
     moments mean = over_classes(e, s, NULL, (metric)m);
-    json_object_set_new(entry, mean_key, number(mean_of(&mean)));
+    json_object_set_new(entry, mean_key, number(moments_mean(&mean)));
     json_object_set_new(entry, metric_table[m].key, case_values(e, keys, s, (metric)m));
   }
   json_t *voxels = json_object();
@@ -189,12 +173,12 @@ static json_t *summary_entry(const evaluation *e, const json_t *keys, metric m) 
   moments all = over_all(e, NULL, m);
   for (int c = 1; c < e->class_count; c++) {
     moments of_class = over_cases(e, c, m);
-    json_object_set_new(means, key_of(keys, c), number(mean_of(&of_class)));
-    json_object_set_new(deviations, key_of(keys, c), number(deviation_of(&of_class)));
+    json_object_set_new(means, key_of(keys, c), number(moments_mean(&of_class)));
+    json_object_set_new(deviations, key_of(keys, c), number(moments_deviation(&of_class)));
     json_object_set_new(counts, key_of(keys, c), json_integer(of_class.count));
   }
-  json_object_set_new(entry, "mean", number(mean_of(&all)));
-  json_object_set_new(entry, "standard_deviation", number(deviation_of(&all)));
+  json_object_set_new(entry, "mean", number(moments_mean(&all)));
+  json_object_set_new(entry, "standard_deviation", number(moments_deviation(&all)));
   json_object_set_new(entry, "per_class", means);
   json_object_set_new(entry, "per_class_standard_deviation", deviations);
   json_object_set_new(entry, "per_class_cases", counts);
@@ -227,8 +211,8 @@ static json_t *groups_entry(const evaluation *e) {
       if (!is_wanted(e, m)) continue;
       moments all = over_all(e, g, (metric)m);
       json_object_set_new(entry, metric_table[m].key,
-                          json_pack("{s:o, s:o}", "mean", number(mean_of(&all)),
-                                    "standard_deviation", number(deviation_of(&all))));
+                          json_pack("{s:o, s:o}", "mean", number(moments_mean(&all)),
+                                    "standard_deviation", number(moments_deviation(&all))));
     }
     json_object_set_new(groups, g->name, entry);
   }
@@ -310,7 +294,7 @@ static void format_moments(char out[48], const moments *m, int decimals) {
   else if (m->count == 1)
     snprintf(out, 48, "%.*f", decimals, m->mean);
   else
-    snprintf(out, 48, "%.*f ± %.*f", decimals, m->mean, decimals, deviation_of(m));
+    snprintf(out, 48, "%.*f ± %.*f", decimals, m->mean, decimals, moments_deviation(m));
 }
 
 enum { COLUMNS = METRIC_COUNT + 2 }; /* the metrics, then what was missed and hallucinated */
