@@ -142,6 +142,22 @@ void text_add(text_buffer *t, const char *format, ...) {
   va_end(args);
 }
 
+void text_add_word(text_buffer *t, const char *word) {
+  static const char plain[] =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./=:,+@%";
+  if (word[0] && !word[strspn(word, plain)]) {
+    text_add(t, "%s", word);
+    return;
+  }
+  text_add(t, "'");
+  for (; *word; word++)
+    if (*word == '\'')
+      text_add(t, "'\\''");
+    else
+      text_append(t, word, 1);
+  text_add(t, "'");
+}
+
 void text_free(text_buffer *t) {
   free(t->data);
   *t = (text_buffer){0};

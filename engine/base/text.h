@@ -34,6 +34,8 @@ typedef struct text_buffer {
 void text_add(text_buffer *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void text_addv(text_buffer *t, const char *format, va_list args);
 void text_append(text_buffer *t, const char *data, size_t length);
+/* A word of a command as a shell reads it: in quotes where it has to be. */
+void text_add_word(text_buffer *t, const char *word);
 /* Bytes in base64 (RFC 4648), padded. */
 void text_add_base64(text_buffer *t, const void *data, size_t length);
 void text_free(text_buffer *t);

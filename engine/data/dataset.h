@@ -32,7 +32,8 @@ typedef struct dataset {
   uint64_t identity; /* hash of the case list, roles and file sizes */
 } dataset;
 
-/* Lists the cases of the data set and assigns roles.
+/* Lists the cases of the data set and assigns roles. `seed` is the pipeline's; spec->split_seed counts
+ * more.
  *
  * Fractions and folds: a permutation of the sorted patients by the seed, cut or dealt out; every role
  * with a positive fraction gets at least one patient. Names: as listed; cases that are in no list

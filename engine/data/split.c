@@ -314,6 +314,7 @@ static void withhold_labels(const data_spec *spec, uint64_t seed, dataset *d, pr
 }
 
 void split_assign(const data_spec *spec, uint64_t seed, dataset *d, problems *found) {
+  if (spec->has_split_seed) seed = spec->split_seed;
   find_patients(spec, d, found);
   switch (spec->split_kind) {
   case SPLIT_FRACTIONS:

@@ -1,4 +1,5 @@
 /* `--set key=value`: a value put into the file's tree before anything is evaluated. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/text.h"
@@ -245,4 +246,54 @@ void apply_override(arena *memory, tree *root, const override *set, problems *al
 void override_parameter(arena *memory, const tree *root, const override *set, problems *all) {
   place p = place_of(memory, set);
   problems_add(all, apply_parameter(&p, root, set->value));
+}
+
+/* ---- reading -------------------------------------------------------------------------------- */
+
+static const tree *value_at(const tree *t, const char *path) {
+  while (t && *path) {
+    const tree *next = NULL;
+    if (t->kind == TREE_MAP) {
+      int i = longest_key(t, path);
+      if (i < 0) return NULL;
+      next = t->items[i];
+      path = skip(path, t->keys[i]->text);
+    } else if (t->kind == TREE_LIST) {
+      size_t length = strcspn(path, ".");
+      int best_length = -1;
+      const char *rest = path;
+      for (int i = 0; i < t->count; i++) {
+        const char *name = item_name(t->items[i]);
+        int found = name ? key_length(path, name) : -1;
+        if (found <= best_length) continue;
+        best_length = found;
+        next = t->items[i]->kind == TREE_MAP ? t->items[i]->items[0] : NULL;
+        rest = skip(path, name);
+      }
+      if (best_length < 0 && length > 0 && length < 6 && strspn(path, "0123456789") == length) {
+        int index = atoi(path);
+        next = index < t->count ? t->items[index] : NULL;
+        rest = path + length + (path[length] == '.');
+      }
+      path = rest;
+    }
+    t = next;
+  }
+  return t;
+}
+
+const tree *pipeline_value(pipeline *p, const char *key) {
+  const char *in_params = text_starts_with(key, "params.") ? key + strlen("params.") : key;
+  const tree *found = value_at(tree_get(p->resolved, "params"), in_params);
+  if (!found) found = value_at(p->resolved, key);
+  const scope *names = &p->params;
+  for (int i = 0; i < p->stage_count; i++) {
+    const char *prefix = arena_printf(&p->memory, "stages.%s.", p->stages[i].name);
+    if (text_starts_with(key, prefix)) names = &p->stages[i].params;
+  }
+  if (!found || !key[0]) return NULL;
+  tree *value;
+  status error = scope_eval(names, &p->memory, found, &value);
+  error_free(error);
+  return error ? found : value;
 }

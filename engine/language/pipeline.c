@@ -596,13 +596,16 @@ static void read_patient(loader *l, const tree *data) {
 
 static void read_data(loader *l, const tree *data) {
   static const char *const keys[] = {
-      "root",  "dataset",        "split", "patient",        "label_fraction", "prepare", "sample",
-      "cache", "crops_per_case", "queue", "loader_threads", fingerprint_key,  NULL};
+      "root",           "dataset",        "split",         "split_seed", "patient",
+      "label_fraction", "prepare",        "sample",        "cache",      "crops_per_case",
+      "queue",          "loader_threads", fingerprint_key, NULL};
   data_spec *d = &l->p->data;
   if (!is_map(l, data, "data")) return;
   tree_check_keys(data, "data", keys, &l->all);
   read_dataset(l, data, data->at);
   read_split(l, data, data->at);
+  d->has_split_seed = is_there(tree_get(data, "split_seed"));
+  d->split_seed = (uint64_t)read_int(l, data, "data", "split_seed", 0, 0, INT64_MAX, data->at);
   read_patient(l, data);
   d->label_fraction = read_float(l, data, "data", "label_fraction", 1, 0, 1);
   if (d->label_fraction <= 0)

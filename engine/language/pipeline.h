@@ -47,6 +47,8 @@ typedef struct data_spec {
   const char **split_names[3];
   int split_name_count[3];
   source_pos split_at;
+  bool has_split_seed; /* roles and kept labels by split_seed, not by the pipeline's seed */
+  uint64_t split_seed;
   const char
       *patient; /* pattern whose part in parentheses names the patient; NULL: a case is one */
   double label_fraction; /* of the training cases; the others give their image only */
@@ -221,6 +223,9 @@ status pipeline_load_to_look(const char *path, const override *overrides, int ov
 status pipeline_load_model(const char *path, const override *overrides, int override_count,
                            pipeline **out);
 void pipeline_free(pipeline *p);
+/* The value of a key as --set names it (`params.slabs`, `stages.pretrain.epochs`), with expressions
+ * filled in where they can be without a graph. NULL: the file says nothing. In the pipeline's memory. */
+const tree *pipeline_value(pipeline *p, const char *key);
 /* The stage called `name`, NULL when there is none (or no name). */
 const stage_spec *pipeline_stage(const pipeline *p, const char *name);
 /* Loads a model or block file (cached per pipeline), with include-cycle detection left to the

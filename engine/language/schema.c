@@ -302,6 +302,8 @@ static json_t *data_schema(void) {
   json_object_set_new(properties, "root", text("folder that the data set's path starts from"));
   json_object_set_new(properties, "dataset", dataset_schema());
   json_object_set_new(properties, "split", split_schema());
+  json_object_set_new(properties, "split_seed",
+                      integer(0, "deals the roles in place of seed (default: seed)"));
   json_object_set_new(properties, "patient",
                       text("pattern of the cases' names, the patient in parentheses: (*)_*"));
   json_object_set_new(properties, "label_fraction",

@@ -454,6 +454,19 @@ static void text_grows_and_formats(void **unused) {
   format_duration(out, (double)NAN);
 }
 
+static void a_word_is_quoted_as_a_shell_needs_it(void **unused) {
+  (void)unused;
+  static const char *const cases[][2] = {{"a/b_1=0.5", "a/b_1=0.5"}, {"", "''"},
+                                         {"a b", "'a b'"},           {"it's $x", "'it'\\''s $x'"},
+                                         {"100%d", "100%d"},         {"[1, %s]", "'[1, %s]'"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    text_buffer t = {0};
+    text_add_word(&t, cases[i][0]);
+    assert_string_equal(t.data, cases[i][1]);
+    text_free(&t);
+  }
+}
+
 static void an_arena_hands_out_zeroed_aligned_memory(void **unused) {
   (void)unused;
   arena a = {0};
@@ -533,6 +546,7 @@ int main(void) {
       cmocka_unit_test(problems_gather_and_flatten),
       cmocka_unit_test(the_nearest_name_is_suggested_when_near),
       cmocka_unit_test(text_grows_and_formats),
+      cmocka_unit_test(a_word_is_quoted_as_a_shell_needs_it),
       cmocka_unit_test(a_table_is_aligned_by_columns_and_escaped_by_format),
       cmocka_unit_test(an_arena_hands_out_zeroed_aligned_memory),
   };

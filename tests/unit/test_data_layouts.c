@@ -410,6 +410,28 @@ static void smaller_label_fractions_are_part_of_larger_ones(void **state) {
   }
 }
 
+static void a_split_seed_keeps_the_cases_where_they_are(void **state) {
+  (void)state;
+  data_spec spec = two_cases_a_patient();
+  spec.label_fraction = 0.4;
+  dataset *by_seed, *by_split_seed;
+  expect_ok(dataset_open(&spec, 5, &by_seed));
+  spec.has_split_seed = true;
+  spec.split_seed = 5;
+  expect_ok(dataset_open(&spec, 6, &by_split_seed));
+  assert_true(by_seed->identity == by_split_seed->identity);
+  for (int i = 0; i < CASES; i++) {
+    assert_int_equal(by_seed->cases[i].role, by_split_seed->cases[i].role);
+    assert_true(by_seed->cases[i].is_label_withheld == by_split_seed->cases[i].is_label_withheld);
+  }
+  dataset_free(by_split_seed);
+  spec.split_seed = 6;
+  expect_ok(dataset_open(&spec, 5, &by_split_seed));
+  assert_true(by_seed->identity != by_split_seed->identity);
+  dataset_free(by_split_seed);
+  dataset_free(by_seed);
+}
+
 /* Which cases a stage sees. */
 static int cases_seen(const data_spec *spec, const dataset *d, bool label_free) {
   loader_options o = {.spec = spec,
@@ -510,6 +532,7 @@ int main(void) {
       cmocka_unit_test(lists_that_do_not_fit_are_refused),
       cmocka_unit_test(one_image_under_two_names_is_a_leak),
       cmocka_unit_test(smaller_label_fractions_are_part_of_larger_ones),
+      cmocka_unit_test(a_split_seed_keeps_the_cases_where_they_are),
       cmocka_unit_test(stages_without_labels_train_on_every_case),
       cmocka_unit_test(the_file_says_layout_and_split),
   };

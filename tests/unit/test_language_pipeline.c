@@ -115,6 +115,40 @@ static void overrides_reach_every_place(void **state) {
   pipeline_free(p);
 }
 
+static void assert_value(pipeline *p, const char *key, const char *text) {
+  const tree *value = pipeline_value(p, key);
+  if (!text) {
+    assert_null(value);
+    return;
+  }
+  assert_non_null(value);
+  text_buffer shown = {0};
+  tree_write(value, &shown, 0);
+  assert_non_null(strstr(shown.data, text));
+  text_free(&shown);
+}
+
+static void values_are_read_by_the_keys_that_set_them(void **state) {
+  (void)state;
+  override set[] = {{"slabs", "4"}, {"stages.pretrain.graph.shuffled.axis", "x"}};
+  pipeline *p = load(base, set, 2);
+  assert_value(p, "slabs", "4");
+  assert_value(p, "params.slabs", "4");
+  assert_value(p, "roi.1", "16");
+  assert_value(p, "seed", "3");
+  assert_value(p, "stages.pretrain.epochs", "2");
+  assert_value(p, "stages.0.pretrain.epochs", "2");
+  assert_value(p, "stages.pretrain.graph.shuffled.slabs", "4");
+  assert_value(p, "stages.pretrain.graph.shuffled.axis", "x");
+  assert_value(p, "stages.segment.graph.net.outputs", "${classes}"); /* known with the data */
+  assert_value(p, "evaluate.inferer.sliding_window.size", "[16, 16, 16]");
+  static const char *const absent[] = {"",         "sloobs", "stages.nowhere",
+                                       "stages.9", "seed.x", "stages.pretrain.epochs.0",
+                                       "roi.7",    "."};
+  for (size_t i = 0; i < sizeof absent / sizeof *absent; i++) assert_value(p, absent[i], NULL);
+  pipeline_free(p);
+}
+
 static void wrong_overrides_name_themselves(void **state) {
   (void)state;
   static const struct {
@@ -374,6 +408,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_pipeline_is_read_with_its_defaults),
       cmocka_unit_test(overrides_reach_every_place),
+      cmocka_unit_test(values_are_read_by_the_keys_that_set_them),
       cmocka_unit_test(wrong_overrides_name_themselves),
       cmocka_unit_test(the_data_root_of_an_override_starts_from_the_working_folder),
       cmocka_unit_test(the_resolved_file_loads_from_anywhere_as_the_same_run),
