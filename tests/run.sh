@@ -18,8 +18,9 @@ esac
 
 # ---- packages ---------------------------------------------------------------------------------
 
-# cmocka runs the unit tests; nibabel is the oracle for what others see of our files.
-bash examples/setup.sh libcmocka-dev python3-nibabel
+# cmocka runs the unit tests; nibabel is the oracle for what others see of our files, jsonschema for
+# what an editor says about a pipeline.
+bash examples/setup.sh libcmocka-dev python3-nibabel python3-jsonschema python3-yaml
 
 # ---- build and test ---------------------------------------------------------------------------
 

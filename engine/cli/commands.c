@@ -75,7 +75,9 @@ const command commands[] = {
     {"schema", "", "print the JSON Schema of pipeline files",
      "For completion and checking in an editor:\n\n"
      "  strata schema > strata.schema.json\n"
-     "  # first line of your YAML:  # yaml-language-server: $schema=strata.schema.json\n",
+     "  # first line of your YAML:  # yaml-language-server: $schema=strata.schema.json\n"
+     "\n"
+     "docs/editor.md sets up VS Code, Neovim and Emacs.\n",
      0, 0, 0, command_schema},
     {"phantom", "DIR", "make a synthetic CT-like data set",
      "Organ-like shapes in a body, with noise, anisotropic voxels and oblique affines, in "

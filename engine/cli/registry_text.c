@@ -2,37 +2,10 @@
 #include "base/text.h"
 #include "cli/command.h"
 #include "graph/op.h"
+#include "language/bind.h"
 #include "script/api.h"
 
 #include <string.h>
-
-static const char *kind_name(const attr *a) {
-  switch (a->kind) {
-  case ATTR_BOOL:
-    return "true | false";
-  case ATTR_INT:
-    return "whole number";
-  case ATTR_FLOAT:
-    return "number";
-  case ATTR_CHOICE:
-    return "choice";
-  case ATTR_STRING:
-    return "text";
-  case ATTR_INT3:
-    return "[x, y, z] whole numbers, or one for all";
-  case ATTR_FLOAT3:
-    return "[x, y, z], or one for all";
-  case ATTR_RANGE:
-    return "[low, high]";
-  case ATTR_AXES:
-    return "axes, from x y z";
-  case ATTR_INTS:
-    return "list of whole numbers";
-  case ATTR_FLOATS:
-    return "list of numbers";
-  }
-  return "";
-}
 
 static void print_ports(const char *title, const port *ports, bool outputs) {
   bool any = false;
@@ -53,17 +26,10 @@ static void print_attrs(const op *o) {
   if (!o->attrs || !o->attrs->name) return;
   puts("\nattributes");
   for (const attr *a = o->attrs; a->name; a++) {
-    printf("  %-20s %s", a->name, kind_name(a));
-    for (int i = 0; a->choices && a->choices[i]; i++)
-      printf("%s%s", i ? " | " : ": ", a->choices[i]);
-    if (a->min != 0 || a->max != 0) printf(", %g to %g", a->min, a->max);
-    if (a->fallback)
-      printf("; default %s", a->fallback);
-    else
-      printf("; required");
-    if (a->flags & ATTR_SCHEDULABLE) printf("; schedulable");
-    if (a->flags & ATTR_TRAINING) printf("; 0 outside training");
-    printf("\n  %-20s   %s\n", "", a->doc ? a->doc : "");
+    text_buffer line = {0};
+    attr_describe(a, &line);
+    printf("  %-20s %s\n  %-20s   %s\n", a->name, line.data, "", a->doc ? a->doc : "");
+    text_free(&line);
   }
 }
 

@@ -287,3 +287,41 @@ char *attr_format(const attr *a, const void *attrs, arena *memory) {
   text_free(&out);
   return text;
 }
+
+static const char *kind_name(const attr *a) {
+  switch (a->kind) {
+  case ATTR_BOOL:
+    return "true | false";
+  case ATTR_INT:
+    return "whole number";
+  case ATTR_FLOAT:
+    return "number";
+  case ATTR_CHOICE:
+    return "choice";
+  case ATTR_STRING:
+    return "text";
+  case ATTR_INT3:
+    return "[x, y, z] whole numbers, or one for all";
+  case ATTR_FLOAT3:
+    return "[x, y, z], or one for all";
+  case ATTR_RANGE:
+    return "[low, high]";
+  case ATTR_AXES:
+    return "axes, from x y z";
+  case ATTR_INTS:
+    return "list of whole numbers";
+  case ATTR_FLOATS:
+    return "list of numbers";
+  }
+  return "";
+}
+
+void attr_describe(const attr *a, text_buffer *out) {
+  text_add(out, "%s", kind_name(a));
+  for (int i = 0; a->choices && a->choices[i]; i++)
+    text_add(out, "%s%s", i ? " | " : ": ", a->choices[i]);
+  if (a->min != 0 || a->max != 0) text_add(out, ", %g to %g", a->min, a->max);
+  text_add(out, a->fallback ? "; default %s" : "; required", a->fallback);
+  if (a->flags & ATTR_SCHEDULABLE) text_add(out, "; schedulable");
+  if (a->flags & ATTR_TRAINING) text_add(out, "; 0 outside training");
+}
