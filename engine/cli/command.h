@@ -42,6 +42,12 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32 };
 #define OPTION_WITHIN (UINT64_C(1) << 31)
 #define OPTION_LAYOUT (UINT64_C(1) << 32)
 #define OPTION_MARKDOWN (UINT64_C(1) << 33)
+#define OPTION_COMMON (UINT64_C(1) << 50)
+#define OPTION_CLASSES (UINT64_C(1) << 51)
+#define OPTION_ZEROS (UINT64_C(1) << 52)
+#define OPTION_RESAMPLES (UINT64_C(1) << 53)
+#define OPTION_CONFIDENCE (UINT64_C(1) << 54)
+#define OPTION_BOOTSTRAP (UINT64_C(1) << 55)
 
 typedef struct arguments {
   const char *operands[MAX_OPERANDS];
@@ -55,6 +61,10 @@ typedef struct arguments {
   int group_count;
   const char *weights, *input, *output, *gradients, *layout;
   bool resume, dot, profile, quiet, train, markdown;
+  bool common;
+  const char *classes, *zeros, *bootstrap;
+  double confidence;                                        /* 0: not given */
+  int64_t resamples;                                        /* −1: not given */
   int64_t threads, steps, cases, seed, organs, size, batch; /* −1: not given */
 } arguments;
 
@@ -75,6 +85,7 @@ status command_check(const arguments *a);
 status command_plan(const arguments *a);
 status command_predict(const arguments *a);
 status command_evaluate(const arguments *a);
+status command_compare(const arguments *a);
 status command_ops(const arguments *a);
 status command_lua(const arguments *a);
 status command_schema(const arguments *a);
@@ -83,6 +94,9 @@ status command_data(const arguments *a);
 status command_bench(const arguments *a);
 status command_weights(const arguments *a);
 status command_forward(const arguments *a);
+
+/* What an option takes: the index of the name that was given (0 when none was), of two or three. */
+status choose(const char *option, const char *given, const char *const *names, int count, int *out);
 
 /* Progress on this terminal: a live line, or plain lines when stderr is piped. */
 reporter console_reporter(bool quiet);

@@ -59,6 +59,28 @@ const command commands[] = {
      "  strata data check pipelines/hippocampus/unetr.yaml\n"
      "  strata data check /data/Task04_Hippocampus --json hippocampus.json\n",
      OPTION_SET | OPTION_JSON | OPTION_THREADS, 2, 2, command_data},
+    {"compare", "A B…", "paired statistics between finished runs",
+     "Compares every arm with the first, the baseline, case by case. An arm is a run's folder, or a\n"
+     "file of strata evaluate --json, or several of either, with commas between them: the same\n"
+     "pipeline with other seeds. NAME= in front names it.\n\n"
+     "  strata compare runs/baseline runs/ours\n"
+     "  strata compare base=runs/a1,runs/a2,runs/a3 ours=runs/b1,runs/b2,runs/b3\n"
+     "  strata compare runs/a runs/b runs/c --metrics dice,hd95 --classes mean --json compare.json\n"
+     "  strata compare a.json b.json --common --markdown > table.md\n\n"
+     "How to read it. \"difference\" is what to look at: the mean over cases of arm − baseline, in the\n"
+     "metric's own unit, and the interval says how precisely these cases determine it. A p value is\n"
+     "how often chance alone would give a difference as large as this one if the arms were equal. A\n"
+     "small p does not say that the difference is large or matters, nor how likely it is to be real;\n"
+     "a large p does not say that the arms are equal: see how wide the interval is. Wilcoxon's test\n"
+     "asks no normal distribution of the differences, the t test does. Who looks at many classes and\n"
+     "metrics finds a small p somewhere: the columns Holm are corrected for that, over everything in\n"
+     "the table, so choose --metrics and --classes before you look. r (−1…1) and d tell the size of\n"
+     "the effect. The cases say nothing of another training: that is in the table of runs, if arms\n"
+     "have several seeds. docs/compare.md has the definitions.\n",
+     OPTION_METRICS | OPTION_CLASSES | OPTION_COMMON | OPTION_ZEROS | OPTION_BOOTSTRAP |
+         OPTION_RESAMPLES | OPTION_CONFIDENCE | OPTION_SEED | OPTION_JSON | OPTION_CSV |
+         OPTION_MARKDOWN,
+     2, MAX_OPERANDS, command_compare},
     {"ops", "[NAME]", "list the operators, or explain one",
      "Without a name: every operator by family. With one: its inputs, outputs, attributes with\n"
      "defaults and ranges, and the definition.\n\n"

@@ -39,14 +39,23 @@ static const option_help option_table[] = {
     {OPTION_REFERENCE, "reference", "DIR", "folder of reference labels"},
     {OPTION_EMPTY, "empty", "POLICY", "class absent from both: skip (default), one or zero"},
     {OPTION_HD95, "hd95", "NAME", "max (MONAI's definition, default) or pooled (MedPy's)"},
-    {OPTION_CSV, "csv", "FILE", "also write a row for each case and class"},
+    {OPTION_CSV, "csv", "FILE", "also write the figures, a row each"},
     {OPTION_METRICS, "metrics", "NAMES",
      "all, or some of dice, jaccard, precision, recall, hd, hd95, assd, nsd, volume_difference, "
      "relative_volume_difference (default dice,hd95)"},
     {OPTION_TOLERANCE, "tolerance", "MM", "of nsd; with commas: by class from 1 (default 1)"},
     {OPTION_GROUP, "group", "NAME=CLASSES", "a mean over these classes, such as kidneys=2,3"},
     {OPTION_MAP, "map", "RULES.yaml", "how names change: strip, drop, rename"},
-    {OPTION_MARKDOWN, "markdown", NULL, "the reference part of docs/lua.md"},
+    {OPTION_MARKDOWN, "markdown", NULL, "print Markdown"},
+    {OPTION_COMMON, "common", NULL, "compare the cases and classes that all runs have"},
+    {OPTION_CLASSES, "classes", "NAMES",
+     "only these, with commas between them; mean is the mean over all classes of a case"},
+    {OPTION_ZEROS, "zeros", "METHOD",
+     "pairs without a difference in Wilcoxon's test: wilcox leaves them out (default), pratt ranks "
+     "them first"},
+    {OPTION_BOOTSTRAP, "bootstrap", "METHOD", "bca (default) or percentile"},
+    {OPTION_RESAMPLES, "resamples", "N", "of the bootstrap (default 10000)"},
+    {OPTION_CONFIDENCE, "confidence", "SHARE", "of the interval (default 0.95)"},
     {OPTION_KEY, "key", "NAME", "which dict of a PyTorch file: state_dict, trainer.model"},
     {OPTION_WITHIN, "within", "SHARE",
      "diff: such differences, relative to a tensor's largest number, are none (1e-4)"},
@@ -106,7 +115,7 @@ static status read_share(const char *option, const char *text, double *out) {
   char *end;
   double share = strtod(text, &end);
   if (end == text || *end || !(share > 0 && share < 1))
-    return usage("--%s takes a number between 0 and 1, such as 1e-4, not \"%s\"", option, text);
+    return usage("--%s takes a number between 0 and 1, not \"%s\"", option, text);
   *out = share;
   return OK;
 }
@@ -217,6 +226,22 @@ static status store(arguments *a, const option_help *o, char *value) {
   case OPTION_MARKDOWN:
     a->markdown = true;
     break;
+  case OPTION_COMMON:
+    a->common = true;
+    break;
+  case OPTION_CLASSES:
+    a->classes = value;
+    break;
+  case OPTION_ZEROS:
+    a->zeros = value;
+    break;
+  case OPTION_BOOTSTRAP:
+    a->bootstrap = value;
+    break;
+  case OPTION_RESAMPLES:
+    return read_number(o->name, value, &a->resamples);
+  case OPTION_CONFIDENCE:
+    return read_share(o->name, value, &a->confidence);
   }
   return OK;
 }
@@ -331,8 +356,14 @@ int main(int argc, char **argv) {
     if (strcmp(c->name, name) == 0) found = c;
   if (!found) return fail(unknown_command(name));
   static arguments a;
-  a = (arguments){
-      .threads = -1, .steps = -1, .cases = -1, .seed = -1, .organs = -1, .size = -1, .batch = -1};
+  a = (arguments){.threads = -1,
+                  .steps = -1,
+                  .cases = -1,
+                  .seed = -1,
+                  .organs = -1,
+                  .size = -1,
+                  .batch = -1,
+                  .resamples = -1};
   if (!wants_help) {
     status error = parse(found, argc - 1, argv + 1, &a, &wants_help);
     if (error) return fail(error);

@@ -252,8 +252,9 @@ status command_predict(const arguments *a) {
 
 /* ---- evaluate, phantom ------------------------------------------------------------------- */
 
-static status choose(const char *option, const char *given, const char *const *names, int count,
-                     int *out) {
+status choose(const char *option, const char *given, const char *const *names, int count,
+              int *out) {
+  *out = -1;
   for (int i = 0; given && i < count; i++)
     if (strcmp(given, names[i]) == 0) *out = i;
   if (!given) *out = 0;
@@ -305,7 +306,7 @@ status command_evaluate(const arguments *a) {
                      "usage: strata evaluate --prediction DIR --reference DIR");
   static const char *const policies[] = {"skip", "one", "zero"};
   static const char *const definitions[] = {"max", "pooled"};
-  int policy = -1, definition = -1;
+  int policy, definition;
   TRY(choose("empty", a->empty, policies, 3, &policy));
   TRY(choose("hd95", a->hd95, definitions, 2, &definition));
   evaluate_spec spec = {.empty = (empty_policy)policy, .hd95_pooled = definition == 1};

@@ -23,12 +23,15 @@ typedef enum metric {
   (METRIC_BIT(METRIC_HD) | METRIC_BIT(METRIC_HD95) | METRIC_BIT(METRIC_ASSD) |                     \
    METRIC_BIT(METRIC_NSD))
 
+typedef enum better { BETTER_UNKNOWN, BETTER_HIGHER, BETTER_LOWER, BETTER_NEAR_ZERO } better;
+
 typedef struct metric_info {
   const char *name;    /* in YAML and on the command line */
   const char *key;     /* in JSON and CSV: the name, with its unit */
   const char *heading; /* of a column in the table */
   int decimals;        /* in the table */
-  const char *doc;     /* for completion in an editor */
+  better better;
+  const char *doc; /* for completion in an editor */
 } metric_info;
 
 extern const metric_info metric_table[METRIC_COUNT];

@@ -261,3 +261,98 @@ root = {
 }
 OUT.mkdir(exist_ok=True)
 (OUT / "statistics.json").write_text(json.dumps(plain(root), separators=(",", ":")) + "\n")
+
+
+# ---- evaluations to compare -----------------------------------------------------------------------
+
+CLASSES = ["liver", "left kidney", "spleen"]
+
+
+def evaluation(cases, values):
+    """evaluation.json's shape; values[metric][case][class], NaN where a metric is not defined."""
+    entries = [{"name": name} for name in cases]
+    root = {}
+    for metric, table in values.items():
+        root[metric] = {"mean": 0.0, "per_class": dict.fromkeys(CLASSES, 0.0)}
+        for entry, row in zip(entries, table):
+            entry[metric] = {c: float(f"{v:.9g}") for c, v in zip(CLASSES, row)}
+    root["hd95_mm"]["definition"] = "max"
+    root["empty_policy"] = "skip"
+    root["cases"] = entries
+    return root
+
+
+def simulate(runs, cases, shift):
+    """Runs of an arm: Dice with small differences, HD95 of voxels' steps (many ties), a metric of
+    the user's."""
+    hard = np.random.default_rng(5).beta(8, 2, (cases, len(CLASSES)))
+    for _ in range(runs):
+        dice = np.clip(hard + shift + random.normal(0, 0.02, hard.shape), 0, 1)
+        hd95 = np.sqrt(random.integers(1, 12, hard.shape).astype(float)) * (1 - 4 * shift)
+        own = random.integers(-3, 4, hard.shape) / 4
+        dice[3, 1] = math.nan  # absent from both
+        yield {"dice": dice, "hd95_mm": hd95, "own": own}
+
+
+NAMES = [f"case_{i:02}" for i in range(18)]
+ARMS = {"a": list(simulate(3, 18, 0.0)), "b": list(simulate(4, 18, 0.02))}
+ARMS["a"][1]["hd95_mm"][7, 0] = math.nan  # missed by one run of the baseline
+ARMS["b"][0]["hd95_mm"][7, 0] = math.nan
+ARMS["b"][2]["hd95_mm"][9, 2] = math.nan
+ARMS["b"][2]["hd95_mm"][11, :] = math.nan
+for arm, runs in ARMS.items():
+    for i, values in enumerate(runs):
+        order = random.permutation(18)  # the order of the cases in a file means nothing
+        shuffled = {m: v[order] for m, v in values.items()}
+        text = json.dumps(plain(evaluation([NAMES[k] for k in order], shuffled)), indent=1)
+        (OUT / f"{arm}{i + 1}.json").write_text(text + "\n")
+
+
+def as_written(metric, arm):
+    """[run][case][class], with the digits of the file."""
+    rounded = np.vectorize(lambda v: float(f"{v:.9g}"))
+    return np.array([rounded(values[metric]) for values in ARMS[arm]])
+
+
+def contrast(metric, row):
+    a, b = as_written(metric, "a"), as_written(metric, "b")
+    there = ~np.isnan(a).any(0) & ~np.isnan(b).any(0)
+    if row == "mean":
+        mean = lambda x: np.nanmean(np.where(there, x, math.nan), axis=-1)
+        a, b, pairs = mean(a), mean(b), there.any(-1)
+    else:
+        k = CLASSES.index(row)
+        a, b, pairs = a[..., k], b[..., k], there[..., k]
+    a, b = a[:, pairs], b[:, pairs]
+    x, y = a.mean(0), b.mean(0)
+    d = y - x
+    step = 10 ** (math.ceil(math.log10(max(np.abs(x).max(), np.abs(y).max()))) - 8)
+    ranked = np.round(d / step) * step
+    gain = -ranked if metric == "hd95_mm" else ranked
+    t = stats.ttest_rel(y, x)
+    seeds = [a.mean(1), b.mean(1)]
+    bf = stats.levene(*seeds, center="median")
+    f = seeds[1].var(ddof=1) / seeds[0].var(ddof=1)
+    law = stats.f(3, 2)
+    names = np.array(NAMES)[pairs]
+    return {
+        "metric": metric, "class": row, "pairs": int(pairs.sum()),
+        "baseline": [x.mean(), x.std(ddof=1), np.median(x)],
+        "arm": [y.mean(), y.std(ddof=1), np.median(y)],
+        "difference": [d.mean(), d.std(ddof=1), np.median(d)],
+        "wilcoxon": {z: exact_wilcoxon(ranked, z) for z in ["wilcox", "pratt"]},
+        "t": [t.statistic, t.pvalue], "cohen_dz": d.mean() / d.std(ddof=1),
+        "cases": [int((gain > 0).sum()), int((gain < 0).sum()), int((gain == 0).sum())],
+        "best": names[np.argmax(gain)], "worst": names[np.argmin(gain)],
+        "seeds": [list(s) for s in seeds],
+        "brown_forsythe": [bf.statistic, bf.pvalue],
+        "variance_ratio": [f, min(1, 2 * min(law.sf(f), law.cdf(f)))],
+    }
+
+
+expected = [contrast(m, c) for m in ["dice", "hd95_mm", "own"] for c in CLASSES + ["mean"]]
+for name, p in [("wilcoxon_holm", [e["wilcoxon"]["wilcox"] for e in expected]),
+                ("t_holm", [e["t"][1] for e in expected])]:
+    for e, adjusted in zip(expected, multipletests(p, method="holm")[1]):
+        e[name] = adjusted
+(OUT / "compare.json").write_text(json.dumps(plain(expected), indent=1) + "\n")
