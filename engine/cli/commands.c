@@ -14,11 +14,11 @@ const command commands[] = {
      OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET, 1, 1,
      command_run},
     {"check", "FILE", "find every mistake before a voxel is read",
-     "Reads the pipeline, the models and blocks it uses and the data set's list; infers all "
-     "shapes;\n"
-     "prints parameters, FLOPs, planned memory and a time estimate for each stage. Errors come "
-     "with\n"
-     "file, line and column, all at once.\n\n"
+     "Reads the pipeline, the models and blocks it uses, the data set's list and the headers of its\n"
+     "files. Errors come with file, line and column, all at once. Without one it prints the plan of the\n"
+     "run: the data and which cases are prepared already; for every stage the shapes of what its graph\n"
+     "makes, parameters, FLOPs, planned memory and time on this machine; what will be written; and what\n"
+     "may surprise, such as a stage that is switched off.\n\n"
      "  strata check my.yaml\n"
      "  strata check my.yaml --set model.with.hidden=384\n",
      OPTION_SET | OPTION_THREADS, 1, 1, command_check},

@@ -71,6 +71,13 @@ static char *entry_path(const char *folder, cache_key key) {
   return path_join(folder, name);
 }
 
+bool cache_holds(const char *folder, cache_key key) {
+  char *path = entry_path(folder, key);
+  bool holds = path && file_exists(path);
+  free(path);
+  return holds;
+}
+
 static uint64_t header_hash(const cache_header *h) {
   return XXH3_64bits(h, offsetof(cache_header, header_hash));
 }

@@ -17,6 +17,8 @@ typedef struct file_bytes {
  */
 cache_key cache_key_of(uint64_t prepare, const file_bytes *images, int count,
                        const file_bytes *label);
+/* Is there an entry, damaged or not? */
+bool cache_holds(const char *folder, cache_key key);
 /* False when there is no entry, or a damaged one. The case has no name. */
 bool cache_load(const char *folder, cache_key key, medical_case *out);
 /* Keeps a failure to write for cache_problem_take (data/dataset.h) instead of returning it. Safe

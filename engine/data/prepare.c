@@ -206,6 +206,15 @@ static void remember_key(const case_entry *entry, const uint64_t stamp[2], uint6
   pthread_mutex_unlock(&known_lock);
 }
 
+status case_is_cached(const data_spec *spec, const case_entry *entry, const char *cache, bool *is) {
+  case_files files;
+  TRY(error_prefix(case_files_load(entry, &files), "case %s", entry->name));
+  *is = cache_holds(
+      cache, cache_key_of(prepare_identity(spec), files.images, files.image_count, &files.label));
+  case_files_free(&files);
+  return OK;
+}
+
 /* The same file may stand in two datasets that name different classes. */
 static status take_entry(const case_entry *entry, medical_case *out) {
   out->name = entry->name;

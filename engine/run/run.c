@@ -32,8 +32,7 @@ static char *run_file(const run *r, const char *name) {
   return path_join(r->folder, name);
 }
 
-/* runs/<name>, or runs/<name>-2, … when that holds a run already. */
-static char *fresh_folder(const char *name) {
+char *run_fresh_folder(const char *name) {
   char path[512];
   for (int n = 1; n < 10000; n++) {
     snprintf(path, sizeof path, n == 1 ? "runs/%s" : "runs/%s-%d", name, n);
@@ -43,6 +42,14 @@ static char *fresh_folder(const char *name) {
     if (!taken) break;
   }
   return strdup(path);
+}
+
+char *run_cache_folder(const data_spec *spec, const char *folder) {
+  if (spec->no_cache) return NULL;
+  if (spec->cache) return strdup(spec->cache);
+  char *parent = path_folder(folder), *cache = path_join(parent, ".strata-cache");
+  free(parent);
+  return cache;
 }
 
 static status write_resolved(const run *r) {
@@ -426,13 +433,9 @@ status run_pipeline(const run_options *o, char **folder_out) {
   status error = open_run(&r, o, why);
   if (!error) error = run_compile(&r);
   if (!error) {
-    folder = o->folder ? strdup(o->folder) : fresh_folder(r.p->name);
+    folder = o->folder ? strdup(o->folder) : run_fresh_folder(r.p->name);
     r.folder = folder;
-    char *parent = path_folder(folder);
-    if (!r.p->data.no_cache)
-      cache = r.p->data.cache ? strdup(r.p->data.cache) : path_join(parent, ".strata-cache");
-    free(parent);
-    r.cache = cache;
+    r.cache = cache = run_cache_folder(&r.p->data, folder);
     error = prepare_folder(&r);
   }
   if (!error) {

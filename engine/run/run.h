@@ -45,6 +45,13 @@ status run_pipeline(const run_options *o, char **folder);
 void run_request_stop(void);
 bool run_stop_requested(void);
 
+/* Where a run goes when nobody says: runs/<name>, or runs/<name>-2, … when that holds a run already.
+ * Heap-owned. */
+char *run_fresh_folder(const char *name);
+/* Where its prepared cases are kept: the pipeline's `cache`, or beside the run's folder. NULL: nowhere.
+ * Heap-owned. */
+char *run_cache_folder(const data_spec *spec, const char *folder);
+
 /* ---- parts ------------------------------------------------------------------------------- */
 
 /* Compiles every stage and the network of the evaluation, so that a mistake in the last of them is

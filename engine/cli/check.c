@@ -1,0 +1,452 @@
+/* check: the plan of a run, as a compiler would print it. What is read, what every stage computes, what
+ * it takes, what is written, and what may surprise. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/files.h"
+#include "base/text.h"
+#include "cli/opened.h"
+#include "run/run.h"
+
+/* Beyond it, source files are not read to find their entries in the cache. */
+static const double LOOK_UP_BYTES = 2.0 * 1024 * 1024 * 1024;
+
+enum { LABEL_WIDTH = 12 };
+
+typedef struct checked {
+  opened *o;
+  char *folder, *cache; /* where the run would go; no cache: NULL */
+  text_buffer notes;    /* a line each */
+  text_buffer files;    /* that the run writes */
+  double seconds;       /* of training, all stages */
+} checked;
+
+static void note(checked *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void note(checked *c, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  text_add(&c->notes, "  ");
+  text_addv(&c->notes, format, args);
+  text_add(&c->notes, "\n");
+  va_end(args);
+}
+
+static void row(const char *label, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void row(const char *label, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  printf("  %-*s ", LABEL_WIDTH, label);
+  vprintf(format, args);
+  putchar('\n');
+  va_end(args);
+}
+
+static const char *plural(int64_t n) {
+  return n == 1 ? "" : "s";
+}
+
+/* ---- what is read ------------------------------------------------------------------------- */
+
+/* Smallest and largest of what the headers say, and the bytes of the files. */
+typedef struct extent {
+  int64_t size[2][3];
+  double spacing_mm[2][3];
+  double bytes;
+  int count;
+} extent;
+
+static double file_bytes_of(const char *path) {
+  struct stat info;
+  return path && stat(path, &info) == 0 ? (double)info.st_size : 0;
+}
+
+static status measure_case(const case_entry *entry, extent *e) {
+  volume grid;
+  TRY(error_prefix(nifti_read_grid(entry->image, &grid), "case %s", entry->name));
+  double spacing[3];
+  affine_spacing(grid.affine, spacing);
+  for (int a = 0; a < 3; a++) {
+    bool first = e->count == 0;
+    if (first || grid.size[a] < e->size[0][a]) e->size[0][a] = grid.size[a];
+    if (first || grid.size[a] > e->size[1][a]) e->size[1][a] = grid.size[a];
+    if (first || spacing[a] < e->spacing_mm[0][a]) e->spacing_mm[0][a] = spacing[a];
+    if (first || spacing[a] > e->spacing_mm[1][a]) e->spacing_mm[1][a] = spacing[a];
+  }
+  e->count++;
+  e->bytes += file_bytes_of(entry->image) + file_bytes_of(entry->label);
+  for (int i = 0; i < entry->more_image_count; i++)
+    e->bytes += file_bytes_of(entry->more_images[i]);
+  return OK;
+}
+
+/* The cases of every role; files with a bad header are all reported. */
+static status measure(const dataset *d, extent *e) {
+  problems found = {0};
+  *e = (extent){0};
+  for (int i = 0; i < d->case_count; i++)
+    if (d->cases[i].role != ROLE_NONE) problems_add(&found, measure_case(&d->cases[i], e));
+  return problems_take(&found);
+}
+
+static void add_range(text_buffer *out, const double low[3], const double high[3],
+                      const char *unit) {
+  bool same = true;
+  for (int a = 0; a < 3; a++) same &= fabs(high[a] - low[a]) < 5e-4 * fabs(high[a]);
+  text_add(out, "%.4g×%.4g×%.4g", low[0], low[1], low[2]);
+  if (!same) text_add(out, " to %.4g×%.4g×%.4g", high[0], high[1], high[2]);
+  text_add(out, " %s", unit);
+}
+
+static void print_images(const opened *o, const extent *e) {
+  text_buffer line = {0};
+  char bytes[24];
+  double size[2][3];
+  for (int k = 0; k < 2; k++)
+    for (int a = 0; a < 3; a++) size[k][a] = (double)e->size[k][a];
+  text_add(&line, "%d channel%s, ", o->data->channels, plural(o->data->channels));
+  add_range(&line, size[0], size[1], "voxels, ");
+  add_range(&line, e->spacing_mm[0], e->spacing_mm[1], "mm; ");
+  row("images", "%s%s of files", line.data, format_bytes(bytes, e->bytes));
+  text_free(&line);
+}
+
+static void print_classes(const dataset *d) {
+  enum { SHOWN = 16 };
+  text_buffer line = {0};
+  for (int i = 0; i < d->class_count && i < SHOWN; i++)
+    text_add(&line, "%s%d %s", i ? ", " : "", i, d->class_names[i]);
+  row("classes", "%s%s", line.data, d->class_count > SHOWN ? ", …" : "");
+  text_free(&line);
+}
+
+static void print_operators(const char *label, const op_use *uses, int count, const char *end) {
+  text_buffer line = {0};
+  for (int i = 0; i < count; i++) text_add(&line, "%s%s", i ? " → " : "", uses[i].op->name);
+  row(label, "%s%s%s", count ? line.data : "", count ? " → " : "", end);
+  text_free(&line);
+}
+
+static status print_cache(const checked *c, const extent *e) {
+  const dataset *d = c->o->data;
+  char bytes[24];
+  int held = 0;
+  if (!c->cache) {
+    row("cache", "none: cases are prepared anew in every stage");
+    return OK;
+  }
+  if (e->bytes > LOOK_UP_BYTES && file_exists(c->cache)) {
+    row("cache", "%s; not looked through, that would mean reading %s", c->cache,
+        format_bytes(bytes, e->bytes));
+    return OK;
+  }
+  for (int i = 0; i < d->case_count && file_exists(c->cache); i++) {
+    bool is = false;
+    if (d->cases[i].role != ROLE_NONE)
+      TRY(case_is_cached(&c->o->p->data, &d->cases[i], c->cache, &is));
+    held += is;
+  }
+  row("cache", "%s: %d of %d cases are prepared", c->cache, held, e->count);
+  return OK;
+}
+
+static void note_cases(checked *c) {
+  const dataset *d = c->o->data;
+  const data_spec *spec = &c->o->p->data;
+  int nobody = dataset_role_count(d, ROLE_NONE), unlabelled = 0;
+  for (int i = 0; i < d->case_count; i++)
+    unlabelled +=
+        !d->cases[i].label && !d->cases[i].is_label_withheld && d->cases[i].role != ROLE_NONE;
+  if (nobody)
+    note(c, "%d case%s of the data set ha%s no role", nobody, plural(nobody),
+         nobody == 1 ? "s" : "ve");
+  if (unlabelled)
+    note(c, "%d case%s ha%s no label: only stages that read none learn from them", unlabelled,
+         plural(unlabelled), unlabelled == 1 ? "s" : "ve");
+  if (spec->label_fraction < 1)
+    note(c, "label_fraction: stages that read labels train on %d of %d cases",
+         dataset_role_usable(d, ROLE_TRAIN, false), dataset_role_count(d, ROLE_TRAIN));
+}
+
+static status print_data(checked *c) {
+  const opened *o = c->o;
+  char cases[160], crop[96];
+  extent e;
+  TRY(measure(o->data, &e));
+  printf("\ndata %s, %s\n", o->data->name, o->p->data.dataset);
+  row("cases", "%s; none in two roles", dataset_describe(o->data, cases));
+  print_images(o, &e);
+  print_classes(o->data);
+  print_operators("prepare", o->p->data.prepare, o->p->data.prepare_count, "prepared case");
+  TRY(print_cache(c, &e));
+  snprintf(crop, sizeof crop, "crop of %lld×%lld×%lld voxels, %lld channel%s",
+           (long long)o->size[0], (long long)o->size[1], (long long)o->size[2],
+           (long long)o->channels, plural(o->channels));
+  print_operators("sample", o->p->data.sample, o->p->data.sample_count, crop);
+  note_cases(c);
+  return OK;
+}
+
+/* ---- what a stage computes ---------------------------------------------------------------- */
+
+/* The operator, block or `model` of an item. */
+static const char *item_operator(const tree *body) {
+  for (int i = 0; body->kind == TREE_MAP && i < body->count; i++)
+    if (strcmp(body->keys[i]->text, "when") != 0 && strcmp(body->keys[i]->text, "parameters") != 0)
+      return body->keys[i]->text;
+  return "";
+}
+
+static void print_value(const stage_graph *g, const graph_name *n, const char *operator) {
+  enum { SHOWN = 6 };
+  text_buffer shapes = {0};
+  char shape[96];
+  for (int i = 0; i < n->count && i < SHOWN; i++)
+    text_add(&shapes, "%s%s", i ? ", " : "",
+             shape_format(shape, &g->g->values[n->values[i]].type.shape));
+  if (n->count > SHOWN) text_add(&shapes, ", … (%d)", n->count);
+  bool is_scalar = n->count == 1 && g->g->values[n->values[0]].type.shape.rank == 0;
+  printf("    %-24s %-18s %s\n", n->name, operator, is_scalar ? "a number" : shapes.data);
+  text_free(&shapes);
+}
+
+/* The first output of an item is the item itself; of the model, `net.out` says more than `net`. */
+static void print_item(const stage_graph *g, const char *name, const char *operator) {
+  size_t length = strlen(name);
+  const graph_name *whole = stage_graph_find(g, name);
+  bool is_model = strcmp(operator, "model") == 0;
+  if (!whole || whole->count < 1) return;
+  if (!is_model) print_value(g, whole, operator);
+  for (int i = 0; i < g->name_count; i++) {
+    const graph_name *n = &g->names[i];
+    bool is_port = strncmp(n->name, name, length) == 0 && n->name[length] == '.' &&
+                   !strchr(n->name + length + 1, '.') && n->count > 0;
+    if (is_port && (is_model || n->values[0] != whole->values[0]))
+      print_value(g, n, is_model ? operator : "");
+  }
+}
+
+static void print_items(const stage_graph *g, const tree *list) {
+  for (int i = 0; i < list->count; i++) {
+    const tree *item = list->items[i];
+    if (item->count == 1)
+      print_item(g, item->keys[0]->text, item_operator(item->items[0]));
+    else
+      printf("    %-24s %lld items, several times\n", "repeat",
+             (long long)(tree_get(item, "graph") ? tree_get(item, "graph")->count : 0));
+  }
+}
+
+static void print_edges(const stage_graph *g, const stage_spec *s) {
+  const char *const given[] = {"image", g->label == VALUE_NONE ? NULL : "label"};
+  for (int i = 0; i < 2; i++)
+    if (given[i]) print_value(g, stage_graph_find(g, given[i]), "the batch");
+  print_items(g, s->graph);
+}
+
+static void print_start(checked *c, const stage_spec *s) {
+  text_buffer line = {0};
+  if (s->init_from) {
+    text_add(&line, "weights of %s", s->init_from);
+    for (int i = 0; i < s->reset_count; i++)
+      text_add(&line, "%s%s", i ? ", " : ", except what makes ", s->reset[i]);
+  } else {
+    text_add(&line, "fresh weights%s%s", s->initialize.op ? ", " : "",
+             s->initialize.op ? s->initialize.op->name : "");
+  }
+  row("starts from", "%s", line.data);
+  text_free(&line);
+  if (s->init_skipped)
+    note(c, "stage %s starts from fresh weights, since stage %s is switched off", s->name,
+         s->init_skipped);
+}
+
+/* ---- what a stage takes ------------------------------------------------------------------- */
+
+static int64_t stage_steps(const opened *o, const stage_spec *s, bool label_free) {
+  if (s->steps_per_epoch > 0) return s->steps_per_epoch;
+  int64_t batches = dataset_steps(o->data, ROLE_TRAIN, &o->p->data, label_free, s->batch);
+  return (batches + s->accumulate - 1) / s->accumulate;
+}
+
+/* The time of one step on random voxels, run twice unless that is long already, since the first also
+ * touches all memory for the first time. */
+static status time_step(compiled *step, const stage_spec *s, double *seconds) {
+  double begin = clock_now_s();
+  TRY(program_run(&step->program));
+  *seconds = clock_now_s() - begin;
+  if (*seconds < 5) {
+    begin = clock_now_s();
+    TRY(program_run(&step->program));
+    *seconds = clock_now_s() - begin;
+  }
+  *seconds *= (double)s->accumulate;
+  return OK;
+}
+
+static void print_memory(const opened *o, const stage_spec *s, const compiled *step) {
+  char parts[3][24];
+  const graph *g = step->graph.g;
+  int buffers = 2 + s->optimizer.op->state_buffers + (s->accumulate > 1) + (s->ema_decay > 0);
+  double crop = (double)(o->size[0] * o->size[1] * o->size[2]) * (double)(4 * o->channels + 1);
+  row("memory", "%s for the step, %s for weights, gradients and moments, %s for batches ahead",
+      format_bytes(parts[0], (double)step->program.plan.arena_bytes),
+      format_bytes(parts[1], (double)graph_param_elements(g) * 4 * buffers),
+      format_bytes(parts[2], crop * (double)s->batch * (double)o->p->data.queue));
+}
+
+/* Seconds where that says more than 0:03. */
+static char *short_duration(char out[24], double seconds) {
+  if (seconds >= 60) return format_duration(out, seconds);
+  snprintf(out, 24, "%.2g s", seconds);
+  return out;
+}
+
+static void print_time(checked *c, const stage_spec *s, int64_t steps, double seconds) {
+  char epoch[24], whole[24];
+  double all = seconds * (double)steps * (double)s->epochs;
+  bool is_limited = s->time_limit_s > 0 && s->time_limit_s < all;
+  if (is_limited) {
+    all = s->time_limit_s;
+    note(c, "stage %s ends by its time_limit, where this machine has got to by then", s->name);
+  }
+  row("time here", "%.0f ms a step, %s an epoch, %s in all%s", 1e3 * seconds,
+      short_duration(epoch, seconds * (double)steps), short_duration(whole, all),
+      is_limited ? " by its time_limit" : "");
+  c->seconds += all;
+}
+
+static void print_schedule(const stage_spec *s, int64_t steps, bool label_free) {
+  row("training", "%lld epoch%s of %lld step%s, %lld crop%s a step; %s; %s", (long long)s->epochs,
+      plural(s->epochs), (long long)steps, plural(steps), (long long)(s->batch * s->accumulate),
+      plural(s->batch * s->accumulate), s->optimizer.op->name,
+      label_free ? "no label is read" : "labels are read");
+}
+
+/* "lr by warmup_cosine.lua" */
+static void print_scripts(const stage_spec *s) {
+  text_buffer line = {0};
+  for (int i = 0; i < s->schedule_count; i++) {
+    const char *path = s->schedules[i].script.path, *slash = strrchr(path, '/');
+    text_add(&line, "%s%s by %s", i ? ", " : "", s->schedules[i].target, slash ? slash + 1 : path);
+  }
+  if (line.length) row("schedules", "%s", line.data);
+  text_free(&line);
+}
+
+static void add_files(checked *c, const stage_spec *s, const graph *g) {
+  char weights[24], state[24], name[160];
+  double bytes = (double)graph_param_elements(g) * 4;
+  snprintf(name, sizeof name, "weights/%s.safetensors", s->name);
+  text_add(&c->files, "  %-34s %s; state.safetensors of %s until then\n", name,
+           format_bytes(weights, bytes),
+           format_bytes(state, bytes * (1 + s->optimizer.op->state_buffers + (s->ema_decay > 0))));
+}
+
+static status check_stage(checked *c, const stage_spec *s) {
+  compiled step;
+  double seconds;
+  TRY(compile_step(c->o, s, s->batch, &step));
+  status error = time_step(&step, s, &seconds);
+  if (!error) {
+    const graph *g = step.graph.g;
+    bool label_free = step.graph.label == VALUE_NONE && !s->use_labels;
+    int64_t steps = stage_steps(c->o, s, label_free);
+    printf("\nstage %s\n", s->name);
+    print_start(c, s);
+    print_edges(&step.graph, s);
+    print_schedule(s, steps, label_free);
+    print_scripts(s);
+    row("size", "%lld parameters, %.4g GFLOP a step", (long long)graph_param_elements(g),
+        (double)s->accumulate * graph_cost(g).flops / 1e9);
+    print_groups(&step.groups);
+    print_memory(c->o, s, &step);
+    print_time(c, s, steps, seconds);
+    add_files(c, s, g);
+  }
+  close_step(&step);
+  return error;
+}
+
+/* ---- evaluation and results --------------------------------------------------------------- */
+
+static void print_evaluation(checked *c) {
+  const evaluate_spec *e = &c->o->p->evaluate;
+  const window_spec *w = &e->windows;
+  text_buffer metrics = {0};
+  int cases = dataset_role_count(c->o->data, ROLE_TEST);
+  if (!e->enabled) {
+    note(c, "the file has no `evaluate:`: nothing is segmented or scored at the end");
+    return;
+  }
+  for (int m = 0; m < METRIC_COUNT; m++)
+    if (e->metrics & METRIC_BIT(m))
+      text_add(&metrics, "%s%s", metrics.length ? ", " : "", metric_table[m].name);
+  printf("\nevaluation\n");
+  row("segments", "%d test case%s by %s of stage %s, windows of %lld×%lld×%lld", cases,
+      plural(cases), e->output, e->stage, (long long)w->size[0], (long long)w->size[1],
+      (long long)w->size[2]);
+  row("scores", "%s, on the grid of the files", metrics.data);
+  text_free(&metrics);
+  if (cases == 0) note(c, "no case has the role test: there is nothing to evaluate");
+  text_add(&c->files, "  %-34s %d segmentation%s\n", "predictions/", cases, plural(cases));
+  text_add(&c->files, "  evaluation.json\n");
+}
+
+static void note_stages(checked *c) {
+  const pipeline *p = c->o->p;
+  for (int i = 0; i < p->stage_count; i++) {
+    const stage_spec *s = &p->stages[i];
+    if (!s->enabled) note(c, "stage %s is switched off", s->name);
+    if (s->enabled && s->output && dataset_role_count(c->o->data, ROLE_VALIDATION) == 0)
+      note(c, "stage %s validates, but no case has the role validation", s->name);
+  }
+}
+
+static status print_all(checked *c) {
+  opened *o = c->o;
+  char whole[24];
+  printf("%s: %s, seed %llu, %s\n", o->p->name, o->p->path, (unsigned long long)o->p->seed,
+         o->device->description);
+  TRY(print_data(c));
+  for (int i = 0; i < o->p->stage_count; i++)
+    if (o->p->stages[i].enabled) TRY(check_stage(c, &o->p->stages[i]));
+  print_evaluation(c);
+  note_stages(c);
+  printf("\nwritten to %s\n  pipeline.yaml, run.json, metrics.jsonl\n%s", c->folder, c->files.data);
+  if (c->notes.length) printf("\nnotes\n%s", c->notes.data);
+  printf(
+      "\nno mistakes found; about %s of training here, beside loading, validation and evaluation\n",
+      short_duration(whole, c->seconds));
+  return OK;
+}
+
+static status check_opened(opened *o) {
+  run all = {.p = o->p,
+             .data = o->data,
+             .device = o->device,
+             .size = {o->size[0], o->size[1], o->size[2]},
+             .channels = o->channels};
+  TRY(run_compile(&all));
+  checked c = {.o = o, .folder = run_fresh_folder(o->p->name)};
+  if (!c.folder) return error_out_of_memory(512);
+  c.cache = run_cache_folder(&o->p->data, c.folder);
+  status error = print_all(&c);
+  text_free(&c.notes);
+  text_free(&c.files);
+  free(c.folder);
+  free(c.cache);
+  return error;
+}
+
+status command_check(const arguments *a) {
+  opened o;
+  status error = open_pipeline(a, &o);
+  if (!error) error = check_opened(&o);
+  close_pipeline(&o);
+  return error;
+}

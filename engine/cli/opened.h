@@ -1,0 +1,43 @@
+/* What check, plan, bench and preview share: a pipeline with its data set's list, and its compiled
+ * steps. */
+#ifndef STRATA_CLI_OPENED_H
+#define STRATA_CLI_OPENED_H
+
+#include "cli/command.h"
+#include "data/dataset.h"
+#include "execute/program.h"
+#include "graph/expand.h"
+#include "train/groups.h"
+
+/* A pipeline with its data set's list, before any voxel. */
+typedef struct opened {
+  pipeline *p;
+  dataset *data;
+  device *device;
+  int64_t size[3], channels;
+} opened;
+
+/* On error too, close_pipeline frees what there is. */
+status open_pipeline(const arguments *a, opened *o);
+void close_pipeline(opened *o);
+/* The stage called `name`; NULL: the last one that is enabled. */
+status choose_stage(const opened *o, const char *name, const stage_spec **out);
+/* Its training graph. */
+status expand_stage(opened *o, const stage_spec *s, int64_t batch, stage_graph *out);
+cost graph_cost(const graph *g);
+
+/* A training step, ready to run on random voxels. */
+typedef struct compiled {
+  stage_graph graph;
+  parameter_groups groups;
+  parameters parameters;
+  program program;
+} compiled;
+
+status compile_step(opened *o, const stage_spec *s, int64_t batch, compiled *c);
+void close_step(compiled *c);
+
+/* A line for each group of parameters; nothing when there are none. */
+void print_groups(const parameter_groups *groups);
+
+#endif

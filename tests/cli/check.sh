@@ -1,0 +1,41 @@
+# `strata check` prints the plan of a run. What depends on the machine (time, instruction set, the
+# workspaces of its kernels, compressed sizes) is masked; every other figure is compared.
+. "$(dirname "$0")/lib.sh"
+make_phantom phantom
+cp "$pipelines/tiny.yaml" .
+
+stable() {
+  sed -E -e 's/CPU, 2 threads, .*/CPU, 2 threads, …/' -e 's/[^ ]+ [KM]iB of files/… of files/' \
+    -e 's/[^ ]+ [KM]iB for the step/… for the step/' -e 's/(time here +).*/\1…/' \
+    -e 's/about .* of training here/about … of training here/' "$work/out"
+}
+
+try 0 "$STRATA" check tiny.yaml --threads 2
+stable >plan
+diff "$SOURCE/tests/cli/check.expected" plan >out || fail "another plan than tests/cli/check.expected"
+! grep -q '^notes' plan || fail "notes without a reason"
+[ ! -e runs ] || fail "check wrote something"
+
+# What is prepared, what is switched off and whose label is withheld.
+try 0 "$STRATA" run tiny.yaml --set stages.pretrain.enabled=false --set stages.segment.epochs=1
+try 0 "$STRATA" check tiny.yaml
+prints "runs/.strata-cache: 8 of 8 cases are prepared"
+try 0 "$STRATA" check tiny.yaml --set stages.pretrain.enabled=false --set data.label_fraction=0.5 \
+  --set stages.segment.time_limit=0.001 --set evaluate= --set stages.segment.validate=
+prints "runs/.strata-cache: 6 of 8 cases are prepared" # two without their label
+prints "written to runs/tiny-2"
+prints "label_fraction: stages that read labels train on 2 of 4 cases"
+prints "stage segment starts from fresh weights, since stage pretrain is switched off"
+prints "stage pretrain is switched off"
+prints "stage segment ends by its time_limit"
+prints "no \`evaluate:\`"
+# Other operators make other cases; the cache does not take the old ones for them.
+try 0 "$STRATA" check tiny.yaml --set data.prepare.scale_range.clip=false
+prints "runs/.strata-cache: 0 of 8 cases are prepared"
+try 0 "$STRATA" check tiny.yaml --set data.cache=none
+prints "none: cases are prepared anew in every stage"
+
+# A header that is broken is found here, not in the third hour.
+head -c 300 /dev/urandom >phantom/imagesTr/"$(ls phantom/imagesTr | head -n 1)"
+try 1 "$STRATA" check tiny.yaml
+says "case $(ls phantom/imagesTr | head -n 1 | sed 's/\.nii.*//')"
