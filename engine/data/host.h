@@ -3,7 +3,16 @@
 #define STRATA_DATA_HOST_H
 
 #include "base/rng.h"
-#include "data/volume.h"
+#include "data/grid.h"
+
+/* Changes that operators asked for and nobody made yet: one copy will make them all. */
+typedef struct host_delayed {
+  bool moves;
+  grid_map map;    /* from the voxels in memory to the grid that the case names */
+  int64_t size[3]; /* of the voxels in memory */
+  float fill;
+  rescale intensity;
+} host_delayed;
 
 /* The case's image and, when it has one, its label are transformed together and keep a common grid.
  * An operator that moves voxels updates both affines, so the way back to the file's grid is always
@@ -11,20 +20,28 @@
  *
  * A case begins as a view of one that others use (a prepared case in memory): `shared` says so. An
  * operator then reads it freely, but calls host_own before it writes a voxel, or gives it new
- * voxels with host_replace or host_regrid. A crop at the front of the sample graph thus copies the
- * crop and nothing else. */
+ * voxels with host_replace.
+ *
+ * host_regrid and host_rescale change the case's sizes and affines at once and its voxels when
+ * somebody wants to see them: before an operator that lacks the trait OP_LAZY, in host_own, and at
+ * the end. A crop, the flips and turns after it and a change of intensity are thus one pass over the
+ * crop, from the prepared case to the batch, with the same results to the bit. */
 typedef struct host_call {
   const void *attrs;
   medical_case *c;
   rng random; /* sample operators: the stream of (seed, stage, epoch, case, crop, operator) */
   bool shared;
-  const medical_case
-      *room; /* memory of the caller's for the final result, or NULL; host_regrid makes
-                               its result there when it has that size */
+  const medical_case *room; /* memory of the caller's for the final result, or NULL; where voxels of
+                               that size are made */
+  host_delayed delayed;     /* begin with HOST_NOTHING_DELAYED */
 } host_call;
 
-/* Makes the voxels the case's own. */
+#define HOST_NOTHING_DELAYED ((host_delayed){.intensity = RESCALE_NONE})
+
+/* Makes the voxels the case's own, with all changes made. */
 status host_own(host_call *call);
+/* Makes the delayed changes. `last`: nobody reads the voxels again soon. */
+status host_settle(host_call *call, bool last);
 /* Frees the voxels, unless they are shared or in the caller's memory. */
 void host_let_go(host_call *call);
 /* Gives the case new voxels and lets the old ones go. Both are moved from; a label with
@@ -32,6 +49,8 @@ void host_let_go(host_call *call);
 void host_replace(host_call *call, volume *image, labels *label);
 /* Image and label onto the new grid; image voxels from outside the old one get `fill`. */
 status host_regrid(host_call *call, const grid_map *map, float fill);
+/* The image's intensities v become v · scale + shift. */
+status host_rescale(host_call *call, rescale change);
 /* True with the given probability; always draws one number. */
 bool host_happens(host_call *call, double probability);
 

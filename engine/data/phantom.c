@@ -8,7 +8,7 @@
 #include "base/parallel.h"
 #include "base/rng.h"
 #include "base/text.h"
-#include "data/volume.h"
+#include "data/grid.h"
 
 #include <jansson.h>
 #include <math.h>

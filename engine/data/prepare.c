@@ -18,6 +18,7 @@
 
 static status run_operator(const op_use *use, host_call *call) {
   call->attrs = use->attrs;
+  if (!(use->op->traits & OP_LAZY)) TRY(host_settle(call, false));
   status error = use->op->host(call);
   if (error)
     return error_locate(error_prefix(error, "case %s, operator %s", call->c->name, use->op->name),
@@ -149,9 +150,10 @@ static status prepare_files(const data_spec *spec, const case_entry *entry, case
                             medical_case *out) {
   status error = error_prefix(case_parse(entry, files, out), "case %s", entry->name);
   case_files_free(files);
-  host_call call = {.c = out};
+  host_call call = {.c = out, .delayed = HOST_NOTHING_DELAYED};
   for (int i = 0; i < spec->prepare_count && !error; i++)
     error = run_operator(&spec->prepare[i], &call);
+  if (!error) error = host_settle(&call, false);
   if (error) case_free(out);
   return error;
 }
@@ -263,9 +265,11 @@ static status run_sample(const data_spec *spec, rng_key key, host_call *call) {
 
 status case_sample(const data_spec *spec, const medical_case *in, rng_key key, medical_case *out) {
   *out = *in;
-  host_call call = {.c = out, .shared = true};
+  host_call call = {.c = out, .shared = true, .delayed = HOST_NOTHING_DELAYED};
   TRY(run_sample(spec, key, &call));
-  return host_own(&call);
+  status error = host_own(&call);
+  if (error) host_let_go(&call);
+  return error;
 }
 
 static status check_sample(const data_spec *spec, const medical_case *c, const volume *expected) {
@@ -284,9 +288,10 @@ static status check_sample(const data_spec *spec, const medical_case *c, const v
 status case_sample_into(const data_spec *spec, const medical_case *in, rng_key key,
                         const medical_case *room) {
   medical_case c = *in;
-  host_call call = {.c = &c, .shared = true, .room = room};
+  host_call call = {.c = &c, .shared = true, .room = room, .delayed = HOST_NOTHING_DELAYED};
   TRY(run_sample(spec, key, &call));
   status error = check_sample(spec, &c, &room->image);
+  if (!error) error = host_settle(&call, true);
   size_t voxels = (size_t)(c.image.size[0] * c.image.size[1] * c.image.size[2]);
   if (!error && c.image.data != room->image.data)
     memcpy(room->image.data, c.image.data, voxels * (size_t)c.image.channels * sizeof(float));

@@ -36,6 +36,11 @@ typedef struct medical_case {
 /* Zeroed. Sizes are checked: positive, and at most VOXELS_MAX values in all. The affine is left. */
 status volume_allocate(volume *v, const int64_t size[3], int64_t channels);
 status labels_allocate(labels *l, const int64_t size[3]);
+/* The same, not zeroed: the caller writes every voxel. */
+status volume_reserve(volume *v, const int64_t size[3], int64_t channels);
+status labels_reserve(labels *l, const int64_t size[3]);
+/* Whether a volume may have these sizes. */
+status volume_size_check(const int64_t size[3], int64_t channels);
 void volume_free(volume *v);
 void labels_free(labels *l);
 void case_free(medical_case *c);
@@ -58,34 +63,6 @@ bool affine_is_valid(const double affine[4][4]);
 void affine_difference(const double a[4][4], const double b[4][4], const int64_t size[3],
                        double voxels[3]);
 void affine_inverse(const double affine[4][4], double out[4][4]);
-
-/* A new grid made of an old one's voxels: crops, pads, flips, quarter turns and axis permutations.
- * Output voxel (i0, i1, i2) is the input voxel whose index along axis[a] is start[a] + i_a, or
- * start[a] − i_a when flip[a]. Voxels outside the input get the fill value (0 in label maps). The
- * output's affine follows, so every voxel keeps its place in the patient. */
-typedef struct grid_map {
-  int axis[3]; /* a permutation of 0, 1, 2 */
-  bool flip[3];
-  int64_t start[3];
-  int64_t size[3]; /* of the output */
-} grid_map;
-
-/* The map that changes nothing. */
-grid_map grid_identity(const int64_t size[3]);
-status volume_regrid(const volume *in, const grid_map *map, float fill, volume *out);
-status labels_regrid(const labels *in, const grid_map *map, labels *out);
-/* The same to memory that is there: out->data has room for the new grid. */
-void volume_regrid_into(const volume *in, const grid_map *map, float fill, volume *out);
-void labels_regrid_into(const labels *in, const grid_map *map, labels *out);
-/* Does the map mirror a grid of that size along some axes, and nothing else? Then voxels can change
- * places within their memory. */
-bool grid_is_mirror(const grid_map *map, const int64_t size[3]);
-void volume_mirror(volume *v, const grid_map *map);
-void labels_mirror(labels *l, const grid_map *map);
-/* The axis permutation and flips that bring `affine` closest to the three letters of `axes`, the
- * directions in which the new indices grow: R or L, A or P, S or I in any order. */
-bool grid_axes_valid(const char *axes);
-grid_map grid_to_axes(const double affine[4][4], const int64_t size[3], const char *axes);
 
 /* NIfTI-1/2, .nii or .nii.gz; intensities are scl_slope·v + scl_inter. Everything in the header is
  * checked against the file before memory is taken; NaN or infinite voxels are an error that names

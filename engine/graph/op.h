@@ -35,7 +35,8 @@ typedef enum op_trait {
   OP_INITIALIZER =
       1 << 9, /* how a stage's layers start: only `params` (in: the weight and the bias,
                               out: their specs); named under `initialize:` */
-  OP_ACROSS_SAMPLES = 1 << 10 /* compares the samples of a batch, of which it needs several */
+  OP_ACROSS_SAMPLES = 1 << 10, /* compares the samples of a batch, of which it needs several */
+  OP_LAZY = 1 << 11 /* host operator that looks at no voxel before host_own (data/host.h) */
 } op_trait;
 
 /* What graphs cannot name. */

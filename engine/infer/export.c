@@ -5,6 +5,8 @@
  * probabilities, voxel by voxel, so nothing of the target's size is held but the result. */
 #include "infer/infer.h"
 
+#include "data/grid.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

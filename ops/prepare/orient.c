@@ -44,7 +44,7 @@ const op op_orient = {
         "with the largest sum of squared direction cosines is taken.",
     .torch = "monai.transforms.Orientation(axcodes=axes)",
     .version = 1,
-    .traits = OP_PREPARE,
+    .traits = OP_PREPARE | OP_LAZY,
     .attrs = orient_attr_list,
     .attrs_bytes = sizeof(orient_attrs),
     .host = orient_host,

@@ -43,7 +43,7 @@ const op op_pad = {
     .doc = "Half of the missing voxels before, the rest after (one more after when odd).",
     .torch = "monai.transforms.SpatialPad(size, method='symmetric', value=value)",
     .version = 1,
-    .traits = OP_PREPARE,
+    .traits = OP_PREPARE | OP_LAZY,
     .attrs = pad_attr_list,
     .attrs_bytes = sizeof(pad_attrs),
     .host = pad_host,

@@ -36,7 +36,7 @@ const op op_centre_crop = {
            "padded with 0 on both sides.",
     .torch = "monai.transforms.ResizeWithPadOrCrop(size)",
     .version = 1,
-    .traits = OP_SAMPLE,
+    .traits = OP_SAMPLE | OP_LAZY,
     .attrs = centre_crop_attr_list,
     .attrs_bytes = sizeof(centre_crop_attrs),
     .host = centre_crop_host,

@@ -17,8 +17,12 @@ static const attr random_brightness_attr_list[] = {
 static status random_brightness_host(host_call *call) {
   const random_brightness_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
-  TRY(host_own(call));
   volume *v = &call->c->image;
+  if (v->channels == 1) {
+    float factor = (float)rng_range(&call->random, attrs->factor[0], attrs->factor[1]);
+    return host_rescale(call, (rescale){factor, RESCALE_NONE.shift});
+  }
+  TRY(host_own(call));
   const int64_t voxels = v->size[0] * v->size[1] * v->size[2];
   for (int64_t c = 0; c < v->channels; c++) {
     float factor = (float)rng_range(&call->random, attrs->factor[0], attrs->factor[1]);
@@ -36,7 +40,7 @@ const op op_random_brightness = {
            "that grows or shrinks. For an offset see random_shift_intensity.",
     .torch = "x * torch.empty(channels, 1, 1, 1).uniform_(*factor)",
     .version = 1,
-    .traits = OP_SAMPLE,
+    .traits = OP_SAMPLE | OP_LAZY,
     .attrs = random_brightness_attr_list,
     .attrs_bytes = sizeof(random_brightness_attrs),
     .host = random_brightness_host,

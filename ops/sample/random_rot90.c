@@ -55,7 +55,7 @@ const op op_random_rot90 = {
            "crop keeps its shape.",
     .torch = "monai.transforms.RandRotate90(probability, max_turns, spatial_axes=plane)",
     .version = 1,
-    .traits = OP_SAMPLE,
+    .traits = OP_SAMPLE | OP_LAZY,
     .attrs = random_rot90_attr_list,
     .attrs_bytes = sizeof(random_rot90_attrs),
     .host = random_rot90_host,

@@ -17,12 +17,8 @@ static const attr random_scale_intensity_attr_list[] = {
 static status random_scale_intensity_host(host_call *call) {
   const random_scale_intensity_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
-  TRY(host_own(call));
-  volume *v = &call->c->image;
-  const int64_t values = v->size[0] * v->size[1] * v->size[2] * v->channels;
   float scale = (float)(1 + rng_range(&call->random, -attrs->factor, attrs->factor));
-  for (int64_t i = 0; i < values; i++) v->data[i] *= scale;
-  return OK;
+  return host_rescale(call, (rescale){scale, RESCALE_NONE.shift});
 }
 
 const op op_random_scale_intensity = {
@@ -32,7 +28,7 @@ const op op_random_scale_intensity = {
     .doc = "v ↦ v · (1 + f), one f for all channels.",
     .torch = "monai.transforms.RandScaleIntensity(factor, probability)",
     .version = 1,
-    .traits = OP_SAMPLE,
+    .traits = OP_SAMPLE | OP_LAZY,
     .attrs = random_scale_intensity_attr_list,
     .attrs_bytes = sizeof(random_scale_intensity_attrs),
     .host = random_scale_intensity_host,

@@ -17,12 +17,8 @@ static const attr random_shift_intensity_attr_list[] = {
 static status random_shift_intensity_host(host_call *call) {
   const random_shift_intensity_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
-  TRY(host_own(call));
-  volume *v = &call->c->image;
-  const int64_t values = v->size[0] * v->size[1] * v->size[2] * v->channels;
   float shift = (float)rng_range(&call->random, -attrs->offset, attrs->offset);
-  for (int64_t i = 0; i < values; i++) v->data[i] += shift;
-  return OK;
+  return host_rescale(call, (rescale){1, shift});
 }
 
 const op op_random_shift_intensity = {
@@ -32,7 +28,7 @@ const op op_random_shift_intensity = {
     .doc = "v ↦ v + s, one s for all channels.",
     .torch = "monai.transforms.RandShiftIntensity(offset, prob=probability)",
     .version = 1,
-    .traits = OP_SAMPLE,
+    .traits = OP_SAMPLE | OP_LAZY,
     .attrs = random_shift_intensity_attr_list,
     .attrs_bytes = sizeof(random_shift_intensity_attrs),
     .host = random_shift_intensity_host,

@@ -12,8 +12,8 @@ times over: load, orient to RAS, resample to 1.5×1.5×2 mm, window, crop to the
     memory  from the prepared case in memory (MONAI: CacheDataset)
 
 MONAI runs in several settings, each in a process of its own, the fastest first in the table. All of
-them resample in single precision and are spared the search for the voxels to crop around when
-there is a cache. Memory is the peak of the process, or, with worker processes, of their proportional
+them resample in single precision, keep labels as bytes, as Strata does, and are spared the search for
+the voxels to crop around when there is a cache. Memory is the peak of the process, or, with worker processes, of their proportional
 shares together (PSS). Then a sliding window of 96³ voxels, overlap 0.5, Gaussian, over 220×180×160
 with a small DynUNet of 14 classes: the time outside of the network.
 
@@ -93,6 +93,7 @@ def monai_transforms(workload, lazy):
         mt.Spacingd(keys, pixdim=(1.5, 1.5, 2.0), mode=("bilinear", "nearest"), dtype=np.float32),
         mt.ScaleIntensityRanged("image", -175, 250, 0, 1, clip=True),
         mt.CropForegroundd(keys, source_key="image", allow_smaller=True),
+        mt.CastToTyped("label", np.uint8),
     ]
     indices = {}
     if workload != "cold":

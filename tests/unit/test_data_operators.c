@@ -58,8 +58,9 @@ static void prepare_operators_equal_monai_and_scipy(void **state) {
     op_use use = use_operator(&memory, field[2], attributes);
     medical_case c = load_case();
     volume want;
-    host_call call = {.attrs = use.attrs, .c = &c};
+    host_call call = {.attrs = use.attrs, .c = &c, .delayed = HOST_NOTHING_DELAYED};
     expect_ok(use.op->host(&call));
+    expect_ok(host_settle(&call, false));
     snprintf(path, sizeof path, PREPARE "%s", field[0]);
     expect_ok(nifti_read_volume(path, &want));
     compare_volume(field[0], &c.image, &want);
@@ -88,16 +89,17 @@ static void orienting_moves_no_voxel(void **state) {
   for (int code = 0; code < 48; code++) {
     char axes[4] = {0};
     for (int a = 0; a < 3; a++) axes[a] = letters[orders[code / 8][a]][code >> a & 1];
+    const voxel_change plain = {.intensity = RESCALE_NONE};
     volume in = numbered_volume(4, 5, 6, 2), out, back;
     grid_map map = grid_to_axes((const double(*)[4])in.affine, in.size, axes);
-    expect_ok(volume_regrid(&in, &map, 0, &out));
+    expect_ok(volume_regrid(&in, &map, &plain, &out));
     expect_same_places(&in, &out);
     for (int a = 0; a < 3; a++) {
       int world = orders[code / 8][a];
       assert_true((out.affine[world][a] > 0) == (axes[a] == letters[world][0]));
     }
     map = grid_to_axes((const double(*)[4])out.affine, out.size, "LPS"); /* that of `in` */
-    expect_ok(volume_regrid(&out, &map, 0, &back));
+    expect_ok(volume_regrid(&out, &map, &plain, &back));
     assert_memory_equal(back.data, in.data, 4 * 5 * 6 * 2 * sizeof *in.data);
     volume_free(&in);
     volume_free(&out);
@@ -136,7 +138,7 @@ static void foreground_must_exist(void **state) {
   arena memory = {0};
   op_use use = USE(&memory, "crop_foreground", "above", "1e9");
   medical_case c = load_case();
-  host_call call = {.attrs = use.attrs, .c = &c};
+  host_call call = {.attrs = use.attrs, .c = &c, .delayed = HOST_NOTHING_DELAYED};
   expect_error(use.op->host(&call), "no foreground");
   case_free(&c);
   arena_free(&memory);
@@ -220,6 +222,78 @@ static void moving_operators_keep_every_voxel_in_its_place(void **state) {
     }
     sampling_end(&s);
   }
+}
+
+/* The same list with every change made before the next operator. */
+static medical_case draw_step_by_step(sampling *s, int64_t crop) {
+  sampling strict = *s;
+  op eager[8];
+  for (int i = 0; i < s->spec.sample_count; i++) {
+    eager[i] = *s->uses[i].op;
+    eager[i].traits &= ~(unsigned)OP_LAZY;
+    strict.uses[i].op = &eager[i];
+  }
+  return draw(&strict, crop);
+}
+
+static void changes_made_in_one_pass_are_those_of_each_operator(void **state) {
+  (void)state;
+  enum { SIZES = 3, LISTS = 4 };
+  static const char *const crops[SIZES] = {"[6, 6, 6]", "[12, 5, 5]", "[72, 64, 64]"};
+  for (int k = 0; k < SIZES * LISTS; k++)
+    for (int channels = 1; channels <= 2; channels++) {
+      bool large = k % SIZES == 2; /* of more than a MiB: written past the caches */
+      sampling s = large ? sampling_of(80, 66, 70, channels) : sampling_of(9, 8, 7, channels);
+      int64_t voxels = s.in.image.size[0] * s.in.image.size[1] * s.in.image.size[2];
+      for (int64_t i = 0; i < voxels * channels; i++)
+        s.in.image.data[i] = i % 13 == 0 ? -0.0f : (float)(i % 1009) / 7 - 50;
+      for (int64_t i = 0; i < voxels; i++) s.in.label.data[i] = class_of_voxel(i);
+      sampling_add(&s, USE(&s.memory, "random_crop", "size", crops[k % SIZES]));
+      sampling_add(&s, USE(&s.memory, "random_flip", "probability", "0.5"));
+      if (k / SIZES == 1) /* leaves the crop: what it cut off must not come back */
+        sampling_add(&s, USE(&s.memory, "centre_crop", "size", large ? "[80, 70, 66]" : "9"));
+      if (k / SIZES == 2) sampling_add(&s, USE(&s.memory, "random_noise", "probability", "1"));
+      if (k / SIZES == 3) sampling_add(&s, USE(&s.memory, "random_brightness", "probability", "1"));
+      sampling_add(&s, USE(&s.memory, "random_scale_intensity", "probability", "0.7"));
+      sampling_add(&s, USE(&s.memory, "random_shift_intensity", "probability", "0.7"));
+      sampling_add(&s, USE(&s.memory, "random_rot90", "plane", "[y, z]", "probability", "0.8"));
+      sampling_add(&s, USE(&s.memory, "random_scale_intensity", "probability", "0.5"));
+      for (int crop = 0; crop < (large ? 4 : 40); crop++) {
+        medical_case out = draw(&s, crop), expected = draw_step_by_step(&s, crop);
+        size_t n = (size_t)(out.image.size[0] * out.image.size[1] * out.image.size[2]);
+        assert_memory_equal(out.image.size, expected.image.size, sizeof out.image.size);
+        assert_memory_equal(out.image.affine, expected.image.affine, sizeof out.image.affine);
+        assert_memory_equal(out.label.affine, expected.label.affine, sizeof out.label.affine);
+        assert_memory_equal(out.image.data, expected.image.data,
+                            n * (size_t)channels * sizeof(float));
+        assert_memory_equal(out.label.data, expected.label.data, n);
+        case_free(&out);
+        case_free(&expected);
+      }
+      sampling_end(&s);
+    }
+}
+
+static void scaling_then_shifting_rounds_twice(void **state) {
+  (void)state;
+  sampling s = sampling_of(16, 4, 4, 1); /* of the numbers 1 to 256 */
+  sampling_add(&s, USE(&s.memory, "centre_crop", "size", "[18, 4, 4]")); /* a slab of 0 each side */
+  sampling_add(&s, USE(&s.memory, "random_scale_intensity", "probability", "1"));
+  sampling_add(&s, USE(&s.memory, "random_shift_intensity", "probability", "1"));
+  medical_case both = draw(&s, 3);
+  s.spec.sample_count = 2;
+  medical_case scaled = draw(&s, 3);
+  const float shift = both.image.data[0], factor = scaled.image.data[16];
+  assert_true(factor > 0.9f && factor < 1.1f && factor != 1);
+  assert_true(fabsf(shift) <= 0.1f && shift != 0);
+  for (int i = 0; i < 18 * 16; i++) {
+    volatile float product = (i < 16 || i >= 17 * 16 ? 0 : (float)(i - 15)) * factor;
+    assert_true(product == scaled.image.data[i]);
+    assert_true(product + shift == both.image.data[i]);
+  }
+  case_free(&both);
+  case_free(&scaled);
+  sampling_end(&s);
 }
 
 static void crops_follow_the_positive_share(void **state) {
@@ -618,6 +692,8 @@ int main(void) {
       cmocka_unit_test(bad_attributes_are_refused_before_data_is_read),
       cmocka_unit_test(foreground_must_exist),
       cmocka_unit_test(moving_operators_keep_every_voxel_in_its_place),
+      cmocka_unit_test(changes_made_in_one_pass_are_those_of_each_operator),
+      cmocka_unit_test(scaling_then_shifting_rounds_twice),
       cmocka_unit_test(crops_follow_the_positive_share),
       cmocka_unit_test(sampling_leaves_the_prepared_case_alone),
       cmocka_unit_test(intensity_operators_do_what_they_say),

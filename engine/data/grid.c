@@ -1,0 +1,336 @@
+#include "data/grid.h"
+
+#include "ops/arithmetic/vector_math.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+grid_map grid_identity(const int64_t size[3]) {
+  return (grid_map){.axis = {0, 1, 2}, .size = {size[0], size[1], size[2]}};
+}
+
+grid_map grid_compose(const grid_map *first, const grid_map *second) {
+  grid_map both = *second;
+  for (int a = 0; a < 3; a++) {
+    int middle = second->axis[a];
+    int64_t start = second->start[a];
+    both.axis[a] = first->axis[middle];
+    both.flip[a] = first->flip[middle] != second->flip[a];
+    both.start[a] = first->start[middle] + (first->flip[middle] ? -start : start);
+  }
+  return both;
+}
+
+bool grid_covers(const int64_t in_size[3], const grid_map *map) {
+  for (int a = 0; a < 3; a++) {
+    int64_t n = in_size[map->axis[a]], first = map->start[a];
+    int64_t last = map->flip[a] ? first - (map->size[a] - 1) : first + map->size[a] - 1;
+    if (first < 0 || first >= n || last < 0 || last >= n) return false;
+  }
+  return true;
+}
+
+bool grid_is_mirror(const grid_map *map, const int64_t size[3]) {
+  for (int a = 0; a < 3; a++)
+    if (map->axis[a] != a || map->size[a] != size[a] ||
+        map->start[a] != (map->flip[a] ? size[a] - 1 : 0))
+      return false;
+  return true;
+}
+
+void grid_affine(const double in[4][4], const grid_map *map, double out[4][4]) {
+  double result[4][4] = {{0}};
+  for (int r = 0; r < 3; r++) {
+    result[r][3] = in[r][3];
+    for (int a = 0; a < 3; a++) {
+      double step = in[r][map->axis[a]];
+      result[r][a] = map->flip[a] ? -step : step;
+      result[r][3] += step * (double)map->start[a];
+    }
+  }
+  result[3][3] = 1;
+  memcpy(out, result, sizeof result);
+}
+
+/* ---- intensities ---- */
+
+bool rescale_is_none(rescale change) {
+  return change.scale == 1 && change.shift == 0 && signbit(change.shift);
+}
+
+FOR_EACH_ISA static void rescale_values(float *v, int64_t n, rescale change) {
+  for (int64_t i = 0; i < n; i++) v[i] = v[i] * change.scale + change.shift;
+}
+
+void volume_rescale(volume *v, rescale change) {
+  rescale_values(v->data, v->size[0] * v->size[1] * v->size[2] * v->channels, change);
+}
+
+/* ---- moving rows ---- */
+
+/* Rows are put together in this much memory, on the stack and in the cache, before they are written
+ * past the caches. */
+enum { ROW_ROOM = 8192 };
+
+typedef uint32_t voxel_word __attribute__((may_alias));
+
+FOR_EACH_ISA static void reverse_copy_words(const voxel_word *restrict last, int64_t n,
+                                            voxel_word *restrict to) {
+  for (int64_t i = 0; i < n; i++) to[i] = last[-i];
+}
+
+FOR_EACH_ISA static void reverse_copy_bytes(const uint8_t *restrict last, int64_t n,
+                                            uint8_t *restrict to) {
+  for (int64_t i = 0; i < n; i++) to[i] = last[-i];
+}
+
+/* n voxels, `step` bytes apart, become neighbours. */
+static void gather(const unsigned char *from, int64_t step, int64_t n, int64_t voxel_bytes,
+                   unsigned char *to) {
+  if (step == voxel_bytes)
+    memcpy(to, from, (size_t)(n * voxel_bytes));
+  else if (voxel_bytes == 4 && step == -4)
+    reverse_copy_words((const voxel_word *)(const void *)from, n, (voxel_word *)(void *)to);
+  else if (voxel_bytes == 1 && step == -1)
+    reverse_copy_bytes(from, n, to);
+  else if (voxel_bytes == 4)
+    for (int64_t z = 0; z < n; z++) memcpy(to + z * 4, from + z * step, 4);
+  else if (voxel_bytes == 1)
+    for (int64_t z = 0; z < n; z++) to[z] = from[z * step];
+  else
+    for (int64_t z = 0; z < n; z++)
+      memcpy(to + z * voxel_bytes, from + z * step, (size_t)voxel_bytes);
+}
+
+/* Written without being read into the caches first, and leaves in them what others need. Both
+ * multiples of 16 bytes. */
+static void store_past_caches(unsigned char *to, const unsigned char *from, int64_t bytes) {
+#ifdef __SSE2__
+  for (int64_t i = 0; i < bytes; i += 16)
+    _mm_stream_si128((__m128i *)(void *)(to + i),
+                     _mm_loadu_si128((const __m128i *)(const void *)(from + i)));
+#else
+  memcpy(to, from, (size_t)bytes);
+#endif
+}
+
+/* What is done to the voxels of a grid on their way to another. */
+typedef struct moving {
+  int64_t voxel_bytes;
+  rescale change; /* of float voxels */
+  bool rescales, past_caches;
+} moving;
+
+static void move_row(const moving *m, const unsigned char *from, int64_t step, int64_t n,
+                     unsigned char *to) {
+  _Alignas(64) unsigned char room[ROW_ROOM];
+  const int64_t bytes = n * m->voxel_bytes;
+  bool past = m->past_caches && bytes <= ROW_ROOM && bytes % 16 == 0 && (uintptr_t)to % 16 == 0;
+  if (past && step == m->voxel_bytes && !m->rescales) {
+    store_past_caches(to, from, bytes);
+    return;
+  }
+  unsigned char *made = past ? room : to;
+  gather(from, step, n, m->voxel_bytes, made);
+  if (m->rescales) rescale_values((float *)(void *)made, bytes / (int64_t)sizeof(float), m->change);
+  if (past) store_past_caches(to, room, bytes);
+}
+
+/* Crops are short rows far apart: what the processor fetches on its own is mostly the gaps. */
+enum { ROWS_AHEAD = 4 };
+
+static void fetch_row(const unsigned char *from, int64_t step, int64_t n, int64_t voxel_bytes) {
+  if (step != voxel_bytes && step != -voxel_bytes) return; /* not a row of neighbours */
+  const unsigned char *row = step < 0 ? from + (n - 1) * step : from;
+  for (int64_t i = 0; i < n * voxel_bytes; i += 64) __builtin_prefetch(row + i);
+}
+
+/* Moves every voxel that has a place on the new grid. */
+static void regrid(const void *in, const int64_t in_size[3], const grid_map *map, const moving *m,
+                   void *out) {
+  const int64_t voxel = m->voxel_bytes;
+  const int64_t in_stride[3] = {in_size[1] * in_size[2] * voxel, in_size[2] * voxel, voxel};
+  const int64_t out_stride[2] = {map->size[1] * map->size[2] * voxel, map->size[2] * voxel};
+  int64_t low[3], high[3], step[3], origin = 0;
+  for (int a = 0; a < 3; a++) {
+    int64_t n = in_size[map->axis[a]], first = map->start[a];
+    step[a] = map->flip[a] ? -in_stride[map->axis[a]] : in_stride[map->axis[a]];
+    low[a] = map->flip[a] ? first - (n - 1) : -first;
+    high[a] = map->flip[a] ? first + 1 : n - first;
+    if (low[a] < 0) low[a] = 0;
+    if (high[a] > map->size[a]) high[a] = map->size[a];
+    if (low[a] >= high[a]) return;
+    origin += first * in_stride[map->axis[a]];
+  }
+  const unsigned char *first = (const unsigned char *)in + origin + low[2] * step[2];
+  const int64_t n = high[2] - low[2];
+  for (int64_t x = low[0]; x < high[0]; x++)
+    for (int64_t y = low[1]; y < high[1]; y++) {
+      const unsigned char *from = first + x * step[0] + y * step[1];
+      if (y + ROWS_AHEAD < high[1]) fetch_row(from + ROWS_AHEAD * step[1], step[2], n, voxel);
+      move_row(m, from, step[2], n,
+               (unsigned char *)out + (x * out_stride[0] + y * out_stride[1] + low[2] * voxel));
+    }
+#ifdef __SSE2__
+  if (m->past_caches) _mm_sfence(); /* before another thread is told that they are there */
+#endif
+}
+
+void volume_regrid_into(const volume *in, const grid_map *map, const voxel_change *change,
+                        float *out) {
+  const int64_t values = map->size[0] * map->size[1] * map->size[2] * in->channels;
+  moving m = {.voxel_bytes = in->channels * (int64_t)sizeof(float),
+              .change = change->intensity,
+              .rescales = !rescale_is_none(change->intensity),
+              .past_caches = change->past_caches};
+  if (!grid_covers(in->size, map)) {
+    float fill = change->fill;
+    if (m.rescales) rescale_values(&fill, 1, m.change);
+    for (int64_t i = 0; i < values; i++) out[i] = fill;
+  }
+  regrid(in->data, in->size, map, &m, out);
+}
+
+void labels_regrid_into(const labels *in, const grid_map *map, bool past_caches, uint8_t *out) {
+  moving m = {.voxel_bytes = 1, .past_caches = past_caches};
+  if (!grid_covers(in->size, map))
+    memset(out, 0, (size_t)(map->size[0] * map->size[1] * map->size[2]));
+  regrid(in->data, in->size, map, &m, out);
+}
+
+status volume_regrid(const volume *in, const grid_map *map, const voxel_change *change,
+                     volume *out) {
+  volume made = {0};
+  TRY(volume_reserve(&made, map->size, in->channels));
+  volume_regrid_into(in, map, change, made.data);
+  grid_affine(in->affine, map, made.affine);
+  *out = made;
+  return OK;
+}
+
+status labels_regrid(const labels *in, const grid_map *map, labels *out) {
+  labels made = {0};
+  TRY(labels_reserve(&made, map->size));
+  labels_regrid_into(in, map, false, made.data);
+  grid_affine(in->affine, map, made.affine);
+  *out = made;
+  return OK;
+}
+
+/* ---- mirror images in place ---- */
+
+static void swap_rows(unsigned char *a, unsigned char *b, size_t bytes) {
+  unsigned char part[4096];
+  for (size_t at = 0; at < bytes; at += sizeof part) {
+    size_t n = bytes - at < sizeof part ? bytes - at : sizeof part;
+    memcpy(part, a + at, n);
+    memcpy(a + at, b + at, n);
+    memcpy(b + at, part, n);
+  }
+}
+
+FOR_EACH_ISA static void reverse_bytes(unsigned char *bytes, int64_t n) {
+  for (int64_t i = 0; i < n / 2; i++) {
+    unsigned char first = bytes[i];
+    bytes[i] = bytes[n - 1 - i];
+    bytes[n - 1 - i] = first;
+  }
+}
+
+FOR_EACH_ISA static void reverse_words(uint32_t *words, int64_t n) {
+  for (int64_t i = 0; i < n / 2; i++) {
+    uint32_t first = words[i];
+    words[i] = words[n - 1 - i];
+    words[n - 1 - i] = first;
+  }
+}
+
+static void reverse_voxels(unsigned char *row, int64_t n, int64_t voxel_bytes) {
+  if (voxel_bytes == 4)
+    reverse_words((uint32_t *)(void *)row, n);
+  else if (voxel_bytes == 1)
+    reverse_bytes(row, n);
+  else
+    for (int64_t i = 0; i < n / 2; i++)
+      swap_rows(row + i * voxel_bytes, row + (n - 1 - i) * voxel_bytes, (size_t)voxel_bytes);
+}
+
+static void mirror(void *data, const int64_t size[3], const bool flip[3], int64_t voxel_bytes) {
+  const int64_t row = size[2] * voxel_bytes, rows = size[0] * size[1];
+  unsigned char *at = data;
+  /* Along x and y whole rows change places: row (x, y) with the one it is mirrored to. */
+  for (int64_t r = 0; r < rows && (flip[0] || flip[1]); r++) {
+    int64_t x = flip[0] ? size[0] - 1 - r / size[1] : r / size[1];
+    int64_t y = flip[1] ? size[1] - 1 - r % size[1] : r % size[1];
+    int64_t other = x * size[1] + y;
+    if (other > r) swap_rows(at + r * row, at + other * row, (size_t)row);
+  }
+  for (int64_t r = 0; r < rows && flip[2]; r++) reverse_voxels(at + r * row, size[2], voxel_bytes);
+}
+
+void volume_mirror(volume *v, const grid_map *map) {
+  mirror(v->data, v->size, map->flip, v->channels * (int64_t)sizeof(float));
+}
+
+void labels_mirror(labels *l, const grid_map *map) {
+  free(l->counts);
+  l->counts = NULL;
+  mirror(l->data, l->size, map->flip, 1);
+}
+
+/* ---- orientation ---- */
+
+/* World axis (0, 1, 2 = right, anterior, superior) of a letter; −1 when it is none. */
+static int letter_axis(char letter, bool *negative) {
+  static const char letters[] = "RLAPSI";
+  const char *found = letter ? strchr(letters, letter) : NULL;
+  if (!found) return -1;
+  *negative = (found - letters) % 2 == 1;
+  return (int)(found - letters) / 2;
+}
+
+bool grid_axes_valid(const char *axes) {
+  unsigned seen = 0;
+  bool negative;
+  if (!axes || strlen(axes) != 3) return false;
+  for (int a = 0; a < 3; a++) {
+    int axis = letter_axis(axes[a], &negative);
+    if (axis < 0) return false;
+    seen |= 1u << axis;
+  }
+  return seen == 7;
+}
+
+grid_map grid_to_axes(const double affine[4][4], const int64_t size[3], const char *axes) {
+  static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                   {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+  double spacing[3], best = -1;
+  affine_spacing(affine, spacing);
+  const int *to_world = orders[0]; /* voxel axis → the world axis it runs along */
+  for (int o = 0; o < 6; o++) {
+    double fit = 0;
+    for (int c = 0; c < 3; c++) {
+      double cosine = affine[orders[o][c]][c] / spacing[c];
+      fit += cosine * cosine;
+    }
+    if (fit > best + 1e-9) {
+      best = fit;
+      to_world = orders[o];
+    }
+  }
+  grid_map map = {0};
+  for (int a = 0; a < 3; a++) {
+    bool negative = false;
+    int world = letter_axis(axes[a], &negative), from = 0;
+    while (to_world[from] != world) from++;
+    map.axis[a] = from;
+    map.size[a] = size[from];
+    map.flip[a] = (affine[world][from] < 0) != negative;
+    map.start[a] = map.flip[a] ? size[from] - 1 : 0;
+  }
+  return map;
+}
