@@ -1,5 +1,7 @@
 #include "view/slice.h"
 
+#include "data/grid.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
