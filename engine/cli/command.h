@@ -48,6 +48,7 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32 };
 #define OPTION_RESAMPLES (UINT64_C(1) << 53)
 #define OPTION_CONFIDENCE (UINT64_C(1) << 54)
 #define OPTION_BOOTSTRAP (UINT64_C(1) << 55)
+#define OPTION_CHANGED_SCRIPTS (UINT64_C(1) << 34)
 
 typedef struct arguments {
   const char *operands[MAX_OPERANDS];
@@ -60,7 +61,7 @@ typedef struct arguments {
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;
   const char *weights, *input, *output, *gradients, *layout;
-  bool resume, dot, profile, quiet, train, markdown;
+  bool resume, dot, profile, quiet, train, markdown, changed_scripts;
   bool common;
   const char *classes, *zeros, *bootstrap;
   double confidence;                                        /* 0: not given */

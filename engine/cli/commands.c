@@ -10,9 +10,11 @@ const command commands[] = {
      "  strata run pipelines/hippocampus/unetr.yaml --set data.root=/data/Task04_Hippocampus\n"
      "  strata run my.yaml --set params.mask_ratio=0.6 --out runs/mask60\n"
      "  strata run my.yaml --set stages.pretrain.enabled=false   # the baseline without step 1\n"
-     "  strata run my.yaml --out runs/mask60 --resume\n",
-     OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET, 1, 1,
-     command_run},
+     "  strata run my.yaml --out runs/mask60 --resume\n"
+     "  strata run my.yaml --out runs/mask60 --resume --changed-scripts   # a Lua file was mended\n",
+     OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_CHANGED_SCRIPTS | OPTION_THREADS |
+         OPTION_DEVICE | OPTION_QUIET,
+     1, 1, command_run},
     {"check", "FILE", "find every mistake before a voxel is read",
      "Reads the pipeline, the models and blocks it uses, the data set's list and the headers of its\n"
      "files. Errors come with file, line and column, all at once. Without one it prints the plan of the\n"

@@ -21,6 +21,8 @@ static const option_help option_table[] = {
      "change any key: --set seed=3, --set params.slabs=4, --set stages.segment.epochs=50"},
     {OPTION_OUT, "out", "PATH", "where the result goes"},
     {OPTION_RESUME, "resume", NULL, "go on with the run in --out"},
+    {OPTION_CHANGED_SCRIPTS, "changed-scripts", NULL,
+     "with --resume: the Lua files may have changed; run.json notes it"},
     {OPTION_THREADS, "threads", "N",
      "threads to compute with (default: all cores); results do not depend on it"},
     {OPTION_DEVICE, "device", "NAME", "auto, cpu or cuda"},
@@ -152,6 +154,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     break;
   case OPTION_RESUME:
     a->resume = true;
+    break;
+  case OPTION_CHANGED_SCRIPTS:
+    a->changed_scripts = true;
     break;
   case OPTION_THREADS:
     return read_number(o->name, value, &a->threads);

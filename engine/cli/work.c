@@ -21,9 +21,12 @@ status command_run(const arguments *a) {
                    .override_count = a->override_count,
                    .folder = a->out,
                    .resume = a->resume,
+                   .changed_scripts = a->changed_scripts,
                    .threads = a->threads,
                    .device = a->device,
                    .report = console_reporter(a->quiet)};
+  if (a->changed_scripts && !a->resume)
+    return error_new(ERROR_USAGE, NOWHERE, "--changed-scripts goes with --resume");
   if (a->resume && !a->out)
     return error_new(ERROR_USAGE, NOWHERE,
                      "--resume needs --out, the folder of the run to go on with");

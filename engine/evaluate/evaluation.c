@@ -71,6 +71,11 @@ double evaluation_mean_dice(const evaluation *e) {
   return moments_mean(&m);
 }
 
+double evaluation_class_mean(const evaluation *e, int row, metric m) {
+  moments all = over_cases(e, row, m);
+  return mean_of(&all);
+}
+
 static const char *hd95_in_words(const evaluation *e) {
   return e->spec->hd95_pooled
              ? "one 95th percentile over the surface distances of both directions (MedPy)"

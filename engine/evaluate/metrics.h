@@ -61,6 +61,8 @@ status evaluation_write(const evaluation *e, const char *path);
 status evaluation_write_csv(const evaluation *e, const char *path);
 /* Mean foreground Dice over cases (NaN when nothing counts). */
 double evaluation_mean_dice(const evaluation *e);
+/* Mean of a metric over the cases in which the class of the row counts (NaN: none). */
+double evaluation_class_mean(const evaluation *e, int row, metric m);
 /* Console table. */
 void evaluation_print(const evaluation *e, FILE *out);
 

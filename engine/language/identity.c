@@ -105,10 +105,6 @@ static uint64_t hash_op_uses(const op_use *uses, int count) {
   return hash;
 }
 
-static uint64_t hash_script(uint64_t hash, const script_ref *script) {
-  return script->source ? hash_mix(hash, text_hash(script->source)) : hash;
-}
-
 /* A block that stands in for none of the model's is a slip. */
 static status check_replaced_blocks(const pipeline *p, const visited *seen) {
   problems all = {0};
@@ -159,11 +155,14 @@ void pipeline_identity(pipeline *p, const tree *root, uint64_t model_hash) {
     const stage_spec *s = &p->stages[i];
     hash = hash_mix(hash, hash_op_uses(&s->optimizer, 1));
     hash = hash_mix(hash, operators_in(s->graph));
-    for (int k = 0; k < s->schedule_count; k++) hash = hash_script(hash, &s->schedules[k].script);
-    hash = hash_script(hash, &s->on_epoch_end);
     hash = hash_mix(hash, s->init_hash);
   }
   for (int i = 0; i < op_count(); i++)
     if (op_at(i)->traits & OP_INTERNAL) hash = hash_mix(hash, operator_hash(op_at(i)));
-  p->identity = hash_mix(hash, model_hash);
+  hash = hash_mix(hash, model_hash);
+  p->identity_without_scripts = hash;
+  const script_ref *script;
+  for (int i = 0; (script = pipeline_script(p, i)); i++)
+    hash = hash_mix(hash, text_hash(script->source));
+  p->identity = hash;
 }

@@ -718,6 +718,27 @@ static void read_model(loader *l, const tree *model) {
   problems_add(&l->all, model_files_hash(p, &l->model_hash));
 }
 
+/* ---- scripts -------------------------------------------------------------------------------- */
+
+const char *const stage_hook_keys[HOOK_COUNT] = {[HOOK_VALIDATION] = "on_validation",
+                                                 [HOOK_EPOCH_END] = "on_epoch_end",
+                                                 [HOOK_STAGE_END] = "on_stage_end"};
+
+static bool is_script_at(const script_ref *script, int *i) {
+  return script->path && (*i)-- == 0;
+}
+
+const script_ref *pipeline_script(const pipeline *p, int i) {
+  for (int k = 0; k < p->stage_count; k++) {
+    const stage_spec *s = &p->stages[k];
+    for (int n = 0; n < s->schedule_count; n++)
+      if (is_script_at(&s->schedules[n].script, &i)) return &s->schedules[n].script;
+    for (int n = 0; n < HOOK_COUNT; n++)
+      if (is_script_at(&s->hooks[n], &i)) return &s->hooks[n];
+  }
+  return NULL;
+}
+
 /* ---- stages -------------------------------------------------------------------------------- */
 
 static const char *stage_what(loader *l, const stage_spec *s) {
@@ -1074,12 +1095,33 @@ static void read_names(loader *l, stage_spec *s, const tree *params) {
 }
 
 static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
-  static const char *const keys[] = {
-      "use",        "params",     "graph",      "optimizer",       "clip_norm",
-      "schedule",   "schedules",  "init",       "on_epoch_end",    "epochs",
-      "batch",      "enabled",    "doc",        "steps_per_epoch", "time_limit",
-      "validate",   "checkpoint", "use_labels", "groups",          "no_decay",
-      "initialize", "ema",        "clip_value", "accumulate",      NULL};
+  static const char *const keys[] = {"use",
+                                     "params",
+                                     "graph",
+                                     "optimizer",
+                                     "clip_norm",
+                                     "schedule",
+                                     "schedules",
+                                     "init",
+                                     "on_validation",
+                                     "on_epoch_end",
+                                     "on_stage_end",
+                                     "epochs",
+                                     "batch",
+                                     "enabled",
+                                     "doc",
+                                     "steps_per_epoch",
+                                     "time_limit",
+                                     "validate",
+                                     "checkpoint",
+                                     "use_labels",
+                                     "groups",
+                                     "no_decay",
+                                     "initialize",
+                                     "ema",
+                                     "clip_value",
+                                     "accumulate",
+                                     NULL};
   static const char *const validate_keys[] = {"every", "output", NULL};
   static const char *const checkpoint_keys[] = {"every", NULL};
   const char *what = stage_what(l, s);
@@ -1107,7 +1149,6 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   s->time_limit_s = read_seconds(l, t, what, "time_limit", 1e-3, 0);
   s->checkpoint_every_s = 600;
   const tree *validate = tree_get(t, "validate"), *checkpoint = tree_get(t, "checkpoint");
-  const tree *hook = tree_get(t, "on_epoch_end");
   const char *inside = arena_printf(l->memory, "%s: validate", what);
   if (validate && is_map(l, validate, inside)) {
     tree_check_keys(validate, inside, validate_keys, &l->all);
@@ -1119,8 +1160,11 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
     tree_check_keys(checkpoint, inside, checkpoint_keys, &l->all);
     s->checkpoint_every_s = (int64_t)ceil(read_seconds(l, checkpoint, inside, "every", 0, 600));
   }
-  inside = arena_printf(l->memory, "%s: on_epoch_end", what);
-  if (hook && is_map(l, hook, inside)) read_script(l, hook, inside, &s->on_epoch_end);
+  for (int i = 0; i < HOOK_COUNT; i++) {
+    const tree *hook = tree_get(t, stage_hook_keys[i]);
+    inside = arena_printf(l->memory, "%s: %s", what, stage_hook_keys[i]);
+    if (hook && is_map(l, hook, inside)) read_script(l, hook, inside, &s->hooks[i]);
+  }
 }
 
 static void read_stages(loader *l, const tree *stages) {

@@ -74,6 +74,9 @@ typedef struct script_ref { /* a Lua function: `lua: warmup_cosine` or `lua: hoo
   source_pos at;            /* of the name in the pipeline file */
 } script_ref;
 
+/* When a stage calls a script (docs/lua.md). */
+typedef enum stage_hook { HOOK_VALIDATION, HOOK_EPOCH_END, HOOK_STAGE_END, HOOK_COUNT } stage_hook;
+
 typedef struct schedule_spec {
   const char *target; /* "lr", "loss.context.weight", "masked.ratio" */
   script_ref script;
@@ -118,8 +121,8 @@ typedef struct stage_spec {
   double time_limit_s;     /* 0: none. Not bit-reproducible; reported when it ends a stage */
   schedule_spec *schedules;
   int schedule_count;
-  script_ref on_epoch_end; /* path NULL: none */
-  const char *init_from;   /* name of an earlier stage, or a weight file; NULL: fresh weights */
+  script_ref hooks[HOOK_COUNT]; /* path NULL: none */
+  const char *init_from; /* name of an earlier stage, or a weight file; NULL: fresh weights */
   bool init_is_file;
   const char *init_key, *init_map; /* how a weight file is read (weights/import.h); may be NULL */
   const char *init_skipped; /* the disabled stage that `init.from` names: init_from is NULL then */
@@ -199,7 +202,8 @@ typedef struct pipeline {
                          and paths made absolute: loads from any folder. Graphs keep their ${…} */
   uint64_t identity;  /* hash of resolved text, model and block files, Lua sources and operator
                          versions: two runs with the same identity and data are the same run */
-  struct graph_cache *files; /* graph_file_load's */
+  uint64_t identity_without_scripts; /* the same, whatever the Lua sources say */
+  struct graph_cache *files;         /* graph_file_load's */
 } pipeline;
 
 typedef struct override { /* --set data.root=x */
@@ -226,6 +230,11 @@ void pipeline_free(pipeline *p);
 /* The value of a key as --set names it (`params.slabs`, `stages.pretrain.epochs`), with expressions
  * filled in where they can be without a graph. NULL: the file says nothing. In the pipeline's memory. */
 const tree *pipeline_value(pipeline *p, const char *key);
+/* Keys of the hooks in a stage: "on_validation", "on_epoch_end", "on_stage_end". */
+extern const char *const stage_hook_keys[HOOK_COUNT];
+/* Every script of the pipeline, one after the other from i = 0 on; NULL after the last. A stage that is
+ * switched off counts too. */
+const script_ref *pipeline_script(const pipeline *p, int i);
 /* The stage called `name`, NULL when there is none (or no name). */
 const stage_spec *pipeline_stage(const pipeline *p, const char *name);
 /* Loads a model or block file (cached per pipeline), with include-cycle detection left to the

@@ -65,15 +65,17 @@ static status write_resolved(const run *r) {
 }
 
 static status write_description(const run *r) {
-  char pipeline_identity[32], data_identity[32];
+  char pipeline_identity[32], bare_identity[32], data_identity[32];
+  snprintf(bare_identity, sizeof bare_identity, "%016" PRIx64, r->p->identity_without_scripts);
   snprintf(pipeline_identity, sizeof pipeline_identity, "%016" PRIx64, r->p->identity);
   snprintf(data_identity, sizeof data_identity, "%016" PRIx64, r->data->identity);
   json_t *classes = json_array();
   for (int i = 0; i < r->data->class_count; i++)
     json_array_append_new(classes, json_string(r->data->class_names[i]));
   json_t *root =
-      json_pack("{s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:o}", "strata", STRATA_VERSION, "name",
-                r->p->name, "pipeline_identity", pipeline_identity, "data_identity", data_identity,
+      json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:o}", "strata", STRATA_VERSION,
+                "name", r->p->name, "pipeline_identity", pipeline_identity,
+                "pipeline_identity_without_scripts", bare_identity, "data_identity", data_identity,
                 "seed", (json_int_t)r->p->seed, "device", r->device->description, "numerics",
                 r->device->numerics, "channels", (json_int_t)r->channels, "classes", classes);
   char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
@@ -86,23 +88,77 @@ static status write_description(const run *r) {
   return error;
 }
 
-/* A run goes on only with the pipeline and the data it was started with. */
-static status check_same_run(const run *r, const char *description) {
+/* The identities the run had before, oldest first. */
+static void read_former_identities(run *r, const json_t *root) {
+  const json_t *changes = json_object_get(root, "script_changes"), *change;
+  size_t i;
+  json_array_foreach(changes, i, change) {
+    const char *from = json_string_value(json_object_get(change, "from"));
+    if (from && r->former_identity_count < FORMER_IDENTITIES_MAX)
+      r->former_identities[r->former_identity_count++] = strtoull(from, NULL, 16);
+  }
+}
+
+static bool is_identity_of(const run *r, uint64_t identity) {
+  bool known = identity == r->p->identity;
+  for (int i = 0; i < r->former_identity_count; i++) known |= identity == r->former_identities[i];
+  return known;
+}
+
+/* The run goes on with other scripts from here: run.json says since when. */
+static status note_changed_scripts(run *r, json_t *root, const char *description, const char *from,
+                                   const char *to) {
+  char *state_path = run_file(r, "state.safetensors");
+  run_state state = {0};
+  status error = file_exists(state_path) ? state_open(state_path, &state) : OK;
+  bool known = !error && state.stage < r->p->stage_count && file_exists(state_path);
+  const char *stage = known ? r->p->stages[state.stage].name : NULL;
+  json_t *change = json_pack("{s:s, s:s, s:s?, s:I}", "from", from, "to", to, "stage", stage,
+                             "epoch", (json_int_t)state.epoch);
+  if (!json_object_get(root, "script_changes"))
+    json_object_set_new(root, "script_changes", json_array());
+  json_array_append_new(json_object_get(root, "script_changes"), change);
+  read_former_identities(r, root);
+  json_object_set_new(root, "pipeline_identity", json_string(to));
+  char *text = error ? NULL : json_dumps(root, JSON_INDENT(2));
+  if (!error && !text) error = error_out_of_memory(4096);
+  if (!error) error = file_write_atomic(description, text, strlen(text));
+  if (!error)
+    report_line(&r->report, "the run goes on with changed scripts from %s%s on; run.json notes it",
+                stage ? "stage " : "here", stage ? stage : "");
+  free(text);
+  state_free(&state);
+  free(state_path);
+  return error;
+}
+
+/* A run goes on only with the pipeline and the data it was started with; its scripts may be others
+ * when the user says so. */
+static status check_same_run(run *r, const char *description) {
   char *text;
   size_t length;
   TRY(file_read(description, 1 << 20, &text, &length));
   json_t *root = json_loadb(text, length, 0, NULL);
   free(text);
   const char *pipeline = json_string_value(json_object_get(root, "pipeline_identity"));
+  const char *bare = json_string_value(json_object_get(root, "pipeline_identity_without_scripts"));
   const char *data = json_string_value(json_object_get(root, "data_identity"));
   const char *numerics = json_string_value(json_object_get(root, "numerics"));
-  char mine[2][32];
+  char mine[3][32];
   snprintf(mine[0], sizeof mine[0], "%016" PRIx64, r->p->identity);
   snprintf(mine[1], sizeof mine[1], "%016" PRIx64, r->data->identity);
+  snprintf(mine[2], sizeof mine[2], "%016" PRIx64, r->p->identity_without_scripts);
+  bool is_same = pipeline && strcmp(pipeline, mine[0]) == 0;
+  bool is_same_but_scripts = !is_same && bare && strcmp(bare, mine[2]) == 0;
   status error = OK;
   if (!pipeline || !data)
     error = error_new(ERROR_DATA, NOWHERE, "%s is damaged", description);
-  else if (strcmp(pipeline, mine[0]) != 0)
+  else if (is_same_but_scripts && !r->changed_scripts)
+    error = error_new(ERROR_USAGE, NOWHERE,
+                      "the Lua files of this pipeline have changed since %s was started; with "
+                      "--changed-scripts it goes on with what they say now, and run.json notes it",
+                      r->folder);
+  else if (!is_same && !is_same_but_scripts)
     error = error_new(ERROR_USAGE, NOWHERE,
                       "%s was started from another pipeline (its identity is %s, this file's is "
                       "%s); resume with the same file and the same --set, or use another --out",
@@ -116,6 +172,10 @@ static status check_same_run(const run *r, const char *description) {
                 "warning: this run was started with %s kernels and goes on with %s; its results "
                 "will differ in the last bits from an uninterrupted run's",
                 numerics ? numerics : "other", r->device->numerics);
+  if (!error && is_same_but_scripts)
+    error = note_changed_scripts(r, root, description, pipeline, mine[0]);
+  else if (!error)
+    read_former_identities(r, root);
   json_decref(root);
   return error;
 }
@@ -385,7 +445,8 @@ static status train_stages(run *r) {
   status error = OK;
   bool has_state = r->resume && file_exists(state_path);
   if (has_state) error = state_open(state_path, &state);
-  if (!error && has_state && (state.stage >= r->p->stage_count || state.identity != r->p->identity))
+  if (!error && has_state &&
+      (state.stage >= r->p->stage_count || !is_identity_of(r, state.identity)))
     error = error_new(ERROR_DATA, NOWHERE, "%s belongs to another pipeline", state_path);
   if (!error && r->resume) error = trim_metrics(r, has_state ? &state : NULL);
   char *metrics_path = run_file(r, "metrics.jsonl");
@@ -428,7 +489,7 @@ static status open_run(run *r, const run_options *o, char *why) {
 }
 
 status run_pipeline(const run_options *o, char **folder_out) {
-  run r = {.resume = o->resume, .report = o->report};
+  run r = {.resume = o->resume, .changed_scripts = o->changed_scripts, .report = o->report};
   char why[200] = "", *folder = NULL, *cache = NULL;
   status error = open_run(&r, o, why);
   if (!error) error = run_compile(&r);

@@ -14,14 +14,19 @@
 #include "language/pipeline.h"
 #include "run/report.h"
 
+enum { FORMER_IDENTITIES_MAX = 64 };
+
 typedef struct run {
   pipeline *p;
   dataset *data;
   device *device;
   const char *folder;
   const char *cache; /* prepare cache folder; NULL = none */
-  bool resume;
+  bool resume, changed_scripts;
   reporter report;
+  /* Identities the run had before its scripts were changed: a saved state may still have one. */
+  uint64_t former_identities[FORMER_IDENTITIES_MAX];
+  int former_identity_count;
   FILE *metrics;             /* metrics.jsonl, appended and flushed line by line */
   int64_t size[3], channels; /* of a crop */
 } run;
@@ -32,7 +37,9 @@ typedef struct run_options {
   int override_count;
   const char *folder; /* NULL: runs/<name>, numbered when taken */
   bool resume;
-  int64_t threads;    /* 0: the pipeline's */
+  bool
+      changed_scripts; /* go on with a run whose Lua files say something else now; run.json notes it */
+  int64_t threads;     /* 0: the pipeline's */
   const char *device; /* NULL: the pipeline's */
   reporter report;
 } run_options;

@@ -73,13 +73,18 @@ static int numbers_from_json(const json_t *list, named_number *out) {
 
 static char *state_to_json(const run_state *s) {
   char identity[32], elapsed[64];
+  json_t *hooks = json_object();
+  for (int i = 0; i < HOOK_COUNT; i++)
+    if (s->hook_states[i])
+      json_object_set_new(hooks, stage_hook_keys[i], json_string(s->hook_states[i]));
   snprintf(identity, sizeof identity, "%016" PRIx64, s->identity);
   snprintf(elapsed, sizeof elapsed, "%a", s->elapsed_s);
   json_t *root = json_pack(
-      "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:s*}", "stage", s->stage, "epoch",
+      "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:s}", "stage", s->stage, "epoch",
       (json_int_t)s->epoch, "step", (json_int_t)s->step, "updates", (json_int_t)s->updates,
       "elapsed_s", elapsed, "identity", identity, "sums", numbers_to_json(s->sums, s->sum_count),
-      "numbers", numbers_to_json(s->numbers, s->number_count), "hook_state", s->hook_state);
+      "numbers", numbers_to_json(s->numbers, s->number_count), "measured",
+      numbers_to_json(s->measured, s->measured_count), "hooks", hooks, "ended", s->ended);
   char *text = root ? json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
   json_decref(root);
   return text;
@@ -126,13 +131,14 @@ status state_open(const char *path, run_state *out) {
   const char *text = metadata_value(&w, "state");
   json_t *root = text ? json_loads(text, 0, NULL) : NULL;
   json_int_t epoch, step, updates;
-  const char *elapsed, *identity, *hook = NULL;
-  json_t *sums, *numbers;
+  const char *elapsed, *identity, *ended;
+  json_t *sums, *numbers, *measured, *hooks;
   status error = OK;
   if (!root ||
-      json_unpack(root, "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s?s}", "stage", &out->stage,
-                  "epoch", &epoch, "step", &step, "updates", &updates, "elapsed_s", &elapsed,
-                  "identity", &identity, "sums", &sums, "numbers", &numbers, "hook_state", &hook) ||
+      json_unpack(root, "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:s}", "stage",
+                  &out->stage, "epoch", &epoch, "step", &step, "updates", &updates, "elapsed_s",
+                  &elapsed, "identity", &identity, "sums", &sums, "numbers", &numbers, "measured",
+                  &measured, "hooks", &hooks, "ended", &ended) ||
       out->stage < 0 || epoch < 0 || step < 0 || updates < 0) {
     error = error_new(ERROR_DATA, NOWHERE, "%s is not a training state of Strata", path);
   } else {
@@ -143,7 +149,12 @@ status state_open(const char *path, run_state *out) {
     out->identity = strtoull(identity, NULL, 16);
     out->sum_count = numbers_from_json(sums, out->sums);
     out->number_count = numbers_from_json(numbers, out->numbers);
-    out->hook_state = hook ? strdup(hook) : NULL;
+    out->measured_count = numbers_from_json(measured, out->measured);
+    for (int i = 0; i < HOOK_COUNT; i++) {
+      const char *hook = json_string_value(json_object_get(hooks, stage_hook_keys[i]));
+      out->hook_states[i] = hook ? strdup(hook) : NULL;
+    }
+    snprintf(out->ended, sizeof out->ended, "%s", ended);
   }
   json_decref(root);
   weights_close(&w);
@@ -182,6 +193,6 @@ status state_restore(const char *path, program *p) {
 }
 
 void state_free(run_state *s) {
-  free(s->hook_state);
+  for (int i = 0; i < HOOK_COUNT; i++) free(s->hook_states[i]);
   *s = (run_state){0};
 }

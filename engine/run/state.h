@@ -4,6 +4,7 @@
 #define STRATA_RUN_STATE_H
 
 #include "execute/program.h"
+#include "language/pipeline.h"
 
 enum { STATE_MAX_VALUES = 64 };
 
@@ -21,8 +22,12 @@ typedef struct run_state {
   int sum_count;
   named_number numbers[STATE_MAX_VALUES]; /* set by hooks */
   int number_count;
-  char *hook_state;  /* JSON, heap; NULL without a hook */
-  uint64_t identity; /* of the pipeline */
+  named_number
+      measured[STATE_MAX_VALUES]; /* last value of everything that finished epochs measured */
+  int measured_count;
+  char *hook_states[HOOK_COUNT]; /* JSON, heap; NULL without the hook */
+  char ended[200];               /* why the stage's epochs are over; "": they are not */
+  uint64_t identity;             /* of the pipeline */
 } run_state;
 
 status state_save(const char *path, const run_state *s, const program *p);

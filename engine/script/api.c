@@ -5,10 +5,14 @@
 
 const script_kind_info script_kinds[SCRIPT_KIND_COUNT] = {
     [SCRIPT_SCHEDULE] = {"schedule", "schedule: {lua: warmup_cosine, warmup: 50}",
-                         "function(step, epoch, total, base, steps_per_epoch) → number",
+                         "function(step, epoch, total, base, steps_per_epoch, metrics) → number",
                          "called before every step; what it returns is the number's value in it"},
+    [SCRIPT_VALIDATION] = {"on_validation", "on_validation: {lua: log_classes}", "function(event)",
+                           "called after every validation, before on_epoch_end"},
     [SCRIPT_EPOCH_END] = {"on_epoch_end", "on_epoch_end: {lua: stop_on_plateau, patience: 10}",
                           "function(event)", "called after every epoch"},
+    [SCRIPT_STAGE_END] = {"on_stage_end", "on_stage_end: {lua: summary}", "function(event)",
+                          "called once, when a stage has ended, before its weights are written"},
 };
 
 extern const script_group script_base, script_math, script_string, script_table;

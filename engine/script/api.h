@@ -21,7 +21,8 @@
 
 #define SCRIPT_BIT(kind) (1u << (kind))
 #define SCRIPT_ALL (SCRIPT_BIT(SCRIPT_KIND_COUNT) - 1)
-#define SCRIPTS_THAT_LOG SCRIPT_BIT(SCRIPT_EPOCH_END)
+#define SCRIPTS_THAT_LOG                                                                           \
+  (SCRIPT_BIT(SCRIPT_VALIDATION) | SCRIPT_BIT(SCRIPT_EPOCH_END) | SCRIPT_BIT(SCRIPT_STAGE_END))
 
 typedef struct script_kind_info {
   const char *name;   /* "schedule" */

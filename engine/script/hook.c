@@ -67,25 +67,34 @@ static int event_log(lua_State *L) {
   return 0;
 }
 
+enum { WHILE_IT_RUNS = SCRIPT_BIT(SCRIPT_VALIDATION) | SCRIPT_BIT(SCRIPT_EPOCH_END) };
+
 static const script_entry event_entries[] = {
     {"stage", "text", "name of the stage", 0, NULL},
     {"epoch", "integer", "the epoch that has ended, from 0", 0, NULL},
     {"step", "integer", "steps done in this stage", 0, NULL},
     {"metrics", "table",
-     "name → number, what was measured in this epoch (`loss`, `validation.dice`, "
-     "…); nil for what was not",
+     "name → number, what was measured in this epoch (`loss`, `validation.dice`, …), at the end of "
+     "a stage what was measured last; nil for what was not",
      0, NULL},
-    {"state", "table", "yours, kept between epochs and in checkpoints; assign to its fields", 0,
-     NULL},
+    {"classes", "list of tables",
+     "a table for each foreground class: `number`, `name`, `dice` and the other metrics of "
+     "`validate`, means over the validation cases; nil where one is not defined",
+     SCRIPT_BIT(SCRIPT_VALIDATION), NULL},
+    {"reason", "text",
+     "why the stage ended: `epochs`, `time limit`, or what `event.stop` was given",
+     SCRIPT_BIT(SCRIPT_STAGE_END), NULL},
+    {"state", "table", "yours, kept between calls and in checkpoints; assign to its fields",
+     WHILE_IT_RUNS, NULL},
     {"get", "(name) → number",
-     "a number that the pipeline lets change: `lr`, `loss.<term>.weight`, "
-     "`<item>.<attribute>`; with a schedule, what it last made of it",
+     "a number that the pipeline lets change: `lr`, `loss.<term>.weight`, `<item>.<attribute>`; "
+     "with a schedule, what it last made of it",
      0, event_get},
     {"set", "(name, number)",
-     "changes it from now on; with a schedule, the base that the schedule starts from", 0,
-     event_set},
-    {"stop", "(reason)", "ends the stage after this epoch; the function itself goes on", 0,
-     event_stop},
+     "changes it from now on; with a schedule, the base that the schedule starts from",
+     WHILE_IT_RUNS, event_set},
+    {"stop", "(reason)", "ends the stage after this epoch; the function itself goes on",
+     WHILE_IT_RUNS, event_stop},
     {"log", "(text)", "a line in the run's log", 0, event_log},
     {0}};
 
@@ -102,7 +111,27 @@ typedef struct hook_call {
   char problem[200];
 } hook_call;
 
+/* A list of {number, name, dice, …}. */
+static void push_classes(lua_State *L, const hook_event *event) {
+  lua_createtable(L, event->class_count, 0);
+  for (int c = 0; c < event->class_count; c++) {
+    const hook_class *class = &event->classes[c];
+    lua_newtable(L);
+    lua_pushinteger(L, class->number);
+    lua_setfield(L, -2, "number");
+    lua_pushstring(L, class->name);
+    lua_setfield(L, -2, "name");
+    for (int m = 0; m < event->class_metric_count; m++) {
+      if (isnan(class->values[m])) continue;
+      lua_pushnumber(L, class->values[m]);
+      lua_setfield(L, -2, event->class_metrics[m]);
+    }
+    lua_rawseti(L, -2, c + 1);
+  }
+}
+
 static void push_event(lua_State *L, const hook_event *event, const json_t *state) {
+  script_kind kind = script_of(L)->kind;
   lua_newtable(L);
   lua_pushstring(L, event->stage ? event->stage : "");
   lua_setfield(L, -2, "stage");
@@ -110,17 +139,22 @@ static void push_event(lua_State *L, const hook_event *event, const json_t *stat
   lua_setfield(L, -2, "epoch");
   lua_pushinteger(L, event->step);
   lua_setfield(L, -2, "step");
-  lua_newtable(L);
-  for (int i = 0; i < event->metric_count; i++) {
-    lua_pushnumber(L, event->metric_values[i]);
-    lua_setfield(L, -2, event->metric_names[i]);
-  }
+  script_push_numbers(L, &event->metrics);
   lua_setfield(L, -2, "metrics");
-  if (state)
-    state_push(L, state);
-  else
-    lua_newtable(L);
-  lua_setfield(L, -2, "state");
+  if (kind == SCRIPT_VALIDATION) {
+    push_classes(L, event);
+    lua_setfield(L, -2, "classes");
+  }
+  if (kind == SCRIPT_STAGE_END) {
+    lua_pushstring(L, event->reason ? event->reason : "");
+    lua_setfield(L, -2, "reason");
+  } else {
+    if (state)
+      state_push(L, state);
+    else
+      lua_newtable(L);
+    lua_setfield(L, -2, "state");
+  }
   script_push_functions(L, &script_event);
 }
 
@@ -128,13 +162,18 @@ static int hook_body(lua_State *L) {
   hook_call *call = lua_touserdata(L, 1);
   lua_rawgeti(L, LUA_REGISTRYINDEX, call->script->function_ref);
   push_event(L, call->script->event, call->state);
-  lua_getfield(L, -1, "state");
+  lua_pushliteral(L, "state");
+  lua_rawget(L, -2);
   lua_insert(L, 2); /* below the function: read again after the call */
   script_read_only(L, script_event.prefix);
   lua_call(L, 1, 0);
   script_check_nothing_kept(L);
-  call->encoded = state_encode(L, 2, call->problem);
+  if (lua_istable(L, 2)) call->encoded = state_encode(L, 2, call->problem);
   return 0;
+}
+
+static bool keeps_state(const script *s) {
+  return s->kind == SCRIPT_VALIDATION || s->kind == SCRIPT_EPOCH_END;
 }
 
 status script_hook(script *s, hook_event *event) {
@@ -149,12 +188,12 @@ status script_hook(script *s, hook_event *event) {
   s->event = NULL;
   s->log = NULL;
   json_decref(call.state);
-  if (!error && !call.encoded)
-    error = error_new(ERROR_SCRIPT, (source_pos){s->file, s->function_line, 1}, "%s", call.problem);
+  if (!error && keeps_state(s) && !call.encoded)
+    error = error_new(ERROR_SCRIPT, NOWHERE, "%s", call.problem);
   if (error) {
     free(call.encoded);
     event->stop = false;
-    return error;
+    return script_blame(s, error);
   }
   free(s->state);
   s->state = call.encoded;

@@ -10,8 +10,9 @@ struct script {
   lua_State *L;
   script_kind kind;
   const script_limits *limits;
-  const char *file; /* interned */
-  int function_ref; /* the function the file returned */
+  const char *file;    /* interned */
+  source_pos named_at; /* in the pipeline */
+  int function_ref;    /* the function the file returned */
   int function_line;
   uint64_t digest; /* of what the function can reach, when the file had loaded */
   bool is_loading; /* globals may be assigned, arguments are noted as read */
@@ -45,6 +46,8 @@ status script_protected(script *s, lua_CFunction body, void *argument);
 /* Raises when the function has left anything behind: the next call could then differ from the same
  * call in a resumed run. */
 void script_check_nothing_kept(lua_State *L);
+/* Pushes a table of name → number. Raises. */
+void script_push_numbers(lua_State *L, const script_numbers *numbers);
 /* Copies `text` without what a terminal could act on. */
 void script_copy_printable(char *out, size_t capacity, const char *text);
 

@@ -401,7 +401,9 @@ status script_open(script_kind kind, const script_ref *ref, script **out) {
   s->kind = kind;
   s->limits = &script_limits_default;
   s->file = intern_file(ref->path);
+  s->named_at = ref->at;
   status error = load(s, ref, true);
+  if (error_code_of(error) == ERROR_SCRIPT) error = script_blame(s, error);
   if (error) {
     script_close(s);
     return error;
@@ -439,6 +441,23 @@ void script_check_nothing_kept(lua_State *L) {
                   "know; a schedule computes from its arguments alone, and a hook keeps things in "
                   "event.state");
   lua_pop(L, 1);
+}
+
+status script_blame(const script *s, status error) {
+  source_pos at = s->named_at;
+  error =
+      error_locate(error, (source_pos){s->file, s->function_line > 0 ? s->function_line : 1, 1});
+  if (at.line > 0)
+    return error_suffix(error, " (the script is named at %s:%d:%d)", at.file, at.line, at.column);
+  return at.file ? error_suffix(error, " (the script is named by %s)", at.file) : error;
+}
+
+void script_push_numbers(lua_State *L, const script_numbers *numbers) {
+  lua_createtable(L, 0, numbers->count);
+  for (int i = 0; i < numbers->count; i++) {
+    lua_pushnumber(L, numbers->values[i]);
+    lua_setfield(L, -2, numbers->names[i]);
+  }
 }
 
 void *script_context(lua_State *L) {

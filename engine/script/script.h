@@ -10,7 +10,13 @@
 typedef struct script script;
 
 /* Who calls a script, and so what it has (script/api.h). */
-typedef enum script_kind { SCRIPT_SCHEDULE, SCRIPT_EPOCH_END, SCRIPT_KIND_COUNT } script_kind;
+typedef enum script_kind {
+  SCRIPT_SCHEDULE,
+  SCRIPT_VALIDATION, /* hooks */
+  SCRIPT_EPOCH_END,
+  SCRIPT_STAGE_END,
+  SCRIPT_KIND_COUNT
+} script_kind;
 
 enum {
   SCRIPT_SOURCE_BYTES = 64 << 10,
@@ -38,30 +44,54 @@ extern const script_limits script_limits_default;
 /* Compiles the file (text only, never bytecode), runs it once; it must return a function.
  * ref->arguments (map of numbers, strings, booleans, lists; may be NULL) becomes the global table
  * `args`; one that the script does not read while it loads is an error at its place in the YAML
- * file, so a misspelt argument cannot be ignored. */
+ * file, so a misspelt argument cannot be ignored.
+ *
+ * Every error of a script, here and below, stands at its line and says where the pipeline names the
+ * script (ref->at). */
 status script_open(script_kind kind, const script_ref *ref, script **out);
 void script_close(script *s);
 
-/* Schedule: returns f(step, epoch, total, base, steps_per_epoch). Steps and epochs count from 0,
- * `total` is the number of steps of the stage and `base` the attribute's value in the YAML file.
- * The result must be a finite number. It must depend on the arguments alone: a schedule keeps no
- * state, so that a resumed run equals an uninterrupted one. */
-status script_schedule(script *s, int64_t step, int64_t epoch, int64_t total_steps,
-                       int64_t steps_per_epoch, double base, double *out);
+/* An error about what a script returned: gets the place of its function, and where the pipeline names
+ * it. */
+status script_blame(const script *s, status error);
 
-/* Hook: calls f(event). event.stage, event.epoch (from 0), event.step, event.metrics (name →
- * number), event.state (a table kept between calls and in checkpoints; plain values only),
- * event.get(name), event.set(name, number), event.stop(reason), event.log(text). print goes to
- * `log` as well. Texts handed to `log` and `stop_reason` hold no control characters. `get`, `set`
- * and `log` may be NULL where the caller has nothing to offer; using them then is an error in the
- * script. Between calls event.state is held as JSON, so a resumed run sees exactly what an
- * uninterrupted one sees. */
+typedef struct script_numbers { /* name → number */
+  const char *const *names;
+  const double *values;
+  int count;
+} script_numbers;
+
+/* Schedule: returns f(step, epoch, total, base, steps_per_epoch, metrics). Steps and epochs count
+ * from 0, `total` is the number of steps of the stage, `base` the attribute's value in the YAML file
+ * and `metrics` what was measured last. The result must be a finite number. It must depend on the
+ * arguments alone: a schedule keeps no state, so that a resumed run equals an uninterrupted one. */
+typedef struct schedule_point {
+  int64_t step, epoch, total, steps_per_epoch;
+  double base;
+  script_numbers metrics;
+} schedule_point;
+status script_schedule(script *s, const schedule_point *at, double *out);
+
+/* Hook: calls f(event), which has what script/api.h lists for the script's kind. print goes to `log`
+ * as well. Texts handed to `log` and `stop_reason` hold no control characters. `get`, `set` and
+ * `log` may be NULL where the caller has nothing to offer; using them then is an error in the
+ * script. Errors of `get` and `set` without a place get the script's. Between calls event.state is
+ * held as JSON, so a resumed run sees exactly what an uninterrupted one sees. */
+typedef struct hook_class { /* of a validation */
+  int number;
+  const char *name;
+  const double *values; /* one for each of the event's class_metrics; NaN: not defined */
+} hook_class;
+
 typedef struct hook_event {
   const char *stage;
   int64_t epoch, step;
-  const char *const *metric_names;
-  const double *metric_values;
-  int metric_count;
+  script_numbers metrics;
+  const hook_class *classes; /* SCRIPT_VALIDATION */
+  int class_count;
+  const char *const *class_metrics;
+  int class_metric_count;
+  const char *reason; /* SCRIPT_STAGE_END: why the stage ended */
   status (*get)(void *context, const char *name, double *out);
   status (*set)(void *context, const char *name, double value);
   void (*log)(void *context, const char *text);

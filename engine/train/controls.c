@@ -14,14 +14,14 @@ bool controls_get(const controls *c, const char *target, double *out) {
 }
 
 /* A script's number keeps to the bounds that a number in the pipeline file keeps to. */
-static status check_range(const controls *c, const char *target, double value, source_pos at) {
+static status check_range(const controls *c, const char *target, double value) {
   const op *o = c->stage->optimizer.op;
   const attr *a = o->attrs;
   while (a && a->name && (a->kind != ATTR_FLOAT || strcmp(a->name, target) != 0)) a++;
   if (!a || !a->name) a = stage_graph_attr(c->graph, target);
   bool unbounded = !a || (a->min == 0 && a->max == 0);
   if (unbounded || (value >= a->min && value <= a->max)) return OK;
-  return error_new(ERROR_SCRIPT, at, "stage \"%s\": %s must be from %.10g to %.10g, not %.10g",
+  return error_new(ERROR_SCRIPT, NOWHERE, "stage \"%s\": %s must be from %.10g to %.10g, not %.10g",
                    c->stage->name, target, a->min, a->max, value);
 }
 
@@ -33,7 +33,7 @@ static bool write_number(controls *c, const char *target, double value) {
 }
 
 status controls_set(controls *c, const char *target, double value) {
-  TRY(check_range(c, target, value, c->stage->on_epoch_end.at));
+  TRY(check_range(c, target, value));
   for (int i = 0; i < c->stage->schedule_count; i++)
     if (strcmp(c->stage->schedules[i].target, target) == 0) {
       c->bases[i] = value;
@@ -41,13 +41,17 @@ status controls_set(controls *c, const char *target, double value) {
     }
   if (!write_number(c, target, value))
     return error_new(
-        ERROR_SCRIPT, c->stage->on_epoch_end.at,
+        ERROR_SCRIPT, NOWHERE,
         "stage \"%s\" has no number \"%s\" to set; there are the optimizer's attributes "
         "(lr), loss weights (loss.<term>.weight) and schedulable attributes "
         "(<item>.<attribute>)",
         c->stage->name, target);
   return OK;
 }
+
+static const script_kind hook_kinds[HOOK_COUNT] = {[HOOK_VALIDATION] = SCRIPT_VALIDATION,
+                                                   [HOOK_EPOCH_END] = SCRIPT_EPOCH_END,
+                                                   [HOOK_STAGE_END] = SCRIPT_STAGE_END};
 
 status controls_open(const stage_spec *stage, stage_graph *graph, controls *out) {
   *out = (controls){.graph = graph, .stage = stage};
@@ -68,33 +72,30 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
                     "(lr), loss weights (loss.<term>.weight) and schedulable attributes "
                     "(<item>.<attribute>)",
                     s->target);
-    if (!error)
-      error = error_locate(script_open(SCRIPT_SCHEDULE, &s->script, &out->schedules[i]), s->at);
+    if (!error) error = script_open(SCRIPT_SCHEDULE, &s->script, &out->schedules[i]);
   }
-  if (!error && stage->on_epoch_end.path)
-    error = error_locate(script_open(SCRIPT_EPOCH_END, &stage->on_epoch_end, &out->hook),
-                         stage->on_epoch_end.at);
+  for (int i = 0; i < HOOK_COUNT && !error; i++)
+    if (stage->hooks[i].path) error = script_open(hook_kinds[i], &stage->hooks[i], &out->hooks[i]);
   if (error) controls_close(out);
   return error;
 }
 
 void controls_close(controls *c) {
   for (int i = 0; c->schedules && i < c->stage->schedule_count; i++) script_close(c->schedules[i]);
-  script_close(c->hook);
+  for (int i = 0; i < HOOK_COUNT; i++) script_close(c->hooks[i]);
   free(c->schedules);
   free(c->bases);
   *c = (controls){0};
 }
 
-status controls_step(controls *c, int64_t step, int64_t epoch, int64_t total,
-                     int64_t steps_per_epoch) {
+status controls_step(controls *c, schedule_point at) {
   for (int i = 0; i < c->stage->schedule_count; i++) {
+    const char *target = c->stage->schedules[i].target;
     double value;
-    TRY(error_locate(
-        script_schedule(c->schedules[i], step, epoch, total, steps_per_epoch, c->bases[i], &value),
-        c->stage->schedules[i].at));
-    TRY(check_range(c, c->stage->schedules[i].target, value, c->stage->schedules[i].at));
-    write_number(c, c->stage->schedules[i].target, value);
+    at.base = c->bases[i];
+    TRY(script_schedule(c->schedules[i], &at, &value));
+    TRY(script_blame(c->schedules[i], check_range(c, target, value)));
+    write_number(c, target, value);
   }
   return OK;
 }

@@ -1,5 +1,4 @@
-/* Numbers that change while a stage runs: schedules every step, hooks at the end of an epoch. A
- * target is an attribute of the optimizer ("lr", "weight_decay") or a schedulable number of the
+/* Numbers that change while a stage runs: schedules every step, hooks between epochs. A target is an attribute of the optimizer ("lr", "weight_decay") or a schedulable number of the
  * graph ("loss.context.weight", "masked.ratio"). */
 #ifndef STRATA_TRAIN_CONTROLS_H
 #define STRATA_TRAIN_CONTROLS_H
@@ -14,16 +13,15 @@ typedef struct controls {
   const stage_spec *stage;
   script **schedules; /* one per stage->schedules */
   double *bases;
-  script *hook;
+  script *hooks[HOOK_COUNT]; /* NULL: none */
 } controls;
 
 status controls_open(const stage_spec *stage, stage_graph *graph, controls *out);
 void controls_close(controls *c);
 bool controls_get(const controls *c, const char *target, double *out);
-/* Setting a number that has a schedule replaces the schedule's base value. */
+/* Setting a number that has a schedule replaces the schedule's base value. Errors have no place. */
 status controls_set(controls *c, const char *target, double value);
-/* Evaluates every schedule for this step. */
-status controls_step(controls *c, int64_t step, int64_t epoch, int64_t total,
-                     int64_t steps_per_epoch);
+/* Evaluates every schedule for this step; at.base is filled in. */
+status controls_step(controls *c, schedule_point at);
 
 #endif

@@ -38,11 +38,13 @@ static void say_epoch(const trainer *t, double epoch_seconds) {
   text_free(&line);
 }
 
+/* ---- hooks ------------------------------------------------------------------------------- */
+
 static status hook_get(void *context, const char *name, double *out) {
   trainer *t = context;
   if (controls_get(&t->controls, name, out)) return OK;
-  return error_new(ERROR_SCRIPT, t->stage->on_epoch_end.at, "stage \"%s\" has no number \"%s\"",
-                   t->stage->name, name);
+  return error_new(ERROR_SCRIPT, NOWHERE, "stage \"%s\" has no number \"%s\"", t->stage->name,
+                   name);
 }
 
 static status hook_set(void *context, const char *name, double value) {
@@ -51,8 +53,7 @@ static status hook_set(void *context, const char *name, double value) {
   int i = 0;
   while (i < t->state.number_count && strcmp(t->state.numbers[i].name, name) != 0) i++;
   if (i == STATE_MAX_VALUES)
-    return error_new(ERROR_SCRIPT, t->stage->on_epoch_end.at, "a hook can set at most %d numbers",
-                     STATE_MAX_VALUES);
+    return error_new(ERROR_SCRIPT, NOWHERE, "a hook can set at most %d numbers", STATE_MAX_VALUES);
   snprintf(t->state.numbers[i].name, TALLY_NAME_BYTES, "%s", name);
   t->state.numbers[i].value = value;
   if (i == t->state.number_count) t->state.number_count++;
@@ -64,33 +65,73 @@ static void hook_log(void *context, const char *text) {
   report_line(&t->r->report, "%s: %s", t->stage->name, text);
 }
 
-static status call_hook(trainer *t, bool *stop) {
-  if (!t->controls.hook) return OK;
-  const char *names[STATE_MAX_VALUES];
-  double values[STATE_MAX_VALUES];
-  for (int i = 0; i < t->result_count; i++) {
-    names[i] = t->results[i].name;
-    values[i] = t->results[i].value;
-  }
-  hook_event event = {.stage = t->stage->name,
-                      .epoch = t->state.epoch - 1,
-                      .step = t->program.updates,
-                      .metric_names = names,
-                      .metric_values = values,
-                      .metric_count = t->result_count,
-                      .get = hook_get,
-                      .set = hook_set,
-                      .log = hook_log,
-                      .context = t};
-  TRY(error_locate(script_hook(t->controls.hook, &event), t->stage->on_epoch_end.at));
-  if (event.stop)
-    report_line(&t->r->report, "stage %s ended by its hook after epoch %lld: %s", t->stage->name,
-                (long long)t->state.epoch, event.stop_reason);
-  *stop = event.stop;
+/* With the numbers of the epoch, or at the end of the stage with the last of each. */
+static status call_hook(trainer *t, stage_hook which, bool *stop) {
+  script *hook = t->controls.hooks[which];
+  if (!hook) return OK;
+  bool is_end = which == HOOK_STAGE_END;
+  number_view view;
+  hook_event event = {
+      .stage = t->stage->name,
+      .epoch = t->state.epoch - 1,
+      .step = t->program.updates,
+      .metrics = is_end ? trainer_numbers(t->state.measured, t->state.measured_count, &view)
+                        : trainer_numbers(t->results, t->result_count, &view),
+      .classes = t->classes,
+      .class_count = t->class_count,
+      .class_metrics = t->class_metrics,
+      .class_metric_count = t->class_metric_count,
+      .reason = t->state.ended,
+      .get = hook_get,
+      .set = hook_set,
+      .log = hook_log,
+      .context = t};
+  TRY(script_hook(hook, &event));
+  if (!event.stop || *stop) return OK;
+  *stop = true;
+  snprintf(t->state.ended, sizeof t->state.ended, "%s", event.stop_reason);
+  report_line(&t->r->report, "stage %s ended by its hook after epoch %lld: %s", t->stage->name,
+              (long long)t->state.epoch, event.stop_reason);
   return OK;
 }
 
-status trainer_finish_epoch(trainer *t, bool *stop) {
+status trainer_end_stage(trainer *t) {
+  bool stop = false;
+  return call_hook(t, HOOK_STAGE_END, &stop);
+}
+
+/* ---- the end of an epoch ----------------------------------------------------------------- */
+
+/* What the hooks may change, as it stands: what call_hook does not do to the end, it does not do. */
+static status remember(const trainer *t, run_state *out) {
+  *out = t->state;
+  for (int i = 0; i < HOOK_COUNT; i++)
+    if (t->controls.hooks[i]) TRY(script_state_save(t->controls.hooks[i], &out->hook_states[i]));
+  return OK;
+}
+
+static status go_back(trainer *t, const run_state *to) {
+  t->state = *to;
+  for (int i = 0; i < HOOK_COUNT; i++) {
+    t->state.hook_states[i] = NULL;
+    if (to->hook_states[i]) TRY(script_state_load(t->controls.hooks[i], to->hook_states[i]));
+  }
+  return OK;
+}
+
+/* The last value of everything, for schedules. */
+static void note_results(trainer *t) {
+  run_state *s = &t->state;
+  for (int i = 0; i < t->result_count; i++) {
+    int k = 0;
+    while (k < s->measured_count && strcmp(s->measured[k].name, t->results[i].name) != 0) k++;
+    if (k == STATE_MAX_VALUES) continue;
+    s->measured[k] = t->results[i];
+    if (k == s->measured_count) s->measured_count++;
+  }
+}
+
+static status finish_epoch(trainer *t, bool *stop) {
   const stage_spec *s = t->stage;
   int64_t finished = t->state.epoch + 1;
   bool last = finished == s->epochs;
@@ -105,17 +146,36 @@ status trainer_finish_epoch(trainer *t, bool *stop) {
   if (run_stop_requested()) return OK;
   t->state.epoch = finished;
   t->state.step = 0;
+  note_results(t);
   TRY(log_epoch(t, epoch_seconds));
   say_epoch(t, epoch_seconds);
-  TRY(call_hook(t, stop));
-  if (s->time_limit_s > 0 && trainer_elapsed_s(t) >= s->time_limit_s && !last) {
+  if (due && (t->has_network || t->has_check)) TRY(call_hook(t, HOOK_VALIDATION, stop));
+  TRY(call_hook(t, HOOK_EPOCH_END, stop));
+  if (s->time_limit_s > 0 && trainer_elapsed_s(t) >= s->time_limit_s && !last && !*stop) {
     report_line(&t->r->report,
                 "stage %s reached its time limit after epoch %lld of %lld; where it stops depends "
                 "on the machine, so this run does not reproduce to the bit",
                 s->name, (long long)finished, (long long)s->epochs);
+    snprintf(t->state.ended, sizeof t->state.ended, "time limit");
     *stop = true;
   }
+  if (last && !*stop) snprintf(t->state.ended, sizeof t->state.ended, "epochs");
   t->epoch = (tally){0};
   t->step_started_s = clock_now_s();
   return OK;
+}
+
+status trainer_finish_epoch(trainer *t, bool *stop) {
+  run_state before = {0};
+  status error = remember(t, &before);
+  if (!error) error = finish_epoch(t, stop);
+  if (error_code_of(error) == ERROR_SCRIPT) {
+    status worse = go_back(t, &before);
+    if (worse) {
+      error_free(error);
+      error = worse;
+    }
+  }
+  state_free(&before);
+  return error;
 }

@@ -159,8 +159,12 @@ static status restore(trainer *t, const run_state *from) {
   memcpy(t->state.numbers, from->numbers, sizeof from->numbers);
   for (int i = 0; i < from->number_count; i++)
     TRY(controls_set(&t->controls, from->numbers[i].name, from->numbers[i].value));
-  if (from->hook_state && t->controls.hook)
-    TRY(script_state_load(t->controls.hook, from->hook_state));
+  t->state.measured_count = from->measured_count;
+  memcpy(t->state.measured, from->measured, sizeof from->measured);
+  memcpy(t->state.ended, from->ended, sizeof from->ended);
+  for (int i = 0; i < HOOK_COUNT; i++)
+    if (from->hook_states[i] && t->controls.hooks[i])
+      TRY(script_state_load(t->controls.hooks[i], from->hook_states[i]));
   report_line(&t->r->report, "stage %s goes on at epoch %lld, step %lld", t->stage->name,
               (long long)from->epoch + 1, (long long)from->step);
   return OK;
@@ -179,14 +183,15 @@ static status save_state(trainer *t) {
   s.elapsed_s = trainer_elapsed_s(t);
   s.identity = t->r->p->identity;
   s.sum_count = 0;
-  s.hook_state = NULL;
   for (int i = 0; i < t->epoch.count && s.sum_count < STATE_MAX_VALUES - 1; i++)
     s.sums[s.sum_count++] = t->epoch.sums[i];
   snprintf(s.sums[s.sum_count].name, TALLY_NAME_BYTES, "#batches");
   s.sums[s.sum_count++].value = t->epoch.batches;
-  if (t->controls.hook) TRY(script_state_save(t->controls.hook, &s.hook_state));
-  status error = state_save(t->state_path, &s, &t->program);
-  free(s.hook_state);
+  status error = OK;
+  for (int i = 0; i < HOOK_COUNT && !error; i++)
+    if (t->controls.hooks[i]) error = script_state_save(t->controls.hooks[i], &s.hook_states[i]);
+  if (!error) error = state_save(t->state_path, &s, &t->program);
+  state_free(&s);
   t->saved_s = clock_now_s();
   return error;
 }
@@ -281,12 +286,30 @@ static status stop_here(trainer *t) {
                    t->stage->name, (long long)t->state.epoch + 1, (long long)t->state.step);
 }
 
+script_numbers trainer_numbers(const named_number *list, int count, number_view *view) {
+  for (int i = 0; i < count; i++) {
+    view->names[i] = list[i].name;
+    view->values[i] = list[i].value;
+  }
+  return (script_numbers){view->names, view->values, count};
+}
+
+static status apply_schedules(trainer *t, int64_t step) {
+  number_view view;
+  return controls_step(
+      &t->controls, (schedule_point){.step = step,
+                                     .epoch = t->state.epoch,
+                                     .total = t->stage->epochs * t->steps_per_epoch,
+                                     .steps_per_epoch = t->steps_per_epoch,
+                                     .metrics = trainer_numbers(t->state.measured,
+                                                                t->state.measured_count, &view)});
+}
+
 /* A step is an update of the weights; the last of an epoch may have fewer batches. */
 static status next_step(trainer *t) {
   int64_t parts = t->batches_per_epoch - t->state.step * t->stage->accumulate;
   if (parts > t->stage->accumulate) parts = t->stage->accumulate;
-  TRY(controls_step(&t->controls, t->program.updates, t->state.epoch,
-                    t->stage->epochs * t->steps_per_epoch, t->steps_per_epoch));
+  TRY(apply_schedules(t, t->program.updates));
   for (int64_t part = 0; part < parts; part++) TRY(one_batch(t, part, parts));
   t->state.step++;
   t->steps_here++;
@@ -295,8 +318,7 @@ static status next_step(trainer *t) {
 }
 
 static status train(trainer *t) {
-  t->started_s = t->saved_s = t->step_started_s = clock_now_s();
-  bool stop = false;
+  bool stop = t->state.ended[0] != 0;
   while (!stop && t->state.epoch < t->stage->epochs) {
     if (t->state.step < t->steps_per_epoch) {
       TRY(next_step(t));
@@ -312,6 +334,23 @@ static status train(trainer *t) {
   return OK;
 }
 
+/* A script fails between two steps or two epochs, where the state is whole: it is saved, so that
+ * nothing is lost. */
+static status train_to_the_end(trainer *t) {
+  t->started_s = t->saved_s = t->step_started_s = clock_now_s();
+  status error = train(t);
+  if (!error) error = trainer_end_stage(t);
+  if (error_code_of(error) != ERROR_SCRIPT) return error;
+  status saving = save_state(t);
+  if (!saving)
+    return error_suffix(error, ". The state before it is saved: mend the script, and the same "
+                               "command with --resume --changed-scripts goes on from there");
+  problems both = {0};
+  problems_add(&both, error);
+  problems_add(&both, saving);
+  return problems_take(&both);
+}
+
 static void trainer_close(trainer *t) {
   loader_close(t->loader);
   controls_close(&t->controls);
@@ -321,6 +360,8 @@ static void trainer_close(trainer *t) {
   program_free(&t->program);
   parameters_free(&t->parameters);
   stage_graph_free(&t->graph);
+  free(t->classes);
+  free(t->class_values);
   free(t->weights_path);
   free(t->state_path);
 }
@@ -329,8 +370,7 @@ static void trainer_close(trainer *t) {
  * the epoch may be what comes next, and it logs them and shows them to the hook. */
 static status repeat_controls(trainer *t) {
   if (t->state.step == 0) return OK;
-  return controls_step(&t->controls, t->program.updates - 1, t->state.epoch,
-                       t->stage->epochs * t->steps_per_epoch, t->steps_per_epoch);
+  return apply_schedules(t, t->program.updates - 1);
 }
 
 status stage_train(run *r, int stage_index, const run_state *resume_from) {
@@ -354,7 +394,7 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   if (!error && !resume_from) error = program_start_average(&t.program);
   if (!error) error = open_loader(&t);
   if (!error && resume_from) error = repeat_controls(&t);
-  if (!error) error = train(&t);
+  if (!error) error = train_to_the_end(&t);
   if (!error) error = program_exchange_average(&t.program);
   if (!error) error = write_weights(&t);
   if (!error) remove(t.state_path);

@@ -8,6 +8,8 @@
 #include "train/controls.h"
 #include "train/tally.h"
 
+enum { VALIDATION_METRICS_MAX = 32 };
+
 typedef struct trainer {
   run *r;
   const stage_spec *stage;
@@ -30,13 +32,25 @@ typedef struct trainer {
   int64_t steps_per_epoch, steps_here; /* steps (updates) done by this process */
   int64_t batches_per_epoch;
   double last_dice;
+  hook_class *classes;  /* of the last validation: the foreground classes, for on_validation */
+  double *class_values; /* … of each class, one for each of class_metrics */
+  const char *class_metrics[VALIDATION_METRICS_MAX];
+  int class_count, class_metric_count;
   char *weights_path, *state_path;
 } trainer;
+
+/* Named numbers as scripts are given them. */
+typedef struct number_view {
+  const char *names[STATE_MAX_VALUES];
+  double values[STATE_MAX_VALUES];
+} number_view;
 
 /* ---- stage.c ------------------------------------------------------------------------------- */
 
 /* Of the stage, all its processes together. */
 double trainer_elapsed_s(const trainer *t);
+/* Valid as long as `view` and `list`. */
+script_numbers trainer_numbers(const named_number *list, int count, number_view *view);
 
 /* ---- validation.c -------------------------------------------------------------------------- */
 
@@ -47,8 +61,10 @@ status trainer_validate(trainer *t);
 
 /* ---- epoch.c ------------------------------------------------------------------------------- */
 
-/* Everything that happens between two epochs. When the user asks to stop during the validation,
- * nothing has happened yet: the state still stands before the end of this epoch. */
+/* Everything that happens between two epochs. When the user asks to stop during the validation, or a
+ * script fails, nothing has happened yet: the state still stands before the end of this epoch. */
 status trainer_finish_epoch(trainer *t, bool *stop);
+/* Calls on_stage_end. */
+status trainer_end_stage(trainer *t);
 
 #endif

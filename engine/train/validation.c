@@ -52,6 +52,25 @@ static status check_losses(trainer *t) {
   return error;
 }
 
+/* Means by class over the cases, for on_validation. */
+static status keep_classes(trainer *t, const evaluation *e) {
+  int classes = e->class_count - 1, metrics = 0;
+  t->class_metrics[metrics++] = metric_table[METRIC_DICE].name;
+  if (!t->classes) {
+    t->classes = calloc((size_t)classes + 1, sizeof *t->classes);
+    t->class_values = calloc((size_t)(classes * metrics) + 1, sizeof *t->class_values);
+    if (!t->classes || !t->class_values) return error_out_of_memory((size_t)classes * 64);
+  }
+  t->class_count = classes;
+  t->class_metric_count = metrics;
+  for (int c = 0; c < classes; c++) {
+    double *values = t->class_values + c * metrics;
+    values[0] = evaluation_class_mean(e, c + 1, METRIC_DICE);
+    t->classes[c] = (hook_class){.number = c + 1, .name = e->class_names[c + 1], .values = values};
+  }
+  return OK;
+}
+
 /* Mean foreground Dice of whole validation cases, on the prepared grid. */
 static status check_segmentation(trainer *t) {
   run *r = t->r;
@@ -91,6 +110,7 @@ static status check_segmentation(trainer *t) {
   if (!error && scored > 0) {
     t->last_dice = evaluation_mean_dice(&summary);
     trainer_add_result(t, "validation.", "dice", t->last_dice);
+    error = keep_classes(t, &summary);
   }
   for (int i = 0; i < scored; i++) case_score_free(&scores[i]);
   free(scores);

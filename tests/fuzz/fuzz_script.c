@@ -51,15 +51,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   }
   if (!error) {
     double value;
-    fuzz_refused(script_schedule(s, 7, 1, 100, 5, 1e-3, &value));
+    schedule_point at = {.step = 7, .epoch = 1, .total = 100, .steps_per_epoch = 5, .base = 1e-3};
+    fuzz_refused(script_schedule(s, &at, &value));
     for (int64_t epoch = 0; epoch < 3; epoch++) {
       const char *const metrics[] = {"loss", "dice"};
       hook_event event = {.stage = "segment",
                           .epoch = epoch,
                           .step = 5 * epoch,
-                          .metric_names = metrics,
-                          .metric_values = (const double[]){0.5, 0.25},
-                          .metric_count = 2,
+                          .metrics = {metrics, (const double[]){0.5, 0.25}, 2},
                           .get = get_number,
                           .set = set_number};
       error = script_hook(s, &event);

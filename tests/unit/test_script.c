@@ -36,10 +36,20 @@ static script *open_or_fail(const char *source, const tree *arguments) {
   return s;
 }
 
+static status schedule_at(script *s, int64_t step, int64_t epoch, int64_t total,
+                          int64_t steps_per_epoch, double base, double *out) {
+  schedule_point at = {.step = step,
+                       .epoch = epoch,
+                       .total = total,
+                       .steps_per_epoch = steps_per_epoch,
+                       .base = base};
+  return script_schedule(s, &at, out);
+}
+
 static status call_schedule(const char *source, int64_t step, double *out) {
   script *s;
   TRY(open_as(SCRIPT_SCHEDULE, source, NULL, &s));
-  status error = script_schedule(s, step, step / 10, 100, 10, 2.0, out);
+  status error = schedule_at(s, step, step / 10, 100, 10, 2.0, out);
   script_close(s);
   return error;
 }
@@ -106,7 +116,7 @@ static void warmup_cosine_rises_and_falls(void **unused) {
   schedule_file f = open_file("warmup_cosine", "{warmup: 2, final: 0.1}");
   for (int step = 0; step < 100; step++) {
     double value, expected;
-    assert_ok(script_schedule(f.script, step, step / 10, 100, 10, 2.0, &value));
+    assert_ok(schedule_at(f.script, step, step / 10, 100, 10, 2.0, &value));
     if (step < 20)
       expected = 2.0 * (step + 1) / 20;
     else
@@ -116,7 +126,7 @@ static void warmup_cosine_rises_and_falls(void **unused) {
   close_file(&f);
   f = open_file("warmup_cosine", "{warmup: 20}"); /* longer than the stage */
   double value;
-  assert_ok(script_schedule(f.script, 99, 9, 100, 10, 2.0, &value));
+  assert_ok(schedule_at(f.script, 99, 9, 100, 10, 2.0, &value));
   assert_true(value == 2.0);
   close_file(&f);
 }
@@ -127,13 +137,13 @@ static void warmup_cosine_can_hold_its_values(void **unused) {
   schedule_file f = open_file("warmup_cosine", "{warmup: 50, hold: 100}");
   for (int step = 0; step < 8000; step += 37) {
     double value;
-    assert_ok(script_schedule(f.script, step, step / 10, 8000, 10, 1e-4, &value));
+    assert_ok(schedule_at(f.script, step, step / 10, 8000, 10, 1e-4, &value));
     assert_true(fabs(value - 1e-4 * (step / 1000) / 49) < 1e-18);
   }
   close_file(&f);
   f = open_file("warmup_cosine", "{warmup: 2, hold: 5}"); /* of 22 epochs: 0, 1, and down */
   double value;
-  assert_ok(script_schedule(f.script, 210, 21, 220, 10, 1, &value));
+  assert_ok(schedule_at(f.script, 210, 21, 220, 10, 1, &value));
   assert_true(fabs(value - (1 + cos(M_PI * 2 / 20)) / 2) < 1e-12);
   close_file(&f);
 }
@@ -143,7 +153,7 @@ static void poly_falls_to_zero(void **unused) {
   schedule_file f = open_file("poly", "{}");
   for (int step = 0; step < 100; step += 9) {
     double value;
-    assert_ok(script_schedule(f.script, step, step / 10, 100, 10, 0.01, &value));
+    assert_ok(schedule_at(f.script, step, step / 10, 100, 10, 0.01, &value));
     assert_true(fabs(value - 0.01 * pow(1 - step / 100.0, 0.9)) < 1e-15);
   }
   close_file(&f);
@@ -212,7 +222,8 @@ static void mistakes_are_named_with_their_line(void **unused) {
       {"return function()\n  error()\nend", "error was called with a nil", 2},
       {"return function()\n  error(type)\nend", "error was called with a function", 2},
       {"return function()\n  error(7)\nend", "7", 2},
-      {"return function()\n  print(1)\n  return 1\nend", "these have it: on_epoch_end", 2},
+      {"return function()\n  print(1)\n  return 1\nend",
+       "these have it: on_validation, on_epoch_end", 2},
       {"return function()\n  return 1 + {}\nend", "arithmetic on a table value", 2},
       {"return function()\n  return '1' + 1\nend", "arithmetic on a string value", 2},
       {"local n = 0\nreturn function()\n  n = n + 1\n  return n\nend",
@@ -463,11 +474,11 @@ static void scripts_do_not_see_each_other(void **unused) {
   const char *source = "return function() return shared end";
   assert_ok(open_as(SCRIPT_SCHEDULE, source, NULL, &b));
   double value;
-  assert_ok(script_schedule(a, 0, 0, 1, 1, 1, &value));
-  assert_error(script_schedule(b, 0, 0, 1, 1, 1, &value), "shared is not defined", 1, source);
+  assert_ok(schedule_at(a, 0, 0, 1, 1, 1, &value));
+  assert_error(schedule_at(b, 0, 0, 1, 1, 1, &value), "shared is not defined", 1, source);
   /* An error leaves the script usable. */
-  assert_error(script_schedule(b, 0, 0, 1, 1, 1, &value), "shared is not defined", 1, source);
-  assert_ok(script_schedule(a, 0, 0, 1, 1, 1, &value));
+  assert_error(schedule_at(b, 0, 0, 1, 1, 1, &value), "shared is not defined", 1, source);
+  assert_ok(schedule_at(a, 0, 0, 1, 1, 1, &value));
   script_close(a);
   script_close(b);
 }
@@ -480,7 +491,7 @@ static void each_call_has_its_own_budget(void **unused) {
                            "  return x\nend",
                            NULL);
   double value;
-  for (int i = 0; i < 12; i++) assert_ok(script_schedule(s, i, 0, 12, 12, 1, &value));
+  for (int i = 0; i < 12; i++) assert_ok(schedule_at(s, i, 0, 12, 12, 1, &value));
   script_close(s);
 }
 
@@ -518,9 +529,7 @@ static hook_event event_of(hook_world *world, int64_t epoch, const double metric
   return (hook_event){.stage = "segment",
                       .epoch = epoch,
                       .step = epoch * 10,
-                      .metric_names = metric_names,
-                      .metric_values = metrics,
-                      .metric_count = 2,
+                      .metrics = {metric_names, metrics, 2},
                       .get = world_get,
                       .set = world_set,
                       .log = world_log,
@@ -600,7 +609,7 @@ static void an_event_kept_past_its_call_is_dead(void **unused) {
   hook_event event = {.stage = "x"};
   assert_error(script_hook(s, &event), "nothing to read here", 1, "get");
   double value;
-  assert_error(script_schedule(s, 0, 0, 1, 1, 1, &value), "attempt to index a number", 1, "get");
+  assert_error(schedule_at(s, 0, 0, 1, 1, 1, &value), "attempt to index a number", 1, "get");
   script_close(s);
 }
 
@@ -687,8 +696,8 @@ static void stop_on_plateau_stops_after_its_patience(void **unused) {
   for (int epoch = 0; epoch < 60 && stopped_at < 0; epoch++) {
     double values[2] = {epoch / 2 < 5 ? dice[epoch / 2] : 0.7};
     hook_event event = event_of(&world, epoch, values);
-    event.metric_names = &name;
-    event.metric_count = epoch % 2 == 0; /* measured every other epoch */
+    event.metrics.names = &name;
+    event.metrics.count = epoch % 2 == 0; /* measured every other epoch */
     assert_ok(script_hook(f.script, &event));
     if (event.stop) {
       stopped_at = epoch;
@@ -698,6 +707,144 @@ static void stop_on_plateau_stops_after_its_patience(void **unused) {
   }
   assert_int_equal(stopped_at, 8 + 2 * 10);
   close_file(&f);
+}
+
+static void a_schedule_sees_what_was_measured_last(void **unused) {
+  (void)unused;
+  schedule_file f = open_file("by_metric", "{metric: dice, from: 0.5, to: 0.9, value: 0.8}");
+  static const char *const name = "dice";
+  static const struct {
+    double dice, expected;
+  } cases[] = {{NAN, 0.4}, {0.2, 0.4}, {0.5, 0.4}, {0.7, 0.6}, {0.9, 0.8}, {1, 0.8}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    schedule_point at = {.base = 0.4, .metrics = {&name, &cases[i].dice, !isnan(cases[i].dice)}};
+    double value;
+    assert_ok(script_schedule(f.script, &at, &value));
+    assert_true(fabs(value - cases[i].expected) < 1e-12);
+  }
+  close_file(&f);
+}
+
+static void ramp_ends_at_its_value(void **unused) {
+  (void)unused;
+  schedule_file f = open_file("ramp", "{from: 0.2, epochs: 4}");
+  double value;
+  for (int step = 0; step < 100; step += 5) {
+    assert_ok(schedule_at(f.script, step, step / 10, 100, 10, 0.6, &value));
+    assert_true(fabs(value - (0.2 + 0.4 * fmin(step / 40.0, 1))) < 1e-12);
+  }
+  close_file(&f);
+}
+
+static const double class_values[] = {0.9, 0.5, (double)NAN};
+static const hook_class classes[] = {{1, "liver", &class_values[0]},
+                                     {2, "spleen", &class_values[1]},
+                                     {3, "tumour", &class_values[2]}};
+
+static void a_validation_hook_sees_classes(void **unused) {
+  (void)unused;
+  static const char *const dice = "dice";
+  schedule_file f = {0};
+  char *source;
+  size_t length;
+  assert_ok(file_read(SOURCE_DIR "/lua/log_classes.lua", 1 << 20, &source, &length));
+  assert_ok(open_as(SCRIPT_VALIDATION, source, NULL, &f.script));
+  hook_world world = {0};
+  for (int64_t epoch = 0; epoch < 2; epoch++) {
+    hook_event event = event_of(&world, epoch, (double[]){0.7, 0.1});
+    event.classes = classes;
+    event.class_count = 3;
+    event.class_metrics = &dice;
+    event.class_metric_count = 1;
+    assert_ok(script_hook(f.script, &event));
+  }
+  assert_string_equal(world.log.data, "spleen 0.500, liver 0.900\n"
+                                      "spleen 0.500 (+0.000), liver 0.900 (+0.000)\n");
+  text_free(&world.log);
+  script_close(f.script);
+  free(source);
+}
+
+static void a_stage_ends_with_a_summary(void **unused) {
+  (void)unused;
+  char *source;
+  size_t length;
+  script *s;
+  assert_ok(file_read(SOURCE_DIR "/lua/summary.lua", 1 << 20, &source, &length));
+  assert_ok(open_as(SCRIPT_STAGE_END, source, NULL, &s));
+  hook_world world = {0};
+  hook_event event = event_of(&world, 4, (double[]){0.75, 0.125});
+  event.reason = "epochs";
+  assert_ok(script_hook(s, &event));
+  assert_string_equal(world.log.data,
+                      "ended (epochs) after epoch 5, step 40\n  dice = 0.75\n  loss = 0.125\n");
+  text_free(&world.log);
+  script_close(s);
+  free(source);
+  const char *body = "return function(event)\n  event.stop()\nend";
+  assert_ok(open_as(SCRIPT_STAGE_END, body, NULL, &s));
+  assert_error(script_hook(s, &event),
+               "event.stop is not available in this script (on_stage_end); these have it: "
+               "on_validation, on_epoch_end",
+               2, body);
+  script_close(s);
+}
+
+static void an_error_says_where_the_script_is_named(void **unused) {
+  (void)unused;
+  script_ref ref = {.path = "wild.lua",
+                    .source = "return function()\n  return nil + 1\nend",
+                    .at = {"run.yaml", 12, 7}};
+  script *s;
+  double value;
+  assert_ok(script_open(SCRIPT_SCHEDULE, &ref, &s));
+  assert_error(schedule_at(s, 0, 0, 1, 1, 1, &value), "named at run.yaml:12:7)", 2, ref.source);
+  script_close(s);
+  ref.source = "return function() return 'x' end";
+  assert_ok(script_open(SCRIPT_SCHEDULE, &ref, &s));
+  assert_error(schedule_at(s, 0, 0, 1, 1, 1, &value), "named at run.yaml:12:7)", 1, ref.source);
+  script_close(s);
+  ref.source = "\nreturn function( return 1 end";
+  assert_error(script_open(SCRIPT_SCHEDULE, &ref, &s), "named at run.yaml:12:7)", 2, ref.source);
+  ref.source = "return function(event)\n  event.get('lr')\nend";
+  assert_ok(script_open(SCRIPT_EPOCH_END, &ref, &s));
+  hook_event event = {.stage = "x"};
+  assert_error(script_hook(s, &event), "named at run.yaml:12:7)", 2, ref.source);
+  script_close(s);
+}
+
+/* A view of the event has what the table of bindings lists for the kind of script, and no more. */
+static void an_event_has_what_the_tables_promise(void **unused) {
+  (void)unused;
+  static const char *const source = "return function(event)\n"
+                                    "  for name, value in pairs(event) do\n"
+                                    "    print(name, type(value) == 'function')\n"
+                                    "  end\nend";
+  const script_group *g = NULL;
+  for (int i = 0; i < script_group_count(); i++)
+    if (strcmp(script_group_at(i)->name, "event") == 0) g = script_group_at(i);
+  assert_non_null(g);
+  for (int kind = 0; kind < SCRIPT_KIND_COUNT; kind++) {
+    if (!(g->kinds & SCRIPT_BIT(kind))) continue;
+    script *s;
+    hook_world world = {0};
+    hook_event event = event_of(&world, 0, (double[]){0, 0});
+    assert_ok(open_as((script_kind)kind, source, NULL, &s));
+    assert_ok(script_hook(s, &event));
+    int promised = 0, there = 0;
+    for (const char *p = world.log.data; p && *p; p++) there += *p == '\n';
+    for (const script_entry *e = g->entries; e->name; e++) {
+      if (!(script_entry_kinds(g, e) & SCRIPT_BIT(kind))) continue;
+      char line[80];
+      snprintf(line, sizeof line, "%s %s\n", e->name, e->signature[0] == '(' ? "true" : "false");
+      if (!strstr(world.log.data, line)) print_error("%s: %s", script_kinds[kind].name, line);
+      assert_non_null(strstr(world.log.data, line));
+      promised++;
+    }
+    assert_int_equal(there, promised);
+    text_free(&world.log);
+    script_close(s);
+  }
 }
 
 /* ---- the reference ----------------------------------------------------------------------------
@@ -814,6 +961,12 @@ int main(void) {
       cmocka_unit_test(state_survives_a_resume_bit_for_bit),
       cmocka_unit_test(hostile_state_is_refused),
       cmocka_unit_test(stop_on_plateau_stops_after_its_patience),
+      cmocka_unit_test(a_schedule_sees_what_was_measured_last),
+      cmocka_unit_test(ramp_ends_at_its_value),
+      cmocka_unit_test(a_validation_hook_sees_classes),
+      cmocka_unit_test(a_stage_ends_with_a_summary),
+      cmocka_unit_test(an_error_says_where_the_script_is_named),
+      cmocka_unit_test(an_event_has_what_the_tables_promise),
       cmocka_unit_test(the_reference_in_the_docs_is_what_the_program_says),
       cmocka_unit_test(what_the_tables_promise_is_there),
       cmocka_unit_test(an_explanation_is_found_by_any_name),

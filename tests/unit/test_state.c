@@ -32,7 +32,10 @@ static void every_number_comes_back_with_its_bits(void **state) {
                      .sum_count = 3,
                      .numbers = {{"loss.context.weight", 0.7}},
                      .number_count = 1,
-                     .hook_state = hook,
+                     .measured = {{"validation.dice", 1.0 / 7}},
+                     .measured_count = 1,
+                     .hook_states = {[HOOK_VALIDATION] = hook},
+                     .ended = "enough",
                      .identity = 0xfedcba9876543210u};
   must(state_save(STATE_FILE, &saved, &c.program));
   run_state got;
@@ -49,7 +52,11 @@ static void every_number_comes_back_with_its_bits(void **state) {
   }
   assert_int_equal(got.number_count, 1);
   assert_true(got.numbers[0].value == 0.7);
-  assert_string_equal(got.hook_state, hook);
+  assert_int_equal(got.measured_count, 1);
+  assert_true(got.measured[0].value == 1.0 / 7);
+  assert_string_equal(got.hook_states[HOOK_VALIDATION], hook);
+  assert_null(got.hook_states[HOOK_EPOCH_END]);
+  assert_string_equal(got.ended, "enough");
   state_free(&got);
   release_tiny(&c);
   pipeline_free(p);

@@ -300,6 +300,8 @@ static void add_training_keys(json_t *p) {
   put(p, "schedules",
       part_names(part_or_nothing(script_schema(NULL)),
                  "attribute: {lua: script, arguments…}, such as masked.ratio"));
+  put(p, "on_validation", script_schema("called after every validation, with what it measured"));
+  put(p, "on_stage_end", script_schema("called once, when the stage has ended"));
   put(p, "on_epoch_end",
       script_schema("called after every epoch; the other keys are the script's `args`"));
 }
@@ -336,7 +338,7 @@ static json_t *stage_schema(void) {
   put(complete, "init", needing(KEYS("from")));
   put(complete, "ema", needing(KEYS("decay")));
   put(complete, "schedule", needing(KEYS("lua")));
-  put(complete, "on_epoch_end", needing(KEYS("lua")));
+  for (int i = 0; i < HOOK_COUNT; i++) put(complete, stage_hook_keys[i], needing(KEYS("lua")));
   put(complete, "schedules", json_pack("{s:o}", "additionalProperties", needing(KEYS("lua"))));
   json_t *needs = needing(KEYS("graph", "optimizer", "epochs"));
   put(needs, "properties", complete);
