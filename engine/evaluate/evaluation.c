@@ -73,7 +73,7 @@ double evaluation_mean_dice(const evaluation *e) {
 
 double evaluation_class_mean(const evaluation *e, int row, metric m) {
   moments all = over_cases(e, row, m);
-  return mean_of(&all);
+  return moments_mean(&all);
 }
 
 static const char *hd95_in_words(const evaluation *e) {
