@@ -5,7 +5,7 @@
 #include "language/pipeline.h"
 #include "run/report.h"
 
-enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32 };
+enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS = 64 };
 
 /* Options every command may declare; `flags` of a command says which it takes. */
 #define OPTION_SET (UINT64_C(1) << 0)
@@ -42,6 +42,9 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32 };
 #define OPTION_WITHIN (UINT64_C(1) << 31)
 #define OPTION_LAYOUT (UINT64_C(1) << 32)
 #define OPTION_MARKDOWN (UINT64_C(1) << 33)
+#define OPTION_ARG (UINT64_C(1) << 40)
+#define OPTION_JOBS (UINT64_C(1) << 41)
+#define OPTION_DRY_RUN (UINT64_C(1) << 42)
 #define OPTION_COMMON (UINT64_C(1) << 50)
 #define OPTION_CLASSES (UINT64_C(1) << 51)
 #define OPTION_ZEROS (UINT64_C(1) << 52)
@@ -60,13 +63,15 @@ typedef struct arguments {
   double within;               /* 0: not given */
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;
+  override script_arguments[MAX_ARGUMENTS]; /* --arg name=value */
+  int script_argument_count;
   const char *weights, *input, *output, *gradients, *layout;
-  bool resume, dot, profile, quiet, train, markdown, changed_scripts;
+  bool resume, dot, profile, quiet, train, markdown, changed_scripts, dry_run;
   bool common;
   const char *classes, *zeros, *bootstrap;
-  double confidence;                                        /* 0: not given */
-  int64_t resamples;                                        /* −1: not given */
-  int64_t threads, steps, cases, seed, organs, size, batch; /* −1: not given */
+  double confidence;                                              /* 0: not given */
+  int64_t resamples;                                              /* −1: not given */
+  int64_t threads, steps, cases, seed, organs, size, batch, jobs; /* −1: not given */
 } arguments;
 
 typedef struct command {
@@ -82,6 +87,7 @@ typedef struct command {
 extern const command commands[];
 
 status command_run(const arguments *a);
+status command_ablate(const arguments *a);
 status command_check(const arguments *a);
 status command_plan(const arguments *a);
 status command_predict(const arguments *a);

@@ -15,6 +15,20 @@ const command commands[] = {
      OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_CHANGED_SCRIPTS | OPTION_THREADS |
          OPTION_DEVICE | OPTION_QUIET,
      1, 1, command_run},
+    {"ablate", "SCRIPT", "many runs from one script, and a table with paired statistics",
+     "SCRIPT is Lua: it loads pipelines, changes keys, says what is compared and with how many seeds\n"
+     "and folds, and asks for a table. Shipped are with_without_pretraining, objectives, mask_ratio,\n"
+     "mask_patch_size, slabs, pretraining_length, label_fraction and initialization; docs/ablations.md\n"
+     "explains them. Each trial is a run of its own under OUT/trials (OUT: ablations). One that is\n"
+     "done is never run twice, whatever script asks for it; one that was interrupted goes on; one\n"
+     "that fails is shown and stops no other.\n\n"
+     "  strata ablate mask_ratio --dry-run\n"
+     "  strata ablate mask_ratio --set data.root=phantom --set stages.segment.epochs=10\n"
+     "  strata ablate with_without_pretraining --arg pipeline=my.yaml --arg seeds=5 --jobs 2\n"
+     "  strata ablate my_study.lua --out studies\n",
+     OPTION_ARG | OPTION_SET | OPTION_OUT | OPTION_JOBS | OPTION_THREADS | OPTION_DEVICE |
+         OPTION_DRY_RUN | OPTION_QUIET,
+     1, 1, command_ablate},
     {"check", "FILE", "find every mistake before a voxel is read",
      "Reads the pipeline, the models and blocks it uses, the data set's list and the headers of its\n"
      "files. Errors come with file, line and column, all at once. Without one it prints the plan of the\n"

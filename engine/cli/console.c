@@ -53,7 +53,7 @@ static void describe(const progress *p, text_buffer *line) {
   if (p->voxels_per_s > 0) text_add(line, "  %.2f Mvoxels/s", p->voxels_per_s / 1e6);
   struct rusage usage;
   char memory[24];
-  if (getrusage(RUSAGE_SELF, &usage) == 0)
+  if (!p->is_elsewhere && getrusage(RUSAGE_SELF, &usage) == 0)
     text_add(line, "  %s", format_bytes(memory, (double)usage.ru_maxrss * 1024));
   for (int i = 0; i < p->value_count; i++) text_add(line, "  %s %.4g", p->names[i], p->values[i]);
 }

@@ -31,6 +31,9 @@ static const option_help option_table[] = {
     {OPTION_STEPS, "steps", "N", "timed steps (default 10)"},
     {OPTION_BATCH, "batch", "N", "samples a step (default: the stage's)"},
     {OPTION_PROFILE, "profile", NULL, "a row for each node"},
+    {OPTION_ARG, "arg", "NAME=VALUE", "what the script finds as args.NAME: --arg seeds=5"},
+    {OPTION_JOBS, "jobs", "N", "trials at a time (default 1); --threads counts for all together"},
+    {OPTION_DRY_RUN, "dry-run", NULL, "list the trials and what is done of them"},
     {OPTION_JSON, "json", "FILE", "also write the result as JSON"},
     {OPTION_CASES, "cases", "N", "number of cases (default 30)"},
     {OPTION_SEED, "seed", "N", "seed (default 1)"},
@@ -137,6 +140,14 @@ static status store(arguments *a, const option_help *o, char *value) {
   case OPTION_SET:
     if (a->override_count == MAX_OVERRIDES) return usage("too many --set%s%s", "", "");
     return read_override(o, value, &a->overrides[a->override_count++]);
+  case OPTION_ARG:
+    if (a->script_argument_count == MAX_ARGUMENTS) return usage("too many --arg%s%s", "", "");
+    return read_override(o, value, &a->script_arguments[a->script_argument_count++]);
+  case OPTION_JOBS:
+    return read_number(o->name, value, &a->jobs);
+  case OPTION_DRY_RUN:
+    a->dry_run = true;
+    break;
   case OPTION_GROUP:
     if (a->group_count == MAX_GROUPS) return usage("too many --group%s%s", "", "");
     return read_override(o, value, &a->groups[a->group_count++]);
@@ -368,6 +379,7 @@ int main(int argc, char **argv) {
                   .organs = -1,
                   .size = -1,
                   .batch = -1,
+                  .jobs = -1,
                   .resamples = -1};
   if (!wants_help) {
     status error = parse(found, argc - 1, argv + 1, &a, &wants_help);

@@ -14,6 +14,7 @@ typedef struct progress {
   double overall;           /* share of the whole stage done, 0…1 */
   double elapsed_s, eta_s;  /* of the stage; eta < 0: not known yet */
   double voxels_per_s;      /* 0 = not applicable */
+  bool is_elsewhere;        /* other processes work: the memory of this one means nothing */
   const char *const *names; /* latest values: loss terms, Dice, learning rate */
   const double *values;
   int value_count;

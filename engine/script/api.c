@@ -13,13 +13,19 @@ const script_kind_info script_kinds[SCRIPT_KIND_COUNT] = {
                           "function(event)", "called after every epoch"},
     [SCRIPT_STAGE_END] = {"on_stage_end", "on_stage_end: {lua: summary}", "function(event)",
                           "called once, when a stage has ended, before its weights are written"},
+    [SCRIPT_ABLATION] = {"ablation", "strata ablate mask_ratio.lua",
+                         "nothing: it is run once, from top to bottom", "run by `strata ablate`"},
 };
 
 extern const script_group script_base, script_math, script_string, script_table;
 extern const script_group script_schedule_parameters, script_event;
+extern const script_group script_ablation, script_pipeline_methods, script_study_methods;
 
 static const script_group *const groups[] = {&script_schedule_parameters,
                                              &script_event,
+                                             &script_ablation,
+                                             &script_pipeline_methods,
+                                             &script_study_methods,
                                              &script_base,
                                              &script_math,
                                              &script_string,

@@ -68,6 +68,10 @@ void script_push_functions(lua_State *L, const script_group *g);
 /* Replaces the table on top by a read-only view of it; reading a name it lacks is an error that
  * names the nearest one. `prefix` ("math.") goes in front of names in messages. */
 void script_read_only(lua_State *L, const char *prefix);
+/* Pushes a YAML value: a number, a text, a boolean, a table, nil. */
+void script_push_tree(lua_State *L, const tree *t);
+/* An error for each of `arguments` that the script has not read by now. Raises nothing. */
+status script_check_arguments(lua_State *L, const tree *arguments);
 /* What script_run was given. */
 void *script_context(lua_State *L);
 /* Ends the script with this error (ownership moves). The place is that of the Lua line, unless the

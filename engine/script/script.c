@@ -274,7 +274,7 @@ typedef struct opening {
   bool wants_function;
 } opening;
 
-static void push_argument(lua_State *L, const tree *t) {
+void script_push_tree(lua_State *L, const tree *t) {
   luaL_checkstack(L, 8, NULL);
   if (t->kind != TREE_SCALAR) {
     lua_newtable(L);
@@ -283,7 +283,7 @@ static void push_argument(lua_State *L, const tree *t) {
         lua_pushstring(L, t->keys[i]->text);
       else
         lua_pushinteger(L, i + 1);
-      push_argument(L, t->items[i]);
+      script_push_tree(L, t->items[i]);
       lua_rawset(L, -3);
     }
     return;
@@ -309,10 +309,10 @@ static void push_argument(lua_State *L, const tree *t) {
     lua_pushstring(L, t->text);
 }
 
-/* Every argument must have been read by now. */
-static status check_arguments(const script *s, const tree *arguments) {
+status script_check_arguments(lua_State *L, const tree *arguments) {
+  const script *s = script_of(L);
   const char *names[ARGUMENT_NAMES];
-  int count = sandbox_arguments_read(s->L, names, ARGUMENT_NAMES);
+  int count = sandbox_arguments_read(L, names, ARGUMENT_NAMES);
   if (!arguments || s->all_arguments_read || count == ARGUMENT_NAMES) return OK;
   text_buffer list = {0};
   for (int i = 0; i < count; i++) text_add(&list, "%s%s", i ? ", " : "", names[i]);
@@ -337,7 +337,7 @@ static status check_arguments(const script *s, const tree *arguments) {
 static void push_arguments(lua_State *L, const tree *arguments) {
   lua_newtable(L);
   for (int i = 0; arguments && i < arguments->count; i++) {
-    push_argument(L, arguments->items[i]);
+    script_push_tree(L, arguments->items[i]);
     lua_setfield(L, -2, arguments->keys[i]->text);
   }
   sandbox_watch_arguments(L);
@@ -390,7 +390,7 @@ static status load(script *s, const script_ref *ref, bool wants_function) {
   opening o = {s, ref, wants_function};
   status error = script_protected(s, open_body, &o);
   s->is_loading = false;
-  if (!error) error = check_arguments(s, ref->arguments);
+  if (!error) error = script_check_arguments(s->L, ref->arguments);
   return error_locate(error, at);
 }
 

@@ -15,6 +15,7 @@ typedef enum script_kind {
   SCRIPT_VALIDATION, /* hooks */
   SCRIPT_EPOCH_END,
   SCRIPT_STAGE_END,
+  SCRIPT_ABLATION,
   SCRIPT_KIND_COUNT
 } script_kind;
 

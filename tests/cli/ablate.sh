@@ -1,0 +1,141 @@
+# One script, many runs: a grid over seeds, what is done is not done again, a trial that fails, two at
+# a time, and tables in every format.
+. "$(dirname "$0")/lib.sh"
+make_phantom phantom
+budget=(--set "data.root=$work/phantom" --set stages.pretrain.epochs=1 --set stages.segment.epochs=1
+  --set stages.pretrain.steps_per_epoch=1 --set stages.segment.steps_per_epoch=2)
+
+cat >grid.lua <<LUA
+local base = pipeline("$pipelines/tiny.yaml")
+assert(base:get("stages.pretrain.graph.masked.ratio") == 0.4)
+assert(base:get("stages.segment.epochs") == 1, "--set is part of it")
+assert(base:get("no.such") == nil)
+local study = ablation("grid")
+study:grid(base, {
+  {"mask", "stages.pretrain.graph.masked.ratio", {0.4, 0.7}},
+  {"rate", {{"as it is"}, {"high", {["stages.segment.optimizer.sgd.lr"] = 0.1}}}},
+})
+study:baseline({rate = "as it is"})
+study:seeds(args.seeds or 2)
+local results = study:run()
+print("trials " .. #results .. ", cases " .. #results[1].cases .. ", " .. results[1].mask)
+local rows = study:report("dice", "hd95")
+show("by_hand", {{arm = rows[1].arm, dice = rows[1].dice.mean}}, {"arm", "dice"})
+LUA
+
+# What would run, and nothing runs.
+try 0 "$STRATA" ablate grid.lua "${budget[@]}" --out runs --dry-run
+prints "to do          mask 0.4, rate as it is, seed 5"
+prints "grid: 0 of 8 trials done"
+[ ! -e runs ] || fail "--dry-run wrote something"
+
+try 0 "$STRATA" ablate grid.lua "${budget[@]}" --out runs --jobs 2 --threads 2
+prints "trials 8, cases 2, 0.4"
+[ "$(grep -c '^begins ' "$work/out")" -eq 8 ] || fail "eight trials begin"
+[ "$(grep -c '^done ' "$work/out")" -eq 8 ] || fail "eight trials are done"
+exists runs/grid.{md,csv,json} runs/by_hand.{md,csv,json}
+has runs/grid.md "| mask | rate | trials | Dice | Δ Dice [95 % CI] | p (Holm) | HD95 mm |"
+has runs/grid.md "each with its mean over the seeds"
+[ "$(wc -l <runs/grid.csv)" -eq 5 ] || fail "grid.csv has a row for each arm"
+head -n 1 runs/grid.csv >head
+for column in arm mask rate dice_mean dice_sd dice_difference dice_ci_low dice_p_wilcoxon dice_p_holm \
+  dice_rank_biserial hd95_mm_mean; do
+  has head "$column"
+done
+has runs/by_hand.csv "arm,dice"
+grep -q '"state": "done"' runs/grid.json || fail "grid.json has the trials"
+
+# Every trial is an ordinary run, and its log can be repeated.
+trials=(runs/trials/*)
+[ "${#trials[@]}" -eq 8 ] || fail "eight folders, not ${#trials[@]}"
+for trial in "${trials[@]}"; do
+  exists "$trial/evaluation.json" "$trial/log.txt" "$trial/weights/segment.safetensors"
+  has "$trial/trial.json" '"state": "done"'
+  [[ $trial =~ ^runs/trials/tiny-[0-9a-f]{8}$ ]] || fail "a folder called $trial"
+done
+command=$(head -n 1 "${trials[0]}/log.txt")
+command=${command#"\$ strata"}
+rm -r again 2>/dev/null || true
+eval "try 0 \"\$STRATA\" ${command/--out ${trials[0]}/--out again}"
+same_run "${trials[0]}" again
+
+# The same again is read, not run; another script that asks for one of these trials finds it.
+cp runs/grid.csv before.csv
+try 0 "$STRATA" ablate grid.lua "${budget[@]}" --out runs
+[ "$(grep -c '^begins ' "$work/out")" -eq 0 ] || fail "a finished trial ran again"
+cmp runs/grid.csv before.csv || fail "the table changed"
+cat >other.lua <<LUA
+local study = ablation("other")
+study:arm("plain", pipeline("$pipelines/tiny.yaml"))
+study:run()
+study:report()
+LUA
+try 0 "$STRATA" ablate other.lua "${budget[@]}" --out runs
+[ "$(grep -c '^begins ' "$work/out")" -eq 0 ] || fail "a trial of another script ran again"
+try 0 "$STRATA" ablate grid.lua "${budget[@]}" --out runs --dry-run
+prints "grid: 8 of 8 trials done"
+prints "trials 8, cases 2, 0.4" # with all done the script goes on
+
+# Folds: every case is tested once, and pairs are taken over all of them.
+cat >folds.lua <<LUA
+local base = pipeline("$pipelines/tiny.yaml", {["stages.pretrain.enabled"] = false})
+local study = ablation("folds")
+study:arm("slow", base)
+study:arm("fast", base:with("stages.segment.optimizer.sgd.lr", 0.1))
+study:folds(2)
+local results = study:run()
+assert(#results == 4 and #results[1].cases + #results[2].cases == 8)
+local rows = study:report("dice")
+assert(rows[2].dice.pairs == 8 and rows[2].dice.runs == 1, rows[2].dice.pairs)
+LUA
+try 0 "$STRATA" ablate folds.lua "${budget[@]}" --out runs
+prints "A run is a seed with its 2 folds."
+
+# A trial that cannot work: its arm says so, the others are compared.
+cat >failing.lua <<LUA
+local base = pipeline("$pipelines/tiny.yaml")
+local study = ablation("failing")
+study:arm("good", base)
+study:arm("no slabs", base:with("slabs", 3))
+study:arm("better", base:with("stages.segment.optimizer.sgd.lr", 0.1))
+study:run()
+study:report("dice")
+LUA
+try 1 "$STRATA" ablate failing.lua "${budget[@]}" --out runs
+prints "no slabs  0 of 1       –"
+prints "failed trial"
+grep -q "tiny.yaml:[0-9]*:[0-9]*: error: .*slab" "$work/out" || fail "the error's first line"
+prints "/log.txt"
+says "1 of 3 trials failed; the same command tries them again"
+[ "$(grep -c '^begins ' "$work/out")" -eq 1 ] || fail "only the new trial begins"
+has runs/failing.md "| no slabs | 0 of 1 | – | – | – |"
+
+# Slips are found before anything runs, at the script's line.
+slip() { # slip TEXT LUA…
+  printf '%s\n' "local base = pipeline(\"$pipelines/tiny.yaml\")" "${@:2}" >slip.lua
+  try 1 "$STRATA" ablate slip.lua "${budget[@]}" --out slips
+  says "$1"
+  [ ! -e slips ] || fail "something ran although: $1"
+}
+slip 'slip.lua:2:1: error: --set stages.pretrian.epochs=3: there is no "pretrian"' \
+  'base:set("stages.pretrian.epochs", 3)'
+slip 'epochs must be from 1 to' 'base:set("stages.pretrain.epochs", -1)'
+slip "did you mean study:report?" 'local s = ablation("x")' 's:reprot()'
+slip 'call it with a colon: p:' 'base.set("seed", 3)'
+slip 'there are two arms called "a"' 'local s = ablation("x")' 's:arm("a", base)' 's:arm("a", base)'
+slip 'the baseline "c" is no arm of "x"' 'local s = ablation("x")' 's:arm("a", base)' \
+  's:baseline("c")' 's:run()'
+slip "are the same pipeline, seed and data" 'local s = ablation("x")' 's:arm("a", base)' \
+  's:arm("b", base:with("seed", 5))' 's:run()'
+slip 'the study has no factor "mas"; did you mean "mask"?' 'local s = ablation("x")' \
+  's:vary(base, "mask", "seed", {1, 2})' 's:baseline({mas = 1})'
+slip 'call run before report' 'local s = ablation("x")' 's:arm("a", base)' 's:report()'
+slip "a name of files consists of" 'ablation("../x")'
+slip "a function cannot be the value of a key" 'base:set("seed", print)'
+printf 'print(args.seeds)\nablation("x")\n' >slip.lua
+try 1 "$STRATA" ablate slip.lua --arg sedes=3
+says "reads no argument 'sedes'; did you mean 'seeds'?"
+try 1 "$STRATA" ablate mask_ration
+says "did you mean \"mask_ratio.lua\"?"
+try 1 "$STRATA" ablate with_without_pretraining --arg pipeline=quickstrat.yaml
+says "did you mean \"quickstart.yaml\"?"
