@@ -10,9 +10,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* A page that is read brings its neighbours along, as Linux maps up to 64 KiB around a fault. */
-enum { AROUND_A_FAULT = 1 << 16 };
-
 static status in_folder(const char *folder, size_t bytes, spill *out) {
   char size[24], *path = path_join(folder, "strata-XXXXXX");
   if (!path) return error_out_of_memory(strlen(folder) + 16);
@@ -47,8 +44,8 @@ status spill_open(size_t bytes, size_t budget, spill *out) {
 
 void spill_touch(spill *s, size_t rows, size_t row_bytes) {
   if (!s->in_file) return;
-  size_t pages = row_bytes / AROUND_A_FAULT + 2, touched;
-  if (__builtin_mul_overflow(rows, pages * AROUND_A_FAULT, &touched) || touched > s->bytes)
+  size_t pages = row_bytes / SPILL_AROUND_A_FAULT + 2, touched;
+  if (__builtin_mul_overflow(rows, pages * SPILL_AROUND_A_FAULT, &touched) || touched > s->bytes)
     touched = s->bytes;
   if (s->touched > 0 && touched > s->budget - (s->touched < s->budget ? s->touched : s->budget)) {
     madvise(s->data, s->bytes, MADV_DONTNEED); /* of a shared mapping: the file keeps the content */

@@ -6,6 +6,9 @@
 
 #include <stdbool.h>
 
+/* A page that is read brings its neighbours along, as Linux maps up to 64 KiB around a fault. */
+enum { SPILL_AROUND_A_FAULT = 1 << 16 };
+
 typedef struct spill {
   void *data; /* zeroed at the start */
   size_t bytes;

@@ -508,12 +508,6 @@ FOR_EACH_ISA static void decode_line(const header *h, const unsigned char *in, i
   } while (0);
 }
 
-FOR_EACH_ISA static bool all_finite(const float *v, int64_t n) {
-  int32_t wrong = 0;
-  for (int64_t i = 0; i < n; i++) wrong |= !(fabsf(v[i]) <= __FLT_MAX__);
-  return !wrong;
-}
-
 FOR_EACH_ISA static bool all_classes(const float *v, int64_t n) {
   int32_t wrong = 0;
   for (int64_t i = 0; i < n; i++) {
@@ -616,7 +610,7 @@ static status decode(const char *path, const header *h, const unsigned char *vox
           decode_line(h, voxels + first * h->type->bytes, X, lines + k * X);
         }
         int64_t to = (y * Z + z0) * C + c;
-        if (!(classes ? all_classes(lines, tile * X) : all_finite(lines, tile * X)))
+        if (!(classes ? all_classes(lines, tile * X) : floats_are_finite(lines, tile * X)))
           error = bad_voxel(path, h, lines, y, z0, tile * X, classes != NULL);
         else
           put_lines(h, lines, tile, classes ? NULL : intensities + to,

@@ -93,6 +93,12 @@ void case_free(medical_case *c) {
   labels_free(&c->label);
 }
 
+FOR_EACH_ISA bool floats_are_finite(const float *v, int64_t n) {
+  int32_t wrong = 0;
+  for (int64_t i = 0; i < n; i++) wrong |= !(fabsf(v[i]) <= __FLT_MAX__);
+  return !wrong;
+}
+
 /* Most stretches of a label map are of one class. */
 FOR_EACH_ISA static void count_line(const uint8_t *class, int64_t n, uint32_t *counts) {
   enum { STRETCH = 16 };

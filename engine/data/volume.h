@@ -47,6 +47,8 @@ void case_free(medical_case *c);
 /* Asks for huge pages under large memory that has not been touched yet: volumes would spend more time
  * in page faults than in being computed. */
 void memory_want_huge_pages(void *memory, size_t bytes);
+/* None of them is NaN or infinite. */
+bool floats_are_finite(const float *v, int64_t n);
 /* Fills in `counts` of a map of classes below LABEL_CLASSES, for whoever draws voxels by class again
  * and again. Whatever changes the map afterwards makes a new one, or lets the counts go. */
 status labels_count(labels *l);

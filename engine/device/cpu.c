@@ -72,6 +72,7 @@ static status cpu_open(int threads, device **out) {
     return error;
   }
   d->name = "cpu";
+  d->is_host = true;
   d->numerics = instruction_set();
   int n = pool_threads(d->pool);
   snprintf(d->description, sizeof d->description, "CPU, %d thread%s, %s", n, n == 1 ? "" : "s",

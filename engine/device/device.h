@@ -15,6 +15,7 @@ struct device {
   char description[128]; /* "CPU, 2 threads, AVX-512" */
   const char *numerics;  /* "cpu/AVX-512": runs are equal to the bit where this is equal */
   thread_pool *pool;     /* CPU: the threads kernels run on */
+  bool is_host;          /* its memory is the host's, to be read and written where it lies */
   /* Zeroed memory aligned to 64 bytes. */
   status (*allocate)(device *d, size_t bytes, void **out);
   void (*release)(device *d, void *memory, size_t bytes);

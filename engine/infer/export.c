@@ -2,7 +2,8 @@
  *
  * The two grids are tied by their affines. The usual case (reoriented, cropped) is a signed axis
  * permutation with whole-voxel offsets and copies class numbers; everything else interpolates the
- * probabilities, voxel by voxel, so nothing of the target's size is held but the result. */
+ * probabilities, voxel by voxel. Planes of the prepared grid come a few at a time; each settles the
+ * target's voxels that lie between it and the one before. */
 #include "infer/infer.h"
 
 #include "data/grid.h"
@@ -14,8 +15,6 @@
 /* Grids this close (in prepared voxels, anywhere on the target) are the same grid: headers hold f32
  * and quaternions, so equal geometry comes back with errors near 1e-4. */
 static const double SAME_GRID_VOXELS = 1e-3;
-
-enum { CLASSES_LIMIT = 256 };
 
 /* Target voxel → prepared voxel: inverse(prepared affine) × target affine, 3 × 4. */
 static status grid_to_grid(const double prepared[4][4], const double target[4][4],
@@ -60,87 +59,93 @@ static bool is_regrid(const double map[3][4], const int64_t target_size[3], grid
   return true;
 }
 
-/* What one export works with. */
-typedef struct exporting {
-  const volume *probabilities;
-  uint8_t *best; /* class number of each prepared voxel */
-  double map[3][4];
-  labels *out;
-  int order[3]; /* axes of the target: the outermost of the loop first */
-  int64_t outer;
-} exporting;
+/* ---- copying ---- */
 
-static void most_probable_row(void *context, int64_t y) {
-  const exporting *e = context;
-  const volume *p = e->probabilities;
-  int64_t classes = p->channels, first = (e->outer * p->size[1] + y) * p->size[2];
-  const float *row = p->data + first * classes;
-  for (int64_t v = first; v < first + p->size[2]; v++, row += classes) {
-    int top = 0;
-    for (int c = 1; c < classes; c++)
-      if (row[c] > row[top]) top = c;
-    e->best[v] = (uint8_t)top;
+typedef struct copying {
+  const label_export *e;
+  const score_band *b;
+  int64_t low[3], high[3]; /* prepared voxels */
+  int64_t stride[3], base; /* place in the target of a prepared voxel, which may be outside */
+} copying;
+
+/* Along x: of the prepared voxels low … high − 1, those that are some of the target's. */
+static void clip_to_target(copying *c) {
+  const label_export *e = c->e;
+  const grid_map *map = &e->copy;
+  int64_t stride[3] = {map->size[1] * map->size[2], map->size[2], 1};
+  for (int a = 0; a < 3; a++) {
+    int axis = map->axis[a];
+    int64_t first = map->flip[a] ? map->start[a] - (map->size[a] - 1) : map->start[a];
+    if (c->low[axis] < first) c->low[axis] = first;
+    if (c->high[axis] > first + map->size[a]) c->high[axis] = first + map->size[a];
+    c->stride[axis] = map->flip[a] ? -stride[a] : stride[a];
+    c->base -= map->start[a] * c->stride[axis];
   }
 }
 
-static size_t plane_bytes(const volume *p) {
-  return (size_t)(p->size[1] * p->size[2] * p->channels) * sizeof(float);
+static void copy_plane(void *context, int64_t plane) {
+  const copying *c = context;
+  const score_band *b = c->b;
+  int64_t x = c->low[0] + plane, step = c->stride[2];
+  for (int64_t y = c->low[1]; y < c->high[1]; y++)
+    for (int64_t z = c->low[2], n; z < c->high[2]; z += n) {
+      n = band_run(b, z, c->high[2]);
+      const uint8_t *from = b->best + band_voxel(b, x, y, z);
+      uint8_t *to =
+          c->e->out->data + (c->base + x * c->stride[0] + y * c->stride[1] + z * c->stride[2]);
+      for (int64_t k = 0; k < n; k++) to[k * step] = from[k];
+    }
 }
 
-static status most_probable(exporting *e, spill *memory, thread_pool *pool) {
-  const volume *p = e->probabilities;
-  size_t voxels = (size_t)(p->size[0] * p->size[1] * p->size[2]);
-  e->best = malloc(voxels);
-  if (!e->best) return error_out_of_memory(voxels);
-  for (e->outer = 0; e->outer < p->size[0]; e->outer++) {
-    if (memory) spill_touch(memory, 1, plane_bytes(p));
-    parallel_for(pool, p->size[1], most_probable_row, e);
-  }
-  return OK;
+static void copy_classes(const label_export *e, const score_band *b, int64_t from, int64_t to) {
+  copying c = {.e = e, .b = b};
+  memcpy(c.high, b->size, sizeof c.high);
+  c.low[b->axis] = from;
+  c.high[b->axis] = to;
+  clip_to_target(&c);
+  for (int a = 0; a < 3; a++)
+    if (c.low[a] >= c.high[a]) return;
+  parallel_for(e->pool, c.high[0] - c.low[0], copy_plane, &c);
 }
 
-/* Voxel by voxel along one axis of the target, with no test but the range of the indices. */
-static void copy_classes(const exporting *e, const grid_map *map) {
-  const int64_t *from_size = e->probabilities->size, *size = e->out->size;
-  int64_t stride[3] = {from_size[1] * from_size[2], from_size[2], 1}, i[3];
-  uint8_t *to = e->out->data;
-  for (i[0] = 0; i[0] < size[0]; i[0]++)
-    for (i[1] = 0; i[1] < size[1]; i[1]++)
-      for (i[2] = 0; i[2] < size[2]; i[2]++, to++) {
-        int64_t voxel = 0;
-        bool inside = true;
-        for (int a = 0; a < 3; a++) {
-          int axis = map->axis[a];
-          int64_t at = map->flip[a] ? map->start[a] - i[a] : map->start[a] + i[a];
-          inside = inside && at >= 0 && at < from_size[axis];
-          voxel += at * stride[axis];
-        }
-        *to = inside ? e->best[voxel] : 0;
-      }
-}
+/* ---- resampling ---- */
 
-/* The eight prepared voxels around a point, and their trilinear weights. */
+/* The eight prepared voxels around a point, as the band holds them, and their trilinear weights. */
 typedef struct cell {
   int64_t voxel[8];
   double weight[8];
 } cell;
 
-/* False outside the grid. Between the outermost voxel centres and edges the edge value holds. */
-static bool locate(const double point[3], const int64_t size[3], cell *out) {
+typedef struct resampling {
+  const label_export *e;
+  const score_band *b;
+  int64_t from, to; /* cells that begin at these planes across the band's axis */
+  int order[3];     /* axes of the target: the outermost of the loop first */
+  int64_t outer;
+} resampling;
+
+/* False outside the grid, and where the cell is not one of this turn's. Between the outermost voxel
+ * centres and edges the edge value holds. */
+static bool locate(const resampling *r, const double point[3], cell *out) {
+  const score_band *b = r->b;
   int64_t low[3], high[3];
   double fraction[3];
   for (int a = 0; a < 3; a++) {
-    double last = (double)(size[a] - 1), s = point[a];
+    double last = (double)(b->size[a] - 1), s = point[a];
     if (!(s >= -0.5 - SAME_GRID_VOXELS && s <= last + 0.5 + SAME_GRID_VOXELS)) return false;
     s = s < 0 ? 0 : s > last ? last : s;
     low[a] = (int64_t)s;
-    high[a] = low[a] + 1 < size[a] ? low[a] + 1 : low[a];
+    high[a] = low[a] + 1 < b->size[a] ? low[a] + 1 : low[a];
     fraction[a] = s - (double)low[a];
   }
+  if (low[b->axis] < r->from || low[b->axis] >= r->to) return false;
+  low[b->axis] %= b->depth;
+  high[b->axis] %= b->depth;
+  int64_t ny = b->axis == 1 ? b->depth : b->size[1], nz = b->axis == 2 ? b->depth : b->size[2];
   for (int k = 0; k < 8; k++) {
     int64_t x = k & 4 ? high[0] : low[0], y = k & 2 ? high[1] : low[1],
             z = k & 1 ? high[2] : low[2];
-    out->voxel[k] = (x * size[1] + y) * size[2] + z;
+    out->voxel[k] = (x * ny + y) * nz + z;
     out->weight[k] = (k & 4 ? fraction[0] : 1 - fraction[0]) *
                      (k & 2 ? fraction[1] : 1 - fraction[1]) *
                      (k & 1 ? fraction[2] : 1 - fraction[2]);
@@ -148,19 +153,17 @@ static bool locate(const double point[3], const int64_t size[3], cell *out) {
   return true;
 }
 
-static uint8_t interpolated_class(const volume *probabilities, const uint8_t *best,
-                                  const cell *at) {
+static uint8_t interpolated_class(const score_band *b, const cell *at) {
   /* Where all eight corners agree, so does every weighted mean of them: most voxels end here. */
   bool agree = true;
-  for (int k = 1; k < 8; k++) agree = agree && best[at->voxel[k]] == best[at->voxel[0]];
-  if (agree) return best[at->voxel[0]];
-  int64_t classes = probabilities->channels;
+  for (int k = 1; k < 8; k++) agree = agree && b->best[at->voxel[k]] == b->best[at->voxel[0]];
+  if (agree) return b->best[at->voxel[0]];
   uint8_t top = 0;
   double top_value = -INFINITY;
-  for (int64_t c = 0; c < classes; c++) {
+  for (int64_t c = 0; c < b->classes; c++) {
     double value = 0;
     for (int k = 0; k < 8; k++)
-      value += at->weight[k] * (double)probabilities->data[at->voxel[k] * classes + c];
+      value += at->weight[k] * (double)b->scores[at->voxel[k] * b->classes + c];
     if (value > top_value) {
       top_value = value;
       top = (uint8_t)c;
@@ -169,66 +172,92 @@ static uint8_t interpolated_class(const volume *probabilities, const uint8_t *be
   return top;
 }
 
+/* Of a row whose voxel k lies at plane start + k · step: those that can be this turn's, and a few
+ * around them. */
+static void turn_of_row(const resampling *r, double start, double step, int64_t *from,
+                        int64_t *to) {
+  double n = (double)*to, low = (double)r->from - 2 - start, high = (double)r->to + 1 - start;
+  if (fabs(step) * n < 1) { /* the row stays about where it starts */
+    if (low > 1 || high < -1) *to = 0;
+    return;
+  }
+  double first = (step > 0 ? low : high) / step, last = (step > 0 ? high : low) / step;
+  if (first > 0) *from = first < n ? (int64_t)first : *to;
+  if (last < n) *to = last > 0 ? (int64_t)last + 1 : 0;
+}
+
 static void resample_row(void *context, int64_t middle) {
-  const exporting *e = context;
+  const resampling *r = context;
+  const label_export *e = r->e;
   const int64_t *size = e->out->size;
-  int64_t at[3];
-  at[e->order[0]] = e->outer;
-  at[e->order[1]] = middle;
-  for (int64_t inner = 0; inner < size[e->order[2]]; inner++) {
+  const double *across = e->map[r->b->axis];
+  int64_t at[3], from = 0, to = size[r->order[2]];
+  at[r->order[0]] = r->outer;
+  at[r->order[1]] = middle;
+  at[r->order[2]] = 0;
+  double start = across[3];
+  for (int a = 0; a < 3; a++) start += across[a] * (double)at[a];
+  turn_of_row(r, start, across[r->order[2]], &from, &to);
+  for (int64_t inner = from; inner < to; inner++) {
     double point[3];
-    at[e->order[2]] = inner;
+    at[r->order[2]] = inner;
     for (int a = 0; a < 3; a++)
       point[a] = e->map[a][0] * (double)at[0] + e->map[a][1] * (double)at[1] +
                  e->map[a][2] * (double)at[2] + e->map[a][3];
     cell around;
-    e->out->data[(at[0] * size[1] + at[1]) * size[2] + at[2]] =
-        locate(point, e->probabilities->size, &around)
-            ? interpolated_class(e->probabilities, e->best, &around)
-            : 0;
+    if (locate(r, point, &around))
+      e->out->data[(at[0] * size[1] + at[1]) * size[2] + at[2]] = interpolated_class(r->b, &around);
   }
 }
 
 /* Slab by slab along the target axis that follows the prepared x axis most closely, because that is
- * the one along which the probabilities are contiguous. */
-static void resample(exporting *e, spill *memory, thread_pool *pool) {
-  const volume *p = e->probabilities;
+ * the one along which the scores are contiguous. */
+static void resample(const label_export *e, score_band *b, int64_t from, int64_t to) {
   const int64_t *size = e->out->size;
   const double *x = e->map[0];
+  resampling r = {.e = e, .b = b, .from = from > 0 ? from - 1 : 0};
+  r.to = to < b->size[b->axis] ? to - 1 : to;
   int outer = 0;
   for (int c = 1; c < 3; c++)
     if (fabs(x[c]) > fabs(x[outer])) outer = c;
-  e->order[0] = outer;
-  e->order[1] = outer == 0 ? 1 : 0;
-  e->order[2] = outer == 2 ? 1 : 2;
+  r.order[0] = outer;
+  r.order[1] = outer == 0 ? 1 : 0;
+  r.order[2] = outer == 2 ? 1 : 2;
   /* How many of the prepared planes one plane of the target reaches. */
-  double reach = 2;
-  for (int k = 1; k < 3; k++) reach += fabs(x[e->order[k]]) * (double)(size[e->order[k]] - 1);
-  if (!(reach < (double)p->size[0])) reach = (double)p->size[0];
-  for (e->outer = 0; e->outer < size[outer]; e->outer++) {
-    if (memory) spill_touch(memory, (size_t)reach + 1, plane_bytes(p));
-    parallel_for(pool, size[e->order[1]], resample_row, e);
+  double reach = 2, planes = (double)(b->axis == 0 ? b->depth : b->size[0]);
+  for (int k = 1; k < 3; k++) reach += fabs(x[r.order[k]]) * (double)(size[r.order[k]] - 1);
+  if (!(reach < planes)) reach = planes;
+  for (r.outer = 0; r.outer < size[outer]; r.outer++) {
+    band_touch(b, (int64_t)reach + 1, 0, b->size[1], 0, b->axis == 2 ? b->depth : b->size[2]);
+    parallel_for(e->pool, size[r.order[1]], resample_row, &r);
   }
 }
 
-status export_labels(const volume *probabilities, spill *memory, thread_pool *pool,
-                     const int64_t size[3], const double affine[4][4], labels *out) {
+/* ---- the whole ---- */
+
+status export_open(const volume *prepared, int64_t classes, const int64_t size[3],
+                   const double affine[4][4], thread_pool *pool, labels *out, label_export *e) {
   *out = (labels){0};
-  if (probabilities->channels < 1 || probabilities->channels > CLASSES_LIMIT)
+  *e = (label_export){.out = out, .pool = pool};
+  if (classes < 1 || classes > BAND_CLASSES_MAX)
     return error_new(ERROR_DATA, NOWHERE, "cannot export %lld classes: at most %d fit a label map",
-                     (long long)probabilities->channels, CLASSES_LIMIT);
-  exporting e = {.probabilities = probabilities, .out = out};
-  TRY(grid_to_grid(probabilities->affine, affine, e.map));
-  grid_map regrid;
-  status error = most_probable(&e, memory, pool);
-  if (!error) error = labels_allocate(out, size);
-  if (!error) {
-    memcpy(out->affine, affine, sizeof out->affine);
-    if (is_regrid(e.map, size, &regrid))
-      copy_classes(&e, &regrid);
-    else
-      resample(&e, memory, pool);
-  }
-  free(e.best);
-  return error;
+                     (long long)classes, BAND_CLASSES_MAX);
+  TRY(grid_to_grid(prepared->affine, affine, e->map));
+  TRY(labels_allocate(out, size));
+  memcpy(out->affine, affine, sizeof out->affine);
+  e->is_copy = is_regrid(e->map, size, &e->copy);
+  return OK;
+}
+
+static status take_planes(void *context, score_band *band, int64_t from, int64_t to) {
+  const label_export *e = context;
+  if (e->is_copy)
+    copy_classes(e, band, from, to);
+  else
+    resample(e, band, from, to);
+  return OK;
+}
+
+score_reader export_reader(label_export *e) {
+  return (score_reader){.probabilities = !e->is_copy, .planes = take_planes, .context = e};
 }

@@ -2,13 +2,31 @@
 
 #include "run/weights.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-static status run_window(void *context, const float *image, float *logits) {
+static status run_windows(void *context, const float **scores) {
   network *n = context;
-  TRY(program_write(&n->program, n->graph.image, image));
-  TRY(program_run(&n->program));
-  return program_read(&n->program, n->output, logits);
+  program *p = &n->program;
+  if (n->image) TRY(program_write(p, n->graph.image, n->image));
+  TRY(program_run(p));
+  if (n->scores) TRY(program_read(p, n->output, n->scores));
+  *scores = n->scores ? n->scores : program_data(p, n->output);
+  return OK;
+}
+
+static status host_copy_of(const network *n, value_id v, float **out) {
+  size_t bytes = tensor_bytes(&n->graph.g->values[v].type);
+  *out = malloc(bytes);
+  return *out ? OK : error_out_of_memory(bytes);
+}
+
+/* Where windows are put and where their scores come: the program's own memory, if it can be. */
+static status place_windows(network *n, const device *d) {
+  if (!d->is_host) TRY(host_copy_of(n, n->graph.image, &n->image));
+  if (!d->is_host) TRY(host_copy_of(n, n->output, &n->scores));
+  n->inferer.image = n->image ? n->image : program_data(&n->program, n->graph.image);
+  return OK;
 }
 
 static status check_output(const network *n, const stage_spec *stage, const char *output,
@@ -47,20 +65,20 @@ status network_open(pipeline *p, const stage_spec *stage, const char *output, in
   if (!error)
     error = program_create(out->graph.g, d, shared ? shared : &out->own, out->graph.keep,
                            out->graph.keep_count, w->batch, NULL, &out->program);
-  if (error) {
-    network_close(out);
-    return error;
-  }
   out->inferer = (inferer){
-      .windows = *w, .classes = classes, .run = run_window, .context = out, .pool = d->pool};
+      .windows = *w, .classes = classes, .run = run_windows, .context = out, .pool = d->pool};
   out->keep_largest = p->evaluate.keep_largest;
-  return OK;
+  if (!error) error = place_windows(out, d);
+  if (error) network_close(out);
+  return error;
 }
 
 void network_close(network *n) {
   program_free(&n->program);
   parameters_free(&n->own);
   stage_graph_free(&n->graph);
+  free(n->image);
+  free(n->scores);
 }
 
 static status load_one(const parameters *p, const parameter *to, const weights *w,
@@ -106,29 +124,29 @@ static status check_channels(const network *n, const volume *prepared) {
                    (long long)channels);
 }
 
-static status export_scores(const network *n, window_scores *scores, const int64_t size[3],
-                            const double affine[4][4], labels *out) {
-  TRY(export_labels(&scores->probabilities, &scores->memory, n->inferer.pool, size, affine, out));
-  return keep_largest_components(out, n->keep_largest);
+/* Onto any grid. */
+static status segment(network *n, const volume *prepared, const int64_t size[3],
+                      const double affine[4][4], labels *out) {
+  label_export e;
+  TRY(check_channels(n, prepared));
+  TRY(export_open(prepared, n->inferer.classes, size, affine, n->inferer.pool, out, &e));
+  score_reader reader = export_reader(&e);
+  status error = sliding_window(&n->inferer, prepared, &reader);
+  if (error) labels_free(out);
+  return error;
 }
 
 status network_segment(network *n, volume *prepared, const char *image_path, labels *out) {
   volume target = {0};
-  window_scores scores = {0};
+  *out = (labels){0};
   status error = nifti_read_grid(image_path, &target);
-  if (!error) error = check_channels(n, prepared);
-  if (!error) error = sliding_window(&n->inferer, prepared, &scores);
+  if (!error) error = segment(n, prepared, target.size, target.affine, out);
   volume_free(prepared);
-  if (!error) error = export_scores(n, &scores, target.size, target.affine, out);
-  window_scores_free(&scores);
+  if (!error) error = keep_largest_components(out, n->keep_largest);
   return error_prefix(error, "%s", image_path);
 }
 
 status network_segment_prepared(network *n, const volume *prepared, labels *out) {
-  window_scores scores = {0};
-  TRY(check_channels(n, prepared));
-  TRY(sliding_window(&n->inferer, prepared, &scores));
-  status error = export_scores(n, &scores, prepared->size, prepared->affine, out);
-  window_scores_free(&scores);
-  return error;
+  TRY(segment(n, prepared, prepared->size, prepared->affine, out));
+  return keep_largest_components(out, n->keep_largest);
 }

@@ -12,6 +12,7 @@ typedef struct network {
   parameters own; /* used when none are shared */
   program program;
   inferer inferer;
+  float *image, *scores; /* of a batch of windows, where the device's memory is not the host's */
   value_id output;
   const bool *keep_largest;        /* by class; borrowed from the pipeline */
   const char *const *member_paths; /* of an ensemble; borrowed */
@@ -28,8 +29,8 @@ status parameters_load(parameters *p, const char *path);
 /* Of a network with own parameters. Several files are an ensemble, whose outputs are averaged; they
  * are read again for every case, so that one network is in memory. `paths` is borrowed. */
 status network_load(network *n, const char *const *paths, int count);
-/* Prepared case → class numbers on the grid of the file at `image_path`. The prepared image is freed,
- * before the memory of the result is taken. */
+/* Prepared case → class numbers on the grid of the file at `image_path`. The prepared image is freed.
+ */
 status network_segment(network *n, volume *prepared, const char *image_path, labels *out);
 /* The same, on the prepared case's own grid. */
 status network_segment_prepared(network *n, const volume *prepared, labels *out);

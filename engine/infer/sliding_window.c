@@ -1,257 +1,173 @@
 /* Sliding-window inference. Positions, importance and padding follow MONAI's
- * sliding_window_inference (1.6) or nnU-Net's (v2): windows in x, y, z order, scores × importance
- * added up in f32 and divided by the added importance, so that a network moved here segments the
- * same. Members of an ensemble are added up in the same place. */
+ * sliding_window_inference (1.6) or nnU-Net's (v2): scores × importance added up in f32 and divided by
+ * the added importance, so that a network moved here segments the same.
+ *
+ * Windows come slab by slab across the band's axis. In a slab every member of an ensemble, and of it
+ * every mirrored copy, runs over all the slab's windows; then the planes that the next slab does not
+ * reach are finished. So sums are added up in one order, whatever the batch and the memory. */
 #include "infer/infer.h"
 
-#include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-int window_positions(int64_t size, int64_t window, double overlap, int64_t *start, int limit) {
-  if (size <= window) {
-    if (limit > 0) start[0] = 0;
-    return 1;
-  }
-  int64_t step = (int64_t)((double)window * (1.0 - overlap));
-  if (step < 1) step = 1;
-  int64_t last = size - window;
-  int count = (int)((last + step - 1) / step) + 1;
-  for (int i = 0; i < count && i < limit; i++) {
-    int64_t at = i * step;
-    start[i] = at < last ? at : last;
-  }
-  return count;
-}
+enum { COPIES_MAX = 8 };
 
-int window_positions_evenly(int64_t size, int64_t window, double step, int64_t *start, int limit) {
-  double last = size > window ? (double)(size - window) : 0;
-  int count = (int)ceil(last / step) + 1;
-  double distance = count > 1 ? last / (count - 1) : 0;
-  for (int i = 0; i < count && i < limit; i++) start[i] = (int64_t)rint(distance * i);
-  return count;
-}
-
-/* MONAI's Gaussian along one axis, in its precision: the squared distance and the quotient in f32.
- */
-static float gaussian(int64_t extent, double sigma_scale, int64_t i) {
-  double sigma = sigma_scale * (double)extent;
-  float x = (float)i - (float)(extent - 1) / 2.0f;
-  return expf(x * x / (float)(-2.0 * (sigma * sigma)));
-}
-
-/* nnU-Net's: SciPy's kernel around the voxel at half the extent, 0 beyond 4 sigma. */
-static float cut_gaussian(int64_t extent, double sigma_scale, int64_t i) {
-  double sigma = sigma_scale * (double)extent, x = (double)(i - extent / 2);
-  if (fabs(x) > floor(4 * sigma + 0.5)) return 0;
-  return (float)exp(-0.5 * x * x / (sigma * sigma));
-}
-
-void window_importance(const window_spec *windows, float *weight) {
-  int64_t nx = windows->size[0], ny = windows->size[1], nz = windows->size[2];
-  int64_t voxels = nx * ny * nz;
-  if (windows->blend == BLEND_CONSTANT) {
-    for (int64_t i = 0; i < voxels; i++) weight[i] = 1.0f;
-    return;
-  }
-  bool is_cut = windows->blend == BLEND_GAUSSIAN_NNUNET;
-  float (*profile)(int64_t, double, int64_t) = is_cut ? cut_gaussian : gaussian;
-  double scale = windows->sigma_scale;
-  /* The first row holds the z profile until it is multiplied itself, last. */
-  for (int64_t z = 0; z < nz; z++) weight[z] = profile(nz, scale, z);
-  float smallest = INFINITY;
-  for (int64_t xy = nx * ny - 1; xy >= 0; xy--) {
-    float in_plane = profile(nx, scale, xy / ny) * profile(ny, scale, xy % ny);
-    for (int64_t z = 0; z < nz; z++) {
-      float value = in_plane * weight[z];
-      weight[xy * nz + z] = value;
-      if (value < smallest && !(is_cut && value == 0)) smallest = value;
-    }
-  }
-  float lowest = is_cut || smallest > 1e-3f ? smallest : 1e-3f;
-  for (int64_t i = 0; i < voxels; i++)
-    if (weight[i] < lowest) weight[i] = lowest;
-}
-
-/* What one call works with. Coordinates of windows are in the padded volume; subtracting `pad`
- * gives those of the image. Buffers of windows hold a batch. */
+/* What one call works with. */
 typedef struct blending {
   const inferer *inferer;
   const volume *image;
-  int64_t pad[3]; /* zeros in front of each axis */
-  float *window_image, *window_scores, *importance;
-  float *mirrored_image, *mirrored_scores; /* NULL when nothing is mirrored */
-  float *sum;                              /* (X, Y, Z, classes): the result, until it is divided */
-  float *importance_sum;                   /* (X, Y, Z) */
-  spill *memory;                           /* of both sums */
-  atomic_bool diverged;
-  int64_t x; /* the slab that is finished */
+  const score_reader *reader;
+  importance importance;
+  score_band band;
+  int64_t *start[3]; /* of windows along each axis, on the grid: below 0 where it is padded */
+  int count[3];
+  int axes[3];          /* the band's, then the others */
+  int copy[COPIES_MAX]; /* mirrored axes of each copy, as bits: 1 x, 2 y, 4 z */
+  int copies;
+  int in_place; /* member whose weights are in the network; −1: none */
 } blending;
 
-/* The part of a window's extent along an axis that lies in the image: [from, to) in window voxels. */
-static void overlap_of(const blending *b, int axis, int64_t start, int64_t *from, int64_t *to) {
-  int64_t first = start - b->pad[axis], extent = b->image->size[axis];
-  int64_t window = b->inferer->windows.size[axis];
-  *from = first < 0 ? -first : 0;
-  *to = first + window > extent ? extent - first : window;
+/* One window of one mirrored copy of one member. */
+typedef struct item {
+  int slab, member;
+  int mirror; /* bits, as in blending.copy */
+  int64_t start[3], fresh[3];
+} item;
+
+static int64_t items_in_slab(const blending *b) {
+  int members = b->inferer->members ? b->inferer->members : 1;
+  return (int64_t)members * b->copies * b->count[b->axes[1]] * b->count[b->axes[2]];
 }
 
-static void gather_window(const blending *b, const int64_t start[3], float *to_window) {
-  const int64_t *window = b->inferer->windows.size, *size = b->image->size;
-  int64_t channels = b->image->channels, from, to;
-  overlap_of(b, 2, start[2], &from, &to);
-  for (int64_t x = 0; x < window[0]; x++) {
-    for (int64_t y = 0; y < window[1]; y++) {
-      float *row = to_window + (x * window[1] + y) * window[2] * channels;
-      int64_t ix = start[0] + x - b->pad[0], iy = start[1] + y - b->pad[1];
-      if (ix < 0 || ix >= size[0] || iy < 0 || iy >= size[1]) {
-        memset(row, 0, (size_t)(window[2] * channels) * sizeof *row);
-        continue;
-      }
-      const float *source =
-          b->image->data + ((ix * size[1] + iy) * size[2] + start[2] - b->pad[2] + from) * channels;
-      memset(row, 0, (size_t)(from * channels) * sizeof *row);
-      memcpy(row + from * channels, source, (size_t)((to - from) * channels) * sizeof *row);
-      memset(row + to * channels, 0, (size_t)((window[2] - to) * channels) * sizeof *row);
-    }
+static item item_at(const blending *b, int64_t i) {
+  int64_t in_slab = items_in_slab(b), rows = b->count[b->axes[1]], columns = b->count[b->axes[2]];
+  item it = {.slab = (int)(i / in_slab)};
+  int64_t rest = i % in_slab, windows = rows * columns;
+  int64_t at[3] = {it.slab, rest % windows / columns, rest % columns};
+  int64_t round = rest / windows; /* over members and copies */
+  it.mirror = b->copy[round % b->copies];
+  it.member = (int)(round / b->copies);
+  /* Every other slab begins with the member that the one before ended with. */
+  if (b->inferer->members && it.slab % 2) it.member = b->inferer->members - 1 - it.member;
+  for (int k = 0; k < 3; k++) {
+    int axis = b->axes[k];
+    const int64_t *start = b->start[axis];
+    it.start[axis] = start[at[k]];
+    /* What windows before this one reached: further along this axis they have not been. */
+    it.fresh[axis] = at[k] > 0 ? start[at[k] - 1] + b->inferer->windows.size[axis] : start[0];
+    if (round > 0) it.fresh[axis] = INT64_MAX;
   }
+  return it;
 }
 
-static void add_window(const blending *b, const int64_t start[3], const float *scores) {
-  const int64_t *window = b->inferer->windows.size, *size = b->image->size;
-  int64_t classes = b->inferer->classes, from[3], to[3];
-  for (int a = 0; a < 3; a++) overlap_of(b, a, start[a], &from[a], &to[a]);
-  int64_t length = to[2] - from[2];
-  size_t rows = (size_t)((to[0] - from[0]) * (to[1] - from[1]));
-  spill_touch(b->memory, rows, (size_t)(length * classes) * sizeof(float));
-  spill_touch(b->memory, rows, (size_t)length * sizeof(float));
-  for (int64_t x = from[0]; x < to[0]; x++)
-    for (int64_t y = from[1]; y < to[1]; y++) {
-      int64_t ix = start[0] + x - b->pad[0], iy = start[1] + y - b->pad[1];
-      int64_t in_window = (x * window[1] + y) * window[2] + from[2];
-      int64_t in_image = (ix * size[1] + iy) * size[2] + start[2] - b->pad[2] + from[2];
-      const float *weight = b->importance + in_window, *score = scores + in_window * classes;
-      float *sum = b->sum + in_image * classes, *weight_sum = b->importance_sum + in_image;
-      for (int64_t z = 0; z < length; z++) {
-        float w = weight[z];
-        weight_sum[z] += w;
-        for (int64_t c = 0; c < classes; c++) sum[z * classes + c] += score[z * classes + c] * w;
-      }
-    }
-}
+/* ---- a window of the image ---- */
 
-/* Logits of a voxel → probabilities, in place; NaN in all of them when one is not finite. */
-static bool softmax(float *p, int64_t classes) {
-  float largest = -INFINITY, total = 0;
-  bool finite = true;
-  for (int64_t c = 0; c < classes; c++) {
-    finite = finite && isfinite(p[c]);
-    if (p[c] > largest) largest = p[c];
-  }
-  for (int64_t c = 0; c < classes; c++) {
-    p[c] = finite ? expf(p[c] - largest) : NAN;
-    total += p[c];
-  }
-  for (int64_t c = 0; c < classes; c++) p[c] /= total;
-  return finite;
-}
-
-/* Voxel by voxel along a row of the result: sums → probabilities, in place. */
-static void finish_row(void *context, int64_t y) {
-  blending *b = context;
-  const int64_t *size = b->image->size;
-  int64_t classes = b->inferer->classes, first = (b->x * size[1] + y) * size[2];
-  for (int64_t v = first; v < first + size[2]; v++) {
-    float *p = b->sum + v * classes, weight = b->importance_sum[v];
-    bool finite = true;
-    for (int64_t c = 0; c < classes; c++) {
-      p[c] /= weight;
-      finite = finite && isfinite(p[c]);
-    }
-    if (!b->inferer->windows.average_probabilities) finite = softmax(p, classes);
-    if (!finite) {
-      p[0] = NAN; /* where the search for the first such voxel looks */
-      atomic_store(&b->diverged, true);
-    }
-  }
-}
-
-static status finish(blending *b) {
-  const int64_t *size = b->image->size;
-  int64_t classes = b->inferer->classes, voxels = size[1] * size[2];
-  for (b->x = 0; b->x < size[0]; b->x++) {
-    spill_touch(b->memory, 1, (size_t)(voxels * classes) * sizeof(float));
-    spill_touch(b->memory, 1, (size_t)voxels * sizeof(float));
-    parallel_for(b->inferer->pool, size[1], finish_row, b);
-    if (!atomic_load(&b->diverged)) continue;
-    int64_t v = b->x * voxels;
-    while (!isnan(b->sum[v * classes])) v++;
-    return error_new(ERROR_NUMERIC, NOWHERE,
-                     "the network's output is not finite at voxel (%lld, %lld, %lld). Its weights "
-                     "may have diverged: try a smaller learning rate or gradient clipping",
-                     (long long)b->x, (long long)(v / size[2] % size[1]), (long long)(v % size[2]));
-  }
-  return OK;
-}
-
-typedef struct mirroring { /* of a batch of windows of `values` numbers a voxel */
-  const int64_t *size;
-  int64_t values;
-  int axes; /* bits: 1 x, 2 y, 4 z */
-  const float *from;
+typedef struct gathering {
+  const blending *b;
+  const item *item;
   float *to;
-  bool add;
-} mirroring;
+} gathering;
 
-static void mirror_row(void *context, int64_t row) {
-  const mirroring *m = context;
-  const int64_t *n = m->size;
-  int64_t window = row / (n[0] * n[1]), x = row / n[1] % n[0], y = row % n[1];
-  if (m->axes & 1) x = n[0] - 1 - x;
-  if (m->axes & 2) y = n[1] - 1 - y;
-  const float *from = m->from + ((window * n[0] + x) * n[1] + y) * n[2] * m->values;
-  float *to = m->to + row * n[2] * m->values;
-  for (int64_t z = 0; z < n[2]; z++, to += m->values) {
-    const float *voxel = from + (m->axes & 4 ? n[2] - 1 - z : z) * m->values;
-    if (m->add)
-      for (int64_t k = 0; k < m->values; k++) to[k] += voxel[k];
+static void gather_plane(void *context, int64_t x) {
+  const gathering *g = context;
+  const volume *image = g->b->image;
+  const int64_t *window = g->b->inferer->windows.size, *size = image->size;
+  int64_t channels = image->channels, first = g->item->start[2];
+  int64_t from = first < 0 ? -first : 0;
+  int64_t to = first + window[2] > size[2] ? size[2] - first : window[2];
+  int64_t ix = g->item->start[0] + (g->item->mirror & 1 ? window[0] - 1 - x : x);
+  float *row = g->to + x * window[1] * window[2] * channels;
+  for (int64_t y = 0; y < window[1]; y++, row += window[2] * channels) {
+    int64_t iy = g->item->start[1] + (g->item->mirror & 2 ? window[1] - 1 - y : y);
+    if (ix < 0 || ix >= size[0] || iy < 0 || iy >= size[1]) {
+      memset(row, 0, (size_t)(window[2] * channels) * sizeof *row);
+      continue;
+    }
+    const float *source = image->data + ((ix * size[1] + iy) * size[2] + first + from) * channels;
+    int64_t before = g->item->mirror & 4 ? window[2] - to : from, n = to - from;
+    memset(row, 0, (size_t)(before * channels) * sizeof *row);
+    memset(row + (before + n) * channels, 0,
+           (size_t)((window[2] - before - n) * channels) * sizeof *row);
+    if (!(g->item->mirror & 4))
+      memcpy(row + before * channels, source, (size_t)(n * channels) * sizeof *row);
     else
-      memcpy(to, voxel, (size_t)m->values * sizeof *to);
+      for (int64_t z = 0; z < n; z++)
+        memcpy(row + (before + z) * channels, source + (n - 1 - z) * channels,
+               (size_t)channels * sizeof *row);
   }
 }
 
-static status run_network(const blending *b, const float *image, float *scores) {
-  const inferer *i = b->inferer;
-  const int64_t *n = i->windows.size;
-  TRY(i->run(i->context, image, scores));
-  if (i->windows.average_probabilities)
-    for (int64_t v = 0; v < i->windows.batch * n[0] * n[1] * n[2]; v++)
-      softmax(scores + v * i->classes, i->classes);
-  return OK;
+/* ---- the windows one after the other ---- */
+
+static int64_t window_voxels(const blending *b) {
+  const int64_t *n = b->inferer->windows.size;
+  return n[0] * n[1] * n[2];
 }
 
-/* The network on a batch of windows; the mean over mirrored copies, each turned back. */
-static status score_windows(const blending *b) {
+/* `count` items, all of one member, through the network: at most a batch. */
+static status run_batch(blending *b, const item *items, int64_t count, const float **scores) {
+  const inferer *f = b->inferer;
+  int64_t values = window_voxels(b) * b->image->channels;
+  if (f->members && items[0].member != b->in_place) {
+    TRY(f->choose(f->context, items[0].member));
+    b->in_place = items[0].member;
+  }
+  for (int64_t i = 0; i < count; i++) {
+    gathering g = {b, &items[i], f->image + i * values};
+    parallel_for(f->pool, f->windows.size[0], gather_plane, &g);
+  }
+  memset(f->image + count * values, 0,
+         (size_t)((f->windows.batch - count) * values) * sizeof *f->image);
+  return f->run(f->context, scores);
+}
+
+static void add_item(blending *b, const item *it, const float *scores) {
   const window_spec *w = &b->inferer->windows;
-  int all = (w->mirror[0] ? 1 : 0) | (w->mirror[1] ? 2 : 0) | (w->mirror[2] ? 4 : 0), copies = 1;
-  int64_t rows = w->batch * w->size[0] * w->size[1], classes = b->inferer->classes;
-  TRY(run_network(b, b->window_image, b->window_scores));
-  for (int axes = 1; axes <= all; axes++) {
-    if (axes & ~all) continue;
-    mirroring there = {w->size,         b->image->channels, axes,
-                       b->window_image, b->mirrored_image,  false};
-    mirroring back = {w->size, classes, axes, b->mirrored_scores, b->window_scores, true};
-    parallel_for(b->inferer->pool, rows, mirror_row, &there);
-    TRY(run_network(b, b->mirrored_image, b->mirrored_scores));
-    parallel_for(b->inferer->pool, rows, mirror_row, &back);
-    copies++;
+  band_window part = {.size = w->size,
+                      .probabilities = w->average_probabilities,
+                      .scores = scores,
+                      .importance = &b->importance};
+  for (int a = 0; a < 3; a++) {
+    part.start[a] = it->start[a];
+    part.fresh[a] = it->fresh[a];
+    part.mirror[a] = it->mirror >> a & 1;
   }
-  float share = 1.0f / (float)copies; /* a power of 2 */
-  for (int64_t v = 0; copies > 1 && v < rows * w->size[2] * classes; v++)
-    b->window_scores[v] *= share;
-  return OK;
+  band_add(&b->band, b->inferer->pool, &part);
 }
+
+/* The planes that the slabs after `slab` do not reach. */
+static status finish_slab(blending *b, int slab) {
+  int axis = b->axes[0], last = b->count[axis] - 1;
+  int64_t from = b->start[axis][slab], to = slab < last ? b->start[axis][slab + 1] : INT64_MAX;
+  if (from < 0) from = 0;
+  if (to > b->image->size[axis]) to = b->image->size[axis];
+  band_scores kind = !b->reader->probabilities                   ? BAND_SUMS
+                     : b->inferer->windows.average_probabilities ? BAND_MEANS
+                                                                 : BAND_SOFTMAX;
+  TRY(band_finish(&b->band, b->inferer->pool, from, to, kind));
+  return b->reader->planes(b->reader->context, &b->band, from, to);
+}
+
+static status run_items(blending *b, item *batch) {
+  int64_t in_slab = items_in_slab(b), total = in_slab * b->count[b->axes[0]];
+  int64_t window_scores = window_voxels(b) * b->inferer->classes;
+  int slab = 0;
+  for (int64_t first = 0, count; first < total; first += count) {
+    for (count = 0; count < b->inferer->windows.batch && first + count < total; count++) {
+      batch[count] = item_at(b, first + count);
+      if (batch[count].member != batch[0].member) break;
+    }
+    const float *scores = NULL;
+    TRY(run_batch(b, batch, count, &scores));
+    for (int64_t i = 0; i < count; i++) {
+      if (batch[i].slab > slab) TRY(finish_slab(b, slab++));
+      add_item(b, &batch[i], scores + i * window_scores);
+    }
+  }
+  return finish_slab(b, slab);
+}
+
+/* ---- setting up ---- */
 
 static int positions_along(const window_spec *w, int axis, int64_t size, int64_t *start,
                            int limit) {
@@ -260,135 +176,74 @@ static int positions_along(const window_spec *w, int axis, int64_t size, int64_t
   return window_positions(size, w->size[axis], w->overlap, start, limit);
 }
 
-/* Where windows start: of each axis, and how many. */
-typedef struct placing {
-  int64_t *start[3];
-  int count[3];
-} placing;
-
-static void window_start(const placing *p, int64_t window, int64_t start[3]) {
-  start[0] = p->start[0][window / ((int64_t)p->count[1] * p->count[2])];
-  start[1] = p->start[1][window / p->count[2] % p->count[1]];
-  start[2] = p->start[2][window % p->count[2]];
-}
-
-static status run_member(blending *b, const placing *p) {
+/* Along every axis; start[0] is to be freed. */
+static status place_windows(blending *b) {
   const window_spec *w = &b->inferer->windows;
-  int64_t voxels = w->size[0] * w->size[1] * w->size[2];
-  int64_t windows = (int64_t)p->count[0] * p->count[1] * p->count[2], at[3];
-  int64_t image_values = voxels * b->image->channels, score_values = voxels * b->inferer->classes;
-  for (int64_t first = 0; first < windows; first += w->batch) {
-    int64_t here = windows - first < w->batch ? windows - first : w->batch;
-    for (int64_t i = 0; i < here; i++) {
-      window_start(p, first + i, at);
-      gather_window(b, at, b->window_image + i * image_values);
-    }
-    memset(b->window_image + here * image_values, 0,
-           (size_t)((w->batch - here) * image_values) * sizeof(float));
-    TRY(score_windows(b));
-    for (int64_t i = 0; i < here; i++) {
-      window_start(p, first + i, at);
-      add_window(b, at, b->window_scores + i * score_values);
-    }
-  }
-  return OK;
-}
-
-static status run_windows(blending *b) {
-  const inferer *f = b->inferer;
-  int64_t padded[3];
+  int64_t pad[3], padded[3];
   size_t positions = 0;
-  placing p;
   for (int a = 0; a < 3; a++) {
-    int64_t missing = f->windows.size[a] - b->image->size[a];
+    int64_t missing = w->size[a] - b->image->size[a];
     if (missing < 0) missing = 0;
-    b->pad[a] = missing / 2;
+    pad[a] = missing / 2;
     padded[a] = b->image->size[a] + missing;
-    p.count[a] = positions_along(&f->windows, a, padded[a], NULL, 0);
-    positions += (size_t)p.count[a];
+    b->count[a] = positions_along(w, a, padded[a], NULL, 0);
+    positions += (size_t)b->count[a];
   }
-  int64_t *all = malloc(positions * sizeof *all);
-  if (!all) return error_out_of_memory(positions * sizeof *all);
-  p.start[0] = all;
-  p.start[1] = all + p.count[0];
-  p.start[2] = p.start[1] + p.count[1];
-  for (int a = 0; a < 3; a++) positions_along(&f->windows, a, padded[a], p.start[a], p.count[a]);
-  status error = OK;
-  for (int member = 0; member < (f->members ? f->members : 1) && !error; member++) {
-    if (f->members) error = f->choose(f->context, member);
-    if (!error) error = run_member(b, &p);
+  b->start[0] = malloc(positions * sizeof *b->start[0]);
+  if (!b->start[0]) return error_out_of_memory(positions * sizeof *b->start[0]);
+  b->start[1] = b->start[0] + b->count[0];
+  b->start[2] = b->start[1] + b->count[1];
+  for (int a = 0; a < 3; a++) {
+    positions_along(w, a, padded[a], b->start[a], b->count[a]);
+    for (int i = 0; i < b->count[a]; i++) b->start[a][i] -= pad[a];
   }
-  free(all);
-  return error ? error : finish(b);
-}
-
-static status open_sums(blending *b, window_scores *out) {
-  const volume *image = b->image;
-  size_t voxels = (size_t)(image->size[0] * image->size[1] * image->size[2]);
-  size_t classes = (size_t)b->inferer->classes, bytes;
-  if (__builtin_mul_overflow(voxels, (classes + 1) * sizeof(float), &bytes) || bytes > SIZE_MAX / 2)
-    return error_out_of_memory(SIZE_MAX / 2);
-  int64_t budget = b->inferer->windows.memory_bytes;
-  TRY(error_prefix(spill_open(bytes, budget > 0 ? (size_t)budget : SIZE_MAX, &out->memory),
-                   "sums of the windows' outputs"));
-  out->probabilities = (volume){.size = {image->size[0], image->size[1], image->size[2]},
-                                .channels = b->inferer->classes,
-                                .data = out->memory.data};
-  memcpy(out->probabilities.affine, image->affine, sizeof image->affine);
-  b->memory = &out->memory;
-  b->sum = out->memory.data;
-  b->importance_sum = b->sum + voxels * classes;
   return OK;
 }
 
-status sliding_window(const inferer *i, const volume *image, window_scores *out) {
-  *out = (window_scores){0};
+static void choose_order(blending *b) {
+  const window_spec *w = &b->inferer->windows;
+  b->axes[0] = band_axis(b->image->size, w->size);
+  b->axes[1] = b->axes[0] == 0 ? 1 : 0;
+  b->axes[2] = b->axes[0] == 2 ? 1 : 2;
+  int all = (w->mirror[0] ? 1 : 0) | (w->mirror[1] ? 2 : 0) | (w->mirror[2] ? 4 : 0);
+  for (int axes = 0; axes <= all; axes++)
+    if (!(axes & ~all)) b->copy[b->copies++] = axes;
+}
+
+static status check_windows(const inferer *i, const volume *image) {
   const window_spec *w = &i->windows;
-  int64_t window_values = 1, widest = i->classes > image->channels ? i->classes : image->channels;
+  int64_t values = 1, widest = i->classes > image->channels ? i->classes : image->channels;
   for (int a = 0; a < 3; a++) {
-    if (w->size[a] < 1 || image->size[a] < 1 ||
-        __builtin_mul_overflow(window_values, w->size[a], &window_values))
+    if (w->size[a] < 1 || image->size[a] < 1 || __builtin_mul_overflow(values, w->size[a], &values))
       return error_new(ERROR_INTERNAL, NOWHERE, "sliding window with an extent of %lld voxels",
                        (long long)w->size[a]);
   }
-  int64_t largest_buffer;
+  int64_t bytes;
   if (i->classes < 1 || image->channels < 1 || !(w->overlap >= 0 && w->overlap < 1) ||
-      widest > 4096 || w->batch < 1 || w->batch > 4096 ||
-      __builtin_mul_overflow(window_values, w->batch * widest * (int64_t)sizeof(float),
-                             &largest_buffer))
+      i->classes > BAND_CLASSES_MAX || widest > 4096 || w->batch < 1 || w->batch > 4096 ||
+      __builtin_mul_overflow(values, w->batch * widest * (int64_t)sizeof(float), &bytes))
     return error_new(ERROR_INTERNAL, NOWHERE, "sliding window with %lld classes and overlap %g",
                      (long long)i->classes, w->overlap);
-
-  size_t batch_bytes = (size_t)(window_values * w->batch) * sizeof(float);
-  size_t image_bytes = batch_bytes * (size_t)image->channels;
-  size_t score_bytes = batch_bytes * (size_t)i->classes;
-  bool mirrors = w->mirror[0] || w->mirror[1] || w->mirror[2];
-  blending b = {.inferer = i,
-                .image = image,
-                .window_image = malloc(image_bytes),
-                .window_scores = malloc(score_bytes),
-                .mirrored_image = mirrors ? malloc(image_bytes) : NULL,
-                .mirrored_scores = mirrors ? malloc(score_bytes) : NULL,
-                .importance = malloc((size_t)window_values * sizeof(float))};
-  status error = OK;
-  if (!b.window_image || !b.window_scores || !b.importance ||
-      (mirrors && (!b.mirrored_image || !b.mirrored_scores)))
-    error = error_out_of_memory((size_t)largest_buffer);
-  if (!error) error = open_sums(&b, out);
-  if (!error) {
-    window_importance(w, b.importance);
-    error = run_windows(&b);
-  }
-  free(b.window_image);
-  free(b.window_scores);
-  free(b.mirrored_image);
-  free(b.mirrored_scores);
-  free(b.importance);
-  if (error) window_scores_free(out);
-  return error;
+  return OK;
 }
 
-void window_scores_free(window_scores *s) {
-  spill_close(&s->memory);
-  *s = (window_scores){0};
+status sliding_window(const inferer *i, const volume *image, const score_reader *reader) {
+  TRY(check_windows(i, image));
+  const window_spec *w = &i->windows;
+  blending b = {.inferer = i, .image = image, .reader = reader, .in_place = -1};
+  choose_order(&b);
+  item *batch = malloc((size_t)w->batch * sizeof *batch);
+  status error = batch ? OK : error_out_of_memory((size_t)w->batch * sizeof *batch);
+  if (!error) error = importance_open(w, i->classes, &b.importance);
+  if (!error) error = place_windows(&b);
+  /* Of finished planes one is kept, for whoever interpolates between it and the next. */
+  if (!error)
+    error = band_open(image->size, i->classes, b.axes[0], w->size[b.axes[0]] + 1,
+                      w->memory_bytes > 0 ? (size_t)w->memory_bytes : SIZE_MAX, &b.band);
+  if (!error) error = run_items(&b, batch);
+  band_close(&b.band);
+  free(b.start[0]);
+  importance_close(&b.importance);
+  free(batch);
+  return error;
 }

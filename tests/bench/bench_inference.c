@@ -19,9 +19,18 @@ enum { WINDOW = 96 };
 
 static double network_s;
 
+typedef struct tiny_network {
+  int classes;
+  float *image, *logits;
+} tiny_network;
+
 /* One convolution of 1³ and one channel. */
-static status tiny_network(void *context, const float *image, float *logits) {
-  int classes = *(const int *)context;
+static status run_tiny(void *context, const float **scores) {
+  const tiny_network *n = context;
+  const float *image = n->image;
+  float *logits = n->logits;
+  int classes = n->classes;
+  *scores = logits;
   double started = clock_now_s();
   for (int64_t v = 0; v < (int64_t)WINDOW * WINDOW * WINDOW; v++)
     for (int c = 0; c < classes; c++)
@@ -49,13 +58,19 @@ static status measure(char **argv) {
                            .sigma_scale = 0.125,
                            .batch = 1},
                .classes = classes,
-               .run = tiny_network,
-               .context = &classes};
+               .run = run_tiny};
   if (!parse_bytes(argv[5], &f.windows.memory_bytes) || !(scale > 0))
     return error_new(ERROR_USAGE, NOWHERE, "MEMORY is a size such as 512MiB, TARGET_SCALE above 0");
   volume image = {0};
-  window_scores scores = {0};
   labels out = {0};
+  label_export e;
+  size_t voxels = (size_t)WINDOW * WINDOW * WINDOW;
+  tiny_network network = {.classes = classes,
+                          .image = malloc(voxels * sizeof(float)),
+                          .logits = malloc(voxels * (size_t)classes * sizeof(float))};
+  if (!network.image || !network.logits) return error_out_of_memory(voxels * sizeof(float));
+  f.image = network.image;
+  f.context = &network;
   TRY(pool_create(atoi(argv[7]), &f.pool));
   status error = volume_allocate(&image, size, 1);
   for (int64_t v = 0; !error && v < size[0] * size[1] * size[2]; v++)
@@ -67,20 +82,20 @@ static status measure(char **argv) {
   }
   image.affine[3][3] = affine[3][3] = 1;
   report("image", &started);
-  if (!error) error = sliding_window(&f, &image, &scores);
-  printf("of the windows' time %.2f s are the network's\n", network_s);
-  report("windows", &started);
-  volume_free(&image);
   if (!error)
-    error = export_labels(&scores.probabilities, &scores.memory, f.pool, target,
-                          (const double(*)[4])affine, &out);
-  report("export", &started);
+    error = export_open(&image, classes, target, (const double(*)[4])affine, f.pool, &out, &e);
+  score_reader reader = export_reader(&e);
+  if (!error) error = sliding_window(&f, &image, &reader);
+  printf("%.2f s are the network's\n", network_s);
+  report("segment", &started);
   int64_t labelled = 0;
   for (int64_t v = 0; !error && v < target[0] * target[1] * target[2]; v++)
     labelled += out.data[v] > 0;
   if (!error) printf("%lld voxels labelled\n", (long long)labelled);
   labels_free(&out);
-  window_scores_free(&scores);
+  volume_free(&image);
+  free(network.image);
+  free(network.logits);
   pool_destroy(f.pool);
   return error;
 }

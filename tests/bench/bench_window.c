@@ -2,8 +2,8 @@
  *
  *     bench_window PIPELINE ROOT THREADS X Y Z
  *
- * The network of the last stage, with fresh weights, over a volume of X × Y × Z random voxels. Prints
- * a line of JSON. */
+ * The network of the last stage, with fresh weights, over a volume of X × Y × Z random voxels, to class
+ * numbers. Prints a line of JSON. */
 #include "base/clock.h"
 #include "data/dataset.h"
 #include "infer/network.h"
@@ -18,10 +18,10 @@ typedef struct watched {
   int64_t calls;
 } watched;
 
-static status run_watched(void *context, const float *image, float *logits) {
+static status run_watched(void *context, const float **scores) {
   watched *w = context;
   double started = clock_now_s();
-  status error = w->network.run(w->network.context, image, logits);
+  status error = w->network.run(w->network.context, scores);
   w->seconds += clock_now_s() - started;
   w->calls++;
   return error;
@@ -44,7 +44,8 @@ static status measure(char **argv) {
   device *d = NULL;
   network n;
   volume image = {0};
-  window_scores scores;
+  labels made;
+  label_export e;
   TRY(pipeline_load(argv[1], &root, 1, &p));
   TRY(dataset_open(&p->data, p->seed, &data));
   TRY(device_open("cpu", atoi(argv[3]), &d, NULL));
@@ -57,13 +58,16 @@ static status measure(char **argv) {
   i.run = run_watched;
   i.context = &w;
   double started = clock_now_s();
-  TRY(sliding_window(&i, &image, &scores));
+  TRY(export_open(&image, i.classes, image.size, (const double(*)[4])image.affine, i.pool, &made,
+                  &e));
+  score_reader reader = export_reader(&e);
+  TRY(sliding_window(&i, &image, &reader));
   double seconds = clock_now_s() - started;
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   printf("{\"seconds\": %.5f, \"network_s\": %.5f, \"calls\": %lld, \"peak_rss_bytes\": %lld}\n",
          seconds, w.seconds, (long long)w.calls, (long long)usage.ru_maxrss * 1024);
-  window_scores_free(&scores);
+  labels_free(&made);
   volume_free(&image);
   network_close(&n);
   device_close(d);

@@ -109,14 +109,23 @@ static void check_importance(const json_t *cases, blend kind, double sigma_scale
     if (own_scale) w.sigma_scale = json_number_value(own_scale);
     read_size(c, "window", w.size);
     const json_t *expected = json_object_get(c, "weight");
-    size_t voxels = (size_t)(w.size[0] * w.size[1] * w.size[2]);
-    float *weight = malloc(voxels * sizeof *weight);
-    window_importance(&w, weight);
-    for (size_t v = 0; v < voxels; v++) assert_float_equal(weight[v], number_at(expected, v), 3e-7);
+    importance made;
+    size_t v = 0;
+    assert_ok(importance_open(&w, 3, &made));
+    for (int64_t x = 0; x < w.size[0]; x++)
+      for (int64_t y = 0; y < w.size[1]; y++)
+        for (int64_t z = 0; z < w.size[2]; z++) {
+          float weight = made.along[0][x] * made.along[1][y] * made.along[2][z];
+          if (weight < made.lowest) weight = made.lowest;
+          assert_float_equal(weight, number_at(expected, v++), 3e-7);
+          assert_float_equal(made.by_class[3 * z + 2], made.along[2][z], 0);
+        }
+    importance_close(&made);
     w.blend = BLEND_CONSTANT;
-    window_importance(&w, weight);
-    for (size_t v = 0; v < voxels; v++) assert_float_equal(weight[v], 1, 0);
-    free(weight);
+    assert_ok(importance_open(&w, 1, &made));
+    assert_float_equal(made.along[0][0] * made.along[1][0] * made.along[2][0], 1, 0);
+    assert_float_equal(made.lowest, 1, 0);
+    importance_close(&made);
   }
 }
 
@@ -132,6 +141,7 @@ static void cut_gaussian_importance_is_that_of_nnunet(void **state) {
 
 typedef struct fake_network {
   int64_t window[3], channels, batch;
+  float *image, *logits;
   int runs;     /* how often it ran */
   float poison; /* added to every logit */
   int fail_at;  /* run at which it returns an error; 0 never */
@@ -139,8 +149,11 @@ typedef struct fake_network {
 } fake_network;
 
 /* The network of make_metrics.py and make_inference.py: three classes. */
-static status run_fake(void *context, const float *image, float *logits) {
+static status run_fake(void *context, const float **scores) {
   fake_network *n = context;
+  const float *image = n->image;
+  float *logits = n->logits;
+  *scores = logits;
   if (++n->runs == n->fail_at) return error_new(ERROR_INTERRUPTED, NOWHERE, "stopped");
   for (int64_t x = 0; x < n->batch * n->window[0]; x++)
     for (int64_t y = 0; y < n->window[1]; y++)
@@ -164,21 +177,61 @@ static status choose_fake(void *context, int member) {
   return OK;
 }
 
+/* An inferer around it; what `windows` does not say is left. */
+static inferer open_fake(fake_network *n, const window_spec *windows) {
+  memcpy(n->window, windows->size, sizeof n->window);
+  n->batch = windows->batch;
+  size_t voxels = (size_t)(n->batch * n->window[0] * n->window[1] * n->window[2]);
+  n->image = malloc(voxels * (size_t)n->channels * sizeof *n->image);
+  n->logits = malloc(voxels * 3 * sizeof *n->logits);
+  return (inferer){.windows = *windows,
+                   .classes = 3,
+                   .image = n->image,
+                   .run = run_fake,
+                   .context = n,
+                   .choose = choose_fake};
+}
+
+static void close_fake(fake_network *n) {
+  free(n->image);
+  free(n->logits);
+}
+
+/* A reader that puts the planes together. */
+static status collect_planes(void *context, score_band *b, int64_t from, int64_t to) {
+  volume *whole = context;
+  int64_t low[3] = {0}, high[3] = {b->size[0], b->size[1], b->size[2]};
+  low[b->axis] = from;
+  high[b->axis] = to;
+  for (int64_t x = low[0]; x < high[0]; x++)
+    for (int64_t y = low[1]; y < high[1]; y++)
+      for (int64_t z = low[2]; z < high[2]; z++)
+        memcpy(whole->data + ((x * b->size[1] + y) * b->size[2] + z) * b->classes,
+               b->scores + band_voxel(b, x, y, z) * b->classes, (size_t)b->classes * sizeof(float));
+  return OK;
+}
+
+static status whole_probabilities(const inferer *f, const volume *image, volume *out) {
+  score_reader reader = {.probabilities = true, .planes = collect_planes, .context = out};
+  assert_ok(volume_allocate(out, image->size, f->classes));
+  return sliding_window(f, image, &reader);
+}
+
 /* The inferer of a fixture's case. */
 static void read_inferer(const json_t *c, fake_network *n, inferer *f) {
-  *n = (fake_network){.channels = json_integer_value(json_object_get(c, "channels")), .batch = 1};
-  *f = (inferer){.classes = 3, .run = run_fake, .context = n, .choose = choose_fake};
-  window_spec *w = &f->windows;
-  *w = (window_spec){.batch = 1, .sigma_scale = 0.125};
+  *n = (fake_network){.channels = json_integer_value(json_object_get(c, "channels"))};
+  window_spec spec = {.batch = 1, .sigma_scale = 0.125}, *w = &spec;
   read_size(c, "window", w->size);
-  memcpy(n->window, w->size, sizeof w->size);
   w->overlap = json_number_value(json_object_get(c, "overlap"));
   const char *kind = json_string_value(json_object_get(c, "blend"));
   w->blend = strcmp(kind, "constant") == 0   ? BLEND_CONSTANT
              : strcmp(kind, "gaussian") == 0 ? BLEND_GAUSSIAN
                                              : BLEND_GAUSSIAN_NNUNET;
-  if (!json_object_get(c, "batch")) return;
-  n->batch = w->batch = json_integer_value(json_object_get(c, "batch"));
+  if (!json_object_get(c, "batch")) {
+    *f = open_fake(n, w);
+    return;
+  }
+  w->batch = json_integer_value(json_object_get(c, "batch"));
   w->sigma_scale = json_number_value(json_object_get(c, "sigma_scale"));
   const char *mirror = json_string_value(json_object_get(c, "mirror"));
   for (int a = 0; a < 3; a++) {
@@ -188,6 +241,7 @@ static void read_inferer(const json_t *c, fake_network *n, inferer *f) {
   w->average_probabilities =
       strcmp(json_string_value(json_object_get(c, "average")), "probabilities") == 0;
   int members = (int)json_integer_value(json_object_get(c, "members"));
+  *f = open_fake(n, w);
   f->members = members > 1 ? members : 0;
 }
 
@@ -208,23 +262,18 @@ static void check_blending(const json_t *cases) {
     fake_network network;
     inferer f;
     read_inferer(c, &network, &f);
-    volume image = {0}, expected = {0};
-    window_scores made;
+    volume image = {0}, expected = {0}, made = {0};
     read_volume(c, "image", network.channels, &image);
     read_volume(c, "probabilities", 3, &expected);
-    image.affine[1][3] = -7;
-    assert_ok(sliding_window(&f, &image, &made));
-    const volume *p = &made.probabilities;
-    assert_int_equal(p->channels, 3);
-    assert_memory_equal(p->size, image.size, sizeof p->size);
-    assert_memory_equal(p->affine, image.affine, sizeof p->affine);
-    for (int64_t v = 0; v < p->size[0] * p->size[1] * p->size[2] * 3; v++)
-      if (!(fabsf(p->data[v] - expected.data[v]) <= 5e-6f))
-        fail_msg("case %zu: value %lld is %g, expected %g", i, (long long)v, (double)p->data[v],
+    assert_ok(whole_probabilities(&f, &image, &made));
+    for (int64_t v = 0; v < image.size[0] * image.size[1] * image.size[2] * 3; v++)
+      if (!(fabsf(made.data[v] - expected.data[v]) <= 5e-6f))
+        fail_msg("case %zu: value %lld is %g, expected %g", i, (long long)v, (double)made.data[v],
                  (double)expected.data[v]);
     volume_free(&image);
     volume_free(&expected);
-    window_scores_free(&made);
+    volume_free(&made);
+    close_fake(&network);
   }
 }
 
@@ -238,87 +287,127 @@ static void mirrored_batched_and_averaged_windows_equal_monai_and_nnunet(void **
   check_blending(json_object_get(more, "sliding_window"));
 }
 
-/* The same bits: with sums in memory or in a file, and on any number of threads. */
-static void a_memory_budget_and_threads_change_no_bit(void **state) {
-  (void)state;
-  const int64_t size[3] = {21, 17, 13};
-  volume image = {0};
-  assert_ok(volume_allocate(&image, size, 1));
+static void make_image(const int64_t size[3], volume *out) {
+  assert_ok(volume_allocate(out, size, 1));
   for (int64_t v = 0; v < size[0] * size[1] * size[2]; v++)
-    image.data[v] = (float)(v * 2654435761u % 1000) / 500 - 1;
-  for (int a = 0; a < 4; a++) image.affine[a][a] = 1;
-  const double finer[4][4] = {{0.7, 0.1, 0, -0.2}, {0, 0, 0.8, 0}, {0.1, 0.6, 0, 1}, {0, 0, 0, 1}};
+    out->data[v] = (float)(v * 2654435761u % 1000) / 500 - 1;
+  for (int a = 0; a < 4; a++) out->affine[a][a] = 1;
+}
+
+static status segment(const inferer *f, const volume *image, const int64_t size[3],
+                      const double affine[4][4], labels *out) {
+  label_export e;
+  assert_ok(export_open(image, f->classes, size, affine, f->pool, out, &e));
+  score_reader reader = export_reader(&e);
+  return sliding_window(f, image, &reader);
+}
+
+static const double finer[4][4] = {
+    {0.7, 0.1, 0, -0.2}, {0, 0, 0.8, 0}, {0.1, 0.6, 0, 1}, {0, 0, 0, 1}};
+
+/* The same bits: with sums in memory or in a file, on any number of threads, in any batches. */
+static void a_memory_budget_threads_and_batches_change_no_bit(void **state) {
+  (void)state;
+  static const int64_t sizes[3][3] = {{21, 17, 13}, {9, 31, 13}, {9, 8, 27}};
   const int64_t target[3] = {25, 20, 22};
-  labels first = {0}, copied = {0};
-  window_scores kept = {0};
-  for (int k = 0; k < 4; k++) {
-    fake_network network = {.channels = 1, .batch = 2, .window = {8, 6, 7}};
-    inferer f = {.windows = {.size = {8, 6, 7},
-                             .overlap = 0.5,
-                             .blend = BLEND_GAUSSIAN,
-                             .sigma_scale = 0.125,
-                             .batch = 2,
-                             .mirror = {true, false, true}},
-                 .classes = 3,
-                 .run = run_fake,
-                 .context = &network};
-    thread_pool *pool = NULL;
-    if (k % 2) assert_ok(pool_create(3, &pool));
-    f.pool = pool;
-    f.windows.memory_bytes = k < 2 ? 0 : 10000;
-    window_scores made;
-    labels exported = {0}, straight = {0};
-    assert_ok(sliding_window(&f, &image, &made));
-    assert_int_equal(made.memory.in_file, k >= 2);
-    const volume *p = &made.probabilities;
-    assert_ok(export_labels(p, &made.memory, pool, target, finer, &exported));
-    assert_ok(export_labels(p, &made.memory, pool, size, image.affine, &straight));
-    if (k == 0) {
-      first = exported;
-      copied = straight;
-      kept = made;
-      continue;
+  for (int axis = 0; axis < 3; axis++) {
+    volume image = {0}, kept = {0};
+    labels first = {0}, copied = {0};
+    make_image(sizes[axis], &image);
+    size_t voxels = (size_t)(image.size[0] * image.size[1] * image.size[2]);
+    for (int k = 0; k < 8; k++) {
+      const window_spec windows = {.size = {8, 6, 7},
+                                   .overlap = 0.5,
+                                   .blend = BLEND_GAUSSIAN,
+                                   .sigma_scale = 0.125,
+                                   .batch = k < 4 ? 1 : 5,
+                                   .mirror = {true, false, true},
+                                   .memory_bytes = k & 2 ? 5000 : 0};
+      fake_network network = {.channels = 1};
+      inferer f = open_fake(&network, &windows);
+      f.members = 2;
+      if (k % 2) assert_ok(pool_create(3, &f.pool));
+      volume made = {0};
+      labels exported = {0}, straight = {0};
+      assert_ok(whole_probabilities(&f, &image, &made));
+      assert_ok(segment(&f, &image, target, finer, &exported));
+      assert_ok(segment(&f, &image, image.size, (const double(*)[4])image.affine, &straight));
+      if (k > 0) {
+        assert_memory_equal(made.data, kept.data, voxels * 3 * sizeof(float));
+        assert_memory_equal(exported.data, first.data, (size_t)(25 * 20 * 22));
+        assert_memory_equal(straight.data, copied.data, voxels);
+        volume_free(&made);
+        labels_free(&exported);
+        labels_free(&straight);
+      } else {
+        first = exported;
+        copied = straight;
+        kept = made;
+      }
+      pool_destroy(f.pool);
+      close_fake(&network);
     }
-    assert_memory_equal(p->data, kept.probabilities.data,
-                        (size_t)(size[0] * size[1] * size[2] * 3) * sizeof(float));
-    assert_memory_equal(exported.data, first.data, (size_t)(25 * 20 * 22));
-    assert_memory_equal(straight.data, copied.data, (size_t)(size[0] * size[1] * size[2]));
-    labels_free(&exported);
-    labels_free(&straight);
-    window_scores_free(&made);
-    pool_destroy(pool);
+    labels_free(&first);
+    labels_free(&copied);
+    volume_free(&kept);
+    volume_free(&image);
   }
-  labels_free(&first);
-  labels_free(&copied);
-  window_scores_free(&kept);
-  volume_free(&image);
+}
+
+static status watch_band(void *context, score_band *b, int64_t from, int64_t to) {
+  (void)from;
+  (void)to;
+  *(size_t *)context = b->memory.bytes;
+  return OK;
+}
+
+/* What is held for a volume ten times as long, along any axis. */
+static void sums_grow_with_a_window_and_not_with_the_volume(void **state) {
+  (void)state;
+  for (int axis = 0; axis < 3; axis++) {
+    size_t bytes[2];
+    for (int k = 0; k < 2; k++) {
+      int64_t size[3] = {9, 9, 9};
+      size[axis] = k ? 200 : 20;
+      const window_spec windows = {.size = {8, 6, 7}, .overlap = 0.5, .batch = 1};
+      fake_network network = {.channels = 1};
+      inferer f = open_fake(&network, &windows);
+      volume image = {0};
+      make_image(size, &image);
+      score_reader reader = {.planes = watch_band, .context = &bytes[k]};
+      assert_ok(sliding_window(&f, &image, &reader));
+      assert_true(bytes[k] <= (size_t)((windows.size[axis] + 1) * 81 * 4) * sizeof(float));
+      volume_free(&image);
+      close_fake(&network);
+    }
+    assert_int_equal(bytes[0], bytes[1]);
+  }
 }
 
 static void a_network_that_diverged_or_failed_is_an_error(void **state) {
   (void)state;
   volume image = {0};
-  window_scores made;
   assert_ok(volume_allocate(&image, (const int64_t[3]){6, 5, 4}, 1));
   for (int probabilities = 0; probabilities < 2; probabilities++) {
-    fake_network network = {.channels = 1, .window = {4, 4, 4}, .batch = 1, .poison = NAN};
-    inferer f = {.windows = {.size = {4, 4, 4},
-                             .overlap = 0.5,
-                             .batch = 1,
-                             .average_probabilities = probabilities},
-                 .classes = 3,
-                 .run = run_fake,
-                 .context = &network};
-    status error = sliding_window(&f, &image, &made);
+    const window_spec windows = {
+        .size = {4, 4, 4}, .overlap = 0.5, .batch = 1, .average_probabilities = probabilities};
+    fake_network network = {.channels = 1, .poison = NAN};
+    inferer f = open_fake(&network, &windows);
+    volume made = {0};
+    status error = whole_probabilities(&f, &image, &made);
     assert_int_equal(error_code_of(error), ERROR_NUMERIC);
     assert_non_null(strstr(error_message(error), "(0, 0, 0)"));
-    assert_null(made.probabilities.data);
     error_free(error);
-    network = (fake_network){.channels = 1, .window = {4, 4, 4}, .batch = 1, .fail_at = 2};
-    error = sliding_window(&f, &image, &made);
+    volume_free(&made);
+    network.poison = 0;
+    network.runs = 0;
+    network.fail_at = 2;
+    error = whole_probabilities(&f, &image, &made);
     assert_int_equal(error_code_of(error), ERROR_INTERRUPTED);
-    assert_null(made.probabilities.data);
     assert_int_equal(network.runs, 2);
     error_free(error);
+    volume_free(&made);
+    close_fake(&network);
   }
   volume_free(&image);
 }
@@ -347,6 +436,49 @@ static void make_probabilities(const int64_t size[3], int64_t classes, volume *o
   const double affine[4][4] = {
       {-0.68, 0.21, 0.9, 101.5}, {0.17, 0.7, -1.7, -80.25}, {-0.1, 0.11, 4.6, 12.0}, {0, 0, 0, 1}};
   memcpy(out->affine, affine, sizeof affine);
+}
+
+/* Planes `count` at a time across an axis, in a band of `depth` planes, exported. */
+static status export_by_planes(const volume *p, int axis, int64_t count, int64_t depth,
+                               const int64_t size[3], const double affine[4][4], labels *out) {
+  label_export e;
+  score_band b;
+  TRY(export_open(p, p->channels, size, affine, NULL, out, &e));
+  score_reader reader = export_reader(&e);
+  assert_ok(band_open(p->size, p->channels, axis, depth, SIZE_MAX, &b));
+  for (int64_t from = 0, to; from < p->size[axis]; from = to) {
+    to = from + count < p->size[axis] ? from + count : p->size[axis];
+    int64_t low[3] = {0}, high[3] = {p->size[0], p->size[1], p->size[2]};
+    low[axis] = from;
+    high[axis] = to;
+    for (int64_t x = low[0]; x < high[0]; x++)
+      for (int64_t y = low[1]; y < high[1]; y++)
+        for (int64_t z = low[2]; z < high[2]; z++) {
+          int64_t held = band_voxel(&b, x, y, z);
+          memcpy(b.scores + held * p->channels,
+                 p->data + ((x * p->size[1] + y) * p->size[2] + z) * p->channels,
+                 (size_t)p->channels * sizeof(float));
+          b.weights[held] = 1;
+        }
+    assert_ok(band_finish(&b, NULL, from, to, BAND_MEANS));
+    assert_ok(reader.planes(reader.context, &b, from, to));
+  }
+  band_close(&b);
+  return OK;
+}
+
+/* In every way, which must not matter. */
+static status export_labels(const volume *p, const int64_t size[3], const double affine[4][4],
+                            labels *out) {
+  TRY(export_by_planes(p, 0, p->size[0], p->size[0], size, affine, out));
+  for (int axis = 0; axis < 3; axis++)
+    for (int64_t count = 1; count <= 4; count += 3) {
+      labels same = {0};
+      assert_ok(export_by_planes(p, axis, count, count + 1, size, affine, &same));
+      assert_memory_equal(same.data, out->data, (size_t)(size[0] * size[1] * size[2]));
+      labels_free(&same);
+    }
+  return OK;
 }
 
 static int32_t class_at(const volume *p, int64_t x, int64_t y, int64_t z) {
@@ -384,7 +516,7 @@ static void every_signed_axis_permutation_is_an_exact_copy(void **state) {
       for (int c = 0; c < 4; c++)
         affine[r][c] = (double)(float)affine[r][c]; /* as a header has it */
     labels made = {0};
-    assert_ok(export_labels(&p, NULL, NULL, target_size, affine, &made));
+    assert_ok(export_labels(&p, target_size, affine, &made));
     assert_memory_equal(made.size, target_size, sizeof made.size);
     assert_memory_equal(made.affine, affine, sizeof made.affine);
     int64_t t[3];
@@ -413,7 +545,7 @@ static void resampled_probabilities_equal_scipy(void **state) {
     labels made = {0};
     read_size(target, "size", size);
     read_affine(target, affine);
-    assert_ok(export_labels(&p, NULL, NULL, size, affine, &made));
+    assert_ok(export_labels(&p, size, affine, &made));
     const json_t *expected = json_object_get(target, "label");
     for (size_t v = 0; v < json_array_size(expected); v++) {
       int32_t wanted = (int32_t)number_at(expected, v);
@@ -437,10 +569,10 @@ static void equal_probabilities_give_the_lowest_class(void **state) {
   double half[4][4] = {{0.5, 0, 0, 0.1}, {0, 0.5, 0, 0}, {0, 0, 0.5, 0}, {0, 0, 0, 1}},
          affine[4][4];
   multiply(p.affine, half, affine);
-  assert_ok(export_labels(&p, NULL, NULL, (const int64_t[3]){5, 5, 5}, affine, &made));
+  assert_ok(export_labels(&p, (const int64_t[3]){5, 5, 5}, affine, &made));
   for (int v = 0; v < 125; v++) assert_int_equal(made.data[v], 1);
   labels_free(&made);
-  assert_ok(export_labels(&p, NULL, NULL, p.size, p.affine, &made));
+  assert_ok(export_labels(&p, p.size, p.affine, &made));
   for (int v = 0; v < 27; v++) assert_int_equal(made.data[v], 1);
   labels_free(&made);
   volume_free(&p);
@@ -455,7 +587,7 @@ static void a_grid_far_away_is_background(void **state) {
   memcpy(affine, p.affine, sizeof affine);
   affine[0][3] = 1e30;
   affine[0][0] *= 1.1;
-  assert_ok(export_labels(&p, NULL, NULL, (const int64_t[3]){4, 4, 4}, affine, &made));
+  assert_ok(export_labels(&p, (const int64_t[3]){4, 4, 4}, affine, &made));
   for (int v = 0; v < 64; v++) assert_int_equal(made.data[v], 0);
   labels_free(&made);
   volume_free(&p);
@@ -467,12 +599,12 @@ static void a_singular_affine_and_too_many_classes_are_errors(void **state) {
   labels made = {0};
   make_probabilities((const int64_t[3]){2, 2, 2}, 2, &p);
   double flat[4][4] = {{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 1}};
-  status error = export_labels(&p, NULL, NULL, p.size, flat, &made);
+  status error = export_labels(&p, p.size, flat, &made);
   assert_int_equal(error_code_of(error), ERROR_DATA);
   assert_non_null(strstr(error_message(error), "target"));
   error_free(error);
   p.channels = 300;
-  error = export_labels(&p, NULL, NULL, p.size, p.affine, &made);
+  error = export_labels(&p, p.size, p.affine, &made);
   assert_int_equal(error_code_of(error), ERROR_DATA);
   error_free(error);
   assert_null(made.data);
@@ -572,7 +704,8 @@ int main(void) {
       cmocka_unit_test(cut_gaussian_importance_is_that_of_nnunet),
       cmocka_unit_test(blended_windows_equal_monai),
       cmocka_unit_test(mirrored_batched_and_averaged_windows_equal_monai_and_nnunet),
-      cmocka_unit_test(a_memory_budget_and_threads_change_no_bit),
+      cmocka_unit_test(a_memory_budget_threads_and_batches_change_no_bit),
+      cmocka_unit_test(sums_grow_with_a_window_and_not_with_the_volume),
       cmocka_unit_test(a_network_that_diverged_or_failed_is_an_error),
       cmocka_unit_test(every_signed_axis_permutation_is_an_exact_copy),
       cmocka_unit_test(resampled_probabilities_equal_scipy),

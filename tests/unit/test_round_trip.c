@@ -69,10 +69,24 @@ static void write_case(const grid *g, const char *image_path, const char *label_
   labels_free(&label);
 }
 
+enum {
+  WINDOW_X = 12,
+  WINDOW_Y = 11,
+  WINDOW_Z = 10,
+  WINDOW_VOXELS = WINDOW_X * WINDOW_Y * WINDOW_Z
+};
+
+typedef struct identity_network {
+  float image[WINDOW_VOXELS * (CLASSES - 1)], logits[WINDOW_VOXELS * CLASSES];
+} identity_network;
+
 /* Says of every voxel what its channels say. */
-static status identity_network(void *context, const float *image, float *logits) {
-  const int64_t *window = context;
-  for (int64_t v = 0; v < window[0] * window[1] * window[2]; v++) {
+static status run_identity(void *context, const float **scores) {
+  identity_network *n = context;
+  const float *image = n->image;
+  float *logits = n->logits;
+  *scores = logits;
+  for (int64_t v = 0; v < WINDOW_VOXELS; v++) {
     *logits++ = 0;
     for (int c = 1; c < CLASSES; c++) *logits++ = (*image++ - FULL / 2.0f) / (FULL / 4.0f);
   }
@@ -96,25 +110,27 @@ static void segment(const data_spec *spec, const char *image_path, const char *l
                     labels *out) {
   case_entry entry = {.name = "case", .image = image_path, .label = label_path};
   medical_case c;
-  window_scores scores;
   volume target = {0};
-  labels made = {0};
-  inferer f = {.windows = {.size = {12, 11, 10},
+  labels made;
+  label_export e;
+  static identity_network network;
+  inferer f = {.windows = {.size = {WINDOW_X, WINDOW_Y, WINDOW_Z},
                            .overlap = 0.5,
                            .blend = BLEND_GAUSSIAN,
                            .sigma_scale = 0.125,
                            .batch = 1},
                .classes = CLASSES,
-               .run = identity_network};
-  f.context = f.windows.size;
+               .image = network.image,
+               .run = run_identity,
+               .context = &network};
   expect_ok(case_prepare(spec, &entry, NULL, &c));
-  expect_ok(sliding_window(&f, &c.image, &scores));
   expect_ok(nifti_read_grid(image_path, &target));
-  expect_ok(export_labels(&scores.probabilities, &scores.memory, NULL, target.size, target.affine,
-                          &made));
+  expect_ok(export_open(&c.image, CLASSES, target.size, (const double(*)[4])target.affine, NULL,
+                        &made, &e));
+  score_reader reader = export_reader(&e);
+  expect_ok(sliding_window(&f, &c.image, &reader));
   expect_ok(nifti_write_labels("segmented.nii.gz", &made, image_path));
   labels_free(&made);
-  window_scores_free(&scores);
   case_free(&c);
   expect_ok(nifti_read_labels("segmented.nii.gz", out));
   assert_memory_equal(out->size, target.size, sizeof out->size);

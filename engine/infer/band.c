@@ -1,0 +1,293 @@
+#include "infer/band.h"
+
+#include "data/volume.h"
+#include "ops/arithmetic/vector_math.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows are worked on in parts that stay in the first-level cache. */
+enum { PART_VALUES = 4096 };
+
+int band_axis(const int64_t size[3], const int64_t window[3]) {
+  int best = 0;
+  double fewest = INFINITY;
+  for (int a = 0; a < 3; a++) {
+    double share = (double)window[a] / (double)size[a];
+    if (share < fewest && share < 1) {
+      fewest = share;
+      best = a;
+    }
+  }
+  return best;
+}
+
+status band_open(const int64_t size[3], int64_t classes, int axis, int64_t depth, size_t budget,
+                 score_band *out) {
+  *out = (score_band){.size = {size[0], size[1], size[2]},
+                      .classes = classes,
+                      .axis = axis,
+                      .depth = depth < size[axis] ? depth : size[axis]};
+  size_t voxels = (size_t)out->depth, bytes;
+  for (int a = 0; a < 3; a++)
+    if (a != axis) voxels *= (size_t)size[a]; /* no more than a volume has */
+  if (__builtin_mul_overflow(voxels, ((size_t)classes + 1) * sizeof(float), &bytes) ||
+      bytes > SIZE_MAX / 2)
+    return error_out_of_memory(SIZE_MAX / 2);
+  out->best = malloc(voxels);
+  if (!out->best) return error_out_of_memory(voxels);
+  status error =
+      error_prefix(spill_open(bytes, budget, &out->memory), "sums of the windows' outputs");
+  if (error) {
+    band_close(out);
+    return error;
+  }
+  if (!out->memory.in_file) memory_want_huge_pages(out->memory.data, bytes);
+  out->scores = out->memory.data;
+  out->weights = out->scores + voxels * (size_t)classes;
+  return OK;
+}
+
+void band_close(score_band *b) {
+  spill_close(&b->memory);
+  free(b->best);
+  *b = (score_band){0};
+}
+
+/* Either each row by itself or everything between a plane's first row and its last, whichever brings
+ * fewer pages. */
+static void touch_values(score_band *b, int64_t planes, int64_t y0, int64_t y1, int64_t z0,
+                         int64_t z1, int64_t values) {
+  int64_t nz = b->axis == 2 ? b->depth : b->size[2];
+  int64_t rows = b->axis == 1 ? b->depth : y1 - y0; /* held planes may lie in two places */
+  size_t row = (size_t)((z1 - z0) * values) * sizeof(float);
+  size_t plane = (size_t)(rows * nz * values) * sizeof(float);
+  if (plane < (size_t)rows * (row + SPILL_AROUND_A_FAULT))
+    spill_touch(&b->memory, (size_t)planes, plane);
+  else
+    spill_touch(&b->memory, (size_t)(planes * (y1 - y0)), row);
+}
+
+void band_touch(score_band *b, int64_t planes, int64_t y0, int64_t y1, int64_t z0, int64_t z1) {
+  touch_values(b, planes, y0, y1, z0, z1, b->classes);
+  touch_values(b, planes, y0, y1, z0, z1, 1);
+}
+
+/* ---- arithmetic on voxels that lie one behind the other ---- */
+
+/* The number of every voxel, once for each of its classes. */
+FOR_EACH_ISA static void spread(const float *of_voxel, int64_t voxels, int64_t classes,
+                                float *restrict out) {
+  for (int64_t v = 0; v < voxels; v++)
+    for (int64_t c = 0; c < classes; c++) out[v * classes + c] = of_voxel[v];
+}
+
+/* The importance of voxels whose place in the plane counts `in_plane`, and whose place along z counts
+ * along_z[i]. */
+VECTOR_INLINE float weight_at(const float *along_z, int64_t i, float in_plane, float lowest) {
+  float weight = in_plane * along_z[i];
+  return weight < lowest ? lowest : weight;
+}
+
+FOR_EACH_ISA static void add_weighted(float *restrict sum, const float *restrict score,
+                                      const float *restrict along_z, float in_plane, float lowest,
+                                      int64_t n) {
+  for (int64_t i = 0; i < n; i++) sum[i] += score[i] * weight_at(along_z, i, in_plane, lowest);
+}
+
+FOR_EACH_ISA static void put_weighted(float *restrict sum, const float *restrict score,
+                                      const float *restrict along_z, float in_plane, float lowest,
+                                      int64_t n) {
+  for (int64_t i = 0; i < n; i++) sum[i] = score[i] * weight_at(along_z, i, in_plane, lowest);
+}
+
+FOR_EACH_ISA static void add_weights(float *restrict sum, const float *restrict along_z,
+                                     float in_plane, float lowest, int64_t n) {
+  for (int64_t i = 0; i < n; i++) sum[i] += weight_at(along_z, i, in_plane, lowest);
+}
+
+FOR_EACH_ISA static void put_weights(float *restrict sum, const float *restrict along_z,
+                                     float in_plane, float lowest, int64_t n) {
+  for (int64_t i = 0; i < n; i++) sum[i] = weight_at(along_z, i, in_plane, lowest);
+}
+
+FOR_EACH_ISA static void divide(float *restrict sum, const float *restrict weight, int64_t n) {
+  for (int64_t i = 0; i < n; i++) sum[i] /= weight[i];
+}
+
+FOR_EACH_ISA static void reverse_voxels(const float *restrict in, int64_t voxels, int64_t classes,
+                                        float *restrict out) {
+  for (int64_t v = 0; v < voxels; v++)
+    for (int64_t c = 0; c < classes; c++) out[v * classes + c] = in[(voxels - 1 - v) * classes + c];
+}
+
+/* Logits → probabilities, in place. */
+FOR_EACH_ISA static void softmax(float *p, int64_t voxels, int64_t classes) {
+  for (int64_t v = 0; v < voxels; v++) {
+    float *row = p + v * classes, largest = row[0];
+    for (int64_t c = 1; c < classes; c++) largest = row[c] > largest ? row[c] : largest;
+    for (int64_t c = 0; c < classes; c++) row[c] -= largest;
+  }
+  for (int64_t i = 0; i < voxels * classes; i++) p[i] = vector_exp(p[i]);
+  for (int64_t v = 0; v < voxels; v++) {
+    float *row = p + v * classes, total = 0;
+    for (int64_t c = 0; c < classes; c++) total += row[c];
+    for (int64_t c = 0; c < classes; c++) row[c] /= total;
+  }
+}
+
+FOR_EACH_ISA static void find_best(const float *p, int64_t voxels, int64_t classes, uint8_t *best) {
+  for (int64_t v = 0; v < voxels; v++, p += classes) {
+    float top = p[0];
+    int32_t class = 0;
+    for (int32_t c = 1; c < classes; c++) {
+      bool larger = p[c] > top;
+      class = larger ? c : class;
+      top = larger ? p[c] : top;
+    }
+    best[v] = (uint8_t) class;
+  }
+}
+
+/* The first score of a voxel with one that is not finite becomes NaN, for whoever looks for it. */
+static void mark_not_finite(float *p, int64_t voxels, int64_t classes) {
+  for (int64_t v = 0; v < voxels; v++, p += classes)
+    if (!floats_are_finite(p, classes)) p[0] = NAN;
+}
+
+/* ---- adding ---- */
+
+typedef struct adding {
+  score_band *b;
+  const band_window *w;
+  int64_t from[3], to[3]; /* the part of the window that lies on the grid, in its voxels */
+} adding;
+
+/* `n` voxels of the window from (x, y, z) on to where they are held, which is in one piece. */
+static void add_part(const adding *a, int64_t x, int64_t y, int64_t z, int64_t n, bool fresh) {
+  const band_window *w = a->w;
+  score_band *b = a->b;
+  int64_t classes = b->classes, nx = w->size[0], ny = w->size[1], nz = w->size[2];
+  float room[PART_VALUES];
+  int64_t sx = w->mirror[0] ? nx - 1 - x : x, sy = w->mirror[1] ? ny - 1 - y : y;
+  int64_t sz = w->mirror[2] ? nz - z - n : z; /* of the part's first voxel in memory */
+  const float *score = w->scores + ((sx * ny + sy) * nz + sz) * classes;
+  if (w->mirror[2])
+    reverse_voxels(score, n, classes, room);
+  else if (w->probabilities)
+    memcpy(room, score, (size_t)(n * classes) * sizeof *room);
+  if (w->mirror[2] || w->probabilities) score = room;
+  if (w->probabilities) {
+    if (floats_are_finite(room, n * classes))
+      softmax(room, n, classes);
+    else
+      mark_not_finite(room, n, classes);
+  }
+  const importance *i = w->importance;
+  const float *along_z = i->along[2] + z, *by_class = i->by_class + z * classes;
+  float in_plane = i->along[0][x] * i->along[1][y];
+  int64_t voxel = band_voxel(b, w->start[0] + x, w->start[1] + y, w->start[2] + z);
+  float *sum = b->scores + voxel * classes, *weight = b->weights + voxel;
+  if (fresh) {
+    put_weighted(sum, score, by_class, in_plane, i->lowest, n * classes);
+    put_weights(weight, along_z, in_plane, i->lowest, n);
+  } else {
+    add_weighted(sum, score, by_class, in_plane, i->lowest, n * classes);
+    add_weights(weight, along_z, in_plane, i->lowest, n);
+  }
+}
+
+/* The last plane first: the network has just written it, so it is in the cache. */
+static void add_plane(void *context, int64_t plane) {
+  const adding *a = context;
+  const band_window *w = a->w;
+  int64_t x = a->to[0] - 1 - plane, most = PART_VALUES / a->b->classes;
+  for (int64_t y = a->from[1]; y < a->to[1]; y++) {
+    bool may_be_fresh = w->start[0] + x >= w->fresh[0] && w->start[1] + y >= w->fresh[1];
+    int64_t split = may_be_fresh ? w->fresh[2] - w->start[2] : a->to[2];
+    for (int64_t z = a->from[2], n; z < a->to[2]; z += n) {
+      bool fresh = z >= split;
+      int64_t end = fresh || split > a->to[2] ? a->to[2] : split;
+      n = band_run(a->b, w->start[2] + z, w->start[2] + end);
+      if (n > most) n = most;
+      add_part(a, x, y, z, n, fresh);
+    }
+  }
+}
+
+void band_add(score_band *b, thread_pool *pool, const band_window *w) {
+  adding a = {.b = b, .w = w};
+  for (int axis = 0; axis < 3; axis++) {
+    int64_t first = w->start[axis], extent = b->size[axis];
+    a.from[axis] = first < 0 ? -first : 0;
+    a.to[axis] = first + w->size[axis] > extent ? extent - first : w->size[axis];
+  }
+  int64_t planes = a.to[0] - a.from[0];
+  band_touch(b, planes, w->start[1] + a.from[1], w->start[1] + a.to[1], w->start[2] + a.from[2],
+             w->start[2] + a.to[2]);
+  parallel_for(pool, planes, add_plane, &a);
+}
+
+/* ---- finishing ---- */
+
+typedef struct finishing {
+  score_band *b;
+  band_scores kind;
+  int64_t low[3], high[3]; /* voxels of the finished planes */
+  int64_t x;
+  atomic_bool diverged;
+} finishing;
+
+static bool finish_part(score_band *b, int64_t voxel, int64_t n, band_scores kind) {
+  int64_t classes = b->classes;
+  float *p = b->scores + voxel * classes, weight[PART_VALUES];
+  if (!floats_are_finite(p, n * classes)) {
+    mark_not_finite(p, n, classes);
+    return false;
+  }
+  if (kind != BAND_SUMS) {
+    spread(b->weights + voxel, n, classes, weight);
+    divide(p, weight, n * classes);
+  }
+  if (kind == BAND_SOFTMAX) softmax(p, n, classes);
+  find_best(p, n, classes, b->best + voxel);
+  return true;
+}
+
+static void finish_row(void *context, int64_t row) {
+  finishing *f = context;
+  score_band *b = f->b;
+  int64_t y = f->low[1] + row, most = PART_VALUES / b->classes;
+  for (int64_t z = f->low[2], n; z < f->high[2]; z += n) {
+    n = band_run(b, z, f->high[2]);
+    if (n > most) n = most;
+    if (!finish_part(b, band_voxel(b, f->x, y, z), n, f->kind)) atomic_store(&f->diverged, true);
+  }
+}
+
+/* Of the plane across x at which one was found. */
+static status not_finite(const finishing *f) {
+  for (int64_t y = f->low[1]; y < f->high[1]; y++)
+    for (int64_t z = f->low[2]; z < f->high[2]; z++)
+      if (isnan(f->b->scores[band_voxel(f->b, f->x, y, z) * f->b->classes]))
+        return error_new(
+            ERROR_NUMERIC, NOWHERE,
+            "the network's output is not finite at voxel (%lld, %lld, %lld). Its weights "
+            "may have diverged: try a smaller learning rate or gradient clipping",
+            (long long)f->x, (long long)y, (long long)z);
+  return error_new(ERROR_INTERNAL, NOWHERE, "a score was refused without reason");
+}
+
+status band_finish(score_band *b, thread_pool *pool, int64_t from, int64_t to, band_scores kind) {
+  finishing f = {.b = b, .kind = kind, .high = {b->size[0], b->size[1], b->size[2]}};
+  f.low[b->axis] = from;
+  f.high[b->axis] = to;
+  for (f.x = f.low[0]; f.x < f.high[0]; f.x++) {
+    band_touch(b, 1, f.low[1], f.high[1], f.low[2], f.high[2]);
+    parallel_for(pool, f.high[1] - f.low[1], finish_row, &f);
+    if (atomic_load(&f.diverged)) return not_finite(&f);
+  }
+  return OK;
+}

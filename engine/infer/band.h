@@ -1,0 +1,85 @@
+/* Sums of the windows' outputs, for as many planes of the prepared grid as windows can still reach.
+ *
+ * Windows come in slabs across one axis of the grid, the band's. A plane across it that no further
+ * window reaches is finished: its scores are read, and its memory is taken for planes to come. So
+ * what is held grows with a window and two extents of the volume, not with the volume. */
+#ifndef STRATA_INFER_BAND_H
+#define STRATA_INFER_BAND_H
+
+#include "base/parallel.h"
+#include "base/spill.h"
+
+enum { BAND_CLASSES_MAX = 256 };
+
+typedef struct score_band {
+  int64_t size[3]; /* of the whole grid */
+  int64_t classes;
+  int axis;
+  int64_t depth;  /* planes that are held: plane p lies where plane p − depth did */
+  float *scores;  /* (X, Y, Z, classes), with `depth` for the axis' extent. Of planes that are not
+                      finished: sums of score × importance */
+  float *weights; /* (X, Y, Z): sums of importance */
+  uint8_t *best;  /* (X, Y, Z): of finished planes the class of the largest score, the lowest of
+                      equal ones */
+  spill memory;   /* of scores and weights */
+} score_band;
+
+/* The axis along which a band of windows of that size holds the fewest voxels. */
+int band_axis(const int64_t size[3], const int64_t window[3]);
+/* Room for `depth` planes across `axis`. At most `budget` bytes of the sums are in memory, the rest in
+ * a file: see spill. On error *out needs no close. */
+status band_open(const int64_t size[3], int64_t classes, int axis, int64_t depth, size_t budget,
+                 score_band *out);
+void band_close(score_band *b);
+
+/* Index in `weights` and `best` of a voxel that is held. */
+static inline int64_t band_voxel(const score_band *b, int64_t x, int64_t y, int64_t z) {
+  int64_t at[3] = {x, y, z};
+  at[b->axis] %= b->depth;
+  int64_t ny = b->axis == 1 ? b->depth : b->size[1], nz = b->axis == 2 ? b->depth : b->size[2];
+  return (at[0] * ny + at[1]) * nz + at[2];
+}
+
+/* How many of the voxels z … end − 1 of a row lie one behind the other from z on. */
+static inline int64_t band_run(const score_band *b, int64_t z, int64_t end) {
+  int64_t left = b->axis == 2 ? b->depth - z % b->depth : end - z;
+  return left < end - z ? left : end - z;
+}
+
+/* To be called before rows y0 … y1 − 1, voxels z0 … z1 − 1, of `planes` planes across x are read or
+ * written; not while other threads are at work. */
+void band_touch(score_band *b, int64_t planes, int64_t y0, int64_t y1, int64_t z0, int64_t z1);
+
+/* What a window's voxel (x, y, z) counts: along[0][x] · along[1][y] · along[2][z], or `lowest` where
+ * that is larger. */
+typedef struct importance {
+  float *along[3]; /* one allocation, that of along[0] */
+  float *by_class; /* along[2], every value once for each class */
+  float lowest;
+} importance;
+
+/* A window's scores, on their way into the sums. */
+typedef struct band_window {
+  const int64_t *size;
+  int64_t start[3];    /* first voxel, on the grid; what lies outside the grid is left out */
+  int64_t fresh[3];    /* a voxel at or behind all three has no score yet */
+  bool mirror[3];      /* the scores are those of the window mirrored along these axes */
+  bool probabilities;  /* they are logits, of which the probabilities are added */
+  const float *scores; /* (X, Y, Z, classes) */
+  const importance *importance;
+} band_window;
+
+void band_add(score_band *b, thread_pool *pool, const band_window *w);
+
+/* What becomes of the sums of finished planes. */
+typedef enum band_scores {
+  BAND_SUMS, /* nothing: `best` alone is wanted */
+  BAND_MEANS,
+  BAND_SOFTMAX /* of the means */
+} band_scores;
+
+/* Planes from … to − 1 will not be added to any more: fills in `best` and makes their scores what
+ * `kind` says. A score that is not finite is an error with the first such voxel of these planes. */
+status band_finish(score_band *b, thread_pool *pool, int64_t from, int64_t to, band_scores kind);
+
+#endif
