@@ -52,13 +52,15 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 #define OPTION_CONFIDENCE (UINT64_C(1) << 54)
 #define OPTION_BOOTSTRAP (UINT64_C(1) << 55)
 #define OPTION_CHANGED_SCRIPTS (UINT64_C(1) << 34)
+#define OPTION_AGAINST (UINT64_C(1) << 56)
 
 typedef struct arguments {
+  const char *const *words; /* the whole command line, NULL-terminated */
   const char *operands[MAX_OPERANDS];
   int operand_count;
   override overrides[MAX_OVERRIDES];
   int override_count;
-  const char *out, *device, *stage, *json, *prediction, *reference, *empty, *hd95;
+  const char *out, *device, *against, *stage, *json, *prediction, *reference, *empty, *hd95;
   const char *csv, *metrics, *tolerance, *key, *map;
   double within;               /* 0: not given */
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
@@ -93,6 +95,7 @@ status command_plan(const arguments *a);
 status command_predict(const arguments *a);
 status command_evaluate(const arguments *a);
 status command_compare(const arguments *a);
+status command_report(const arguments *a);
 status command_ops(const arguments *a);
 status command_lua(const arguments *a);
 status command_schema(const arguments *a);

@@ -66,6 +66,15 @@ const command commands[] = {
      OPTION_PREDICTION | OPTION_REFERENCE | OPTION_METRICS | OPTION_TOLERANCE | OPTION_GROUP |
          OPTION_EMPTY | OPTION_HD95 | OPTION_JSON | OPTION_CSV | OPTION_THREADS,
      0, 0, command_evaluate},
+    {"report", "RUN", "one page about a run, to look at and to send",
+     "Writes RUN/report.html, which needs no network and no other file: curves of every loss term and\n"
+     "metric, tables and box plots of the test cases, the worst, the median and the best of them as\n"
+     "pictures, what the self-supervised stage was shown and what it made of it, the network, the\n"
+     "command and the hashes. strata run ends with it; a run in progress has what there is so far.\n"
+     "--against lays a second run over the first and compares the cases they share.\n\n"
+     "  strata report runs/hippocampus-unetr\n"
+     "  strata report runs/mask60 --against runs/mask40 -o comparison.html\n",
+     OPTION_OUT | OPTION_AGAINST, 1, 1, command_report},
     {"data", "check FILE|DIR", "look through a data set",
      "Opens every file: sizes, spacings, orientations, intensities in the foreground, volumes of "
      "the\n"

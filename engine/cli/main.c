@@ -62,6 +62,7 @@ static const option_help option_table[] = {
     {OPTION_RESAMPLES, "resamples", "N", "of the bootstrap (default 10000)"},
     {OPTION_CONFIDENCE, "confidence", "SHARE", "of the interval (default 0.95)"},
     {OPTION_KEY, "key", "NAME", "which dict of a PyTorch file: state_dict, trainer.model"},
+    {OPTION_AGAINST, "against", "RUN", "a second run to compare with"},
     {OPTION_WITHIN, "within", "SHARE",
      "diff: such differences, relative to a tensor's largest number, are none (1e-4)"},
     {OPTION_QUIET, "quiet", NULL, "print errors only"},
@@ -218,6 +219,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     break;
   case OPTION_MAP:
     a->map = value;
+    break;
+  case OPTION_AGAINST:
+    a->against = value;
     break;
   case OPTION_WITHIN:
     return read_share(o->name, value, &a->within);
@@ -381,6 +385,10 @@ int main(int argc, char **argv) {
                   .batch = -1,
                   .jobs = -1,
                   .resamples = -1};
+  /* getopt changes the order of argv, and reading KEY=VALUE its words. */
+  static char *words[MAX_OPERANDS];
+  for (int i = 0; i < argc && i < MAX_OPERANDS - 1; i++) words[i] = strdup(argv[i]);
+  a.words = (const char *const *)words;
   if (!wants_help) {
     status error = parse(found, argc - 1, argv + 1, &a, &wants_help);
     if (error) return fail(error);

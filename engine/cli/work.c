@@ -24,6 +24,7 @@ status command_run(const arguments *a) {
                    .changed_scripts = a->changed_scripts,
                    .threads = a->threads,
                    .device = a->device,
+                   .command = a->words,
                    .report = console_reporter(a->quiet)};
   if (a->changed_scripts && !a->resume)
     return error_new(ERROR_USAGE, NOWHERE, "--changed-scripts goes with --resume");

@@ -4,11 +4,11 @@
  * counts (is not NaN), then over the cases that have any. Per class it is the mean over the cases
  * in which the class counts. */
 #include "base/files.h"
+#include "base/json_text.h"
 #include "base/table.h"
 #include "evaluate/metrics.h"
 #include "statistics/statistics.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,23 +103,11 @@ static json_t *number(double value) {
   return isfinite(value) ? json_real(value) : json_null();
 }
 
-/* File names can hold any bytes; JSON holds UTF-8. */
-static json_t *string(const char *text) {
-  json_t *exact = json_string(text);
-  char *plain = exact ? NULL : strdup(text);
-  if (!plain) return exact;
-  for (char *p = plain; *p; p++)
-    if ((unsigned char)*p >= 0x80) *p = '?';
-  json_t *readable = json_string(plain);
-  free(plain);
-  return readable;
-}
-
 /* Names of classes as JSON keys: valid UTF-8, and each used once. */
 static json_t *class_keys(const evaluation *e) {
   json_t *keys = json_array(), *used = json_object();
   for (int c = 0; c < e->class_count; c++) {
-    json_t *key = string(e->class_names[c]);
+    json_t *key = json_text(e->class_names[c]);
     if (json_object_get(used, json_string_value(key))) {
       json_t *numbered = json_sprintf("%s (%d)", json_string_value(key), c);
       json_decref(key);
@@ -145,7 +133,7 @@ static json_t *case_values(const evaluation *e, const json_t *keys, const case_s
 
 static json_t *case_entry(const evaluation *e, const json_t *keys, const case_score *s) {
   json_t *entry = json_object(), *missed = json_array(), *hallucinated = json_array();
-  json_object_set_new(entry, "name", string(s->name));
+  json_object_set_new(entry, "name", json_text(s->name));
   for (int m = 0; m < METRIC_COUNT; m++) {
     if (!is_wanted(e, m)) continue;
     char mean_key[64];

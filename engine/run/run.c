@@ -2,16 +2,17 @@
 
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/json_text.h"
 #include "base/text.h"
 #include "evaluate/metrics.h"
 #include "infer/network.h"
+#include "report/page.h"
 #include "run/state.h"
 #include "train/controls.h"
 #include "train/groups.h"
 #include "train/transfer.h"
 
 #include <inttypes.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,11 @@ static status write_description(const run *r) {
                 "pipeline_identity_without_scripts", bare_identity, "data_identity", data_identity,
                 "seed", (json_int_t)r->p->seed, "device", r->device->description, "numerics",
                 r->device->numerics, "channels", (json_int_t)r->channels, "classes", classes);
+  json_t *command = json_array();
+  for (int i = 0; r->command && r->command[i]; i++)
+    json_array_append_new(command, json_text(r->command[i]));
+  if (r->command) json_object_set(root, "command", command);
+  json_decref(command);
   char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
   json_decref(root);
   if (!text) return error_out_of_memory(4096);
@@ -488,8 +494,23 @@ static status open_run(run *r, const run_options *o, char *why) {
                      (int)(o->threads > 0 ? o->threads : r->p->threads), &r->device, why);
 }
 
+/* The results are what the run is for: they stay when this fails. */
+static void write_report(const run *r) {
+  char *path = run_file(r, "report.html");
+  status error = report_page_write(r->folder, NULL, path);
+  if (error)
+    report_line(&r->report, "warning: there is no report: %s", error_message(error));
+  else
+    report_line(&r->report, "report:      %s", path);
+  error_free(error);
+  free(path);
+}
+
 status run_pipeline(const run_options *o, char **folder_out) {
-  run r = {.resume = o->resume, .changed_scripts = o->changed_scripts, .report = o->report};
+  run r = {.resume = o->resume,
+           .changed_scripts = o->changed_scripts,
+           .report = o->report,
+           .command = o->command};
   char why[200] = "", *folder = NULL, *cache = NULL;
   status error = open_run(&r, o, why);
   if (!error) error = run_compile(&r);
@@ -504,6 +525,7 @@ status run_pipeline(const run_options *o, char **folder_out) {
     error = train_stages(&r);
   }
   if (!error && r.p->evaluate.enabled) error = run_evaluate(&r);
+  if (!error) write_report(&r);
   if (folder_out)
     *folder_out = folder;
   else

@@ -5,7 +5,9 @@
  *   metrics.jsonl           one line an epoch and stage: loss terms, metrics, learning rate, speed
  *   weights/<stage>.safetensors
  *   state.safetensors       everything an exact resume needs
- *   predictions/<case>.nii.gz, evaluation.json */
+ *   samples/<stage>/        what a self-supervised stage makes of one case (train/sample.h)
+ *   predictions/<case>.nii.gz, evaluation.json
+ *   report.html             all of it on a page (report/page.h) */
 #ifndef STRATA_RUN_RUN_H
 #define STRATA_RUN_RUN_H
 
@@ -24,6 +26,7 @@ typedef struct run {
   const char *cache; /* prepare cache folder; NULL = none */
   bool resume, changed_scripts;
   reporter report;
+  const char *const *command; /* for run.json */
   /* Identities the run had before its scripts were changed: a saved state may still have one. */
   uint64_t former_identities[FORMER_IDENTITIES_MAX];
   int former_identity_count;
@@ -41,6 +44,8 @@ typedef struct run_options {
       changed_scripts; /* go on with a run whose Lua files say something else now; run.json notes it */
   int64_t threads;     /* 0: the pipeline's */
   const char *device; /* NULL: the pipeline's */
+  const char *const
+      *command; /* the words of the command line for run.json; NULL-terminated, or NULL */
   reporter report;
 } run_options;
 

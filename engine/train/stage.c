@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "train/groups.h"
 #include "train/initialize.h"
+#include "train/sample.h"
 #include "train/trainer.h"
 #include "train/transfer.h"
 
@@ -373,6 +374,13 @@ static status repeat_controls(trainer *t) {
   return apply_schedules(t, t->program.updates - 1);
 }
 
+/* For the report. The weights are what the run is for: they stay when this fails. */
+static void keep_sample(trainer *t) {
+  status error = sample_write(t->r, t->stage, &t->parameters);
+  if (error) report_line(&t->r->report, "warning: %s", error_message(error));
+  error_free(error);
+}
+
 status stage_train(run *r, int stage_index, const run_state *resume_from) {
   const stage_spec *s = &r->p->stages[stage_index];
   trainer t = {.r = r,
@@ -397,6 +405,7 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   if (!error) error = train_to_the_end(&t);
   if (!error) error = program_exchange_average(&t.program);
   if (!error) error = write_weights(&t);
+  if (!error) keep_sample(&t);
   if (!error) remove(t.state_path);
   trainer_close(&t);
   return error;

@@ -1,0 +1,43 @@
+/* The sections of the report. Each adds its HTML, and what its charts need to `charts`; a section
+ * without anything to show adds nothing. `other` is the run to compare with, or NULL. */
+#ifndef STRATA_REPORT_SECTIONS_H
+#define STRATA_REPORT_SECTIONS_H
+
+#include "report/html.h"
+#include "report/record.h"
+
+typedef struct page {
+  run_record *run, *other;
+  text_buffer body;
+  text_buffer nav;
+  json_t *charts; /* [{id, kind, …}]: what report.js draws into <figure id> */
+  int figures;
+} page;
+
+void section_training(page *p);
+void section_scores(page *p);
+void section_comparison(page *p);
+void section_cases(page *p);
+void section_pretext(page *p);
+void section_network(page *p);
+void section_origin(page *p);
+
+/* <section id=…><h2>title</h2>, and its place in the navigation. */
+void page_section(page *p, const char *id, const char *title);
+void page_section_end(page *p);
+/* An empty <figure> for a chart, and its place in `charts`; `chart` (stolen) has everything but the
+ * id. */
+void page_chart(page *p, json_t *chart, const char *kind, const char *title);
+/* What a run is called where two are shown. */
+const char *page_run_name(const page *p, bool other);
+
+/* Metrics of evaluation.json that the run has, in the order of metric_table. */
+typedef struct scored_metric {
+  int index; /* of metric_table */
+  const json_t *summary;
+} scored_metric;
+/* Between 0 and 1, and the higher the better; the others are distances. */
+bool metric_is_share(int metric);
+int scored_metrics(const run_record *r, scored_metric out[METRIC_COUNT]);
+
+#endif

@@ -1,0 +1,86 @@
+# The report in a browser: its script runs without a complaint, charts are drawn, sliders and buttons
+# work. Needs Chromium, which the suite does not install: apt-get install chromium.
+. "$(dirname "$0")/lib.sh"
+browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome) ||
+  skip "no chromium here; apt-get install chromium lets this test look at a report in a browser"
+
+make_phantom phantom
+try 0 "$STRATA" run "${tiny[@]}" --out run
+try 0 "$STRATA" run "${tiny[@]}" --set stages.segment.epochs=2 --out other --quiet
+try 0 "$STRATA" report run --against other -o both.html
+
+# A script of the test's own at the end of the page: it does what a reader does and writes down what it
+# finds. The policy of the page lets it run because it is inline.
+cat >probe.html <<'EOF'
+<script>
+const found = [], say = (name, value) => found.push(`${name}=${value}`);
+addEventListener('error', (e) => say('error', e.message));
+const all = (q) => [...document.querySelectorAll(q)];
+say('charts', all('figure.chart').length);
+say('drawn', all('figure.chart').filter((f) => f.querySelector(':scope > svg path, :scope > svg rect, :scope > svg circle')).length);
+const nan = all('svg *').filter((e) => [...e.attributes].some((a) => /NaN|undefined|Infinity/.test(a.value)));
+say('nan', nan.length);
+
+const key = document.querySelector('.keys button:not(.scale)');
+const curves = () => key.closest('figure').querySelectorAll(':scope > svg .curve').length;
+const before = curves();
+key.click();
+say('toggled', curves() < before && key.getAttribute('aria-pressed') === 'false');
+key.click();
+say('back', curves() === before);
+const log = document.querySelector('.keys .scale');
+const ticks = () => [...log.closest('figure').querySelectorAll(':scope > svg text')].map((t) => t.textContent).join(' ');
+const linear = ticks();
+log.click();
+say('log', ticks() !== linear);
+
+const chart = document.querySelector('figure.chart > svg');
+const press = (k) => chart.dispatchEvent(new KeyboardEvent('keydown', { key: k, bubbles: true }));
+press('End');
+const reading = chart.parentNode.querySelector('.reading');
+say('read', !reading.hidden && /\d/.test(reading.textContent));
+
+const slider = document.querySelector('.viewer input'), stack = document.querySelector('.viewer img');
+const top0 = getComputedStyle(stack).top;
+slider.value = +slider.value === 0 ? 1 : 0;
+slider.dispatchEvent(new Event('input'));
+say('slid', getComputedStyle(stack).top !== top0);
+document.querySelector('[data-layer="prediction"]').click();
+say('hidden', getComputedStyle(document.querySelector('img.prediction')).display === 'none');
+say('decoded', all('img').every((i) => i.complete && i.naturalWidth > 0));
+
+document.querySelector('details#cases-table').open = true;
+const head = document.querySelector('table.sortable th.n button'), names = () => all('table.sortable tbody th').map((t) => t.textContent).join();
+head.click();
+const rising = names();
+head.click();
+say('sorted', rising !== names());
+say('wide', document.documentElement.scrollWidth <= innerWidth);
+document.body.insertAdjacentHTML('beforeend', `<pre id="found">${found.join(' ')}</pre>`);
+</script>
+EOF
+sed '/<\/body>/d' both.html >probed.html
+cat probe.html >>probed.html
+echo '</body></html>' >>probed.html
+
+look() { # look WIDTH OPTION…
+  # A profile of its own, so that no browser that is open is asked. Root may not have a sandbox.
+  HOME=$work timeout 120 "$browser" --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage \
+    --user-data-dir="$work/profile" --window-size="$1,900" --virtual-time-budget=8000 \
+    --enable-logging=stderr "${@:2}" "file://$work/probed.html" >"$work/out" 2>"$work/err" ||
+    fail "$browser failed"
+}
+for width in 1280 420; do
+  look $width --dump-dom
+  if grep -F CONSOLE "$work/err" | grep -v probe; then fail "the console has something to say"; fi
+  for fact in nan=0 toggled=true back=true log=true read=true slid=true hidden=true decoded=true \
+    sorted=true wide=true; do prints "$fact"; done
+  drawn=$(grep -o 'charts=[0-9]* drawn=[0-9]*' "$work/out")
+  [ "$(echo "$drawn" | tr -dc '0-9 ' | awk '{print ($1 > 5 && $1 == $2)}')" = 1 ] || fail "charts: $drawn"
+  if grep -q 'error=' "$work/out"; then fail "an exception"; fi
+done
+
+# A picture and a print come out, and are not empty.
+look 1280 --screenshot="$work/page.png"
+look 1280 --print-to-pdf="$work/page.pdf"
+exists page.png page.pdf
