@@ -53,6 +53,9 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 #define OPTION_BOOTSTRAP (UINT64_C(1) << 55)
 #define OPTION_CHANGED_SCRIPTS (UINT64_C(1) << 34)
 #define OPTION_AGAINST (UINT64_C(1) << 56)
+#define OPTION_CASE (UINT64_C(1) << 57)
+#define OPTION_CROPS (UINT64_C(1) << 58)
+#define OPTION_EPOCH (UINT64_C(1) << 59)
 
 typedef struct arguments {
   const char *const *words; /* the whole command line, NULL-terminated */
@@ -69,6 +72,8 @@ typedef struct arguments {
   int script_argument_count;
   const char *weights, *input, *output, *gradients, *layout;
   bool resume, dot, profile, quiet, train, markdown, changed_scripts, dry_run;
+  const char *case_name;
+  int64_t crops, epoch; /* −1: not given */
   bool common;
   const char *classes, *zeros, *bootstrap;
   double confidence;                                              /* 0: not given */
@@ -101,6 +106,7 @@ status command_lua(const arguments *a);
 status command_schema(const arguments *a);
 status command_phantom(const arguments *a);
 status command_data(const arguments *a);
+status command_preview(const arguments *a);
 status command_bench(const arguments *a);
 status command_weights(const arguments *a);
 status command_forward(const arguments *a);

@@ -44,6 +44,17 @@ const command commands[] = {
      "  strata plan my.yaml --stage segment\n"
      "  strata plan my.yaml --dot | dot -Tsvg > plan.svg\n",
      OPTION_SET | OPTION_STAGE | OPTION_DOT | OPTION_THREADS, 1, 1, command_plan},
+    {"preview", "FILE", "show what the transforms do to a case",
+     "A picture of every step on a case's way to the network: the prepare operators, every sample\n"
+     "operator for several random crops, and what a stage does before its network (shuffled, masked).\n"
+     "Three planes each, with contours of the label, sizes, spacings and the range of values. The\n"
+     "draws are those of training in that epoch, to the bit. The result is one .png or one .html file.\n\n"
+     "  strata preview my.yaml --case phantom_001\n"
+     "  strata preview my.yaml --case phantom_001 --stage pretrain -o pretrain.html\n"
+     "  strata preview my.yaml --set data.sample.random_flip.probability=1 --crops 6 --epoch 40\n",
+     OPTION_SET | OPTION_STAGE | OPTION_CASE | OPTION_CROPS | OPTION_EPOCH | OPTION_OUT |
+         OPTION_THREADS,
+     1, 1, command_preview},
     {"predict", "RUN[,RUN…] IN…", "segment new volumes with a finished run, or an ensemble",
      "The result lies on the grid of the input: same size, same affine. One input and an -o that\n"
      "ends in .nii or .nii.gz writes that file; otherwise -o is a folder. Channels in files of\n"

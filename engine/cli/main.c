@@ -59,6 +59,9 @@ static const option_help option_table[] = {
      "pairs without a difference in Wilcoxon's test: wilcox leaves them out (default), pratt ranks "
      "them first"},
     {OPTION_BOOTSTRAP, "bootstrap", "METHOD", "bca (default) or percentile"},
+    {OPTION_CASE, "case", "NAME", "which case (default: the first that trains)"},
+    {OPTION_CROPS, "crops", "N", "how many random draws (default 3)"},
+    {OPTION_EPOCH, "epoch", "N", "of which epoch, from 1 (default 1)"},
     {OPTION_RESAMPLES, "resamples", "N", "of the bootstrap (default 10000)"},
     {OPTION_CONFIDENCE, "confidence", "SHARE", "of the interval (default 0.95)"},
     {OPTION_KEY, "key", "NAME", "which dict of a PyTorch file: state_dict, trainer.model"},
@@ -255,6 +258,13 @@ static status store(arguments *a, const option_help *o, char *value) {
   case OPTION_ZEROS:
     a->zeros = value;
     break;
+  case OPTION_CASE:
+    a->case_name = value;
+    break;
+  case OPTION_CROPS:
+    return read_number(o->name, value, &a->crops);
+  case OPTION_EPOCH:
+    return read_number(o->name, value, &a->epoch);
   case OPTION_BOOTSTRAP:
     a->bootstrap = value;
     break;
@@ -384,6 +394,8 @@ int main(int argc, char **argv) {
                   .size = -1,
                   .batch = -1,
                   .jobs = -1,
+                  .crops = -1,
+                  .epoch = -1,
                   .resamples = -1};
   /* getopt changes the order of argv, and reading KEY=VALUE its words. */
   static char *words[MAX_OPERANDS];

@@ -61,3 +61,31 @@ while IFS= read -r verdict; do
   fi
 done <verdicts
 [ "$marked" -ge 80 ] || fail "the schema marks only $marked misspelt keys"
+
+# A key that no word is near to is answered with all there are: the schema has the same.
+{
+  echo 'strata: 1'
+  for part in data evaluate model; do echo "$part: {zzzzzzzzzzzzzzz: 1}"; done
+  echo 'zzzzzzzzzzzzzzz: 1'
+  echo 'stages: [{train: {zzzzzzzzzzzzzzz: 1, validate: {zzzzzzzzzzzzzzz: 1}, init: {zzzzzzzzzzzzzzz: 1}}}]'
+} >keys.yaml
+try 1 "$STRATA" check keys.yaml
+sed -n 's/.* error: \(.*\) has no key "z*"; it can have \(.*\)\.$/\1: \2/p' err >known
+[ "$(wc -l <known)" -eq 7 ] || fail "other lists of keys than expected"
+try 0 "$python" - <<'PYTHON'
+import json
+
+definitions = json.load(open("schema.json"))["definitions"]
+stage, whole = definitions["stage"]["properties"], definitions["pipeline"]["properties"]
+parts = {"the pipeline": whole, "data": whole["data"]["properties"],
+         "evaluate": whole["evaluate"]["properties"], "model": whole["model"]["properties"],
+         "stage train": stage, "stage train: validate": stage["validate"]["properties"],
+         "stage train: init": stage["init"]["properties"]}
+for line in open("known"):
+    part, keys = line.rstrip("\n").rsplit(": ", 1)
+    known = set(keys.replace(" and ", ", ").split(", "))
+    extra = set(parts[part]) - known
+    if part == "model":  # the keys of a model file, which stand here too
+        extra -= {"doc", "inputs", "params", "graph", "outputs"}
+    assert not known - set(parts[part]) and not extra, (part, known ^ set(parts[part]))
+PYTHON
