@@ -5,10 +5,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/clock.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "cli/opened.h"
+#include "execute/estimate.h"
 #include "run/run.h"
 
 /* Beyond it, source files are not read to find their entries in the cache. */
@@ -21,7 +21,8 @@ typedef struct checked {
   char *folder, *cache; /* where the run would go; no cache: NULL */
   text_buffer notes;    /* a line each */
   text_buffer files;    /* that the run writes */
-  double seconds;       /* of training, all stages */
+  device_speed speed;
+  double seconds; /* of training, all stages */
 } checked;
 
 static void note(checked *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -273,29 +274,17 @@ static int64_t stage_steps(const opened *o, const stage_spec *s, bool label_free
   return (batches + s->accumulate - 1) / s->accumulate;
 }
 
-/* The time of one step on random voxels, run twice unless that is long already, since the first also
- * touches all memory for the first time. */
-static status time_step(compiled *step, const stage_spec *s, double *seconds) {
-  double begin = clock_now_s();
-  TRY(program_run(&step->program));
-  *seconds = clock_now_s() - begin;
-  if (*seconds < 5) {
-    begin = clock_now_s();
-    TRY(program_run(&step->program));
-    *seconds = clock_now_s() - begin;
-  }
-  *seconds *= (double)s->accumulate;
-  return OK;
+/* Weights, gradients, moments and averages: copies of the parameters that an update reads or writes. */
+static int parameter_buffers(const stage_spec *s) {
+  return 2 + s->optimizer.op->state_buffers + (s->accumulate > 1) + (s->ema_decay > 0);
 }
 
-static void print_memory(const opened *o, const stage_spec *s, const compiled *step) {
+static void print_memory(const opened *o, const stage_spec *s, const graph *g, const plan *memory) {
   char parts[3][24];
-  const graph *g = step->graph.g;
-  int buffers = 2 + s->optimizer.op->state_buffers + (s->accumulate > 1) + (s->ema_decay > 0);
   double crop = (double)(o->size[0] * o->size[1] * o->size[2]) * (double)(4 * o->channels + 1);
   row("memory", "%s for the step, %s for weights, gradients and moments, %s for batches ahead",
-      format_bytes(parts[0], (double)step->program.plan.arena_bytes),
-      format_bytes(parts[1], (double)graph_param_elements(g) * 4 * buffers),
+      format_bytes(parts[0], (double)memory->arena_bytes),
+      format_bytes(parts[1], (double)graph_param_elements(g) * 4 * parameter_buffers(s)),
       format_bytes(parts[2], crop * (double)s->batch * (double)o->p->data.queue));
 }
 
@@ -307,14 +296,14 @@ static char *short_duration(char out[24], double seconds) {
 }
 
 static void print_time(checked *c, const stage_spec *s, int64_t steps, double seconds) {
-  char epoch[24], whole[24];
+  char once[24], epoch[24], whole[24];
   double all = seconds * (double)steps * (double)s->epochs;
   bool is_limited = s->time_limit_s > 0 && s->time_limit_s < all;
   if (is_limited) {
     all = s->time_limit_s;
     note(c, "stage %s ends by its time_limit, where this machine has got to by then", s->name);
   }
-  row("time here", "%.0f ms a step, %s an epoch, %s in all%s", 1e3 * seconds,
+  row("time here", "about %s a step, %s an epoch, %s in all%s", short_duration(once, seconds),
       short_duration(epoch, seconds * (double)steps), short_duration(whole, all),
       is_limited ? " by its time_limit" : "");
   c->seconds += all;
@@ -347,28 +336,36 @@ static void add_files(checked *c, const stage_spec *s, const graph *g) {
            format_bytes(state, bytes * (1 + s->optimizer.op->state_buffers + (s->ema_decay > 0))));
 }
 
+/* Nothing of the step's size is made: neither its memory nor its weights. */
 static status check_stage(checked *c, const stage_spec *s) {
-  compiled step;
-  double seconds;
-  TRY(compile_step(c->o, s, s->batch, &step));
-  status error = time_step(&step, s, &seconds);
+  stage_graph step;
+  parameter_groups groups = {0};
+  plan memory = {0};
+  TRY(expand_stage(c->o, s, s->batch, &step));
+  graph *g = step.g;
+  status error = parameter_groups_open(s, g, &groups);
+  if (!error) error = program_check(g, c->o->device);
+  if (!error)
+    error = plan_memory(g, step.keep, step.keep_count, pool_threads(c->o->device->pool), &memory);
   if (!error) {
-    const graph *g = step.graph.g;
-    bool label_free = step.graph.label == VALUE_NONE && !s->use_labels;
+    bool label_free = step.label == VALUE_NONE && !s->use_labels;
+    double update = 2.0 * 4 * (double)graph_param_elements(g) * parameter_buffers(s);
+    double seconds = (double)s->accumulate * graph_seconds(g, update, &c->speed);
     int64_t steps = stage_steps(c->o, s, label_free);
     printf("\nstage %s\n", s->name);
     print_start(c, s);
-    print_edges(&step.graph, s);
+    print_edges(&step, s);
     print_schedule(s, steps, label_free);
     print_scripts(s);
     row("size", "%lld parameters, %.4g GFLOP a step", (long long)graph_param_elements(g),
         (double)s->accumulate * graph_cost(g).flops / 1e9);
-    print_groups(&step.groups);
-    print_memory(c->o, s, &step);
+    print_groups(&groups);
+    print_memory(c->o, s, g, &memory);
     print_time(c, s, steps, seconds);
     add_files(c, s, g);
   }
-  close_step(&step);
+  plan_free(&memory);
+  stage_graph_free(&step);
   return error;
 }
 
@@ -435,7 +432,8 @@ static status check_opened(opened *o) {
   checked c = {.o = o, .folder = run_fresh_folder(o->p->name)};
   if (!c.folder) return error_out_of_memory(512);
   c.cache = run_cache_folder(&o->p->data, c.folder);
-  status error = print_all(&c);
+  status error = device_measure(o->device, &c.speed);
+  if (!error) error = print_all(&c);
   text_free(&c.notes);
   text_free(&c.files);
   free(c.folder);

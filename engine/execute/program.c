@@ -180,6 +180,14 @@ static void bind_update(program *p, const optimizer_use *o) {
         (void *)add_flat_call(p, "weight_average", p->average, p->parameters->data)->call.attrs;
 }
 
+status program_check(const graph *g, const device *d) {
+  for (int i = 0; i < g->node_count; i++)
+    if (!d->supports(d, g->nodes[i].op))
+      return error_new(ERROR_PIPELINE, g->nodes[i].at, "%s: operator %s has no kernel for %s",
+                       g->nodes[i].name, g->nodes[i].op->name, d->name);
+  return OK;
+}
+
 status program_create(graph *g, device *d, parameters *ps, const value_id *keep, int keep_count,
                       int64_t batch, const optimizer_use *optimizer, program *out) {
   *out = (program){.g = g, .device = d, .parameters = ps, .batch = batch};
@@ -188,10 +196,7 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
   for (int i = 0; !error && i < g->value_count; i++)
     if (g->values[i].kind == VALUE_PARAM && value_is_read(g, i) && !parameter_of(out, i))
       error = error_new(ERROR_INTERNAL, NOWHERE, "parameter %s has no storage", g->values[i].name);
-  for (int i = 0; !error && i < g->node_count; i++)
-    if (!d->supports(d, g->nodes[i].op))
-      error = error_new(ERROR_PIPELINE, g->nodes[i].at, "%s: operator %s has no kernel for %s",
-                        g->nodes[i].name, g->nodes[i].op->name, d->name);
+  if (!error) error = program_check(g, d);
   void *memory = NULL;
   if (!error) error = d->allocate(d, out->plan.arena_bytes, &memory);
   out->arena = memory;

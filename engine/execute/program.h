@@ -43,6 +43,8 @@ typedef struct program {
   arena memory;
 } program;
 
+/* Has the device a kernel for every node? An error at the YAML line of the first that lacks one. */
+status program_check(const graph *g, const device *d);
 /* `keep`: values that will be read after a run. `batch`: samples per step (random keys). */
 status program_create(graph *g, device *d, parameters *p, const value_id *keep, int keep_count,
                       int64_t batch, const optimizer_use *optimizer, program *out);

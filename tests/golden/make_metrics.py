@@ -9,7 +9,6 @@ import json
 import math
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import scipy.ndimage as ndi
 import torch
@@ -21,7 +20,6 @@ from monai.metrics import (
 )
 
 OUT = Path(__file__).parent / "metrics"
-DATA = Path(__file__).parents[2] / "../shared/data"
 random = np.random.default_rng(20240607)
 
 
@@ -193,13 +191,19 @@ def disturbed(labels, generator, by):
     return ndi.map_coordinates(labels, grid, order=0, mode="nearest")
 
 
+def smooth_shape(size, generator, centre, radii, noise):
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in size], indexing="ij"), -1)
+    r = (((grid - np.array(centre)) / np.array(radii)) ** 2).sum(-1)
+    return r + noise * ndi.gaussian_filter(generator.standard_normal(size), 3) < 1
+
+
 def label_maps():
     generator = np.random.default_rng(4)
-    hippocampus = nibabel.load(DATA / "Task04_Hippocampus/labelsTr/hippocampus_001.nii.gz")
-    atrium = nibabel.load(sorted(DATA.glob("LeftAtrium/labelsTr/*.nii.gz"))[0])
-    h = np.asarray(hippocampus.dataobj).astype(np.uint8)
-    box = ndi.find_objects((np.asarray(atrium.dataobj) > 0).astype(int))[0]
-    a = (np.asarray(atrium.dataobj)[box] > 0).astype(np.uint8)[::2, ::2, ::2]
+    # Two parts of one long structure, and a lobed one: the shapes of a hippocampus and of an atrium.
+    # Real label maps: make_volumes.py.
+    long = smooth_shape((35, 51, 35), generator, (17, 25, 17), (6, 20, 7), 3.0)
+    h = long.astype(np.uint8) * (1 + (np.arange(51) < 27).astype(np.uint8))[None, :, None]
+    a = smooth_shape((48, 40, 36), generator, (23, 19, 17), (17, 13, 12), 5.0).astype(np.uint8)
     blobs = generator.integers(0, 5, (6, 5, 4)).repeat(3, 0).repeat(3, 1).repeat(3, 2).astype(np.uint8)
     far = np.zeros((40, 30, 25), np.uint8)
     far[5:12, 6:11, 3:9] = 1
@@ -208,9 +212,9 @@ def label_maps():
     far_p[39, 29, 24] = 1
     far_p[0, 0, 0:2] = 1
     maps = [
-        ("hippocampus", disturbed(h, generator, 1.5), h, (1.0, 1.0, 1.0), 1.0),
-        ("hippocampus, anisotropic", disturbed(h, generator, 1.0), h, (0.7, 1.25, 3.0), 1.5),
-        ("left atrium", disturbed(a, generator, 2.0), a, (1.25, 1.25, 2.5), 2.0),
+        ("two parts", disturbed(h, generator, 1.5), h, (1.0, 1.0, 1.0), 1.0),
+        ("two parts, anisotropic", disturbed(h, generator, 1.0), h, (0.7, 1.25, 3.0), 1.5),
+        ("lobes", disturbed(a, generator, 2.0), a, (1.25, 1.25, 2.5), 2.0),
         ("five classes side by side", disturbed(blobs, generator, 1.0), blobs, (0.3, 0.9, 0.6), 0.9),
         ("far outliers", far_p, far, (0.5, 2.0, 1.1), 1.0),
         ("voxels at random", generator.integers(0, 3, (9, 8, 7)), generator.integers(0, 3, (9, 8, 7)),
@@ -329,7 +333,8 @@ def write(name, content):
     (OUT / name).write_text(text.replace('},{"', '},\n{"') + "\n")
 
 
-write("metrics.json", {"hausdorff": hausdorff_pairs(), "distance": distance_transforms()})
-write("label_maps.json", label_maps())
-write("infer.json", {"positions": positions(), "importance": importance_maps(),
-                     "sliding_window": sliding_windows(), "export": exports()})
+if __name__ == "__main__":
+    write("metrics.json", {"hausdorff": hausdorff_pairs(), "distance": distance_transforms()})
+    write("label_maps.json", label_maps())
+    write("infer.json", {"positions": positions(), "importance": importance_maps(),
+                         "sliding_window": sliding_windows(), "export": exports()})

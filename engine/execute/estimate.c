@@ -1,0 +1,76 @@
+#include "execute/estimate.h"
+
+#include "base/clock.h"
+#include "execute/program.h"
+#include "ops/conv/conv_attrs.h"
+
+#include <string.h>
+
+/* Seconds of the fastest of a few runs of the graph's only node, whose inputs are 0. */
+static status time_graph(graph *g, value_id result, device *d, double *seconds) {
+  enum { RUNS = 4 }; /* the first touches memory for the first time */
+  parameters none;
+  program p = {0};
+  TRY(parameters_create(g, d, &none));
+  status error = program_create(g, d, &none, &result, 1, 0, NULL, &p);
+  for (int i = 0; i < RUNS && !error; i++) {
+    double begin = clock_now_s();
+    error = program_run(&p);
+    if (!error) error = d->synchronize(d);
+    double now = clock_now_s() - begin;
+    if (i == 0 || now < *seconds) *seconds = now;
+  }
+  program_free(&p);
+  parameters_free(&none);
+  return error;
+}
+
+/* Cost and time of one operator on inputs of these shapes; a rank of −1 leaves an input out. */
+static status time_operator(const char *name, const void *attributes, const shape *inputs,
+                            int count, device *d, cost *work, double *seconds) {
+  graph *g = graph_new(false);
+  builder b = {.g = g, .prefix = "measured"};
+  value_id in[4], out[4];
+  static const char *const names[] = {"a", "b", "c", "d"};
+  for (int i = 0; i < count; i++)
+    in[i] = inputs[i].rank < 0 ? VALUE_NONE : build_input(&b, names[i], DTYPE_F32, inputs[i]);
+  status error = build_node(&b, name, attributes, in, count, out);
+  if (!error) error = time_graph(g, out[0], d, seconds);
+  if (!error) *work = node_cost(g, &g->nodes[0]);
+  graph_free(g);
+  return error;
+}
+
+status device_measure(device *d, device_speed *out) {
+  conv3d_attrs convolution;
+  double seconds = 0;
+  cost work;
+  op_defaults(op_find("conv3d"), &convolution);
+  convolution.features = 32;
+  for (int a = 0; a < 3; a++) convolution.kernel[a] = 3;
+  convolution.bias = false;
+  const shape filtered[] = {
+      SHAPE(1, 32, 32, 32, 32), SHAPE(32, 32, 3, 3, 3), {.rank = -1}}; /* no bias */
+  TRY(time_operator("conv3d", &convolution, filtered, 3, d, &work, &seconds));
+  out->convolution_flops = work.flops / seconds;
+  const shape factors[] = {SHAPE(512, 768), SHAPE(768, 768)};
+  TRY(time_operator("matmul", NULL, factors, 2, d, &work, &seconds));
+  out->other_flops = work.flops / seconds;
+  const shape terms[] = {SHAPE(4 << 20), SHAPE(4 << 20)};
+  TRY(time_operator("add", NULL, terms, 2, d, &work, &seconds));
+  out->bytes = work.bytes / seconds;
+  return OK;
+}
+
+double graph_seconds(const graph *g, double update_bytes, const device_speed *speed) {
+  double seconds = update_bytes / speed->bytes;
+  for (int i = 0; i < g->node_count; i++) {
+    const node *n = &g->nodes[i];
+    cost c = node_cost(g, n);
+    bool filters = strcmp(n->op->family, "conv") == 0;
+    double arithmetic = c.flops / (filters ? speed->convolution_flops : speed->other_flops);
+    double traffic = c.bytes / speed->bytes;
+    seconds += arithmetic > traffic ? arithmetic : traffic;
+  }
+  return seconds;
+}
