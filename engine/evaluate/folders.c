@@ -17,6 +17,7 @@ static const double SAME_GRID_VOXELS = 0.01;
 typedef struct label_file {
   const char *name; /* without the extension */
   const char *path;
+  bool is_doubtful; /* another file has the same name */
 } label_file;
 
 typedef struct label_folder {
@@ -46,10 +47,12 @@ static status list_folder(arena *memory, const char *folder, problems *found, la
   if (error) return error;
   if (out->count > 1) qsort(out->files, (size_t)out->count, sizeof *out->files, by_name);
   for (int i = 1; i < out->count; i++)
-    if (strcmp(out->files[i - 1].name, out->files[i].name) == 0)
+    if (strcmp(out->files[i - 1].name, out->files[i].name) == 0) {
+      out->files[i - 1].is_doubtful = out->files[i].is_doubtful = true;
       problems_add(found,
                    error_new(ERROR_DATA, NOWHERE, "%s and %s have the same name; keep one of them",
                              out->files[i - 1].path, out->files[i].path));
+    }
   return OK;
 }
 
@@ -119,16 +122,23 @@ static void keep_used_classes(arena *memory, case_score *cases, int case_count, 
   e->class_count = count;
 }
 
+/* The scores of two folders, whose problems are in `found`. */
+typedef struct folder_scores {
+  case_score *cases;
+  int case_count, pair_count, prediction_count, reference_count;
+} folder_scores;
+
 static status score_folders(arena *memory, const char *prediction_dir, const char *reference_dir,
                             const evaluate_spec *spec, thread_pool *pool, problems *found,
-                            case_score **cases, int *case_count, int *reference_count) {
+                            folder_scores *out) {
   label_folder predictions, references;
   TRY(list_folder(memory, prediction_dir, found, &predictions));
   TRY(list_folder(memory, reference_dir, found, &references));
   if (predictions.count == 0)
     return error_new(ERROR_DATA, NOWHERE, "there is no .nii or .nii.gz file in %s", prediction_dir);
-  *reference_count = references.count;
-  *cases = arena_alloc(memory, (size_t)predictions.count * sizeof **cases);
+  out->prediction_count = predictions.count;
+  out->reference_count = references.count;
+  out->cases = arena_alloc(memory, (size_t)predictions.count * sizeof *out->cases);
   for (int i = 0; i < predictions.count; i++) {
     const label_file *prediction = &predictions.files[i];
     const label_file *reference = find_file(&references, prediction->name);
@@ -138,37 +148,45 @@ static status score_folders(arena *memory, const char *prediction_dir, const cha
                                     prediction->path, reference_dir));
       continue;
     }
-    status error = score_pair(prediction, reference, spec, pool, &(*cases)[*case_count]);
+    out->pair_count++;
+    if (prediction->is_doubtful || reference->is_doubtful) continue;
+    status error = score_pair(prediction, reference, spec, pool, &out->cases[out->case_count]);
     if (error)
       problems_add(found, error);
     else
-      (*case_count)++;
+      out->case_count++;
   }
   return OK;
+}
+
+static void print_left_out(const folder_scores *s, FILE *table) {
+  int bad = s->prediction_count - s->case_count, unused = s->reference_count - s->pair_count;
+  if (bad > 0)
+    fprintf(table, "%d of %d predictions could not be scored and are in no mean.\n", bad,
+            s->prediction_count);
+  if (unused > 0)
+    fprintf(table, "%d of %d references have no prediction and are not scored.\n", unused,
+            s->reference_count);
 }
 
 status evaluate_folders(const char *prediction_dir, const char *reference_dir,
                         const evaluate_spec *spec, thread_pool *pool, const evaluate_outputs *to) {
   arena memory = {0};
   problems found = {0};
-  case_score *cases = NULL;
-  int case_count = 0, reference_count = 0;
-  problems_add(&found, score_folders(&memory, prediction_dir, reference_dir, spec, pool, &found,
-                                     &cases, &case_count, &reference_count));
-  status error = problems_take(&found);
-  if (!error) {
-    evaluation e = {.cases = cases, .case_count = case_count, .spec = spec};
-    keep_used_classes(&memory, cases, case_count, &e);
+  folder_scores s = {0};
+  status error = score_folders(&memory, prediction_dir, reference_dir, spec, pool, &found, &s);
+  if (!error && s.case_count > 0) {
+    evaluation e = {.cases = s.cases, .case_count = s.case_count, .spec = spec};
+    keep_used_classes(&memory, s.cases, s.case_count, &e);
     if (to->json_path) error = evaluation_write(&e, to->json_path);
     if (to->csv_path && !error) error = evaluation_write_csv(&e, to->csv_path);
     if (to->table && !error) {
       evaluation_print(&e, to->table);
-      if (reference_count > case_count)
-        fprintf(to->table, "%d of %d references have no prediction and are not scored.\n",
-                reference_count - case_count, reference_count);
+      print_left_out(&s, to->table);
     }
   }
-  for (int i = 0; i < case_count; i++) case_score_free(&cases[i]);
+  for (int i = 0; i < s.case_count; i++) case_score_free(&s.cases[i]);
   arena_free(&memory);
-  return error;
+  problems_add(&found, error);
+  return problems_take(&found);
 }

@@ -6,8 +6,8 @@
 
 /* Scores every .nii or .nii.gz file of `prediction_dir` against the file of the same name (the
  * extension may differ) in `reference_dir`. A prediction without a reference, two files of one
- * name, a file that cannot be read and a pair on different grids are errors; all of them are
- * collected before anything is reported. References without a prediction are not scored, and
+ * name, a file that cannot be read and a pair on different grids are errors; the other
+ * pairs are scored all the same, and the errors come back together. References without a prediction are not scored, and
  * counted in the table. The classes are the values that occur in any of the scored files, named by
  * their number.
  *

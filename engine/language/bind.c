@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "language/elsewhere.h"
 
 static const double UNBOUNDED = 1e9; /* bounds beyond are not worth telling the user */
 
@@ -159,7 +160,8 @@ static status unknown_attribute(const op *o, const tree *key, const char *const 
   for (int i = 0; reserved && reserved[i] && count < MOST; i++) names[count++] = reserved[i];
   char shown[96];
   printable(key->text, shown);
-  const char *near = nearest_name(key->text, names, count);
+  const char *ours = elsewhere_attribute(o, key->text);
+  const char *near = ours ? ours : nearest_name(key->text, names, count);
   if (near)
     return error_new(ERROR_PIPELINE, key->at, "%s has no attribute \"%s\"; did you mean \"%s\"?",
                      o->name, shown, near);

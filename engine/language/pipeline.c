@@ -12,6 +12,7 @@
 #include "base/files.h"
 #include "base/text.h"
 #include "language/bind.h"
+#include "language/elsewhere.h"
 #include "language/load.h"
 
 enum {
@@ -216,7 +217,8 @@ static const op *find_op(loader *l, const tree *key, unsigned trait, const char 
   if (o && o->traits & trait) return o;
   for (int i = 0; i < op_count() && count < MAX_OPERATORS; i++)
     if (op_at(i)->traits & trait) names[count++] = op_at(i)->name;
-  const char *near = o ? NULL : nearest_name(key->text, names, count);
+  const op *ours = elsewhere_operator(key->text, trait);
+  const char *near = o ? NULL : ours ? ours->name : nearest_name(key->text, names, count);
   if (o)
     report(l, key->at, "%s is not %s operator.", o->name, sort);
   else if (near)

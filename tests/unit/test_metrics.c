@@ -601,9 +601,20 @@ static void folders_are_paired_by_name_and_every_problem_is_told(void **state) {
   write_map("references", "small.nii", &b);
   write_map("references", "two.nii", &b);
   unlink(json_path);
+  table = NULL;
+  out = to.table = open_memstream(&table, &length);
   status problem = evaluate_folders(predictions, references, &skip_empty, NULL, &to);
+  fclose(out);
   assert_int_equal(error_count(problem), 4);
-  assert_false(file_exists(json_path));
+  /* What could be scored is, and the table says what is missing. */
+  assert_non_null(strstr(table, "4 of 5 predictions could not be scored"));
+  assert_non_null(strstr(table, "2 of 6 references have no prediction"));
+  free(table);
+  root = json_load_file(json_path, 0, &error);
+  assert_non_null(root);
+  assert_int_equal(json_array_size(json_object_get(root, "cases")), 1);
+  assert_float_equal(number_in(root, "dice", "per_class", "1"), 2.0 * 32 / 96, 1e-7);
+  json_decref(root);
   char *text = NULL;
   out = open_memstream(&text, &length);
   error_print(out, problem);
