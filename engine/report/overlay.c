@@ -174,16 +174,17 @@ static int64_t drawn_pixels(const image *i, int slice, int count) {
   return drawn;
 }
 
+/* By the reference, where there is one: a poor prediction may be anywhere. */
 static void choose_first(overlay_plane *p) {
-  int64_t most = -1;
+  const image *by = p->reference.rgba ? &p->reference : &p->prediction;
+  int64_t most = 0;
+  p->first_shown = p->count / 2;
   for (int k = 0; k < p->count; k++) {
-    int64_t drawn =
-        drawn_pixels(&p->reference, k, p->count) + drawn_pixels(&p->prediction, k, p->count);
+    int64_t drawn = drawn_pixels(by, k, p->count);
     if (drawn <= most) continue;
     most = drawn;
     p->first_shown = k;
   }
-  if (most == 0) p->first_shown = p->count / 2;
 }
 
 static status make(const char *image_path, const char *reference, const char *prediction,

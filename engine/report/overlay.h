@@ -9,7 +9,7 @@
 typedef struct overlay_plane {
   image grey, reference, prediction; /* no pixels: there is none */
   int count;                         /* slices */
-  int first_shown;                   /* that with the longest contours */
+  int first_shown;                   /* that with the longest contours of the reference */
   double width_mm, height_mm;        /* of a slice */
 } overlay_plane;
 

@@ -64,6 +64,28 @@ try 0 "$STRATA" report gone
 page gone/report.html cases
 prints "no longer in the run folder"
 
+# A sample that somebody has changed: paths do not lead out of its folder, and an order that is none is
+# shown as numbers.
+cp -r run changed
+python3 - <<'EOF'
+import json
+path = "changed/samples/pretrain/sample.json"
+s = json.load(open(path))
+s["numbers"][0]["values"] = [7, 7]
+json.dump(s, open(path, "w"))
+EOF
+try 0 "$STRATA" report changed
+page changed/report.html pretext
+prints "shuffled.order (shuffle_slabs): 7 7"
+sed -i 's|1-image.nii.gz|../../../phantom/imagesTr/x.nii.gz|' changed/samples/pretrain/sample.json
+try 0 "$STRATA" report changed
+page changed/report.html pretext
+prints "sample.json is damaged"
+echo '[' >changed/samples/pretrain/sample.json
+try 0 "$STRATA" report changed
+page changed/report.html '!pretext' training
+prints "sample.json is damaged"
+
 # Names from strangers are text.
 cp -r run hostile
 evil='</script><script>alert(1)</script><img src=x onerror=alert(2)>"&amp;'
