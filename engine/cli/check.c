@@ -8,6 +8,7 @@
 #include "base/files.h"
 #include "base/text.h"
 #include "cli/opened.h"
+#include "evaluate/metrics.h"
 #include "execute/estimate.h"
 #include "run/run.h"
 
@@ -380,9 +381,9 @@ static void print_evaluation(checked *c) {
     note(c, "the file has no `evaluate:`: nothing is segmented or scored at the end");
     return;
   }
-  for (int m = 0; m < METRIC_COUNT; m++)
+  for (int m = 0; m < METRIC_SLOTS; m++)
     if (e->metrics & METRIC_BIT(m))
-      text_add(&metrics, "%s%s", metrics.length ? ", " : "", metric_table[m].name);
+      text_add(&metrics, "%s%s", metrics.length ? ", " : "", evaluate_metric(e, m)->name);
   printf("\nevaluation\n");
   row("segments", "%d test case%s by %s of stage %s, windows of %lld×%lld×%lld", cases,
       plural(cases), e->output, e->stage, (long long)w->size[0], (long long)w->size[1],
@@ -391,7 +392,7 @@ static void print_evaluation(checked *c) {
   text_free(&metrics);
   if (cases == 0) note(c, "no case has the role test: there is nothing to evaluate");
   text_add(&c->files, "  %-34s %d segmentation%s\n", "predictions/", cases, plural(cases));
-  text_add(&c->files, "  evaluation.json\n");
+  text_add(&c->files, "  evaluation.json, evaluation.csv\n");
 }
 
 static void note_stages(checked *c) {

@@ -129,7 +129,11 @@ typedef struct loader_options {
   uint64_t seed;
   const char *stage; /* name: part of every key */
   role role;
-  bool shuffle;    /* a new order every epoch, by (seed, stage, epoch) */
+  bool shuffle; /* a new order every epoch, by (seed, stage, epoch) */
+  const double
+      *weights;    /* with `shuffle`: of each case of `data`, ≥ 0, those of the role not all 0:
+                            every place of the order is a case drawn in their proportion, with
+                            replacement. NULL: every case once. Copied */
   bool label_free; /* the stage reads no label: crops are placed without it, batch.label is 0 */
   int64_t batch;   /* samples a step on this process; a step of the run has batch × world */
   int64_t steps_per_epoch; /* 0: cases × crops_per_case / (batch × world), rounded up (wraps) */

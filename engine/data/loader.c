@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,7 @@ struct loader {
   loader_options o;
   prepared *cases;
   int case_count;
+  double *cumulative; /* of the cases' weights; NULL: no weights */
   int64_t steps_per_epoch;
   int64_t sample_values, sample_voxels;
   slot *slots;
@@ -71,6 +73,7 @@ struct loader {
 
 typedef struct sample_place {
   int64_t epoch, step, row; /* row of the batch */
+  int64_t index;            /* in the epoch's sequence */
   int64_t pass, position;   /* which pass over the cases, where in it */
 } sample_place;
 
@@ -81,9 +84,29 @@ static sample_place place_of(const loader *l, int64_t sample) {
                     .step = batches % l->steps_per_epoch,
                     .row = sample % o->batch};
   int64_t index = (p.step * o->batch + p.row) * o->world + o->rank;
+  p.index = index;
   p.pass = index / l->case_count;
   p.position = index % l->case_count;
   return p;
+}
+
+/* Cases in proportion to their weights, with replacement. */
+static void draw_by_weight(const loader *l, rng *random, int32_t *order) {
+  double total = l->cumulative[l->case_count - 1];
+  for (int i = 0; i < l->case_count; i++) {
+    double at = rng_range(random, 0, total);
+    int low = 0, high = l->case_count - 1; /* the first whose sum lies above */
+    while (low < high) {
+      int middle = low + (high - low) / 2;
+      if (l->cumulative[middle] > at)
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    while (low > 0 && l->cumulative[low] == l->cumulative[low - 1])
+      low--; /* rounding: at = total */
+    order[i] = low;
+  }
 }
 
 /* Which case stands at the place. Called with the lock held. */
@@ -98,7 +121,10 @@ static int case_at(loader *l, sample_place p) {
   made->pass = p.pass;
   rng_key key = rng_key_of(l->o.seed, l->o.stage, p.epoch, "", p.pass);
   rng random = rng_open(key, text_hash("order of cases"));
-  rng_permutation(&random, made->order, l->case_count);
+  if (l->cumulative)
+    draw_by_weight(l, &random, made->order);
+  else
+    rng_permutation(&random, made->order, l->case_count);
   return made->order[p.position];
 }
 
@@ -173,7 +199,9 @@ static void make_sample(loader *l, int64_t sample) {
   prepared *source = &l->cases[case_at(l, p)];
   slot *s = &l->slots[sample / l->o.batch % l->slot_count];
   const char *name = source->entry->name;
-  rng_key key = rng_key_of(l->o.seed, l->o.stage, p.epoch, name, p.pass);
+  /* A case that is drawn twice in a pass gives two different crops. */
+  int64_t turn = l->cumulative ? p.index : p.pass;
+  rng_key key = rng_key_of(l->o.seed, l->o.stage, p.epoch, name, turn);
   status error = acquire(l, source);
   if (!error) {
     pthread_mutex_unlock(&l->lock);
@@ -249,6 +277,17 @@ static status find_cases(loader *l) {
   return problems_take(&all);
 }
 
+static status add_up_weights(loader *l) {
+  if (!l->o.weights) return OK;
+  l->cumulative = calloc((size_t)l->case_count, sizeof *l->cumulative);
+  if (!l->cumulative) return error_out_of_memory((size_t)l->case_count * sizeof *l->cumulative);
+  double sum = 0;
+  for (int i = 0; i < l->case_count; i++)
+    l->cumulative[i] = sum += l->o.weights[l->cases[i].entry - l->o.data->cases];
+  if (sum > 0 && isfinite(sum)) return OK;
+  return error_new(ERROR_INTERNAL, NOWHERE, "the weights of the cases add up to %g", sum);
+}
+
 static status allocate(loader *l) {
   const loader_options *o = &l->o;
   double values = (double)o->batch * (double)o->channels;
@@ -315,6 +354,7 @@ status loader_open(const loader_options *o, loader **out) {
   pthread_cond_init(&l->ready, NULL);
   pthread_cond_init(&l->case_in, NULL);
   status error = find_cases(l);
+  if (!error) error = add_up_weights(l);
   if (!error) error = allocate(l);
   if (!error) {
     plan_run(l);
@@ -387,6 +427,7 @@ void loader_close(loader *l) {
   pthread_cond_destroy(&l->ready);
   pthread_cond_destroy(&l->case_in);
   pthread_mutex_destroy(&l->lock);
+  free(l->cumulative);
   free(l->slots);
   free(l->cases);
   free(l->threads);

@@ -18,7 +18,7 @@ static void add_defined(moments *m, double value) {
   if (!isnan(value)) moments_add(m, value);
 }
 
-static moments over_cases(const evaluation *e, int row, metric m) {
+static moments over_cases(const evaluation *e, int row, int m) {
   moments all = {0};
   for (int i = 0; i < e->case_count; i++) add_defined(&all, e->cases[i].classes[row].value[m]);
   return all;
@@ -33,15 +33,14 @@ static bool is_in(const evaluation *e, int row, const class_group *g) {
   return false;
 }
 
-static moments over_classes(const evaluation *e, const case_score *s, const class_group *g,
-                            metric m) {
+static moments over_classes(const evaluation *e, const case_score *s, const class_group *g, int m) {
   moments all = {0};
   for (int c = 1; c < e->class_count; c++)
     if (is_in(e, c, g)) add_defined(&all, s->classes[c].value[m]);
   return all;
 }
 
-static moments over_all(const evaluation *e, const class_group *g, metric m) {
+static moments over_all(const evaluation *e, const class_group *g, int m) {
   moments all = {0};
   for (int i = 0; i < e->case_count; i++) {
     moments of_case = over_classes(e, &e->cases[i], g, m);
@@ -66,12 +65,16 @@ static int count_hallucinated(const evaluation *e, int class_number) {
   return count;
 }
 
-double evaluation_mean_dice(const evaluation *e) {
-  moments m = over_all(e, NULL, METRIC_DICE);
-  return moments_mean(&m);
+const metric_info *evaluate_metric(const evaluate_spec *spec, int m) {
+  return m < METRIC_COUNT ? &metric_table[m] : &spec->custom[m - METRIC_COUNT].info;
 }
 
-double evaluation_class_mean(const evaluation *e, int row, metric m) {
+double evaluation_mean(const evaluation *e, int m) {
+  moments all = over_all(e, NULL, m);
+  return moments_mean(&all);
+}
+
+double evaluation_class_mean(const evaluation *e, int row, int m) {
   moments all = over_cases(e, row, m);
   return moments_mean(&all);
 }
@@ -124,7 +127,7 @@ static const char *key_of(const json_t *keys, int class_number) {
   return json_string_value(json_array_get(keys, (size_t)class_number));
 }
 
-static json_t *case_values(const evaluation *e, const json_t *keys, const case_score *s, metric m) {
+static json_t *case_values(const evaluation *e, const json_t *keys, const case_score *s, int m) {
   json_t *values = json_object();
   for (int c = 1; c < e->class_count; c++)
     json_object_set_new(values, key_of(keys, c), number(s->classes[c].value[m]));
@@ -134,13 +137,13 @@ static json_t *case_values(const evaluation *e, const json_t *keys, const case_s
 static json_t *case_entry(const evaluation *e, const json_t *keys, const case_score *s) {
   json_t *entry = json_object(), *missed = json_array(), *hallucinated = json_array();
   json_object_set_new(entry, "name", json_text(s->name));
-  for (int m = 0; m < METRIC_COUNT; m++) {
+  for (int m = 0; m < METRIC_SLOTS; m++) {
     if (!is_wanted(e, m)) continue;
     char mean_key[64];
-    snprintf(mean_key, sizeof mean_key, "%s_mean", metric_table[m].key);
-    moments mean = over_classes(e, s, NULL, (metric)m);
+    snprintf(mean_key, sizeof mean_key, "%s_mean", evaluate_metric(e->spec, m)->key);
+    moments mean = over_classes(e, s, NULL, m);
     json_object_set_new(entry, mean_key, number(moments_mean(&mean)));
-    json_object_set_new(entry, metric_table[m].key, case_values(e, keys, s, (metric)m));
+    json_object_set_new(entry, evaluate_metric(e->spec, m)->key, case_values(e, keys, s, m));
   }
   json_t *voxels = json_object();
   for (int c = 1; c < e->class_count; c++) {
@@ -160,7 +163,7 @@ static json_t *case_entry(const evaluation *e, const json_t *keys, const case_sc
   return entry;
 }
 
-static json_t *summary_entry(const evaluation *e, const json_t *keys, metric m) {
+static json_t *summary_entry(const evaluation *e, const json_t *keys, int m) {
   json_t *entry = json_object(), *means = json_object(), *deviations = json_object(),
          *counts = json_object();
   moments all = over_all(e, NULL, m);
@@ -200,10 +203,10 @@ static json_t *groups_entry(const evaluation *e) {
     json_t *entry = json_object(), *numbers = json_array();
     for (int k = 0; k < g->count; k++) json_array_append_new(numbers, json_integer(g->classes[k]));
     json_object_set_new(entry, "classes", numbers);
-    for (int m = 0; m < METRIC_COUNT; m++) {
+    for (int m = 0; m < METRIC_SLOTS; m++) {
       if (!is_wanted(e, m)) continue;
-      moments all = over_all(e, g, (metric)m);
-      json_object_set_new(entry, metric_table[m].key,
+      moments all = over_all(e, g, m);
+      json_object_set_new(entry, evaluate_metric(e->spec, m)->key,
                           json_pack("{s:o, s:o}", "mean", number(moments_mean(&all)),
                                     "standard_deviation", number(moments_deviation(&all))));
     }
@@ -214,11 +217,11 @@ static json_t *groups_entry(const evaluation *e) {
 
 static json_t *to_json(const evaluation *e) {
   json_t *root = json_object(), *keys = class_keys(e);
-  for (int m = 0; m < METRIC_COUNT; m++) {
+  for (int m = 0; m < METRIC_SLOTS; m++) {
     if (!is_wanted(e, m)) continue;
-    json_t *entry = summary_entry(e, keys, (metric)m);
+    json_t *entry = summary_entry(e, keys, m);
     add_definition(e, m, entry);
-    json_object_set_new(root, metric_table[m].key, entry);
+    json_object_set_new(root, evaluate_metric(e->spec, m)->key, entry);
   }
   if (e->spec->group_count > 0) json_object_set_new(root, "groups", groups_entry(e));
   json_object_set_new(root, "aggregation",
@@ -258,7 +261,7 @@ static void csv_row(const evaluation *e, const case_score *s, int row, FILE *out
   csv_text(out, s->name);
   fputc(',', out);
   csv_text(out, e->class_names[row]);
-  for (int m = 0; m < METRIC_COUNT; m++) {
+  for (int m = 0; m < METRIC_SLOTS; m++) {
     if (!is_wanted(e, m)) continue;
     fputc(',', out);
     if (isfinite(c->value[m])) fprintf(out, "%.9g", c->value[m]);
@@ -271,8 +274,8 @@ status evaluation_write_csv(const evaluation *e, const char *path) {
   atomic_file file;
   TRY(atomic_begin(path, &file));
   fputs("case,class", file.stream);
-  for (int m = 0; m < METRIC_COUNT; m++)
-    if (is_wanted(e, m)) fprintf(file.stream, ",%s", metric_table[m].key);
+  for (int m = 0; m < METRIC_SLOTS; m++)
+    if (is_wanted(e, m)) fprintf(file.stream, ",%s", evaluate_metric(e->spec, m)->key);
   fputs(",reference_voxels,predicted_voxels,overlap_voxels,missed,hallucinated\n", file.stream);
   for (int i = 0; i < e->case_count; i++)
     for (int c = 1; c < e->class_count; c++) csv_row(e, &e->cases[i], c, file.stream);
@@ -290,32 +293,34 @@ static void format_moments(char out[48], const moments *m, int decimals) {
     snprintf(out, 48, "%.*f ± %.*f", decimals, m->mean, decimals, moments_deviation(m));
 }
 
-enum { COLUMNS = METRIC_COUNT + 2 }; /* the metrics, then what was missed and hallucinated */
+enum { COLUMNS = METRIC_SLOTS + 2 }; /* the metrics, then what was missed and hallucinated */
 
 typedef struct table_row {
   const char *name;
   char cell[COLUMNS][48];
 } table_row;
 
-static table_row head_row(void) {
+static table_row head_row(const evaluation *e) {
   table_row row = {.name = "class"};
-  for (int m = 0; m < METRIC_COUNT; m++)
-    snprintf(row.cell[m], sizeof row.cell[m], "%s", metric_table[m].heading);
-  snprintf(row.cell[METRIC_COUNT], sizeof *row.cell, "missed");
-  snprintf(row.cell[METRIC_COUNT + 1], sizeof *row.cell, "hallucinated");
+  for (int m = 0; m < METRIC_SLOTS; m++)
+    if (is_wanted(e, m))
+      snprintf(row.cell[m], sizeof row.cell[m], "%s", evaluate_metric(e->spec, m)->heading);
+  snprintf(row.cell[METRIC_SLOTS], sizeof *row.cell, "missed");
+  snprintf(row.cell[METRIC_SLOTS + 1], sizeof *row.cell, "hallucinated");
   return row;
 }
 
 static void set_counts(table_row *row, int missed, int hallucinated) {
-  snprintf(row->cell[METRIC_COUNT], sizeof *row->cell, "%d", missed);
-  snprintf(row->cell[METRIC_COUNT + 1], sizeof *row->cell, "%d", hallucinated);
+  snprintf(row->cell[METRIC_SLOTS], sizeof *row->cell, "%d", missed);
+  snprintf(row->cell[METRIC_SLOTS + 1], sizeof *row->cell, "%d", hallucinated);
 }
 
 static table_row row_of_class(const evaluation *e, int class_row) {
   table_row row = {.name = e->class_names[class_row]};
-  for (int m = 0; m < METRIC_COUNT; m++) {
-    moments all = over_cases(e, class_row, (metric)m);
-    format_moments(row.cell[m], &all, metric_table[m].decimals);
+  for (int m = 0; m < METRIC_SLOTS; m++) {
+    if (!is_wanted(e, m)) continue;
+    moments all = over_cases(e, class_row, m);
+    format_moments(row.cell[m], &all, evaluate_metric(e->spec, m)->decimals);
   }
   set_counts(&row, count_missed(e, class_row), count_hallucinated(e, class_row));
   return row;
@@ -325,9 +330,10 @@ static table_row row_of_class(const evaluation *e, int class_row) {
 static table_row row_of_mean(const evaluation *e, const char *name, const class_group *g) {
   table_row row = {.name = name};
   int missed = 0, hallucinated = 0;
-  for (int m = 0; m < METRIC_COUNT; m++) {
-    moments all = over_all(e, g, (metric)m);
-    format_moments(row.cell[m], &all, metric_table[m].decimals);
+  for (int m = 0; m < METRIC_SLOTS; m++) {
+    if (!is_wanted(e, m)) continue;
+    moments all = over_all(e, g, m);
+    format_moments(row.cell[m], &all, evaluate_metric(e->spec, m)->decimals);
   }
   for (int c = 1; c < e->class_count; c++) {
     if (!is_in(e, c, g)) continue;
@@ -341,7 +347,7 @@ static table_row row_of_mean(const evaluation *e, const char *name, const class_
 /* Head, classes, groups, mean. */
 static table_row table_row_at(const evaluation *e, int i) {
   int classes = e->class_count - 1, groups = e->spec->group_count;
-  if (i == 0) return head_row();
+  if (i == 0) return head_row(e);
   if (i <= classes) return row_of_class(e, i);
   if (i > classes + groups) return row_of_mean(e, "mean", NULL);
   const class_group *g = &e->spec->groups[i - classes - 1];
@@ -364,7 +370,7 @@ void evaluation_print(const evaluation *e, FILE *out) {
     table_row row = table_row_at(e, i);
     print_cell(out, row.name, name_width, false);
     for (int k = 0; k < COLUMNS; k++) {
-      if (k < METRIC_COUNT && !is_wanted(e, k)) continue;
+      if (k < METRIC_SLOTS && !is_wanted(e, k)) continue;
       fputs("  ", out);
       print_cell(out, row.cell[k], width[k], true);
     }

@@ -16,6 +16,9 @@ typedef enum metric {
   METRIC_COUNT
 } metric;
 
+/* Metrics of Lua scripts follow those of the table. */
+enum { CUSTOM_METRICS_MAX = 16, METRIC_SLOTS = METRIC_COUNT + CUSTOM_METRICS_MAX };
+
 #define METRIC_BIT(m) (1u << (m))
 #define METRICS_DEFAULT (METRIC_BIT(METRIC_DICE) | METRIC_BIT(METRIC_HD95))
 /* Those that need distances between surfaces. */

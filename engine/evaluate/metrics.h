@@ -7,7 +7,8 @@
 #include "language/pipeline.h"
 
 typedef struct class_score {
-  double value[METRIC_COUNT]; /* NaN: not defined, or left out by the policy */
+  double value
+      [METRIC_SLOTS]; /* of the table, then of scripts. NaN: not defined, or left out by the policy */
   int64_t reference_voxels, predicted_voxels, overlap_voxels;
   bool missed;       /* in the reference, not predicted */
   bool hallucinated; /* predicted, not in the reference */
@@ -39,6 +40,8 @@ typedef struct case_score {
 status score_case(const labels *prediction, const labels *reference, int class_count,
                   const evaluate_spec *spec, const char *name, thread_pool *pool, case_score *out);
 void case_score_free(case_score *s);
+/* Names and decimals of a metric that the spec has. */
+const metric_info *evaluate_metric(const evaluate_spec *spec, int m);
 /* Of the surfaces of a foreground class. */
 double evaluate_tolerance_mm(const evaluate_spec *spec, int class_number);
 
@@ -59,10 +62,10 @@ status evaluation_write(const evaluation *e, const char *path);
 /* A row for each case and class: names, metrics, voxel counts. Empty where a metric is not defined.
  * Atomic. */
 status evaluation_write_csv(const evaluation *e, const char *path);
-/* Mean foreground Dice over cases (NaN when nothing counts). */
-double evaluation_mean_dice(const evaluation *e);
+/* Mean of a metric over the foreground classes, then over cases (NaN when nothing counts). */
+double evaluation_mean(const evaluation *e, int m);
 /* Mean of a metric over the cases in which the class of the row counts (NaN: none). */
-double evaluation_class_mean(const evaluation *e, int row, metric m);
+double evaluation_class_mean(const evaluation *e, int row, int m);
 /* Console table. */
 void evaluation_print(const evaluation *e, FILE *out);
 

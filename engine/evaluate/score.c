@@ -248,7 +248,7 @@ status score_case(const labels *prediction, const labels *reference, int class_c
   if (!classes) return error_out_of_memory((size_t)class_count * sizeof *classes);
   status error = count_voxels(prediction, reference, class_count, name, classes);
   for (int c = 0; c < class_count && !error; c++) {
-    for (int m = 0; m < METRIC_COUNT; m++) classes[c].value[m] = NAN;
+    for (int m = 0; m < METRIC_SLOTS; m++) classes[c].value[m] = NAN;
     score_overlap(&classes[c], affine_voxel_mm3(reference->affine) / 1000, spec->empty);
   }
   if (!error && spec->metrics & METRICS_OF_SURFACES)

@@ -720,32 +720,15 @@ static void read_model(loader *l, const tree *model) {
   problems_add(&l->all, model_files_hash(p, &l->model_hash));
 }
 
+static bool is_word_byte(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
 /* ---- scripts -------------------------------------------------------------------------------- */
 
 const char *const stage_hook_keys[HOOK_COUNT] = {[HOOK_VALIDATION] = "on_validation",
                                                  [HOOK_EPOCH_END] = "on_epoch_end",
                                                  [HOOK_STAGE_END] = "on_stage_end"};
-
-static bool is_script_at(const script_ref *script, int *i) {
-  return script->path && (*i)-- == 0;
-}
-
-const script_ref *pipeline_script(const pipeline *p, int i) {
-  for (int k = 0; k < p->stage_count; k++) {
-    const stage_spec *s = &p->stages[k];
-    for (int n = 0; n < s->schedule_count; n++)
-      if (is_script_at(&s->schedules[n].script, &i)) return &s->schedules[n].script;
-    for (int n = 0; n < HOOK_COUNT; n++)
-      if (is_script_at(&s->hooks[n], &i)) return &s->hooks[n];
-  }
-  return NULL;
-}
-
-/* ---- stages -------------------------------------------------------------------------------- */
-
-static const char *stage_what(loader *l, const stage_spec *s) {
-  return arena_printf(l->memory, "stage %s", s->name);
-}
 
 /* Every key but `lua` is the script's. */
 static const tree *script_arguments(loader *l, const tree *t) {
@@ -770,6 +753,121 @@ static bool read_script(loader *l, const tree *map, const char *what, script_ref
   out->arguments = script_arguments(l, map);
   if (!error && !shipped) fix_path(l, lua, out->path);
   return !error;
+}
+
+/* The name of the file without folder and ending. */
+static const char *script_name(loader *l, const char *path) {
+  const char *slash = strrchr(path, '/'), *start = slash ? slash + 1 : path;
+  const char *dot = strrchr(start, '.');
+  return arena_strndup(l->memory, start, dot ? (size_t)(dot - start) : strlen(start));
+}
+
+/* Names that stand for something else beside metrics in evaluation.json and the log. */
+static bool is_metric_name_taken(const char *name, const evaluate_spec *e) {
+  static const char *const taken[] = {"name",   "cases",        "missed", "hallucinated", "groups",
+                                      "voxels", "empty_policy", "loss",   "aggregation",  "number"};
+  bool is_taken = false;
+  for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) is_taken |= strcmp(taken[i], name) == 0;
+  for (int m = 0; m < METRIC_COUNT; m++)
+    is_taken |= strcmp(metric_table[m].name, name) == 0 || strcmp(metric_table[m].key, name) == 0;
+  for (int i = 0; i < e->custom_count; i++) is_taken |= strcmp(e->custom[i].info.name, name) == 0;
+  return is_taken;
+}
+
+/* `{lua: fbeta, beta: 2, name: f2}`; `name` is not the script's. */
+static void read_custom_metric(loader *l, const tree *t, const char *what, evaluate_spec *e) {
+  const char *inside = arena_printf(l->memory, "%s: metrics", what), *name;
+  custom_metric *m = &e->custom[e->custom_count];
+  char shown[96];
+  if (e->custom_count == CUSTOM_METRICS_MAX) {
+    report(l, t->at, "%s: at most %d metrics can be Lua's.", inside, CUSTOM_METRICS_MAX);
+    return;
+  }
+  if (!read_script(l, t, inside, &m->script)) return;
+  tree *arguments = tree_new(l->memory, t->at, TREE_MAP, m->script.arguments->count);
+  for (int i = 0; i < m->script.arguments->count; i++) {
+    const tree *key = m->script.arguments->keys[i];
+    if (strcmp(key->text, "name") == 0) continue;
+    arguments->keys[arguments->count] = (tree *)key;
+    arguments->items[arguments->count++] = m->script.arguments->items[i];
+  }
+  m->script.arguments = arguments;
+  name = read_text(l, t, inside, "name", script_name(l, m->script.path));
+  for (const char *p = name; *p; p++)
+    if (!is_word_byte(*p)) {
+      report(l, t->at, "%s: \"%s\" is not a name: use letters, digits and _ in `name`.", inside,
+             printable(name, shown));
+      return;
+    }
+  if (is_metric_name_taken(name, e)) {
+    report(l, t->at, "%s: \"%s\" has a meaning already; give the metric another `name`.", inside,
+           printable(name, shown));
+    return;
+  }
+  m->info = (metric_info){.name = name,
+                          .key = name,
+                          .heading = name,
+                          .decimals = 4,
+                          .better = BETTER_UNKNOWN,
+                          .doc = "computed by a Lua script"};
+  e->metrics |= METRIC_BIT(METRIC_COUNT + e->custom_count);
+  e->custom_count++;
+}
+
+/* Names, and scripts among them. */
+static void read_metrics(loader *l, const tree *t, const char *what, evaluate_spec *e) {
+  if (!t || t->kind != TREE_LIST) {
+    scoring_metrics(t, e, &l->all);
+    return;
+  }
+  tree *named = tree_new(l->memory, t->at, TREE_LIST, t->count);
+  for (int i = 0; i < t->count; i++)
+    if (t->items[i]->kind != TREE_MAP || !tree_get(t->items[i], "lua"))
+      named->items[named->count++] = t->items[i];
+  if (named->count > 0 || t->count == 0) scoring_metrics(named, e, &l->all);
+  e->custom = arena_alloc(l->memory, (CUSTOM_METRICS_MAX + 1) * sizeof *e->custom);
+  for (int i = 0; i < t->count; i++)
+    if (t->items[i]->kind == TREE_MAP && tree_get(t->items[i], "lua"))
+      read_custom_metric(l, t->items[i], what, e);
+}
+
+static bool is_script_at(const script_ref *script, int *i) {
+  return script->path && (*i)-- == 0;
+}
+
+const script_ref *pipeline_script(const pipeline *p, int i) {
+  for (int k = 0; k < p->stage_count; k++) {
+    const stage_spec *s = &p->stages[k];
+    for (int n = 0; n < s->schedule_count; n++)
+      if (is_script_at(&s->schedules[n].script, &i)) return &s->schedules[n].script;
+    for (int n = 0; n < HOOK_COUNT; n++)
+      if (is_script_at(&s->hooks[n], &i)) return &s->hooks[n];
+    if (is_script_at(&s->case_weights, &i)) return &s->case_weights;
+    for (int n = 0; n < s->validate_custom_count; n++)
+      if (is_script_at(&s->validate_custom[n].script, &i)) return &s->validate_custom[n].script;
+  }
+  for (int n = 0; n < p->evaluate.custom_count; n++)
+    if (is_script_at(&p->evaluate.custom[n].script, &i)) return &p->evaluate.custom[n].script;
+  return NULL;
+}
+
+/* ---- stages -------------------------------------------------------------------------------- */
+
+static const char *stage_what(loader *l, const stage_spec *s) {
+  return arena_printf(l->memory, "stage %s", s->name);
+}
+
+/* `validate: metrics`, besides Dice, which is always measured. */
+static void read_validated(loader *l, stage_spec *s, const tree *validate, const char *what) {
+  evaluate_spec read = {0};
+  const tree *metrics = tree_get(validate, "metrics");
+  if (!is_there(metrics)) return;
+  read_metrics(l, metrics, what, &read);
+  s->validate_metrics = read.metrics;
+  s->validate_custom = read.custom;
+  s->validate_custom_count = read.custom_count;
+  if (!s->output)
+    report(l, metrics->at, "%s: metrics of a segmentation need \"output\", such as net.out.", what);
 }
 
 static void check_schedule_target(loader *l, const stage_spec *s, const char *target,
@@ -1097,34 +1195,14 @@ static void read_names(loader *l, stage_spec *s, const tree *params) {
 }
 
 static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
-  static const char *const keys[] = {"use",
-                                     "params",
-                                     "graph",
-                                     "optimizer",
-                                     "clip_norm",
-                                     "schedule",
-                                     "schedules",
-                                     "init",
-                                     "on_validation",
-                                     "on_epoch_end",
-                                     "on_stage_end",
-                                     "epochs",
-                                     "batch",
-                                     "enabled",
-                                     "doc",
-                                     "steps_per_epoch",
-                                     "time_limit",
-                                     "validate",
-                                     "checkpoint",
-                                     "use_labels",
-                                     "groups",
-                                     "no_decay",
-                                     "initialize",
-                                     "ema",
-                                     "clip_value",
-                                     "accumulate",
-                                     NULL};
-  static const char *const validate_keys[] = {"every", "output", NULL};
+  static const char *const keys[] = {
+      "use",          "params",          "graph",      "optimizer",     "clip_norm",
+      "schedule",     "schedules",       "init",       "on_validation", "on_epoch_end",
+      "on_stage_end", "case_weights",    "epochs",     "batch",         "enabled",
+      "doc",          "steps_per_epoch", "time_limit", "validate",      "checkpoint",
+      "use_labels",   "groups",          "no_decay",   "initialize",    "ema",
+      "clip_value",   "accumulate",      NULL};
+  static const char *const validate_keys[] = {"every", "output", "metrics", NULL};
   static const char *const checkpoint_keys[] = {"every", NULL};
   const char *what = stage_what(l, s);
   s->enabled = true;
@@ -1156,12 +1234,16 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
     tree_check_keys(validate, inside, validate_keys, &l->all);
     s->validate_every = read_int(l, validate, inside, "every", 0, 0, 10000000, at);
     s->output = read_text(l, validate, inside, "output", NULL);
+    read_validated(l, s, validate, inside);
   }
   inside = arena_printf(l->memory, "%s: checkpoint", what);
   if (checkpoint && is_map(l, checkpoint, inside)) {
     tree_check_keys(checkpoint, inside, checkpoint_keys, &l->all);
     s->checkpoint_every_s = (int64_t)ceil(read_seconds(l, checkpoint, inside, "every", 0, 600));
   }
+  const tree *weights = tree_get(t, "case_weights");
+  inside = arena_printf(l->memory, "%s: case_weights", what);
+  if (weights && is_map(l, weights, inside)) read_script(l, weights, inside, &s->case_weights);
   for (int i = 0; i < HOOK_COUNT; i++) {
     const tree *hook = tree_get(t, stage_hook_keys[i]);
     inside = arena_printf(l->memory, "%s: %s", what, stage_hook_keys[i]);
@@ -1261,7 +1343,7 @@ static void read_evaluate(loader *l, const tree *evaluate) {
   tree_check_keys(evaluate, "evaluate", keys, &l->all);
   read_window(l, evaluate, evaluate->at);
   inference_keep_largest(tree_get(evaluate, "keep_largest"), e, &l->all);
-  scoring_metrics(tree_get(evaluate, "metrics"), e, &l->all);
+  read_metrics(l, tree_get(evaluate, "metrics"), "evaluate", e);
   scoring_tolerance(l->memory, tree_get(evaluate, "tolerance"), e, &l->all);
   scoring_groups(l->memory, tree_get(evaluate, "groups"), e, &l->all);
   e->empty = (empty_policy)read_choice(l, evaluate, "evaluate", "empty", policies, EMPTY_SKIP);
@@ -1270,10 +1352,6 @@ static void read_evaluate(loader *l, const tree *evaluate) {
 }
 
 /* ---- expressions --------------------------------------------------------------------------- */
-
-static bool is_word_byte(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-}
 
 static bool has_word(const char *text, const char *word) {
   size_t length = strlen(word);

@@ -77,6 +77,11 @@ typedef struct script_ref { /* a Lua function: `lua: warmup_cosine` or `lua: hoo
 /* When a stage calls a script (docs/lua.md). */
 typedef enum stage_hook { HOOK_VALIDATION, HOOK_EPOCH_END, HOOK_STAGE_END, HOOK_COUNT } stage_hook;
 
+typedef struct custom_metric { /* of a Lua script: `metrics: [{lua: fbeta}]` */
+  metric_info info;            /* under the script's name, or what `name` gives */
+  script_ref script;
+} custom_metric;
+
 typedef struct schedule_spec {
   const char *target; /* "lr", "loss.context.weight", "masked.ratio" */
   script_ref script;
@@ -130,8 +135,12 @@ typedef struct stage_spec {
   source_pos init_at;
   const char **reset; /* graph outputs whose producing layers start fresh: "net.out" */
   int reset_count;
-  bool missing_fresh;         /* what the earlier stage or file lacks starts fresh, too */
-  int64_t validate_every;     /* epochs; 0: only after the last */
+  bool missing_fresh;        /* what the earlier stage or file lacks starts fresh, too */
+  int64_t validate_every;    /* epochs; 0: only after the last */
+  unsigned validate_metrics; /* METRIC_BITs besides Dice; custom ones follow the table's */
+  custom_metric *validate_custom;
+  int validate_custom_count;
+  script_ref case_weights;    /* how often a training case is drawn; path NULL: all alike */
   const char *output;         /* value that sliding-window inference reads: "net.out"; NULL = no
                                  segmentation validation, only loss terms and metrics */
   bool enabled;               /* `enabled: false` skips the stage */
@@ -170,6 +179,8 @@ typedef struct evaluate_spec {
   bool keep_largest[256];          /* classes of which only the largest component stays */
   const tree *keep_largest_listed; /* where they were listed; NULL: all, or none */
   unsigned metrics;                /* METRIC_BIT of each that is wanted */
+  custom_metric *custom;           /* METRIC_BIT(METRIC_COUNT + i) is the i-th */
+  int custom_count;
   empty_policy empty;
   bool hd95_pooled; /* one percentile over both directions (MedPy), not the larger of two (MONAI) */
   double *tolerance_mm; /* of NSD, by class from 1; the last holds for the classes after. None: 1 */

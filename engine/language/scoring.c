@@ -36,9 +36,9 @@ static void unknown_metric(const tree *t, problems *all) {
   const char *near = t->kind == TREE_SCALAR ? nearest_name(t->text, names, METRIC_COUNT) : NULL;
   tree_describe(t, found);
   if (near)
-    report(all, t->at, "evaluate: there is no metric %s; did you mean \"%s\"?", found, near);
+    report(all, t->at, "there is no metric %s; did you mean \"%s\"?", found, near);
   else
-    report(all, t->at, "evaluate: a metric must be %s, not %s.", list.data, found);
+    report(all, t->at, "a metric must be %s, not %s.", list.data, found);
   text_free(&list);
 }
 
@@ -51,7 +51,7 @@ void scoring_metrics(const tree *t, evaluate_spec *e, problems *all) {
     return;
   }
   if (t->kind != TREE_LIST || t->count == 0) {
-    report(all, t->at, "evaluate: metrics must be a list such as [dice, hd95], or all, not %s.",
+    report(all, t->at, "metrics must be a list such as [dice, hd95], or all, not %s.",
            tree_describe(t, found));
     return;
   }

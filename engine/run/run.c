@@ -4,7 +4,7 @@
 #include "base/files.h"
 #include "base/json_text.h"
 #include "base/text.h"
-#include "evaluate/metrics.h"
+#include "evaluate/custom.h"
 #include "infer/network.h"
 #include "report/page.h"
 #include "run/state.h"
@@ -256,6 +256,14 @@ static status check_transfer(const run *r, const stage_spec *s, const stage_grap
   return OK; /* no such stage: the loader has refused it */
 }
 
+/* Metrics that scripts compute load before anything is trained. */
+static void check_measuring_scripts(const custom_metric *list, int count, problems *found) {
+  custom_metrics custom;
+  status error = custom_metrics_open(list, count, &custom);
+  if (!error) custom_metrics_close(&custom);
+  problems_add(found, error);
+}
+
 static void compile_stage(const run *r, const stage_spec *s, problems *found) {
   stage_graph graph;
   status error = expand(r, s, &graph);
@@ -267,6 +275,13 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found) {
   error = controls_open(s, &graph, &c);
   if (!error) controls_close(&c);
   problems_add(found, error);
+  check_measuring_scripts(s->validate_custom, s->validate_custom_count, found);
+  if (s->case_weights.path) {
+    script *weights;
+    error = script_open(SCRIPT_CASE_WEIGHT, &s->case_weights, &weights);
+    if (!error) script_close(weights);
+    problems_add(found, error);
+  }
   parameter_groups groups;
   problems_add(found, parameter_groups_open(s, graph.g, &groups));
   if (s->init_from) problems_add(found, check_transfer(r, s, &graph));
@@ -297,6 +312,7 @@ static void check_classes(const run *r, problems *found) {
 status run_compile(const run *r) {
   problems found = {0};
   check_classes(r, &found);
+  check_measuring_scripts(r->p->evaluate.custom, r->p->evaluate.custom_count, &found);
   for (int i = 0; i < r->p->stage_count; i++)
     if (r->p->stages[i].enabled) compile_stage(r, &r->p->stages[i], &found);
   const stage_spec *last = pipeline_stage(r->p, r->p->evaluate.stage);
@@ -313,8 +329,8 @@ status run_compile(const run *r) {
 /* ---- evaluation -------------------------------------------------------------------------- */
 
 /* One test case: segmentation on the file's own grid, written, and scored there. */
-static status evaluate_case(run *r, network *n, const case_entry *entry, case_score *score,
-                            bool *scored) {
+static status evaluate_case(run *r, network *n, custom_metrics *custom, const case_entry *entry,
+                            case_score *score, bool *scored) {
   medical_case c = {0};
   labels prediction = {0}, reference = {0};
   char name[512];
@@ -331,6 +347,11 @@ static status evaluate_case(run *r, network *n, const case_entry *entry, case_sc
     if (!error)
       error = score_case(&prediction, &reference, r->data->class_count, &r->p->evaluate,
                          entry->name, r->device->pool, score);
+    if (!error) {
+      error = custom_metrics_score(custom, &reference, r->data->class_names, r->data->class_count,
+                                   score);
+      if (error) case_score_free(score);
+    }
     *scored = !error;
   }
   labels_free(&prediction);
@@ -342,8 +363,8 @@ static status evaluate_case(run *r, network *n, const case_entry *entry, case_sc
 
 /* A case whose files are broken is named, and the others are still segmented; but a mean over fewer
  * cases than asked for would pass for another number, so there is none. */
-static status evaluate_cases(run *r, network *n, const int *index, int count, case_score *scores,
-                             int *scored) {
+static status evaluate_cases(run *r, network *n, custom_metrics *custom, const int *index,
+                             int count, case_score *scores, int *scored) {
   double started = clock_now_s();
   problems found = {0};
   for (int i = 0; i < count; i++) {
@@ -353,7 +374,8 @@ static status evaluate_cases(run *r, network *n, const int *index, int count, ca
                        "stopped during the evaluation; the same command with --resume repeats it");
     }
     bool counts;
-    status error = evaluate_case(r, n, &r->data->cases[index[i]], &scores[*scored], &counts);
+    status error =
+        evaluate_case(r, n, custom, &r->data->cases[index[i]], &scores[*scored], &counts);
     bool is_bad_file = error && error_code_of(error) == ERROR_DATA;
     problems_add(&found, error);
     if (error && !is_bad_file) break;
@@ -377,7 +399,8 @@ status run_evaluate(run *r) {
   char weights_name[256];
   snprintf(weights_name, sizeof weights_name, "weights/%s.safetensors", stage->name);
   char *weights = run_file(r, weights_name), *folder = run_file(r, "predictions");
-  char *json = run_file(r, "evaluation.json");
+  char *json = run_file(r, "evaluation.json"), *csv = run_file(r, "evaluation.csv");
+  custom_metrics custom = {0};
   int *index = calloc((size_t)r->data->case_count + 1, sizeof *index);
   case_score *scores = calloc((size_t)r->data->case_count + 1, sizeof *scores);
   int count = index ? dataset_role(r->data, ROLE_TEST, index) : 0, scored = 0;
@@ -389,7 +412,9 @@ status run_evaluate(run *r) {
                          r->device, NULL, &n);
   const char *const members[] = {weights};
   if (!error) error = network_load(&n, members, 1);
-  if (!error) error = evaluate_cases(r, &n, index, count, scores, &scored);
+  if (!error)
+    error = custom_metrics_open(r->p->evaluate.custom, r->p->evaluate.custom_count, &custom);
+  if (!error) error = evaluate_cases(r, &n, &custom, index, count, scores, &scored);
   evaluation e = {.class_names = r->data->class_names,
                   .class_count = r->data->class_count,
                   .cases = scores,
@@ -397,6 +422,7 @@ status run_evaluate(run *r) {
                   .spec = &r->p->evaluate};
   if (!error && scored > 0) {
     error = evaluation_write(&e, json);
+    if (!error) error = evaluation_write_csv(&e, csv);
     char *table = NULL;
     size_t length = 0;
     FILE *out = open_memstream(&table, &length);
@@ -411,10 +437,12 @@ status run_evaluate(run *r) {
     report_line(&r->report, "predictions: %s (%d cases)%s%s", folder, count,
                 scored > 0 ? "\nevaluation:  " : "; no labels to score them with",
                 scored > 0 ? json : "");
+  custom_metrics_close(&custom);
   network_close(&n);
   for (int i = 0; i < scored; i++) case_score_free(&scores[i]);
   free(scores);
   free(index);
+  free(csv);
   free(json);
   free(folder);
   free(weights);

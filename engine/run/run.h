@@ -6,7 +6,7 @@
  *   weights/<stage>.safetensors
  *   state.safetensors       everything an exact resume needs
  *   samples/<stage>/        what a self-supervised stage makes of one case (train/sample.h)
- *   predictions/<case>.nii.gz, evaluation.json
+ *   predictions/<case>.nii.gz, evaluation.json, evaluation.csv
  *   report.html             all of it on a page (report/page.h) */
 #ifndef STRATA_RUN_RUN_H
 #define STRATA_RUN_RUN_H
@@ -72,7 +72,7 @@ status run_compile(const run *r);
 /* Trains one stage to its end (or continues it from the saved state) and writes its weights. */
 struct run_state;
 status stage_train(run *r, int stage_index, const struct run_state *resume_from);
-/* Evaluates the test cases: predictions, evaluation.json. */
+/* Evaluates the test cases: predictions, evaluation.json and .csv. */
 status run_evaluate(run *r);
 
 #endif

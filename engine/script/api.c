@@ -13,16 +13,27 @@ const script_kind_info script_kinds[SCRIPT_KIND_COUNT] = {
                           "function(event)", "called after every epoch"},
     [SCRIPT_STAGE_END] = {"on_stage_end", "on_stage_end: {lua: summary}", "function(event)",
                           "called once, when a stage has ended, before its weights are written"},
+    [SCRIPT_METRIC] =
+        {"metric", "metrics: [dice, {lua: fbeta, beta: 2, name: f2}]",
+         "function(counts) → number or nil",
+         "under `evaluate` or a stage's `validate`: called for every foreground class "
+         "of every case; the metric is called like the file, or `name`"},
+    [SCRIPT_CASE_WEIGHT] = {"case_weights", "case_weights: {lua: rare_classes}",
+                            "function(case) → number ≥ 0",
+                            "called once for every training case before a stage starts: how often "
+                            "it is drawn"},
     [SCRIPT_ABLATION] = {"ablation", "strata ablate mask_ratio.lua",
                          "nothing: it is run once, from top to bottom", "run by `strata ablate`"},
 };
 
 extern const script_group script_base, script_math, script_string, script_table;
-extern const script_group script_schedule_parameters, script_event;
+extern const script_group script_schedule_parameters, script_event, script_counts, script_case;
 extern const script_group script_ablation, script_pipeline_methods, script_study_methods;
 
 static const script_group *const groups[] = {&script_schedule_parameters,
                                              &script_event,
+                                             &script_counts,
+                                             &script_case,
                                              &script_ablation,
                                              &script_pipeline_methods,
                                              &script_study_methods,

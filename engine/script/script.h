@@ -15,6 +15,8 @@ typedef enum script_kind {
   SCRIPT_VALIDATION, /* hooks */
   SCRIPT_EPOCH_END,
   SCRIPT_STAGE_END,
+  SCRIPT_METRIC,
+  SCRIPT_CASE_WEIGHT,
   SCRIPT_ABLATION,
   SCRIPT_KIND_COUNT
 } script_kind;
@@ -101,6 +103,27 @@ typedef struct hook_event {
   char stop_reason[200];
 } hook_event;
 status script_hook(script *s, hook_event *event);
+/* Metric: calls f(counts) for a class of a case; NaN for nil. Anything but a finite number or nil is an
+ * error that names case and class. */
+typedef struct metric_counts {
+  int64_t tp, fp, fn, tn; /* voxels */
+  double voxel_mm3;
+  const char *class_name, *case_name;
+  int class_number;
+} metric_counts;
+status script_metric(script *s, const metric_counts *counts, double *out);
+
+/* Weight of a case: calls f(case). Anything but a finite number ≥ 0 is an error that names the case. */
+typedef struct case_facts {
+  const char *name, *patient;
+  int64_t voxels;
+  double voxel_mm3;
+  const char *const *class_names; /* [0] = background */
+  const int64_t *class_voxels;
+  int class_count; /* 0: no label */
+} case_facts;
+status script_case_weight(script *s, const case_facts *facts, double *out);
+
 /* event.state as JSON text (heap, caller frees), and back, checked: for exact resume. Numbers keep
  * every bit, and integers stay integers. */
 status script_state_save(script *s, char **json);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "train/case_weights.h"
 #include "train/groups.h"
 #include "train/initialize.h"
 #include "train/sample.h"
@@ -86,6 +87,10 @@ static status fill_parameters(trainer *t) {
   return error;
 }
 
+static bool is_label_free(const trainer *t) {
+  return t->graph.label == VALUE_NONE && !t->stage->use_labels;
+}
+
 /* The stage's batches from its first on. */
 static loader_options training_batches(const trainer *t) {
   const run *r = t->r;
@@ -96,7 +101,8 @@ static loader_options training_batches(const trainer *t) {
                           .stage = t->stage->name,
                           .role = ROLE_TRAIN,
                           .shuffle = true,
-                          .label_free = t->graph.label == VALUE_NONE && !t->stage->use_labels,
+                          .weights = t->case_weights,
+                          .label_free = is_label_free(t),
                           .batch = t->stage->batch,
                           .steps_per_epoch = t->stage->steps_per_epoch * t->stage->accumulate,
                           .epochs = t->stage->epochs,
@@ -361,6 +367,7 @@ static void trainer_close(trainer *t) {
   program_free(&t->program);
   parameters_free(&t->parameters);
   stage_graph_free(&t->graph);
+  free(t->case_weights);
   free(t->classes);
   free(t->class_values);
   free(t->weights_path);
@@ -398,6 +405,7 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
                 format_bytes(naive_text, (double)t.program.plan.naive_bytes));
     error = resume_from ? restore(&t, resume_from) : fill_parameters(&t);
   }
+  if (!error) error = case_weights_compute(r, s, is_label_free(&t), &t.case_weights);
   if (!error && !resume_from) error = initialize_on_data(&t);
   if (!error && !resume_from) error = program_start_average(&t.program);
   if (!error) error = open_loader(&t);

@@ -8,8 +8,6 @@
 #include "train/controls.h"
 #include "train/tally.h"
 
-enum { VALIDATION_METRICS_MAX = 32 };
-
 typedef struct trainer {
   run *r;
   const stage_spec *stage;
@@ -24,6 +22,7 @@ typedef struct trainer {
   network network;     /* the segmentation, when the stage names its output */
   bool has_check, has_network;
   loader *loader;
+  double *case_weights; /* NULL: every case alike */
   run_state state;
   tally epoch;
   named_number results[STATE_MAX_VALUES]; /* of the last finished epoch, for the hook and the log */
@@ -33,8 +32,8 @@ typedef struct trainer {
   int64_t batches_per_epoch;
   double last_dice;
   hook_class *classes;  /* of the last validation: the foreground classes, for on_validation */
-  double *class_values; /* … of each class, one for each of class_metrics */
-  const char *class_metrics[VALIDATION_METRICS_MAX];
+  double *class_values; /* METRIC_SLOTS of each class, the first ones used: class_metrics */
+  const char *class_metrics[METRIC_SLOTS];
   int class_count, class_metric_count;
   char *weights_path, *state_path;
 } trainer;

@@ -1,5 +1,5 @@
 /* What a stage measures on its validation cases. */
-#include "evaluate/metrics.h"
+#include "evaluate/custom.h"
 #include "train/trainer.h"
 
 #include <stdlib.h>
@@ -54,64 +54,86 @@ static status check_losses(trainer *t) {
 
 /* Means by class over the cases, for on_validation. */
 static status keep_classes(trainer *t, const evaluation *e) {
-  int classes = e->class_count - 1, metrics = 0;
-  t->class_metrics[metrics++] = metric_table[METRIC_DICE].name;
+  int classes = e->class_count - 1;
   if (!t->classes) {
     t->classes = calloc((size_t)classes + 1, sizeof *t->classes);
-    t->class_values = calloc((size_t)(classes * metrics) + 1, sizeof *t->class_values);
-    if (!t->classes || !t->class_values) return error_out_of_memory((size_t)classes * 64);
+    t->class_values = calloc((size_t)(classes * METRIC_SLOTS) + 1, sizeof *t->class_values);
+    if (!t->classes || !t->class_values) return error_out_of_memory((size_t)classes * 256);
   }
   t->class_count = classes;
-  t->class_metric_count = metrics;
-  for (int c = 0; c < classes; c++) {
-    double *values = t->class_values + c * metrics;
-    values[0] = evaluation_class_mean(e, c + 1, METRIC_DICE);
-    t->classes[c] = (hook_class){.number = c + 1, .name = e->class_names[c + 1], .values = values};
+  t->class_metric_count = 0;
+  for (int m = 0; m < METRIC_SLOTS; m++) {
+    if (!(e->spec->metrics & METRIC_BIT(m))) continue;
+    for (int c = 0; c < classes; c++)
+      t->class_values[c * METRIC_SLOTS + t->class_metric_count] =
+          evaluation_class_mean(e, c + 1, m);
+    t->class_metrics[t->class_metric_count++] = evaluate_metric(e->spec, m)->key;
   }
+  for (int c = 0; c < classes; c++)
+    t->classes[c] = (hook_class){.number = c + 1,
+                                 .name = e->class_names[c + 1],
+                                 .values = t->class_values + c * METRIC_SLOTS};
   return OK;
 }
 
-/* Mean foreground Dice of whole validation cases, on the prepared grid. */
+static status check_case(trainer *t, const case_entry *entry, const evaluate_spec *spec,
+                         custom_metrics *custom, case_score *score, bool *scored) {
+  run *r = t->r;
+  medical_case c = {0};
+  labels prediction = {0};
+  *scored = false;
+  TRY(case_prepare(&r->p->data, entry, r->cache, &c));
+  status error = OK;
+  if (c.label.data) {
+    error = network_segment_prepared(&t->network, &c.image, &prediction);
+    if (!error)
+      error = score_case(&prediction, &c.label, r->data->class_count, spec, entry->name,
+                         r->device->pool, score);
+    error = error_prefix(error, "validation case %s", entry->name);
+    *scored = !error;
+    if (!error)
+      error =
+          custom_metrics_score(custom, &c.label, r->data->class_names, r->data->class_count, score);
+  }
+  labels_free(&prediction);
+  case_free(&c);
+  return error;
+}
+
+static status keep_results(trainer *t, const evaluation *e) {
+  t->last_dice = evaluation_mean(e, METRIC_DICE);
+  for (int m = 0; m < METRIC_SLOTS; m++)
+    if (e->spec->metrics & METRIC_BIT(m))
+      trainer_add_result(t, "validation.", evaluate_metric(e->spec, m)->key, evaluation_mean(e, m));
+  return keep_classes(t, e);
+}
+
+/* Dice and the other metrics of whole validation cases, on the prepared grid. */
 static status check_segmentation(trainer *t) {
   run *r = t->r;
   int cases = r->data->case_count;
   int *index = calloc((size_t)cases + 1, sizeof *index);
   case_score *scores = calloc((size_t)cases + 1, sizeof *scores);
-  if (!index || !scores) {
-    free(index);
-    free(scores);
-    return error_out_of_memory((size_t)cases * sizeof *scores);
-  }
-  int count = dataset_role(r->data, ROLE_VALIDATION, index), scored = 0;
-  evaluate_spec dice_only = r->p->evaluate;
-  dice_only.metrics = METRIC_BIT(METRIC_DICE);
-  status error = OK;
+  int count = index ? dataset_role(r->data, ROLE_VALIDATION, index) : 0, scored = 0;
+  evaluate_spec spec = r->p->evaluate;
+  spec.metrics = METRIC_BIT(METRIC_DICE) | t->stage->validate_metrics;
+  spec.custom = t->stage->validate_custom;
+  spec.custom_count = t->stage->validate_custom_count;
+  custom_metrics custom = {0};
+  status error = index && scores ? OK : error_out_of_memory((size_t)cases * sizeof *scores);
+  if (!error) error = custom_metrics_open(spec.custom, spec.custom_count, &custom);
   for (int i = 0; i < count && !error && !run_stop_requested(); i++) {
-    const case_entry *entry = &r->data->cases[index[i]];
-    medical_case c = {0};
-    labels prediction = {0};
-    error = case_prepare(&r->p->data, entry, r->cache, &c);
-    if (!error && c.label.data) {
-      error = network_segment_prepared(&t->network, &c.image, &prediction);
-      if (!error)
-        error = score_case(&prediction, &c.label, r->data->class_count, &dice_only, entry->name,
-                           r->device->pool, &scores[scored]);
-      if (!error) scored++;
-      error = error_prefix(error, "validation case %s", entry->name);
-    }
-    labels_free(&prediction);
-    case_free(&c);
+    bool counts;
+    error = check_case(t, &r->data->cases[index[i]], &spec, &custom, &scores[scored], &counts);
+    scored += counts;
   }
   evaluation summary = {.class_names = r->data->class_names,
                         .class_count = r->data->class_count,
                         .cases = scores,
                         .case_count = scored,
-                        .spec = &dice_only};
-  if (!error && scored > 0) {
-    t->last_dice = evaluation_mean_dice(&summary);
-    trainer_add_result(t, "validation.", "dice", t->last_dice);
-    error = keep_classes(t, &summary);
-  }
+                        .spec = &spec};
+  if (!error && scored > 0) error = keep_results(t, &summary);
+  custom_metrics_close(&custom);
   for (int i = 0; i < scored; i++) case_score_free(&scores[i]);
   free(scores);
   free(index);

@@ -3,6 +3,8 @@
 
 #include "script/script.h"
 
+#include <math.h>
+
 static status get_number(void *context, const char *name, double *out) {
   (void)context;
   (void)name;
@@ -29,9 +31,62 @@ static void check_state(script *s) {
   free(second);
 }
 
-static status open_as(const char *source, const tree *arguments, script **out) {
-  script_ref ref = {.path = "input.lua", .source = source, .arguments = arguments};
-  return script_open(SCRIPT_EPOCH_END, &ref, out);
+static status open_as(script_kind kind, const char *source, const tree *arguments, script **out) {
+  script_ref ref = {
+      .path = "input.lua", .source = source, .arguments = arguments, .at = {"input.yaml", 3, 5}};
+  return script_open(kind, &ref, out);
+}
+
+/* Whatever a function from facts to a number does, the number is a sound one or there is none. */
+static void try_measures(const char *source) {
+  script *s;
+  double value;
+  status error = open_as(SCRIPT_METRIC, source, NULL, &s);
+  if (!error) {
+    error = script_metric(
+        s, &(metric_counts){.tp = 3, .fp = 1, .tn = 9, .class_name = "liver", .case_name = "a"},
+        &value);
+    FUZZ_REQUIRE(error || !isinf(value));
+    script_close(s);
+  }
+  fuzz_refused(error);
+  error = open_as(SCRIPT_CASE_WEIGHT, source, NULL, &s);
+  if (!error) {
+    error = script_case_weight(s,
+                               &(case_facts){.name = "a",
+                                             .patient = "a",
+                                             .voxels = 64,
+                                             .voxel_mm3 = 1,
+                                             .class_names = (const char *const[]){"none", "liver"},
+                                             .class_voxels = (const int64_t[]){60, 4},
+                                             .class_count = 2},
+                               &value);
+    FUZZ_REQUIRE(error || (value >= 0 && isfinite(value)));
+    script_close(s);
+  }
+  fuzz_refused(error);
+}
+
+/* The hooks without a state of their own, and those with classes. */
+static void try_hooks(const char *source) {
+  static const script_kind kinds[] = {SCRIPT_VALIDATION, SCRIPT_STAGE_END};
+  for (int i = 0; i < 2; i++) {
+    script *s;
+    status error = open_as(kinds[i], source, NULL, &s);
+    if (!error) {
+      const double dice[] = {0.5};
+      const hook_class liver = {1, "liver", dice};
+      hook_event event = {.stage = "segment",
+                          .reason = "epochs",
+                          .classes = &liver,
+                          .class_count = 1,
+                          .class_metrics = (const char *const[]){"dice"},
+                          .class_metric_count = 1};
+      error = script_hook(s, &event);
+      script_close(s);
+    }
+    fuzz_refused(error);
+  }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -44,10 +99,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
       tree_parse(&memory, arguments_text, sizeof arguments_text - 1, "args.yaml", &arguments);
   FUZZ_REQUIRE(!error);
   /* Arguments that a script does not read are an error, so it is tried without them too. */
-  error = open_as(source, arguments, &s);
+  error = open_as(SCRIPT_EPOCH_END, source, arguments, &s);
   if (error) {
     fuzz_refused(error);
-    error = open_as(source, NULL, &s);
+    error = open_as(SCRIPT_EPOCH_END, source, NULL, &s);
   }
   if (!error) {
     double value;
@@ -70,6 +125,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     error = OK;
   }
   fuzz_refused(error);
+  try_measures(source);
+  try_hooks(source);
   free(source);
   arena_free(&memory);
   return 0;

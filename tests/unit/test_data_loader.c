@@ -476,6 +476,76 @@ static void an_epoch_visits_every_case_equally(void **state) {
   dataset_free(d);
 }
 
+/* The training cases weigh 0, 1, 2 and 3. */
+static void weigh(const dataset *d, double weights[CASES]) {
+  int index[CASES], count = dataset_role(d, ROLE_TRAIN, index);
+  memset(weights, 0, CASES * sizeof *weights);
+  for (int i = 0; i < count; i++) weights[index[i]] = i;
+}
+
+static void cases_are_drawn_by_their_weights(void **state) {
+  fixture *f = *state;
+  dataset *d;
+  expect_ok(dataset_open(&f->spec, 3, &d));
+  double weights[CASES];
+  weigh(d, weights);
+  loader_options o = options_of(f, d);
+  o.weights = weights;
+  o.batch = 8;
+  o.epochs = 300; /* of 8 draws */
+  loader *l;
+  expect_ok(loader_open(&o, &l));
+  int drawn[CASES] = {0}, twins = 0;
+  for (batch *b;;) {
+    expect_ok(loader_next(l, &b));
+    if (!b) break;
+    for (int n = 0; n < 8; n++) {
+      for (int i = 0; i < CASES; i++) drawn[i] += strcmp(d->cases[i].name, b->case_names[n]) == 0;
+      for (int m = 0; m < n; m++) twins += b->keys[m].sample == b->keys[n].sample;
+    }
+  }
+  loader_close(l);
+  assert_int_equal(twins, 0); /* a case drawn twice gives two crops */
+  /* Of 2400 draws a case with the share p gets 2400·p, give or take four standard deviations. */
+  for (int i = 0; i < CASES; i++) {
+    double expected = 2400 * weights[i] / 6;
+    assert_true(fabs(drawn[i] - expected) <= 4 * sqrt(expected * (1 - weights[i] / 6)));
+  }
+  dataset_free(d);
+}
+
+static void weighted_draws_do_not_depend_on_threads_ranks_or_a_resume(void **state) {
+  fixture *f = *state;
+  dataset *d;
+  expect_ok(dataset_open(&f->spec, 3, &d));
+  uint64_t want[DIGESTS_MAX], got[DIGESTS_MAX];
+  double weights[CASES];
+  weigh(d, weights);
+  loader_options o = options_of(f, d);
+  o.weights = weights;
+  o.batch = 4; /* 4 cases, 2 crops: 2 steps of 3 epochs */
+  f->spec.loader_threads = 1;
+  int count = digest_run(&o, want);
+  assert_int_equal(count, 3 * 2 * 4);
+  f->spec.loader_threads = 5;
+  assert_int_equal(digest_run(&o, got), count);
+  assert_memory_equal(got, want, (size_t)count * sizeof *got);
+  f->spec.loader_threads = 2;
+  o.first_epoch = 1;
+  o.first_step = 1;
+  assert_int_equal(digest_run(&o, got), count - 12);
+  assert_memory_equal(got, want + 12, (size_t)(count - 12) * sizeof *got);
+  o.first_epoch = o.first_step = 0;
+  o.batch = 2;
+  o.world = 2;
+  for (int rank = 0; rank < 2; rank++) {
+    o.rank = rank;
+    assert_int_equal(digest_run(&o, got) * 2, count);
+    for (int i = 0; i < count / 2; i++) assert_true(got[i] == want[i * 2 + rank]);
+  }
+  dataset_free(d);
+}
+
 static void a_label_free_stage_sees_no_label(void **state) {
   fixture *f = *state;
   dataset *d;
@@ -637,6 +707,8 @@ int main(void) {
       cmocka_unit_test(a_resumed_run_continues_the_same_sequence),
       cmocka_unit_test(ranks_share_the_samples_of_one_process),
       cmocka_unit_test(an_epoch_visits_every_case_equally),
+      cmocka_unit_test(cases_are_drawn_by_their_weights),
+      cmocka_unit_test(weighted_draws_do_not_depend_on_threads_ranks_or_a_resume),
       cmocka_unit_test(a_label_free_stage_sees_no_label),
       cmocka_unit_test(a_failing_case_is_named_after_the_batches_before_it),
       cmocka_unit_test(a_phantom_depends_on_its_seed_alone),

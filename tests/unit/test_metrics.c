@@ -319,7 +319,7 @@ static void the_policy_decides_on_classes_absent_from_both(void **state) {
                 isnan(score.classes[2].value[METRIC_HD95]));
     evaluation e = {
         .class_names = names, .class_count = 4, .cases = &score, .case_count = 1, .spec = &spec};
-    assert_float_equal(evaluation_mean_dice(&e), cases[i].mean, 1e-7);
+    assert_float_equal(evaluation_mean(&e, METRIC_DICE), cases[i].mean, 1e-7);
     case_score_free(&score);
   }
   labels_free(&prediction);
@@ -410,7 +410,7 @@ static void with_summary(const evaluate_spec *spec, void (*body)(const evaluatio
 
 static void check_mean(const evaluation *e) {
   /* ((0.8 + 0.4) / 2 + 0) / 2: the class skipped in the second case does not weigh in. */
-  assert_float_equal(evaluation_mean_dice(e), 0.3, 1e-7);
+  assert_float_equal(evaluation_mean(e, METRIC_DICE), 0.3, 1e-7);
 }
 
 static void the_mean_is_over_classes_then_cases(void **state) {
@@ -421,7 +421,7 @@ static void the_mean_is_over_classes_then_cases(void **state) {
 static void nothing_counted_has_no_mean(void **state) {
   (void)state;
   evaluation e = {.class_names = summary_names, .class_count = 3, .spec = &skip_empty};
-  assert_true(isnan(evaluation_mean_dice(&e)));
+  assert_true(isnan(evaluation_mean(&e, METRIC_DICE)));
 }
 
 static char *in_temporary_folder(const char *name) {

@@ -847,6 +847,121 @@ static void an_event_has_what_the_tables_promise(void **unused) {
   }
 }
 
+/* ---- metrics and weights -----------------------------------------------------------------------
+ */
+
+static const metric_counts counts_of_liver = {.tp = 30,
+                                              .fp = 10,
+                                              .fn = 20,
+                                              .tn = 940,
+                                              .voxel_mm3 = 1.5,
+                                              .class_name = "liver",
+                                              .class_number = 6,
+                                              .case_name = "case_7"};
+
+static void a_metric_is_made_from_counts(void **unused) {
+  (void)unused;
+  const char *source = "return function(counts)\n"
+                       "  assert(counts.class == 'liver' and counts.number == 6)\n"
+                       "  assert(counts.case == 'case_7' and counts.voxel_mm3 == 1.5)\n"
+                       "  if counts.tn == 0 then return nil end\n"
+                       "  return counts.tp + 100 * counts.fp + 1e4 * counts.fn + 1e6 * counts.tn\n"
+                       "end";
+  script *s;
+  double value;
+  assert_ok(open_as(SCRIPT_METRIC, source, NULL, &s));
+  assert_ok(script_metric(s, &counts_of_liver, &value));
+  assert_true(value == 30 + 1000 + 2e5 + 9.4e8);
+  metric_counts none = counts_of_liver;
+  none.tn = 0;
+  assert_ok(script_metric(s, &none, &value));
+  assert_true(isnan(value));
+  script_close(s);
+}
+
+static void fbeta_is_dice_when_beta_is_one(void **unused) {
+  (void)unused;
+  char *source;
+  size_t length;
+  arena memory = {0};
+  tree *arguments;
+  script *s;
+  double value;
+  assert_ok(file_read(SOURCE_DIR "/lua/fbeta.lua", 1 << 20, &source, &length));
+  assert_ok(tree_parse(&memory, "{beta: 1}", 9, "test.yaml", &arguments));
+  assert_ok(open_as(SCRIPT_METRIC, source, arguments, &s));
+  assert_ok(script_metric(s, &counts_of_liver, &value));
+  assert_true(fabs(value - 2.0 * 30 / (40 + 50)) < 1e-15);
+  assert_ok(script_metric(s, &(metric_counts){.class_name = "a", .case_name = "b"}, &value));
+  assert_true(isnan(value));
+  script_close(s);
+  arena_free(&memory);
+  free(source);
+}
+
+static void rare_classes_weigh_more(void **unused) {
+  (void)unused;
+  static const char *const names[] = {"background", "liver", "spleen", "tumour"};
+  static const int64_t voxels[] = {9000, 900, 60, 40};
+  case_facts facts = {.name = "case_1",
+                      .patient = "case_1",
+                      .voxels = 10000,
+                      .voxel_mm3 = 2,
+                      .class_names = names,
+                      .class_voxels = voxels,
+                      .class_count = 4};
+  char *source;
+  size_t length;
+  script *s;
+  double weight;
+  assert_ok(file_read(SOURCE_DIR "/lua/rare_classes.lua", 1 << 20, &source, &length));
+  assert_ok(open_as(SCRIPT_CASE_WEIGHT, source, NULL, &s));
+  assert_ok(script_case_weight(s, &facts, &weight));
+  assert_true(weight == 3);
+  facts.class_count = 0; /* a stage without labels */
+  assert_ok(script_case_weight(s, &facts, &weight));
+  assert_true(weight == 1);
+  script_close(s);
+  free(source);
+}
+
+static void bad_measures_name_their_case(void **unused) {
+  (void)unused;
+  static const struct {
+    const char *body, *of_metric, *of_weight;
+  } cases[] = {
+      {"return 0/0", "case case_7, class liver: the metric is",
+       "case case_7: the weight must be 0"},
+      {"return math.huge", "return nil where it is not defined", "must be 0 or more, not inf"},
+      {"return -1", NULL, "must be 0 or more, not -1"},
+      {"return 'x'", "not a string value", "not a string value"},
+      {"return nil", NULL, "not a nil value"},
+      {"return x.tps", "x.tps", "x.tps"},
+      {"while true do end", "more than 20 million", "more than 20 million"},
+      {"x.name = 1", "cannot be assigned", "cannot be assigned"},
+      {"print(1)", "print is not available in this script (metric)",
+       "print is not available in this script (case_weights)"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    for (int weight = 0; weight < 2; weight++) {
+      const char *expected = weight ? cases[i].of_weight : cases[i].of_metric;
+      char source[200];
+      script *s;
+      double value;
+      snprintf(source, sizeof source, "return function(x) %s end", cases[i].body);
+      assert_ok(open_as(weight ? SCRIPT_CASE_WEIGHT : SCRIPT_METRIC, source, NULL, &s));
+      status error =
+          weight ? script_case_weight(s, &(case_facts){.name = "case_7", .patient = "p"}, &value)
+                 : script_metric(s, &counts_of_liver, &value);
+      if (strstr(cases[i].body, "x.tps")) expected = "tps is not defined";
+      if (expected)
+        assert_error(error, expected, 1, source);
+      else
+        assert_ok(error);
+      script_close(s);
+    }
+}
+
 /* ---- the reference ----------------------------------------------------------------------------
  */
 
@@ -967,6 +1082,10 @@ int main(void) {
       cmocka_unit_test(a_stage_ends_with_a_summary),
       cmocka_unit_test(an_error_says_where_the_script_is_named),
       cmocka_unit_test(an_event_has_what_the_tables_promise),
+      cmocka_unit_test(a_metric_is_made_from_counts),
+      cmocka_unit_test(fbeta_is_dice_when_beta_is_one),
+      cmocka_unit_test(rare_classes_weigh_more),
+      cmocka_unit_test(bad_measures_name_their_case),
       cmocka_unit_test(the_reference_in_the_docs_is_what_the_program_says),
       cmocka_unit_test(what_the_tables_promise_is_there),
       cmocka_unit_test(an_explanation_is_found_by_any_name),

@@ -301,9 +301,25 @@ static void add_training_keys(json_t *p) {
       part_names(part_or_nothing(script_schema(NULL)),
                  "attribute: {lua: script, arguments…}, such as masked.ratio"));
   put(p, "on_validation", script_schema("called after every validation, with what it measured"));
+  put(p, "case_weights",
+      script_schema("how often a training case is drawn, from its name and classes"));
   put(p, "on_stage_end", script_schema("called once, when the stage has ended"));
   put(p, "on_epoch_end",
       script_schema("called after every epoch; the other keys are the script's `args`"));
+}
+
+static json_t *metrics_schema(const char *doc, const char *yaml) {
+  json_t *names = json_array();
+  for (int m = 0; m < METRIC_COUNT; m++)
+    json_array_append_new(names, json_pack("{s:s, s:s}", "const", metric_table[m].name,
+                                           "description", metric_table[m].doc));
+  json_array_append_new(names, part_expression());
+  json_t *custom = script_schema("computed by a Lua script; `name` names it");
+  put(custom, "required", json_pack("[s]", "lua"));
+  json_array_append_new(names, custom);
+  json_t *list = part_list(json_pack("{s:o}", "anyOf", names), 1, NULL);
+  json_t *schema = json_pack("{s:[{s:s}, o]}", "anyOf", "const", "all", list);
+  return part_described(yaml ? part_default(schema, yaml) : schema, doc);
 }
 
 static json_t *stage_schema(void) {
@@ -324,9 +340,10 @@ static json_t *stage_schema(void) {
   put(p, "time_limit", duration("ends the stage early: seconds, or 90s, 10m, 2h"));
   put(p, "init", init_schema());
   put(p, "validate",
-      part_examples(part_changing_map(json_pack("{s:o, s:o}", "every",
+      part_examples(part_changing_map(json_pack("{s:o, s:o, s:o}", "every",
                                                 part_integer(0, 1e7, "epochs; 0: after the last"),
-                                                "output", part_text("value that is segmented")),
+                                                "output", part_text("value that is segmented"),
+                                                "metrics", metrics_schema("besides Dice", NULL)),
                                       "Dice of whole validation cases"),
                     YAML("{every: 10, output: net.out}")));
   put(p, "checkpoint",
@@ -338,6 +355,7 @@ static json_t *stage_schema(void) {
   put(complete, "init", needing(KEYS("from")));
   put(complete, "ema", needing(KEYS("decay")));
   put(complete, "schedule", needing(KEYS("lua")));
+  put(complete, "case_weights", needing(KEYS("lua")));
   for (int i = 0; i < HOOK_COUNT; i++) put(complete, stage_hook_keys[i], needing(KEYS("lua")));
   put(complete, "schedules", json_pack("{s:o}", "additionalProperties", needing(KEYS("lua"))));
   json_t *needs = needing(KEYS("graph", "optimizer", "epochs"));
@@ -360,17 +378,6 @@ static json_t *classes_schema(void) {
   return part_list(part_integer(1, 255, NULL), 0, "class numbers");
 }
 
-static json_t *metrics_schema(void) {
-  json_t *names = json_array();
-  for (int m = 0; m < METRIC_COUNT; m++)
-    json_array_append_new(names, json_pack("{s:s, s:s}", "const", metric_table[m].name,
-                                           "description", metric_table[m].doc));
-  json_array_append_new(names, part_expression());
-  json_t *list = part_list(json_pack("{s:o}", "anyOf", names), 1, NULL);
-  json_t *schema = json_pack("{s:[{s:s}, o]}", "anyOf", "const", "all", list);
-  return part_described(part_default(schema, "[dice, hd95]"), "what is measured, or all");
-}
-
 static json_t *evaluate_schema(void) {
   static const char *const policies[] = {"skip", "one", "zero", NULL};
   static const char *const definitions[] = {"max", "pooled", NULL};
@@ -384,7 +391,7 @@ static json_t *evaluate_schema(void) {
   put(largest, "items", part_integer(1, 255, NULL));
   put(p, "keep_largest",
       part_described(largest, "classes of which only the largest component stays, or true"));
-  put(p, "metrics", metrics_schema());
+  put(p, "metrics", metrics_schema("what is measured, or all", "[dice, hd95]"));
   json_t *tolerance = part_bounds(part_typed(json_pack("[s, s]", "number", "array")), 0, 1000);
   put(tolerance, "items", part_number(0, 1000, NULL));
   put(p, "tolerance",
