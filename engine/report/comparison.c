@@ -16,10 +16,18 @@ static void p_cell(text_buffer *out, double p) {
   text_add(out, "</td>");
 }
 
-static void value_cell(text_buffer *out, const char *format, double value) {
-  char text[32];
-  snprintf(text, sizeof text, format[0] == '+' ? "%+.4g" : "%.4g", value);
-  text_add(out, "<td class=\"n\">%s</td>", isnan(value) ? "–" : text);
+static void value_cell(text_buffer *out, double value) {
+  if (isnan(value))
+    text_add(out, "<td class=\"n\">–</td>");
+  else
+    text_add(out, "<td class=\"n\">%.4g</td>", value);
+}
+
+static void signed_cell(text_buffer *out, double value) {
+  if (isnan(value))
+    text_add(out, "<td class=\"n\">–</td>");
+  else
+    text_add(out, "<td class=\"n\">%+.4g</td>", value);
 }
 
 /* "HD95 mm" for hd95_mm; a metric of one's own is called by its key. */
@@ -36,9 +44,9 @@ static void contrast_row(text_buffer *out, const contrast *c) {
   text_add(out, "</th><td>");
   html_text(out, c->class_name);
   text_add(out, "</td>");
-  value_cell(out, "", c->baseline.mean);
-  value_cell(out, "", c->other.mean);
-  value_cell(out, "+", c->difference.mean);
+  value_cell(out, c->baseline.mean);
+  value_cell(out, c->other.mean);
+  signed_cell(out, c->difference.mean);
   text_add(out, "<td class=\"n\">");
   if (isnan(c->interval.low))
     text_add(out, "–");
@@ -47,7 +55,7 @@ static void contrast_row(text_buffer *out, const contrast *c) {
   text_add(out, "</td>");
   p_cell(out, c->wilcoxon.p);
   p_cell(out, c->wilcoxon_holm);
-  value_cell(out, "+", c->wilcoxon.rank_biserial);
+  signed_cell(out, c->wilcoxon.rank_biserial);
   text_add(out, "<td class=\"n\">%lld</td><td class=\"n\">%lld / %lld / %lld</td></tr>\n",
            (long long)c->pairs, (long long)c->wins, (long long)c->losses, (long long)c->ties);
 }
