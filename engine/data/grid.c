@@ -34,12 +34,10 @@ bool grid_covers(const int64_t in_size[3], const grid_map *map) {
   return true;
 }
 
-bool grid_is_mirror(const grid_map *map, const int64_t size[3]) {
+bool grid_is_part(const grid_map *map, const int64_t size[3]) {
   for (int a = 0; a < 3; a++)
-    if (map->axis[a] != a || map->size[a] != size[a] ||
-        map->start[a] != (map->flip[a] ? size[a] - 1 : 0))
-      return false;
-  return true;
+    if (map->axis[a] != a) return false;
+  return grid_covers(size, map);
 }
 
 void grid_affine(const double in[4][4], const grid_map *map, double out[4][4]) {
@@ -221,7 +219,7 @@ status labels_regrid(const labels *in, const grid_map *map, labels *out) {
   return OK;
 }
 
-/* ---- mirror images in place ---- */
+/* ---- parts and mirror images in place ---- */
 
 static void swap_rows(unsigned char *a, unsigned char *b, size_t bytes) {
   unsigned char part[4096];
@@ -272,14 +270,39 @@ static void mirror(void *data, const int64_t size[3], const bool flip[3], int64_
   for (int64_t r = 0; r < rows && flip[2]; r++) reverse_voxels(at + r * row, size[2], voxel_bytes);
 }
 
-void volume_mirror(volume *v, const grid_map *map) {
-  mirror(v->data, v->size, map->flip, v->channels * (int64_t)sizeof(float));
+/* The part's rows one after the other to the front: none lands behind where it was. */
+static void *keep_box(void *data, const int64_t old_size[3], const grid_map *map,
+                      int64_t voxel_bytes) {
+  const int64_t row = map->size[2] * voxel_bytes;
+  int64_t low[3];
+  for (int a = 0; a < 3; a++)
+    low[a] = map->flip[a] ? map->start[a] - (map->size[a] - 1) : map->start[a];
+  unsigned char *to = data;
+  for (int64_t x = 0; x < map->size[0]; x++)
+    for (int64_t y = 0; y < map->size[1]; y++, to += row) {
+      int64_t voxel = ((low[0] + x) * old_size[1] + low[1] + y) * old_size[2] + low[2];
+      memmove(to, (unsigned char *)data + voxel * voxel_bytes, (size_t)row);
+    }
+  void *less = realloc(data, (size_t)(map->size[0] * map->size[1] * row));
+  return less ? less : data;
 }
 
-void labels_mirror(labels *l, const grid_map *map) {
+static void *keep_part(void *data, const int64_t old_size[3], const grid_map *map,
+                       int64_t voxel_bytes) {
+  if (memcmp(old_size, map->size, sizeof map->size) != 0)
+    data = keep_box(data, old_size, map, voxel_bytes);
+  mirror(data, map->size, map->flip, voxel_bytes);
+  return data;
+}
+
+void volume_keep_part(volume *v, const int64_t old_size[3], const grid_map *map) {
+  v->data = keep_part(v->data, old_size, map, v->channels * (int64_t)sizeof(float));
+}
+
+void labels_keep_part(labels *l, const int64_t old_size[3], const grid_map *map) {
   free(l->counts);
   l->counts = NULL;
-  mirror(l->data, l->size, map->flip, 1);
+  l->data = keep_part(l->data, old_size, map, 1);
 }
 
 /* ---- orientation ---- */

@@ -19,9 +19,9 @@ grid_map grid_identity(const int64_t size[3]);
 grid_map grid_compose(const grid_map *first, const grid_map *second);
 /* Has every output voxel an input voxel? */
 bool grid_covers(const int64_t in_size[3], const grid_map *map);
-/* Does the map mirror a grid of that size along some axes, and nothing else? Then voxels can change
- * places within their memory. */
-bool grid_is_mirror(const grid_map *map, const int64_t size[3]);
+/* Is the new grid a part of one of that size, or all of it, with some axes mirrored? Then voxels can
+ * change places within their memory. */
+bool grid_is_part(const grid_map *map, const int64_t size[3]);
 /* The output's affine, under which every voxel keeps its place in the patient. */
 void grid_affine(const double in[4][4], const grid_map *map, double out[4][4]);
 
@@ -49,9 +49,10 @@ status labels_regrid(const labels *in, const grid_map *map, labels *out);
 void volume_regrid_into(const volume *in, const grid_map *map, const voxel_change *change,
                         float *out);
 void labels_regrid_into(const labels *in, const grid_map *map, bool past_caches, uint8_t *out);
-/* Within the memory; affines are left as they are. */
-void volume_mirror(volume *v, const grid_map *map);
-void labels_mirror(labels *l, const grid_map *map);
+/* To a part of the grid, within the memory, of which the rest is given back. The map is one of
+ * grid_is_part for the old size; sizes and affines are the caller's. */
+void volume_keep_part(volume *v, const int64_t old_size[3], const grid_map *map);
+void labels_keep_part(labels *l, const int64_t old_size[3], const grid_map *map);
 
 /* The axis permutation and flips that bring `affine` closest to the three letters of `axes`, the
  * directions in which the new indices grow: R or L, A or P, S or I in any order. */

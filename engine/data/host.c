@@ -93,11 +93,13 @@ status host_settle(host_call *call, bool last) {
   medical_case *c = call->c;
   const host_delayed *d = &call->delayed;
   if (!d->moves && rescale_is_none(d->intensity)) return OK;
-  if (call->shared || (d->moves && !grid_is_mirror(&d->map, d->size)))
-    return settle_elsewhere(call, last);
+  bool stays = !d->moves || grid_is_part(&d->map, d->size);
+  /* A crop's way to the caller's memory is shorter without a stop. */
+  if (d->moves && call->room && memcmp(d->size, d->map.size, sizeof d->size) != 0) stays = false;
+  if (call->shared || !stays) return settle_elsewhere(call, last);
   if (d->moves) {
-    volume_mirror(&c->image, &d->map);
-    if (c->label.data) labels_mirror(&c->label, &d->map);
+    volume_keep_part(&c->image, d->size, &d->map);
+    if (c->label.data) labels_keep_part(&c->label, d->size, &d->map);
   }
   if (!rescale_is_none(d->intensity)) volume_rescale(&c->image, d->intensity);
   call->delayed = HOST_NOTHING_DELAYED;

@@ -112,6 +112,41 @@ static void orienting_moves_no_voxel(void **state) {
   assert_true(grid_axes_valid("SLP"));
 }
 
+/* Crops, mirror images and both, of two channels and a label. */
+static void a_part_of_a_grid_stays_in_its_memory(void **state) {
+  (void)state;
+  const voxel_change plain = {.intensity = RESCALE_NONE};
+  const int64_t size[3] = {9, 7, 11};
+  for (int k = 0; k < 64; k++) {
+    grid_map map = grid_identity(size);
+    for (int a = 0; a < 3; a++) {
+      map.size[a] = size[a] - (k >> a & 1 ? 1 + a + k % 3 : 0);
+      map.flip[a] = k >> (3 + a) & 1;
+      map.start[a] = (size[a] - map.size[a] + 1) / 2 + (map.flip[a] ? map.size[a] - 1 : 0);
+    }
+    volume v = {0}, want = {0};
+    labels l = {0}, want_label = {0};
+    expect_ok(volume_allocate(&v, size, 2));
+    expect_ok(labels_allocate(&l, size));
+    for (int i = 0; i < 9 * 7 * 11 * 2; i++) v.data[i] = (float)i;
+    for (int i = 0; i < 9 * 7 * 11; i++) l.data[i] = (uint8_t)(i % 251);
+    assert_true(grid_is_part(&map, size));
+    expect_ok(volume_regrid(&v, &map, &plain, &want));
+    expect_ok(labels_regrid(&l, &map, &want_label));
+    volume_keep_part(&v, size, &map);
+    labels_keep_part(&l, size, &map);
+    size_t voxels = (size_t)(map.size[0] * map.size[1] * map.size[2]);
+    assert_memory_equal(v.data, want.data, voxels * 2 * sizeof(float));
+    assert_memory_equal(l.data, want_label.data, voxels);
+    volume_free(&v);
+    volume_free(&want);
+    labels_free(&l);
+    labels_free(&want_label);
+    map.start[k % 3] += size[k % 3];
+    assert_false(grid_is_part(&map, size));
+  }
+}
+
 static void bad_attributes_are_refused_before_data_is_read(void **state) {
   (void)state;
   arena memory = {0};
@@ -689,6 +724,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(prepare_operators_equal_monai_and_scipy),
       cmocka_unit_test(orienting_moves_no_voxel),
+      cmocka_unit_test(a_part_of_a_grid_stays_in_its_memory),
       cmocka_unit_test(bad_attributes_are_refused_before_data_is_read),
       cmocka_unit_test(foreground_must_exist),
       cmocka_unit_test(moving_operators_keep_every_voxel_in_its_place),
