@@ -7,6 +7,7 @@
 
 #include "base/files.h"
 #include "base/text.h"
+#include "data/gunzip.h"
 #include "ops/arithmetic/vector_math.h"
 
 #include <errno.h>
@@ -19,7 +20,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 enum {
   HEADER_1_BYTES = 348,
@@ -28,7 +28,7 @@ enum {
   DATA_2_OFFSET = 544,
   PEEK_BYTES = 1 << 16, /* enough of any gzip stream to hold the header */
   DEFLATE_MAX_RATIO = 1032,
-  TRAILING_LIMIT = 64 << 20 /* bytes after the voxels that are read to check a gzip checksum */
+  STREAMED_BYTES = 128 << 20 /* voxels of more are decoded as they are unzipped, to save memory */
 };
 
 typedef struct value_type {
@@ -115,68 +115,6 @@ status nifti_load_bytes(const char *path, unsigned char **bytes, size_t *length)
   }
   *bytes = buffer;
   return OK;
-}
-
-static bool is_gzip(const unsigned char *bytes, size_t length) {
-  return length >= 2 && bytes[0] == 0x1f && bytes[1] == 0x8b;
-}
-
-static unsigned input_part(size_t left) {
-  return left > (1u << 30) ? 1u << 30 : (unsigned)left;
-}
-
-/* Streaming gunzip of at most `room` bytes, over several members if there are; *made says how much
- * came. `drain` reads on to the end of the stream, so that its checksum is verified. Returns NULL,
- * or what is wrong with the stream. */
-static const char *gunzip(const unsigned char *in, size_t length, unsigned char *out, size_t room,
-                          bool drain, size_t *made) {
-  z_stream z = {0};
-  *made = 0;
-  if (inflateInit2(&z, 15 + 16) != Z_OK) return "out of memory while decompressing";
-  unsigned char *scratch = NULL;
-  size_t drained = 0, consumed = 0;
-  const char *problem = NULL;
-  for (;;) {
-    bool full = *made == room;
-    if (full && !drain) break;
-    if (full && !scratch && !(scratch = malloc(PEEK_BYTES))) {
-      problem = "out of memory while decompressing";
-      break;
-    }
-    unsigned give = input_part(length - consumed);
-    unsigned take = full ? PEEK_BYTES : input_part(room - *made);
-    z.next_in = (unsigned char *)in + consumed; /* zlib's interface is not const-correct */
-    z.avail_in = give;
-    z.next_out = full ? scratch : out + *made;
-    z.avail_out = take;
-    int rc = inflate(&z, Z_NO_FLUSH);
-    size_t came = take - z.avail_out;
-    consumed += give - z.avail_in;
-    if (full)
-      drained += came;
-    else
-      *made += came;
-    if (rc == Z_STREAM_END) {
-      if (!is_gzip(in + consumed, length - consumed)) break;
-      inflateReset(&z);
-      continue;
-    }
-    if (drained > TRAILING_LIMIT) {
-      problem = "the gzip stream goes on long after the voxels its header describes";
-      break;
-    }
-    if (rc == Z_BUF_ERROR || (rc == Z_OK && consumed == length && came == 0)) {
-      problem = "the gzip stream stops before its end";
-      break;
-    }
-    if (rc != Z_OK) {
-      problem = "the gzip stream is damaged (its data or checksum is wrong)";
-      break;
-    }
-  }
-  free(scratch);
-  inflateEnd(&z);
-  return problem;
 }
 
 /* ---- header ---- */
@@ -363,10 +301,10 @@ static status header_parse(const char *path, const unsigned char *bytes, size_t 
 static status header_from(const char *path, const unsigned char *bytes, size_t length,
                           uint64_t file_bytes, header *h) {
   char have[24], want[24];
-  if (is_gzip(bytes, length)) {
+  if (gunzip_is(bytes, length)) {
     unsigned char start[HEADER_2_BYTES];
     size_t made;
-    const char *problem = gunzip(bytes, length, start, sizeof start, false, &made);
+    const char *problem = gunzip(bytes, length, start, sizeof start, &made);
     if (problem && made < HEADER_1_BYTES)
       return bad_file(path, "%s, within the header: the download may be incomplete.", problem);
     TRY(header_parse(path, start, made, h));
@@ -425,6 +363,16 @@ status nifti_read_grid(const char *path, volume *out) {
 
 /* ---- voxels ---- */
 
+/* A stream of which `made` of `claimed` bytes came. */
+static status bad_stream(const char *path, const char *problem, size_t made, size_t claimed) {
+  char have[24], want[24];
+  if (made >= claimed) return bad_file(path, "%s.", problem);
+  format_bytes(have, (double)made);
+  format_bytes(want, (double)claimed);
+  return bad_file(path, "%s after %s of %s: the download may be incomplete.",
+                  problem ? problem : "the gzip stream ends", have, want);
+}
+
 /* The whole decompressed stream up to the last voxel. */
 static status unzip_all(const char *path, const unsigned char *bytes, size_t length, size_t claimed,
                         unsigned char **out) {
@@ -443,16 +391,15 @@ static status unzip_all(const char *path, const unsigned char *bytes, size_t len
   libdeflate_free_decompressor(fast);
   if (!whole) {
     /* Several gzip members, data after the voxels, or damage: the streaming reader can tell. */
-    const char *problem = gunzip(bytes, length, buffer, claimed, true, &made);
-    char have[24], want[24];
+    gunzip_stream stream;
+    gunzip_open(&stream, bytes, length);
+    made = gunzip_read(&stream, buffer, claimed);
+    if (made == claimed) gunzip_drain(&stream);
+    const char *problem = stream.problem;
+    gunzip_close(&stream);
     if (made < claimed || problem) {
       free(buffer);
-      format_bytes(have, (double)made);
-      format_bytes(want, (double)claimed);
-      if (made < claimed)
-        return bad_file(path, "%s after %s of %s: the download may be incomplete.",
-                        problem ? problem : "the gzip stream ends", have, want);
-      return bad_file(path, "%s.", problem);
+      return bad_stream(path, problem, made, claimed);
     }
   }
   *out = buffer;
@@ -593,56 +540,108 @@ static void put_lines(const header *h, const float *lines, int64_t count, float 
   }
 }
 
-/* The file has x fastest, then y, z, channel; a volume has channel fastest, then z, y, x. Into
- * `classes` when it is not NULL, else into `intensities`. */
-static status decode(const char *path, const header *h, const unsigned char *voxels,
-                     float *intensities, uint8_t *classes) {
+/* Where decoded voxels go: class numbers when `classes` is not NULL, else intensities. The file has x
+ * fastest, then y, z, channel; a volume has channel fastest, then z, y, x. */
+typedef struct decoding {
+  const char *path;
+  const header *h;
+  float *intensities;
+  uint8_t *classes;
+  float *lines; /* 2 · TILE of X voxels */
+} decoding;
+
+/* `count` slices of channel c from slice z_first on. */
+static status decode_slices(const decoding *d, const unsigned char *slices, int64_t c,
+                            int64_t z_first, int64_t count) {
+  const header *h = d->h;
   const int64_t X = h->size[0], Y = h->size[1], Z = h->size[2], C = h->channels;
-  float *lines = malloc((size_t)(2 * TILE * X) * sizeof *lines);
-  if (!lines) return error_out_of_memory((size_t)(2 * TILE * X) * sizeof *lines);
-  status error = OK;
-  for (int64_t c = 0; c < C && !error; c++)
-    for (int64_t y = 0; y < Y && !error; y++)
-      for (int64_t z0 = 0; z0 < Z && !error; z0 += TILE) {
-        int64_t tile = Z - z0 < TILE ? Z - z0 : TILE;
-        for (int64_t k = 0; k < tile; k++) {
-          int64_t first = ((c * Z + z0 + k) * Y + y) * X;
-          decode_line(h, voxels + first * h->type->bytes, X, lines + k * X);
-        }
-        int64_t to = (y * Z + z0) * C + c;
-        if (!(classes ? all_classes(lines, tile * X) : floats_are_finite(lines, tile * X)))
-          error = bad_voxel(path, h, lines, y, z0, tile * X, classes != NULL);
-        else
-          put_lines(h, lines, tile, classes ? NULL : intensities + to,
-                    classes ? classes + to : NULL, lines + TILE * X);
-      }
-  free(lines);
-  return error;
+  for (int64_t y = 0; y < Y; y++)
+    for (int64_t z0 = 0; z0 < count; z0 += TILE) {
+      int64_t tile = count - z0 < TILE ? count - z0 : TILE, z = z_first + z0;
+      for (int64_t k = 0; k < tile; k++)
+        decode_line(h, slices + ((z0 + k) * Y + y) * X * h->type->bytes, X, d->lines + k * X);
+      int64_t to = (y * Z + z) * C + c;
+      if (!(d->classes ? all_classes(d->lines, tile * X) : floats_are_finite(d->lines, tile * X)))
+        return bad_voxel(d->path, h, d->lines, y, z, tile * X, d->classes != NULL);
+      put_lines(h, d->lines, tile, d->classes ? NULL : d->intensities + to,
+                d->classes ? d->classes + to : NULL, d->lines + TILE * X);
+    }
+  return OK;
 }
 
-/* The header, and the file's bytes unzipped if they need to be: *unzipped is then to be freed. */
-static status parse_begin(const char *path, const void *bytes, size_t length, header *h,
-                          const unsigned char **voxels, unsigned char **unzipped) {
-  const unsigned char *all = bytes;
-  *unzipped = NULL;
-  TRY(header_from(path, bytes, length, length, h));
-  if (is_gzip(bytes, length)) {
-    TRY(unzip_all(path, bytes, length, (size_t)(h->offset_bytes + h->voxel_bytes), unzipped));
-    all = *unzipped;
-  }
-  *voxels = all + h->offset_bytes;
+static status decode_whole(const decoding *d, const unsigned char *voxels) {
+  const int64_t Z = d->h->size[2];
+  const int64_t slice_bytes = d->h->size[0] * d->h->size[1] * d->h->type->bytes;
+  for (int64_t c = 0; c < d->h->channels; c++)
+    TRY(decode_slices(d, voxels + c * Z * slice_bytes, c, 0, Z));
   return OK;
+}
+
+/* The next `want` bytes of the file. */
+static status next_bytes(const decoding *d, gunzip_stream *s, unsigned char *out, size_t want,
+                         size_t *total) {
+  size_t made = gunzip_read(s, out, want);
+  *total += made;
+  if (made == want) return OK;
+  return bad_stream(d->path, s->problem, *total, (size_t)(d->h->offset_bytes + d->h->voxel_bytes));
+}
+
+/* A few slices at a time, so that never all of the unzipped file is in memory. `part` has room for
+ * TILE slices. */
+static status decode_stream(const decoding *d, gunzip_stream *s, unsigned char *part) {
+  const header *h = d->h;
+  const int64_t Z = h->size[2];
+  const size_t slice_bytes = (size_t)(h->size[0] * h->size[1] * h->type->bytes);
+  const size_t room = TILE * slice_bytes;
+  size_t total = 0;
+  for (size_t left = (size_t)h->offset_bytes; left > 0;) {
+    size_t n = left < room ? left : room;
+    TRY(next_bytes(d, s, part, n, &total));
+    left -= n;
+  }
+  for (int64_t c = 0; c < h->channels; c++)
+    for (int64_t z = 0; z < Z; z += TILE) {
+      int64_t count = Z - z < TILE ? Z - z : TILE;
+      TRY(next_bytes(d, s, part, (size_t)count * slice_bytes, &total));
+      TRY(decode_slices(d, part, c, z, count));
+    }
+  gunzip_drain(s);
+  return s->problem ? bad_stream(d->path, s->problem, total, total) : OK;
+}
+
+/* All voxels of a file's bytes. */
+static status decode(const char *path, const header *h, const unsigned char *bytes, size_t length,
+                     float *intensities, uint8_t *classes) {
+  const size_t line_bytes = (size_t)(2 * TILE * h->size[0]) * sizeof(float);
+  decoding d = {path, h, intensities, classes, malloc(line_bytes)};
+  status error = d.lines ? OK : error_out_of_memory(line_bytes);
+  if (error) return error;
+  if (!gunzip_is(bytes, length)) {
+    error = decode_whole(&d, bytes + h->offset_bytes);
+  } else if (h->voxel_bytes < STREAMED_BYTES) {
+    unsigned char *all = NULL;
+    error = unzip_all(path, bytes, length, (size_t)(h->offset_bytes + h->voxel_bytes), &all);
+    if (!error) error = decode_whole(&d, all + h->offset_bytes);
+    free(all);
+  } else {
+    size_t part_bytes = (size_t)(TILE * h->size[0] * h->size[1] * h->type->bytes);
+    unsigned char *part = malloc(part_bytes);
+    gunzip_stream stream;
+    gunzip_open(&stream, bytes, length);
+    error = part ? decode_stream(&d, &stream, part) : error_out_of_memory(part_bytes);
+    gunzip_close(&stream);
+    free(part);
+  }
+  free(d.lines);
+  return error;
 }
 
 status nifti_parse_volume(const char *path, const void *bytes, size_t length, volume *out) {
   *out = (volume){0};
   header h = {0};
-  const unsigned char *voxels;
-  unsigned char *unzipped;
-  TRY(parse_begin(path, bytes, length, &h, &voxels, &unzipped));
-  status error = volume_allocate(out, h.size, h.channels);
-  if (!error) error = decode(path, &h, voxels, out->data, NULL);
-  free(unzipped);
+  TRY(header_from(path, bytes, length, length, &h));
+  TRY(volume_allocate(out, h.size, h.channels));
+  status error = decode(path, &h, bytes, length, out->data, NULL);
   if (error)
     volume_free(out);
   else
@@ -653,16 +652,12 @@ status nifti_parse_volume(const char *path, const void *bytes, size_t length, vo
 status nifti_parse_labels(const char *path, const void *bytes, size_t length, labels *out) {
   *out = (labels){0};
   header h = {0};
-  const unsigned char *voxels;
-  unsigned char *unzipped;
-  TRY(parse_begin(path, bytes, length, &h, &voxels, &unzipped));
-  status error = OK;
+  TRY(header_from(path, bytes, length, length, &h));
   if (h.channels != 1)
-    error =
-        bad_file(path, "a label map has one channel, this file has %lld.", (long long)h.channels);
-  if (!error) error = labels_allocate(out, h.size);
-  if (!error) error = decode(path, &h, voxels, NULL, out->data);
-  free(unzipped);
+    return bad_file(path, "a label map has one channel, this file has %lld.",
+                    (long long)h.channels);
+  TRY(labels_allocate(out, h.size));
+  status error = decode(path, &h, bytes, length, NULL, out->data);
   if (error)
     labels_free(out);
   else
@@ -832,9 +827,12 @@ status nifti_write_labels(const char *path, const labels *l, const char *like) {
   unsigned char *file, *voxels;
   size_t length;
   TRY(file_begin(&fields, version, (uint64_t)(X * Y * Z), &file, &length, &voxels));
-  for (int64_t x = 0; x < X; x++)
-    for (int64_t y = 0; y < Y; y++)
-      for (int64_t z = 0; z < Z; z++) voxels[(z * Y + y) * X + x] = l->data[(x * Y + y) * Z + z];
+  enum { DEEP = 64 }; /* voxels of a line along z, so that what is written stays in the cache */
+  for (int64_t y = 0; y < Y; y++)
+    for (int64_t z0 = 0; z0 < Z; z0 += DEEP)
+      for (int64_t x = 0; x < X; x++)
+        for (int64_t z = z0; z < Z && z < z0 + DEEP; z++)
+          voxels[(z * Y + y) * X + x] = l->data[(x * Y + y) * Z + z];
   status error = file_finish(path, file, length);
   free(file);
   return error;

@@ -175,6 +175,37 @@ static void round_trips_volumes(void **state) {
   remove_folder(folder);
 }
 
+static uint8_t large_class(int64_t v) {
+  return (uint8_t)(v % 1009 % 251);
+}
+
+/* More than is unzipped in one go: 129 MiB. */
+static void a_large_file_is_decoded_as_it_is_unzipped(void **state) {
+  (void)state;
+  char *folder = temporary_folder(), path[512];
+  snprintf(path, sizeof path, "%s/large.nii.gz", folder);
+  labels l = {0}, back;
+  expect_ok(labels_allocate(&l, (const int64_t[3]){512, 514, 514}));
+  const int64_t voxels = l.size[0] * l.size[1] * l.size[2];
+  for (int64_t v = 0; v < voxels; v++) l.data[v] = large_class(v);
+  for (int a = 0; a < 4; a++) l.affine[a][a] = 1;
+  expect_ok(nifti_write_labels(path, &l, NULL));
+  labels_free(&l);
+  expect_ok(nifti_read_labels(path, &back));
+  int64_t wrong = 0;
+  for (int64_t v = 0; v < voxels; v++) wrong += back.data[v] != large_class(v);
+  assert_int_equal(wrong, 0);
+  labels_free(&back);
+  unsigned char *bytes;
+  size_t length;
+  expect_ok(nifti_load_bytes(path, &bytes, &length));
+  expect_error(nifti_parse_labels(path, bytes, length / 2, &back), "incomplete");
+  bytes[length - 6] ^= 1; /* the checksum */
+  expect_error(nifti_parse_labels(path, bytes, length, &back), "damaged");
+  free(bytes);
+  remove_folder(folder);
+}
+
 static void refuses_sizes_that_overflow(void **state) {
   (void)state;
   volume v = {0};
@@ -193,6 +224,7 @@ int main(void) {
       cmocka_unit_test(refuses_labels_that_are_no_classes),
       cmocka_unit_test(writes_labels_with_the_geometry_of_the_reference),
       cmocka_unit_test(round_trips_volumes),
+      cmocka_unit_test(a_large_file_is_decoded_as_it_is_unzipped),
       cmocka_unit_test(refuses_sizes_that_overflow),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
