@@ -101,11 +101,13 @@ def main():
         enter = (lambda: (group / "cgroup.procs").write_text(str(os.getpid()))) if group else None
         started = time.monotonic()
         roi = f"[{options.window}, {options.window}, {options.window}]"
-        peak = run([strata, "predict", f"{folder}/run", f"{folder}/ct.nii.gz", "-o", f"{folder}/seg.nii.gz",
-                    "--threads", str(options.threads), "--set", f"{window}.memory={options.memory}",
-                    "--set", f"{window}.size={roi}", "--set", f"{window}.overlap={options.overlap}"], enter)
-        if group:
-            group.rmdir()
+        try:
+            peak = run([strata, "predict", f"{folder}/run", f"{folder}/ct.nii.gz", "-o", f"{folder}/seg.nii.gz",
+                        "--threads", str(options.threads), "--set", f"{window}.memory={options.memory}",
+                        "--set", f"{window}.size={roi}", "--set", f"{window}.overlap={options.overlap}"], enter)
+        finally:
+            if group:
+                group.rmdir()
         print(f"predict: {time.monotonic() - started:.0f} s, peak {peak / 2**20:.0f} MiB resident"
               + (f", in a control group of {options.limit:g} GiB" if group else ""))
         if peak > limit:
