@@ -58,11 +58,9 @@ static status plan_opened(opened *o, const arguments *a) {
   stage_graph graph;
   TRY(expand_stage(o, s, s->batch, &graph));
   plan memory;
-  status error =
-      plan_memory(graph.g, graph.keep, graph.keep_count, pool_threads(o->device->pool), &memory);
-  if (!error)
-    error =
-        plan_verify(graph.g, &memory, graph.keep, graph.keep_count, pool_threads(o->device->pool));
+  int threads = device_plan_threads(o->device);
+  status error = plan_memory(graph.g, graph.keep, graph.keep_count, threads, &memory);
+  if (!error) error = plan_verify(graph.g, &memory, graph.keep, graph.keep_count, threads);
   if (!error && a->dot) graph_dot(graph.g, stdout);
   parameter_groups groups;
   status mistakes = parameter_groups_open(s, graph.g, &groups);

@@ -1,4 +1,4 @@
-#include "device/device.h"
+#include "device/cpu.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +63,7 @@ static const char *instruction_set(void) {
 #endif
 }
 
-static status cpu_open(int threads, device **out) {
+status cpu_device_open(int threads, device **out) {
   device *d = calloc(1, sizeof *d);
   if (!d) return error_out_of_memory(sizeof *d);
   status error = pool_create(threads, &d->pool);
@@ -87,23 +87,4 @@ static status cpu_open(int threads, device **out) {
   d->close = cpu_close;
   *out = d;
   return OK;
-}
-
-status device_open(const char *name, int threads, device **out, char *why) {
-  *out = NULL;
-  if (why) why[0] = 0;
-  bool automatic = strcmp(name, "auto") == 0;
-  if (automatic || strcmp(name, "cpu") == 0) {
-    if (automatic && why)
-      snprintf(why, 200, "this build of Strata has no CUDA device, so the CPU is used");
-    return cpu_open(threads, out);
-  }
-  if (strcmp(name, "cuda") == 0)
-    return error_new(ERROR_USAGE, NOWHERE,
-                     "this build of Strata has no CUDA device; use device: cpu or device: auto");
-  return error_new(ERROR_USAGE, NOWHERE, "unknown device %s; there are: auto, cpu, cuda", name);
-}
-
-void device_close(device *d) {
-  if (d) d->close(d);
 }

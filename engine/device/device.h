@@ -24,6 +24,9 @@ struct device {
   /* Whether the device has a kernel for this operator; false is reported at the node's YAML line.
    */
   bool (*supports)(const device *d, const op *o);
+  /* For a device whose kernels' scratch memory is its own: called once for every call, before the
+   * first launch. NULL: `call.workspace` points to memory of the plan. */
+  status (*reserve)(device *d, const op *o, const call *c);
   status (*launch)(device *d, const op *o, const call *c);
   status (*synchronize)(device *d);
   void (*close)(device *d);
@@ -33,5 +36,8 @@ struct device {
  * (may be NULL, 200 bytes) then says why it fell back. `threads` 0 = all cores. */
 status device_open(const char *name, int threads, device **out, char *why);
 void device_close(device *d);
+/* What plan_memory wants to know of a device: its threads, or 0 where kernels' scratch memory is its
+ * own. */
+int device_plan_threads(const device *d);
 
 #endif

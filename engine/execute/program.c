@@ -103,6 +103,7 @@ static status bind_optimizer(program *p, const optimizer_use *o) {
   if (o->average_decay > 0) TRY(device_floats(p, n, &p->average));
   if (o->clip_norm == 0) return OK;
   TRY(device_floats(p, 16, &p->gradient_norm));
+  if (p->device->reserve) return OK;
   const op *clip = op_find("gradient_clip");
   tensor gradients = flat_tensor(p->gradients, n), norm = {.shape = {.rank = 0}};
   p->update_workspace_bytes =
@@ -188,15 +189,38 @@ status program_check(const graph *g, const device *d) {
   return OK;
 }
 
+/* The kernels of the update, which are no nodes. */
+static status check_update(const optimizer_use *o, const device *d) {
+  const op *used[] = {o->op,
+                      o->accumulate > 1 ? op_find("gradient_accumulate") : NULL,
+                      o->clip_value > 0 ? op_find("gradient_clamp") : NULL,
+                      o->clip_norm > 0 ? op_find("gradient_clip") : NULL,
+                      o->average_decay > 0 ? op_find("weight_average") : NULL,
+                      o->average_decay > 0 ? op_find("weight_exchange") : NULL};
+  for (size_t i = 0; i < sizeof used / sizeof *used; i++)
+    if (used[i] && !d->supports(d, used[i]))
+      return error_new(ERROR_PIPELINE, NOWHERE, "operator %s has no kernel for %s", used[i]->name,
+                       d->name);
+  return OK;
+}
+
+static status reserve_scratch(program *p) {
+  if (!p->device->reserve) return OK;
+  for (int i = 0; i < p->call_count; i++)
+    TRY(p->device->reserve(p->device, p->calls[i].op, &p->calls[i].call));
+  return OK;
+}
+
 status program_create(graph *g, device *d, parameters *ps, const value_id *keep, int keep_count,
                       int64_t batch, const optimizer_use *optimizer, program *out) {
   *out = (program){.g = g, .device = d, .parameters = ps, .batch = batch};
   bool trains = optimizer && optimizer->op;
-  status error = plan_memory(g, keep, keep_count, pool_threads(d->pool), &out->plan);
+  status error = plan_memory(g, keep, keep_count, device_plan_threads(d), &out->plan);
   for (int i = 0; !error && i < g->value_count; i++)
     if (g->values[i].kind == VALUE_PARAM && value_is_read(g, i) && !parameter_of(out, i))
       error = error_new(ERROR_INTERNAL, NOWHERE, "parameter %s has no storage", g->values[i].name);
   if (!error) error = program_check(g, d);
+  if (!error && trains) error = check_update(optimizer, d);
   void *memory = NULL;
   if (!error) error = d->allocate(d, out->plan.arena_bytes, &memory);
   out->arena = memory;
@@ -217,7 +241,9 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
     if (!(g->nodes[i].op->traits & OP_VIEW)) bind_node(out, i, &out->calls[out->call_count++]);
   out->update_first = out->call_count;
   if (trains) bind_update(out, optimizer);
-  return OK;
+  error = reserve_scratch(out);
+  if (error) program_free(out);
+  return error;
 }
 
 void program_free(program *p) {

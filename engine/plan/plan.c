@@ -107,7 +107,7 @@ static size_t most_alive(const buffer *list, int count, int nodes) {
 }
 
 static int64_t workspace_of(const graph *g, const node *n, int threads) {
-  if (!n->op->workspace_bytes) return 0;
+  if (!n->op->workspace_bytes || threads == 0) return 0;
   tensor in[MAX_PORTS], out[MAX_PORTS / 4];
   for (int k = 0; k < n->in_count; k++)
     in[k] = n->in[k] == VALUE_NONE ? (tensor){.shape = {.rank = -1}} : g->values[n->in[k]].type;

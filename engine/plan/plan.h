@@ -25,7 +25,8 @@ typedef struct plan {
   arena memory;
 } plan;
 
-/* `threads` is passed to workspace_bytes. */
+/* `threads` is passed to workspace_bytes; 0: the device's kernels have scratch memory of their own,
+ * and the plan none. */
 status plan_memory(const graph *g, const value_id *keep, int keep_count, int threads, plan *out);
 void plan_free(plan *p);
 /* No two buffers alive at the same time, workspaces included, share a byte. */

@@ -1,0 +1,264 @@
+#include "device/cuda.h"
+
+#include "base/text.h"
+#include "device/cuda/plugin.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* plugin.h repeats these structs for C++. */
+#define SAME_MEMBER(ours, theirs, member)                                                          \
+  _Static_assert(offsetof(ours, member) == offsetof(theirs, member) &&                             \
+                     sizeof(((ours *)0)->member) == sizeof(((theirs *)0)->member),                 \
+                 #ours " and " #theirs " have one layout")
+SAME_MEMBER(tensor, plugin_tensor, dtype);
+SAME_MEMBER(tensor, plugin_tensor, shape);
+SAME_MEMBER(tensor, plugin_tensor, data);
+SAME_MEMBER(shape, plugin_shape, rank);
+SAME_MEMBER(shape, plugin_shape, dim);
+_Static_assert((int)DTYPE_F32 == (int)PLUGIN_F32 && (int)DTYPE_I32 == (int)PLUGIN_I32,
+               "the types have one numbering");
+_Static_assert(sizeof(tensor) == sizeof(plugin_tensor), "arrays of both have one layout");
+
+typedef struct cuda_device {
+  device device;
+  void *library;
+  const plugin_table *table;
+  plugin_device *opened;
+  int *kernels; /* of the operators in the registry's order; −1: none */
+  char numerics[64];
+} cuda_device;
+
+static cuda_device *cuda_of(const device *d) {
+  return (cuda_device *)(uintptr_t)d;
+}
+
+/* ---- what the plug-in asks of the program ------------------------------------------------- */
+
+static status host_error(error_code code, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  status error = error_newv(code, NOWHERE, format, args);
+  va_end(args);
+  return error;
+}
+
+static const attr *find_attr(const plugin_call *c, const char *name) {
+  const op *o = c->op;
+  for (const attr *a = o->attrs; a && a->name; a++)
+    if (strcmp(a->name, name) == 0) return a;
+  fprintf(stderr, "strata: the CUDA kernel of %s asks for its attribute %s, which is not there\n",
+          o->name, name);
+  abort();
+}
+
+static int attr_length(const attr *a, const void *field) {
+  switch (a->kind) {
+  case ATTR_INT3:
+  case ATTR_FLOAT3: return 3;
+  case ATTR_RANGE: return 2;
+  case ATTR_INTS: return ((const int_list *)field)->count;
+  case ATTR_FLOATS: return ((const float_list *)field)->count;
+  default: return 1;
+  }
+}
+
+static int host_length(const plugin_call *c, const char *name) {
+  const attr *a = find_attr(c, name);
+  return attr_length(a, (const char *)c->attrs + a->offset);
+}
+
+static double host_number_at(const plugin_call *c, const char *name, int index) {
+  const attr *a = find_attr(c, name);
+  const void *field = (const char *)c->attrs + a->offset;
+  if (index >= 0 && index < attr_length(a, field)) switch (a->kind) {
+    case ATTR_BOOL: return *(const bool *)field;
+    case ATTR_INT: return (double)*(const int64_t *)field;
+    case ATTR_FLOAT: return *(const double *)field;
+    case ATTR_CHOICE: return *(const int *)field;
+    case ATTR_AXES: return *(const unsigned *)field;
+    case ATTR_INT3: return (double)((const int64_t *)field)[index];
+    case ATTR_FLOAT3:
+    case ATTR_RANGE: return ((const double *)field)[index];
+    case ATTR_INTS: return (double)((const int_list *)field)->at[index];
+    case ATTR_FLOATS: return ((const float_list *)field)->at[index];
+    case ATTR_STRING: break;
+    }
+  fprintf(stderr, "strata: the CUDA kernel of %s asks for number %d of %s, which is not there\n",
+          ((const op *)c->op)->name, index, name);
+  abort();
+}
+
+static double host_number(const plugin_call *c, const char *name) {
+  return host_number_at(c, name, 0);
+}
+
+static const plugin_host host_table = {.version = PLUGIN_VERSION,
+                                       .error = host_error,
+                                       .number = host_number,
+                                       .number_at = host_number_at,
+                                       .length = host_length};
+
+/* ---- the device's table ------------------------------------------------------------------- */
+
+static status cuda_allocate(device *d, size_t bytes, void **out) {
+  return cuda_of(d)->table->allocate(cuda_of(d)->opened, bytes, out);
+}
+
+static void cuda_release(device *d, void *memory, size_t bytes) {
+  (void)bytes;
+  if (memory) cuda_of(d)->table->release(cuda_of(d)->opened, memory);
+}
+
+static status cuda_upload(device *d, void *to, const void *from, size_t bytes) {
+  return cuda_of(d)->table->upload(cuda_of(d)->opened, to, from, bytes);
+}
+
+static status cuda_download(device *d, void *to, const void *from, size_t bytes) {
+  return cuda_of(d)->table->download(cuda_of(d)->opened, to, from, bytes);
+}
+
+/* −1 for an operator that is not in the registry, as tests have. */
+static int registry_index(const op *o) {
+  int low = 0, high = op_count() - 1;
+  while (low <= high) { /* by family, then name */
+    int middle = (low + high) / 2;
+    const op *at = op_at(middle);
+    if (at == o) return middle;
+    int order = strcmp(o->family, at->family);
+    if (order == 0) order = strcmp(o->name, at->name);
+    if (order < 0)
+      high = middle - 1;
+    else
+      low = middle + 1;
+  }
+  return -1;
+}
+
+static int kernel_of(const device *d, const op *o) {
+  int index = registry_index(o);
+  return index < 0 ? -1 : cuda_of(d)->kernels[index];
+}
+
+static bool cuda_supports(const device *d, const op *o) {
+  return kernel_of(d, o) >= 0 || (o->traits & OP_VIEW);
+}
+
+static plugin_call translate(const op *o, const call *c) {
+  return (plugin_call){.op = o,
+                       .attrs = c->attrs,
+                       .in = (const plugin_tensor *)(const void *)c->in,
+                       .out = (const plugin_tensor *)(const void *)c->out,
+                       .in_count = c->in_count,
+                       .out_count = c->out_count,
+                       .rng_keys = c->rng_keys,
+                       .node_id = c->node_id};
+}
+
+static status cuda_reserve(device *d, const op *o, const call *c) {
+  plugin_call translated = translate(o, c);
+  return cuda_of(d)->table->reserve(cuda_of(d)->opened, kernel_of(d, o), &translated);
+}
+
+static status cuda_launch(device *d, const op *o, const call *c) {
+  plugin_call translated = translate(o, c);
+  return cuda_of(d)->table->launch(cuda_of(d)->opened, kernel_of(d, o), &translated);
+}
+
+static status cuda_synchronize(device *d) {
+  return cuda_of(d)->table->synchronize(cuda_of(d)->opened);
+}
+
+static void cuda_close(device *d) {
+  cuda_device *c = cuda_of(d);
+  if (c->opened) c->table->close(c->opened);
+  if (c->library) dlclose(c->library);
+  pool_destroy(c->device.pool);
+  free(c->kernels);
+  free(c);
+}
+
+/* ---- finding the plug-in ------------------------------------------------------------------ */
+
+static const char plugin_name[] = "libstrata_cuda.so";
+
+/* "…/strata" → "…/<relative>/libstrata_cuda.so"; heap, NULL when the program's path is unknown. */
+static char *beside_program(const char *relative) {
+  char program[4096], *path = NULL;
+  ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+  if (length <= 0) return NULL;
+  program[length] = 0;
+  char *slash = strrchr(program, '/');
+  if (!slash) return NULL;
+  slash[1] = 0;
+  if (asprintf(&path, "%s%s%s", program, relative, plugin_name) < 0) return NULL;
+  return path;
+}
+
+static status load_plugin(void **library) {
+  const char *chosen = getenv("STRATA_CUDA_PLUGIN");
+  if (chosen && *chosen) {
+    *library = dlopen(chosen, RTLD_NOW | RTLD_LOCAL);
+    if (*library) return OK;
+    return error_new(ERROR_USAGE, NOWHERE, "the CUDA plug-in named by STRATA_CUDA_PLUGIN: %s",
+                     dlerror());
+  }
+  static const char *const places[] = {"", "../lib/strata/"};
+  for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+    char *path = beside_program(places[i]);
+    bool is_there = path && access(path, R_OK) == 0;
+    if (is_there) *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    free(path);
+    if (*library) return OK;
+    /* The plug-in is there and does not load: a library of CUDA's is missing, which dlerror names. */
+    if (is_there) return error_new(ERROR_USAGE, NOWHERE, "the CUDA plug-in: %s", dlerror());
+  }
+  *library = dlopen(plugin_name, RTLD_NOW | RTLD_LOCAL);
+  if (*library) return OK;
+  return error_new(ERROR_USAGE, NOWHERE, "this installation has no CUDA plug-in (%s)", plugin_name);
+}
+
+static status open_plugin(cuda_device *c) {
+  TRY(load_plugin(&c->library));
+  const plugin_table *(*entry)(void) = NULL;
+  void *symbol = dlsym(c->library, PLUGIN_ENTRY);
+  memcpy(&entry, &symbol, sizeof entry); /* ISO C has no cast from an object to a function */
+  c->table = entry ? entry() : NULL;
+  if (!c->table || c->table->version != PLUGIN_VERSION) {
+    c->table = NULL;
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "the CUDA plug-in %s belongs to another version of Strata", plugin_name);
+  }
+  TRY(c->table->open(&host_table, &c->opened));
+  c->kernels = malloc((size_t)op_count() * sizeof *c->kernels);
+  if (!c->kernels) return error_out_of_memory((size_t)op_count() * sizeof *c->kernels);
+  for (int i = 0; i < op_count(); i++) c->kernels[i] = c->table->find(op_at(i)->name);
+  return OK;
+}
+
+status cuda_device_open(int threads, device **out) {
+  cuda_device *c = calloc(1, sizeof *c);
+  if (!c) return error_out_of_memory(sizeof *c);
+  status error = open_plugin(c);
+  if (!error) error = pool_create(threads, &c->device.pool);
+  if (error) {
+    cuda_close(&c->device);
+    return error;
+  }
+  c->table->describe(c->opened, c->device.description, c->numerics);
+  c->device.name = "cuda";
+  c->device.numerics = c->numerics;
+  c->device.allocate = cuda_allocate;
+  c->device.release = cuda_release;
+  c->device.upload = cuda_upload;
+  c->device.download = cuda_download;
+  c->device.supports = cuda_supports;
+  c->device.reserve = cuda_reserve;
+  c->device.launch = cuda_launch;
+  c->device.synchronize = cuda_synchronize;
+  c->device.close = cuda_close;
+  *out = &c->device;
+  return OK;
+}

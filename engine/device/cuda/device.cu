@@ -1,0 +1,174 @@
+/* The plug-in: one GPU, one stream, and the table of kernels that the build makes from the CUDA_OP
+ * lines under ops/. */
+#include "device/cuda/kernel.cuh"
+#include "device/cuda/libraries.cuh"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+struct kernel_entry {
+  const char *name;
+  status (*run)(const launch *);
+  size_t (*scratch)(const launch *); /* NULL: needs none */
+};
+
+#include "cuda_kernels.h" /* const kernel_entry kernel_list[], sorted by name */
+
+enum { KERNELS = sizeof kernel_list / sizeof *kernel_list };
+
+/* Kernels run one after the other on one stream, so one block of scratch serves them all. */
+struct plugin_device {
+  const plugin_host *host;
+  cudaStream_t stream;
+  struct libraries *libraries;
+  void *scratch;
+  size_t scratch_bytes;
+  char description[128], numerics[64];
+};
+
+static status cuda_failed(const plugin_host *host, const char *what, cudaError_t error) {
+  if (error == cudaErrorMemoryAllocation)
+    return host->error(ERROR_MEMORY, "%s: the GPU is out of memory", what);
+  return host->error(ERROR_INTERNAL, "%s: CUDA says: %s", what, cudaGetErrorString(error));
+}
+
+#define CUDA_TRY(host, what, expression)                                                           \
+  do {                                                                                             \
+    cudaError_t error_ = (expression);                                                             \
+    if (error_ != cudaSuccess) return cuda_failed((host), (what), error_);                         \
+  } while (0)
+
+status launched(const launch *l, const char *kernel) {
+  cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? OK : cuda_failed(l->host, kernel, error);
+}
+
+static launch launch_of(const plugin_device *d, const plugin_call *c) {
+  launch l = {};
+  l.call = c;
+  l.host = d->host;
+  l.stream = d->stream;
+  l.scratch = d->scratch;
+  l.libraries = d->libraries;
+  return l;
+}
+
+static void device_close(plugin_device *d) {
+  libraries_close(d->libraries);
+  if (d->scratch) cudaFree(d->scratch);
+  if (d->stream) cudaStreamDestroy(d->stream);
+  free(d);
+}
+
+static status open_card(plugin_device *d) {
+  int count = 0, driver = 0;
+  cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count < 1) {
+    cudaDriverGetVersion(&driver);
+    return d->host->error(ERROR_USAGE, driver > 0 ? "there is no GPU that CUDA can use (%s)"
+                                                  : "no NVIDIA driver is installed (%s)",
+                          cudaGetErrorString(error));
+  }
+  CUDA_TRY(d->host, "opening the GPU", cudaSetDevice(0));
+  cudaDeviceProp card;
+  CUDA_TRY(d->host, "opening the GPU", cudaGetDeviceProperties(&card, 0));
+  snprintf(d->description, sizeof d->description, "%.80s, %.1f GiB, sm_%d%d", card.name,
+           (double)card.totalGlobalMem / (1 << 30), card.major, card.minor);
+  snprintf(d->numerics, sizeof d->numerics, "cuda/sm_%d%d", card.major, card.minor);
+  CUDA_TRY(d->host, "opening the GPU",
+           cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
+  return libraries_open(d->host, d->stream, &d->libraries);
+}
+
+static status device_open(const plugin_host *host, plugin_device **out) {
+  plugin_device *d = (plugin_device *)calloc(1, sizeof *d);
+  if (!d) return host->error(ERROR_MEMORY, "out of memory");
+  d->host = host;
+  status error = open_card(d);
+  if (error) {
+    device_close(d);
+    return error;
+  }
+  *out = d;
+  return OK;
+}
+
+static void device_describe(const plugin_device *d, char description[128], char numerics[64]) {
+  memcpy(description, d->description, sizeof d->description);
+  memcpy(numerics, d->numerics, sizeof d->numerics);
+}
+
+static status device_allocate(plugin_device *d, size_t bytes, void **out) {
+  cudaError_t error = cudaMalloc(out, bytes ? bytes : 1);
+  if (error == cudaErrorMemoryAllocation)
+    return d->host->error(ERROR_MEMORY,
+                          "the GPU has no %.1f GiB left; a smaller batch or crop needs less",
+                          (double)bytes / (1 << 30));
+  CUDA_TRY(d->host, "allocating", error);
+  CUDA_TRY(d->host, "clearing memory", cudaMemsetAsync(*out, 0, bytes, d->stream));
+  return OK;
+}
+
+static void device_release(plugin_device *d, void *memory) {
+  cudaStreamSynchronize(d->stream);
+  cudaFree(memory);
+}
+
+static status device_upload(plugin_device *d, void *to, const void *from, size_t bytes) {
+  CUDA_TRY(d->host, "copying to the GPU",
+           cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, d->stream));
+  /* `from` may be changed by the caller at once. */
+  CUDA_TRY(d->host, "copying to the GPU", cudaStreamSynchronize(d->stream));
+  return OK;
+}
+
+static status device_download(plugin_device *d, void *to, const void *from, size_t bytes) {
+  CUDA_TRY(d->host, "copying from the GPU",
+           cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream));
+  CUDA_TRY(d->host, "copying from the GPU", cudaStreamSynchronize(d->stream));
+  return OK;
+}
+
+static int by_name(const void *name, const void *entry) {
+  return strcmp((const char *)name, ((const kernel_entry *)entry)->name);
+}
+
+static int device_find(const char *op_name) {
+  const kernel_entry *found =
+      (const kernel_entry *)bsearch(op_name, kernel_list, KERNELS, sizeof *kernel_list, by_name);
+  return found ? (int)(found - kernel_list) : -1;
+}
+
+static status device_reserve(plugin_device *d, int kernel, const plugin_call *c) {
+  if (!kernel_list[kernel].scratch) return OK;
+  launch l = launch_of(d, c);
+  size_t bytes = kernel_list[kernel].scratch(&l);
+  if (bytes <= d->scratch_bytes) return OK;
+  CUDA_TRY(d->host, "scratch memory", cudaStreamSynchronize(d->stream));
+  cudaFree(d->scratch);
+  d->scratch = nullptr;
+  d->scratch_bytes = 0;
+  CUDA_TRY(d->host, "scratch memory", cudaMalloc(&d->scratch, bytes));
+  d->scratch_bytes = bytes;
+  return OK;
+}
+
+static status device_launch(plugin_device *d, int kernel, const plugin_call *c) {
+  launch l = launch_of(d, c);
+  return kernel_list[kernel].run(&l);
+}
+
+static status device_synchronize(plugin_device *d) {
+  CUDA_TRY(d->host, "a kernel on the GPU", cudaStreamSynchronize(d->stream));
+  return OK;
+}
+
+static const plugin_table table = {PLUGIN_VERSION,  device_open,    device_close,
+                                   device_describe, device_allocate, device_release,
+                                   device_upload,   device_download, device_find,
+                                   device_reserve,  device_launch,  device_synchronize};
+
+extern "C" __attribute__((visibility("default"))) const plugin_table *strata_cuda_plugin(void) {
+  return &table;
+}

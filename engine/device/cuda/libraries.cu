@@ -1,0 +1,151 @@
+#include "device/cuda/libraries.cuh"
+
+#include <cublasLt.h>
+#include <cstdlib>
+#include <cstring>
+
+/* Plans are kept: choosing an algorithm takes longer than a small product. */
+enum { PLANS = 512, WORKSPACE_BYTES = 32 << 20 };
+
+struct plan_key {
+  int64_t m, n, k, batch, a_row, b_row, c_row, a_step, b_step, c_step;
+  int flags;
+};
+
+struct plan {
+  plan_key key;
+  cublasLtMatmulDesc_t product;
+  cublasLtMatrixLayout_t a, b, c;
+  cublasLtMatmulAlgo_t algorithm;
+};
+
+struct libraries {
+  cublasLtHandle_t blas;
+  void *workspace;
+  plan plans[PLANS];
+  int count;
+};
+
+static status blas_failed(const plugin_host *host, const char *what, cublasStatus_t code) {
+  return host->error(ERROR_INTERNAL, "%s: cuBLAS says: %s", what, cublasLtGetStatusString(code));
+}
+
+status libraries_open(const plugin_host *host, cudaStream_t stream, struct libraries **out) {
+  (void)stream;
+  struct libraries *l = (struct libraries *)calloc(1, sizeof *l);
+  if (!l) return host->error(ERROR_MEMORY, "out of memory");
+  *out = l;
+  cublasStatus_t code = cublasLtCreate(&l->blas);
+  if (code != CUBLAS_STATUS_SUCCESS) return blas_failed(host, "opening cuBLAS", code);
+  if (cudaMalloc(&l->workspace, WORKSPACE_BYTES) != cudaSuccess)
+    return host->error(ERROR_MEMORY, "the GPU has no memory for cuBLAS's workspace");
+  return OK;
+}
+
+static void plan_free(plan *p) {
+  if (p->product) cublasLtMatmulDescDestroy(p->product);
+  if (p->a) cublasLtMatrixLayoutDestroy(p->a);
+  if (p->b) cublasLtMatrixLayoutDestroy(p->b);
+  if (p->c) cublasLtMatrixLayoutDestroy(p->c);
+  *p = plan();
+}
+
+void libraries_close(struct libraries *l) {
+  if (!l) return;
+  for (int i = 0; i < l->count; i++) plan_free(&l->plans[i]);
+  if (l->workspace) cudaFree(l->workspace);
+  if (l->blas) cublasLtDestroy(l->blas);
+  free(l);
+}
+
+/* cuBLASLt counts in columns; row-major C = A·B is column-major Cᵀ = Bᵀ·Aᵀ, so the operands change
+ * places: its A is our B. */
+#define BLAS_TRY(expression)                                                                       \
+  do {                                                                                             \
+    cublasStatus_t code_ = (expression);                                                           \
+    if (code_ != CUBLAS_STATUS_SUCCESS) return code_;                                              \
+  } while (0)
+
+static cublasStatus_t make_layout(cublasLtMatrixLayout_t *out, int64_t rows, int64_t columns,
+                                  int64_t row_step, int64_t batch, int64_t step) {
+  BLAS_TRY(cublasLtMatrixLayoutCreate(out, CUDA_R_32F, (uint64_t)columns, (uint64_t)rows, row_step));
+  int32_t count = (int32_t)batch;
+  BLAS_TRY(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
+                                            sizeof count));
+  return cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step,
+                                          sizeof step);
+}
+
+static cublasStatus_t make_plan(struct libraries *l, const matrix_product *p, plan *out) {
+  BLAS_TRY(cublasLtMatmulDescCreate(&out->product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  cublasOperation_t turn = CUBLAS_OP_T;
+  if (p->b_transposed)
+    BLAS_TRY(cublasLtMatmulDescSetAttribute(out->product, CUBLASLT_MATMUL_DESC_TRANSA, &turn,
+                                            sizeof turn));
+  if (p->a_transposed)
+    BLAS_TRY(cublasLtMatmulDescSetAttribute(out->product, CUBLASLT_MATMUL_DESC_TRANSB, &turn,
+                                            sizeof turn));
+  if (p->bias) { /* a number per row of the column-major C: per column of ours */
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    BLAS_TRY(cublasLtMatmulDescSetAttribute(out->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                            sizeof epilogue));
+  }
+  BLAS_TRY(make_layout(&out->a, p->a_transposed ? p->k : p->m, p->a_transposed ? p->m : p->k,
+                       p->a_row, p->batch, p->a_step));
+  BLAS_TRY(make_layout(&out->b, p->b_transposed ? p->n : p->k, p->b_transposed ? p->k : p->n,
+                       p->b_row, p->batch, p->b_step));
+  BLAS_TRY(make_layout(&out->c, p->m, p->n, p->c_row, p->batch, p->c_step));
+  cublasLtMatmulPreference_t wish;
+  BLAS_TRY(cublasLtMatmulPreferenceCreate(&wish));
+  size_t workspace = WORKSPACE_BYTES;
+  cublasStatus_t code = cublasLtMatmulPreferenceSetAttribute(
+      wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
+  /* Sums that several blocks add to without a fixed order would differ from run to run. */
+  uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
+                     CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+  if (code == CUBLAS_STATUS_SUCCESS)
+    code = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                &schemes, sizeof schemes);
+  cublasLtMatmulHeuristicResult_t best;
+  int found = 0;
+  if (code == CUBLAS_STATUS_SUCCESS)
+    code = cublasLtMatmulAlgoGetHeuristic(l->blas, out->product, out->b, out->a, out->c, out->c,
+                                          wish, 1, &best, &found);
+  cublasLtMatmulPreferenceDestroy(wish);
+  if (code == CUBLAS_STATUS_SUCCESS && found == 0) code = CUBLAS_STATUS_NOT_SUPPORTED;
+  if (code == CUBLAS_STATUS_SUCCESS) out->algorithm = best.algo;
+  return code;
+}
+
+status multiply_matrices(const launch *l, const matrix_product *p) {
+  plan_key key;
+  memset(&key, 0, sizeof key); /* compared byte by byte, padding included */
+  key.m = p->m, key.n = p->n, key.k = p->k, key.batch = p->batch;
+  key.a_row = p->a_row, key.b_row = p->b_row, key.c_row = p->c_row;
+  key.a_step = p->a_step, key.b_step = p->b_step, key.c_step = p->c_step;
+  key.flags = p->a_transposed | p->b_transposed << 1 | (p->bias != nullptr) << 2;
+  struct libraries *lib = l->libraries;
+  plan *found = nullptr;
+  for (int i = 0; i < lib->count && !found; i++)
+    if (memcmp(&lib->plans[i].key, &key, sizeof key) == 0) found = &lib->plans[i];
+  if (!found) {
+    if (lib->count == PLANS) plan_free(&lib->plans[--lib->count]);
+    found = &lib->plans[lib->count];
+    found->key = key;
+    cublasStatus_t code = make_plan(lib, p, found);
+    if (code != CUBLAS_STATUS_SUCCESS) {
+      plan_free(found);
+      return blas_failed(l->host, "planning a matrix product", code);
+    }
+    lib->count++;
+  }
+  cublasStatus_t code = CUBLAS_STATUS_SUCCESS;
+  if (p->bias)
+    code = cublasLtMatmulDescSetAttribute(found->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                          &p->bias, sizeof p->bias);
+  if (code == CUBLAS_STATUS_SUCCESS)
+    code = cublasLtMatmul(lib->blas, found->product, &p->alpha, p->b, found->b, p->a, found->a,
+                          &p->beta, p->c, found->c, p->c, found->c, &found->algorithm,
+                          lib->workspace, WORKSPACE_BYTES, l->stream);
+  return code == CUBLAS_STATUS_SUCCESS ? OK : blas_failed(l->host, "a matrix product", code);
+}

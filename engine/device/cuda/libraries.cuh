@@ -1,0 +1,29 @@
+/* Matrix products: cuBLASLt on a GPU (libraries.cu), loops in the emulator. */
+#ifndef STRATA_DEVICE_CUDA_LIBRARIES_CUH
+#define STRATA_DEVICE_CUDA_LIBRARIES_CUH
+
+#include "device/cuda/kernel.cuh"
+
+/* Opaque: the handles of the libraries and what they have planned. */
+struct libraries;
+
+status libraries_open(const plugin_host *host, cudaStream_t stream, struct libraries **out);
+void libraries_close(struct libraries *l);
+
+/* C = alpha · op(A) · op(B) + beta · C (+ bias along the columns), row-major, for `batch` matrices
+ * at fixed distances (in elements; 0 repeats one matrix). A is m×k, or k×m when `a_transposed`; B
+ * is k×n, or n×k when `b_transposed`; C is m×n. Rows lie a_row, b_row, c_row elements apart. */
+struct matrix_product {
+  int64_t m, n, k, batch;
+  const float *a, *b;
+  float *c;
+  const float *bias; /* n numbers, the same for every row and matrix; NULL: none */
+  int64_t a_row, b_row, c_row;
+  int64_t a_step, b_step, c_step; /* from matrix to matrix */
+  bool a_transposed, b_transposed;
+  float alpha, beta;
+};
+
+status multiply_matrices(const launch *l, const matrix_product *p);
+
+#endif

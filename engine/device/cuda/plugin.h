@@ -1,0 +1,88 @@
+/* Between the program and its CUDA plug-in, libstrata_cuda.so: plain structs and two tables of
+ * functions, readable by C11 and by CUDA C. The program loads the plug-in when it is asked for a
+ * GPU; the plug-in links nothing of the program, and the program nothing of CUDA.
+ *
+ * Both are built from one source tree; PLUGIN_VERSION refuses a plug-in of another. */
+#ifndef STRATA_DEVICE_CUDA_PLUGIN_H
+#define STRATA_DEVICE_CUDA_PLUGIN_H
+
+#include "base/rng.h"
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { PLUGIN_VERSION = 1, PLUGIN_DIMS = 8 };
+
+/* A `tensor` (graph/tensor.h), member by member: that header has names which C++ does not take.
+ * engine/device/cuda.c asserts that the two are one layout. */
+typedef struct plugin_shape {
+  int rank; /* −1: an optional input that is absent */
+  int64_t dim[PLUGIN_DIMS];
+} plugin_shape;
+
+typedef enum plugin_type { PLUGIN_F32, PLUGIN_I32 } plugin_type;
+
+typedef struct plugin_tensor {
+  plugin_type dtype;
+  plugin_shape shape;
+  void *data; /* device memory; NULL when absent */
+} plugin_tensor;
+
+/* What a kernel is called with: a `call` (graph/op.h) and the means to read its attributes. */
+typedef struct plugin_call {
+  const void *op, *attrs;
+  const plugin_tensor *in, *out;
+  int in_count, out_count;
+  const rng_key *rng_keys; /* device memory; one per sample */
+  uint64_t node_id;
+} plugin_call;
+
+/* What the program does for the plug-in. */
+typedef struct plugin_host {
+  int version;
+  /* A new error of code ERROR_INTERNAL, ERROR_MEMORY or ERROR_USAGE, without a place. */
+  status (*error)(error_code code, const char *format, ...);
+  /* Attributes by their name in the operator's declaration: numbers of every kind (booleans are 0
+   * and 1, choices their index, axes their bits), and one number of a list or a triple. Asking for
+   * a name or an index that is not there is a bug and ends the program. */
+  double (*number)(const plugin_call *c, const char *name);
+  double (*number_at)(const plugin_call *c, const char *name, int index);
+  int (*length)(const plugin_call *c, const char *name); /* of a list or triple */
+} plugin_host;
+
+typedef struct plugin_device plugin_device;
+
+/* What the plug-in does for the program. Errors of a kernel that runs later come out of
+ * `synchronize`, `upload` or `download`. */
+typedef struct plugin_table {
+  int version;
+  status (*open)(const plugin_host *host, plugin_device **out);
+  void (*close)(plugin_device *d);
+  void (*describe)(const plugin_device *d, char description[128], char numerics[64]);
+  status (*allocate)(plugin_device *d, size_t bytes, void **out); /* zeroed */
+  void (*release)(plugin_device *d, void *memory);
+  status (*upload)(plugin_device *d, void *to, const void *from, size_t bytes);
+  status (*download)(plugin_device *d, void *to, const void *from, size_t bytes);
+  /* The number of an operator's kernel, or −1. */
+  int (*find)(const char *op_name);
+  /* Makes sure that the kernel's scratch memory is there; before the first launch of a call. */
+  status (*reserve)(plugin_device *d, int kernel, const plugin_call *c);
+  status (*launch)(plugin_device *d, int kernel, const plugin_call *c);
+  status (*synchronize)(plugin_device *d);
+} plugin_table;
+
+/* The one symbol that the plug-in exports. */
+#define PLUGIN_ENTRY "strata_cuda_plugin"
+const plugin_table *strata_cuda_plugin(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,29 @@
+#include "device/device.h"
+
+#include "device/cpu.h"
+#include "device/cuda.h"
+
+#include <string.h>
+
+status device_open(const char *name, int threads, device **out, char *why) {
+  *out = NULL;
+  if (why) why[0] = 0;
+  if (strcmp(name, "cpu") == 0) return cpu_device_open(threads, out);
+  if (strcmp(name, "cuda") == 0)
+    return error_prefix(cuda_device_open(threads, out), "device: cuda");
+  if (strcmp(name, "auto") != 0)
+    return error_new(ERROR_USAGE, NOWHERE, "unknown device %s; there are: auto, cpu, cuda", name);
+  status error = cuda_device_open(threads, out);
+  if (!error) return OK;
+  if (why) snprintf(why, 200, "%s, so the CPU is used", error_message(error));
+  error_free(error);
+  return cpu_device_open(threads, out);
+}
+
+void device_close(device *d) {
+  if (d) d->close(d);
+}
+
+int device_plan_threads(const device *d) {
+  return d->reserve ? 0 : pool_threads(d->pool);
+}

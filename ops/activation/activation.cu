@@ -1,0 +1,160 @@
+/* Activations that work element by element, and their gradients; ops/activation/<name>.c has the
+ * definitions. */
+#include "device/cuda/kernel.cuh"
+
+/* y = f(a), and y = f(a, b); y may be a. */
+template <typename F> struct one_input {
+  float *y;
+  const float *a;
+  F f;
+  __device__ void operator()(int64_t i) const {
+    y[i] = f(a[i]);
+  }
+};
+template <typename F> struct two_inputs {
+  float *y;
+  const float *a, *b;
+  F f;
+  __device__ void operator()(int64_t i) const {
+    y[i] = f(a[i], b[i]);
+  }
+};
+
+template <typename F> static status run_one(const launch *l, F f) {
+  return for_each_index(l, elements(in_shape(l, 0)), one_input<F>{out(l, 0), in(l, 0), f});
+}
+template <typename F> static status run_two(const launch *l, F f) {
+  return for_each_index(l, elements(in_shape(l, 0)),
+                        two_inputs<F>{out(l, 0), in(l, 0), in(l, 1), f});
+}
+
+/* ---- relu, leaky_relu: the gradient reads the result ------------------------------------------ */
+
+struct relu_f {
+  __device__ float operator()(float x) const {
+    return x < 0.0f ? 0.0f : x;
+  }
+};
+struct leaky_f {
+  float slope;
+  __device__ float operator()(float x) const {
+    return x > 0.0f ? x : slope * x;
+  }
+};
+struct leaky_backward_f {
+  float slope;
+  __device__ float operator()(float y, float dy) const {
+    return y > 0.0f ? dy : slope * dy;
+  }
+};
+
+CUDA_OP(relu) {
+  return run_one(l, relu_f{});
+}
+CUDA_OP(relu_backward) {
+  return run_two(l, leaky_backward_f{0.0f});
+}
+CUDA_OP(leaky_relu) {
+  return run_one(l, leaky_f{number_f(l, "slope")});
+}
+CUDA_OP(leaky_relu_backward) {
+  return run_two(l, leaky_backward_f{number_f(l, "slope")});
+}
+
+/* ---- sigmoid, silu, tanh ------------------------------------------------------------------------ */
+
+static __device__ inline float logistic(float x) {
+  return 1.0f / (1.0f + expf(-x));
+}
+
+struct sigmoid_f {
+  __device__ float operator()(float x) const {
+    return logistic(x);
+  }
+};
+struct sigmoid_backward_f {
+  __device__ float operator()(float y, float dy) const {
+    return dy * (y * (1.0f - y));
+  }
+};
+struct silu_f {
+  __device__ float operator()(float x) const {
+    return x * logistic(x);
+  }
+};
+struct silu_backward_f {
+  __device__ float operator()(float x, float dy) const {
+    float s = logistic(x);
+    return dy * (s * (1.0f + x * (1.0f - s)));
+  }
+};
+struct tanh_f {
+  __device__ float operator()(float x) const {
+    return tanhf(x);
+  }
+};
+struct tanh_backward_f {
+  __device__ float operator()(float y, float dy) const {
+    return dy * (1.0f - y * y);
+  }
+};
+
+CUDA_OP(sigmoid) {
+  return run_one(l, sigmoid_f{});
+}
+CUDA_OP(sigmoid_backward) {
+  return run_two(l, sigmoid_backward_f{});
+}
+CUDA_OP(silu) {
+  return run_one(l, silu_f{});
+}
+CUDA_OP(silu_backward) {
+  return run_two(l, silu_backward_f{});
+}
+CUDA_OP(tanh) {
+  return run_one(l, tanh_f{});
+}
+CUDA_OP(tanh_backward) {
+  return run_two(l, tanh_backward_f{});
+}
+
+/* ---- gelu ----------------------------------------------------------------------------------------- */
+
+#define SQRT_HALF 0.70710678f
+#define INVERSE_SQRT_2PI 0.39894228f
+#define SQRT_2_OVER_PI 0.79788456f
+#define CUBIC 0.044715f
+
+struct gelu_exact_f {
+  __device__ float operator()(float x) const {
+    return 0.5f * x * (1.0f + erff(x * SQRT_HALF));
+  }
+};
+struct gelu_tanh_f {
+  __device__ float operator()(float x) const {
+    return 0.5f * x * (1.0f + tanhf(SQRT_2_OVER_PI * (x + CUBIC * x * x * x)));
+  }
+};
+struct gelu_exact_backward_f {
+  __device__ float operator()(float x, float dy) const {
+    float phi = 0.5f * (1.0f + erff(x * SQRT_HALF));
+    return dy * (phi + x * INVERSE_SQRT_2PI * expf(-0.5f * x * x));
+  }
+};
+struct gelu_tanh_backward_f {
+  __device__ float operator()(float x, float dy) const {
+    float square = x * x;
+    float t = tanhf(SQRT_2_OVER_PI * (x + CUBIC * x * square));
+    float inner = SQRT_2_OVER_PI * (1.0f + 3.0f * CUBIC * square);
+    return dy * (0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * inner);
+  }
+};
+
+/* approximate: none, tanh */
+CUDA_OP(gelu) {
+  return flag(l, "approximate") ? run_one(l, gelu_tanh_f{}) : run_one(l, gelu_exact_f{});
+}
+CUDA_OP(gelu_backward) {
+  return flag(l, "approximate") ? run_two(l, gelu_tanh_backward_f{})
+                                : run_two(l, gelu_exact_backward_f{});
+}

@@ -1,0 +1,323 @@
+#include "gpu/emulator/emulator.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+[[noreturn]] static void fail(const char *what) {
+  fprintf(stderr, "CUDA emulator: %s (block %u %u %u, thread %u %u %u)\n", what, blockIdx.x,
+          blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+  abort();
+}
+
+/* ---- device memory: out of reach of the host's code ------------------------------------------- */
+
+/* The block ends where its pages end, so that what lies behind it is never mapped. */
+enum { PAGE = 4096, ALIGN = 256 };
+
+struct mapping {
+  char *base;
+  size_t bytes;
+};
+static std::map<void *, mapping> mappings;
+static int open_count;
+
+static void protect_all(int protection) {
+  for (auto &m : mappings)
+    if (mprotect(m.second.base, m.second.bytes - PAGE, protection)) fail("mprotect failed");
+}
+
+void emulator_unprotect() {
+  if (open_count++ == 0) protect_all(PROT_READ | PROT_WRITE);
+}
+
+void emulator_protect() {
+  if (--open_count == 0) protect_all(PROT_NONE);
+}
+
+cudaError_t cudaMalloc(void **out, size_t bytes) {
+  size_t used = (bytes + ALIGN - 1) / ALIGN * ALIGN;
+  size_t pages = (used + PAGE - 1) / PAGE * PAGE + PAGE; /* the last one stays out of reach */
+  char *base = static_cast<char *>(
+      mmap(nullptr, pages, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  if (base == MAP_FAILED) return cudaErrorMemoryAllocation;
+  *out = base + (pages - PAGE - used);
+  mappings[*out] = {base, pages};
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *memory) {
+  if (!memory) return cudaSuccess;
+  auto at = mappings.find(memory);
+  if (at == mappings.end()) fail("cudaFree of what cudaMalloc has not given");
+  munmap(at->second.base, at->second.bytes);
+  mappings.erase(at);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
+                            cudaStream_t) {
+  emulator_unprotect();
+  memcpy(to, from, bytes);
+  emulator_protect();
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) {
+  emulator_unprotect();
+  memset(to, value, bytes);
+  emulator_protect();
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *count) {
+  *count = 1;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int) {
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
+  *p = {};
+  snprintf(p->name, sizeof p->name, "emulated GPU");
+  p->major = 8;
+  p->multiProcessorCount = 1;
+  p->totalGlobalMem = size_t(1) << 34;
+  p->sharedMemPerBlockOptin = 99 << 10;
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int *version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
+  *out = nullptr;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t cudaGetLastError() {
+  return cudaSuccess;
+}
+const char *cudaGetErrorString(cudaError_t error) {
+  return error == cudaSuccess ? "no error" : "out of memory";
+}
+
+/* ---- threads as fibers --------------------------------------------------------------------------- */
+
+enum { STACK_BYTES = 128 << 10, LANES = 32, LEFT_BYTES = 16 };
+enum fiber_state { FREE, RUNNING, AT_BLOCK_BARRIER, AT_WARP_BARRIER };
+
+/* A fiber runs threads one after the other, until one waits; that one keeps it to its end. */
+struct fiber {
+  ucontext_t context;
+  char *stack;
+  fiber_state state;
+  unsigned thread;
+  uint32_t mask; /* AT_WARP_BARRIER: whom it waits for */
+};
+
+struct warp_memory {
+  char left[LANES][LEFT_BYTES];
+};
+
+static std::vector<fiber *> fibers;
+static ucontext_t scheduler;
+static fiber *current;
+static const std::function<void()> *kernel;
+static unsigned thread_count, next_thread;
+static std::vector<char> is_done;
+static std::vector<warp_memory> warps;
+static std::vector<double> shared_memory;
+static bool in_reverse;
+#if defined(__SANITIZE_ADDRESS__)
+static const void *scheduler_stack;
+static size_t scheduler_stack_bytes;
+#endif
+
+void *emulator_shared_memory() {
+  return shared_memory.data();
+}
+
+static void place(unsigned thread) {
+  unsigned at = in_reverse ? thread_count - 1 - thread : thread;
+  threadIdx = dim3(at % blockDim.x, at / blockDim.x % blockDim.y, at / (blockDim.x * blockDim.y));
+}
+
+static unsigned linear_thread() {
+  return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+}
+
+int emulator_lane() {
+  return static_cast<int>(linear_thread() % LANES);
+}
+
+/* The address sanitizer has to be told that the stack changes. */
+static void leave_fiber() {
+  fiber *self = current;
+#if defined(__SANITIZE_ADDRESS__)
+  void *fake = nullptr;
+  __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_stack_bytes);
+#endif
+  swapcontext(&self->context, &scheduler);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake, &scheduler_stack, &scheduler_stack_bytes);
+#endif
+}
+
+static void enter_fiber(fiber *f) {
+  current = f;
+#if defined(__SANITIZE_ADDRESS__)
+  void *fake = nullptr;
+  __sanitizer_start_switch_fiber(&fake, f->stack, STACK_BYTES);
+#endif
+  swapcontext(&scheduler, &f->context);
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
+}
+
+static void fiber_main() {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
+#endif
+  for (;;) {
+    while (next_thread < thread_count) {
+      current->thread = next_thread++;
+      current->state = RUNNING;
+      place(current->thread);
+      (*kernel)();
+      place(current->thread);
+      is_done[linear_thread()] = 1;
+    }
+    current->state = FREE;
+    leave_fiber();
+  }
+}
+
+static fiber *new_fiber() {
+  for (fiber *f : fibers)
+    if (f->state == FREE) return f;
+  fiber *f = new fiber();
+  f->stack = static_cast<char *>(mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
+                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  if (f->stack == MAP_FAILED) fail("no memory for a stack");
+  getcontext(&f->context);
+  f->context.uc_stack.ss_sp = f->stack;
+  f->context.uc_stack.ss_size = STACK_BYTES;
+  f->context.uc_link = nullptr;
+  makecontext(&f->context, fiber_main, 0);
+  fibers.push_back(f);
+  return f;
+}
+
+static void wait_as(fiber_state state) {
+  current->state = state;
+  leave_fiber();
+  place(current->thread);
+}
+
+void emulator_block_barrier() {
+  wait_as(AT_BLOCK_BARRIER);
+}
+
+void emulator_exchange(uint32_t mask, const void *value, size_t bytes, int from, void *result) {
+  unsigned thread = linear_thread(), warp = thread / LANES, lane = thread % LANES;
+  if (bytes > LEFT_BYTES) fail("a shuffle of more than 16 bytes");
+  if (!(mask >> lane & 1)) fail("a shuffle by a lane that its mask leaves out");
+  memcpy(warps[warp].left[lane], value, bytes);
+  current->mask = mask;
+  wait_as(AT_WARP_BARRIER);
+  if (from >= 0 && !(mask >> from & 1)) fail("a shuffle from a lane that the mask leaves out");
+  memcpy(result, warps[warp].left[from < 0 ? static_cast<int>(lane) : from], bytes);
+  /* Nobody leaves the next value before everybody has taken this one. */
+  current->mask = mask;
+  wait_as(AT_WARP_BARRIER);
+}
+
+static unsigned linear_of(const fiber *f) {
+  return in_reverse ? thread_count - 1 - f->thread : f->thread;
+}
+
+static bool release_warps() {
+  bool released = false;
+  size_t count = (thread_count + LANES - 1) / LANES;
+  std::vector<uint32_t> waiting(count);
+  for (fiber *f : fibers)
+    if (f->state == AT_WARP_BARRIER)
+      waiting[linear_of(f) / LANES] |= 1u << linear_of(f) % LANES;
+  std::vector<fiber *> ready;
+  for (fiber *f : fibers)
+    if (f->state == AT_WARP_BARRIER && (f->mask & ~waiting[linear_of(f) / LANES]) == 0)
+      ready.push_back(f);
+  for (fiber *f : ready) {
+    f->state = RUNNING;
+    released = true;
+    enter_fiber(f);
+  }
+  return released;
+}
+
+static bool release_block() {
+  std::vector<fiber *> ready;
+  for (fiber *f : fibers) {
+    if (f->state == AT_WARP_BARRIER) return false;
+    if (f->state == AT_BLOCK_BARRIER) ready.push_back(f);
+  }
+  if (ready.empty()) return false;
+  /* The hardware lets threads that have ended count as arrived; code that relies on it is a mistake
+   * here, because a kernel that grows would then hang. */
+  for (unsigned t = 0; t < thread_count; t++)
+    if (is_done[t]) fail("__syncthreads that some threads never reach");
+  for (fiber *f : ready) {
+    f->state = RUNNING;
+    enter_fiber(f);
+  }
+  return true;
+}
+
+static void run_block() {
+  next_thread = 0;
+  is_done.assign(thread_count, 0);
+  while (next_thread < thread_count) enter_fiber(new_fiber());
+  while (release_warps() || release_block()) {
+  }
+  for (fiber *f : fibers)
+    if (f->state != FREE) fail("a warp waits for lanes that have ended");
+}
+
+void emulate(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function<void()> &body) {
+  const char *order = getenv("STRATA_EMULATOR_ORDER");
+  in_reverse = order && strcmp(order, "reverse") == 0;
+  blockDim = threads;
+  gridDim = blocks;
+  thread_count = threads.x * threads.y * threads.z;
+  if (thread_count == 0 || thread_count > 1024) fail("a block has 1 to 1024 threads");
+  if (shared_bytes > 99 << 10) fail("more shared memory than every supported card has");
+  kernel = &body;
+  warps.assign((thread_count + LANES - 1) / LANES, warp_memory());
+  emulator_unprotect();
+  uint64_t count = uint64_t(blocks.x) * blocks.y * blocks.z;
+  for (uint64_t k = 0; k < count; k++) {
+    uint64_t b = in_reverse ? count - 1 - k : k;
+    blockIdx = dim3(unsigned(b % blocks.x), unsigned(b / blocks.x % blocks.y),
+                    unsigned(b / blocks.x / blocks.y));
+    /* Shared memory starts undefined: NaN, so that whoever reads what nobody wrote is found. */
+    shared_memory.assign(shared_bytes / sizeof(double) + 2, NAN);
+    run_block();
+  }
+  emulator_protect();
+}

@@ -1,0 +1,138 @@
+/* CUDA kernels on the host, thread by thread, so that they can be tested without a GPU.
+ *
+ * The kernel files are compiled as C++ against this header in the place of cuda_runtime.h. Blocks
+ * run one after the other; the threads of a block are fibers that change at barriers and shuffles.
+ * What this finds: wrong index arithmetic, wrong results, memory out of bounds (with the address
+ * sanitizer), barriers and shuffles that not all threads reach, host code that touches device
+ * memory (it is protected except while a kernel or a copy runs), and races that show when the order
+ * of threads is turned round (STRATA_EMULATOR_ORDER=reverse). What it cannot find: timing, limits of
+ * registers and shared memory, races within a warp's instruction. */
+#ifndef STRATA_EMULATOR_H
+#define STRATA_EMULATOR_H
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __restrict__
+#define __launch_bounds__(...)
+/* One block runs at a time, so what its threads share may be static. */
+#define __shared__ static
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {
+  }
+};
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+
+/* ---- threads -------------------------------------------------------------------------------- */
+
+void emulate(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function<void()> &body);
+void *emulator_shared_memory();
+void emulator_block_barrier();
+/* Leaves `value` (at most 16 bytes) where the warp's lanes of `mask` can read it, waits for all of
+ * them, and takes what lane `from` left; `from` outside of the warp: its own. */
+void emulator_exchange(uint32_t mask, const void *value, size_t bytes, int from, void *result);
+int emulator_lane();
+
+#define LAUNCH(l, kernel, blocks, threads, shared, ...)                                            \
+  (emulate((blocks), (threads), (shared), [&] { kernel(__VA_ARGS__); }), launched((l), #kernel))
+#define SHARED_MEMORY(type, name) type *name = static_cast<type *>(emulator_shared_memory())
+
+static inline void __syncthreads() {
+  emulator_block_barrier();
+}
+static inline void __syncwarp(uint32_t mask = 0xffffffffu) {
+  char none = 0;
+  emulator_exchange(mask, &none, 1, -1, &none);
+}
+template <typename T> static inline T __shfl_sync(uint32_t mask, T value, int lane) {
+  T result;
+  emulator_exchange(mask, &value, sizeof value, lane & 31, &result);
+  return result;
+}
+template <typename T> static inline T __shfl_xor_sync(uint32_t mask, T value, int bits) {
+  return __shfl_sync(mask, value, emulator_lane() ^ bits);
+}
+template <typename T> static inline T __shfl_down_sync(uint32_t mask, T value, int by) {
+  int from = emulator_lane() + by;
+  return __shfl_sync(mask, value, from < 32 ? from : emulator_lane());
+}
+
+/* ---- device functions ------------------------------------------------------------------------- */
+
+static inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
+  return (uint64_t)(((unsigned __int128)a * b) >> 64);
+}
+static inline uint32_t __umulhi(uint32_t a, uint32_t b) {
+  return (uint32_t)(((uint64_t)a * b) >> 32);
+}
+static inline float rsqrtf(float x) {
+  return 1.0f / std::sqrt(x);
+}
+static inline float __int_as_float(int bits) {
+  float f;
+  std::memcpy(&f, &bits, sizeof f);
+  return f;
+}
+static inline int __float_as_int(float f) {
+  int bits;
+  std::memcpy(&bits, &f, sizeof bits);
+  return bits;
+}
+template <typename T> static inline T __ldg(const T *at) {
+  return *at;
+}
+template <typename T> static inline T min(T a, T b) {
+  return b < a ? b : a;
+}
+template <typename T> static inline T max(T a, T b) {
+  return a < b ? b : a;
+}
+
+/* ---- the part of the runtime that device/cuda uses ---------------------------------------------- */
+
+typedef enum cudaError { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100 } cudaError_t;
+typedef enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost } cudaMemcpyKind;
+typedef struct emulated_stream *cudaStream_t;
+enum { cudaStreamNonBlocking = 1 };
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor, multiProcessorCount;
+  size_t totalGlobalMem, sharedMemPerBlockOptin;
+};
+
+cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaSetDevice(int index);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int index);
+cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaMalloc(void **out, size_t bytes);
+cudaError_t cudaFree(void *memory);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaGetLastError();
+const char *cudaGetErrorString(cudaError_t error);
+
+/* Device memory may be touched between these; LAUNCH and the copies do it by themselves, the
+ * emulated libraries with these. */
+void emulator_unprotect();
+void emulator_protect();
+
+#endif

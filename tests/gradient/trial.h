@@ -1,0 +1,48 @@
+/* A trial of an operator: a graph of the operator alone, differentiated where it has a gradient, with
+ * shapes and attributes drawn within one of its declared cases (op_case in graph/op.h). */
+#ifndef STRATA_TESTS_TRIAL_H
+#define STRATA_TESTS_TRIAL_H
+
+#include "execute/program.h"
+
+enum { TRIAL_TENSORS = 24, TRIAL_TEXT_BYTES = 2048, TRIAL_BATCH = 16 };
+
+typedef struct input_text {
+  bool absent;
+  shape shape;
+  int32_t low, high; /* i32 */
+} input_text;
+
+typedef struct trial {
+  graph *g;
+  value_id params[TRIAL_TENSORS]; /* everything differentiated */
+  int param_count;
+  value_id states[TRIAL_TENSORS]; /* running statistics: no gradient */
+  int state_count;
+  value_id images[TRIAL_TENSORS]; /* f32 inputs of an operator without a gradient */
+  int image_count;
+  value_id labels[TRIAL_TENSORS];
+  input_text label_range[TRIAL_TENSORS];
+  int label_count;
+  value_id outputs[TRIAL_TENSORS], seeds[TRIAL_TENSORS]; /* differentiated, and by what weights */
+  int output_count;
+  value_id results[TRIAL_TENSORS]; /* every output that can be named */
+  int result_count;
+  bool is_empty; /* an operator that is switched off (dropout at rate 0) leaves no node */
+  rng values;    /* where the values are drawn from */
+  char shown[TRIAL_TEXT_BYTES];
+  program program;
+  parameters parameters;
+  arena memory;
+} trial;
+
+/* A step operator that the gradient check is for. */
+bool trial_is_differentiable(const op *o);
+/* Draws the shapes and attributes and builds the graph; trial_free in any case. */
+status trial_build(const op *o, const op_case *c, uint64_t seed, trial *out);
+void trial_free(trial *t);
+/* Compiles it for a device and fills it with the same values every time. */
+status trial_open(trial *t, device *d);
+void trial_close(trial *t);
+
+#endif
