@@ -35,6 +35,59 @@ static inline strides broadcast_strides(const plugin_shape *whole, const plugin_
   return s;
 }
 
+/* The axis that the attribute `axis` of ops/shape/axis.h chooses, in its order of choices: channel,
+ * x, y, z, token, batch, 1, 2, … */
+static inline int chosen_axis(const launch *l, const plugin_shape *x) {
+  int choice = (int)integer(l, "axis");
+  if (choice == 0) return x->rank - 1;
+  if (choice <= 3) return choice;
+  return choice == 4 ? 1 : choice == 5 ? 0 : choice - 5;
+}
+
+/* Elements from one position along the axis to the next, and how many such rows lie before. */
+static inline int64_t elements_after(const plugin_shape *x, int axis) {
+  int64_t n = 1;
+  for (int d = axis + 1; d < x->rank; d++) n *= x->dim[d];
+  return n;
+}
+static inline int64_t elements_before(const plugin_shape *x, int axis) {
+  int64_t n = 1;
+  for (int d = 0; d < axis; d++) n *= x->dim[d];
+  return n;
+}
+
+/* A voxel of a volume N × X × Y × Z × C and its channel, from the index of an element. */
+struct voxel {
+  int64_t n, at[3], c;
+};
+
+struct volume_shape {
+  int64_t dim[5];
+
+  __device__ voxel locate(int64_t i) const {
+    voxel v;
+    v.c = i % dim[4];
+    i /= dim[4];
+    v.at[2] = i % dim[3];
+    i /= dim[3];
+    v.at[1] = i % dim[2];
+    i /= dim[2];
+    v.at[0] = i % dim[1];
+    v.n = i / dim[1];
+    return v;
+  }
+  __device__ int64_t index(int64_t n, int64_t x, int64_t y, int64_t z, int64_t c) const {
+    return (((n * dim[1] + x) * dim[2] + y) * dim[3] + z) * dim[4] + c;
+  }
+};
+
+/* Of a label map N × X × Y × Z, too: one channel. */
+static inline volume_shape volume_of(const plugin_shape *s) {
+  volume_shape v;
+  for (int d = 0; d < 5; d++) v.dim[d] = d < s->rank ? s->dim[d] : 1;
+  return v;
+}
+
 static inline bool same_shape(const plugin_shape *a, const plugin_shape *b) {
   bool same = a->rank == b->rank;
   for (int i = 0; same && i < a->rank; i++) same = a->dim[i] == b->dim[i];
