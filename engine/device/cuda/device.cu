@@ -24,6 +24,7 @@ struct plugin_device {
   struct libraries *libraries;
   void *scratch;
   size_t scratch_bytes;
+  struct fault *faults;
   char description[128], numerics[64];
 };
 
@@ -51,12 +52,14 @@ static launch launch_of(const plugin_device *d, const plugin_call *c) {
   l.stream = d->stream;
   l.scratch = d->scratch;
   l.libraries = d->libraries;
+  l.faults = d->faults;
   return l;
 }
 
 static void device_close(plugin_device *d) {
   libraries_close(d->libraries);
   if (d->scratch) cudaFree(d->scratch);
+  if (d->faults) cudaFree(d->faults);
   if (d->stream) cudaStreamDestroy(d->stream);
   free(d);
 }
@@ -78,6 +81,10 @@ static status open_card(plugin_device *d) {
   snprintf(d->numerics, sizeof d->numerics, "cuda/sm_%d%d", card.major, card.minor);
   CUDA_TRY(d->host, "opening the GPU",
            cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
+  void *faults = nullptr;
+  CUDA_TRY(d->host, "opening the GPU", cudaMalloc(&faults, sizeof *d->faults));
+  d->faults = (struct fault *)faults;
+  CUDA_TRY(d->host, "opening the GPU", cudaMemsetAsync(faults, 0, sizeof *d->faults, d->stream));
   return libraries_open(d->host, d->stream, &d->libraries);
 }
 
@@ -160,8 +167,17 @@ static status device_launch(plugin_device *d, int kernel, const plugin_call *c) 
 }
 
 static status device_synchronize(plugin_device *d) {
+  struct fault found;
+  CUDA_TRY(d->host, "a kernel on the GPU",
+           cudaMemcpyAsync(&found, d->faults, sizeof found, cudaMemcpyDeviceToHost, d->stream));
   CUDA_TRY(d->host, "a kernel on the GPU", cudaStreamSynchronize(d->stream));
-  return OK;
+  if (!found.label_found) return OK;
+  CUDA_TRY(d->host, "a kernel on the GPU",
+           cudaMemsetAsync(d->faults, 0, sizeof *d->faults, d->stream));
+  return d->host->error(ERROR_DATA,
+                        "a label is %d, but the network has %d outputs for classes 0 to %d; check "
+                        "the labels of the data set or the number of outputs",
+                        found.label, found.classes, found.classes - 1);
 }
 
 static const plugin_table table = {PLUGIN_VERSION,  device_open,    device_close,

@@ -36,8 +36,24 @@ struct launch {
   const plugin_host *host;
   cudaStream_t stream;
   void *scratch; /* as many bytes as CUDA_SCRATCH asked for, 256-byte aligned, contents undefined */
-  struct libraries *libraries; /* cuBLASLt and cuDNN; device/cuda/libraries.cuh */
+  struct libraries *libraries; /* cuBLASLt; device/cuda/libraries.cuh */
+  struct fault *faults;        /* device memory: what kernels found wrong with the data */
 };
+
+/* A label that is no class cannot be reported while the step runs on: the kernel notes it, and the
+ * next synchronization turns it into an error. */
+struct fault {
+  int label_found; /* 1: there was one */
+  int label;
+  int classes;
+};
+
+/* Any of several threads' notes will do. */
+static __device__ inline void note_label(struct fault *f, int label, int64_t classes) {
+  f->label = label;
+  f->classes = (int)classes;
+  f->label_found = 1;
+}
 
 #define CUDA_OP(name) extern "C" status cuda_op_##name(const launch *l)
 #define CUDA_SCRATCH(name) extern "C" size_t cuda_scratch_##name(const launch *l)

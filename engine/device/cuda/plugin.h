@@ -46,7 +46,7 @@ typedef struct plugin_call {
 /* What the program does for the plug-in. */
 typedef struct plugin_host {
   int version;
-  /* A new error of code ERROR_INTERNAL, ERROR_MEMORY or ERROR_USAGE, without a place. */
+  /* A new error without a place. */
   status (*error)(error_code code, const char *format, ...);
   /* Attributes by their name in the operator's declaration: numbers of every kind (booleans are 0
    * and 1, choices their index, axes their bits), and one number of a list or a triple. Asking for
