@@ -62,4 +62,41 @@ static inline status launch_channel_sums(const launch *l, float *partials, chann
   return LAUNCH(l, sum_channels<F>, grid, CHANNEL_TILE, 0, partials, c, f);
 }
 
+/* ---- sums of the columns of a matrix, as of a bias's gradient ---------------------------------- */
+
+struct column_terms {
+  const float *x;
+  int64_t columns;
+  __device__ void operator()(int64_t, int64_t column, int64_t row, int64_t, float sums[2]) const {
+    sums[0] += x[row * columns + column];
+  }
+};
+
+struct add_column_pieces {
+  float *y;
+  const float *partials;
+  int64_t columns;
+  int pieces;
+  __device__ void operator()(int64_t column) const {
+    double total = 0;
+    for (int p = 0; p < pieces; p++) total += (double)partials[p * 2 * columns + column];
+    y[column] = (float)total;
+  }
+};
+
+static inline size_t column_sums_scratch(int64_t rows, int64_t columns) {
+  channel_pieces c = cut_channels(1, rows, columns);
+  return channel_pieces_bytes(&c);
+}
+
+/* y[c] = Σ over rows of x[row][c]; the launch's scratch holds column_sums_scratch bytes. */
+static inline status sum_columns(const launch *l, const float *x, int64_t rows, int64_t columns,
+                                 float *y) {
+  channel_pieces c = cut_channels(1, rows, columns);
+  float *partials = (float *)l->scratch;
+  status error = launch_channel_sums(l, partials, c, column_terms{x, columns});
+  if (error) return error;
+  return for_each_index(l, columns, add_column_pieces{y, partials, columns, c.pieces});
+}
+
 #endif
