@@ -57,11 +57,16 @@ static const attr *find_attr(const plugin_call *c, const char *name) {
 static int attr_length(const attr *a, const void *field) {
   switch (a->kind) {
   case ATTR_INT3:
-  case ATTR_FLOAT3: return 3;
-  case ATTR_RANGE: return 2;
-  case ATTR_INTS: return ((const int_list *)field)->count;
-  case ATTR_FLOATS: return ((const float_list *)field)->count;
-  default: return 1;
+  case ATTR_FLOAT3:
+    return 3;
+  case ATTR_RANGE:
+    return 2;
+  case ATTR_INTS:
+    return ((const int_list *)field)->count;
+  case ATTR_FLOATS:
+    return ((const float_list *)field)->count;
+  default:
+    return 1;
   }
 }
 
@@ -74,17 +79,27 @@ static double host_number_at(const plugin_call *c, const char *name, int index) 
   const attr *a = find_attr(c, name);
   const void *field = (const char *)c->attrs + a->offset;
   if (index >= 0 && index < attr_length(a, field)) switch (a->kind) {
-    case ATTR_BOOL: return *(const bool *)field;
-    case ATTR_INT: return (double)*(const int64_t *)field;
-    case ATTR_FLOAT: return *(const double *)field;
-    case ATTR_CHOICE: return *(const int *)field;
-    case ATTR_AXES: return *(const unsigned *)field;
-    case ATTR_INT3: return (double)((const int64_t *)field)[index];
+    case ATTR_BOOL:
+      return *(const bool *)field;
+    case ATTR_INT:
+      return (double)*(const int64_t *)field;
+    case ATTR_FLOAT:
+      return *(const double *)field;
+    case ATTR_CHOICE:
+      return *(const int *)field;
+    case ATTR_AXES:
+      return *(const unsigned *)field;
+    case ATTR_INT3:
+      return (double)((const int64_t *)field)[index];
     case ATTR_FLOAT3:
-    case ATTR_RANGE: return ((const double *)field)[index];
-    case ATTR_INTS: return (double)((const int_list *)field)->at[index];
-    case ATTR_FLOATS: return ((const float_list *)field)->at[index];
-    case ATTR_STRING: break;
+    case ATTR_RANGE:
+      return ((const double *)field)[index];
+    case ATTR_INTS:
+      return (double)((const int_list *)field)->at[index];
+    case ATTR_FLOATS:
+      return ((const float_list *)field)->at[index];
+    case ATTR_STRING:
+      break;
     }
   fprintf(stderr, "strata: the CUDA kernel of %s asks for number %d of %s, which is not there\n",
           ((const op *)c->op)->name, index, name);

@@ -2,6 +2,8 @@
  * definitions. */
 #include "device/cuda/kernel.cuh"
 
+namespace activation_kernels {
+
 /* y = f(a), and y = f(a, b); y may be a. */
 template <typename F> struct one_input {
   float *y;
@@ -158,3 +160,5 @@ CUDA_OP(gelu_backward) {
   return flag(l, "approximate") ? run_two(l, gelu_tanh_backward_f{})
                                 : run_two(l, gelu_exact_backward_f{});
 }
+
+} // namespace activation_kernels

@@ -1,6 +1,8 @@
 /* softmax over the last axis, a warp or a block for each row. */
 #include "device/cuda/kernel.cuh"
 
+namespace softmax_kernels {
+
 constexpr int WARP_ROW = 1024; /* wider rows get a block */
 
 /* One warp per row; rows of a block follow one another. */
@@ -75,3 +77,5 @@ CUDA_OP(softmax_backward) {
   return LAUNCH(l, softmax_backward_rows, blocks_of(rows, THREADS / WARP), THREADS, 0, out(l, 0),
                 in(l, 0), in(l, 1), rows, width);
 }
+
+} // namespace softmax_kernels

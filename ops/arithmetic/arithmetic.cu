@@ -3,6 +3,8 @@
 #include "device/cuda/index.cuh"
 #include "device/cuda/sums.cuh"
 
+namespace arithmetic_kernels {
+
 constexpr int MOST_TERMS = 64, MOST_REPEATED = 8;
 
 /* ---- add, multiply ---------------------------------------------------------------------------- */
@@ -278,3 +280,5 @@ CUDA_OP(stochastic_depth) {
   return for_each_index(l, elements(in_shape(l, 0)),
                         stochastic_depth_f{dropping_of(l), flag(l, "mode")});
 }
+
+} // namespace arithmetic_kernels

@@ -6,6 +6,8 @@
  * every fourth column and every fourth channel. */
 #include "device/cuda/kernel.cuh"
 
+namespace attention_kernels {
+
 constexpr int SIDE = 32, TEAM = 4, BLOCK = SIDE * TEAM, DIM_MAX = 128, OWN = DIM_MAX / TEAM;
 
 struct problem {
@@ -405,3 +407,5 @@ CUDA_SCRATCH(attention_backward) {
 CUDA_OP(attention_backward) {
   return run_backward(l, 3);
 }
+
+} // namespace attention_kernels

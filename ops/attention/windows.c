@@ -290,4 +290,7 @@ const op op_window_regions = {
     .infer = window_regions_infer,
     .cost = no_flops,
     .cpu = window_regions_cpu,
+    .cases = (const op_case[]){{"{window: 3, shift: 1, size: [2, 5, 7]}", "", 0},
+                               {"{window: [2, 3, 4], shift: [1, 2, 3], size: 1..9}", "", 0},
+                               {0}},
 };

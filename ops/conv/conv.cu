@@ -10,6 +10,8 @@
 #include "device/cuda/channels.cuh"
 #include "device/cuda/index.cuh"
 
+namespace conv_kernels {
+
 constexpr int TILE = 64, STEP = 16, PER_THREAD = 4; /* THREADS = (TILE / PER_THREAD)² */
 
 struct geometry {
@@ -316,3 +318,5 @@ CUDA_OP(conv_transpose3d_backward_bias) {
   int64_t columns = last_extent(in_shape(l, 0));
   return sum_columns(l, in(l, 0), elements(in_shape(l, 0)) / columns, columns, out(l, 0));
 }
+
+} // namespace conv_kernels

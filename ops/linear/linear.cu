@@ -4,6 +4,8 @@
 #include "device/cuda/index.cuh"
 #include "device/cuda/libraries.cuh"
 
+namespace linear_kernels {
+
 static int64_t rows_of(const plugin_shape *s) {
   return elements(s) / last_extent(s);
 }
@@ -94,3 +96,5 @@ CUDA_OP(matmul) {
   }
   return OK;
 }
+
+} // namespace linear_kernels

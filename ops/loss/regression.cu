@@ -2,6 +2,8 @@
 #include "device/cuda/index.cuh"
 #include "device/cuda/sums.cuh"
 
+namespace regression_kernels {
+
 enum { IN_PREDICTION, IN_TARGET, IN_MASK, IN_DY };
 enum form { SQUARE, ABSOLUTE, SMOOTH };
 
@@ -149,3 +151,5 @@ CUDA_SCRATCH(smooth_l1_backward) {
 CUDA_OP(smooth_l1_backward) {
   return backward(l, SMOOTH, number_f(l, "beta"));
 }
+
+} // namespace regression_kernels

@@ -3,6 +3,8 @@
  * partial sums per chunk of voxels; one block finishes; one pass back. */
 #include "device/cuda/kernel.cuh"
 
+namespace segmentation_kernels {
+
 enum { IN_LOGITS, IN_TARGET };
 enum form { DICE, TVERSKY, GENERALIZED };
 enum { WEIGHT_SQUARE, WEIGHT_SIMPLE, WEIGHT_UNIFORM };
@@ -521,3 +523,5 @@ CUDA_OP(dice_focal_backward) {
   terms t = dice_focal_terms(l);
   return backward(l, t, in(l, 2), nullptr, focal_count(l, t), in(l, 3));
 }
+
+} // namespace segmentation_kernels

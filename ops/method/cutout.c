@@ -151,4 +151,9 @@ const op op_cutout = {
     .cost = cutout_cost,
     .workspace_bytes = cutout_workspace,
     .cpu = cutout_cpu,
+    .cases =
+        (const op_case[]){{"{inner: 0.5, outer: 0.5, margin: 1, boxes: 3, fill: zero|mean|noise}",
+                           "[1..3, 9..12, 9..12, 9..12, 1..2]", 0},
+                          {"{inner: 1, margin: 0}", "[2, 8, 6, 7, 1]", 0},
+                          {0}},
 };

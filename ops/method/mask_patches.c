@@ -101,4 +101,8 @@ const op op_mask_patches = {
     .cost = mask_patches_cost,
     .workspace_bytes = mask_patches_workspace,
     .cpu = mask_patches_cpu,
+    .cases = (const op_case[]){{"{size: 2, ratio: 0.4, fill: zero|mean|noise}",
+                                "[1..3, 4, 2|6, 8, 1..3]", 0},
+                               {"{size: [1, 2, 4], ratio: 0.29}", "[2, 3, 4, 8, 1]", 0},
+                               {0}},
 };

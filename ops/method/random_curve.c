@@ -137,4 +137,7 @@ const op op_random_curve = {
     .cost = random_curve_cost,
     .workspace_bytes = random_curve_workspace,
     .cpu = random_curve_cpu,
+    .cases =
+        (const op_case[]){{"{probability: 0.8, range: [-2, 3]}", "[1..4, 2..5, 3, 4, 1..3]", 0},
+                          {0}},
 };

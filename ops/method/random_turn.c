@@ -115,4 +115,7 @@ const op op_random_turn = {
     .infer = random_turn_infer,
     .cost = random_turn_cost,
     .cpu = random_turn_cpu,
+    .cases = (const op_case[]){{"{turns: 4}", "[1..4, a=2..4, a, 1..5, 1..3]", 0},
+                               {"{turns: 10|24}", "[3..9, a=2..4, a, a, 1..3]", 0},
+                               {0}},
 };

@@ -85,4 +85,5 @@ const op op_shuffle_cells = {
     .infer = shuffle_cells_infer,
     .cost = shuffle_cells_cost,
     .cpu = shuffle_cells_cpu,
+    .cases = (const op_case[]){{"{cells: [1, 2, 3]}", "[1..3, 1..3, 2|4, 3|6, 1..3]", 0}, {0}},
 };

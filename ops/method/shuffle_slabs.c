@@ -26,4 +26,5 @@ const op op_shuffle_slabs = {
     .attrs = (const attr[]){SLAB_ATTRS, {0}},
     .attrs_bytes = sizeof(slab_attrs),
     .lower = shuffle_slabs_lower,
+    .cases = (const op_case[]){{"{slabs: 3, axis: x|y|z}", "[1..3, 3|6, 6, 3|9, 1..2]", 0}, {0}},
 };

@@ -118,4 +118,7 @@ const op op_shuffle_voxels = {
     .cost = shuffle_voxels_cost,
     .workspace_bytes = shuffle_voxels_workspace,
     .cpu = shuffle_voxels_cpu,
+    .cases =
+        (const op_case[]){
+            {"{probability: 0.7, boxes: 20, size: 0.4}", "[1..4, 5..7, 3..6, 5..9, 1..3]", 0}, {0}},
 };

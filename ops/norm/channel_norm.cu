@@ -2,6 +2,8 @@
  * definitions, channel_norm.c the derivation of the gradient. */
 #include "device/cuda/channels.cuh"
 
+namespace channel_norm_kernels {
+
 enum { NORM_X, NORM_WEIGHT, NORM_BIAS, NORM_RESIDUAL };
 
 /* ---- statistics ------------------------------------------------------------------------------- */
@@ -306,3 +308,5 @@ CUDA_OP(channel_norm_backward) {
                                         x, y, dy, mean, rstd, weight, lines, c.voxels * c.channels,
                                         c.channels, slope});
 }
+
+} // namespace channel_norm_kernels

@@ -2,6 +2,8 @@
  * vector where it is contiguous, one thread elsewhere. */
 #include "device/cuda/index.cuh"
 
+namespace l2_normalize_kernels {
+
 /* Vectors of `extent` numbers, `stride` apart; vector v begins at begin(v). */
 struct vectors {
   int64_t count, extent, stride;
@@ -92,3 +94,5 @@ CUDA_OP(l2_normalize_backward) {
   return for_each_vector(l, normalize_backward_f{out(l, 0), in(l, 0), in(l, 1), in(l, 2),
                                                  1.0f / number_f(l, "eps")});
 }
+
+} // namespace l2_normalize_kernels

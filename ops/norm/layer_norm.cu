@@ -1,6 +1,8 @@
 /* layer_norm: a warp for each row; ops/norm/layer_norm.c has the definition. */
 #include "device/cuda/kernel.cuh"
 
+namespace layer_norm_kernels {
+
 static __global__ void normalize_rows(float *y, float *means, float *rstds, const float *x,
                                       const float *weight, const float *bias, int64_t rows,
                                       int64_t width, double eps) {
@@ -118,3 +120,5 @@ CUDA_OP(layer_norm_backward) {
   if (error) return error;
   return for_each_index(l, 2 * width, add_pieces{out(l, 1), out(l, 2), partials, width, pieces});
 }
+
+} // namespace layer_norm_kernels

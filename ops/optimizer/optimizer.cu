@@ -2,6 +2,8 @@
  * parameters, gradients, the number of the update, moments. */
 #include "device/cuda/sums.cuh"
 
+namespace optimizer_kernels {
+
 struct sgd_f {
   float *parameter, *velocity;
   const float *gradient;
@@ -158,3 +160,5 @@ struct exchange_f {
 CUDA_OP(weight_exchange) {
   return for_each_index(l, elements(in_shape(l, 0)), exchange_f{written(l, 0), written(l, 1)});
 }
+
+} // namespace optimizer_kernels

@@ -1,6 +1,8 @@
 /* avg_pool3d, max_pool3d and their gradients; ops/pool/pool.h has the geometry. */
 #include "device/cuda/index.cuh"
 
+namespace pool_kernels {
+
 struct range {
   int64_t first, end;
 };
@@ -152,3 +154,5 @@ CUDA_OP(max_pool3d_backward) {
                         largest_backward_f{out(l, 0), in(l, 0), in<int32_t>(l, 1),
                                            pooling_of(l, out_shape(l, 0), in_shape(l, 0), false)});
 }
+
+} // namespace pool_kernels

@@ -2,6 +2,8 @@
  * ops/shape/<name>.c has the definitions. */
 #include "device/cuda/index.cuh"
 
+namespace copies_kernels {
+
 /* ---- concat, slice ------------------------------------------------------------------------------ */
 
 /* Columns `offset` … of rows of `whole` elements, to or from rows of `part` elements of their own. */
@@ -355,3 +357,25 @@ CUDA_OP(sum_samples) {
   return for_each_index(l, length,
                         sum_samples_f{out(l, 0), in(l, 0), in_shape(l, 0)->dim[0], length});
 }
+
+/* ---- downsample_label --------------------------------------------------------------------------------- */
+
+struct downsample_f {
+  int32_t *y;
+  const int32_t *x;
+  volume_shape from, to;
+  int64_t factor[3];
+  __device__ void operator()(int64_t i) const {
+    voxel v = to.locate(i);
+    y[i] = x[from.index(v.n, v.at[0] * factor[0], v.at[1] * factor[1], v.at[2] * factor[2], 0)];
+  }
+};
+
+CUDA_OP(downsample_label) {
+  downsample_f f = {out<int32_t>(l, 0), in<int32_t>(l, 0), volume_of(in_shape(l, 0)),
+                    volume_of(out_shape(l, 0)), {}};
+  for (int a = 0; a < 3; a++) f.factor[a] = integer_at(l, "factor", a);
+  return for_each_index(l, elements(out_shape(l, 0)), f);
+}
+
+} // namespace copies_kernels

@@ -67,4 +67,5 @@ const op op_downsample_label = {
     .infer = downsample_infer,
     .cost = downsample_cost,
     .cpu = downsample_cpu,
+    .cases = (const op_case[]){{"{factor: [2, 1, 3]}", "[1..2, 2|4, 1..3, 3|6] in 0..4", 0}, {0}},
 };

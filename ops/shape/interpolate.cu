@@ -1,6 +1,8 @@
 /* interpolate and its gradient; ops/shape/interpolate.c has the definition. */
 #include "device/cuda/index.cuh"
 
+namespace interpolate_kernels {
+
 enum { NEAREST, TRILINEAR };
 
 /* Along one axis a voxel of the result reads (1 − weight) of voxel low and weight of voxel high. */
@@ -124,3 +126,5 @@ CUDA_OP(interpolate_backward) {
       l, elements(out_shape(l, 0)),
       interpolate_backward_f{out(l, 0), in(l, 0), sampling_of(l, out_shape(l, 0), in_shape(l, 0))});
 }
+
+} // namespace interpolate_kernels

@@ -2,6 +2,8 @@
 #include "device/cuda/index.cuh"
 #include "device/cuda/sums.cuh"
 
+namespace reduce_kernels {
+
 enum { REDUCE_MEAN, REDUCE_SUM, REDUCE_MAX };
 
 /* x as results × what each is made of. */
@@ -152,3 +154,5 @@ CUDA_OP(reduce_backward) {
   }
   return for_each_index(l, r.results * r.length, f);
 }
+
+} // namespace reduce_kernels

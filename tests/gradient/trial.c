@@ -162,8 +162,7 @@ static status build_trial(const op *o, const void *attrs, const input_text *text
     } else if (trial_is_differentiable(o)) {
       TRY(build_param(&b, name, (param_spec){.shape = texts[i].shape}, &in[count++]));
     } else {
-      t->images[t->image_count++] = in[count] =
-          build_input(&b, name, DTYPE_F32, texts[i].shape);
+      t->images[t->image_count++] = in[count] = build_input(&b, name, DTYPE_F32, texts[i].shape);
       count++;
     }
   }
@@ -214,14 +213,11 @@ static status fill_tensor(trial *t, value_id v, rng *r, const input_text *label,
 }
 
 static status fill_data(trial *t, rng *r) {
-  for (int i = 0; i < t->param_count; i++)
-    TRY(fill_tensor(t, t->params[i], r, NULL, draw_value));
-  for (int i = 0; i < t->image_count; i++)
-    TRY(fill_tensor(t, t->images[i], r, NULL, draw_value));
+  for (int i = 0; i < t->param_count; i++) TRY(fill_tensor(t, t->params[i], r, NULL, draw_value));
+  for (int i = 0; i < t->image_count; i++) TRY(fill_tensor(t, t->images[i], r, NULL, draw_value));
   for (int i = 0; i < t->label_count; i++)
     TRY(fill_tensor(t, t->labels[i], r, &t->label_range[i], NULL));
-  for (int i = 0; i < t->output_count; i++)
-    TRY(fill_tensor(t, t->seeds[i], r, NULL, rng_normal));
+  for (int i = 0; i < t->output_count; i++) TRY(fill_tensor(t, t->seeds[i], r, NULL, rng_normal));
   rng_key keys[TRIAL_BATCH];
   for (int64_t n = 0; n < TRIAL_BATCH; n++) keys[n] = rng_key_of(rng_u32(r), "check", 0, "case", n);
   return program_set_keys(&t->program, keys);
@@ -235,8 +231,8 @@ static status compile(trial *t, device *d) {
   const op *sgd = op_find("sgd");
   op_defaults(sgd, attrs);
   optimizer_use optimizer = {.op = sgd, .attrs = attrs};
-  return program_create(t->g, d, &t->parameters, t->results, t->result_count, TRIAL_BATCH, &optimizer,
-                        &t->program);
+  return program_create(t->g, d, &t->parameters, t->results, t->result_count, TRIAL_BATCH,
+                        &optimizer, &t->program);
 }
 
 status trial_open(trial *t, device *d) {

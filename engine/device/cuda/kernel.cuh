@@ -4,7 +4,8 @@
  *     CUDA_OP(leaky_relu) { … return LAUNCH(l, kernel, blocks, threads, shared, arguments…); }
  *     CUDA_SCRATCH(conv3d) { return bytes; }      only where the kernel needs scratch memory
  *
- * which the build finds and lists. `l` is a const launch *. Shapes have been checked when the graph
+ * which the build finds and lists. `l` is a const launch *. All of it stands in a namespace of the
+ * file's own: structs of one name in two files would be taken for one. Shapes have been checked when the graph
  * was built; kernels check nothing.
  *
  * Rule for identical results from run to run: what a thread computes depends only on its index and
@@ -234,6 +235,50 @@ static __device__ inline void random_block(const random_stream &s, uint32_t inde
   bits[1] = c1;
   bits[2] = c2;
   bits[3] = c3;
+}
+
+/* Numbers one after the other, as rng_u32 and its kin draw them. */
+struct random_numbers {
+  random_stream stream;
+  uint32_t block[4];
+  int used;
+
+  __device__ uint32_t next() {
+    if (used == 4) {
+      random_block(stream, 0, block);
+      stream.counter[0]++;
+      used = 0;
+    }
+    return block[used++];
+  }
+  __device__ float uniform() {
+    return (float)(next() >> 8) * (1.0f / 16777216.0f);
+  }
+  __device__ double range(double low, double high) {
+    uint64_t bits = (uint64_t)next() << 21;
+    bits ^= next() >> 11;
+    return low + (high - low) * ((double)bits * (1.0 / 9007199254740992.0));
+  }
+  __device__ uint32_t below(uint32_t n) {
+    uint32_t threshold = (0u - n) % n;
+    for (;;) {
+      uint64_t product = (uint64_t)next() * n;
+      if ((uint32_t)product >= threshold) return (uint32_t)(product >> 32);
+    }
+  }
+  __device__ void permutation(int32_t *order, int32_t n) {
+    for (int32_t i = 0; i < n; i++) order[i] = i;
+    for (int32_t i = n - 1; i > 0; i--) {
+      int32_t j = (int32_t)below((uint32_t)i + 1), swapped = order[i];
+      order[i] = order[j];
+      order[j] = swapped;
+    }
+  }
+};
+
+static __device__ inline random_numbers open_numbers(rng_key key, uint64_t operator_id) {
+  random_numbers r = {open_stream(key, operator_id), {0, 0, 0, 0}, 4};
+  return r;
 }
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <csetjmp>
 #include <map>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -124,6 +125,8 @@ enum fiber_state { FREE, RUNNING, AT_BLOCK_BARRIER, AT_WARP_BARRIER };
 /* A fiber runs threads one after the other, until one waits; that one keeps it to its end. */
 struct fiber {
   ucontext_t context;
+  jmp_buf place;
+  bool has_place; /* it has run and left, so `place` is where it goes on */
   char *stack;
   fiber_state state;
   unsigned thread;
@@ -136,6 +139,7 @@ struct warp_memory {
 
 static std::vector<fiber *> fibers;
 static ucontext_t scheduler;
+static jmp_buf scheduler_place;
 static fiber *current;
 static const std::function<void()> *kernel;
 static unsigned thread_count, next_thread;
@@ -165,6 +169,24 @@ int emulator_lane() {
   return static_cast<int>(linear_thread() % LANES);
 }
 
+/* swapcontext asks the system for the signal mask each time; after a fiber's first turn a jump does
+ * without. The sanitizer does not follow jumps from stack to stack. */
+static void switch_context(ucontext_t *from, jmp_buf from_place, bool *from_has_place,
+                           ucontext_t *to, jmp_buf to_place, bool to_has_place) {
+#if defined(__SANITIZE_ADDRESS__)
+  (void)from_place, (void)from_has_place, (void)to_place, (void)to_has_place;
+  swapcontext(from, to);
+#else
+  if (from_has_place) *from_has_place = true;
+  if (_setjmp(from_place)) return;
+  if (to_has_place)
+    _longjmp(to_place, 1);
+  else
+    setcontext(to);
+  (void)from;
+#endif
+}
+
 /* The address sanitizer has to be told that the stack changes. */
 static void leave_fiber() {
   fiber *self = current;
@@ -172,7 +194,7 @@ static void leave_fiber() {
   void *fake = nullptr;
   __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_stack_bytes);
 #endif
-  swapcontext(&self->context, &scheduler);
+  switch_context(&self->context, self->place, &self->has_place, &scheduler, scheduler_place, true);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fake, &scheduler_stack, &scheduler_stack_bytes);
 #endif
@@ -184,7 +206,7 @@ static void enter_fiber(fiber *f) {
   void *fake = nullptr;
   __sanitizer_start_switch_fiber(&fake, f->stack, STACK_BYTES);
 #endif
-  swapcontext(&scheduler, &f->context);
+  switch_context(&scheduler, scheduler_place, nullptr, &f->context, f->place, f->has_place);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif

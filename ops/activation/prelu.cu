@@ -1,0 +1,74 @@
+/* prelu and its gradient; ops/activation/prelu.c has the definition. */
+#include "device/cuda/channels.cuh"
+
+namespace prelu_kernels {
+
+enum { IN_X, IN_WEIGHT };
+enum { BACK_X, BACK_WEIGHT, BACK_DY };
+
+struct prelu_f {
+  float *y;
+  const float *x, *weight;
+  int64_t slopes; /* 1, or one for each channel */
+  __device__ void operator()(int64_t i) const {
+    y[i] = x[i] > 0.0f ? x[i] : weight[i % slopes] * x[i];
+  }
+};
+
+CUDA_OP(prelu) {
+  return for_each_index(
+      l, elements(in_shape(l, IN_X)),
+      prelu_f{out(l, 0), in(l, IN_X), in(l, IN_WEIGHT), elements(in_shape(l, IN_WEIGHT))});
+}
+
+struct prelu_backward_f {
+  float *dx;
+  const float *x, *weight, *dy;
+  int64_t slopes;
+  __device__ void operator()(int64_t i) const {
+    dx[i] = x[i] > 0.0f ? dy[i] : weight[i % slopes] * dy[i];
+  }
+};
+
+struct slope_terms {
+  const float *x, *dy;
+  int64_t channels;
+  __device__ void operator()(int64_t, int64_t channel, int64_t row, int64_t, float sums[2]) const {
+    int64_t i = row * channels + channel;
+    if (!(x[i] > 0.0f)) sums[0] += x[i] * dy[i];
+  }
+};
+
+/* A slope for all channels gathers all of them. */
+struct slope_totals {
+  float *dweight;
+  const float *partials;
+  int64_t channels, slopes;
+  int pieces;
+  __device__ void operator()(int64_t s) const {
+    double total = 0;
+    for (int64_t c = s; c < (slopes == 1 ? channels : s + 1); c++)
+      for (int p = 0; p < pieces; p++) total += (double)partials[p * 2 * channels + c];
+    dweight[s] = (float)total;
+  }
+};
+
+CUDA_SCRATCH(prelu_backward) {
+  int64_t channels = last_extent(in_shape(l, BACK_X));
+  return column_sums_scratch(elements(in_shape(l, BACK_X)) / channels, channels);
+}
+
+CUDA_OP(prelu_backward) {
+  int64_t count = elements(in_shape(l, BACK_X)), channels = last_extent(in_shape(l, BACK_X));
+  int64_t slopes = elements(in_shape(l, BACK_WEIGHT));
+  const float *x = in(l, BACK_X), *dy = in(l, BACK_DY);
+  channel_pieces c = cut_channels(1, count / channels, channels);
+  float *partials = (float *)l->scratch;
+  status error = for_each_index(
+      l, count, prelu_backward_f{out(l, 0), x, in(l, BACK_WEIGHT), dy, slopes});
+  if (!error) error = launch_channel_sums(l, partials, c, slope_terms{x, dy, channels});
+  if (error) return error;
+  return for_each_index(l, slopes, slope_totals{out(l, 1), partials, channels, slopes, c.pieces});
+}
+
+} // namespace prelu_kernels
