@@ -347,7 +347,7 @@ static status check_stage(checked *c, const stage_spec *s) {
   status error = parameter_groups_open(s, g, &groups);
   if (!error) error = program_check(g, c->o->device);
   if (!error)
-    error = plan_memory(g, step.keep, step.keep_count, pool_threads(c->o->device->pool), &memory);
+    error = plan_memory(g, step.keep, step.keep_count, device_plan_threads(c->o->device), &memory);
   if (!error) {
     bool label_free = step.label == VALUE_NONE && !s->use_labels;
     double update = 2.0 * 4 * (double)graph_param_elements(g) * parameter_buffers(s);

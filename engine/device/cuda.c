@@ -220,6 +220,10 @@ static status load_plugin(void **library) {
     return error_new(ERROR_USAGE, NOWHERE, "the CUDA plug-in named by STRATA_CUDA_PLUGIN: %s",
                      dlerror());
   }
+  /* The plug-in brings hundreds of megabytes of libraries: not where they could do nothing. */
+  void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+  if (!driver) return error_new(ERROR_USAGE, NOWHERE, "no NVIDIA driver is installed");
+  dlclose(driver);
   static const char *const places[] = {"", "../lib/strata/"};
   for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
     char *path = beside_program(places[i]);

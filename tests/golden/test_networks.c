@@ -215,6 +215,21 @@ static void check_names(const configuration *c, const json_t *of, const standalo
 
 /* ---- one case ---------------------------------------------------------------------------------- */
 
+/* STRATA_TEST_DEVICE=cuda: the same on a GPU. */
+static const char *test_device(void) {
+  const char *name = getenv("STRATA_TEST_DEVICE");
+  return name && *name ? name : "cpu";
+}
+
+/* `n` numbers of the device's; the caller frees them. */
+static float *host_copy(const standalone *s, const float *from, int64_t n) {
+  device *d = s->program.device;
+  float *copy = malloc((size_t)n * sizeof *copy + 1);
+  assert_non_null(copy);
+  must(d->download(d, copy, from, (size_t)n * sizeof *copy));
+  return copy;
+}
+
 /* Mean and spread agree with PyTorch's within what chance allows for so many numbers; the extremes
  * stay within the distribution's. */
 static void check_fresh(const configuration *c, const standalone *s, const float *rows) {
@@ -224,14 +239,15 @@ static void check_fresh(const configuration *c, const standalone *s, const float
     const float *want = rows;
     rows += 4;
     const parameter *p = parameters_find(&s->parameters, key);
-    const float *x = s->parameters.data + p->offset;
     int64_t n = shape_elements(&p->shape);
+    float *x = host_copy(s, s->parameters.data + p->offset, n);
     double mean = 0, variance = 0, reach = 0;
     for (int64_t i = 0; i < n; i++) mean += (double)x[i] / (double)n;
     for (int64_t i = 0; i < n; i++) {
       variance += ((double)x[i] - mean) * ((double)x[i] - mean) / (double)n;
       reach = fmax(reach, fabs((double)x[i]));
     }
+    free(x);
     double sd = sqrt(variance), want_mean = (double)want[0], want_sd = (double)want[1];
     if (want_sd < 1e-12) {
       if (sd > 1e-6 || fabs(mean - want_mean) > 1e-6)
@@ -311,8 +327,16 @@ static void feed(standalone *s) {
   for (int i = 0; i < s->graph.name_count; i++)
     if (text_starts_with(s->graph.names[i].name, "seed."))
       feed_value(s, s->graph.names[i].values[0], s->graph.names[i].name, true);
-  for (int i = 0; i < s->parameters.count; i++)
-    fill_parameter(&s->parameters.list[i], s->parameters.data + s->parameters.list[i].offset);
+  device *d = s->program.device;
+  for (int i = 0; i < s->parameters.count; i++) {
+    const parameter *p = &s->parameters.list[i];
+    size_t bytes = (size_t)shape_elements(&p->shape) * sizeof(float);
+    float *values = malloc(bytes + 1);
+    assert_non_null(values);
+    fill_parameter(p, values);
+    must(d->upload(d, s->parameters.data + p->offset, values, bytes));
+    free(values);
+  }
 }
 
 static bool is_listed(const json_t *names, const char *name) {
@@ -375,8 +399,9 @@ static void check_gradients(configuration *c, int index, const json_t *of, const
     const char *what = gradient ? "the gradient of" : "after the step,";
     int64_t n = shape_elements(&p->shape);
     if (isfinite(row[0])) {
-      const float *x = gradient ? gradient : s->parameters.data + p->offset;
+      float *x = host_copy(s, gradient ? gradient : s->parameters.data + p->offset, n);
       double gap = digest_gap(x, n, row, GRADIENT_SAMPLES, FLOOR * largest);
+      free(x);
       if ((double)row[0] < ZERO * largest * sqrt((double)n)) {
         if (gap > 1) fail_msg("%s: %s %s should vanish", c->name, what, key);
         row += WIDTH;
@@ -436,7 +461,7 @@ static void check_published(configuration *c) {
 
 static void network_equals_pytorch(void **state) {
   configuration *c = *state;
-  must(device_open("cpu", 2, &c->device, NULL));
+  must(device_open(test_device(), 2, &c->device, NULL));
   json_t *cases = get(c->head, "cases");
   for (size_t i = 0; i < json_array_size(cases); i++) run_case(c, (int)i, json_array_get(cases, i));
   check_published(c);
@@ -503,9 +528,14 @@ static void print_table(FILE *out) {
 int main(int argc, char **argv) {
   bool table = argc > 2 && strcmp(argv[1], "--table") == 0;
   const char *filter = argc > 1 && !table ? argv[1] : "";
+  /* The build folder's machine need not be the one that runs the test. */
+  const char *fixtures = getenv("STRATA_TEST_FIXTURES");
+  char pattern[4096];
+  snprintf(pattern, sizeof pattern, "%s/golden/networks/*.safetensors",
+           fixtures && *fixtures ? fixtures : TEST_DATA);
   glob_t found;
-  if (glob(TEST_DATA "/golden/networks/*.safetensors", 0, NULL, &found) != 0) {
-    fprintf(stderr, "no fixtures in " TEST_DATA "/golden/networks\n");
+  if (glob(pattern, 0, NULL, &found) != 0) {
+    fprintf(stderr, "no fixtures: %s\n", pattern);
     return 1;
   }
   struct CMUnitTest tests[CONFIGURATIONS_MAX];

@@ -1,0 +1,49 @@
+# The same pipeline on the CPU and on a CUDA device: losses, checkpoints and predictions agree; what
+# is wrong is said. STRATA_CUDA_PLUGIN names the plug-in, by default the emulated one.
+. "$SOURCE/tests/cli/lib.sh"
+
+"$STRATA" phantom phantom --cases 4 --size 16 --organs 2 >/dev/null 2>&1
+pipeline=$pipelines/device.yaml
+run() { # run DEVICE FOLDER [OPTION…]
+  "$STRATA" run "$pipeline" --set data.root="$work/phantom" --device "$1" --out "$2" "${@:3}" \
+    >"$work/out" 2>"$work/err"
+}
+
+run cpu on-cpu || fail "the run on the CPU"
+run cuda on-cuda || fail "the run on the CUDA device"
+grep -q '"device": ".*sm_' on-cuda/run.json || fail "run.json does not name the device"
+
+python3 - <<'PYTHON' || fail "the two runs differ"
+import gzip, json, sys
+def lines(folder):
+    return [json.loads(line) for line in open(folder + "/metrics.jsonl")]
+cpu, cuda = lines("on-cpu"), lines("on-cuda")
+assert len(cpu) == len(cuda) == 3, (len(cpu), len(cuda))
+for a, b in zip(cpu, cuda):
+    for key in a:
+        if "loss" in key:
+            assert abs(a[key] - b[key]) <= 1e-4 * max(1, abs(a[key])), (key, a[key], b[key])
+import os
+same = total = 0
+for name in os.listdir("on-cpu/predictions"):
+    x, y = (gzip.open(f + "/predictions/" + name).read()[352:] for f in ("on-cpu", "on-cuda"))
+    same += sum(p == q for p, q in zip(x, y)); total += len(x)
+assert total > 0 and same >= 0.999 * total, (same, total)
+PYTHON
+
+# A checkpoint made on one device goes on on the other.
+"$STRATA" predict on-cuda phantom/imagesTr/"$(ls phantom/imagesTr | head -n 1)" -o p.nii.gz \
+  --device cpu >"$work/out" 2>"$work/err" || fail "the CUDA run's weights on the CPU"
+
+# Twice the same.
+run cuda again || fail "the second run on the CUDA device"
+for stage in pretrain segment; do
+  cmp on-cuda/weights/$stage.safetensors again/weights/$stage.safetensors ||
+    fail "two runs on one device give different weights"
+done
+
+# No plug-in: an error for cuda, the CPU with a reason for auto.
+if STRATA_CUDA_PLUGIN=/nowhere.so run cuda none; then fail "a plug-in that is not there"; fi
+grep -q "STRATA_CUDA_PLUGIN" "$work/err" || fail "the missing plug-in is not named"
+STRATA_CUDA_PLUGIN=/nowhere.so run auto none || fail "auto without a plug-in"
+grep -q "so the CPU is used" "$work/out" "$work/err" || fail "auto does not say why"

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Checks the CUDA device on a machine with an NVIDIA GPU, and prints one short table.
+#
+#   tests/gpu/run.sh pack [FOLDER]   on a build machine: a self-contained folder, build-gpu by default
+#   FOLDER/run.sh [FOLDER]           on the GPU machine, which needs the driver and CUDA's libraries
+#                                    (cuBLASLt) only: checks, then times
+#
+# Checks: every operator against the CPU, twice with the same bits; every network against PyTorch's
+# recorded results; both stages of a pipeline, losses and predictions equal to the CPU's;
+# compute-sanitizer where it is installed. Times: training steps of the published networks, beside
+# PyTorch's where it is installed. Results: FOLDER/results.json. The exit status is 0 when every check
+# passed. Parts can be left out: CHECKS="operators networks run sanitizer" TIMES="step".
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+pack() {
+  local source folder
+  source=$(cd "$here/../.." && pwd)
+  folder=${1:-$source/build-gpu}
+  cmake -S "$source" -B "$folder/build" -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release \
+    -DSTRATA_PORTABLE=ON -DSTRATA_TESTS=ON
+  cmake --build "$folder/build" --target strata strata_cuda compare_devices test_device test_networks
+  mkdir -p "$folder/bin" "$folder/share"
+  cp "$folder"/build/strata "$folder"/build/libstrata_cuda.so "$folder/bin/"
+  cp "$folder"/build/tests/gpu/{compare_devices,test_device} "$folder"/build/tests/test_networks \
+    "$folder/bin/"
+  # The only library of the test programs that is not linked into them.
+  cp "$(ldd "$folder/bin/test_device" | awk '/libcmocka/ {print $3}')" "$folder/bin/"
+  cp -r "$source"/pipelines "$source"/lua "$folder/share/"
+  mkdir -p "$folder/tests/golden" "$folder/tests/pipelines" "$folder/tests/cli" "$folder/tests/gpu"
+  cp -r "$source"/tests/golden/networks "$folder/tests/golden/"
+  cp "$source"/tests/pipelines/device*.yaml "$folder/tests/pipelines/"
+  cp "$source"/tests/cli/lib.sh "$folder/tests/cli/"
+  cp "$source"/tests/gpu/{end_to_end.sh,time_step.py} "$folder/tests/gpu/"
+  cp "$here/run.sh" "$folder/run.sh"
+  echo "$folder: $(du -sh --exclude=build "$folder" | cut -f1); run $folder/run.sh on the GPU machine"
+}
+
+if [ "${1:-}" = pack ]; then
+  pack "${2:-}"
+  exit
+fi
+
+folder=${1:-$here}
+cd "$folder"
+export LD_LIBRARY_PATH="$folder/bin${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export STRATA="$folder/bin/strata" SOURCE="$folder" STRATA_SHARE="$folder/share"
+export STRATA_CUDA_PLUGIN="${STRATA_CUDA_PLUGIN:-$folder/bin/libstrata_cuda.so}"
+export STRATA_TEST_FIXTURES="$folder/tests"
+checks=${CHECKS-operators networks run sanitizer}
+times=${TIMES-step}
+mkdir -p logs
+results=()
+failed=0
+
+row() { # row NAME RESULT DETAIL
+  printf '%-28s %-8s %s\n' "$1" "$2" "$3"
+  results+=("$(printf '{"name": "%s", "result": "%s", "detail": "%s"}' "$1" "$2" "${3//\"/}")")
+  [ "$2" != FAIL ] || failed=1
+}
+check() { # check NAME LOG COMMAND…: the last line of the log is the detail
+  local name=$1 log=logs/$2.log
+  if "${@:3}" >"$log" 2>&1; then
+    row "$name" ok "$(tail -n 1 "$log")"
+  elif [ $? -eq 77 ]; then
+    row "$name" skipped "$(tail -n 1 "$log")"
+  else
+    row "$name" FAIL "$(grep -m 1 -E 'FAIL|error' "$log" || tail -n 1 "$log")"
+  fi
+}
+asked() { case " $1 " in *" $2 "*) true ;; *) false ;; esac }
+
+nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null ||
+  echo "no nvidia-smi here"
+
+if asked "$checks" operators; then
+  check "device" device bin/test_device
+  check "operators against the CPU" operators bin/compare_devices
+fi
+if asked "$checks" networks; then
+  STRATA_TEST_DEVICE=cuda check "networks against PyTorch" networks bin/test_networks
+fi
+if asked "$checks" run; then
+  check "both stages, CPU and GPU" run bash tests/gpu/end_to_end.sh
+fi
+if asked "$checks" sanitizer; then
+  if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck; do
+      check "compute-sanitizer $tool" "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \
+        bin/compare_devices --trials 1
+    done
+  else
+    row "compute-sanitizer" skipped "not installed"
+  fi
+fi
+if asked "$times" step; then
+  check "training steps" steps python3 tests/gpu/time_step.py --json logs/steps.json
+  cat logs/steps.log
+fi
+
+{
+  printf '{"checks": ['
+  (IFS=,; printf '%s' "${results[*]}")
+  printf '], "steps": '
+  cat logs/steps.json 2>/dev/null || printf 'null'
+  printf '}\n'
+} >results.json
+exit "$failed"
