@@ -64,8 +64,8 @@ CUDA_OP(prelu_backward) {
   const float *x = in(l, BACK_X), *dy = in(l, BACK_DY);
   channel_pieces c = cut_channels(1, count / channels, channels);
   float *partials = (float *)l->scratch;
-  status error = for_each_index(
-      l, count, prelu_backward_f{out(l, 0), x, in(l, BACK_WEIGHT), dy, slopes});
+  status error =
+      for_each_index(l, count, prelu_backward_f{out(l, 0), x, in(l, BACK_WEIGHT), dy, slopes});
   if (!error) error = launch_channel_sums(l, partials, c, slope_terms{x, dy, channels});
   if (error) return error;
   return for_each_index(l, slopes, slope_totals{out(l, 1), partials, channels, slopes, c.pieces});

@@ -17,7 +17,8 @@ static __global__ void softmax_warp(float *y, const float *x, int64_t rows, int6
     largest = warp_max(largest);
     for (int64_t i = lane; i < width; i += WARP) sum += expf(from[i] - largest);
     float factor = 1.0f / warp_sum(sum);
-    for (int64_t i = lane; i < width; i += WARP) y[r * width + i] = expf(from[i] - largest) * factor;
+    for (int64_t i = lane; i < width; i += WARP)
+      y[r * width + i] = expf(from[i] - largest) * factor;
   }
 }
 
@@ -52,8 +53,8 @@ CUDA_OP(softmax) {
   if (width <= 16)
     return LAUNCH(l, softmax_narrow, blocks_of(rows), THREADS, 0, out(l, 0), in(l, 0), rows, width);
   if (width <= WARP_ROW)
-    return LAUNCH(l, softmax_warp, blocks_of(rows, THREADS / WARP), THREADS, 0, out(l, 0),
-                  in(l, 0), rows, width);
+    return LAUNCH(l, softmax_warp, blocks_of(rows, THREADS / WARP), THREADS, 0, out(l, 0), in(l, 0),
+                  rows, width);
   return LAUNCH(l, softmax_block, blocks_of(rows, 1), THREADS, 0, out(l, 0), in(l, 0), rows, width);
 }
 

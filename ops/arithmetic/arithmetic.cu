@@ -53,8 +53,8 @@ template <bool MULTIPLIES> static status run_repeated(const launch *l) {
   combine_repeated<MULTIPLIES> f = {};
   f.count = l->call->in_count;
   if (f.count > MOST_REPEATED)
-    return l->host->error(ERROR_USAGE, "at most %d values can be combined with broadcast on the GPU",
-                          MOST_REPEATED);
+    return l->host->error(
+        ERROR_USAGE, "at most %d values can be combined with broadcast on the GPU", MOST_REPEATED);
   f.y = out(l, 0);
   for (int k = 0; k < f.count; k++) {
     f.x[k] = in(l, k);
@@ -76,8 +76,7 @@ CUDA_OP(add) {
 
 CUDA_OP(multiply) {
   if (repeats(l)) return run_repeated<true>(l);
-  return for_each_index(l, elements(out_shape(l, 0)),
-                        multiply_same{out(l, 0), in(l, 0), in(l, 1)});
+  return for_each_index(l, elements(out_shape(l, 0)), multiply_same{out(l, 0), in(l, 0), in(l, 1)});
 }
 
 /* ---- sum_to: out[k] = Σ x · factor over what k repeats to --------------------------------------- */
@@ -151,8 +150,7 @@ CUDA_SCRATCH(sum_to) {
 
 CUDA_OP(sum_to) {
   sum_to_plan p = plan_sum_to(l);
-  if (p.places <= FEW_PLACES)
-    return sum_each(l, p.places, p.count, p.terms, store_sum{out(l, 0)});
+  if (p.places <= FEW_PLACES) return sum_each(l, p.places, p.count, p.terms, store_sum{out(l, 0)});
   return for_each_index(l, p.places, sum_to_many{out(l, 0), p.terms, p.count});
 }
 
@@ -195,8 +193,7 @@ CUDA_OP(stack) {
   stack_f f = {};
   f.y = out(l, 0);
   if (l->call->in_count > MOST_TERMS)
-    return l->host->error(ERROR_USAGE, "at most %d scalars can be reported on the GPU",
-                          MOST_TERMS);
+    return l->host->error(ERROR_USAGE, "at most %d scalars can be reported on the GPU", MOST_TERMS);
   for (int k = 0; k < l->call->in_count; k++) f.x[k] = in(l, k);
   return for_each_index(l, l->call->in_count, f);
 }

@@ -120,8 +120,7 @@ static __device__ inline float team_max(float v) {
 /* ---- forward ---------------------------------------------------------------------------------------- */
 
 /* Grid: (tiles of queries, heads, sequences). */
-static __global__ void __launch_bounds__(BLOCK)
-    attend(float *out, float *lse, problem p) {
+static __global__ void __launch_bounds__(BLOCK) attend(float *out, float *lse, problem p) {
   SHARED_MEMORY(float, memory);
   int dim = (int)p.dim, pad = dim + 1;
   float *q = memory, *kv = q + SIDE * pad, *weights = kv + SIDE * pad;
@@ -272,8 +271,8 @@ static __global__ void __launch_bounds__(BLOCK) query_gradients(problem p, gradi
     __syncthreads();
     for (int c = 0; c < SIDE / TEAM; c++) {
       int j = own + c * TEAM;
-      pairs[row * (SIDE + 1) + j] = pair_of(p, g, sequence, head, first + row, k0 + j, q + row * pad,
-                                            k + j * pad, v + j * pad, dy + row * pad)
+      pairs[row * (SIDE + 1) + j] = pair_of(p, g, sequence, head, first + row, k0 + j,
+                                            q + row * pad, k + j * pad, v + j * pad, dy + row * pad)
                                         .gradient;
     }
     __syncthreads();
@@ -369,8 +368,13 @@ static status run_backward(const launch *l, int operands) {
   int backs = operands + TERMS;
   int64_t channels = p.heads * p.dim;
   float *delta = (float *)l->scratch;
-  gradients g = {in(l, backs + BACK_OUT), in(l, backs + BACK_LSE), in(l, backs + BACK_DY), delta,
-                 out(l, 0),               nullptr,                 nullptr,
+  gradients g = {in(l, backs + BACK_OUT),
+                 in(l, backs + BACK_LSE),
+                 in(l, backs + BACK_DY),
+                 delta,
+                 out(l, 0),
+                 nullptr,
+                 nullptr,
                  out(l, operands)};
   g.dk = operands == 1 ? g.dq + channels : out(l, 1);
   g.dv = operands == 3 ? out(l, 2) : g.dk + channels;
@@ -385,8 +389,8 @@ static status run_backward(const launch *l, int operands) {
   error = LAUNCH(l, key_gradients, grid_of(p, p.keys), BLOCK, keys, p, g);
   if (error || !p.bias || !g.dbias) return error;
   allow_shared(bias_gradients, bias);
-  return LAUNCH(l, bias_gradients,
-                dim3(tiles_of(p.queries), tiles_of(p.keys), (unsigned)p.heads), BLOCK, bias, p, g);
+  return LAUNCH(l, bias_gradients, dim3(tiles_of(p.queries), tiles_of(p.keys), (unsigned)p.heads),
+                BLOCK, bias, p, g);
 }
 
 CUDA_SCRATCH(self_attention_backward) {

@@ -162,8 +162,8 @@ CUDA_OP(relative_position_bias) {
                         bias_f{out(l, 0), in(l, 0), positions_of(l, last_extent(out_shape(l, 0)))});
 }
 CUDA_OP(relative_position_bias_backward) {
-  return LAUNCH(l, gather_rows, (unsigned)elements(out_shape(l, 0)), THREADS, 0, out(l, 0), in(l, 0),
-                positions_of(l, last_extent(in_shape(l, 0))));
+  return LAUNCH(l, gather_rows, (unsigned)elements(out_shape(l, 0)), THREADS, 0, out(l, 0),
+                in(l, 0), positions_of(l, last_extent(in_shape(l, 0))));
 }
 
 } // namespace windows_kernels

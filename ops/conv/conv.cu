@@ -40,9 +40,9 @@ struct geometry {
 
 struct problem {
   geometry g;
-  volume_shape from, to;          /* what is read, and the result (or, for the weight, dy) */
+  volume_shape from, to;               /* what is read, and the result (or, for the weight, dy) */
   int64_t groups, in_width, out_width; /* channels of a group in `from` and in `to` */
-  int64_t rows, depth;            /* voxels of `to` in all; taps · in_width */
+  int64_t rows, depth;                 /* voxels of `to` in all; taps · in_width */
 };
 
 /* Where row m of the product begins reading for tap t; −1 for a zero. */
@@ -96,8 +96,7 @@ static __global__ void __launch_bounds__(THREADS)
     for (int i = (int)threadIdx.x; i < STEP * TILE; i += THREADS) {
       int k = i % STEP, r = i / STEP; /* neighbouring threads: neighbouring channels */
       int64_t depth = k0 + k, at = -1;
-      if (depth < p.depth && first_row + r < p.rows)
-        at = gathered(p, where[r], depth / p.in_width);
+      if (depth < p.depth && first_row + r < p.rows) at = gathered(p, where[r], depth / p.in_width);
       a[k][r] = at < 0 ? 0.0f : x[at + group * p.in_width + depth % p.in_width];
       int c = i % TILE, kb = i / TILE;
       bool is_there = k0 + kb < p.depth && first_column + c < p.out_width;
@@ -170,9 +169,9 @@ static unsigned tiles_of(int64_t n) {
 static status run_product(const launch *l, const problem &p, const float *x, const float *weight,
                           const float *bias, float *y) {
   float *packed = (float *)l->scratch;
-  status error = for_each_index(
-      l, p.groups * p.depth * p.out_width,
-      pack_f{packed, weight, p.in_width, p.out_width, p.g.taps, !p.g.backward});
+  status error =
+      for_each_index(l, p.groups * p.depth * p.out_width,
+                     pack_f{packed, weight, p.in_width, p.out_width, p.g.taps, !p.g.backward});
   if (error) return error;
   return LAUNCH(l, gathered_product,
                 dim3(tiles_of(p.rows), tiles_of(p.out_width), (unsigned)p.groups), THREADS, 0, y, x,
@@ -223,7 +222,8 @@ static __global__ void __launch_bounds__(THREADS)
   float sums[PER_THREAD][PER_THREAD] = {};
   for (int64_t k0 = begin; k0 < end; k0 += STEP) {
     __syncthreads();
-    if (threadIdx.x < STEP && k0 + threadIdx.x < end) locate_row(p, k0 + threadIdx.x, where[threadIdx.x]);
+    if (threadIdx.x < STEP && k0 + threadIdx.x < end)
+      locate_row(p, k0 + threadIdx.x, where[threadIdx.x]);
     __syncthreads();
     for (int i = (int)threadIdx.x; i < STEP * TILE; i += THREADS) {
       int c = i % TILE, k = i / TILE;
@@ -232,8 +232,7 @@ static __global__ void __launch_bounds__(THREADS)
       if (is_row && depth < p.depth) at = gathered(p, where[k], depth / p.in_width);
       a[k][c] = at < 0 ? 0.0f : x[at + group * p.in_width + depth % p.in_width];
       bool is_there = is_row && first_column + c < p.out_width;
-      b[k][c] =
-          is_there ? dy[(k0 + k) * features + group * p.out_width + first_column + c] : 0.0f;
+      b[k][c] = is_there ? dy[(k0 + k) * features + group * p.out_width + first_column + c] : 0.0f;
     }
     __syncthreads();
     multiply_step(sums, a, b);
@@ -296,10 +295,10 @@ CUDA_SCRATCH(conv3d_backward_weight) {
 CUDA_OP(conv3d_backward_weight) {
   weight_plan w = plan_weight(l);
   float *partials = (float *)l->scratch;
-  status error = LAUNCH(l, weight_pieces,
-                        dim3(tiles_of(w.p.depth), tiles_of(w.p.out_width),
-                             (unsigned)(w.pieces * w.p.groups)),
-                        THREADS, 0, partials, in(l, 0), in(l, 1), w.p, w.piece_rows);
+  status error =
+      LAUNCH(l, weight_pieces,
+             dim3(tiles_of(w.p.depth), tiles_of(w.p.out_width), (unsigned)(w.pieces * w.p.groups)),
+             THREADS, 0, partials, in(l, 0), in(l, 1), w.p, w.piece_rows);
   if (!error)
     error = for_each_index(l, elements(out_shape(l, 0)),
                            unpack_f{out(l, 0), partials, w.p.in_width, w.p.out_width, w.p.g.taps,

@@ -203,10 +203,10 @@ static status distance_error(const launch *l, bool hausdorff) {
   if (error) return error;
   launch sums = *l;
   sums.scratch = parts_of(l).partials;
-  return sum_each(&sums, 1, elements(p),
-                  loss_terms{in(l, IN_P), out(l, OUT_MAP), in<int32_t>(l, IN_TARGET), classes,
-                             hausdorff},
-                  store_mean{out(l, OUT_LOSS), term_count(l)});
+  return sum_each(
+      &sums, 1, elements(p),
+      loss_terms{in(l, IN_P), out(l, OUT_MAP), in<int32_t>(l, IN_TARGET), classes, hausdorff},
+      store_mean{out(l, OUT_LOSS), term_count(l)});
 }
 
 CUDA_SCRATCH(hausdorff_error) {
@@ -239,8 +239,8 @@ struct error_gradient {
 static status distance_backward(const launch *l, bool hausdorff) {
   return for_each_index(l, elements(in_shape(l, BACK_P)),
                         error_gradient{out(l, 0), in(l, BACK_P), in(l, BACK_MAP), in(l, BACK_DY),
-                                       in<int32_t>(l, BACK_TARGET), last_extent(in_shape(l, BACK_P)),
-                                       term_count(l), hausdorff});
+                                       in<int32_t>(l, BACK_TARGET),
+                                       last_extent(in_shape(l, BACK_P)), term_count(l), hausdorff});
 }
 
 CUDA_OP(hausdorff_error_backward) {

@@ -92,9 +92,11 @@ CUDA_OP(nt_xent) {
   float *norms = out(l, OUT_NORM) ? out(l, OUT_NORM) : (float *)rest;
   rest += aligned(count);
   float *softmax = out(l, OUT_SOFTMAX) ? out(l, OUT_SOFTMAX) : (float *)rest;
-  status error = LAUNCH(l, unit_rows, (unsigned)count, 128, 0, unit, norms, in(l, IN_A), in(l, IN_B), v);
+  status error =
+      LAUNCH(l, unit_rows, (unsigned)count, 128, 0, unit, norms, in(l, IN_A), in(l, IN_B), v);
   if (!error)
-    error = LAUNCH(l, softmax_rows, (unsigned)count, 128, 0, softmax, results, (const float *)unit, v);
+    error =
+        LAUNCH(l, softmax_rows, (unsigned)count, 128, 0, softmax, results, (const float *)unit, v);
   if (error) return error;
   return for_each_index(l, 1, mean_rows{out(l, OUT_LOSS), out(l, OUT_ACCURACY), results, count});
 }

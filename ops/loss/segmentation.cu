@@ -76,8 +76,7 @@ static __device__ inline double voxel_cross_entropy(const terms &t, const float 
   double one = t.class_weight(label) * ((double)log_sum - (double)x[label]);
   if (t.label_smoothing == 0) return one;
   double all = 0;
-  for (int64_t c = 0; c < classes; c++)
-    all += t.class_weight(c) * ((double)log_sum - (double)x[c]);
+  for (int64_t c = 0; c < classes; c++) all += t.class_weight(c) * ((double)log_sum - (double)x[c]);
   return (1 - t.label_smoothing) * one + t.label_smoothing / (double)classes * all;
 }
 
@@ -145,8 +144,8 @@ static __global__ void chunk_sums(double *partials, const float *logits, const i
       sums[SUM_COUNTED] += 1;
     }
   }
-  double *to = partials + ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) *
-                              (SUM_FIXED + 3 * e.classes);
+  double *to =
+      partials + ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * (SUM_FIXED + 3 * e.classes);
   for (int k = 0; k < SUM_FIXED; k++) {
     double total = block_sum(sums[k]);
     if (threadIdx.x == 0) to[k] = total;

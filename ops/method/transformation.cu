@@ -383,17 +383,16 @@ struct turn_f {
     voxel v = volume.locate(i);
     const uint8_t *axis = table.axis[turn[v.n]], *flip = table.flip[turn[v.n]];
     int64_t at[3] = {0, 0, 0};
-    for (int a = 0; a < 3; a++)
-      at[axis[a]] = flip[a] ? volume.dim[1 + a] - 1 - v.at[a] : v.at[a];
+    for (int a = 0; a < 3; a++) at[axis[a]] = flip[a] ? volume.dim[1 + a] - 1 - v.at[a] : v.at[a];
     y[i] = x[volume.index(v.n, at[0], at[1], at[2], v.c)];
   }
 };
 
 CUDA_OP(random_turn) {
   int32_t *turn = out<int32_t>(l, 1);
-  status error = for_each_index(l, in_shape(l, 0)->dim[0],
-                                draw_turn{turn, l->call->rng_keys, l->call->node_id,
-                                          (uint32_t)integer(l, "turns")});
+  status error = for_each_index(
+      l, in_shape(l, 0)->dim[0],
+      draw_turn{turn, l->call->rng_keys, l->call->node_id, (uint32_t)integer(l, "turns")});
   if (error) return error;
   return for_each_index(l, elements(in_shape(l, 0)),
                         turn_f{out(l, 0), in(l, 0), turn, volume_of(in_shape(l, 0)), turns});
@@ -472,9 +471,11 @@ CUDA_OP(random_curve) {
                                 draw_curve{curves, l->call->rng_keys, l->call->node_id,
                                            number(l, "probability"), number(l, "invert")});
   if (error) return error;
-  double low = l->host->number_at(l->call, "range", 0), high = l->host->number_at(l->call, "range", 1);
-  return for_each_index(l, count, curve_f{out(l, 0), in(l, 0), curves, count / samples, (float)low,
-                                          (float)(high - low)});
+  double low = l->host->number_at(l->call, "range", 0),
+         high = l->host->number_at(l->call, "range", 1);
+  return for_each_index(
+      l, count,
+      curve_f{out(l, 0), in(l, 0), curves, count / samples, (float)low, (float)(high - low)});
 }
 
 } // namespace transformation_kernels

@@ -62,8 +62,7 @@ static status find_statistics(const launch *l, channel_pieces c, int64_t togethe
                               float *rstd, float *variance) {
   float *partials = (float *)l->scratch;
   const float *x = in(l, NORM_X);
-  status error =
-      launch_channel_sums(l, partials, c, shifted_squares{x, c.voxels, c.channels});
+  status error = launch_channel_sums(l, partials, c, shifted_squares{x, c.voxels, c.channels});
   if (error) return error;
   return LAUNCH(l, finish_statistics, (unsigned)(c.samples * (c.channels / together)), 128, 0, x,
                 partials, c, together, number(l, "eps"), mean, rstd, variance);
@@ -86,16 +85,9 @@ struct apply_norm {
 };
 
 static status apply(const launch *l, channel_pieces c, const float *mean, const float *rstd) {
-  apply_norm f = {out(l, 0),
-                  in(l, NORM_X),
-                  in(l, NORM_RESIDUAL),
-                  mean,
-                  rstd,
-                  in(l, NORM_WEIGHT),
-                  in(l, NORM_BIAS),
-                  c.voxels * c.channels,
-                  c.channels,
-                  number_f(l, "slope")};
+  apply_norm f = {out(l, 0),  in(l, NORM_X),       in(l, NORM_RESIDUAL), mean,
+                  rstd,       in(l, NORM_WEIGHT),  in(l, NORM_BIAS),     c.voxels * c.channels,
+                  c.channels, number_f(l, "slope")};
   return for_each_index(l, elements(in_shape(l, NORM_X)), f);
 }
 
@@ -293,8 +285,7 @@ CUDA_OP(channel_norm_backward) {
   double share = flag(l, "fixed") ? 0 : 1 / (double)(c.voxels * together);
   status error = launch_channel_sums(
       l, partials, c, gradient_sums{x, y, dy, mean, rstd, c.voxels, c.channels, slope});
-  if (!error)
-    error = for_each_index(l, 2 * c.samples * c.channels, total_f{totals, partials, c});
+  if (!error) error = for_each_index(l, 2 * c.samples * c.channels, total_f{totals, partials, c});
   if (!error) /* without a weight, its gradients are scalars that nobody reads */
     error = for_each_index(l, weight ? c.channels : 1,
                            affine_gradient_f{out(l, BACK_DWEIGHT), out(l, BACK_DBIAS), totals,
@@ -303,10 +294,10 @@ CUDA_OP(channel_norm_backward) {
     error = for_each_index(l, c.samples * c.channels,
                            lines_f{lines, totals, rstd, weight, c.channels, together, share});
   if (error) return error;
-  return for_each_index(l, elements(in_shape(l, BACK_X)),
-                        norm_backward_f{out(l, BACK_DX), residual ? out(l, BACK_DRESIDUAL) : nullptr,
-                                        x, y, dy, mean, rstd, weight, lines, c.voxels * c.channels,
-                                        c.channels, slope});
+  return for_each_index(
+      l, elements(in_shape(l, BACK_X)),
+      norm_backward_f{out(l, BACK_DX), residual ? out(l, BACK_DRESIDUAL) : nullptr, x, y, dy, mean,
+                      rstd, weight, lines, c.voxels * c.channels, c.channels, slope});
 }
 
 } // namespace channel_norm_kernels

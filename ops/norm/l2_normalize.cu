@@ -91,8 +91,8 @@ CUDA_OP(l2_normalize) {
 }
 
 CUDA_OP(l2_normalize_backward) {
-  return for_each_vector(l, normalize_backward_f{out(l, 0), in(l, 0), in(l, 1), in(l, 2),
-                                                 1.0f / number_f(l, "eps")});
+  return for_each_vector(
+      l, normalize_backward_f{out(l, 0), in(l, 0), in(l, 1), in(l, 2), 1.0f / number_f(l, "eps")});
 }
 
 } // namespace l2_normalize_kernels

@@ -80,9 +80,9 @@ struct accumulate_f {
 
 CUDA_OP(gradient_accumulate) {
   int64_t part = integer(l, "part"), parts = integer(l, "parts");
-  return for_each_index(
-      l, elements(in_shape(l, 0)),
-      accumulate_f{written(l, 0), written(l, 1), part == 0, part == parts - 1, 1.0f / (float)parts});
+  return for_each_index(l, elements(in_shape(l, 0)),
+                        accumulate_f{written(l, 0), written(l, 1), part == 0, part == parts - 1,
+                                     1.0f / (float)parts});
 }
 
 /* What is not a number stays so: the run reports it. */

@@ -372,8 +372,11 @@ struct downsample_f {
 };
 
 CUDA_OP(downsample_label) {
-  downsample_f f = {out<int32_t>(l, 0), in<int32_t>(l, 0), volume_of(in_shape(l, 0)),
-                    volume_of(out_shape(l, 0)), {}};
+  downsample_f f = {out<int32_t>(l, 0),
+                    in<int32_t>(l, 0),
+                    volume_of(in_shape(l, 0)),
+                    volume_of(out_shape(l, 0)),
+                    {}};
   for (int a = 0; a < 3; a++) f.factor[a] = integer_at(l, "factor", a);
   return for_each_index(l, elements(out_shape(l, 0)), f);
 }

@@ -27,9 +27,8 @@ struct sampling {
       if (at > from - 1) at = from - 1;
       return {at, at, 0};
     }
-    double at = align_corners
-                    ? (to > 1 ? (double)o * ((double)(from - 1) / (double)(to - 1)) : 0)
-                    : ((double)o + 0.5) * step - 0.5;
+    double at = align_corners ? (to > 1 ? (double)o * ((double)(from - 1) / (double)(to - 1)) : 0)
+                              : ((double)o + 0.5) * step - 0.5;
     if (at < 0) at = 0;
     int64_t low = (int64_t)at;
     if (low > from - 1) low = from - 1;
@@ -105,7 +104,8 @@ struct interpolate_backward_f {
   }
 };
 
-static sampling sampling_of(const launch *l, const plugin_shape *image, const plugin_shape *result) {
+static sampling sampling_of(const launch *l, const plugin_shape *image,
+                            const plugin_shape *result) {
   sampling s = {};
   s.mode = (int)integer(l, "mode");
   s.align_corners = flag(l, "align_corners");

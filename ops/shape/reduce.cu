@@ -71,8 +71,7 @@ constexpr int64_t FEW_RESULTS = 4096;
 
 template <typename F>
 static status sum_terms(const launch *l, const reduction &r, F f, float *y, double factor) {
-  if (r.results <= FEW_RESULTS)
-    return sum_each(l, r.results, r.length, f, store_scaled{y, factor});
+  if (r.results <= FEW_RESULTS) return sum_each(l, r.results, r.length, f, store_scaled{y, factor});
   return for_each_index(l, r.results, each_sum<F>{y, f, r.length, factor});
 }
 

@@ -69,8 +69,9 @@ static status open_card(plugin_device *d) {
   cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || count < 1) {
     cudaDriverGetVersion(&driver);
-    return d->host->error(ERROR_USAGE, driver > 0 ? "there is no GPU that CUDA can use (%s)"
-                                                  : "no NVIDIA driver is installed (%s)",
+    return d->host->error(ERROR_USAGE,
+                          driver > 0 ? "there is no GPU that CUDA can use (%s)"
+                                     : "no NVIDIA driver is installed (%s)",
                           cudaGetErrorString(error));
   }
   CUDA_TRY(d->host, "opening the GPU", cudaSetDevice(0));
@@ -180,10 +181,10 @@ static status device_synchronize(plugin_device *d) {
                         found.label, found.classes, found.classes - 1);
 }
 
-static const plugin_table table = {PLUGIN_VERSION,  device_open,    device_close,
+static const plugin_table table = {PLUGIN_VERSION,  device_open,     device_close,
                                    device_describe, device_allocate, device_release,
                                    device_upload,   device_download, device_find,
-                                   device_reserve,  device_launch,  device_synchronize};
+                                   device_reserve,  device_launch,   device_synchronize};
 
 extern "C" __attribute__((visibility("default"))) const plugin_table *strata_cuda_plugin(void) {
   return &table;

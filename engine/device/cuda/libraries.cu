@@ -1,8 +1,8 @@
 #include "device/cuda/libraries.cuh"
 
-#include <cublasLt.h>
 #include <cstdlib>
 #include <cstring>
+#include <cublasLt.h>
 
 /* Plans are kept: choosing an algorithm takes longer than a small product. */
 enum { PLANS = 512, WORKSPACE_BYTES = 32 << 20 };
@@ -68,7 +68,8 @@ void libraries_close(struct libraries *l) {
 
 static cublasStatus_t make_layout(cublasLtMatrixLayout_t *out, int64_t rows, int64_t columns,
                                   int64_t row_step, int64_t batch, int64_t step) {
-  BLAS_TRY(cublasLtMatrixLayoutCreate(out, CUDA_R_32F, (uint64_t)columns, (uint64_t)rows, row_step));
+  BLAS_TRY(
+      cublasLtMatrixLayoutCreate(out, CUDA_R_32F, (uint64_t)columns, (uint64_t)rows, row_step));
   int32_t count = (int32_t)batch;
   BLAS_TRY(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
                                             sizeof count));

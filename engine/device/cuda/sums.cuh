@@ -14,8 +14,7 @@ static inline int sum_blocks(int64_t count) {
 }
 
 /* `sums` sums side by side: sum s adds f(s, i) for i in 0 … count − 1. Grid (blocks, sums). */
-template <typename F>
-__global__ void sum_partials(double *partials, int64_t count, F f) {
+template <typename F> __global__ void sum_partials(double *partials, int64_t count, F f) {
   double total = 0;
   FOR_EACH_INDEX(i, count) total += (double)f((int64_t)blockIdx.y, i);
   total = block_sum(total);

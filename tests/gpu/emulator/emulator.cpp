@@ -1,8 +1,8 @@
 #include "gpu/emulator/emulator.h"
 
+#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
-#include <csetjmp>
 #include <map>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -48,8 +48,8 @@ void emulator_protect() {
 cudaError_t cudaMalloc(void **out, size_t bytes) {
   size_t used = (bytes + ALIGN - 1) / ALIGN * ALIGN;
   size_t pages = (used + PAGE - 1) / PAGE * PAGE + PAGE; /* the last one stays out of reach */
-  char *base = static_cast<char *>(
-      mmap(nullptr, pages, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  char *base =
+      static_cast<char *>(mmap(nullptr, pages, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   if (base == MAP_FAILED) return cudaErrorMemoryAllocation;
   *out = base + (pages - PAGE - used);
   mappings[*out] = {base, pages};
@@ -279,8 +279,7 @@ static bool release_warps() {
   size_t count = (thread_count + LANES - 1) / LANES;
   std::vector<uint32_t> waiting(count);
   for (fiber *f : fibers)
-    if (f->state == AT_WARP_BARRIER)
-      waiting[linear_of(f) / LANES] |= 1u << linear_of(f) % LANES;
+    if (f->state == AT_WARP_BARRIER) waiting[linear_of(f) / LANES] |= 1u << linear_of(f) % LANES;
   std::vector<fiber *> ready;
   for (fiber *f : fibers)
     if (f->state == AT_WARP_BARRIER && (f->mask & ~waiting[linear_of(f) / LANES]) == 0)

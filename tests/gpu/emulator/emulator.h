@@ -26,8 +26,7 @@
 
 struct dim3 {
   unsigned x, y, z;
-  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {
-  }
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -105,7 +104,11 @@ template <typename T> static inline T max(T a, T b) {
 
 /* ---- the part of the runtime that device/cuda uses ---------------------------------------------- */
 
-typedef enum cudaError { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100 } cudaError_t;
+typedef enum cudaError {
+  cudaSuccess,
+  cudaErrorMemoryAllocation = 2,
+  cudaErrorNoDevice = 100
+} cudaError_t;
 typedef enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost } cudaMemcpyKind;
 typedef struct emulated_stream *cudaStream_t;
 enum { cudaStreamNonBlocking = 1 };
