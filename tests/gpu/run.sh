@@ -18,7 +18,7 @@ pack() {
   source=$(cd "$here/../.." && pwd)
   folder=${1:-$source/build-gpu}
   cmake -S "$source" -B "$folder/build" -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release \
-    -DSTRATA_PORTABLE=ON -DSTRATA_TESTS=ON
+    -DSTRATA_PORTABLE=ON -DSTRATA_TESTS=ON -DSTRATA_CUDA=ON
   cmake --build "$folder/build" --target strata strata_cuda compare_devices test_device test_networks
   mkdir -p "$folder/bin" "$folder/share"
   cp "$folder"/build/strata "$folder"/build/libstrata_cuda.so "$folder/bin/"
