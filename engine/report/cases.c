@@ -38,8 +38,8 @@ static int choose_scored(const run_record *r, const scored_metric *by, chosen ou
   size_t total = json_array_size(cases), count = 0;
   ranked *list = calloc(total + 1, sizeof *list);
   char key[64];
-  snprintf(key, sizeof key, "%s_mean", metric_table[by->index].key);
-  bool higher = metric_is_share(by->index);
+  snprintf(key, sizeof key, "%s_mean", by->info.key);
+  bool higher = by->share;
   for (size_t i = 0; list && i < total; i++) {
     const json_t *entry = json_array_get(cases, i), *mean = json_object_get(entry, key);
     double value = json_number_value(mean);
@@ -154,11 +154,11 @@ static void heading(page *p, const chosen *c) {
   text_buffer *out = &p->body;
   text_add(out, "<h3>%s: ", c->what);
   html_text(out, c->name);
-  scored_metric metrics[METRIC_COUNT];
+  scored_metric metrics[SCORED_MAX];
   int count = c->scores ? scored_metrics(p->run, metrics) : 0;
   text_add(out, " <small>");
   for (int m = 0; m < count; m++) {
-    const metric_info *info = &metric_table[metrics[m].index];
+    const metric_info *info = &metrics[m].info;
     char key[64];
     snprintf(key, sizeof key, "%s_mean", info->key);
     const json_t *mean = json_object_get(c->scores, key);
@@ -202,7 +202,7 @@ static void legend(page *p) {
 }
 
 void section_cases(page *p) {
-  scored_metric metrics[METRIC_COUNT];
+  scored_metric metrics[SCORED_MAX];
   chosen list[SHOWN];
   int count = scored_metrics(p->run, metrics) > 0 ? choose_scored(p->run, &metrics[0], list)
                                                   : choose_segmented(p->run, list);

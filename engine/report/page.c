@@ -63,11 +63,11 @@ static double mean_of(const run_record *r, const metric_info *m) {
 }
 
 static void tiles(page *p) {
-  scored_metric metrics[METRIC_COUNT];
+  scored_metric metrics[SCORED_MAX];
   int count = scored_metrics(p->run, metrics);
   text_add(&p->body, "<div class=\"tiles\">\n");
   for (int m = 0; m < count && m < 4; m++) {
-    const metric_info *info = &metric_table[metrics[m].index];
+    const metric_info *info = &metrics[m].info;
     double mean = mean_of(p->run, info);
     int decimals = info->decimals < 3 ? info->decimals : 3;
     if (isfinite(mean)) tile(&p->body, info->heading, decimals, mean, mean_of(p->other, info));

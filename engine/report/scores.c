@@ -5,11 +5,31 @@
 #include <math.h>
 #include <string.h>
 
-int scored_metrics(const run_record *r, scored_metric out[METRIC_COUNT]) {
+static bool is_share(int metric) {
+  return metric == METRIC_DICE || metric == METRIC_JACCARD || metric == METRIC_PRECISION ||
+         metric == METRIC_RECALL || metric == METRIC_NSD;
+}
+
+static bool is_known(const char *key) {
+  for (int m = 0; m < METRIC_COUNT; m++)
+    if (strcmp(metric_table[m].key, key) == 0) return true;
+  return false;
+}
+
+int scored_metrics(const run_record *r, scored_metric out[SCORED_MAX]) {
   int count = 0;
   for (int m = 0; r->evaluation && m < METRIC_COUNT; m++) {
     const json_t *summary = json_object_get(r->evaluation, metric_table[m].key);
-    if (json_is_object(summary)) out[count++] = (scored_metric){m, summary};
+    if (json_is_object(summary))
+      out[count++] = (scored_metric){metric_table[m], is_share(m), summary};
+  }
+  const char *key;
+  json_t *summary;
+  json_object_foreach(r->evaluation, key, summary) {
+    if (count == SCORED_MAX || is_known(key)) continue;
+    if (!json_is_object(json_object_get(summary, "per_class"))) continue;
+    metric_info info = {.name = key, .key = key, .heading = key, .decimals = 4, .doc = key};
+    out[count++] = (scored_metric){info, false, summary};
   }
   return count;
 }
@@ -49,7 +69,7 @@ static void class_rows(text_buffer *out, const run_record *r, const scored_metri
       number_cell(out, json_object_get(json_object_get(metrics[m].summary, "per_class"), class),
                   json_object_get(
                       json_object_get(metrics[m].summary, "per_class_standard_deviation"), class),
-                  metric_table[metrics[m].index].decimals);
+                  metrics[m].info.decimals);
     count_cell(out, json_integer_value(json_object_get(missed, class)));
     count_cell(out, json_integer_value(json_object_get(hallucinated, class)));
     text_add(out, "</tr>\n");
@@ -63,8 +83,7 @@ static void mean_row(text_buffer *out, const char *name, const json_t *const *su
   text_add(out, "</th>");
   for (int m = 0; m < count; m++)
     number_cell(out, json_object_get(summaries[m], "mean"),
-                json_object_get(summaries[m], "standard_deviation"),
-                metric_table[metrics[m].index].decimals);
+                json_object_get(summaries[m], "standard_deviation"), metrics[m].info.decimals);
   text_add(out, "<td></td><td></td></tr>\n");
 }
 
@@ -74,21 +93,20 @@ static void class_table(page *p, const scored_metric *metrics, int count) {
            "<div class=\"scroll\"><table id=\"classes\"><thead><tr><th scope=\"col\">class</th>");
   for (int m = 0; m < count; m++) {
     text_add(out, "<th scope=\"col\" class=\"n\" title=\"");
-    html_text(out, metric_table[metrics[m].index].doc);
+    html_text(out, metrics[m].info.doc);
     text_add(out, "\">");
-    html_text(out, metric_table[metrics[m].index].heading);
+    html_text(out, metrics[m].info.heading);
     text_add(out, "</th>");
   }
   text_add(out, "<th scope=\"col\" class=\"n\">missed</th>"
                 "<th scope=\"col\" class=\"n\">hallucinated</th></tr></thead>\n<tbody>\n");
   class_rows(out, p->run, metrics, count);
   text_add(out, "</tbody>\n<tfoot>\n");
-  const json_t *summaries[METRIC_COUNT];
+  const json_t *summaries[SCORED_MAX];
   const char *group;
   json_t *entry;
   json_object_foreach(json_object_get(p->run->evaluation, "groups"), group, entry) {
-    for (int m = 0; m < count; m++)
-      summaries[m] = json_object_get(entry, metric_table[metrics[m].index].key);
+    for (int m = 0; m < count; m++) summaries[m] = json_object_get(entry, metrics[m].info.key);
     mean_row(out, group, summaries, metrics, count);
   }
   for (int m = 0; m < count; m++) summaries[m] = metrics[m].summary;
@@ -122,14 +140,9 @@ static json_t *boxes_of(const run_record *r, const json_t *classes, const char *
   return json_pack("{s:s, s:o, s:o}", "name", name, "cases", names, "values", values);
 }
 
-bool metric_is_share(int metric) {
-  return metric == METRIC_DICE || metric == METRIC_JACCARD || metric == METRIC_PRECISION ||
-         metric == METRIC_RECALL || metric == METRIC_NSD;
-}
-
 static void box_plot(page *p, const scored_metric *m) {
   const json_t *classes = json_object_get(m->summary, "per_class");
-  const metric_info *info = &metric_table[m->index];
+  const metric_info *info = &m->info;
   json_t *names = json_array(), *runs = json_array(), *ignored;
   const char *class;
   json_object_foreach((json_t *)classes, class, ignored)
@@ -138,8 +151,8 @@ static void box_plot(page *p, const scored_metric *m) {
   if (p->other && p->other->evaluation)
     json_array_append_new(runs, boxes_of(p->other, classes, info->key, page_run_name(p, true)));
   page_chart(p,
-             json_pack("{s:o, s:o, s:b, s:i}", "classes", names, "runs", runs, "share",
-                       metric_is_share(m->index), "decimals", info->decimals),
+             json_pack("{s:o, s:o, s:b, s:i}", "classes", names, "runs", runs, "share", m->share,
+                       "decimals", info->decimals),
              "boxes", info->heading);
 }
 
@@ -152,8 +165,8 @@ static void case_row(text_buffer *out, const json_t *entry, const scored_metric 
   text_add(out, "</th>");
   for (int m = 0; m < count; m++) {
     char key[64];
-    snprintf(key, sizeof key, "%s_mean", metric_table[metrics[m].index].key);
-    number_cell(out, json_object_get(entry, key), NULL, metric_table[metrics[m].index].decimals);
+    snprintf(key, sizeof key, "%s_mean", metrics[m].info.key);
+    number_cell(out, json_object_get(entry, key), NULL, metrics[m].info.decimals);
   }
   static const char *const lists[] = {"missed", "hallucinated"};
   for (int k = 0; k < 2; k++) {
@@ -177,7 +190,7 @@ static void case_table(page *p, const scored_metric *metrics, int count) {
            json_array_size(cases));
   for (int m = 0; m < count; m++) {
     text_add(out, "<th scope=\"col\" class=\"n\">");
-    html_text(out, metric_table[metrics[m].index].heading);
+    html_text(out, metrics[m].info.heading);
     text_add(out, "</th>");
   }
   text_add(out, "<th scope=\"col\">missed</th><th scope=\"col\">hallucinated</th></tr></thead>\n"
@@ -196,13 +209,13 @@ static void definitions(page *p, const scored_metric *metrics, int count) {
               json_member(p->run->evaluation, "empty_policy"));
   for (int m = 0; m < count; m++) {
     const char *words = json_member(metrics[m].summary, "definition_in_words");
-    if (words[0]) html_format(out, " %s: %s.", metric_table[metrics[m].index].heading, words);
+    if (words[0]) html_format(out, " %s: %s.", metrics[m].info.heading, words);
   }
   text_add(out, "</p>\n");
 }
 
 void section_scores(page *p) {
-  scored_metric metrics[METRIC_COUNT];
+  scored_metric metrics[SCORED_MAX];
   int count = scored_metrics(p->run, metrics);
   if (count == 0) return;
   page_section(p, "scores", "Test cases");

@@ -31,13 +31,14 @@ void page_chart(page *p, json_t *chart, const char *kind, const char *title);
 /* What a run is called where two are shown. */
 const char *page_run_name(const page *p, bool other);
 
-/* Metrics of evaluation.json that the run has, in the order of metric_table. */
+/* Metrics of evaluation.json that the run has: those of metric_table in its order, then those of one's
+ * own. */
+enum { SCORED_MAX = METRIC_COUNT + 16 };
 typedef struct scored_metric {
-  int index; /* of metric_table */
+  metric_info info;
+  bool share; /* between 0 and 1, and the higher the better */
   const json_t *summary;
 } scored_metric;
-/* Between 0 and 1, and the higher the better; the others are distances. */
-bool metric_is_share(int metric);
-int scored_metrics(const run_record *r, scored_metric out[METRIC_COUNT]);
+int scored_metrics(const run_record *r, scored_metric out[SCORED_MAX]);
 
 #endif

@@ -108,6 +108,7 @@ for case in e["cases"]:
     case["name"] = evil + case["name"]
     case["missed"] = [evil]
 e["empty_policy"] = e["aggregation"] = evil
+e["of " + evil] = e["dice"]
 json.dump(e, open("hostile/evaluation.json", "w"))
 with open("hostile/pipeline.yaml", "a") as f:
     f.write("# " + evil + "\n")
@@ -115,6 +116,7 @@ EOF
 try 0 "$STRATA" report hostile
 page hostile/report.html scores training origin
 prints "$evil"
+prints "of $evil"
 if grep -qF -e '<script>alert' -e '<img src=x' hostile/report.html; then fail "a name became markup"; fi
 
 # What is no run says so; damage is a note.
