@@ -13,7 +13,7 @@
 static const script_limits limits = {.memory_bytes = 256 << 20,
                                      .string_bytes = 1 << 20,
                                      .block_bytes = 16 << 20,
-                                     .instructions = 200 * 1000 * 1000,
+                                     .instructions = 100 * 1000 * 1000,
                                      .depth = SCRIPT_DEPTH};
 
 void session_release(session *s) {

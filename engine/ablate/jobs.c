@@ -271,17 +271,20 @@ static status finish(session *s, job *j, int ended) {
   t->seconds += spent;
   bool was_stopped = s->is_stopping && ((WIFEXITED(ended) && WEXITSTATUS(ended) == 130) ||
                                         (WIFSIGNALED(ended) && WTERMSIG(ended) == SIGINT));
-  if (WIFEXITED(ended) && WEXITSTATUS(ended) == 0) {
+  bool is_good = WIFEXITED(ended) && WEXITSTATUS(ended) == 0;
+  status other = is_good ? trial_check_run(t) : OK;
+  if (is_good && !other) {
     t->state = TRIAL_DONE;
     report_line(&s->o->report, "done     %s, %s", t->label, format_duration(took, t->seconds));
   } else if (was_stopped) {
     report_line(&s->o->report, "stopped  %s", t->label);
   } else {
     t->state = TRIAL_FAILED;
-    t->error = reason(j, ended);
+    t->error = other ? strdup(error_message(other)) : reason(j, ended);
     report_line(&s->o->report, "failed   %s: %s\n         %s/log.txt", t->label,
                 t->error ? t->error : "out of memory", t->folder);
   }
+  error_free(other);
   status error = trial_record(t);
   close(j->lock);
   j->pid = 0;

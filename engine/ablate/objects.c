@@ -19,6 +19,7 @@ enum {
   COLUMNS_MAX = 64,
   METRICS_MAX = 32,
   FOLDS_MAX = 1000,
+  LABEL_BYTES = 500,
   CALL_COST = 2000 /* instructions that a call counts for: it takes memory outside of Lua's */
 };
 
@@ -83,6 +84,16 @@ static variant *check_pipeline(lua_State *L, int index) {
 
 static study *check_study(lua_State *L) {
   return check_object(L, 1, &script_study_methods);
+}
+
+/* A name in tables. */
+static const char *check_text(lua_State *L, int index, arena *memory) {
+  size_t length;
+  const char *text = luaL_checklstring(L, index, &length);
+  json_t *good = length < LABEL_BYTES && strlen(text) == length ? json_string(text) : NULL;
+  json_decref(good);
+  if (!good) luaL_error(L, "names are UTF-8 and shorter than %d bytes", LABEL_BYTES);
+  return arena_strdup(memory, text);
 }
 
 /* ---- pipelines ------------------------------------------------------------------------------- */
@@ -208,9 +219,9 @@ static void add_arm(lua_State *L, study *to, const char *label, const char *cons
 }
 
 static int study_arm_function(lua_State *L) {
-  session_of(L);
+  session *s = session_of(L);
   study *to = check_study(L);
-  const char *label = luaL_checkstring(L, 2);
+  const char *label = check_text(L, 2, &s->memory);
   add_arm(L, to, label, NULL, check_pipeline(L, 3));
   lua_settop(L, 1);
   return 1;
@@ -231,7 +242,10 @@ typedef struct factor {
 static const char *level_label(lua_State *L, int index, arena *memory) {
   if (lua_type(L, index) == LUA_TNUMBER && !lua_isinteger(L, index))
     return arena_printf(memory, "%.10g", lua_tonumber(L, index));
-  return value_yaml(L, index, memory);
+  lua_pushstring(L, value_yaml(L, index, memory));
+  const char *label = check_text(L, -1, memory);
+  lua_pop(L, 1);
+  return label;
 }
 
 static level *next_level(lua_State *L, factor *f) {
@@ -263,7 +277,7 @@ static void read_levels(lua_State *L, session *s, factor *f, int levels) {
     int entry = lua_gettop(L);
     if (!lua_istable(L, entry) || lua_rawgeti(L, entry, 1) != LUA_TSTRING)
       luaL_error(L, "level %d of \"%s\" must be {\"label\", {changes}}", (int)i, f->name);
-    one->label = arena_strdup(&s->memory, lua_tostring(L, -1));
+    one->label = check_text(L, -1, &s->memory);
     if (lua_rawgeti(L, entry, 2) != LUA_TNIL) add_changes(L, s, &one->changes, lua_gettop(L));
     lua_settop(L, entry - 1);
   }
@@ -275,7 +289,7 @@ static void read_factor(lua_State *L, session *s, int index, factor *f) {
   *f = (factor){0};
   if (!lua_istable(L, index) || lua_rawgeti(L, index, 1) != LUA_TSTRING)
     luaL_error(L, "a factor is {\"name\", \"key\", {values}} or {\"name\", {levels}}");
-  f->name = arena_strdup(&s->memory, lua_tostring(L, -1));
+  f->name = check_text(L, -1, &s->memory);
   int type = lua_rawgeti(L, index, 2);
   lua_rawgeti(L, index, 3);
   int top = lua_gettop(L);
@@ -343,7 +357,7 @@ static int study_vary(lua_State *L) {
   study *to = check_study(L);
   const variant *base = check_pipeline(L, 2);
   factor *f = arena_alloc(&s->memory, sizeof *f);
-  f->name = arena_strdup(&s->memory, luaL_checkstring(L, 3));
+  f->name = check_text(L, 3, &s->memory);
   if (lua_type(L, 4) == LUA_TSTRING) {
     read_values(L, s, f, lua_tostring(L, 4), 5);
   } else {

@@ -2,6 +2,7 @@
 #include "ablate/report.h"
 
 #include "base/files.h"
+#include "base/json_text.h"
 #include "base/table.h"
 #include "base/text.h"
 #include "evaluate/metric.h"
@@ -280,7 +281,7 @@ static void add_contrast(const arm_metric *cell, json_t *to, const char *baselin
                  {"p_t", c ? c->t.p : (double)NAN},
                  {"rank_biserial", c ? c->wilcoxon.rank_biserial : (double)NAN},
                  {"cohen_dz", c ? c->t.cohen_dz : (double)NAN}};
-  json_object_set_new(to, "baseline", c ? json_string(baseline) : json_null());
+  json_object_set_new(to, "baseline", c ? json_text(baseline) : json_null());
   json_object_set_new(to, "pairs", c ? json_integer(c->pairs) : json_null());
   for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
     json_object_set_new(to, figures[i].name, number(figures[i].value));
@@ -289,7 +290,7 @@ static void add_contrast(const arm_metric *cell, json_t *to, const char *baselin
 json_t *report_row(const study_report *r, int index) {
   const study *s = r->s;
   const study_arm *a = &s->arms[index];
-  json_t *row = json_pack("{s:s}", "arm", a->label);
+  json_t *row = json_pack("{s:o}", "arm", json_text(a->label));
   for (int i = 0; a->levels && i < s->factor_count; i++)
     json_object_set_new(row, s->factors[i], json_string(a->levels[i]));
   json_object_set_new(row, "trials", json_integer(study_repeats(s)));
@@ -309,7 +310,7 @@ json_t *report_row(const study_report *r, int index) {
 static json_t *case_rows(const results *r) {
   json_t *rows = json_array();
   for (int i = 0; i < r->case_count; i++) {
-    json_t *row = json_pack("{s:s}", "name", r->cases[i]);
+    json_t *row = json_pack("{s:o}", "name", json_text(r->cases[i]));
     for (int m = 0; m < r->metric_count; m++)
       json_object_set_new(row, r->metrics[m].key, number(results_case_mean(r, i, m)));
     json_array_append_new(rows, row);

@@ -1,6 +1,8 @@
 #include "ablate/trial.h"
 
 #include "base/files.h"
+#include "base/json.h"
+#include "base/json_text.h"
 #include "base/text.h"
 #include "data/dataset.h"
 
@@ -26,6 +28,8 @@ static int64_t samples_of_epoch(const pipeline *p, const stage_spec *s, const da
 
 static void describe(arena *memory, const pipeline *p, const dataset *d, trial *t) {
   t->name = arena_strdup(memory, p->name);
+  t->identities[0] = p->identity;
+  t->identities[1] = d->identity;
   t->key = hash_mix(p->identity, d->identity);
   t->seed = (int64_t)p->seed;
   t->is_evaluated = p->evaluate.enabled;
@@ -102,17 +106,15 @@ char *trial_file(const trial *t, const char *name) {
 
 /* The key in a folder's trial.json. False where it holds no trial. */
 static bool read_record(const char *folder, json_t **root, uint64_t *key) {
-  char *path = path_join(folder, "trial.json"), *text = NULL;
-  size_t length = 0;
-  status error = path ? file_read(path, RECORD_BYTES, &text, &length) : error_out_of_memory(64);
-  *root = error ? NULL : json_loadb(text, length, 0, NULL);
+  char *path = path_join(folder, "trial.json");
+  status error = path ? json_read(path, RECORD_BYTES, root) : error_out_of_memory(64);
+  if (error) *root = NULL;
   error_free(error);
-  free(text);
   free(path);
   const char *hex = json_string_value(json_object_get(*root, "key"));
   char *end = NULL;
   *key = hex ? strtoull(hex, &end, 16) : 0;
-  if (hex && end == hex + 16) return true;
+  if (hex && end == hex + 16 && !*end) return true;
   json_decref(*root);
   *root = NULL;
   return false;
@@ -155,6 +157,28 @@ status trial_refresh(trial *t) {
   return error;
 }
 
+/* Does run.json's `name` say so? */
+static bool says(const json_t *run, const char *name, uint64_t identity) {
+  char hex[20];
+  snprintf(hex, sizeof hex, "%016" PRIx64, identity);
+  const char *text = json_string_value(json_object_get(run, name));
+  return text && strcmp(text, hex) == 0;
+}
+
+status trial_check_run(const trial *t) {
+  char *path = trial_file(t, "run.json");
+  json_t *run = NULL;
+  status error = path ? json_read(path, RECORD_BYTES, &run) : error_out_of_memory(64);
+  if (!error && (!says(run, "pipeline_identity", t->identities[0]) ||
+                 !says(run, "data_identity", t->identities[1])))
+    error = error_new(ERROR_DATA, NOWHERE,
+                      "%s or its data set were changed after the study had begun; start it again",
+                      t->pipeline);
+  json_decref(run);
+  free(path);
+  return error;
+}
+
 status trial_find(arena *memory, const char *out, trial *t) {
   char *trials = path_join(out, "trials"), ending[24];
   if (!trials) return error_out_of_memory(strlen(out));
@@ -191,11 +215,16 @@ status trial_record(const trial *t) {
   char key[20];
   snprintf(key, sizeof key, "%016" PRIx64, t->key);
   json_t *sets = json_array();
-  for (int i = 0; i < t->override_count; i++)
-    json_array_append_new(sets, json_sprintf("%s=%s", t->overrides[i].key, t->overrides[i].value));
-  json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:o, s:f, s:s*}", "key", key, "state",
-                           state_names[t->state], "label", t->label, "pipeline", t->pipeline, "set",
-                           sets, "seconds", t->seconds, "error", t->error);
+  for (int i = 0; i < t->override_count; i++) {
+    text_buffer set = {0};
+    text_add(&set, "%s=%s", t->overrides[i].key, t->overrides[i].value);
+    json_array_append_new(sets, json_text(set.data ? set.data : ""));
+    text_free(&set);
+  }
+  json_t *root =
+      json_pack("{s:s, s:s, s:o, s:o, s:o, s:f, s:o*}", "key", key, "state", state_names[t->state],
+                "label", json_text(t->label), "pipeline", json_text(t->pipeline), "set", sets,
+                "seconds", t->seconds, "error", t->error ? json_text(t->error) : NULL);
   char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
   json_decref(root);
   if (!text) return error_out_of_memory(4096);

@@ -35,8 +35,8 @@ typedef struct trial {
   int override_count;
 
   /* Filled by trial_resolve. */
-  const char *name; /* the pipeline's */
-  uint64_t key;
+  const char *name;            /* the pipeline's */
+  uint64_t key, identities[2]; /* of both: the pipeline's, the data's */
   int64_t seed;
   bool is_evaluated;
   stage_work work[TRIAL_STAGES_MAX]; /* of the enabled stages */
@@ -57,6 +57,8 @@ status trial_resolve(arena *memory, trial *t);
 status trial_find(arena *memory, const char *out, trial *t);
 /* Reads trial.json again: somebody else may have worked on it. */
 status trial_refresh(trial *t);
+/* Is what was run what the key stands for? */
+status trial_check_run(const trial *t);
 /* Creates the folder where needed and writes trial.json with what `t` says. */
 status trial_record(const trial *t);
 /* "<folder>/<name>", heap. */

@@ -3,7 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 make_phantom phantom
 budget=(--set "data.root=$work/phantom" --set stages.pretrain.epochs=1 --set stages.segment.epochs=1
-  --set stages.pretrain.steps_per_epoch=1 --set stages.segment.steps_per_epoch=2)
+  --set stages.pretrain.steps_per_epoch=1 --set stages.segment.steps_per_epoch=2
+  --set stages.segment.validate.every=0 --set evaluate.inferer.sliding_window.overlap=0)
 
 cat >grid.lua <<LUA
 local base = pipeline("$pipelines/tiny.yaml")

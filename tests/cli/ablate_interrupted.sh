@@ -2,9 +2,9 @@
 # script that is killed takes its trials with it. Scripts that mean harm do none.
 . "$(dirname "$0")/lib.sh"
 make_phantom phantom
-epochs=$((${EPOCHS:-12} / 2 + 2))
+epochs=$((${EPOCHS:-12} / 4 + 3))
 budget=(--set "data.root=$work/phantom" --set "stages.segment.epochs=$epochs"
-  --set stages.segment.validate.every=0)
+  --set stages.segment.validate.every=0 --set evaluate.inferer.sliding_window.overlap=0)
 cat >study.lua <<LUA
 local base = pipeline("$pipelines/tiny.yaml", {["stages.pretrain.enabled"] = false})
 local study = ablation("study")
@@ -90,6 +90,7 @@ harm "million instructions" "local p = pipeline('$pipelines/tiny.yaml')
 while true do p = p:with('doc', string.rep('x', 60000)) end"
 harm "at most 200 changes" "local p = pipeline('$pipelines/tiny.yaml')
 for i = 1, 300 do p:set('seed', i) end"
+harm "names are UTF-8" "ablation('x'):arm('\\255', pipeline('$pipelines/tiny.yaml'))"
 harm "a name of files" 'show("/tmp/x", {}, {"a"})'
 harm "nothing can be assigned" 'ablation("x").run = print'
 harm "deeper than 16" "local t = {} t.t = t pipeline('$pipelines/tiny.yaml'):set('params', t)"

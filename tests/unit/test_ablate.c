@@ -174,8 +174,10 @@ static const char program_text[] =
     "pipeline=$2 arguments=$*\n"
     "while [ $# -gt 0 ]; do [ \"$1\" = --out ] && out=$2; shift; done\n"
     "echo \"$arguments\" >>\"$out/calls\"\n"
+    "identity=0000000000000000\n"
     "case $pipeline in\n"
-    "good) : >\"$out/run.json\" ;;\n"
+    "good) ;;\n"
+    "changed) identity=1000000000000000 ;;\n"
     "bad) echo first; echo 'p.yaml:2:3: error: no such thing' >&2; echo last >&2; exit 1 ;;\n"
     "mute) exit 3 ;;\n"
     "killed) echo working; kill -9 $$ ;;\n"
@@ -183,9 +185,11 @@ static const char program_text[] =
     "  i=0; while [ $i -lt 1500 ]; do sleep 0.02; i=$((i + 1)); done ;;\n"
     "meet) : >\"$out/../here-$$\"; i=0\n"
     "  while [ $i -lt 500 ]; do\n"
-    "    [ \"$(ls \"$out/..\" | grep -c here-)\" -ge 2 ] && exit 0; sleep 0.02; i=$((i + 1))\n"
-    "  done; exit 1 ;;\n"
-    "esac\n";
+    "    [ \"$(ls \"$out/..\" | grep -c here-)\" -ge 2 ] && break; sleep 0.02; i=$((i + 1))\n"
+    "  done; [ $i -lt 500 ] || exit 1 ;;\n"
+    "esac\n"
+    "echo '{\"data_identity\": \"0000000000000000\", \"pipeline_identity\": \"'$identity'\"}' \\\n"
+    "  >\"$out/run.json\"\n";
 
 enum { TRIALS = 4 };
 
@@ -265,6 +269,18 @@ static void a_failed_trial_stops_no_other(void **state) {
   }
   assert_int_equal(calls_of(&b.trials[0]), 2);
   assert_int_equal(calls_of(&b.trials[3]), 1); /* what is done is not done again */
+  tear_down(&b);
+}
+
+static void a_trial_that_ran_something_else_has_failed(void **state) {
+  (void)state;
+  static const char *const pipelines[] = {"changed", "good", "good", "good"};
+  bench b;
+  set_up(&b, 1, pipelines);
+  expect_ok(trials_run(b.list, TRIALS, &b.o));
+  assert_int_equal(b.trials[0].state, TRIAL_FAILED);
+  assert_non_null(strstr(b.trials[0].error, "changed after the study had begun"));
+  for (int i = 1; i < TRIALS; i++) assert_int_equal(b.trials[i].state, TRIAL_DONE);
   tear_down(&b);
 }
 
@@ -379,6 +395,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(a_damaged_record_is_no_record, begin, end),
       cmocka_unit_test_setup_teardown(work_is_counted_from_the_last_line_of_the_log, begin, end),
       cmocka_unit_test_setup_teardown(a_failed_trial_stops_no_other, begin, end),
+      cmocka_unit_test_setup_teardown(a_trial_that_ran_something_else_has_failed, begin, end),
       cmocka_unit_test_setup_teardown(a_trial_that_was_begun_is_resumed, begin, end),
       cmocka_unit_test_setup_teardown(as_many_run_at_a_time_as_asked_for, begin, end),
       cmocka_unit_test_setup_teardown(a_stop_reaches_those_that_run_and_begins_no_other, begin,
