@@ -86,6 +86,13 @@ static study *check_study(lua_State *L) {
   return check_object(L, 1, &script_study_methods);
 }
 
+/* A study that is about to be changed: its trials are then those of another one. */
+static study *check_changed_study(lua_State *L) {
+  study *s = check_study(L);
+  s->is_planned = false;
+  return s;
+}
+
 /* A name in tables. */
 static const char *check_text(lua_State *L, int index, arena *memory) {
   size_t length;
@@ -220,7 +227,7 @@ static void add_arm(lua_State *L, study *to, const char *label, const char *cons
 
 static int study_arm_function(lua_State *L) {
   session *s = session_of(L);
-  study *to = check_study(L);
+  study *to = check_changed_study(L);
   const char *label = check_text(L, 2, &s->memory);
   add_arm(L, to, label, NULL, check_pipeline(L, 3));
   lua_settop(L, 1);
@@ -335,7 +342,7 @@ static void add_grid(lua_State *L, session *s, study *to, const variant *base,
 
 static int study_grid(lua_State *L) {
   session *s = session_of(L);
-  study *to = check_study(L);
+  study *to = check_changed_study(L);
   const variant *base = check_pipeline(L, 2);
   luaL_checktype(L, 3, LUA_TTABLE);
   int count = (int)lua_rawlen(L, 3);
@@ -354,7 +361,7 @@ static int study_grid(lua_State *L) {
 
 static int study_vary(lua_State *L) {
   session *s = session_of(L);
-  study *to = check_study(L);
+  study *to = check_changed_study(L);
   const variant *base = check_pipeline(L, 2);
   factor *f = arena_alloc(&s->memory, sizeof *f);
   f->name = check_text(L, 3, &s->memory);
@@ -394,7 +401,7 @@ static void set_baseline_levels(lua_State *L, study *to) {
 
 static int study_baseline(lua_State *L) {
   session_of(L);
-  study *to = check_study(L);
+  study *to = check_changed_study(L);
   to->baseline_label = NULL;
   to->baseline_levels = NULL;
   if (lua_istable(L, 2))
@@ -407,7 +414,7 @@ static int study_baseline(lua_State *L) {
 
 static int study_seeds(lua_State *L) {
   session_of(L);
-  study *to = check_study(L);
+  study *to = check_changed_study(L);
   bool is_list = lua_istable(L, 2);
   lua_Integer count = is_list ? (lua_Integer)lua_rawlen(L, 2) : luaL_checkinteger(L, 2);
   if (count < 1 || count > 1000) return luaL_error(L, "seeds: how many (1 to 1000), or a list");
@@ -427,7 +434,7 @@ static int study_seeds(lua_State *L) {
 
 static int study_folds(lua_State *L) {
   session_of(L);
-  study *to = check_study(L);
+  study *to = check_changed_study(L);
   lua_Integer count = luaL_checkinteger(L, 2);
   if (count < 2 || count > FOLDS_MAX) return luaL_error(L, "folds: 2 to %d", FOLDS_MAX);
   to->folds = count;
@@ -467,7 +474,8 @@ static int study_report_function(lua_State *L) {
   int count = lua_gettop(L) - 1;
   if (count > METRICS_MAX) return luaL_error(L, "at most %d metrics", METRICS_MAX);
   for (int i = 0; i < count; i++) metrics[i] = luaL_checkstring(L, i + 2);
-  if (of->trial_count == 0) return luaL_error(L, "call run before report");
+  if (!of->is_planned)
+    return luaL_error(L, "call run before report, and again after arms, seeds or folds change");
   status error = report_make(of, metrics, count, &s->report);
   if (!error) error = report_write(&s->report);
   if (error) return raise_error(L, error);

@@ -231,7 +231,9 @@ status study_plan(study *s) {
   problems all = {0};
   for (int i = 0; i < s->arm_count; i++) problems_add(&all, plan_arm(s, i));
   TRY(problems_take(&all));
-  return check_different(s);
+  TRY(check_different(s));
+  s->is_planned = true;
+  return OK;
 }
 
 char *study_describe(const study *s) {

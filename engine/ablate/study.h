@@ -45,7 +45,8 @@ typedef struct study {
   const char *baseline_label;
   const char **baseline_levels; /* of each factor, NULL: any. Or NULL */
 
-  trial *trials; /* arm by arm, seed by seed, fold by fold */
+  bool is_planned; /* the trials are those of the arms, seeds and folds above */
+  trial *trials;   /* arm by arm, seed by seed, fold by fold */
   int64_t *trial_folds;
   int trial_count;
   results **results; /* of each trial; NULL: it has none */

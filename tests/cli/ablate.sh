@@ -73,6 +73,11 @@ study:report()
 LUA
 try 0 "$STRATA" ablate other.lua "${budget[@]}" --out runs
 [ "$(grep -c '^begins ' "$work/out")" -eq 0 ] || fail "a trial of another script ran again"
+sed 's/ablation("other")/ablation("late")/' other.lua >late.lua
+printf 'study:seeds(3)\nstudy:report()\n' >>late.lua
+sed -i 's/^local study/study/' late.lua
+try 1 "$STRATA" ablate late.lua "${budget[@]}" --out runs
+says "late.lua:6:1: error: call run before report, and again after"
 try 0 "$STRATA" ablate grid.lua "${budget[@]}" --out runs --dry-run
 prints "grid: 8 of 8 trials done"
 prints "trials 8, cases 2, 0.4" # with all done the script goes on
