@@ -4,8 +4,9 @@
 const command commands[] = {
     {"run", "FILE", "train every stage of a pipeline, then evaluate",
      "Compiles FILE, trains its stages in order and evaluates on the test cases. Everything goes\n"
-     "into one folder: the resolved pipeline, metrics.jsonl, weights/*.safetensors, predictions,\n"
-     "evaluation.json and report.html. Ctrl-C saves the state; --resume goes on to the same bits.\n\n"
+     "into one folder: the resolved pipeline, metrics.jsonl and .csv, weights/*.safetensors,\n"
+     "predictions, evaluation.json and report.html. Ctrl-C saves the state; --resume goes on to the\n"
+     "same bits.\n\n"
      "  strata run pipelines/quickstart.yaml\n"
      "  strata run pipelines/hippocampus/unetr.yaml --set data.root=/data/Task04_Hippocampus\n"
      "  strata run my.yaml --set params.mask_ratio=0.6 --out runs/mask60\n"

@@ -139,8 +139,8 @@ static uint64_t hash_evaluate(const tree *evaluate) {
 }
 
 void pipeline_identity(pipeline *p, const tree *root, uint64_t model_hash) {
-  static const char *const elsewhere[] = {"name",  "doc",    "threads",  "data",
-                                          "model", "stages", "evaluate", NULL};
+  static const char *const elsewhere[] = {"name",   "doc",      "threads", "data", "model",
+                                          "stages", "evaluate", "log",     NULL};
   static const char *const not_data[] = {"root",           "dataset", "cache",
                                          "loader_threads", "queue",   NULL};
   const tree *with = p->model_arguments;

@@ -9,7 +9,7 @@ enum { MAX_KEY_BYTES = 500, MAX_NAMES = 500 };
 
 const char *const pipeline_keys[] = {"strata", "use",      "name",   "doc",  "seed",
                                      "device", "threads",  "params", "data", "model",
-                                     "stages", "evaluate", NULL};
+                                     "stages", "evaluate", "log",    NULL};
 
 typedef struct place {
   arena *memory;

@@ -1575,6 +1575,13 @@ static void read_header(loader *l, const tree *root) {
   p->device = devices[read_choice(l, root, the_pipeline, "device", devices, 0)];
 }
 
+static void read_log(loader *l, const tree *log) {
+  static const char *const keys[] = {"tensorboard", NULL};
+  if (!log || tree_is_null(log) || !is_map(l, log, "log")) return;
+  tree_check_keys(log, "log", keys, &l->all);
+  l->p->tensorboard = read_bool(l, log, "log", "tensorboard", false);
+}
+
 /* Where the fingerprint is; NULL when what names it cannot be read, which is reported with the rest of
  * `data`. */
 static const char *fingerprint_path(loader *l, const tree *data, const tree *named) {
@@ -1678,6 +1685,7 @@ static status load(loader *l, const char *path, const override *overrides, int o
   read_model(l, need(l, root, the_pipeline, "model", root->at));
   read_stages(l, need(l, root, the_pipeline, "stages", root->at));
   read_evaluate(l, tree_get(root, "evaluate"));
+  read_log(l, tree_get(root, "log"));
   sort_by_place(&l->all);
   TRY(problems_take(&l->all));
   pipeline_identity(l->p, root, l->model_hash);

@@ -209,6 +209,7 @@ typedef struct pipeline {
   evaluate_spec evaluate;
   const char *device; /* "auto" | "cpu" | "cuda" */
   int64_t threads;    /* 0 = all cores */
+  bool tensorboard;   /* log: {tensorboard: …} */
   tree *resolved;     /* the whole file with includes, params, overrides and expressions filled in
                          and paths made absolute: loads from any folder. Graphs keep their ${…} */
   uint64_t identity;  /* hash of resolved text, model and block files, Lua sources and operator

@@ -7,6 +7,7 @@
 #include "evaluate/custom.h"
 #include "infer/network.h"
 #include "report/page.h"
+#include "run/metrics_csv.h"
 #include "run/state.h"
 #include "train/controls.h"
 #include "train/groups.h"
@@ -224,6 +225,24 @@ static status trim_metrics(const run *r, const run_state *state) {
   free(text);
   free(path);
   return error;
+}
+
+static status write_csv(run *r) {
+  char *jsonl = run_file(r, "metrics.jsonl"), *csv = run_file(r, "metrics.csv");
+  status error = OK;
+  if (!jsonl || !csv)
+    error = error_out_of_memory(256);
+  else if (file_exists(jsonl))
+    error = metrics_csv_write(jsonl, csv);
+  free(jsonl);
+  free(csv);
+  r->csv_written_s = clock_now_s();
+  return error;
+}
+
+status run_csv_when_due(run *r) {
+  enum { SECONDS = 30 }; /* a long run's file takes a while, an epoch may take none */
+  return clock_now_s() - r->csv_written_s < SECONDS ? OK : write_csv(r);
 }
 
 /* ---- compile everything before the first voxel ------------------------------------------- */
@@ -483,6 +502,7 @@ static status train_stages(run *r) {
       (state.stage >= r->p->stage_count || !is_identity_of(r, state.identity)))
     error = error_new(ERROR_DATA, NOWHERE, "%s belongs to another pipeline", state_path);
   if (!error && r->resume) error = trim_metrics(r, has_state ? &state : NULL);
+  if (!error && r->resume) error = write_csv(r);
   char *metrics_path = run_file(r, "metrics.jsonl");
   if (!error) {
     r->metrics = fopen(metrics_path, "ab");
@@ -500,6 +520,11 @@ static status train_stages(run *r) {
   if (r->metrics && fclose(r->metrics) != 0 && !error)
     error = error_from_errno("write", metrics_path);
   r->metrics = NULL;
+  status csv = write_csv(r);
+  if (error)
+    error_free(csv);
+  else
+    error = csv;
   state_free(&state);
   free(metrics_path);
   free(state_path);

@@ -3,6 +3,8 @@
  *   pipeline.yaml           the resolved pipeline (every parameter, override and default filled in)
  *   run.json                identities, classes, device, versions
  *   metrics.jsonl           one line an epoch and stage: loss terms, metrics, learning rate, speed
+ *   metrics.csv             the same as a table
+ *   tensorboard/<stage>     the same as event files, with `log: {tensorboard: true}`
  *   weights/<stage>.safetensors
  *   state.safetensors       everything an exact resume needs
  *   samples/<stage>/        what a self-supervised stage makes of one case (train/sample.h)
@@ -31,6 +33,7 @@ typedef struct run {
   uint64_t former_identities[FORMER_IDENTITIES_MAX];
   int former_identity_count;
   FILE *metrics;             /* metrics.jsonl, appended and flushed line by line */
+  double csv_written_s;      /* when metrics.csv was */
   int64_t size[3], channels; /* of a crop */
 } run;
 
@@ -69,6 +72,9 @@ char *run_cache_folder(const data_spec *spec, const char *folder);
 /* Compiles every stage and the network of the evaluation, so that a mistake in the last of them is
  * found before the first has trained for a day. All mistakes in one status. */
 status run_compile(const run *r);
+/* Writes metrics.csv anew from metrics.jsonl if that has not been done for half a minute. It is written
+ * at the end of a run in any case, and when a resumed one begins. */
+status run_csv_when_due(run *r);
 /* Trains one stage to its end (or continues it from the saved state) and writes its weights. */
 struct run_state;
 status stage_train(run *r, int stage_index, const struct run_state *resume_from);

@@ -26,6 +26,21 @@ static status log_epoch(trainer *t, double epoch_seconds) {
   return failed ? error_from_errno("write", "metrics.jsonl") : OK;
 }
 
+/* The same numbers for TensorBoard. */
+static status log_event(trainer *t, double epoch_seconds) {
+  if (!t->events) return OK;
+  const char *names[STATE_MAX_VALUES + 1];
+  double values[STATE_MAX_VALUES + 1];
+  int count = t->result_count;
+  for (int i = 0; i < count; i++) {
+    names[i] = t->results[i].name;
+    values[i] = t->results[i].value;
+  }
+  names[count] = "seconds";
+  values[count++] = epoch_seconds;
+  return event_file_add(t->events, t->state.epoch, names, values, count);
+}
+
 static void say_epoch(const trainer *t, double epoch_seconds) {
   text_buffer line = {0};
   char spent[24];
@@ -148,6 +163,8 @@ static status finish_epoch(trainer *t, bool *stop) {
   t->state.step = 0;
   note_results(t);
   TRY(log_epoch(t, epoch_seconds));
+  TRY(log_event(t, epoch_seconds));
+  TRY(run_csv_when_due(t->r));
   say_epoch(t, epoch_seconds);
   if (due && (t->has_network || t->has_check)) TRY(call_hook(t, HOOK_VALIDATION, stop));
   TRY(call_hook(t, HOOK_EPOCH_END, stop));

@@ -368,6 +368,7 @@ static void trainer_close(trainer *t) {
   parameters_free(&t->parameters);
   stage_graph_free(&t->graph);
   free(t->case_weights);
+  error_free(event_file_close(t->events)); /* every event was flushed */
   free(t->classes);
   free(t->class_values);
   free(t->weights_path);
@@ -386,6 +387,17 @@ static void keep_sample(trainer *t) {
   status error = sample_write(t->r, t->stage, &t->parameters);
   if (error) report_line(&t->r->report, "warning: %s", error_message(error));
   error_free(error);
+}
+
+/* A folder for each stage: TensorBoard then shows stages beside each other, by their own epochs. */
+static status open_events(trainer *t) {
+  char name[256];
+  snprintf(name, sizeof name, "tensorboard/%s", t->stage->name);
+  char *folder = path_join(t->r->folder, name);
+  status error =
+      folder ? event_file_open(folder, t->state.epoch, &t->events) : error_out_of_memory(256);
+  free(folder);
+  return error;
 }
 
 status stage_train(run *r, int stage_index, const run_state *resume_from) {
@@ -410,6 +422,7 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   if (!error && !resume_from) error = program_start_average(&t.program);
   if (!error) error = open_loader(&t);
   if (!error && resume_from) error = repeat_controls(&t);
+  if (!error && r->p->tensorboard) error = open_events(&t);
   if (!error) error = train_to_the_end(&t);
   if (!error) error = program_exchange_average(&t.program);
   if (!error) error = write_weights(&t);

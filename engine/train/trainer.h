@@ -5,6 +5,7 @@
 #include "data/dataset.h"
 #include "infer/network.h"
 #include "run/run.h"
+#include "run/tensorboard.h"
 #include "train/controls.h"
 #include "train/tally.h"
 
@@ -36,6 +37,7 @@ typedef struct trainer {
   const char *class_metrics[METRIC_SLOTS];
   int class_count, class_metric_count;
   char *weights_path, *state_path;
+  event_file *events; /* NULL: no TensorBoard */
 } trainer;
 
 /* Named numbers as scripts are given them. */

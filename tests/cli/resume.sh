@@ -5,7 +5,7 @@ make_phantom phantom
 epochs=${EPOCHS:-12}
 long=("${tiny[@]}" --set "stages.pretrain.epochs=$epochs" --set "stages.segment.epochs=$epochs"
   --set stages.pretrain.accumulate=2 --set "stages.segment.ema={decay: 0.9, warmup: true}"
-  --set "stages.segment.no_decay=[norm, bias]")
+  --set "stages.segment.no_decay=[norm, bias]" --set log.tensorboard=true)
 
 process=
 cleanup='stop_process'
@@ -102,3 +102,8 @@ head -c 5000 before >damaged/state.safetensors
 for image in phantom/imagesTr/*; do truncate -s -4 "$image"; done
 try 1 "$STRATA" run "${long[@]}" --out damaged --resume
 says "damaged/state.safetensors"
+
+# Table and event files tell the log's epochs too, each once.
+try 0 python3 "$SOURCE/tests/cli/read_records.py" whole broken killed
+prints "whole $((2 * epochs)) epochs"
+prints "broken $((2 * epochs)) epochs"

@@ -439,6 +439,9 @@ static json_t *pipeline_schema(void) {
   put(p, "model", model_schema());
   put(p, "stages", stages_schema());
   put(p, "evaluate", evaluate_schema());
+  json_t *log = json_object();
+  put(log, "tensorboard", part_default(part_truth("event files in tensorboard/<stage>"), "false"));
+  put(p, "log", part_changing_map(log, "further records of a run"));
   json_t *schema = part_changing_map(p, NULL);
   put(schema, "type", json_string("object"));
   json_object_del(schema, "pattern");
