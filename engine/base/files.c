@@ -1,15 +1,38 @@
 #include "base/files.h"
 
+#include "base/map.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
+
+static status too_large(const char *path, size_t limit) {
+  return error_new(ERROR_IO, NOWHERE, "%s is larger than the %zu KiB allowed here", path,
+                   limit / 1024);
+}
+
+static status read_packed(const char *path, size_t limit, char **data, size_t *length) {
+  file_map map;
+  TRY(error_prefix(file_map_open(path, &map), "%s", path));
+  status error = map.bytes > limit ? too_large(path, limit) : OK;
+  if (!error && !(*data = malloc(map.bytes + 1))) error = error_out_of_memory(map.bytes);
+  if (!error) {
+    memcpy(*data, map.data, map.bytes);
+    (*data)[map.bytes] = 0;
+    *length = map.bytes;
+  }
+  file_map_close(&map);
+  return error;
+}
 
 status file_read(const char *path, size_t limit, char **data, size_t *length) {
   *data = NULL;
   *length = 0;
+  if (path_is_packed(path, NULL)) return read_packed(path, limit, data, length);
   FILE *in = fopen(path, "rb");
   if (!in) return error_from_errno("open", path);
   struct stat info;
@@ -25,8 +48,7 @@ status file_read(const char *path, size_t limit, char **data, size_t *length) {
     if (used > limit) {
       free(buffer);
       fclose(in);
-      return error_new(ERROR_IO, NOWHERE, "%s is larger than the %zu KiB allowed here", path,
-                       limit / 1024);
+      return too_large(path, limit);
     }
     if (got == 0) break;
     if (used == capacity) {
@@ -51,6 +73,43 @@ status file_read(const char *path, size_t limit, char **data, size_t *length) {
   *data = buffer;
   *length = used;
   return OK;
+}
+
+status file_hash(const char *path, uint64_t *length, uint64_t *low, uint64_t *high) {
+  enum { PIECE_BYTES = 1 << 20 };
+  if (path_is_packed(path, NULL)) {
+    file_map map;
+    TRY(error_prefix(file_map_open(path, &map), "%s", path));
+    XXH128_hash_t hash = XXH3_128bits(map.data, map.bytes);
+    *length = map.bytes;
+    *low = hash.low64;
+    *high = hash.high64;
+    file_map_close(&map);
+    return OK;
+  }
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return error_from_errno("open", path);
+  XXH3_state_t *state = XXH3_createState();
+  char *piece = malloc(PIECE_BYTES);
+  status error = state && piece ? OK : error_out_of_memory(PIECE_BYTES);
+  if (!error) XXH3_128bits_reset(state);
+  *length = 0;
+  for (ssize_t got = 1; !error && got > 0;) {
+    got = read(fd, piece, PIECE_BYTES);
+    if (got < 0) error = error_from_errno("read", path);
+    if (got <= 0) break;
+    XXH3_128bits_update(state, piece, (size_t)got);
+    *length += (uint64_t)got;
+  }
+  if (!error) {
+    XXH128_hash_t hash = XXH3_128bits_digest(state);
+    *low = hash.low64;
+    *high = hash.high64;
+  }
+  XXH3_freeState(state);
+  free(piece);
+  close(fd);
+  return error;
 }
 
 status atomic_begin(const char *path, atomic_file *out) {

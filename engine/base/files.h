@@ -7,8 +7,10 @@
 #include <stdbool.h>
 
 /* Whole file, NUL-terminated (not counted in *length). Caller frees. Over `limit` bytes: an error.
- */
+ * "ARCHIVE: ENTRY" reads from an archive (base/map.h). */
 status file_read(const char *path, size_t limit, char **data, size_t *length);
+/* XXH3 of a whole file, 128 bits, as xxhsum -H128 has it, and its length. */
+status file_hash(const char *path, uint64_t *length, uint64_t *low, uint64_t *high);
 /* Temporary file beside `path`, write, fsync, rename, fsync of the folder: after a crash or a full
  * disk `path` holds the old content or the new, never a part. */
 status file_write_atomic(const char *path, const void *data, size_t length);

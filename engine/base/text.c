@@ -85,6 +85,22 @@ bool text_ends_with(const char *text, const char *suffix) {
   return n >= m && strcmp(text + n - m, suffix) == 0;
 }
 
+bool text_is_utf8(const char *text) {
+  static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+  for (const unsigned char *p = (const unsigned char *)text; *p;) {
+    int more = *p < 0x80 ? 0 : *p < 0xC0 ? -1 : *p < 0xE0 ? 1 : *p < 0xF0 ? 2 : *p < 0xF8 ? 3 : -1;
+    if (more < 0) return false;
+    uint32_t code = more ? *p & (0x3Fu >> more) : *p;
+    p++;
+    for (int i = 0; i < more; i++, p++) {
+      if ((*p & 0xC0) != 0x80) return false;
+      code = code << 6 | (*p & 0x3Fu);
+    }
+    if (code < least[more] || code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) return false;
+  }
+  return true;
+}
+
 static void reserve(text_buffer *t, size_t more) {
   size_t needed = t->length + more + 1;
   if (needed <= t->capacity) return;

@@ -19,6 +19,8 @@ const char *nearest_name(const char *word, const char *const *names, int count);
 
 bool text_starts_with(const char *text, const char *prefix);
 bool text_ends_with(const char *text, const char *suffix);
+/* Well-formed UTF-8 to its end? */
+bool text_is_utf8(const char *text);
 
 /* Does `pattern` describe `text`? `*` stands for any run of characters, `?` for one; neither for '/'.
  * by[i], when `by` is not NULL, is the index in `pattern` of what text[i] was matched by; every `*`

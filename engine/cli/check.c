@@ -415,9 +415,9 @@ static status print_all(checked *c) {
     if (o->p->stages[i].enabled) TRY(check_stage(c, &o->p->stages[i]));
   print_evaluation(c);
   note_stages(c);
-  printf(
-      "\nwritten to %s\n  pipeline.yaml, run.json, metrics.jsonl, metrics.csv, report.html%s\n%s",
-      c->folder, o->p->tensorboard ? ", tensorboard/" : "", c->files.data);
+  printf("\nwritten to %s\n  pipeline.lock.yaml, run.json, metrics.jsonl, metrics.csv, "
+         "report.html%s\n%s",
+         c->folder, o->p->tensorboard ? ", tensorboard/" : "", c->files.data);
   if (c->notes.length) printf("\nnotes\n%s", c->notes.data);
   printf(
       "\nno mistakes found; about %s of training here, beside loading, validation and evaluation\n",

@@ -9,6 +9,9 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 
 /* Options every command may declare; `flags` of a command says which it takes. */
 #define OPTION_SET (UINT64_C(1) << 0)
+#define OPTION_ALLOW_CHANGES (UINT64_C(1) << 60)
+#define OPTION_WITH_WEIGHTS (UINT64_C(1) << 61)
+#define OPTION_LIST (UINT64_C(1) << 62)
 #define OPTION_OUT (UINT64_C(1) << 1)
 #define OPTION_RESUME (UINT64_C(1) << 2)
 #define OPTION_THREADS (UINT64_C(1) << 3)
@@ -61,6 +64,7 @@ typedef struct arguments {
   const char *const *words; /* the whole command line, NULL-terminated */
   const char *operands[MAX_OPERANDS];
   int operand_count;
+  bool allow_changes, with_weights, list;
   override overrides[MAX_OVERRIDES];
   int override_count;
   const char *out, *device, *against, *stage, *json, *prediction, *reference, *empty, *hd95;
@@ -94,6 +98,8 @@ typedef struct command {
 extern const command commands[];
 
 status command_run(const arguments *a);
+status command_pack(const arguments *a);
+status command_unpack(const arguments *a);
 status command_ablate(const arguments *a);
 status command_check(const arguments *a);
 status command_plan(const arguments *a);

@@ -4,17 +4,19 @@
 const command commands[] = {
     {"run", "FILE", "train every stage of a pipeline, then evaluate",
      "Compiles FILE, trains its stages in order and evaluates on the test cases. Everything goes\n"
-     "into one folder: the resolved pipeline, metrics.jsonl and .csv, weights/*.safetensors,\n"
+     "into one folder: pipeline.lock.yaml, metrics.jsonl and .csv, weights/*.safetensors,\n"
      "predictions, evaluation.json and report.html. Ctrl-C saves the state; --resume goes on to the\n"
-     "same bits.\n\n"
+     "same bits. A lock is run to the same weights again, or every file, case and operator that has\n"
+     "changed is named.\n\n"
      "  strata run pipelines/quickstart.yaml\n"
      "  strata run pipelines/hippocampus/unetr.yaml --set data.root=/data/Task04_Hippocampus\n"
      "  strata run my.yaml --set params.mask_ratio=0.6 --out runs/mask60\n"
      "  strata run my.yaml --set stages.pretrain.enabled=false   # the baseline without step 1\n"
      "  strata run my.yaml --out runs/mask60 --resume\n"
-     "  strata run my.yaml --out runs/mask60 --resume --changed-scripts   # a Lua file was mended\n",
-     OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_CHANGED_SCRIPTS | OPTION_THREADS |
-         OPTION_DEVICE | OPTION_QUIET,
+     "  strata run my.yaml --out runs/mask60 --resume --changed-scripts   # a Lua file was mended\n"
+     "  strata run runs/mask60/pipeline.lock.yaml --set data.root=/data/elsewhere --out again\n",
+     OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_CHANGED_SCRIPTS | OPTION_ALLOW_CHANGES |
+         OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET,
      1, 1, command_run},
     {"ablate", "SCRIPT", "many runs from one script, and a table with paired statistics",
      "SCRIPT is Lua: it loads pipelines, changes keys, says what is compared and with how many seeds\n"
@@ -67,6 +69,23 @@ const command commands[] = {
      "  strata predict runs/hippocampus-unetr incoming/*.nii.gz -o segmentations\n"
      "  strata predict runs/brain case_0000.nii.gz,case_0001.nii.gz -o segmentations\n",
      OPTION_SET | OPTION_OUT | OPTION_THREADS | OPTION_DEVICE, 2, MAX_OPERANDS, command_predict},
+    {"pack", "FILE|RUN", "make one file to share of a pipeline or a run",
+     "Of a pipeline: its file and every file it is made of (bases, stages of others, models, blocks,\n"
+     "scripts, splits). Of a run: its lock; with --weights what it has learned, too. run, check,\n"
+     "plan, bench and predict take the pack in place of the file or the run. It is a zip archive;\n"
+     "the same content gives the same bytes.\n\n"
+     "  strata pack my.yaml -o my.strata\n"
+     "  strata pack runs/mask60 --weights -o mask60.strata\n"
+     "  strata pack --list mask60.strata\n"
+     "  strata run my.strata --set data.root=/data/Task04_Hippocampus\n"
+     "  strata predict mask60.strata case.nii.gz -o seg.nii.gz\n",
+     OPTION_OUT | OPTION_WITH_WEIGHTS | OPTION_LIST, 1, 1, command_pack},
+    {"unpack", "PACK DIR", "put the files of a pack into a new folder",
+     "To read and to edit. Where the pipeline was packed from its file, STRATA_SHARE=DIR has the\n"
+     "edited folder's models, blocks and scripts used in place of those of this program.\n\n"
+     "  strata unpack my.strata my\n"
+     "  STRATA_SHARE=my strata run my/project/my.yaml\n",
+     0, 2, 2, command_unpack},
     {"evaluate", "", "score a folder of segmentations against references",
      "Pairs the files of two folders by name and prints Dice and HD95 (mm) per class, or the\n"
      "metrics you ask for. --csv has a row for each case and class, --json what evaluation.json\n"

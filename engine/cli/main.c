@@ -23,6 +23,10 @@ static const option_help option_table[] = {
     {OPTION_RESUME, "resume", NULL, "go on with the run in --out"},
     {OPTION_CHANGED_SCRIPTS, "changed-scripts", NULL,
      "with --resume: the Lua files may have changed; run.json notes it"},
+    {OPTION_ALLOW_CHANGES, "allow-changes", NULL,
+     "run a lock although not everything is as it was; run.json lists what is not"},
+    {OPTION_WITH_WEIGHTS, "weights", NULL, "pack weights, too"},
+    {OPTION_LIST, "list", NULL, "list what a pack holds"},
     {OPTION_THREADS, "threads", "N",
      "threads to compute with (default: all cores); results do not depend on it"},
     {OPTION_DEVICE, "device", "NAME", "auto, cpu or cuda"},
@@ -166,6 +170,15 @@ static status store(arguments *a, const option_help *o, char *value) {
     break;
   case OPTION_OUT:
     a->out = value;
+    break;
+  case OPTION_ALLOW_CHANGES:
+    a->allow_changes = true;
+    break;
+  case OPTION_WITH_WEIGHTS:
+    a->with_weights = true;
+    break;
+  case OPTION_LIST:
+    a->list = true;
     break;
   case OPTION_RESUME:
     a->resume = true;

@@ -7,7 +7,7 @@
 #include "data/phantom.h"
 #include "evaluate/folders.h"
 #include "infer/network.h"
-#include "run/run.h"
+#include "run/reproduce.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -22,6 +22,7 @@ status command_run(const arguments *a) {
                    .folder = a->out,
                    .resume = a->resume,
                    .changed_scripts = a->changed_scripts,
+                   .allow_changes = a->allow_changes,
                    .threads = a->threads,
                    .device = a->device,
                    .command = a->words,
@@ -47,13 +48,21 @@ typedef struct ensemble {
   int classes;
 } ensemble;
 
+/* A file of a run: in its folder, or in its pack. */
+static char *run_file(const char *run, const char *name) {
+  if (!archive_is(run)) return path_join(run, name);
+  text_buffer path = {0};
+  text_add(&path, "%s: %s", run, name);
+  return path.data;
+}
+
 /* What predict must know of the data a run was trained on. */
 static status read_description(const char *folder, int64_t *channels, int *classes) {
-  char *path = path_join(folder, "run.json"), *text = NULL;
+  char *path = run_file(folder, "run.json"), *text = NULL;
   size_t length;
   status error = file_read(path, 1 << 20, &text, &length);
   if (error) {
-    error = error_prefix(error, "%s is not a run folder", folder);
+    error = error_prefix(error, "%s is not a run, or not one packed with --weights", folder);
   } else {
     json_t *root = json_loadb(text, length, 0, NULL);
     *channels = json_integer_value(json_object_get(root, "channels"));
@@ -75,7 +84,9 @@ static status open_member(ensemble *e, const arguments *a, const char *folder, s
   e->folders[i] = strndup(folder, length);
   if (!e->folders[i]) return error_out_of_memory(length);
   TRY(read_description(e->folders[i], &channels, &classes));
-  char *yaml = path_join(e->folders[i], "pipeline.yaml"), name[256];
+  char *yaml =
+      archive_is(e->folders[i]) ? strdup(e->folders[i]) : path_join(e->folders[i], LOCK_FILE);
+  char name[256];
   status error =
       pipeline_load_for_prediction(yaml, a->overrides, a->override_count, &e->pipelines[i]);
   const stage_spec *stage =
@@ -85,7 +96,7 @@ static status open_member(ensemble *e, const arguments *a, const char *folder, s
   free(yaml);
   TRY(error);
   snprintf(name, sizeof name, "weights/%s.safetensors", stage->name);
-  e->weights[i] = path_join(e->folders[i], name);
+  e->weights[i] = run_file(e->folders[i], name);
   if (!e->weights[i]) return error_out_of_memory(sizeof name);
   if (i == 0) {
     e->channels = channels;
@@ -394,7 +405,7 @@ status command_data(const arguments *a) {
   const char *path = a->operands[1];
   if (strcmp(a->operands[0], "check") != 0)
     return error_new(ERROR_USAGE, NOWHERE, "usage: strata data check FILE|DIR");
-  if (text_ends_with(path, ".yaml") || text_ends_with(path, ".yml")) {
+  if (text_ends_with(path, ".yaml") || text_ends_with(path, ".yml") || archive_is(path)) {
     pipeline *p;
     TRY(pipeline_load_to_look(path, a->overrides, a->override_count, &p));
     p->data.label_fraction = 1; /* every label is looked at */

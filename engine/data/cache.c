@@ -49,6 +49,19 @@ status cache_problem_take(void) {
   return error;
 }
 
+static void mix_content(cache_key *key, const content_hash *file) {
+  uint64_t all[6] = {key->part[0], key->part[1], file->is_there,
+                     file->length, file->low,    file->high};
+  XXH128_hash_t mixed = XXH3_128bits(all, sizeof all);
+  *key = (cache_key){{mixed.low64, mixed.high64}};
+}
+
+cache_key cache_key_from(uint64_t prepare, const content_hash *files, int count) {
+  cache_key key = {{prepare, 0}};
+  for (int i = 0; i < count; i++) mix_content(&key, &files[i]);
+  return key;
+}
+
 cache_key cache_key_of(uint64_t prepare, const file_bytes *images, int count,
                        const file_bytes *label) {
   cache_key key = {{prepare, 0}};
@@ -56,10 +69,8 @@ cache_key cache_key_of(uint64_t prepare, const file_bytes *images, int count,
     const file_bytes *file = i < count ? &images[i] : label;
     XXH128_hash_t content = {0, 0};
     if (file->data) content = XXH3_128bits(file->data, file->length);
-    uint64_t all[6] = {key.part[0],  key.part[1],   file->data != NULL,
-                       file->length, content.low64, content.high64};
-    XXH128_hash_t mixed = XXH3_128bits(all, sizeof all);
-    key = (cache_key){{mixed.low64, mixed.high64}};
+    content_hash hash = {file->data != NULL, file->length, content.low64, content.high64};
+    mix_content(&key, &hash);
   }
   return key;
 }

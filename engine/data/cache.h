@@ -13,6 +13,14 @@ typedef struct file_bytes {
   size_t length;
 } file_bytes;
 
+/* Of a whole file: XXH3, 128 bits, and the length. */
+typedef struct content_hash {
+  bool is_there; /* false: no file */
+  uint64_t length, low, high;
+} content_hash;
+
+/* From the images' content, then the label's, and the identity of the prepare graph. */
+cache_key cache_key_from(uint64_t prepare, const content_hash *files, int count);
 /* From the source files' bytes (`label` without data: none) and the identity of the prepare graph.
  */
 cache_key cache_key_of(uint64_t prepare, const file_bytes *images, int count,

@@ -13,6 +13,14 @@ status layout_read(const data_spec *spec, dataset *d, problems *found);
 /* split.c: patients, roles and withheld labels. Everything wrong is reported in `found`. */
 void split_assign(const data_spec *spec, uint64_t seed, dataset *d, problems *found);
 
+/* File i of a case: images, then the label. */
+const char *case_file_path(const case_entry *entry, int i);
+int case_file_count(const case_entry *entry);
+/* prepare.c: what tells whether files are the ones that were read, and the cache key they gave. */
+bool case_stamp(const case_entry *entry, uint64_t stamp[2]);
+void case_remember(const case_entry *entry, const uint64_t stamp[2], uint64_t prepare,
+                   cache_key key);
+
 /* "img0001" of "a/b/img0001.nii.gz" */
 const char *volume_base_name(arena *memory, const char *path);
 

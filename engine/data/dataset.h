@@ -2,6 +2,7 @@
 #ifndef STRATA_DATA_DATASET_H
 #define STRATA_DATA_DATASET_H
 
+#include "base/parallel.h"
 #include "data/cache.h"
 #include "data/volume.h"
 #include "language/pipeline.h"
@@ -16,8 +17,9 @@ typedef struct case_entry {
   const char *label;   /* path, or NULL */
   const char *patient; /* whose cases share a role */
   role role;
-  bool is_label_withheld;    /* by data.label_fraction: for training without labels only */
-  struct known_files *known; /* what the cache key was made of; NULL: not remembered */
+  bool is_label_withheld;      /* by data.label_fraction: for training without labels only */
+  struct known_files *known;   /* what the cache key was made of; NULL: not remembered */
+  const content_hash *content; /* of the images' files, then the label's; NULL: not hashed */
   int class_count; /* classes the dataset names; a label map with others is refused. 0: not known */
 } case_entry;
 
@@ -58,6 +60,13 @@ int dataset_role_usable(const dataset *d, role r, bool label_free);
  * samples a step, rounded up. */
 int64_t dataset_steps(const dataset *d, role r, const data_spec *spec, bool label_free,
                       int64_t a_step);
+
+/* Reads the files of every case that has a role and fills case_entry.content. What is learned of
+ * the cache's keys is kept, so that an entry of `cache` (NULL: none) is found without reading its
+ * files again. */
+status dataset_hash(const data_spec *spec, dataset *d, const char *cache, thread_pool *pool);
+/* Classes, cases with their roles, and content: what the data decide about a run. */
+uint64_t dataset_content(const dataset *d);
 
 /* Runs the shape rules of the prepare and the sample graph, which also refuse attributes that make
  * no sense together. Static shape of what the sample graph yields (crop size, channels), or an

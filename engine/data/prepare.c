@@ -1,6 +1,5 @@
 /* The host graphs: prepare (once per case, behind the cache) and sample (one crop). */
-#include "data/cache.h"
-#include "data/dataset.h"
+#include "data/cases.h"
 #include "data/host.h"
 #include "language/bind.h"
 
@@ -73,6 +72,14 @@ static status check_classes(const case_entry *entry, const labels *l) {
 
 static const char *image_file(const case_entry *entry, int i) {
   return i == 0 ? entry->image : entry->more_images[i - 1];
+}
+
+const char *case_file_path(const case_entry *entry, int i) {
+  return i <= entry->more_image_count ? image_file(entry, i) : entry->label;
+}
+
+int case_file_count(const case_entry *entry) {
+  return 1 + entry->more_image_count + (entry->label ? 1 : 0);
 }
 
 void case_files_free(case_files *files) {
@@ -165,18 +172,17 @@ static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
 /* What tells whether the files of a case are the ones that were read: a change of content changes
  * the time of the inode's last change, which no program can set. A file that changed within the last
  * two seconds may change again without a clock noticing; then there is no stamp. */
-static bool files_stamp(const case_entry *entry, uint64_t stamp[2]) {
+bool case_stamp(const case_entry *entry, uint64_t stamp[2]) {
   XXH3_state_t *hash = XXH3_createState();
   if (!hash) return false;
   XXH3_128bits_reset(hash);
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
-  int files = 1 + entry->more_image_count + (entry->label ? 1 : 0);
+  int files = case_file_count(entry);
   bool good = true;
   for (int i = 0; i < files && good; i++) {
     struct stat info;
-    good = stat(i <= entry->more_image_count ? image_file(entry, i) : entry->label, &info) == 0 &&
-           info.st_ctim.tv_sec + 2 < now.tv_sec;
+    good = stat(case_file_path(entry, i), &info) == 0 && info.st_ctim.tv_sec + 2 < now.tv_sec;
     if (!good) break;
     int64_t facts[] = {info.st_dev,         (int64_t)info.st_ino, info.st_size,
                        info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ctim.tv_sec,
@@ -201,8 +207,8 @@ static bool known_key(const case_entry *entry, const uint64_t stamp[2], uint64_t
   return known;
 }
 
-static void remember_key(const case_entry *entry, const uint64_t stamp[2], uint64_t prepare,
-                         cache_key key) {
+void case_remember(const case_entry *entry, const uint64_t stamp[2], uint64_t prepare,
+                   cache_key key) {
   pthread_mutex_lock(&known_lock);
   *entry->known = (known_files){{stamp[0], stamp[1]}, prepare, key};
   pthread_mutex_unlock(&known_lock);
@@ -231,14 +237,14 @@ status case_prepare(const data_spec *spec, const case_entry *entry, const char *
   uint64_t prepare = cache ? prepare_identity(spec) : 0, stamp[2];
   cache_key key = {{0}};
   /* Taken before the files are read: if they change meanwhile, it does not fit the next time. */
-  bool has_stamp = cache && entry->known && files_stamp(entry, stamp);
+  bool has_stamp = cache && entry->known && case_stamp(entry, stamp);
   if (has_stamp && known_key(entry, stamp, prepare, &key) && cache_load(cache, key, out))
     return take_entry(entry, out);
   case_files files;
   TRY(error_prefix(case_files_load(entry, &files), "case %s", entry->name));
   if (cache) {
     key = cache_key_of(prepare, files.images, files.image_count, &files.label);
-    if (has_stamp) remember_key(entry, stamp, prepare, key);
+    if (has_stamp) case_remember(entry, stamp, prepare, key);
     if (cache_load(cache, key, out)) {
       case_files_free(&files);
       return take_entry(entry, out);

@@ -41,17 +41,6 @@ static uint64_t hash_without(const tree *map, const char *const *ignored) {
   return hash_mix(6, hash);
 }
 
-static uint64_t hash_stages(const tree *stages) {
-  static const char *const ignored[] = {"checkpoint", NULL};
-  uint64_t hash = 7;
-  for (int i = 0; i < stages->count; i++) {
-    const tree *item = stages->items[i];
-    hash = hash_mix(hash, text_hash(item->keys[0]->text));
-    hash = hash_mix(hash, hash_without(item->items[0], ignored));
-  }
-  return hash;
-}
-
 static uint64_t operator_hash(const op *o) {
   return hash_mix(text_hash(o->name), o->version);
 }
@@ -78,7 +67,7 @@ typedef struct visited {
 } visited;
 
 static status hash_graph_file(pipeline *p, const graph_file *file, visited *seen, uint64_t *hash) {
-  static const char *const ignored[] = {"doc", "with", "use", NULL};
+  static const char *const ignored[] = {"doc", "with", "use", "blocks", NULL};
   for (int i = 0; i < seen->count; i++)
     if (seen->roots[i] == file->root) return OK;
   if (seen->count == MODEL_FILES_MAX)
@@ -94,7 +83,11 @@ static status hash_graph_file(pipeline *p, const graph_file *file, visited *seen
     graph_file block;
     if (seen->block_count < BLOCK_NAMES_MAX) seen->blocks[seen->block_count++] = name;
     status error = block_file_load(p, file, name, blocks->items[i], &block);
-    problems_add(&all, error ? error : hash_graph_file(p, &block, seen, hash));
+    if (!error) {
+      *hash = hash_mix(hash_mix(*hash, text_hash(name)), hash_without(block.root, ignored));
+      error = hash_graph_file(p, &block, seen, hash);
+    }
+    problems_add(&all, error);
   }
   return problems_take(&all);
 }
@@ -138,17 +131,50 @@ static uint64_t hash_evaluate(const tree *evaluate) {
   return hash_mix(hash_without(evaluate, inferer_key), window ? hash_without(window, ignored) : 0);
 }
 
-void pipeline_identity(pipeline *p, const tree *root, uint64_t model_hash) {
-  static const char *const elsewhere[] = {"name",   "doc",      "threads", "data", "model",
-                                          "stages", "evaluate", "log",     NULL};
+static void add_part(pipeline *p, int *capacity, const char *name, uint64_t hash) {
+  identity_part part = {name, hash};
+  ARENA_PUSH(&p->memory, p->parts, p->part_count, *capacity, part);
+}
+
+/* The keys that decide results, one by one. */
+static void add_parts(pipeline *p, const tree *root) {
+  static const char *const elsewhere[] = {"strata",   "name", "doc",   "device",
+                                          "threads",  "data", "model", "stages",
+                                          "evaluate", "log",  NULL};
   static const char *const not_data[] = {"root",           "dataset", "cache",
                                          "loader_threads", "queue",   NULL};
-  const tree *with = p->model_arguments;
-  uint64_t hash = hash_without(root, elsewhere);
-  hash = hash_mix(hash, hash_without(tree_get(root, "data"), not_data));
-  hash = hash_mix(hash, hash_evaluate(tree_get(root, "evaluate")));
-  hash = hash_mix(hash, hash_stages(tree_get(root, "stages")));
-  hash = hash_mix(hash, with ? tree_hash(with) : 0);
+  static const char *const not_stage[] = {"checkpoint", NULL};
+  const tree *with = p->model_arguments, *stages = tree_get(root, "stages");
+  int capacity = 0;
+  for (int i = 0; i < root->count; i++) {
+    const char *key = root->keys[i]->text;
+    bool is_elsewhere = false;
+    for (int k = 0; elsewhere[k]; k++) is_elsewhere |= strcmp(key, elsewhere[k]) == 0;
+    if (!is_elsewhere) add_part(p, &capacity, key, tree_hash(root->items[i]));
+  }
+  add_part(p, &capacity, "data", hash_without(tree_get(root, "data"), not_data));
+  add_part(p, &capacity, "model.with", with ? tree_hash(with) : 0);
+  add_part(p, &capacity, "evaluate", hash_evaluate(tree_get(root, "evaluate")));
+  for (int i = 0; i < stages->count; i++) {
+    const tree *item = stages->items[i];
+    const char *name = item->keys[0]->text;
+    add_part(p, &capacity, arena_printf(&p->memory, "stages.%s", name),
+             hash_without(item->items[0], not_stage));
+  }
+}
+
+void pipeline_identity(pipeline *p, const tree *root, uint64_t model_hash) {
+  add_parts(p, root);
+  uint64_t keys = 0, hash = 10;
+  for (int i = 0; i < p->part_count; i++) {
+    uint64_t part = hash_mix(text_hash(p->parts[i].name), p->parts[i].hash);
+    bool is_stage = strncmp(p->parts[i].name, "stages.", 7) == 0;
+    if (is_stage) /* their order counts */
+      hash = hash_mix(hash, part);
+    else
+      keys += part;
+  }
+  hash = hash_mix(hash, keys);
   hash = hash_mix(hash, hash_op_uses(p->data.prepare, p->data.prepare_count));
   hash = hash_mix(hash, hash_op_uses(p->data.sample, p->data.sample_count));
   for (int i = 0; i < p->stage_count; i++) {

@@ -1,8 +1,6 @@
 /* Files a pipeline names: base pipelines, models, blocks and Lua scripts. */
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/files.h"
 #include "base/text.h"
@@ -11,92 +9,6 @@
 enum { MAX_BASES = 16, MAX_LOADED = 64, MAX_SCRIPT_BYTES = 1 << 20, MAX_NAMES_COMPARED = 500 };
 
 tree unreadable = {.kind = TREE_SCALAR, .text = ""};
-
-/* ---- finding ------------------------------------------------------------------------------- */
-
-bool is_override_place(source_pos at) {
-  return at.line == 0 && at.file && text_starts_with(at.file, "--set ");
-}
-
-static char *folder_of(source_pos at) {
-  return at.file && !is_override_place(at) ? path_folder(at.file) : strdup(".");
-}
-
-static char *join(arena *memory, const char *folder, const char *name) {
-  char *joined = path_join(folder, name);
-  char *path = arena_strdup(memory, joined ? joined : name);
-  free(joined);
-  return path;
-}
-
-char *relative_path(arena *memory, const char *name, source_pos at) {
-  char *folder = folder_of(at);
-  char *path = join(memory, folder ? folder : ".", name);
-  free(folder);
-  return path;
-}
-
-/* The folders looked through, nearest first. */
-enum { MAX_FOLDERS = 4 };
-
-static int list_folders(arena *memory, const char *share, source_pos at,
-                        char *folders[MAX_FOLDERS]) {
-  int count = 0;
-  char *beside = folder_of(at);
-  folders[count++] = arena_strdup(memory, beside ? beside : ".");
-  free(beside);
-  const char *chosen = getenv("STRATA_SHARE");
-  if (chosen && chosen[0]) folders[count++] = join(memory, chosen, share);
-  folders[count++] = join(memory, STRATA_SOURCE_SHARE, share);
-  char program[4096];
-  ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-  if (length > 0) {
-    program[length] = 0;
-    char *folder = path_folder(program);
-    if (folder) folders[count++] = arena_printf(memory, "%s/../share/strata/%s", folder, share);
-    free(folder);
-  }
-  return count;
-}
-
-/* The files that could have been meant: those in the same subfolder of each folder. */
-static const char *nearest_file(arena *memory, const char *name, char *const *folders, int count) {
-  const char *names[MAX_NAMES_COMPARED];
-  int found = 0;
-  const char *slash = strrchr(name, '/'), *dot = strrchr(name, '.');
-  char *prefix = slash ? arena_strndup(memory, name, (size_t)(slash - name + 1)) : "";
-  for (int i = 0; i < count; i++) {
-    char *path = join(memory, folders[i], prefix[0] ? prefix : ".");
-    DIR *folder = opendir(path);
-    if (!folder) continue;
-    for (struct dirent *entry; (entry = readdir(folder)) && found < MAX_NAMES_COMPARED;)
-      if (dot && text_ends_with(entry->d_name, dot))
-        names[found++] = arena_printf(memory, "%s%s", prefix, entry->d_name);
-    closedir(folder);
-  }
-  return nearest_name(name, names, found);
-}
-
-status find_file(arena *memory, const char *name, const char *share, source_pos naming,
-                 source_pos at, char **path, bool *shipped) {
-  char *folders[MAX_FOLDERS];
-  int count = list_folders(memory, share, naming, folders);
-  for (int i = 0; i < count; i++) {
-    *path = join(memory, folders[i], name);
-    if (shipped) *shipped = i > 0;
-    if (file_exists(*path)) return OK;
-    if (name[0] == '/') break;
-  }
-  *path = NULL;
-  char shown[96];
-  const char *near = nearest_file(memory, name, folders, count);
-  if (near)
-    return error_new(ERROR_PIPELINE, at, "There is no file %s; did you mean \"%s\"?",
-                     printable(name, shown), near);
-  return error_new(ERROR_PIPELINE, at,
-                   "There is no file %s beside this one, nor among the shipped %s.",
-                   printable(name, shown), strcmp(share, "lua") == 0 ? "scripts" : share);
-}
 
 /* ---- other pipelines ----------------------------------------------------------------------- */
 
@@ -150,23 +62,30 @@ static status check_version(const tree *root, const char *path) {
   return OK;
 }
 
+static char *real_path(const source *s) {
+  char *real = realpath(s->path, NULL);
+  return real ? real : strdup(s->path); /* in a bundle */
+}
+
 /* Pipelines that take from each other while one is loaded. */
 typedef struct family {
+  pipeline *p;
   arena *memory;
   char *chain[MAX_BASES]; /* each takes from the next */
   int loaded;
 } family;
 
-static status load_whole(family *f, const char *path, int depth, tree **root);
+static status load_whole(family *f, const source *s, int depth, tree **root);
 
 /* The pipeline that the text `use`, in the file chain[depth], names. */
 static status load_used(family *f, const tree *use, int depth,
-                        status (*load)(family *, const char *, int, tree **), tree **root) {
+                        status (*load)(family *, const source *, int, tree **), tree **root) {
   const char *name;
-  char *path, shown[96];
+  char shown[96];
+  source file;
   TRY(error_prefix(tree_string(use, &name), "use"));
-  TRY(find_file(f->memory, name, "pipelines", use->at, use->at, &path, NULL));
-  char *real = realpath(path, NULL);
+  TRY(source_find(f->p, name, "pipelines", use->at, use->at, &file));
+  char *real = real_path(&file);
   for (int i = 0; real && i <= depth; i++)
     if (strcmp(f->chain[i], real) == 0) {
       free(real);
@@ -177,7 +96,7 @@ static status load_used(family *f, const tree *use, int depth,
   if (depth + 1 == MAX_BASES || f->loaded == MAX_LOADED)
     return error_new(ERROR_PIPELINE, use->at, "More than %d files include each other.",
                      depth + 1 == MAX_BASES ? MAX_BASES : MAX_LOADED);
-  return error_locate(load(f, path, depth + 1, root), use->at);
+  return error_locate(load(f, &file, depth + 1, root), use->at);
 }
 
 static status check_size(const tree *root, source_pos at) {
@@ -187,15 +106,27 @@ static status check_size(const tree *root, source_pos at) {
   return OK;
 }
 
+/* A lock brings the files that its pipeline names. */
+static status take_lock(family *f, const source *s, int depth, tree *root) {
+  tree *lock = tree_get(root, lock_key);
+  if (!lock) return OK;
+  if (depth > 0 || tree_get(root, "use"))
+    return error_new(ERROR_PIPELINE, tree_key(root, lock_key)->at,
+                     "A locked pipeline is run as it is: it is no base for others and has none.");
+  f->p->lock = lock;
+  remove_key(root, lock_key);
+  return lock_open_files(f->p, s, lock);
+}
+
 /* A pipeline over its bases, stages as they stand there. */
-static status load_chain(family *f, const char *path, int depth, tree **root) {
-  char *real = realpath(path, NULL);
-  f->chain[depth] = arena_strdup(f->memory, real ? real : path);
+static status load_chain(family *f, const source *s, int depth, tree **root) {
+  char *real = real_path(s);
+  f->chain[depth] = arena_strdup(f->memory, real ? real : s->path);
   free(real);
   f->loaded++;
-  *root = NULL;
-  TRY(tree_load(f->memory, path, root));
-  TRY(check_version(*root, path));
+  TRY(source_tree(f->p, s, false, root));
+  TRY(check_version(*root, s->path));
+  TRY(take_lock(f, s, depth, *root));
   const tree *use = tree_get(*root, "use");
   if (!use) return OK;
   tree *base;
@@ -257,8 +188,8 @@ static status take_stage(family *f, tree *item, int depth) {
 }
 
 /* A pipeline over its bases, with the stages it takes from others. */
-static status load_whole(family *f, const char *path, int depth, tree **root) {
-  TRY(load_chain(f, path, depth, root));
+static status load_whole(family *f, const source *s, int depth, tree **root) {
+  TRY(load_chain(f, s, depth, root));
   tree *stages = tree_get(*root, "stages");
   problems all = {0};
   for (int i = 0; stages && stages->kind == TREE_LIST && i < stages->count; i++)
@@ -269,28 +200,25 @@ static status load_whole(family *f, const char *path, int depth, tree **root) {
   return problems_take(&all);
 }
 
-status load_with_bases(arena *memory, const char *path, tree **root) {
-  family f = {.memory = memory};
-  return load_whole(&f, path, 0, root);
+status load_with_bases(pipeline *p, const source *file, tree **root) {
+  family f = {.p = p, .memory = &p->memory};
+  return load_whole(&f, file, 0, root);
 }
 
 /* ---- scripts ------------------------------------------------------------------------------- */
 
-status load_script(arena *memory, const char *name, source_pos at, script_ref *out, bool *shipped) {
+status load_script(pipeline *p, const char *name, source_pos at, script_ref *out, source *from) {
+  arena *memory = &p->memory;
   char *file = text_ends_with(name, ".lua") ? arena_strdup(memory, name)
                                             : arena_printf(memory, "%s.lua", name);
-  char *path, *source;
   size_t length;
   *out = (script_ref){.at = at};
-  TRY(find_file(memory, file, "lua", at, at, &path, shipped));
-  TRY(error_locate(file_read(path, MAX_SCRIPT_BYTES, &source, &length), at));
-  status error = OK;
-  if (strlen(source) != length)
-    error = error_new(ERROR_PIPELINE, at, "%s is not a text file.", path);
-  out->path = intern_file(path);
-  out->source = arena_strndup(memory, source, length);
-  free(source);
-  return error;
+  TRY(source_find(p, file, "lua", at, at, from));
+  TRY(error_locate(source_read(p, from, true, MAX_SCRIPT_BYTES, &out->source, &length), at));
+  if (strlen(out->source) != length || !text_is_utf8(out->source))
+    return error_new(ERROR_PIPELINE, at, "%s is not a text file in UTF-8.", from->path);
+  out->path = intern_file(from->path);
+  return OK;
 }
 
 /* ---- graphs -------------------------------------------------------------------------------- */
@@ -523,18 +451,18 @@ struct graph_cache {
 status graph_file_load(pipeline *p, const char *name, const char *relative_to, source_pos at,
                        graph_file *out) {
   *out = (graph_file){0};
-  char *path;
+  source file;
   source_pos naming = relative_to ? (source_pos){relative_to, 1, 1} : at;
-  TRY(find_file(&p->memory, name, "pipelines", naming, at, &path, NULL));
-  const char *key = intern_file(path);
+  TRY(source_find(p, name, "pipelines", naming, at, &file));
+  const char *key = intern_file(file.path);
   for (const struct graph_cache *c = p->files; c; c = c->next)
     if (c->file.path == key) {
       *out = c->file;
       return OK;
     }
   tree *root;
-  TRY(error_locate(tree_load(&p->memory, path, &root), at));
-  TRY(check_version(root, path));
+  TRY(error_locate(source_tree(p, &file, true, &root), at));
+  TRY(check_version(root, file.path));
   problems all = {0};
   check_graph_file(root, "a model or block", false, &all);
   TRY(problems_take(&all));

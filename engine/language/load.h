@@ -7,29 +7,66 @@
 /* Stands for a value whose error was already reported; whoever meets it stays silent. */
 extern tree unreadable;
 
-/* ---- include.c: other files ---------------------------------------------------------------- */
+/* ---- source.c: where files are, and what they say -------------------------------------------- */
+
+/* A text file that a pipeline names. */
+typedef struct source {
+  const char *path; /* "OWNER: NAME" in a bundle */
+  const char *name; /* that it has in a bundle (bundle.h) */
+  bool shipped; /* found in Strata's own folders, so that the name in the file will do anywhere */
+} source;
 
 /* Does a place belong to the command line (`--set key=value`) instead of a file? */
 bool is_override_place(source_pos at);
-/* `name` as a path: relative to the file that `at` names; to the working folder for overrides. */
-char *relative_path(arena *memory, const char *name, source_pos at);
-/* Finds `name` beside the file of `naming`, then in the shipped folder `share` ("pipelines" or
- * "lua"). *shipped (may be NULL) tells which. Errors are placed at `at`. */
+/* `name` as a path: relative to the file that `at` names, or to the archive it is in; to the working
+ * folder for overrides. */
+char *relative_path(pipeline *p, const char *name, source_pos at);
+/* Finds `name` on disk: beside the file of `naming`, then in the shipped folder `share` ("pipelines"
+ * or "lua"). *shipped (may be NULL) tells which. Errors are placed at `at`. */
 status find_file(arena *memory, const char *name, const char *share, source_pos naming,
                  source_pos at, char **path, bool *shipped);
+/* The same for what a pipeline names. What a file of p->inside names is looked up there and nowhere
+ * else. */
+status source_find(pipeline *p, const char *name, const char *share, source_pos naming,
+                   source_pos at, source *out);
+/* The file at a path that needs no looking for. */
+source source_at(pipeline *p, const char *path);
+/* Content, NUL-terminated, in p->memory; the file is listed in p->sources. `is_part`: of what runs,
+ * not of what is resolved away (bundle.h). */
+status source_read(pipeline *p, const source *s, bool is_part, size_t limit, const char **text,
+                   size_t *length);
+status source_tree(pipeline *p, const source *s, bool is_part, tree **root);
+
+/* ---- include.c: other files ---------------------------------------------------------------- */
+
 /* Takes a key out of a mapping; nothing where it is not there. */
 void remove_key(tree *map, const char *key);
-/* Loads `path` with what it takes from other pipelines: under it the base its `use:` names, and
- * under its stages the stages their `use:` names. */
-status load_with_bases(arena *memory, const char *path, tree **root);
-/* Lua source of `lua: name`. */
-status load_script(arena *memory, const char *name, source_pos at, script_ref *out, bool *shipped);
+/* Loads a file with what it takes from other pipelines: under it the base its `use:` names, and
+ * under its stages the stages their `use:` names. Fills p->lock. */
+status load_with_bases(pipeline *p, const source *file, tree **root);
+/* Lua source of `lua: name`, and where it was found. */
+status load_script(pipeline *p, const char *name, source_pos at, script_ref *out, source *from);
 /* The checks that a graph needs before it is expanded. `in_stage`: of a stage, where `model` is an
  * operator. `is_inline`: the model stands in the pipeline file. */
 void check_graph(const tree *list, const tree *blocks, bool in_stage, problems *all);
 void check_graph_file(const tree *root, const char *what, bool is_inline, problems *all);
 /* Can it be a name in an expression? */
 status check_name(const tree *key, const char *what);
+
+/* ---- archive.c ----------------------------------------------------------------------------- */
+
+extern const char pack_file[]; /* says which file of a pack is the pipeline */
+/* Fills p->inside from a pack and finds its pipeline. */
+status archive_open(pipeline *p, const char *path, source *entry);
+/* The file that a stage begins with and names by `path`, where the pack holds it; NULL: it does not. */
+const char *archive_init_file(const pipeline *p, arena *memory, const char *stage,
+                              const char *path);
+
+/* ---- lock_files.c -------------------------------------------------------------------------- */
+
+extern const char lock_key[];
+/* Puts the texts of `files:` into p->inside. `file` is the lock itself. */
+status lock_open_files(pipeline *p, const source *file, const tree *lock);
 
 /* ---- override.c ---------------------------------------------------------------------------- */
 

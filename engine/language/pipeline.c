@@ -7,7 +7,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/files.h"
 #include "base/text.h"
@@ -26,6 +25,7 @@ static const int64_t REQUIRED = INT64_MIN;
 static const size_t MAX_WEIGHT_FILE_BYTES = (size_t)8 << 30;
 static const char the_pipeline[] = "the pipeline";
 static const char fingerprint_key[] = "fingerprint";
+static const char fingerprint_file[] = "fingerprint.json"; /* its name in a bundle */
 
 typedef struct path_fix { /* a name that `resolved` writes as an absolute path */
   tree *node;
@@ -51,6 +51,10 @@ typedef struct loader {
   uint64_t model_hash;
   path_fix *fixes;
   int fix_count, fix_capacity;
+  path_fix *placed; /* paths of the data set with no root to begin at */
+  int placed_count, placed_capacity;
+  const char *data_root; /* that `resolved` gives them */
+  const char *root_name; /* of the pipeline file, in a bundle */
 } loader;
 
 /* ---- reading helpers ----------------------------------------------------------------------- */
@@ -196,15 +200,21 @@ static bool is_file_word(const char *text) {
              length;
 }
 
-static void fix_path(loader *l, const tree *node, const char *path) {
-  char *real = realpath(path, NULL), *here = real ? NULL : getcwd(NULL, 0);
-  char *joined = real ? NULL : path_join(here ? here : ".", path);
-  const char *absolute = arena_strdup(l->memory, real ? real : joined ? joined : path);
-  free(real);
-  free(here);
-  free(joined);
-  path_fix fix = {(tree *)node, absolute};
+/* `resolved` calls a file as a bundle does (bundle.h). */
+static void fix_name(loader *l, const tree *node, const char *name) {
+  path_fix fix = {(tree *)node, name};
   ARENA_PUSH(l->memory, l->fixes, l->fix_count, l->fix_capacity, fix);
+}
+
+static const char *absolute_path(loader *l, const char *path) {
+  char *real = realpath(path, NULL);
+  const char *absolute = real ? arena_strdup(l->memory, real) : normal_path(l->memory, path);
+  free(real);
+  return absolute;
+}
+
+static void fix_path(loader *l, const tree *node, const char *path) {
+  fix_name(l, node, absolute_path(l, path));
 }
 
 /* ---- operators in lists -------------------------------------------------------------------- */
@@ -292,27 +302,53 @@ static data_root read_root(loader *l, const tree *data) {
   const char *text = read_text(l, data, "data", "root", NULL);
   root.failed = !text;
   if (!text) return root;
-  root.folder = relative_path(l->memory, text, root.node->at);
+  root.folder = relative_path(l->p, text, root.node->at);
   fix_path(l, root.node, root.folder);
   return root;
 }
 
-/* A path below the root; NULL when it could not be read. Without a root it is made
- * absolute in the resolved file. */
+static void place(loader *l, const tree *node, const char *path) {
+  path_fix placed = {(tree *)node, absolute_path(l, path)};
+  ARENA_PUSH(l->memory, l->placed, l->placed_count, l->placed_capacity, placed);
+}
+
+/* The resolved file names a data set by a root and paths below it, whatever the file did: then
+ * data.root is all that differs on another machine. */
+static void place_below_root(loader *l, const data_root *root) {
+  if (l->placed_count == 0) return;
+  char *common = arena_strdup(l->memory, l->placed[0].text);
+  for (int i = 0; i < l->placed_count; i++) {
+    const char *path = l->placed[i].text;
+    size_t same = 0, end = 0;
+    while (path[same] && path[same] == common[same] && !strchr("*?", path[same])) same++;
+    for (size_t k = 0; k < same; k++)
+      if (path[k] == '/') end = k + 1;
+    common[end] = 0;
+  }
+  size_t length = strlen(common);
+  for (int i = 0; i < l->placed_count; i++)
+    fix_name(l, l->placed[i].node, l->placed[i].text + length);
+  if (length > 1) common[length - 1] = 0;
+  l->data_root = common;
+  if (root->node) fix_name(l, root->node, common);
+}
+
+/* A path below the root; NULL when it could not be read. */
 static const char *below_root(loader *l, const data_root *root, const tree *t, const char *what) {
   const char *name;
   if (!is_there(t) || root->failed) return NULL;
   status error = error_prefix(tree_string(t, &name), "%s", what);
   problems_add(&l->all, error);
   if (error) return NULL;
+  bool is_below = root->folder && name[0] != '/';
   if (root->folder) {
     char *joined = path_join(root->folder, name);
     name = arena_strdup(l->memory, joined ? joined : name);
     free(joined);
-    return name;
+  } else {
+    name = relative_path(l->p, name, t->at);
   }
-  name = relative_path(l->memory, name, t->at);
-  fix_path(l, t, name);
+  if (!is_below) place(l, t, name);
   return name;
 }
 
@@ -368,8 +404,8 @@ static const char *read_pattern(loader *l, const data_root *root, const tree *t,
   problems_add(&l->all, error);
   if (error) return NULL;
   if (root->folder) return pattern;
-  pattern = relative_path(l->memory, pattern, t->at);
-  fix_path(l, t, pattern);
+  pattern = relative_path(l->p, pattern, t->at);
+  place(l, t, pattern);
   return pattern;
 }
 
@@ -430,12 +466,14 @@ static void read_dataset(loader *l, const tree *data, source_pos at) {
   d->dataset_at = given->at;
   if (d->layout == DATASET_FILES) {
     read_files(l, &root, given);
+    place_below_root(l, &root);
     return;
   }
   const char *path =
       below_root(l, &root, given, arena_printf(l->memory, "data: dataset: %s", layouts[d->layout]));
   if (!path) return;
   d->dataset = path;
+  place_below_root(l, &root);
   check_dataset_there(l, &root, given);
 }
 
@@ -521,12 +559,12 @@ static bool take_split_file(loader *l, tree *split) {
       {"train", "training", NULL}, {"validation", "val", NULL}, {"test", "testing", NULL}};
   const tree *file = tree_get(split, "file");
   const char *name;
-  char *path;
+  source found;
   tree *root;
   tree_check_keys(split, "data: split", keys, &l->all);
   status error = error_prefix(tree_string(file, &name), "data: split: file");
-  if (!error) error = find_file(l->memory, name, "pipelines", file->at, file->at, &path, NULL);
-  if (!error) error = tree_load(l->memory, path, &root);
+  if (!error) error = source_find(l->p, name, "pipelines", file->at, file->at, &found);
+  if (!error) error = source_tree(l->p, &found, false, &root);
   if (!error && root->kind != TREE_MAP)
     error = error_new(ERROR_PIPELINE, root->at,
                       "A split file is a mapping with the lists train, validation and test.");
@@ -623,7 +661,7 @@ static void read_data(loader *l, const tree *data) {
   const char *cache = read_text(l, data, "data", "cache", NULL);
   d->no_cache = cache && strcmp(cache, "none") == 0;
   if (cache && !d->no_cache) {
-    d->cache = relative_path(l->memory, cache, cache_at->at);
+    d->cache = relative_path(l->p, cache, cache_at->at);
     fix_path(l, cache_at, d->cache);
   }
 }
@@ -654,11 +692,9 @@ static void check_arguments(loader *l) {
 static void fix_blocks(loader *l, const tree *blocks) {
   for (int i = 0; blocks && i < blocks->count; i++) {
     const tree *name = blocks->items[i];
-    source_pos naming = name->at;
-    char *path;
-    bool shipped;
-    status error = find_file(l->memory, name->text, "pipelines", naming, name->at, &path, &shipped);
-    if (!error && !shipped) fix_path(l, name, path);
+    source found;
+    status error = source_find(l->p, name->text, "pipelines", name->at, name->at, &found);
+    if (!error && !found.shipped) fix_name(l, name, found.name);
     error_free(error); /* reported when the file is loaded */
   }
 }
@@ -710,10 +746,10 @@ static void read_model(loader *l, const tree *model) {
       error = graph_file_load(p, name, use->at.file, use->at, &p->model);
     problems_add(&l->all, error);
     if (error) return;
-    char *path;
-    bool shipped = false;
-    error_free(find_file(l->memory, name, "pipelines", use->at, use->at, &path, &shipped));
-    if (!shipped) fix_path(l, use, p->model.path);
+    source found;
+    error = source_find(p, name, "pipelines", use->at, use->at, &found);
+    if (!error && !found.shipped) fix_name(l, use, found.name);
+    error_free(error); /* it was loaded */
     if (!read_model_blocks(l, tree_get(model, "blocks"))) return;
   }
   check_arguments(l);
@@ -746,12 +782,12 @@ static bool read_script(loader *l, const tree *map, const char *what, script_ref
   const tree *lua = need(l, map, what, "lua", map->at);
   const char *name;
   if (!is_there(lua)) return false;
-  bool shipped = false;
+  source found;
   status error = error_prefix(tree_string(lua, &name), "%s: lua", what);
-  if (!error) error = load_script(l->memory, name, lua->at, out, &shipped);
+  if (!error) error = load_script(l->p, name, lua->at, out, &found);
   problems_add(&l->all, error);
   out->arguments = script_arguments(l, map);
-  if (!error && !shipped) fix_path(l, lua, out->path);
+  if (!error && !found.shipped) fix_name(l, lua, found.name);
   return !error;
 }
 
@@ -1123,10 +1159,12 @@ static bool is_weight_file(const char *name) {
 /* A file that `init` names: its path, and what it holds as a part of the run's identity. */
 static void read_init_file(loader *l, stage_spec *s, const char *what, const tree *t,
                            const char *name, const char *sort, const char **path) {
-  *path = relative_path(l->memory, name, t->at);
+  const char *packed =
+      is_override_place(t->at) ? NULL : archive_init_file(l->p, l->memory, s->name, name);
+  *path = packed ? packed : relative_path(l->p, name, t->at);
   fix_path(l, t, *path);
   if (l->purpose == TO_PREDICT) return;
-  if (!file_exists(*path)) {
+  if (!packed && !file_exists(*path)) {
     report(l, t->at, "%s: there is no %s %s.", what, sort, *path);
     return;
   }
@@ -1512,14 +1550,15 @@ static tree *read_params(loader *l, const tree *params, scope *into) {
 /* ---- the resolved file --------------------------------------------------------------------- */
 
 /* Evaluated text that contains a dollar sign would be evaluated again when it is read back. What
- * stands under one of the `unread` keys was not evaluated; NULL: this stands under one. */
-static tree *escaped(loader *l, const tree *t, const char *const *unread) {
+ * stands under one of the `unread` keys was not evaluated; NULL: this stands under one. `paths`: what
+ * stands for every path; NULL: their fixes. */
+static tree *escaped(loader *l, const tree *t, const char *const *unread, const char *paths) {
   tree *copy = tree_new(l->memory, t->at, t->kind, t->count);
   copy->quoted = t->quoted;
   copy->count = t->count;
   copy->text = t->text;
   for (int i = 0; i < l->fix_count; i++)
-    if (l->fixes[i].node == t) copy->text = l->fixes[i].text;
+    if (l->fixes[i].node == t) copy->text = paths ? paths : l->fixes[i].text;
   if (t->kind == TREE_SCALAR && unread && strchr(copy->text, '$')) {
     text_buffer doubled = {0};
     for (const char *p = copy->text; *p; p++)
@@ -1530,14 +1569,14 @@ static tree *escaped(loader *l, const tree *t, const char *const *unread) {
   for (int i = 0; i < t->count; i++) {
     bool is_unread = unread && t->kind == TREE_MAP && is_listed(t->keys[i]->text, unread);
     if (t->kind == TREE_MAP) copy->keys[i] = t->keys[i];
-    copy->items[i] = escaped(l, t->items[i], is_unread ? NULL : unread);
+    copy->items[i] = escaped(l, t->items[i], is_unread ? NULL : unread, paths);
   }
   return copy;
 }
 
-static tree *resolved_file(loader *l, const tree *root) {
+static tree *with_paths(loader *l, const tree *root, const char *paths) {
   static const char *const in_stage[] = {"graph", NULL}, *const nothing[] = {NULL};
-  tree *copy = tree_new(l->memory, root->at, TREE_MAP, root->count);
+  tree *copy = tree_new(l->memory, root->at, TREE_MAP, root->count + 1);
   copy->count = root->count;
   for (int i = 0; i < root->count; i++) {
     copy->keys[i] = root->keys[i];
@@ -1545,7 +1584,32 @@ static tree *resolved_file(loader *l, const tree *root) {
     copy->items[i] = escaped(l, root->items[i],
                              strcmp(key, "stages") == 0  ? in_stage
                              : strcmp(key, "model") == 0 ? graph_keys
-                                                         : nothing);
+                                                         : nothing,
+                             paths);
+  }
+  return copy;
+}
+
+/* `map` with a key in front that it lacks; it has room for one more. */
+static void prepend(loader *l, tree *map, int at, const char *key, const char *text) {
+  for (int i = map->count++; i > at; i--) {
+    map->keys[i] = map->keys[i - 1];
+    map->items[i] = map->items[i - 1];
+  }
+  map->keys[at] = tree_scalar(l->memory, map->at, key, false);
+  map->items[at] = tree_scalar(l->memory, map->at, text, false);
+}
+
+static tree *resolved_file(loader *l, const tree *root) {
+  tree *copy = with_paths(l, root, NULL), *data = tree_get(copy, "data");
+  if (!tree_get(copy, "name")) prepend(l, copy, 1, "name", l->p->name);
+  if (l->data_root && !tree_get(data, "root")) {
+    tree *wider = tree_new(l->memory, data->at, TREE_MAP, data->count + 1);
+    memcpy(wider->keys, data->keys, (size_t)data->count * sizeof *data->keys);
+    memcpy(wider->items, data->items, (size_t)data->count * sizeof *data->items);
+    wider->count = data->count;
+    prepend(l, wider, 0, "root", l->data_root);
+    *data = *wider;
   }
   return copy;
 }
@@ -1565,7 +1629,7 @@ static void read_header(loader *l, const tree *root) {
   pipeline *p = l->p;
   char shown[96];
   tree_check_keys(root, the_pipeline, pipeline_keys, &l->all);
-  p->name = read_text(l, root, the_pipeline, "name", default_name(l->memory, p->path));
+  p->name = read_text(l, root, the_pipeline, "name", default_name(l->memory, l->root_name));
   if (!is_file_word(p->name))
     report(l, tree_get(root, "name")->at,
            "\"%s\" cannot name a pipeline: use letters, digits, '.', - and _ (it names folders).",
@@ -1585,18 +1649,19 @@ static void read_log(loader *l, const tree *log) {
 /* Where the fingerprint is; NULL when what names it cannot be read, which is reported with the rest of
  * `data`. */
 static const char *fingerprint_path(loader *l, const tree *data, const tree *named) {
+  if (!is_override_place(named->at) && bundle_find(l->p->inside, fingerprint_file))
+    return bundle_path(l->p->inside, l->memory, fingerprint_file);
   tree *t = evaluated(l, named), *root = NULL;
   const char *name;
   if (t == &unreadable) return NULL;
   status error = error_prefix(tree_string(t, &name), "data: fingerprint");
   problems_add(&l->all, error);
   if (error) return NULL;
-  if (!tree_get(data, "root") || is_override_place(t->at))
-    return relative_path(l->memory, name, t->at);
+  if (!tree_get(data, "root") || is_override_place(t->at)) return relative_path(l->p, name, t->at);
   error = scope_eval(l->names, l->memory, tree_get(data, "root"), &root);
   error_free(error);
   if (error || root->kind != TREE_SCALAR) return NULL;
-  char *path = path_join(relative_path(l->memory, root->text, root->at), name);
+  char *path = path_join(relative_path(l->p, root->text, root->at), name);
   const char *kept = arena_strdup(l->memory, path ? path : name);
   free(path);
   return kept;
@@ -1612,13 +1677,14 @@ static void read_fingerprint(loader *l, const tree *data) {
   const char *path = l->purpose == TO_LOOK ? NULL : fingerprint_path(l, data, named);
   if (scope_get(&l->p->params, fingerprint_key)) {
     report(l, named->at, "data: fingerprint: there is a parameter of that name; rename it.");
-  } else if (path && !file_exists(path)) {
+  } else if (path && !bundle_name(l->p->inside, path) && !file_exists(path)) {
     report(l, named->at,
            "data: fingerprint: there is no %s. Make it with `strata data check %s --json %s`, and "
            "the --set of this command.",
            path, l->p->path, path);
   } else if (path) {
-    status error = error_prefix(tree_load(l->memory, path, &content), "data: fingerprint");
+    const source file = {.path = path, .name = fingerprint_file};
+    status error = error_prefix(source_tree(l->p, &file, false, &content), "data: fingerprint");
     if (!error && content->kind != TREE_MAP)
       error = error_new(ERROR_PIPELINE, content->at,
                         "data: fingerprint: this is not what `strata data check --json` writes.");
@@ -1677,7 +1743,13 @@ static void sort_by_place(problems *all) {
 
 static status load(loader *l, const char *path, const override *overrides, int override_count) {
   tree *root;
-  TRY(load_with_bases(l->memory, path, &root));
+  source file = {0};
+  if (archive_is(path))
+    TRY(archive_open(l->p, path, &file));
+  else
+    file = source_at(l->p, path);
+  l->root_name = file.name;
+  TRY(load_with_bases(l->p, &file, &root));
   for (int i = 0; i < override_count; i++) apply_override(l->memory, root, &overrides[i], &l->all);
   root = resolve_root(l, root);
   read_header(l, root);
@@ -1688,7 +1760,7 @@ static status load(loader *l, const char *path, const override *overrides, int o
   read_log(l, tree_get(root, "log"));
   sort_by_place(&l->all);
   TRY(problems_take(&l->all));
-  pipeline_identity(l->p, root, l->model_hash);
+  pipeline_identity(l->p, with_paths(l, root, ""), l->model_hash);
   l->p->resolved = resolved_file(l, root);
   return OK;
 }

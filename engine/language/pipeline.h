@@ -7,6 +7,7 @@
 
 #include "evaluate/metric.h"
 #include "graph/op.h"
+#include "language/bundle.h"
 #include "language/scope.h"
 
 /* An operator with its attributes, from a list of `- name: {attributes}` or `{name: {attributes}}`.
@@ -193,6 +194,12 @@ typedef struct evaluate_spec {
   source_pos at;
 } evaluate_spec;
 
+/* A key of the resolved file that decides results: "seed", "data", "stages.pretrain". */
+typedef struct identity_part {
+  const char *name;
+  uint64_t hash;
+} identity_part;
+
 typedef struct pipeline {
   arena memory;
   const char *path; /* interned */
@@ -211,18 +218,27 @@ typedef struct pipeline {
   int64_t threads;    /* 0 = all cores */
   bool tensorboard;   /* log: {tensorboard: …} */
   tree *resolved;     /* the whole file with includes, params, overrides and expressions filled in
-                         and paths made absolute: loads from any folder. Graphs keep their ${…} */
+                         and paths made absolute; data sets below data.root: loads from any folder.
+                         Graphs keep their ${…} */
   uint64_t identity;  /* hash of resolved text, model and block files, Lua sources and operator
-                         versions: two runs with the same identity and data are the same run */
+                         versions, wherever the files are: two runs with the same identity and data
+                         are the same run */
   uint64_t identity_without_scripts; /* the same, whatever the Lua sources say */
-  struct graph_cache *files;         /* graph_file_load's */
+  identity_part *parts;              /* of the resolved text, for saying what differs */
+  int part_count;
+  bundle sources;            /* every text file the pipeline was made of */
+  bundle *inside;            /* the lock or archive that files are looked up in; NULL: none */
+  const tree *lock;          /* what stands under `lock:`; NULL: the file is no lock */
+  struct graph_cache *files; /* graph_file_load's */
 } pipeline;
 
 typedef struct override { /* --set data.root=x */
   const char *key, *value;
 } override;
 
-/* Loads and checks `path`. Every problem found is in the returned status (error_count,
+/* Is there a zip archive, which can only be a pack (run/pack.h), at `path`? */
+bool archive_is(const char *path);
+/* Loads and checks `path`, a pipeline file, a lock or a pack. Every problem found is in the returned status (error_count,
  * error_print). On error *out is NULL. */
 status pipeline_load(const char *path, const override *overrides, int override_count,
                      pipeline **out);

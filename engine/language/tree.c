@@ -697,6 +697,45 @@ static void write_node(const tree *t, text_buffer *out, int indent, bool started
   }
 }
 
+/* Can it be a literal block? Control characters and what YAML takes for a line's end cannot. */
+static bool is_literal_safe(const char *text) {
+  for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+    if ((*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7F) return false;
+    if (*p == 0xC2 && p[1] < 0xA0) return false;                                    /* C1 */
+    if (*p == 0xE2 && p[1] == 0x80 && (p[2] == 0xA8 || p[2] == 0xA9)) return false; /* separators */
+    if (*p == 0xEF && (p[1] == 0xBB || p[1] == 0xBF)) return false; /* byte order mark, U+FFFE */
+  }
+  return text[strspn(text, "\n")] != 0 && text_is_utf8(text);
+}
+
+void tree_write_key(const char *text, text_buffer *out) {
+  if (is_plain_safe(text) && text[0])
+    text_add(out, "%s", text);
+  else
+    write_quoted(text, out);
+}
+
+void tree_write_text(const char *text, text_buffer *out, int indent) {
+  size_t length = strlen(text), end = length;
+  if (!strchr(text, '\n') || !is_literal_safe(text)) {
+    write_quoted(text, out);
+    text_add(out, "\n");
+    return;
+  }
+  while (text[end - 1] == '\n') end--;
+  text_add(out, "|%s%s\n", text[0] == ' ' || text[0] == '\n' || text[0] == '\t' ? "2" : "",
+           length == end       ? "-"
+           : length == end + 1 ? ""
+                               : "+");
+  for (const char *line = text; *line;) {
+    size_t bytes = strcspn(line, "\n");
+    if (bytes > 0) text_add(out, "%*s", indent + 2, "");
+    text_append(out, line, bytes);
+    text_add(out, "\n");
+    line += bytes + (line[bytes] == '\n');
+  }
+}
+
 void tree_write(const tree *t, text_buffer *out, int indent) {
   write_node(t, out, indent, false);
 }

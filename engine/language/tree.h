@@ -23,7 +23,7 @@ typedef struct tree {
 } tree;
 
 enum {
-  TREE_MAX_FILE_BYTES = 1 << 20, /* a pipeline file over 1 MiB is refused before it is parsed */
+  TREE_MAX_FILE_BYTES = 4 << 20, /* a larger file is refused before it is parsed */
   TREE_MAX_DEPTH = 64,
   TREE_MAX_NODES = 100000, /* counted after alias expansion */
   TREE_MAX_KEY_BYTES = 200
@@ -61,6 +61,12 @@ void tree_check_keys(const tree *map, const char *what, const char *const *allow
 /* Writes YAML that parses back to the same tree. `indent` in spaces. */
 struct text_buffer;
 void tree_write(const tree *t, struct text_buffer *out, int indent);
+
+/* Text as a key, or as a value on one line. */
+void tree_write_key(const char *text, struct text_buffer *out);
+/* Text as a value of a mapping whose keys stand at `indent`, to follow "key: ": lines as they are where
+ * YAML can hold them so, quoted otherwise. Parses back to the same text; ends the line. */
+void tree_write_text(const char *text, struct text_buffer *out, int indent);
 
 /* Interned copy of a file name (process life), for source_pos.file. */
 const char *intern_file(const char *path);

@@ -90,7 +90,7 @@ static void origin_of(page *p, const run_record *r) {
   command_of(p, r);
   facts_of(p, r);
   if (!r->resolved) return;
-  text_add(&p->body, "<details><summary>The resolved pipeline</summary>\n<pre>");
+  text_add(&p->body, "<details><summary>The resolved pipeline and its lock</summary>\n<pre>");
   html_text(&p->body, r->resolved);
   text_add(&p->body, "</pre></details>\n");
 }

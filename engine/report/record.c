@@ -140,7 +140,7 @@ status record_open(const char *folder, run_record *out) {
   static const struct {
     const char *file;
     void (*read)(run_record *, const char *);
-  } parts[] = {{"pipeline.yaml", read_pipeline},
+  } parts[] = {{"pipeline.lock.yaml", read_pipeline},
                {"metrics.jsonl", read_metrics},
                {"evaluation.json", read_evaluation},
                {"state.safetensors", note_progress}};

@@ -18,8 +18,8 @@ typedef struct run_record {
   const char *folder, *name;
   json_t *description; /* run.json */
   json_t *evaluation;  /* evaluation.json; NULL: none yet */
-  char *resolved;      /* the text of pipeline.yaml; NULL: not readable */
-  pipeline *p;         /* NULL: pipeline.yaml cannot be read any more, and a note says why */
+  char *resolved;      /* the text of pipeline.lock.yaml; NULL: not readable */
+  pipeline *p;         /* NULL: pipeline.lock.yaml cannot be read any more, and a note says why */
   dataset *data;       /* cases whose files are still there; NULL: none */
   series *series;
   int series_count, series_capacity;

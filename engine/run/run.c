@@ -8,6 +8,7 @@
 #include "infer/network.h"
 #include "report/page.h"
 #include "run/metrics_csv.h"
+#include "run/reproduce.h"
 #include "run/state.h"
 #include "train/controls.h"
 #include "train/groups.h"
@@ -54,18 +55,6 @@ char *run_cache_folder(const data_spec *spec, const char *folder) {
   return cache;
 }
 
-static status write_resolved(const run *r) {
-  text_buffer yaml = {0};
-  text_add(&yaml, "# Resolved by strata %s: every parameter, include and override filled in.\n",
-           STRATA_VERSION);
-  tree_write(r->p->resolved, &yaml, 0);
-  char *path = run_file(r, "pipeline.yaml");
-  status error = file_write_atomic(path, yaml.data, yaml.length);
-  free(path);
-  text_free(&yaml);
-  return error;
-}
-
 static status write_description(const run *r) {
   char pipeline_identity[32], bare_identity[32], data_identity[32];
   snprintf(bare_identity, sizeof bare_identity, "%016" PRIx64, r->p->identity_without_scripts);
@@ -85,6 +74,13 @@ static status write_description(const run *r) {
     json_array_append_new(command, json_text(r->command[i]));
   if (r->command) json_object_set(root, "command", command);
   json_decref(command);
+  if (root && r->locked) {
+    json_t *changes = json_array();
+    for (int i = 0; i < r->change_count; i++)
+      json_array_append_new(changes, json_text(r->changes[i]));
+    json_object_set_new(root, "lock",
+                        json_pack("{s:o, s:o}", "file", json_text(r->p->path), "changes", changes));
+  }
   char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
   json_decref(root);
   if (!text) return error_out_of_memory(4096);
@@ -179,6 +175,15 @@ static status check_same_run(run *r, const char *description) {
                 "warning: this run was started with %s kernels and goes on with %s; its results "
                 "will differ in the last bits from an uninterrupted run's",
                 numerics ? numerics : "other", r->device->numerics);
+  problems found = {0};
+  problems_add(&found, error);
+  status changes = reproduce_check_resumed(r);
+  if (changes && !error)
+    problems_add(&found,
+                 error_new(ERROR_DATA, NOWHERE,
+                           "what the run is made of has changed since %s was started", r->folder));
+  problems_add(&found, changes);
+  error = problems_take(&found);
   if (!error && is_same_but_scripts)
     error = note_changed_scripts(r, root, description, pipeline, mine[0]);
   else if (!error)
@@ -283,6 +288,29 @@ static void check_measuring_scripts(const custom_metric *list, int count, proble
   problems_add(found, error);
 }
 
+static void mark_operator(const run *r, const op *o) {
+  for (int i = 0; i < op_count(); i++)
+    if (op_at(i) == o) r->operators[i] = true;
+}
+
+static void mark_operators(const run *r, const graph *g) {
+  for (int i = 0; i < g->node_count && r->operators; i++) mark_operator(r, g->nodes[i].op);
+}
+
+/* Those that stand in no graph. */
+static void mark_listed_operators(const run *r) {
+  const data_spec *d = &r->p->data;
+  if (!r->operators) return;
+  for (int i = 0; i < d->prepare_count; i++) mark_operator(r, d->prepare[i].op);
+  for (int i = 0; i < d->sample_count; i++) mark_operator(r, d->sample[i].op);
+  for (int i = 0; i < r->p->stage_count; i++) {
+    const stage_spec *s = &r->p->stages[i];
+    if (!s->enabled) continue;
+    mark_operator(r, s->optimizer.op);
+    mark_operator(r, s->initialize.op);
+  }
+}
+
 static void compile_stage(const run *r, const stage_spec *s, problems *found) {
   stage_graph graph;
   status error = expand(r, s, &graph);
@@ -290,6 +318,7 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found) {
     problems_add_new_places(found, error);
     return;
   }
+  mark_operators(r, graph.g);
   controls c = {0};
   error = controls_open(s, &graph, &c);
   if (!error) controls_close(&c);
@@ -332,6 +361,7 @@ status run_compile(const run *r) {
   problems found = {0};
   check_classes(r, &found);
   check_measuring_scripts(r->p->evaluate.custom, r->p->evaluate.custom_count, &found);
+  mark_listed_operators(r);
   for (int i = 0; i < r->p->stage_count; i++)
     if (r->p->stages[i].enabled) compile_stage(r, &r->p->stages[i], &found);
   const stage_spec *last = pipeline_stage(r->p, r->p->evaluate.stage);
@@ -339,7 +369,10 @@ status run_compile(const run *r) {
     network n;
     status error = network_open(r->p, last, r->p->evaluate.output, r->channels,
                                 r->data->class_count, r->device, NULL, &n);
-    if (!error) network_close(&n);
+    if (!error) {
+      mark_operators(r, n.graph.g);
+      network_close(&n);
+    }
     problems_add(&found, error);
   }
   return problems_take(&found);
@@ -485,7 +518,7 @@ static status prepare_folder(run *r) {
     error = error_new(ERROR_USAGE, NOWHERE, "%s holds no run to resume", r->folder);
   }
   if (!error) error = folder_create(weights);
-  if (!error && !r->resume) error = write_resolved(r);
+  if (!error && !r->resume) error = reproduce_write(r);
   if (!error && !r->resume) error = write_description(r);
   free(weights);
   free(description);
@@ -516,6 +549,7 @@ static status train_stages(run *r) {
       report_line(&r->report, "stage %s: done before", s->name);
     else
       error = stage_train(r, i, has_state && state.stage == i ? &state : NULL);
+    if (!error && s->enabled) error = reproduce_stage(r, s);
   }
   if (r->metrics && fclose(r->metrics) != 0 && !error)
     error = error_from_errno("write", metrics_path);
@@ -566,24 +600,30 @@ status run_pipeline(const run_options *o, char **folder_out) {
            .command = o->command};
   char why[200] = "", *folder = NULL, *cache = NULL;
   status error = open_run(&r, o, why);
+  r.operators = calloc((size_t)op_count(), sizeof *r.operators);
+  if (!error && !r.operators) error = error_out_of_memory((size_t)op_count());
   if (!error) error = run_compile(&r);
   if (!error) {
     folder = o->folder ? strdup(o->folder) : run_fresh_folder(r.p->name);
     r.folder = folder;
     r.cache = cache = run_cache_folder(&r.p->data, folder);
-    error = prepare_folder(&r);
+    error = reproduce_begin(&r, o->allow_changes);
   }
+  if (!error) error = prepare_folder(&r);
   if (!error) {
     say_start(&r, why);
     error = train_stages(&r);
   }
   if (!error && r.p->evaluate.enabled) error = run_evaluate(&r);
+  if (!error) reproduce_end(&r);
   if (!error) write_report(&r);
   if (folder_out)
     *folder_out = folder;
   else
     free(folder);
   free(cache);
+  free(r.operators);
+  reproduce_free(&r);
   device_close(r.device);
   dataset_free(r.data);
   pipeline_free(r.p);

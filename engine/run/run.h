@@ -1,6 +1,7 @@
 /* A run: all stages of a pipeline, then the evaluation, in one folder.
  *
- *   pipeline.yaml           the resolved pipeline (every parameter, override and default filled in)
+ *   pipeline.lock.yaml      the resolved pipeline (every parameter, override and default filled in),
+ *                           the files it names, hashes of all it is made of (run/lock.h)
  *   run.json                identities, classes, device, versions
  *   metrics.jsonl           one line an epoch and stage: loss terms, metrics, learning rate, speed
  *   metrics.csv             the same as a table
@@ -32,6 +33,11 @@ typedef struct run {
   /* Identities the run had before its scripts were changed: a saved state may still have one. */
   uint64_t former_identities[FORMER_IDENTITIES_MAX];
   int former_identity_count;
+  bool *operators;     /* op_count() flags: those that run_compile found in use; may be NULL */
+  struct lock *lock;   /* what this run is made of, as its lock says (run/lock.h) */
+  struct lock *locked; /* what the lock says that it was started from; NULL: from none */
+  char **changes;      /* in which these differ, allowed */
+  int change_count;
   FILE *metrics;             /* metrics.jsonl, appended and flushed line by line */
   double csv_written_s;      /* when metrics.csv was */
   int64_t size[3], channels; /* of a crop */
@@ -45,7 +51,8 @@ typedef struct run_options {
   bool resume;
   bool
       changed_scripts; /* go on with a run whose Lua files say something else now; run.json notes it */
-  int64_t threads;     /* 0: the pipeline's */
+  bool allow_changes; /* of what a lock says */
+  int64_t threads;    /* 0: the pipeline's */
   const char *device; /* NULL: the pipeline's */
   const char *const
       *command; /* the words of the command line for run.json; NULL-terminated, or NULL */

@@ -5,18 +5,14 @@
 
 #include "base/arena.h"
 #include "base/files.h"
+#include "base/map.h"
 #include "base/text.h"
 #include "weights/element.h"
 
 #include <jansson.h>
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are mapped as they are");
 
@@ -27,7 +23,8 @@ enum { LENGTH_BYTES = 8, ALIGNMENT = 8 };
 
 typedef struct weight_file {
   arena memory;
-  unsigned char *map;
+  file_map file;
+  unsigned char *map; /* its data */
   size_t map_bytes;
   void **copies; /* converted tensors, heap */
   int copy_count, copy_capacity, list_capacity;
@@ -56,28 +53,13 @@ static status refuse(const char *path, const char *format, ...) {
 }
 
 static status map_file(const char *path, weight_file *file) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return error_from_errno("open", path);
-  struct stat info;
-  status error = OK;
-  if (fstat(fd, &info) != 0)
-    error = error_from_errno("read", path);
-  else if (!S_ISREG(info.st_mode))
-    error = refuse(path, "it is not a regular file");
-  else if (info.st_size < LENGTH_BYTES + 2)
-    error = refuse(path, "it has only %lld bytes", (long long)info.st_size);
-  if (!error) {
-    file->map_bytes = (size_t)info.st_size;
-    /* Private and writable: who writes to a tensor gets a copy of its page. */
-    void *map =
-        mmap(NULL, file->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
-    if (map == MAP_FAILED)
-      error = error_from_errno("map", path);
-    else
-      file->map = map;
-  }
-  close(fd);
-  return error;
+  status error = file_map_open(path, &file->file);
+  if (error) return error_code_of(error) == ERROR_DATA ? weights_refused(path, error) : error;
+  file->map = file->file.data;
+  file->map_bytes = file->file.bytes;
+  if (file->map_bytes < LENGTH_BYTES + 2)
+    return refuse(path, "it has only %zu bytes", file->map_bytes);
+  return OK;
 }
 
 static bool is_valid_name(const char *name) {
@@ -287,7 +269,7 @@ void weights_close(weights *w) {
   weight_file *file = w->impl;
   if (!file) return;
   for (int i = 0; i < file->copy_count; i++) free(file->copies[i]);
-  if (file->map) munmap(file->map, file->map_bytes);
+  file_map_close(&file->file);
   arena_free(&file->memory);
   free(file);
   *w = (weights){0};

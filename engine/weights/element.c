@@ -1,6 +1,6 @@
 #include "weights/element.h"
 
-#include "weights/refuse.h"
+#include "base/refuse.h"
 
 #include <math.h>
 #include <stdlib.h>

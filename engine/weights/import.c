@@ -1,15 +1,23 @@
 #include "weights/import.h"
 
 #include "base/arena.h"
+#include "base/zip.h"
 #include "weights/names.h"
 #include "weights/pytorch.h"
-#include "weights/zip.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
 static status read_beginning(const char *path, unsigned char out[16], size_t *length) {
+  if (path_is_packed(path, NULL)) {
+    file_map map;
+    TRY(weights_refused(path, file_map_open(path, &map)));
+    *length = map.bytes < 16 ? map.bytes : 16;
+    memcpy(out, map.data, *length);
+    file_map_close(&map);
+    return OK;
+  }
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return error_from_errno("open", path);
   ssize_t got = pread(fd, out, 16, 0);

@@ -2,8 +2,8 @@
  * stack, so a file can end in an error but never in a value of the wrong kind. */
 #include "weights/pickle.h"
 
+#include "base/refuse.h"
 #include "language/tree.h"
-#include "weights/refuse.h"
 
 #include <ctype.h>
 #include <string.h>

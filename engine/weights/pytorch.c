@@ -1,10 +1,10 @@
 #include "weights/pytorch.h"
 
+#include "base/refuse.h"
 #include "base/text.h"
+#include "base/zip.h"
 #include "language/tree.h"
 #include "weights/pickle.h"
-#include "weights/refuse.h"
-#include "weights/zip.h"
 
 #include <stdlib.h>
 #include <string.h>

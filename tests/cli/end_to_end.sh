@@ -7,7 +7,7 @@ prints "no mistakes found"
 prints "8 cases: 4 train, 2 validation, 2 test"
 
 try 0 "$STRATA" run "${tiny[@]}" --out run
-exists run/pipeline.yaml run/run.json run/metrics.jsonl run/evaluation.json \
+exists run/pipeline.lock.yaml run/run.json run/metrics.jsonl run/evaluation.json \
   run/weights/pretrain.safetensors run/weights/segment.safetensors
 [ ! -e run/state.safetensors ] || fail "a finished run keeps a training state"
 
@@ -79,5 +79,6 @@ prints "stage pretrain: switched off"
 prints "starts from fresh weights"
 
 # The resolved pipeline alone describes the run: it loads from anywhere and gives the same weights.
-try 0 "$STRATA" run run/pipeline.yaml --out again
+try 0 "$STRATA" run run/pipeline.lock.yaml --out again
+prints "identical to the lock: yes"
 same_run run again

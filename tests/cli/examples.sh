@@ -13,7 +13,7 @@ try 0 "$STRATA" run "$SOURCE/examples/swap_norm/pipeline.yaml" "${short[@]}" --o
 try 0 "$STRATA" weights run/weights/segment.safetensors
 prints "decoder2.conv_block.norm1.weight"
 # The resolved file finds the block from anywhere.
-try 0 "$STRATA" check run/pipeline.yaml
+try 0 "$STRATA" check run/pipeline.lock.yaml
 
 one_error() { # one_error TEXT FILE [OPTION…]
   try 1 "$STRATA" check "${@:2}" --set data.root=phantom

@@ -65,8 +65,8 @@ run lung-run lung/unetr_plus_plus lung "${plus_plus[@]}"
 
 # The numbers of the fingerprint are in the run's file, and the run needs it no more.
 rm synapse/fingerprint.json
-try 0 "$STRATA" check plus-plus/pipeline.yaml
-grep -q fingerprint plus-plus/pipeline.yaml && fail "the resolved file names the fingerprint"
+try 0 "$STRATA" check plus-plus/pipeline.lock.yaml
+grep -q fingerprint plus-plus/pipeline.lock.yaml && fail "the resolved file names the fingerprint"
 image=synapse/RawData/Training/img/img0001.nii.gz
 try 0 "$STRATA" predict plus-plus $image -o again.nii.gz
 cmp again.nii.gz plus-plus/predictions/img0001.nii.gz || fail "another prediction of the same case"

@@ -39,7 +39,7 @@ prints "differences are run − other"
 
 # A run in progress: no evaluation yet, a line half written.
 mkdir begun
-cp run/run.json run/pipeline.yaml begun
+cp run/run.json run/pipeline.lock.yaml begun
 head -n 2 run/metrics.jsonl >begun/metrics.jsonl
 printf '{"stage":"pretrain","epo' >>begun/metrics.jsonl
 try 0 "$STRATA" report begun
@@ -110,7 +110,7 @@ for case in e["cases"]:
 e["empty_policy"] = e["aggregation"] = evil
 e["of " + evil] = e["dice"]
 json.dump(e, open("hostile/evaluation.json", "w"))
-with open("hostile/pipeline.yaml", "a") as f:
+with open("hostile/pipeline.lock.yaml", "a") as f:
     f.write("# " + evil + "\n")
 EOF
 try 0 "$STRATA" report hostile

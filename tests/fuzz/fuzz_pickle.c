@@ -2,9 +2,9 @@
  * mutations there, so any other input is taken as the pickle of sound archives. */
 #include "fuzz.h"
 
+#include "base/zip.h"
 #include "tests/unit/zip_fixture.h"
 #include "weights/import.h"
-#include "weights/zip.h"
 
 /* Storages of the seeds' archives, in bytes. */
 static const int storages[][20] = {

@@ -126,7 +126,7 @@ static void a_file_of_ten_megabytes_is_refused_before_it_is_parsed(void **state)
   unlink(path);
   assert_non_null(error);
   assert_null(p);
-  assert_non_null(strstr(error_message(error), "larger than the 1024 KiB"));
+  assert_non_null(strstr(error_message(error), "larger than the 4096 KiB"));
   error_free(error);
 }
 

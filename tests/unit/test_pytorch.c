@@ -2,10 +2,10 @@
  * damaged or made to do harm are refused with a message that says why. The files are those of
  * tests/golden/make_pt.py. */
 #include "base/files.h"
+#include "base/zip.h"
 #include "tests/unit/zip_fixture.h"
 #include "weights/import.h"
 #include "weights/pickle.h"
-#include "weights/zip.h"
 
 #include <dirent.h>
 #include <setjmp.h>

@@ -77,7 +77,7 @@ static void series_are_read_by_stage_and_name(void **state) {
   assert_true(s && s->count == 1);
   assert_null(record_series(&r, "a", "note"));
   assert_null(record_series(&r, "a", "bad"));
-  assert_true(has_note(&r, "pipeline.yaml"));
+  assert_true(has_note(&r, "pipeline.lock.yaml"));
   assert_true(has_note(&r, "no evaluation.json"));
   assert_string_equal(r.name, "x");
   record_close(&r);
@@ -86,8 +86,9 @@ static void series_are_read_by_stage_and_name(void **state) {
 
 static void damaged_files_are_notes_and_no_run_is_an_error(void **state) {
   (void)state;
-  char *folder = run_folder((const char *const[]){"run.json", "{\"name\": 3}", "evaluation.json",
-                                                  "[1, 2]", "pipeline.yaml", "strata: [", NULL});
+  char *folder =
+      run_folder((const char *const[]){"run.json", "{\"name\": 3}", "evaluation.json", "[1, 2]",
+                                       "pipeline.lock.yaml", "strata: [", NULL});
   run_record r;
   expect_ok(record_open(folder, &r));
   assert_string_equal(r.name, "");

@@ -1,6 +1,6 @@
-/* What the readers of weight files say of a file they do not accept. */
-#ifndef STRATA_WEIGHTS_REFUSE_H
-#define STRATA_WEIGHTS_REFUSE_H
+/* What readers of binary files say of one they do not accept. */
+#ifndef STRATA_BASE_REFUSE_H
+#define STRATA_BASE_REFUSE_H
 
 #include "base/status.h"
 

@@ -1,17 +1,13 @@
 /* The layout is that of PKWARE's APPNOTE 6.3: entries (local header, data), central directory, end
  * record; sizes over 32 bits in zip64 fields. */
-#include "weights/zip.h"
+#include "base/zip.h"
 
-#include "weights/refuse.h"
+#include "base/refuse.h"
 
 #include <libdeflate.h>
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum {
   LOCAL_BYTES = 30,
@@ -26,7 +22,8 @@ enum {
   FLAG_ENCRYPTED = 1,
   STORED = 0,
   DEFLATED = 8,
-  EXTRA_ZIP64 = 1
+  EXTRA_ZIP64 = 1,
+  MADE_ON_UNIX = 3
 };
 
 static const uint32_t local_signature = 0x04034b50, central_signature = 0x02014b50,
@@ -46,25 +43,11 @@ static uint64_t u64(const unsigned char *p) {
 }
 
 static status map_archive(const char *path, zip_archive *z) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return error_from_errno("open", path);
-  struct stat info;
-  status error = OK;
-  if (fstat(fd, &info) != 0)
-    error = error_from_errno("read", path);
-  else if (!S_ISREG(info.st_mode))
-    error = refuse("it is not a regular file");
-  else if (info.st_size < END_BYTES)
-    error = refuse("it has only %lld bytes", (long long)info.st_size);
-  if (!error) {
-    void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED)
-      error = error_from_errno("map", path);
-    else
-      *z = (zip_archive){.map = map, .map_bytes = (size_t)info.st_size};
-  }
-  close(fd);
-  return error;
+  TRY(file_map_open(path, &z->file));
+  z->map = z->file.data;
+  z->map_bytes = z->file.bytes;
+  if (z->map_bytes < END_BYTES) return refuse("it has only %zu bytes", z->map_bytes);
+  return OK;
 }
 
 typedef struct directory {
@@ -114,7 +97,7 @@ static status find_directory(const zip_archive *z, directory *out) {
 
 /* Relative, without "..", backslashes and control characters. Nothing is unpacked to disk, so a
  * trick would do no harm; but no writer of weights makes such names. */
-static bool is_plain_name(const char *name, size_t length) {
+bool zip_is_plain_name(const char *name, size_t length) {
   if (length == 0 || length > ZIP_MAX_NAME_BYTES || name[0] == '/') return false;
   for (size_t i = 0; i < length; i++) {
     if ((unsigned char)name[i] < 32 || name[i] == 127 || name[i] == '\\' || name[i] == ':')
@@ -159,6 +142,12 @@ static status locate_data(const zip_archive *z, const directory *d, zip_entry *e
   return OK;
 }
 
+/* By its Unix mode: neither a file nor a folder. Some writers leave the kind of file out. */
+static bool is_special(uint32_t mode) {
+  uint32_t kind = mode & 0170000;
+  return kind != 0 && kind != 0100000 && kind != 0040000;
+}
+
 /* One record of the directory, at *at; moves on to the next. */
 static status read_record(zip_archive *z, const directory *d, uint64_t *at, zip_entry *out) {
   uint64_t left = d->at + d->bytes - *at;
@@ -168,7 +157,7 @@ static status read_record(zip_archive *z, const directory *d, uint64_t *at, zip_
   size_t name = u16(p + 28), extra = u16(p + 30), comment = u16(p + 32);
   if (left - CENTRAL_BYTES < name + extra + comment) return refuse("its zip directory is damaged");
   *at += CENTRAL_BYTES + name + extra + comment;
-  if (!is_plain_name((const char *)p + CENTRAL_BYTES, name))
+  if (!zip_is_plain_name((const char *)p + CENTRAL_BYTES, name))
     return refuse("an entry of the archive has an unusable name (absolute, with .., backslashes or "
                   "control characters, or longer than %d bytes)",
                   ZIP_MAX_NAME_BYTES);
@@ -178,6 +167,8 @@ static status read_record(zip_archive *z, const directory *d, uint64_t *at, zip_
                      .header_at = u32(p + 42),
                      .checksum = u32(p + 16),
                      .is_deflated = u16(p + 10) == DEFLATED};
+  if (p[5] == MADE_ON_UNIX && is_special(u32(p + 38) >> 16))
+    return refuse("entry %s is a link or a device, not a file", out->name);
   if (u16(p + 8) & FLAG_ENCRYPTED) return refuse("entry %s is encrypted", out->name);
   if (u16(p + 10) != STORED && u16(p + 10) != DEFLATED)
     return refuse("entry %s is packed by method %d; only stored and deflated entries are read",
@@ -284,7 +275,7 @@ status zip_data(zip_archive *z, zip_entry *entry, const void **out) {
 
 void zip_close(zip_archive *z) {
   for (int i = 0; i < z->count; i++) free(z->entries[i].unpacked);
-  if (z->map) munmap((void *)z->map, z->map_bytes);
+  file_map_close(&z->file);
   arena_free(&z->memory);
   *z = (zip_archive){0};
 }

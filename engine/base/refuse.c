@@ -1,4 +1,4 @@
-#include "weights/refuse.h"
+#include "base/refuse.h"
 
 status refuse(const char *format, ...) {
   va_list args;

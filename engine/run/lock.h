@@ -1,0 +1,61 @@
+/* pipeline.lock.yaml: the resolved pipeline, the files it names, and hashes of everything that
+ * decides the weights a run ends with. `strata run` of a lock trains those weights again, to the
+ * bit on the same kind of device, or says what is not as it was.
+ *
+ * Hashes are XXH3, 128 bits, of files' bytes as `xxhsum -H128` prints them: they find changes, they
+ * are no protection against forgery. Weights are hashed by names, shapes and values. */
+#ifndef STRATA_RUN_LOCK_H
+#define STRATA_RUN_LOCK_H
+
+#include "run/run.h"
+
+enum { LOCK_CASES_MAX = 10000 }; /* listed one by one; of more there is one hash of all */
+
+typedef struct lock_entry {
+  const char *name, *value;
+} lock_entry;
+
+typedef struct lock_list {
+  lock_entry *items;
+  int count, capacity;
+} lock_list;
+
+typedef struct lock_case {
+  const char *name, *role;
+  const char *image; /* a hash for every file, with spaces between */
+  const char *label; /* "": none */
+} lock_case;
+
+typedef struct lock {
+  arena memory;
+  const char *strata, *compiler; /* that made it; a difference is told when weights differ */
+  const char *numerics;          /* of the device: results are equal to the bit within one kind */
+  lock_list parts;               /* keys of the pipeline (identity_part) */
+  lock_list operators;           /* names and versions of those that run */
+  lock_list files;               /* models, blocks and scripts */
+  lock_list init;                /* stages that begin with a weight file: its content, name rules */
+  lock_list weights;             /* stages that are finished: the weights they ended with */
+  bool scripts_changed;          /* while the run went on: it cannot be repeated */
+  const char *data;              /* dataset_content */
+  lock_case *cases;
+  int case_count;
+} lock;
+
+/* What a run is made of. Its data set has been hashed, its stages have been compiled with
+ * run.operators. No weights yet. Owns its memory from here on, whatever comes back. */
+status lock_make(const run *r, lock *out);
+/* From what stands under `lock:`. `t` must live as long as the lock. */
+status lock_read(const tree *t, lock *out);
+void lock_free(lock *l);
+/* A sentence for each thing in which `now` is not what `then` was. `r`: the run of `now`. */
+void lock_compare(const lock *then, const lock *now, const run *r, problems *found);
+/* Adds the weights of a finished stage from its file. */
+status lock_add_weights(lock *l, const char *stage, const char *path);
+/* NULL when the stage is not among the finished ones. */
+const char *lock_weights(const lock *l, const char *stage);
+/* The file: pipeline, then lock. */
+status lock_write(const run *r, const lock *l, const char *path);
+/* Hash of a weight file's tensors, 32 hexadecimal digits. */
+status weights_hash(const char *path, char out[33]);
+
+#endif

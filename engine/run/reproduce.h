@@ -1,0 +1,25 @@
+/* The part that a lock has in a run: what the run is made of is written down when it starts, its
+ * weights when a stage is finished; where it was started from a lock, both are compared. */
+#ifndef STRATA_RUN_REPRODUCE_H
+#define STRATA_RUN_REPRODUCE_H
+
+#include "run/run.h"
+
+#define LOCK_FILE "pipeline.lock.yaml"
+
+/* Hashes the data set and fills r->lock. Where the pipeline is a lock, fills r->locked and compares:
+ * differences are an error that lists them, or, when they are allowed, r->changes, which the user
+ * is told. */
+status reproduce_begin(run *r, bool allow_changes);
+/* What has changed since the run in r->folder was started, as one error; OK when nothing has, or
+ * when it has no lock. */
+status reproduce_check_resumed(run *r);
+/* Adds the weights of a finished stage to r->lock. */
+status reproduce_stage(run *r, const stage_spec *s);
+/* Writes r->lock to the run's folder. */
+status reproduce_write(const run *r);
+/* Says the hashes of the finished weights, and whether they are those of the lock. */
+void reproduce_end(const run *r);
+void reproduce_free(run *r);
+
+#endif
