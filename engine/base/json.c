@@ -13,11 +13,11 @@ status json_read(const char *path, size_t limit_bytes, json_t **root) {
   json_t *value = json_loadb(text, length, JSON_REJECT_DUPLICATES, &problem);
   free(text);
   if (!value)
-    return error_new(ERROR_DATA, NOWHERE, "%s is not JSON: line %d: %s", path, problem.line,
-                     problem.text);
+    return error_new(ERROR_DATA, NOWHERE, "%s is damaged: it is not JSON (line %d: %s)", path,
+                     problem.line, problem.text);
   if (!json_is_object(value)) {
     json_decref(value);
-    return error_new(ERROR_DATA, NOWHERE, "%s holds no JSON object", path);
+    return error_new(ERROR_DATA, NOWHERE, "%s is damaged: it holds no JSON object", path);
   }
   *root = value;
   return OK;

@@ -30,20 +30,6 @@ const char *json_member(const json_t *object, const char *key) {
   return text ? text : "";
 }
 
-status json_read(const char *path, size_t limit, json_t **out) {
-  char *text;
-  size_t length;
-  TRY(file_read(path, limit, &text, &length));
-  json_error_t where;
-  *out = json_loadb(text, length, 0, &where);
-  free(text);
-  if (*out && json_is_object(*out)) return OK;
-  json_decref(*out);
-  *out = NULL;
-  return error_new(ERROR_DATA, NOWHERE, "%s is damaged (line %d: %s)", path, where.line,
-                   where.text);
-}
-
 /* ---- metrics.jsonl -------------------------------------------------------------------------- */
 
 static series *series_of(run_record *r, const char *stage, const char *name) {

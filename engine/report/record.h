@@ -2,6 +2,7 @@
 #ifndef STRATA_REPORT_RECORD_H
 #define STRATA_REPORT_RECORD_H
 
+#include "base/json.h"
 #include "data/dataset.h"
 
 #include <jansson.h>
@@ -36,8 +37,6 @@ void record_note_error(run_record *r, status error);
 const series *record_series(const run_record *r, const char *stage, const char *name);
 /* The case called so, NULL when there is none. */
 const case_entry *record_case(const run_record *r, const char *name);
-/* A file that holds a JSON object of at most `limit` bytes; the caller has its reference. */
-status json_read(const char *path, size_t limit, json_t **out);
 /* A member of a JSON object as text; "" when it has none. */
 const char *json_member(const json_t *object, const char *key);
 

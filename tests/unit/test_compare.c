@@ -281,9 +281,9 @@ static void hostile_evaluations_are_errors_that_name_the_file(void **state) {
   static const struct {
     const char *text, *says;
   } files[] = {
-      {"", "is not JSON"},
+      {"", "it is not JSON"},
       {"{\"dice\": ", "line 1"},
-      {"[1, 2]", "holds no JSON object"},
+      {"[1, 2]", "it holds no JSON object"},
       {"{}", "no metric"},
       {"{\"dice\": {\"per_class\": {}}, \"cases\": []}", "no metric with values"},
       {"{\"dice\": {\"per_class\": 3}, \"cases\": []}", "has no values per class"},
@@ -298,7 +298,7 @@ static void hostile_evaluations_are_errors_that_name_the_file(void **state) {
       {HEAD "\"cases\": [{\"name\": \"a\", \"dice\": {\"spleen\": 1}}]}", "does not have \"dice\""},
       {HEAD "\"cases\": [{\"name\": \"a\", \"dice\": {\"liver\": \"1\"}}]}",
        "neither a number nor null"},
-      {HEAD "\"cases\": [{\"name\": \"a\", \"dice\": {\"liver\": 1e999}}]}", "is not JSON"},
+      {HEAD "\"cases\": [{\"name\": \"a\", \"dice\": {\"liver\": 1e999}}]}", "it is not JSON"},
       {HEAD "\"cases\": [{\"name\": \"a\", \"dice\": {\"liver\": 1}}, "
             "{\"name\": \"a\", \"dice\": {\"liver\": 0}}]}",
        "case a stands in it twice"},
@@ -312,7 +312,7 @@ static void hostile_evaluations_are_errors_that_name_the_file(void **state) {
   char deep[20001];
   memset(deep, '[', sizeof deep - 1);
   deep[sizeof deep - 1] = 0;
-  SAYS(results_read(write_file("hostile.json", deep), &r), "is not JSON");
+  SAYS(results_read(write_file("hostile.json", deep), &r), "it is not JSON");
   SAYS(results_read("/nowhere/at/all", &r), "/nowhere/at/all");
   SAYS(results_read(folder, &r), "holds no evaluation.json");
 }
