@@ -30,6 +30,7 @@ typedef struct sampler {
   shown list[VALUES_MAX];
   int count;
   arena memory;
+  char name[256]; /* of the random streams; the loader reads it as long as it is open */
 } sampler;
 
 /* ---- which values, and what they are to the graph ------------------------------------------- */
@@ -114,8 +115,7 @@ static void choose_values(sampler *t) {
 static status open_sampler(sampler *t, parameters *trained) {
   const run *r = t->r;
   bool validation = dataset_role_count(r->data, ROLE_VALIDATION) > 0;
-  char name[256];
-  snprintf(name, sizeof name, "%s/validation", t->stage->name);
+  snprintf(t->name, sizeof t->name, "%s/validation", t->stage->name);
   value_id keep[VALUES_MAX];
   for (int i = 0; i < t->count; i++) keep[i] = t->list[i].value;
   TRY(program_create(t->graph.g, r->device, trained, keep, t->count, t->batch, NULL, &t->program));
@@ -123,7 +123,7 @@ static status open_sampler(sampler *t, parameters *trained) {
                       .data = r->data,
                       .cache = r->cache,
                       .seed = r->p->seed,
-                      .stage = name,
+                      .stage = t->name,
                       .role = validation ? ROLE_VALIDATION : ROLE_TRAIN,
                       .label_free = !t->stage->use_labels,
                       .batch = t->batch,
