@@ -53,9 +53,9 @@ if [ "$what" = all ]; then
   echo "== with the address and undefined-behaviour sanitizers"
   ASAN_OPTIONS=halt_on_error=1:detect_stack_use_after_return=1 \
     UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-    ctest --test-dir build-asan --output-on-failure --timeout 1800 || failed=1
+    ctest --test-dir build-asan --parallel "$jobs" --output-on-failure --timeout 1800 || failed=1
   [ "$failed" -eq 0 ] || echo "== the tests above failed under the sanitizers"
 fi
 echo "== release"
-ctest --test-dir build --output-on-failure || failed=1
+ctest --test-dir build --parallel "$jobs" --output-on-failure || failed=1
 exit "$failed"
