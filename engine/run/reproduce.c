@@ -20,11 +20,11 @@ static void keep_changes(run *r, const problems *found) {
     if (found->list[i]) r->changes[r->change_count++] = strdup(error_message(found->list[i]));
 }
 
-static status compare_with_lock(run *r, bool allow_changes) {
+static status compare_with_lock(run *r) {
   problems found = {0};
   lock_compare(r->locked, r->lock, r, &found);
   if (found.count == 0) return OK;
-  if (allow_changes) {
+  if (r->allow_changes) {
     keep_changes(r, &found);
     problems_free(&found);
     for (int i = 0; i < r->change_count; i++) report_line(&r->report, "changed: %s", r->changes[i]);
@@ -37,12 +37,12 @@ static status compare_with_lock(run *r, bool allow_changes) {
   return problems_take(&found);
 }
 
-status reproduce_begin(run *r, bool allow_changes) {
+status reproduce_begin(run *r) {
   TRY(dataset_hash(&r->p->data, r->data, r->cache, r->device->pool));
   TRY(new_lock(&r->lock));
   TRY(lock_make(r, r->lock));
   if (!r->p->lock) {
-    if (allow_changes)
+    if (r->allow_changes && !r->resume)
       return error_new(ERROR_USAGE, NOWHERE,
                        "--allow-changes is for locks such as runs/NAME/" LOCK_FILE
                        "; %s is none, so there is nothing that it could differ from",
@@ -51,7 +51,7 @@ status reproduce_begin(run *r, bool allow_changes) {
   }
   TRY(new_lock(&r->locked));
   TRY(lock_read(r->p->lock, r->locked));
-  return compare_with_lock(r, allow_changes);
+  return compare_with_lock(r);
 }
 
 /* Room in `memory` for what is left of a lock's files. */

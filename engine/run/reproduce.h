@@ -8,9 +8,9 @@
 #define LOCK_FILE "pipeline.lock.yaml"
 
 /* Hashes the data set and fills r->lock. Where the pipeline is a lock, fills r->locked and compares:
- * differences are an error that lists them, or, when they are allowed, r->changes, which the user
+ * differences are an error that lists them, or, with r->allow_changes, r->changes, which the user
  * is told. */
-status reproduce_begin(run *r, bool allow_changes);
+status reproduce_begin(run *r);
 /* What has changed since the run in r->folder was started, as one error; OK when nothing has, or
  * when it has no lock. */
 status reproduce_check_resumed(run *r);

@@ -135,6 +135,26 @@ static status note_changed_scripts(run *r, json_t *root, const char *description
   return error;
 }
 
+/* The user goes on although something has changed: run.json keeps what, beside what it may hold. */
+static status note_changes(run *r, json_t *root, const char *description, status changes) {
+  char *list = NULL;
+  size_t length = 0;
+  FILE *out = open_memstream(&list, &length);
+  if (!out) return error_out_of_memory(4096);
+  error_print(out, changes);
+  fclose(out);
+  if (!json_object_get(root, "changes_at_resume"))
+    json_object_set_new(root, "changes_at_resume", json_array());
+  json_array_append_new(json_object_get(root, "changes_at_resume"), json_string(list));
+  report_line(&r->report, "goes on although something has changed; run.json notes it\n%s", list);
+  free(list);
+  char *text = json_dumps(root, JSON_INDENT(2));
+  if (!text) return error_out_of_memory(4096);
+  status error = file_write_atomic(description, text, strlen(text));
+  free(text);
+  return error;
+}
+
 /* A run goes on only with the pipeline and the data it was started with; its scripts may be others
  * when the user says so. */
 static status check_same_run(run *r, const char *description) {
@@ -178,11 +198,18 @@ static status check_same_run(run *r, const char *description) {
   problems found = {0};
   problems_add(&found, error);
   status changes = reproduce_check_resumed(r);
-  if (changes && !error)
-    problems_add(&found,
-                 error_new(ERROR_DATA, NOWHERE,
-                           "what the run is made of has changed since %s was started", r->folder));
-  problems_add(&found, changes);
+  if (changes && !error && r->allow_changes) {
+    error = note_changes(r, root, description, changes);
+    error_free(changes);
+    problems_add(&found, error);
+  } else if (changes) {
+    if (!error)
+      problems_add(&found, error_new(ERROR_DATA, NOWHERE,
+                                     "what the run is made of has changed since %s was started; "
+                                     "--allow-changes goes on all the same, and run.json notes it",
+                                     r->folder));
+    problems_add(&found, changes);
+  }
   error = problems_take(&found);
   if (!error && is_same_but_scripts)
     error = note_changed_scripts(r, root, description, pipeline, mine[0]);
@@ -596,6 +623,7 @@ static void write_report(const run *r) {
 status run_pipeline(const run_options *o, char **folder_out) {
   run r = {.resume = o->resume,
            .changed_scripts = o->changed_scripts,
+           .allow_changes = o->allow_changes,
            .report = o->report,
            .command = o->command};
   char why[200] = "", *folder = NULL, *cache = NULL;
@@ -607,7 +635,7 @@ status run_pipeline(const run_options *o, char **folder_out) {
     folder = o->folder ? strdup(o->folder) : run_fresh_folder(r.p->name);
     r.folder = folder;
     r.cache = cache = run_cache_folder(&r.p->data, folder);
-    error = reproduce_begin(&r, o->allow_changes);
+    error = reproduce_begin(&r);
   }
   if (!error) error = prepare_folder(&r);
   if (!error) {

@@ -27,7 +27,7 @@ typedef struct run {
   device *device;
   const char *folder;
   const char *cache; /* prepare cache folder; NULL = none */
-  bool resume, changed_scripts;
+  bool resume, changed_scripts, allow_changes;
   reporter report;
   const char *const *command; /* for run.json */
   /* Identities the run had before its scripts were changed: a saved state may still have one. */
@@ -51,7 +51,7 @@ typedef struct run_options {
   bool resume;
   bool
       changed_scripts; /* go on with a run whose Lua files say something else now; run.json notes it */
-  bool allow_changes; /* of what a lock says */
+  bool allow_changes; /* of what a lock says, or the lock of the run that is resumed */
   int64_t threads;    /* 0: the pipeline's */
   const char *device; /* NULL: the pipeline's */
   const char *const

@@ -63,18 +63,22 @@ YAML
 two=("${epoch[@]}" --set stages.pretrain.enabled=false)
 try 0 "$STRATA" run nn.yaml "${two[@]}" --out run-nn
 prints "6 cases: 3 train, 1 validation, 2 test"
-# A broken test case ends the evaluation after the others; mended, it is done again.
+# A broken test case ends the evaluation after the others; mended, it is done again. That a file has
+# changed since the run was started is said first.
 test_cases=$(ls run-nn/predictions)
 broken=$(echo "$test_cases" | head -n 1)
 cp "nn/labelsTr/$broken" mended.nii.gz
 dd if=/dev/zero of="nn/labelsTr/$broken" bs=1 seek=200 count=200 conv=notrunc 2>/dev/null
 rm run-nn/evaluation.json run-nn/predictions/*
 try 1 "$STRATA" run nn.yaml "${two[@]}" --out run-nn --resume
+says "labelsTr/$broken has changed"
+try 1 "$STRATA" run nn.yaml "${two[@]}" --out run-nn --resume --allow-changes
 says "labelsTr/$broken"
 [ ! -e run-nn/evaluation.json ] || fail "an evaluation of fewer cases than asked for"
 [ "$(ls run-nn/predictions)" = "$(echo "$test_cases" | tail -n 1)" ] || fail "the other cases were not segmented"
 cp mended.nii.gz "nn/labelsTr/$broken"
-try 0 "$STRATA" run nn.yaml "${two[@]}" --out run-nn --resume
+try 0 "$STRATA" run nn.yaml "${two[@]}" --out run-nn --resume --allow-changes
+has run-nn/run.json "changes_at_resume"
 exists run-nn/evaluation.json
 
 case1=nn/imagesTr/case_001

@@ -41,7 +41,7 @@ if cmp -s both.nii.gz plain.nii.gz && cmp -s both.nii.gz other.nii.gz; then
   fail "an ensemble is each of its members"
 fi
 try 1 "$STRATA" predict run0,run2 "$image" -o x.nii.gz
-says "run2 is not a run folder"
+says "run2 is not a run"
 try 0 "$STRATA" run "${tiny[@]}" "${short[@]}" --set data.prepare.scale_range.to.1=2 --out run3
 try 1 "$STRATA" predict run0,run3 "$image" -o x.nii.gz
 says "prepare their images differently"
