@@ -137,7 +137,16 @@ struct warp_memory {
   char left[LANES][LEFT_BYTES];
 };
 
-static std::vector<fiber *> fibers;
+/* Kept from launch to launch, and given back when the plug-in is unloaded. */
+struct fiber_list : std::vector<fiber *> {
+  ~fiber_list() {
+    for (fiber *f : *this) {
+      munmap(f->stack, STACK_BYTES);
+      delete f;
+    }
+  }
+};
+static fiber_list fibers;
 static ucontext_t scheduler;
 static jmp_buf scheduler_place;
 static fiber *current;
