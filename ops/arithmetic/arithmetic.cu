@@ -227,7 +227,7 @@ struct dropout_f {
   int64_t blocks;
   __device__ void operator()(int64_t i) const {
     int64_t sample = i / blocks, block = i % blocks;
-    random_stream stream = open_stream(d.keys[sample], d.node);
+    rng stream = open_stream(d.keys[sample], d.node);
     uint32_t bits[4];
     random_block(stream, (uint32_t)block, bits);
     for (int k = 0; k < 4 && block * 4 + k < d.length; k++) {

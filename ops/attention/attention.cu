@@ -97,7 +97,7 @@ static __device__ inline float score_of(const problem &p, int64_t sequence, int6
 static __device__ inline float drop_factor(const problem &p, int64_t sequence, int64_t head,
                                            int64_t i, int64_t j) {
   if (p.drop_limit == 0) return 1.0f;
-  random_stream stream = open_stream(p.rng_keys[sequence / p.windows], p.node);
+  rng stream = open_stream(p.rng_keys[sequence / p.windows], p.node);
   stream.counter[1] += (uint32_t)(sequence % p.windows * p.heads + head);
   int64_t within = i % 32;
   uint32_t bits[4];

@@ -3,28 +3,13 @@
 #include "graph/graph.h"
 
 #include "ops/arithmetic/chunks.h"
+#include "ops/method/turns.h"
 
 typedef struct random_turn_attrs {
   int64_t turns;
 } random_turn_attrs;
 
 enum { OUT_IMAGE, OUT_TURN };
-
-/* Axis a of the result runs along axis `axis[a]` of the image, backwards where `flip[a]`. */
-typedef struct turn {
-  uint8_t axis[3], flip[3];
-} turn;
-
-/* The rotations of a cube: none; by 90°, 180° and 270° about z, x and y; and the other 14. About z,
- * 90° takes the x axis to the y axis; the others follow cyclically. */
-static const turn turns[24] = {
-    {{0, 1, 2}, {0, 0, 0}}, {{1, 0, 2}, {1, 0, 0}}, {{0, 1, 2}, {1, 1, 0}}, {{1, 0, 2}, {0, 1, 0}},
-    {{0, 2, 1}, {0, 1, 0}}, {{0, 1, 2}, {0, 1, 1}}, {{0, 2, 1}, {0, 0, 1}}, {{2, 1, 0}, {0, 0, 1}},
-    {{0, 1, 2}, {1, 0, 1}}, {{2, 1, 0}, {1, 0, 0}}, {{2, 0, 1}, {0, 0, 0}}, {{2, 1, 0}, {0, 1, 0}},
-    {{2, 0, 1}, {0, 1, 1}}, {{1, 0, 2}, {0, 0, 1}}, {{1, 0, 2}, {1, 1, 1}}, {{2, 0, 1}, {1, 0, 1}},
-    {{2, 1, 0}, {1, 1, 1}}, {{2, 0, 1}, {1, 1, 0}}, {{1, 2, 0}, {1, 1, 0}}, {{0, 2, 1}, {1, 1, 1}},
-    {{1, 2, 0}, {0, 1, 1}}, {{0, 2, 1}, {1, 0, 0}}, {{1, 2, 0}, {0, 0, 0}}, {{1, 2, 0}, {1, 0, 1}},
-};
 
 static status random_turn_infer(infer *rule) {
   int64_t count = ((const random_turn_attrs *)rule->attrs)->turns;
@@ -60,7 +45,7 @@ static void turn_task(void *context, int64_t task) {
   const call *c = context;
   const int64_t *dim = c->in[0].shape.dim;
   int64_t n = task / dim[1], channels = dim[4];
-  const turn *t = &turns[((const int32_t *)c->out[OUT_TURN].data)[n]];
+  const turn *t = &cube_turns[((const int32_t *)c->out[OUT_TURN].data)[n]];
   const int64_t strides[3] = {dim[2] * dim[3] * channels, dim[3] * channels, channels};
   const float *from = (const float *)c->in[0].data + n * dim[1] * strides[0];
   float *to = (float *)c->out[OUT_IMAGE].data + task * strides[0];

@@ -3,6 +3,9 @@
  * happen to a sample, in the order of the CPU's kernels; then all move voxels. */
 #include "device/cuda/index.cuh"
 #include "device/cuda/sums.cuh"
+#include "ops/method/turns.h"
+
+#include <cstring>
 
 namespace transformation_kernels {
 
@@ -62,7 +65,7 @@ static __global__ void fill_noise(fill_f f) {
   int64_t n = blockIdx.x / f.volume.dim[1], x = blockIdx.x % f.volume.dim[1];
   int64_t count = f.volume.dim[2] * f.volume.dim[3] * f.volume.dim[4];
   int64_t base = (int64_t)blockIdx.x * count;
-  random_stream stream = open_stream(f.keys[n], mix_hash(f.node, 1 + (uint64_t)x));
+  rng stream = open_stream(f.keys[n], mix_hash(f.node, 1 + (uint64_t)x));
   if (threadIdx.x == 0) before = 0;
   for (int64_t first = 0; first < count; first += blockDim.x) {
     int64_t i = first + threadIdx.x, row = i / f.volume.dim[4];
@@ -74,7 +77,7 @@ static __global__ void fill_noise(fill_f f) {
     if (hidden) {
       uint32_t bits[4];
       random_block(stream, (uint32_t)(rank / 4), bits);
-      f.out[base + i] = f.low + f.width * ((float)(bits[rank % 4] >> 8) * (1.0f / 16777216.0f));
+      f.out[base + i] = f.low + f.width * draw_unit(bits[rank % 4]);
     }
     __syncthreads();
     if (threadIdx.x == blockDim.x - 1) before = rank + hidden;
@@ -130,8 +133,8 @@ struct draw_patches {
   uint64_t node;
   int64_t patches, masked;
   __device__ void operator()(int64_t n) const {
-    random_numbers r = open_numbers(keys[n], node);
-    r.permutation(order + n * patches, (int32_t)patches);
+    rng r = open_stream(keys[n], node);
+    draw_permutation(&r, order + n * patches, (int32_t)patches);
     for (int64_t i = 0; i < patches; i++) mask[n * patches + i] = 0;
     for (int64_t i = 0; i < masked; i++) mask[n * patches + order[n * patches + i]] = 1;
   }
@@ -174,20 +177,20 @@ struct draw_boxes {
   __device__ void operator()(int64_t n) const {
     int64_t voxels = dim[0] * dim[1] * dim[2];
     float *own = mask + n * voxels;
-    random_numbers r = open_numbers(keys[n], node);
-    double luck = (double)r.uniform();
+    rng r = open_stream(keys[n], node);
+    double luck = (double)draw_uniform(&r);
     bool is_inner = luck < inner, is_outer = !is_inner && luck < inner + outer;
     for (int64_t i = 0; i < voxels; i++) own[i] = is_outer ? 1 : 0;
     for (int64_t k = 0; (is_inner || is_outer) && k < boxes; k++) {
-      if (!(is_outer && k == 0) && (double)r.uniform() >= another) break;
+      if (!(is_outer && k == 0) && (double)draw_uniform(&r) >= another) break;
       int64_t at[3], size[3];
       for (int a = 0; a < 3; a++) {
         int64_t least, most;
         extents(is_inner ? inner_size : outer_size, dim[a], &least, &most);
-        size[a] = least + r.below((uint32_t)(most - least + 1));
+        size[a] = least + draw_below(&r, (uint32_t)(most - least + 1));
       }
       for (int a = 0; a < 3; a++)
-        at[a] = margin[a] + r.below((uint32_t)(dim[a] - size[a] - 2 * margin[a] + 1));
+        at[a] = margin[a] + draw_below(&r, (uint32_t)(dim[a] - size[a] - 2 * margin[a] + 1));
       for (int64_t x = at[0]; x < at[0] + size[0]; x++)
         for (int64_t y = at[1]; y < at[1] + size[1]; y++)
           for (int64_t z = at[2]; z < at[2] + size[2]; z++)
@@ -229,8 +232,8 @@ struct draw_order {
   uint64_t node;
   int64_t count;
   __device__ void operator()(int64_t n) const {
-    random_numbers r = open_numbers(keys[n], node);
-    r.permutation(order + n * count, (int32_t)count);
+    rng r = open_stream(keys[n], node);
+    draw_permutation(&r, order + n * count, (int32_t)count);
   }
 };
 
@@ -291,17 +294,17 @@ static __global__ void shuffle_voxels_kernel(shuffle_boxes f) {
   __shared__ int applies;
   int64_t n = blockIdx.x;
   int32_t *order = f.order + n * f.room;
-  random_numbers r = open_numbers(f.keys[n], f.node);
-  if (threadIdx.x == 0) applies = (double)r.uniform() < f.probability;
+  rng r = open_stream(f.keys[n], f.node);
+  if (threadIdx.x == 0) applies = (double)draw_uniform(&r) < f.probability;
   __syncthreads();
   for (int64_t k = 0; applies && k < f.boxes; k++) {
     __syncthreads();
     if (threadIdx.x == 0) {
       for (int a = 0; a < 3; a++) {
-        size[a] = 1 + r.below((uint32_t)f.largest[a]);
-        at[a] = r.below((uint32_t)(f.volume.dim[1 + a] - size[a] + 1));
+        size[a] = 1 + draw_below(&r, (uint32_t)f.largest[a]);
+        at[a] = draw_below(&r, (uint32_t)(f.volume.dim[1 + a] - size[a] + 1));
       }
-      r.permutation(order, (int32_t)(size[0] * size[1] * size[2]));
+      draw_permutation(&r, order, (int32_t)(size[0] * size[1] * size[2]));
     }
     __syncthreads();
     int64_t channels = f.volume.dim[4], count = size[0] * size[1] * size[2] * channels;
@@ -348,54 +351,48 @@ CUDA_OP(shuffle_voxels) {
 
 /* ---- random_turn --------------------------------------------------------------------------------------------- */
 
-/* Axis a of the result runs along axis[a] of the image, backwards where flip[a]; in the order of
- * ops/method/random_turn.c. Two decimal digits a turn: the axes, the flips as bits. */
+/* By value, for the kernel cannot read memory of the host. */
 struct turn_table {
-  uint8_t axis[24][3], flip[24][3];
+  turn of[24];
 };
 
-static const turn_table turns = {
-    {{0, 1, 2}, {1, 0, 2}, {0, 1, 2}, {1, 0, 2}, {0, 2, 1}, {0, 1, 2}, {0, 2, 1}, {2, 1, 0},
-     {0, 1, 2}, {2, 1, 0}, {2, 0, 1}, {2, 1, 0}, {2, 0, 1}, {1, 0, 2}, {1, 0, 2}, {2, 0, 1},
-     {2, 1, 0}, {2, 0, 1}, {1, 2, 0}, {0, 2, 1}, {1, 2, 0}, {0, 2, 1}, {1, 2, 0}, {1, 2, 0}},
-    {{0, 0, 0}, {1, 0, 0}, {1, 1, 0}, {0, 1, 0}, {0, 1, 0}, {0, 1, 1}, {0, 0, 1}, {0, 0, 1},
-     {1, 0, 1}, {1, 0, 0}, {0, 0, 0}, {0, 1, 0}, {0, 1, 1}, {0, 0, 1}, {1, 1, 1}, {1, 0, 1},
-     {1, 1, 1}, {1, 1, 0}, {1, 1, 0}, {1, 1, 1}, {0, 1, 1}, {1, 0, 0}, {0, 0, 0}, {1, 0, 1}}};
-
 struct draw_turn {
-  int32_t *turn;
+  int32_t *number;
   const rng_key *keys;
   uint64_t node;
   uint32_t count;
   __device__ void operator()(int64_t n) const {
-    random_numbers r = open_numbers(keys[n], node);
-    turn[n] = (int32_t)r.below(count);
+    rng r = open_stream(keys[n], node);
+    number[n] = (int32_t)draw_below(&r, count);
   }
 };
 
 struct turn_f {
   float *y;
   const float *x;
-  const int32_t *turn;
+  const int32_t *number;
   volume_shape volume;
   turn_table table;
   __device__ void operator()(int64_t i) const {
     voxel v = volume.locate(i);
-    const uint8_t *axis = table.axis[turn[v.n]], *flip = table.flip[turn[v.n]];
+    const turn &t = table.of[number[v.n]];
     int64_t at[3] = {0, 0, 0};
-    for (int a = 0; a < 3; a++) at[axis[a]] = flip[a] ? volume.dim[1 + a] - 1 - v.at[a] : v.at[a];
+    for (int a = 0; a < 3; a++)
+      at[t.axis[a]] = t.flip[a] ? volume.dim[1 + a] - 1 - v.at[a] : v.at[a];
     y[i] = x[volume.index(v.n, at[0], at[1], at[2], v.c)];
   }
 };
 
 CUDA_OP(random_turn) {
-  int32_t *turn = out<int32_t>(l, 1);
+  int32_t *number = out<int32_t>(l, 1);
+  turn_table table;
+  memcpy(table.of, cube_turns, sizeof cube_turns);
   status error = for_each_index(
       l, in_shape(l, 0)->dim[0],
-      draw_turn{turn, l->call->rng_keys, l->call->node_id, (uint32_t)integer(l, "turns")});
+      draw_turn{number, l->call->rng_keys, l->call->node_id, (uint32_t)integer(l, "turns")});
   if (error) return error;
   return for_each_index(l, elements(in_shape(l, 0)),
-                        turn_f{out(l, 0), in(l, 0), turn, volume_of(in_shape(l, 0)), turns});
+                        turn_f{out(l, 0), in(l, 0), number, volume_of(in_shape(l, 0)), table});
 }
 
 /* ---- random_curve --------------------------------------------------------------------------------------------- */
@@ -421,10 +418,11 @@ struct draw_curve {
   __device__ void operator()(int64_t i) const {
     int64_t n = i / (CURVE_STEPS + 1);
     int k = (int)(i % (CURVE_STEPS + 1));
-    random_numbers r = open_numbers(keys[n], node);
-    bool applies = (double)r.uniform() < probability;
-    double ax = r.range(0, 1), ay = r.range(0, 1), bx = r.range(0, 1), by = r.range(0, 1);
-    bool inverts = (double)r.uniform() < invert;
+    rng r = open_stream(keys[n], node);
+    bool applies = (double)draw_uniform(&r) < probability;
+    double ax = draw_range(&r, 0, 1), ay = draw_range(&r, 0, 1), bx = draw_range(&r, 0, 1),
+           by = draw_range(&r, 0, 1);
+    bool inverts = (double)draw_uniform(&r) < invert;
     double x = (double)k / CURVE_STEPS, low = 0, high = 1;
     for (int step = 0; step < BISECTIONS; step++) {
       double t = (low + high) / 2;

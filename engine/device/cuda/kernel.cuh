@@ -191,6 +191,9 @@ template <typename T> static __device__ inline T block_max(T value) {
 
 /* ---- random numbers: base/rng.h on the device ---------------------------------------------------- */
 
+#define RNG_DRAW static __device__ inline
+#include "base/rng_draw.h"
+
 static __device__ inline uint64_t swap_bytes(uint64_t v) {
   v = (v >> 32) | (v << 32);
   v = ((v >> 16) & 0x0000ffff0000ffffull) | ((v & 0x0000ffff0000ffffull) << 16);
@@ -206,79 +209,16 @@ static __device__ inline uint64_t mix_hash(uint64_t a, uint64_t b) {
   return h ^ (h >> 32);
 }
 
-struct random_stream {
-  uint32_t key[2], counter[4];
-};
-
 /* rng_open. */
-static __device__ inline random_stream open_stream(rng_key key, uint64_t operator_id) {
-  uint64_t run = mix_hash(key.run, operator_id);
-  return {{(uint32_t)run, (uint32_t)(run >> 32)},
-          {0, (uint32_t)operator_id, (uint32_t)key.sample, (uint32_t)(key.sample >> 32)}};
+static __device__ inline rng open_stream(rng_key key, uint64_t operator_id) {
+  return draw_open(mix_hash(key.run, operator_id), key.sample, operator_id);
 }
 
-/* Block `index` of the stream: its numbers 4 · index … 4 · index + 3. */
-static __device__ inline void random_block(const random_stream &s, uint32_t index,
-                                           uint32_t bits[4]) {
-  uint32_t c0 = s.counter[0] + index, c1 = s.counter[1], c2 = s.counter[2], c3 = s.counter[3];
-  uint32_t k0 = s.key[0], k1 = s.key[1];
-  for (int round = 0; round < 10; round++) {
-    uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-    c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-    c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-    c1 = (uint32_t)p1;
-    c3 = (uint32_t)p0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  bits[0] = c0;
-  bits[1] = c1;
-  bits[2] = c2;
-  bits[3] = c3;
-}
-
-/* Numbers one after the other, as rng_u32 and its kin draw them. */
-struct random_numbers {
-  random_stream stream;
-  uint32_t block[4];
-  int used;
-
-  __device__ uint32_t next() {
-    if (used == 4) {
-      random_block(stream, 0, block);
-      stream.counter[0]++;
-      used = 0;
-    }
-    return block[used++];
-  }
-  __device__ float uniform() {
-    return (float)(next() >> 8) * (1.0f / 16777216.0f);
-  }
-  __device__ double range(double low, double high) {
-    uint64_t bits = (uint64_t)next() << 21;
-    bits ^= next() >> 11;
-    return low + (high - low) * ((double)bits * (1.0 / 9007199254740992.0));
-  }
-  __device__ uint32_t below(uint32_t n) {
-    uint32_t threshold = (0u - n) % n;
-    for (;;) {
-      uint64_t product = (uint64_t)next() * n;
-      if ((uint32_t)product >= threshold) return (uint32_t)(product >> 32);
-    }
-  }
-  __device__ void permutation(int32_t *order, int32_t n) {
-    for (int32_t i = 0; i < n; i++) order[i] = i;
-    for (int32_t i = n - 1; i > 0; i--) {
-      int32_t j = (int32_t)below((uint32_t)i + 1), swapped = order[i];
-      order[i] = order[j];
-      order[j] = swapped;
-    }
-  }
-};
-
-static __device__ inline random_numbers open_numbers(rng_key key, uint64_t operator_id) {
-  random_numbers r = {open_stream(key, operator_id), {0, 0, 0, 0}, 4};
-  return r;
+/* Block `index` of a fresh stream: its numbers 4 · index … 4 · index + 3. */
+static __device__ inline void random_block(const rng &stream, uint32_t index, uint32_t bits[4]) {
+  uint32_t counter[4] = {stream.counter[0] + index, stream.counter[1], stream.counter[2],
+                         stream.counter[3]};
+  draw_block(counter, stream.key, bits);
 }
 
 #endif
