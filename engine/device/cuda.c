@@ -27,7 +27,6 @@ typedef struct cuda_device {
   void *library;
   const plugin_table *table;
   plugin_device *opened;
-  int *kernels; /* of the operators in the registry's order; −1: none */
   char numerics[64];
 } cuda_device;
 
@@ -135,26 +134,8 @@ static status cuda_download(device *d, void *to, const void *from, size_t bytes)
   return cuda_of(d)->table->download(cuda_of(d)->opened, to, from, bytes);
 }
 
-/* −1 for an operator that is not in the registry, as tests have. */
-static int registry_index(const op *o) {
-  int low = 0, high = op_count() - 1;
-  while (low <= high) { /* by family, then name */
-    int middle = (low + high) / 2;
-    const op *at = op_at(middle);
-    if (at == o) return middle;
-    int order = strcmp(o->family, at->family);
-    if (order == 0) order = strcmp(o->name, at->name);
-    if (order < 0)
-      high = middle - 1;
-    else
-      low = middle + 1;
-  }
-  return -1;
-}
-
 static int kernel_of(const device *d, const op *o) {
-  int index = registry_index(o);
-  return index < 0 ? -1 : cuda_of(d)->kernels[index];
+  return cuda_of(d)->table->find(o->name);
 }
 
 static bool cuda_supports(const device *d, const op *o) {
@@ -191,7 +172,6 @@ static void cuda_close(device *d) {
   if (c->opened) c->table->close(c->opened);
   if (c->library) dlclose(c->library);
   pool_destroy(c->device.pool);
-  free(c->kernels);
   free(c);
 }
 
@@ -250,11 +230,7 @@ static status open_plugin(cuda_device *c) {
     return error_new(ERROR_USAGE, NOWHERE,
                      "the CUDA plug-in %s belongs to another version of Strata", plugin_name);
   }
-  TRY(c->table->open(&host_table, &c->opened));
-  c->kernels = malloc((size_t)op_count() * sizeof *c->kernels);
-  if (!c->kernels) return error_out_of_memory((size_t)op_count() * sizeof *c->kernels);
-  for (int i = 0; i < op_count(); i++) c->kernels[i] = c->table->find(op_at(i)->name);
-  return OK;
+  return c->table->open(&host_table, &c->opened);
 }
 
 status cuda_device_open(int threads, device **out) {
