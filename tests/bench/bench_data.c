@@ -6,6 +6,8 @@
  * samples from it into a batch. cold: from the source files, without a cache. disk: from the prepare cache, which
  * is filled before the first round. memory: the prepared cases stay in memory, as the loader keeps
  * them. Prints a line of JSON. */
+#include "bench.h"
+
 #include "base/clock.h"
 #include "base/parallel.h"
 #include "data/dataset.h"
@@ -150,13 +152,6 @@ static status measure(char **argv) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 6) {
-    fprintf(stderr, "bench_data cold|disk|memory PIPELINE ROOT THREADS ROUNDS\n");
-    return 2;
-  }
-  status error = measure(argv);
-  if (!error) return 0;
-  error_print(stderr, error);
-  error_free(error);
-  return 1;
+  return bench_main(argc, argv, 6, "bench_data cold|disk|memory PIPELINE ROOT THREADS ROUNDS",
+                    measure);
 }

@@ -3,6 +3,8 @@
  *     bench_metrics PREDICTION REFERENCE CLASSES THREADS REPEATS
  *
  * Prints a line of milliseconds, then a line `class hd95_mm assd_mm` for each foreground class. */
+#include "bench.h"
+
 #include "evaluate/metrics.h"
 
 #include <stdlib.h>
@@ -41,13 +43,6 @@ static status measure(char **argv) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 6) {
-    fprintf(stderr, "bench_metrics PREDICTION REFERENCE CLASSES THREADS REPEATS\n");
-    return 2;
-  }
-  status error = measure(argv);
-  if (!error) return 0;
-  error_print(stderr, error);
-  error_free(error);
-  return 1;
+  return bench_main(argc, argv, 6, "bench_metrics PREDICTION REFERENCE CLASSES THREADS REPEATS",
+                    measure);
 }

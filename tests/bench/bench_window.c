@@ -4,6 +4,8 @@
  *
  * The network of the last stage, with fresh weights, over a volume of X × Y × Z random voxels, to class
  * numbers. Prints a line of JSON. */
+#include "bench.h"
+
 #include "base/clock.h"
 #include "data/dataset.h"
 #include "infer/network.h"
@@ -77,13 +79,5 @@ static status measure(char **argv) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 7) {
-    fprintf(stderr, "bench_window PIPELINE ROOT THREADS X Y Z\n");
-    return 2;
-  }
-  status error = measure(argv);
-  if (!error) return 0;
-  error_print(stderr, error);
-  error_free(error);
-  return 1;
+  return bench_main(argc, argv, 7, "bench_window PIPELINE ROOT THREADS X Y Z", measure);
 }
