@@ -105,10 +105,6 @@ static const char *check_text(lua_State *L, int index, arena *memory) {
 
 /* ---- pipelines ------------------------------------------------------------------------------- */
 
-static int by_text(const void *a, const void *b) {
-  return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static void add_change(lua_State *L, session *s, variant *v, const char *key, int value) {
   if (v->count == CHANGES_MAX) luaL_error(L, "a pipeline has at most %d changes", CHANGES_MAX);
   variant_set(&s->memory, v, key, value_yaml(L, value, &s->memory));

@@ -26,10 +26,6 @@ static bool is_complete(const study *s, int arm, int seed) {
   return true;
 }
 
-static int compare_text(const void *a, const void *b) {
-  return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static status check_alike(const results *a, const results *b) {
   bool same = a->metric_count == b->metric_count && a->class_count == b->class_count;
   for (int i = 0; same && i < a->metric_count; i++)
@@ -57,7 +53,7 @@ static status join_folds(arena *memory, const study *s, int arm, int seed, resul
     const results *fold = fold_result(s, arm, seed, f);
     for (int i = 0; i < fold->case_count; i++) out->cases[at++] = fold->cases[i];
   }
-  qsort(out->cases, (size_t)out->case_count, sizeof *out->cases, compare_text);
+  qsort(out->cases, (size_t)out->case_count, sizeof *out->cases, by_text);
   for (int64_t f = 0; f < s->folds; f++) {
     const results *fold = fold_result(s, arm, seed, f);
     for (int i = 0; i < fold->case_count; i++)

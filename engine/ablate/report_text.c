@@ -2,31 +2,14 @@
 #include "ablate/report.h"
 
 #include "base/files.h"
-#include "base/json_text.h"
+#include "base/json.h"
 #include "base/table.h"
 #include "base/text.h"
 #include "evaluate/metric.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const metric_info *info_of(const char *key) {
-  for (int m = 0; m < METRIC_COUNT; m++)
-    if (strcmp(metric_table[m].key, key) == 0) return &metric_table[m];
-  return NULL;
-}
-
-static const char *heading_of(const char *key) {
-  const metric_info *info = info_of(key);
-  return info ? info->heading : key;
-}
-
-static int decimals_of(const char *key) {
-  const metric_info *info = info_of(key);
-  return info ? info->decimals : 4;
-}
 
 /* Were all arms made by levels of factors? Then a column for each says more than their names. */
 static bool has_factors(const study *s) {
@@ -90,7 +73,7 @@ static void add_headings(const study_report *r, table *t) {
   table_column(t, "trials", true);
   for (int m = 0; m < r->metric_count; m++) {
     char text[200];
-    const char *heading = heading_of(r->metrics[m].key);
+    const char *heading = metric_heading(r->metrics[m].key);
     table_column(t, heading, true);
     if (compared_arms(r, m) == 0) continue;
     snprintf(text, sizeof text, "Δ %s [95 %% CI]", heading);
@@ -113,7 +96,7 @@ static void add_row(const study_report *r, int index, table *t) {
     table_cell(t, "%d of %d", done, study_repeats(s));
   for (int m = 0; m < r->metric_count; m++) {
     const arm_metric *cell = report_cell(r, index, m);
-    int decimals = decimals_of(r->metrics[m].key);
+    int decimals = metric_decimals(r->metrics[m].key);
     add_mean(t, &cell->runs, decimals);
     if (compared_arms(r, m) == 0) continue;
     add_difference(t, cell, decimals);
@@ -226,7 +209,8 @@ static table trial_table(const study_report *r) {
   const study *s = r->s;
   table t = {0};
   table_column(&t, "trial", false);
-  for (int m = 0; m < r->metric_count; m++) table_column(&t, heading_of(r->metrics[m].key), true);
+  for (int m = 0; m < r->metric_count; m++)
+    table_column(&t, metric_heading(r->metrics[m].key), true);
   table_column(&t, "time", true);
   table_column(&t, "folder", false);
   for (int i = 0; i < s->trial_count; i++) {
@@ -237,7 +221,7 @@ static table trial_table(const study_report *r) {
       moments mean = {0};
       double value = report_run_mean(s->results[i], r->metrics[m].key);
       if (!isnan(value)) moments_add(&mean, value);
-      add_mean(&t, &mean, decimals_of(r->metrics[m].key));
+      add_mean(&t, &mean, metric_decimals(r->metrics[m].key));
     }
     table_cell(&t, "%s", one->state == TRIAL_DONE ? format_duration(took, one->seconds) : "failed");
     table_cell(&t, "%s", one->folder);
@@ -264,10 +248,6 @@ static void write_markdown(const study_report *r, FILE *out) {
 
 /* ---- CSV and JSON: every figure --------------------------------------------------------------- */
 
-static json_t *number(double value) {
-  return isfinite(value) ? json_real(value) : json_null();
-}
-
 static void add_contrast(const arm_metric *cell, json_t *to, const char *baseline) {
   const contrast *c = cell->is_compared ? &cell->compare.contrasts[0] : NULL;
   const struct {
@@ -284,7 +264,7 @@ static void add_contrast(const arm_metric *cell, json_t *to, const char *baselin
   json_object_set_new(to, "baseline", c ? json_text(baseline) : json_null());
   json_object_set_new(to, "pairs", c ? json_integer(c->pairs) : json_null());
   for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
-    json_object_set_new(to, figures[i].name, number(figures[i].value));
+    json_object_set_new(to, figures[i].name, json_number(figures[i].value));
 }
 
 json_t *report_row(const study_report *r, int index) {
@@ -298,9 +278,9 @@ json_t *report_row(const study_report *r, int index) {
   json_object_set_new(row, "failed", json_integer(arm_trials(s, index, TRIAL_FAILED)));
   for (int m = 0; m < r->metric_count; m++) {
     const arm_metric *cell = report_cell(r, index, m);
-    json_t *figures =
-        json_pack("{s:o, s:o, s:I}", "mean", number(moments_mean(&cell->runs)), "sd",
-                  number(moments_deviation(&cell->runs)), "runs", (json_int_t)cell->runs.count);
+    json_t *figures = json_pack("{s:o, s:o, s:I}", "mean", json_number(moments_mean(&cell->runs)),
+                                "sd", json_number(moments_deviation(&cell->runs)), "runs",
+                                (json_int_t)cell->runs.count);
     add_contrast(cell, figures, a->baseline >= 0 ? s->arms[a->baseline].label : "");
     json_object_set_new(row, r->metrics[m].key, figures);
   }
@@ -312,7 +292,7 @@ static json_t *case_rows(const results *r) {
   for (int i = 0; i < r->case_count; i++) {
     json_t *row = json_pack("{s:o}", "name", json_text(r->cases[i]));
     for (int m = 0; m < r->metric_count; m++)
-      json_object_set_new(row, r->metrics[m].key, number(results_case_mean(r, i, m)));
+      json_object_set_new(row, r->metrics[m].key, json_number(results_case_mean(r, i, m)));
     json_array_append_new(rows, row);
   }
   return rows;
@@ -334,7 +314,7 @@ static json_t *trial_row(const study *s, int index) {
   if (s->trial_folds[index] >= 0)
     json_object_set_new(row, "fold", json_integer(s->trial_folds[index]));
   for (int m = 0; r && m < r->metric_count; m++)
-    json_object_set_new(row, r->metrics[m].key, number(report_run_mean(r, r->metrics[m].key)));
+    json_object_set_new(row, r->metrics[m].key, json_number(report_run_mean(r, r->metrics[m].key)));
   if (r) json_object_set_new(row, "cases", case_rows(r));
   return row;
 }
@@ -393,28 +373,28 @@ static void write_csv(const json_t *rows, FILE *out) {
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-static status begin_file(const study *s, const char *ending, atomic_file *file) {
+/* Heap. */
+static char *file_of(const study *s, const char *ending) {
   char name[300];
   snprintf(name, sizeof name, "%.200s%s", s->name, ending);
-  char *path = path_join(s->o->out, name);
-  status error = path ? atomic_begin(path, file) : error_out_of_memory(sizeof name);
+  return path_join(s->o->out, name);
+}
+
+static status begin_file(const study *s, const char *ending, atomic_file *file) {
+  char *path = file_of(s, ending);
+  status error = path ? atomic_begin(path, file) : error_out_of_memory(300);
   free(path);
   return error;
 }
 
 static status write_json(const study_report *r, const json_t *rows) {
-  atomic_file file;
   json_t *root = json_pack("{s:s, s:s, s:O, s:o}", "study", r->s->name, "command", r->s->o->command,
                            "arms", rows, "trials", trial_rows(r->s));
-  char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+  char *path = file_of(r->s, ".json");
+  status error = path ? json_write(path, root, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "\n")
+                      : error_out_of_memory(300);
+  free(path);
   json_decref(root);
-  if (!text) return error_out_of_memory(1 << 16);
-  status error = begin_file(r->s, ".json", &file);
-  if (!error) {
-    fprintf(file.stream, "%s\n", text);
-    error = atomic_commit(&file);
-  }
-  free(text);
   return error;
 }
 

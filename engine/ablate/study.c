@@ -74,7 +74,7 @@ void study_free(study *s) {
   free(s);
 }
 
-int study_find_arm(const study *s, const char *label) {
+static int find_arm(const study *s, const char *label) {
   for (int i = 0; i < s->arm_count; i++)
     if (strcmp(s->arms[i].label, label) == 0) return i;
   return -1;
@@ -89,7 +89,7 @@ int study_factor(study *s, const char *name) {
 }
 
 status study_add_arm(study *s, const char *label, const char *const *levels, const variant *v) {
-  if (study_find_arm(s, label) >= 0)
+  if (find_arm(s, label) >= 0)
     return error_new(ERROR_SCRIPT, NOWHERE, "there are two arms called \"%s\"", label);
   study_arm a = {.label = arena_strdup(&s->memory, label),
                  .pipeline = variant_copy(&s->memory, v),
@@ -136,7 +136,7 @@ static bool is_its_baseline(const study *s, const study_arm *of, const study_arm
 }
 
 static status choose_baselines(study *s) {
-  int chosen = s->baseline_label ? study_find_arm(s, s->baseline_label) : 0;
+  int chosen = s->baseline_label ? find_arm(s, s->baseline_label) : 0;
   if (chosen < 0) return no_such_arm(s, s->baseline_label);
   bool any = !s->baseline_levels;
   for (int i = 0; i < s->arm_count; i++) {

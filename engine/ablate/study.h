@@ -64,7 +64,6 @@ status variant_load(const ablation_options *o, const variant *v, pipeline **out)
 
 /* `levels` NULL, or a text for each factor. Two arms of one label are an error. */
 status study_add_arm(study *s, const char *label, const char *const *levels, const variant *v);
-int study_find_arm(const study *s, const char *label);
 /* Index of the factor, which is added where it is new. */
 int study_factor(study *s, const char *name);
 /* Trials of an arm. */

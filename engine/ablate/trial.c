@@ -2,13 +2,11 @@
 
 #include "base/files.h"
 #include "base/json.h"
-#include "base/json_text.h"
 #include "base/text.h"
 #include "data/dataset.h"
 
 #include <dirent.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,14 +223,11 @@ status trial_record(const trial *t) {
       json_pack("{s:s, s:s, s:o, s:o, s:o, s:f, s:o*}", "key", key, "state", state_names[t->state],
                 "label", json_text(t->label), "pipeline", json_text(t->pipeline), "set", sets,
                 "seconds", t->seconds, "error", t->error ? json_text(t->error) : NULL);
-  char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
-  json_decref(root);
-  if (!text) return error_out_of_memory(4096);
   char *path = trial_file(t, "trial.json");
   status error = path ? folder_create(t->folder) : error_out_of_memory(64);
-  if (!error) error = file_write_atomic(path, text, strlen(text));
+  if (!error) error = json_write(path, root, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "");
   free(path);
-  free(text);
+  json_decref(root);
   return error;
 }
 

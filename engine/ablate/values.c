@@ -2,10 +2,10 @@
 #include "ablate/session.h"
 
 #include "base/files.h"
+#include "base/json.h"
 #include "base/table.h"
 #include "base/text.h"
 
-#include <jansson.h>
 #include <lauxlib.h>
 
 #include <math.h>
@@ -15,10 +15,6 @@
 enum { YAML_DEPTH = 16, YAML_KEYS = 200, YAML_BYTES = 64 << 10, CHARGE_PER_BYTE = 4 };
 
 /* ---- Lua → YAML ------------------------------------------------------------------------------ */
-
-static int by_text(const void *a, const void *b) {
-  return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
 
 static void add_quoted(lua_State *L, int index, luaL_Buffer *out) {
   size_t length;
@@ -245,10 +241,8 @@ static status write_table(const session *s, const char *name, const char *ending
 
 static status write_rows(const session *s, const char *name, const json_t *rows) {
   char *path = file_of(s, name, ".json");
-  char *text = json_dumps(rows, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-  status error =
-      path && text ? file_write_atomic(path, text, strlen(text)) : error_out_of_memory(200);
-  free(text);
+  status error = path ? json_write(path, rows, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "")
+                      : error_out_of_memory(200);
   free(path);
   return error;
 }

@@ -2,7 +2,9 @@
 
 #include "base/files.h"
 
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 status json_read(const char *path, size_t limit_bytes, json_t **root) {
   char *text;
@@ -21,4 +23,32 @@ status json_read(const char *path, size_t limit_bytes, json_t **root) {
   }
   *root = value;
   return OK;
+}
+
+status json_write(const char *path, const json_t *root, size_t flags, const char *end) {
+  char *text = root ? json_dumps(root, flags) : NULL;
+  if (!text) return error_prefix(error_out_of_memory(1 << 16), "cannot write %s", path);
+  atomic_file file;
+  status error = atomic_begin(path, &file);
+  if (!error) {
+    fprintf(file.stream, "%s%s", text, end);
+    error = atomic_commit(&file);
+  }
+  free(text);
+  return error;
+}
+
+json_t *json_text(const char *text) {
+  json_t *exact = json_string(text);
+  char *plain = exact ? NULL : strdup(text);
+  if (!plain) return exact;
+  for (char *p = plain; *p; p++)
+    if ((unsigned char)*p >= 0x80) *p = '?';
+  json_t *readable = json_string(plain);
+  free(plain);
+  return readable;
+}
+
+json_t *json_number(double value) {
+  return isfinite(value) ? json_real(value) : json_null();
 }

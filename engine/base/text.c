@@ -19,6 +19,10 @@ uint64_t hash_mix(uint64_t a, uint64_t b) {
   return XXH3_64bits(pair, sizeof pair);
 }
 
+int by_text(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 static int edit_distance(const char *a, const char *b) {
   enum { LIMIT = 63 };
   int n = (int)strlen(a), m = (int)strlen(b);

@@ -14,6 +14,9 @@ uint64_t bytes_hash(const void *data, size_t bytes);
 /* Mixes two 64-bit hashes into one (order matters). */
 uint64_t hash_mix(uint64_t a, uint64_t b);
 
+/* For qsort and bsearch over char *: byte by byte. */
+int by_text(const void *a, const void *b);
+
 /* The name closest to `word` by edit distance, or NULL when none is near enough to suggest. */
 const char *nearest_name(const char *word, const char *const *names, int count);
 

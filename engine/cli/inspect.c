@@ -1,10 +1,10 @@
 /* plan, bench: what a pipeline compiles to. */
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/json.h"
 #include "base/text.h"
 #include "cli/opened.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -182,9 +182,7 @@ static status time_steps(program *p, const stage_graph *g, const stage_spec *s,
       json_t *root = json_pack("{s:s, s:I, s:f, s:f, s:f, s:I}", "stage", s->name, "steps",
                                (json_int_t)steps, "median_s", median, "min_s", times[0], "flops",
                                flops, "peak_rss_bytes", (json_int_t)usage.ru_maxrss * 1024);
-      char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
-      error = text ? file_write_atomic(a->json, text, strlen(text)) : error_out_of_memory(256);
-      free(text);
+      error = json_write(a->json, root, JSON_INDENT(2), "");
       json_decref(root);
     }
   }

@@ -1,10 +1,10 @@
 #include "data/check.h"
 
 #include "base/files.h"
+#include "base/json.h"
 #include "base/text.h"
 #include "statistics/statistics.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -238,10 +238,6 @@ static void keep_messages(const problems *all, case_look *look) {
   for (int i = 0; look->problems && i < all->count; i++)
     if ((look->problems[look->problem_count] = strdup(error_message(all->list[i]))))
       look->problem_count++;
-}
-
-static int by_text(const void *a, const void *b) {
-  return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
 status dataset_look_at(const dataset *data, thread_pool *pool, dataset_look *out) {
@@ -484,12 +480,7 @@ static json_t *look_json(const dataset_look *l) {
 
 status dataset_look_write(const dataset_look *l, const char *path) {
   json_t *root = look_json(l);
-  char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+  status error = json_write(path, root, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "\n");
   json_decref(root);
-  if (!text) return error_prefix(error_out_of_memory(1 << 20), "cannot write %s", path);
-  size_t length = strlen(text);
-  text[length] = '\n'; /* in place of the terminator */
-  status error = file_write_atomic(path, text, length + 1);
-  free(text);
   return error;
 }

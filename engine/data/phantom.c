@@ -5,12 +5,12 @@
 #include "data/phantom.h"
 
 #include "base/files.h"
+#include "base/json.h"
 #include "base/parallel.h"
 #include "base/rng.h"
 #include "base/text.h"
 #include "data/grid.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -483,9 +483,7 @@ static status write_description(const work *w, const char *path, int cases) {
                            "description", "Synthetic CT; no patient data", "tensorImageSize", "3D",
                            "modality", "0", "CT", "labels", classes, "numTraining", cases,
                            "numTest", 0, "training", training, "test");
-  char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_PRESERVE_ORDER) : NULL;
-  status error = text ? file_write_atomic(path, text, strlen(text)) : error_out_of_memory(4096);
-  free(text);
+  status error = json_write(path, root, JSON_INDENT(2) | JSON_PRESERVE_ORDER, "");
   json_decref(root);
   return error;
 }

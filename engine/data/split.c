@@ -47,10 +47,6 @@ typedef struct patients {
   int *number;
 } patients;
 
-static int by_text(const void *a, const void *b) {
-  return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static patients number_patients(dataset *d) {
   size_t n = (size_t)d->case_count;
   const char **names = arena_alloc(&d->memory, (n + 1) * sizeof *names);

@@ -4,7 +4,7 @@
  * counts (is not NaN), then over the cases that have any. Per class it is the mean over the cases
  * in which the class counts. */
 #include "base/files.h"
-#include "base/json_text.h"
+#include "base/json.h"
 #include "base/table.h"
 #include "evaluate/metrics.h"
 #include "statistics/statistics.h"
@@ -102,10 +102,6 @@ static const char *const policy_words[] = {
 /* Nine digits: more than any of these values mean, and the same text on every machine. */
 enum { JSON_STYLE = JSON_INDENT(2) | JSON_REAL_PRECISION(9) };
 
-static json_t *number(double value) {
-  return isfinite(value) ? json_real(value) : json_null();
-}
-
 /* Names of classes as JSON keys: valid UTF-8, and each used once. */
 static json_t *class_keys(const evaluation *e) {
   json_t *keys = json_array(), *used = json_object();
@@ -130,7 +126,7 @@ static const char *key_of(const json_t *keys, int class_number) {
 static json_t *case_values(const evaluation *e, const json_t *keys, const case_score *s, int m) {
   json_t *values = json_object();
   for (int c = 1; c < e->class_count; c++)
-    json_object_set_new(values, key_of(keys, c), number(s->classes[c].value[m]));
+    json_object_set_new(values, key_of(keys, c), json_number(s->classes[c].value[m]));
   return values;
 }
 
@@ -142,7 +138,7 @@ static json_t *case_entry(const evaluation *e, const json_t *keys, const case_sc
     char mean_key[64];
     snprintf(mean_key, sizeof mean_key, "%s_mean", evaluate_metric(e->spec, m)->key);
     moments mean = over_classes(e, s, NULL, m);
-    json_object_set_new(entry, mean_key, number(moments_mean(&mean)));
+    json_object_set_new(entry, mean_key, json_number(moments_mean(&mean)));
     json_object_set_new(entry, evaluate_metric(e->spec, m)->key, case_values(e, keys, s, m));
   }
   json_t *voxels = json_object();
@@ -169,12 +165,12 @@ static json_t *summary_entry(const evaluation *e, const json_t *keys, int m) {
   moments all = over_all(e, NULL, m);
   for (int c = 1; c < e->class_count; c++) {
     moments of_class = over_cases(e, c, m);
-    json_object_set_new(means, key_of(keys, c), number(moments_mean(&of_class)));
-    json_object_set_new(deviations, key_of(keys, c), number(moments_deviation(&of_class)));
+    json_object_set_new(means, key_of(keys, c), json_number(moments_mean(&of_class)));
+    json_object_set_new(deviations, key_of(keys, c), json_number(moments_deviation(&of_class)));
     json_object_set_new(counts, key_of(keys, c), json_integer(of_class.count));
   }
-  json_object_set_new(entry, "mean", number(moments_mean(&all)));
-  json_object_set_new(entry, "standard_deviation", number(moments_deviation(&all)));
+  json_object_set_new(entry, "mean", json_number(moments_mean(&all)));
+  json_object_set_new(entry, "standard_deviation", json_number(moments_deviation(&all)));
   json_object_set_new(entry, "per_class", means);
   json_object_set_new(entry, "per_class_standard_deviation", deviations);
   json_object_set_new(entry, "per_class_cases", counts);
@@ -207,8 +203,8 @@ static json_t *groups_entry(const evaluation *e) {
       if (!is_wanted(e, m)) continue;
       moments all = over_all(e, g, m);
       json_object_set_new(entry, evaluate_metric(e->spec, m)->key,
-                          json_pack("{s:o, s:o}", "mean", number(moments_mean(&all)),
-                                    "standard_deviation", number(moments_deviation(&all))));
+                          json_pack("{s:o, s:o}", "mean", json_number(moments_mean(&all)),
+                                    "standard_deviation", json_number(moments_deviation(&all))));
     }
     json_object_set_new(groups, g->name, entry);
   }
@@ -244,13 +240,8 @@ static json_t *to_json(const evaluation *e) {
 
 status evaluation_write(const evaluation *e, const char *path) {
   json_t *root = to_json(e);
-  char *text = root ? json_dumps(root, JSON_STYLE) : NULL;
+  status error = json_write(path, root, JSON_STYLE, "\n");
   json_decref(root);
-  if (!text) return error_prefix(error_out_of_memory(1 << 20), "cannot write %s", path);
-  size_t length = strlen(text);
-  text[length] = '\n'; /* in place of the terminator */
-  status error = file_write_atomic(path, text, length + 1);
-  free(text);
   return error;
 }
 

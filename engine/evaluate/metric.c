@@ -1,5 +1,7 @@
 #include "evaluate/metric.h"
 
+#include <string.h>
+
 const metric_info metric_table[METRIC_COUNT] = {
     [METRIC_DICE] = {"dice", "dice", "Dice", 4, BETTER_HIGHER, "2·|P∩R| / (|P|+|R|)"},
     [METRIC_JACCARD] = {"jaccard", "jaccard", "Jaccard", 4, BETTER_HIGHER, "|P∩R| / |P∪R|"},
@@ -18,3 +20,19 @@ const metric_info metric_table[METRIC_COUNT] = {
                                            "relative_volume_difference", "volume rel.", 4,
                                            BETTER_NEAR_ZERO, "(|P|−|R|) / |R|, signed"},
 };
+
+const metric_info *metric_of_key(const char *key) {
+  for (int m = 0; m < METRIC_COUNT; m++)
+    if (strcmp(metric_table[m].key, key) == 0) return &metric_table[m];
+  return NULL;
+}
+
+const char *metric_heading(const char *key) {
+  const metric_info *info = metric_of_key(key);
+  return info ? info->heading : key;
+}
+
+int metric_decimals(const char *key) {
+  const metric_info *info = metric_of_key(key);
+  return info ? info->decimals : 4;
+}

@@ -39,4 +39,10 @@ typedef struct metric_info {
 
 extern const metric_info metric_table[METRIC_COUNT];
 
+/* The entry with this key ("hd95_mm"); NULL for a metric of one's own. */
+const metric_info *metric_of_key(const char *key);
+/* Heading and decimals of a column; a metric of one's own is called by its key. */
+const char *metric_heading(const char *key);
+int metric_decimals(const char *key);
+
 #endif

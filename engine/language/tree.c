@@ -286,7 +286,7 @@ static status check_tag(const yaml_char_t *tag_bytes, tree_kind kind, source_pos
 
 static status compose(composer *c, yaml_event_t *event, int depth, tree **out, int *height);
 
-static int by_text(const void *a, const void *b) {
+static int by_text_and_place(const void *a, const void *b) {
   const tree *x = *(tree *const *)a, *y = *(tree *const *)b;
   int order = strcmp(x->text, y->text);
   if (order) return order;
@@ -299,7 +299,7 @@ status tree_check_duplicates(const tree *map) {
   tree **sorted = malloc((size_t)map->count * sizeof *sorted);
   if (!sorted) return error_out_of_memory((size_t)map->count * sizeof *sorted);
   memcpy(sorted, map->keys, (size_t)map->count * sizeof *sorted);
-  qsort(sorted, (size_t)map->count, sizeof *sorted, by_text);
+  qsort(sorted, (size_t)map->count, sizeof *sorted, by_text_and_place);
   problems all = {0};
   char text[96];
   for (int i = 1; i < map->count; i++)

@@ -30,17 +30,10 @@ static void signed_cell(text_buffer *out, double value) {
     text_add(out, "<td class=\"n\">%+.4g</td>", value);
 }
 
-/* "HD95 mm" for hd95_mm; a metric of one's own is called by its key. */
-static const char *heading_of(const char *key) {
-  for (int m = 0; m < METRIC_COUNT; m++)
-    if (strcmp(metric_table[m].key, key) == 0) return metric_table[m].heading;
-  return key;
-}
-
 static void contrast_row(text_buffer *out, const contrast *c) {
   bool significant = c->wilcoxon_holm < 0.05;
   text_add(out, "<tr%s><th scope=\"row\">", significant ? " class=\"significant\"" : "");
-  html_text(out, heading_of(c->metric));
+  html_text(out, metric_heading(c->metric));
   text_add(out, "</th><td>");
   html_text(out, c->class_name);
   text_add(out, "</td>");
@@ -97,7 +90,7 @@ static void difference_chart(page *p, const results *run, const results *other, 
   }
   char title[128];
   snprintf(title, sizeof title, "%s, mean over the classes of a case",
-           heading_of(run->metrics[m].key));
+           metric_heading(run->metrics[m].key));
   page_chart(p,
              json_pack("{s:o, s:o, s:o, s:b}", "cases", cases, "from", from, "to", to, "higher",
                        metric_better(run->metrics[m].key) != BETTER_LOWER),

@@ -8,7 +8,8 @@
 
 enum { SERIES_MAX = 512, NOTES_MAX = 40 };
 
-void record_note(run_record *r, const char *format, ...) {
+static void add_note(run_record *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void add_note(run_record *r, const char *format, ...) {
   if (r->note_count == NOTES_MAX) return;
   text_buffer text = {0};
   va_list args;
@@ -21,7 +22,7 @@ void record_note(run_record *r, const char *format, ...) {
 }
 
 void record_note_error(run_record *r, status error) {
-  if (error) record_note(r, "%s", error_message(error));
+  if (error) add_note(r, "%s", error_message(error));
   error_free(error);
 }
 
@@ -67,7 +68,7 @@ static void read_metrics(run_record *r, const char *path) {
   char *text = NULL;
   size_t length = 0;
   if (!file_exists(path)) {
-    record_note(r, "There is no metrics.jsonl: no epoch has ended yet.");
+    add_note(r, "There is no metrics.jsonl: no epoch has ended yet.");
     return;
   }
   status error = file_read(path, (size_t)1 << 29, &text, &length);
@@ -93,16 +94,16 @@ static void read_pipeline(run_record *r, const char *path) {
   problems found = {0};
   problems_add(&found, dataset_inspect(&r->p->data, r->p->seed, &found, &r->data));
   if (found.count > 0)
-    record_note(r,
-                "Some files of the data set are not where they were; pictures of those cases are "
-                "missing below. The first: %s",
-                error_message(found.list[0]));
+    add_note(r,
+             "Some files of the data set are not where they were; pictures of those cases are "
+             "missing below. The first: %s",
+             error_message(found.list[0]));
   problems_free(&found);
 }
 
 static void read_evaluation(run_record *r, const char *path) {
   if (!file_exists(path))
-    record_note(r, "There is no evaluation.json: the test cases have not been scored.");
+    add_note(r, "There is no evaluation.json: the test cases have not been scored.");
   else
     record_note_error(r, json_read(path, (size_t)256 << 20, &r->evaluation));
 }
@@ -110,8 +111,8 @@ static void read_evaluation(run_record *r, const char *path) {
 static void note_progress(run_record *r, const char *state_path) {
   if (!file_exists(state_path) || r->series_count == 0) return;
   const series *last = &r->series[r->series_count - 1];
-  record_note(r, "The run is not finished: stage %s, %.0f epochs done.", last->stage,
-              last->count ? last->epoch[last->count - 1] : 0.0);
+  add_note(r, "The run is not finished: stage %s, %.0f epochs done.", last->stage,
+           last->count ? last->epoch[last->count - 1] : 0.0);
 }
 
 status record_open(const char *folder, run_record *out) {

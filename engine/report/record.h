@@ -31,7 +31,6 @@ typedef struct run_record {
 /* An error only when `folder` holds no run. */
 status record_open(const char *folder, run_record *out);
 void record_close(run_record *r);
-void record_note(run_record *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Takes the error and makes it a note. */
 void record_note_error(run_record *r, status error);
 const series *record_series(const run_record *r, const char *stage, const char *name);

@@ -10,12 +10,6 @@ static bool is_share(int metric) {
          metric == METRIC_RECALL || metric == METRIC_NSD;
 }
 
-static bool is_known(const char *key) {
-  for (int m = 0; m < METRIC_COUNT; m++)
-    if (strcmp(metric_table[m].key, key) == 0) return true;
-  return false;
-}
-
 int scored_metrics(const run_record *r, scored_metric out[SCORED_MAX]) {
   int count = 0;
   for (int m = 0; r->evaluation && m < METRIC_COUNT; m++) {
@@ -26,7 +20,7 @@ int scored_metrics(const run_record *r, scored_metric out[SCORED_MAX]) {
   const char *key;
   json_t *summary;
   json_object_foreach(r->evaluation, key, summary) {
-    if (count == SCORED_MAX || is_known(key)) continue;
+    if (count == SCORED_MAX || metric_of_key(key)) continue;
     if (!json_is_object(json_object_get(summary, "per_class"))) continue;
     metric_info info = {.name = key, .key = key, .heading = key, .decimals = 4, .doc = key};
     out[count++] = (scored_metric){info, false, summary};

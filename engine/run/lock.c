@@ -113,7 +113,8 @@ static void hash_tensor(XXH3_state_t *state, const named_tensor *t) {
   XXH3_128bits_update(state, t->tensor.data, tensor_bytes(&t->tensor));
 }
 
-status weights_hash(const char *path, char out[33]) {
+/* Of a weight file's tensors, 32 hexadecimal digits. */
+static status weights_hash(const char *path, char out[33]) {
   weights w;
   TRY(weights_read(path, &w));
   XXH3_state_t *state = XXH3_createState();

@@ -55,7 +55,5 @@ status lock_add_weights(lock *l, const char *stage, const char *path);
 const char *lock_weights(const lock *l, const char *stage);
 /* The file: pipeline, then lock. */
 status lock_write(const run *r, const lock *l, const char *path);
-/* Hash of a weight file's tensors, 32 hexadecimal digits. */
-status weights_hash(const char *path, char out[33]);
 
 #endif

@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "base/files.h"
-#include "base/json_text.h"
+#include "base/json.h"
 #include "base/text.h"
 #include "evaluate/custom.h"
 #include "infer/network.h"
@@ -81,13 +81,10 @@ static status write_description(const run *r) {
     json_object_set_new(root, "lock",
                         json_pack("{s:o, s:o}", "file", json_text(r->p->path), "changes", changes));
   }
-  char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
-  json_decref(root);
-  if (!text) return error_out_of_memory(4096);
   char *path = run_file(r, "run.json");
-  status error = file_write_atomic(path, text, strlen(text));
+  status error = json_write(path, root, JSON_INDENT(2), "");
   free(path);
-  free(text);
+  json_decref(root);
   return error;
 }
 
@@ -108,6 +105,12 @@ static bool is_identity_of(const run *r, uint64_t identity) {
   return known;
 }
 
+/* Adds to a list in run.json. */
+static void note(json_t *root, const char *list, json_t *entry) {
+  if (!json_object_get(root, list)) json_object_set_new(root, list, json_array());
+  json_array_append_new(json_object_get(root, list), entry);
+}
+
 /* The run goes on with other scripts from here: run.json says since when. */
 static status note_changed_scripts(run *r, json_t *root, const char *description, const char *from,
                                    const char *to) {
@@ -118,18 +121,13 @@ static status note_changed_scripts(run *r, json_t *root, const char *description
   const char *stage = known ? r->p->stages[state.stage].name : NULL;
   json_t *change = json_pack("{s:s, s:s, s:s?, s:I}", "from", from, "to", to, "stage", stage,
                              "epoch", (json_int_t)state.epoch);
-  if (!json_object_get(root, "script_changes"))
-    json_object_set_new(root, "script_changes", json_array());
-  json_array_append_new(json_object_get(root, "script_changes"), change);
+  note(root, "script_changes", change);
   read_former_identities(r, root);
   json_object_set_new(root, "pipeline_identity", json_string(to));
-  char *text = error ? NULL : json_dumps(root, JSON_INDENT(2));
-  if (!error && !text) error = error_out_of_memory(4096);
-  if (!error) error = file_write_atomic(description, text, strlen(text));
+  if (!error) error = json_write(description, root, JSON_INDENT(2), "");
   if (!error)
     report_line(&r->report, "the run goes on with changed scripts from %s%s on; run.json notes it",
                 stage ? "stage " : "here", stage ? stage : "");
-  free(text);
   state_free(&state);
   free(state_path);
   return error;
@@ -143,16 +141,10 @@ static status note_changes(run *r, json_t *root, const char *description, status
   if (!out) return error_out_of_memory(4096);
   error_print(out, changes);
   fclose(out);
-  if (!json_object_get(root, "changes_at_resume"))
-    json_object_set_new(root, "changes_at_resume", json_array());
-  json_array_append_new(json_object_get(root, "changes_at_resume"), json_string(list));
+  note(root, "changes_at_resume", json_text(list));
   report_line(&r->report, "goes on although something has changed; run.json notes it\n%s", list);
   free(list);
-  char *text = json_dumps(root, JSON_INDENT(2));
-  if (!text) return error_out_of_memory(4096);
-  status error = file_write_atomic(description, text, strlen(text));
-  free(text);
-  return error;
+  return json_write(description, root, JSON_INDENT(2), "");
 }
 
 /* A run goes on only with the pipeline and the data it was started with; its scripts may be others

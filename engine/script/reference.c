@@ -1,4 +1,5 @@
 /* The tables of script/api.h for people: `strata lua`, and the reference in docs/lua.md. */
+#include "base/table.h"
 #include "base/text.h"
 #include "script/api.h"
 
@@ -30,18 +31,11 @@ static void add_place(text_buffer *out, unsigned kinds, const char *quote) {
 
 /* ---- as text ------------------------------------------------------------------------------- */
 
-/* Characters, not bytes: for columns. */
-static int width_of(const char *text) {
-  int width = 0;
-  for (; *text; text++) width += ((unsigned char)*text & 0xC0) != 0x80;
-  return width;
-}
-
 static void print_call(const script_group *g, const script_entry *e, FILE *out) {
   enum { COLUMN = 40 };
   text_buffer call = {0};
   text_add(&call, "%s%s%s%s", g->prefix, e->name, is_function(e) ? "" : ": ", e->signature);
-  int pad = COLUMN - width_of(call.data);
+  int pad = COLUMN - text_columns(call.data);
   fprintf(out, "  %s%*s  %s\n", call.data, pad > 0 ? pad : 0, "", e->doc);
   text_free(&call);
 }
@@ -128,7 +122,7 @@ status script_explain(const char *name, FILE *out) {
 /* ---- as Markdown --------------------------------------------------------------------------- */
 
 /* A bar would end the cell. */
-static void print_cell(const char *text, FILE *out) {
+static void markdown_cell(const char *text, FILE *out) {
   for (; *text; text++) {
     if (*text == '|') fputc('\\', out);
     fputc(*text, out);
@@ -142,11 +136,11 @@ static void reference_group(const script_group *g, FILE *out) {
   for (const script_entry *e = g->entries; e->name; e++) {
     fprintf(out, "| `%s%s", g->prefix, e->name);
     if (is_function(e))
-      print_cell(e->signature, out);
+      markdown_cell(e->signature, out);
     else
       fprintf(out, "` (%s)", e->signature);
     fputs(is_function(e) ? "` | " : " | ", out);
-    print_cell(e->doc, out);
+    markdown_cell(e->doc, out);
     if (e->kinds && e->kinds != g->kinds) {
       text_buffer only = {0};
       add_kinds(&only, e->kinds, "`");

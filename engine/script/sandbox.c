@@ -183,10 +183,6 @@ void sandbox_look_behind(lua_State *L, int index) {
   lua_pop(L, 2);
 }
 
-static int compare_names(const void *a, const void *b) {
-  return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 int sandbox_arguments_read(lua_State *L, const char *names[], int limit) {
   int count = 0;
   lua_rawgetp(L, LUA_REGISTRYINDEX, &arguments_read);
@@ -196,7 +192,7 @@ int sandbox_arguments_read(lua_State *L, const char *names[], int limit) {
     if (lua_type(L, -1) == LUA_TSTRING && count < limit) names[count++] = lua_tostring(L, -1);
   }
   lua_pop(L, 1);
-  qsort(names, (size_t)count, sizeof *names, compare_names);
+  qsort(names, (size_t)count, sizeof *names, by_text);
   return count;
 }
 

@@ -10,9 +10,8 @@
 enum { DEFAULT_RESAMPLES = 10000, LISTED_MAX = 20, DIGITS = 8 };
 
 better metric_better(const char *key) {
-  for (int m = 0; m < METRIC_COUNT; m++)
-    if (strcmp(metric_table[m].key, key) == 0) return metric_table[m].better;
-  return BETTER_UNKNOWN;
+  const metric_info *info = metric_of_key(key);
+  return info ? info->better : BETTER_UNKNOWN;
 }
 
 /* A run, and where in it stands what is compared. */
@@ -64,10 +63,6 @@ static const char *metric_at(const results *r, int i) {
 }
 static int metrics_in(const results *r) {
   return r->metric_count;
-}
-
-static int by_text(const void *a, const void *b) {
-  return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 /* Names that every run has, in the order of the first run; a sentence in `missing` for each other

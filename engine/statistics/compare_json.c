@@ -1,36 +1,26 @@
 /* A comparison as JSON. */
-#include "base/files.h"
+#include "base/json.h"
 #include "statistics/compare.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static json_t *number(double value) {
-  return isfinite(value) ? json_real(value) : json_null();
-}
-
 static void set_number(json_t *object, const char *key, double value) {
-  json_object_set_new(object, key, number(value));
+  json_object_set_new(object, key, json_number(value));
 }
 
 static void set_count(json_t *object, const char *key, int64_t value) {
   json_object_set_new(object, key, json_integer(value));
 }
 
-/* NULL is null; names that jansson read are UTF-8, paths may be anything. */
 static void set_text(json_t *object, const char *key, const char *text) {
-  json_t *value = text ? json_string(text) : json_null();
-  json_object_set_new(object, key, value ? value : json_string("?"));
+  json_object_set_new(object, key, text ? json_text(text) : json_null());
 }
 
 static json_t *texts(const char *const *list, int count) {
   json_t *array = json_array();
-  for (int i = 0; i < count; i++) {
-    json_t *value = json_string(list[i]);
-    json_array_append_new(array, value ? value : json_string("?"));
-  }
+  for (int i = 0; i < count; i++) json_array_append_new(array, json_text(list[i]));
   return array;
 }
 
@@ -90,7 +80,8 @@ static json_t *case_entry(const case_difference *d) {
 
 static json_t *spread_entry(const seed_spread *s) {
   json_t *entry = json_object(), *means = json_array();
-  for (int64_t i = 0; i < s->over.count; i++) json_array_append_new(means, number(s->means[i]));
+  for (int64_t i = 0; i < s->over.count; i++)
+    json_array_append_new(means, json_number(s->means[i]));
   json_object_set_new(entry, "means", means);
   set_number(entry, "mean", s->over.mean);
   set_number(entry, "standard_deviation", s->over.deviation);
@@ -186,12 +177,7 @@ static json_t *to_json(const comparison *c) {
 
 status comparison_write_json(const comparison *c, const char *path) {
   json_t *root = to_json(c);
-  char *text = root ? json_dumps(root, JSON_INDENT(2) | JSON_REAL_PRECISION(15)) : NULL;
+  status error = json_write(path, root, JSON_INDENT(2) | JSON_REAL_PRECISION(15), "\n");
   json_decref(root);
-  if (!text) return error_prefix(error_out_of_memory(1 << 20), "cannot write %s", path);
-  size_t length = strlen(text);
-  text[length] = '\n'; /* in place of the terminator */
-  status error = file_write_atomic(path, text, length + 1);
-  free(text);
   return error;
 }

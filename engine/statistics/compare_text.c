@@ -9,22 +9,6 @@
 
 typedef void (*table_printer)(const table *t, FILE *out);
 
-static const metric_info *info_of(const contrast *x) {
-  for (int m = 0; m < METRIC_COUNT; m++)
-    if (strcmp(metric_table[m].key, x->metric) == 0) return &metric_table[m];
-  return NULL;
-}
-
-static const char *heading_of(const contrast *x) {
-  const metric_info *info = info_of(x);
-  return info ? info->heading : x->metric;
-}
-
-static int decimals_of(const contrast *x) {
-  const metric_info *info = info_of(x);
-  return info ? info->decimals : 4;
-}
-
 static void add_value(table *t, double value, int decimals, bool sign) {
   if (isnan(value))
     table_cell(t, "–");
@@ -47,7 +31,7 @@ static void add_p(table *t, double p) {
 }
 
 static void add_name(table *t, const contrast *x) {
-  table_cell(t, "%s", heading_of(x));
+  table_cell(t, "%s", metric_heading(x->metric));
   table_cell(t, "%s", x->class_name);
 }
 
@@ -71,7 +55,7 @@ static table main_table(const comparison *c, int a) {
   for (int i = 0; i < c->contrast_count; i++) {
     const contrast *x = &c->contrasts[i];
     if (x->arm != a) continue;
-    int decimals = decimals_of(x);
+    int decimals = metric_decimals(x->metric);
     add_name(&t, x);
     table_cell(&t, "%" PRId64, x->pairs);
     add_spread(&t, &x->baseline, decimals);
@@ -115,8 +99,8 @@ static table case_table(const comparison *c, int a) {
     const contrast *x = &c->contrasts[i];
     if (x->arm != a) continue;
     add_name(&t, x);
-    add_case(&t, &x->best, decimals_of(x));
-    add_case(&t, &x->worst, decimals_of(x));
+    add_case(&t, &x->best, metric_decimals(x->metric));
+    add_case(&t, &x->worst, metric_decimals(x->metric));
   }
   return t;
 }
@@ -130,9 +114,9 @@ static table seed_table(const comparison *c, int a) {
     const contrast *x = &c->contrasts[i];
     if (x->arm != a) continue;
     add_name(&t, x);
-    add_spread(&t, &x->baseline_seeds.over, decimals_of(x));
+    add_spread(&t, &x->baseline_seeds.over, metric_decimals(x->metric));
     table_cell(&t, "%d", c->arms[0].run_count);
-    add_spread(&t, &x->other_seeds.over, decimals_of(x));
+    add_spread(&t, &x->other_seeds.over, metric_decimals(x->metric));
     table_cell(&t, "%d", c->arms[a].run_count);
     add_p(&t, x->brown_forsythe.p);
     add_value(&t, x->variance_ratio.statistic, 2, false);
@@ -153,7 +137,7 @@ static void print_undefined(const comparison *c, int a, FILE *out) {
     const contrast *x = &c->contrasts[i];
     int64_t left_out = x->undefined_in_baseline + x->undefined_in_arm + x->undefined_in_both;
     if (x->arm != a || left_out + x->undefined_classes == 0) continue;
-    fprintf(out, "%s of %s:", heading_of(x), x->class_name);
+    fprintf(out, "%s of %s:", metric_heading(x->metric), x->class_name);
     if (left_out > 0)
       fprintf(out,
               " %" PRId64

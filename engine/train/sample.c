@@ -1,7 +1,7 @@
 #include "train/sample.h"
 
 #include "base/files.h"
-#include "base/json_text.h"
+#include "base/json.h"
 #include "execute/program.h"
 #include "graph/expand.h"
 #include "language/bind.h"
@@ -236,13 +236,10 @@ static status write_all(sampler *t, const char *folder, const char *case_name) {
   }
   json_t *root = json_pack("{s:o, s:o, s:o, s:o}", "stage", json_text(t->stage->name), "case",
                            json_text(case_name), "volumes", volumes, "numbers", numbers);
-  char *text = root && !error ? json_dumps(root, JSON_INDENT(2)) : NULL;
-  json_decref(root);
-  if (!error && !text) error = error_out_of_memory(4096);
   if (!error)
     error =
-        file_write_atomic(arena_printf(&t->memory, "%s/sample.json", folder), text, strlen(text));
-  free(text);
+        json_write(arena_printf(&t->memory, "%s/sample.json", folder), root, JSON_INDENT(2), "");
+  json_decref(root);
   return error;
 }
 

@@ -63,18 +63,6 @@ void image_blit(image *onto, const image *what, int x, int y) {
     }
 }
 
-status image_enlarge(const image *in, int factor, image *out) {
-  if (factor < 1 || factor > IMAGE_MAX_SIDE / in->width || factor > IMAGE_MAX_SIDE / in->height)
-    return error_new(ERROR_USAGE, NOWHERE, "a picture of %d×%d pixels cannot be enlarged %d times",
-                     in->width, in->height, factor);
-  TRY(image_create(out, in->width * factor, in->height * factor, COLOUR_CLEAR));
-  for (int y = 0; y < out->height; y++)
-    for (int x = 0; x < out->width; x++)
-      memcpy(out->rgba + 4 * ((size_t)y * (size_t)out->width + (size_t)x),
-             in->rgba + 4 * ((size_t)(y / factor) * (size_t)in->width + (size_t)(x / factor)), 4);
-  return OK;
-}
-
 /* ---- text ----------------------------------------------------------------------------------- */
 
 static void draw_glyph(image *i, int x, int y, int size, colour c, const char *rows) {

@@ -36,8 +36,6 @@ void image_put(image *i, int x, int y, colour c);
 void image_rectangle(image *i, int x, int y, int width, int height, colour c);
 /* `what` over `onto`, its upper left corner at (x, y). */
 void image_blit(image *onto, const image *what, int x, int y);
-/* Every pixel becomes a square of `factor` pixels. */
-status image_enlarge(const image *in, int factor, image *out);
 
 /* Text in the built-in font: cells of 6×11 pixels times `size` (1, 2, …). What is neither ASCII nor
  * one of a few signs (·, ×, °, ³, …) is drawn as a box. (x, y) is the upper left corner. '\n' begins
