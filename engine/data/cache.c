@@ -103,22 +103,37 @@ static bool read_exactly(int fd, void *out, size_t bytes) {
   return true;
 }
 
+/* Hashed piece by piece, while a piece is in the processor's cache. The hash is bytes_hash of the whole. */
+static bool read_hashed(int fd, void *out, size_t bytes, uint64_t *hash) {
+  enum { PIECE = 256 << 10 };
+  XXH3_state_t *state = XXH3_createState();
+  bool good = state && XXH3_64bits_reset(state) == XXH_OK;
+  for (size_t done = 0, n; good && done < bytes; done += n) {
+    n = bytes - done < PIECE ? bytes - done : PIECE;
+    good = read_exactly(fd, (char *)out + done, n) &&
+           XXH3_64bits_update(state, (char *)out + done, n) == XXH_OK;
+  }
+  if (good) *hash = XXH3_64bits_digest(state);
+  XXH3_freeState(state);
+  return good;
+}
+
 /* The payload hash covers image, then label, as two hashes mixed: neither needs the other in memory
  * beside it. */
 static bool load_payload(int fd, const cache_header *h, medical_case *out) {
-  status error = volume_allocate(&out->image, h->size, h->channels);
-  if (!error && h->has_label) error = labels_allocate(&out->label, h->size);
+  status error = volume_reserve(&out->image, h->size, h->channels);
+  if (!error && h->has_label) error = labels_reserve(&out->label, h->size);
   if (error) {
     error_free(error);
     return false;
   }
   size_t voxels = (size_t)(h->size[0] * h->size[1] * h->size[2]);
   size_t image_bytes = voxels * (size_t)h->channels * sizeof(float);
-  if (!read_exactly(fd, out->image.data, image_bytes)) return false;
-  uint64_t hash = bytes_hash(out->image.data, image_bytes);
+  uint64_t hash, of_label;
+  if (!read_hashed(fd, out->image.data, image_bytes, &hash)) return false;
   if (h->has_label) {
-    if (!read_exactly(fd, out->label.data, voxels)) return false;
-    hash = hash_mix(hash, bytes_hash(out->label.data, voxels));
+    if (!read_hashed(fd, out->label.data, voxels, &of_label)) return false;
+    hash = hash_mix(hash, of_label);
   }
   memcpy(out->image.affine, h->image_affine, sizeof h->image_affine);
   memcpy(out->label.affine, h->label_affine, sizeof h->label_affine);

@@ -99,19 +99,33 @@ FOR_EACH_ISA bool floats_are_finite(const float *v, int64_t n) {
   return !wrong;
 }
 
-/* Most stretches of a label map are of one class. */
+/* A label map is made of long runs: those are measured, a stretch at a time where it is of one class. */
+enum { STRETCH = 32 };
+
+VECTOR_INLINE bool stretch_is(const uint8_t *class, uint8_t of) {
+  uint8_t differs = 0;
+  for (int k = 0; k < STRETCH; k++) differs |= class[k] ^ of;
+  return !differs;
+}
+
 FOR_EACH_ISA static void count_line(const uint8_t *class, int64_t n, uint32_t *counts) {
-  enum { STRETCH = 16 };
-  int64_t i = 0;
-  for (; i + STRETCH <= n; i += STRETCH) {
-    uint8_t differs = 0;
-    for (int k = 0; k < STRETCH; k++) differs |= class[i + k] ^ class[i];
-    if (differs)
-      for (int k = 0; k < STRETCH; k++) counts[class[i + k]]++;
-    else
-      counts[class[i]] += STRETCH;
+  uint32_t run = 0; /* voxels of `last` that are not counted yet */
+  uint8_t last = 0;
+  for (int64_t i = 0; i < n;) {
+    int64_t end = i + STRETCH < n ? i + STRETCH : n;
+    if (end - i == STRETCH && stretch_is(class + i, last)) {
+      run += STRETCH;
+      i = end;
+      continue;
+    }
+    for (; i < end; i++, run++) {
+      if (class[i] == last) continue;
+      counts[last] += run;
+      run = 0;
+      last = class[i];
+    }
   }
-  for (; i < n; i++) counts[class[i]]++;
+  counts[last] += run;
 }
 
 status labels_count(labels *l) {

@@ -32,8 +32,12 @@ check() { # check RECIPE ROOT PARAMETERS
   [ -z "${3:-}" ] || prints " $3 parameters"
 }
 check synapse/unetr synapse 92784046
+prints "no label is read"
+check synapse/unetr_authors synapse 92784046
+! grep -q "no label is read" out || fail "the authors' step 1 is to read labels"
 check synapse/swin_unetr synapse 62187296
 check synapse/unetr_plus_plus synapse 42952850
+check synapse/unetr_plus_plus_authors synapse 42952850
 check lung/unetr_plus_plus lung 121174798
 check left_atrium/unetr atrium 92783842
 for recipe in "$recipes"/hippocampus/*.yaml; do
