@@ -48,6 +48,7 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 #define OPTION_ARG (UINT64_C(1) << 40)
 #define OPTION_JOBS (UINT64_C(1) << 41)
 #define OPTION_DRY_RUN (UINT64_C(1) << 42)
+#define OPTION_INFERENCE (UINT64_C(1) << 49)
 #define OPTION_COMMON (UINT64_C(1) << 50)
 #define OPTION_CLASSES (UINT64_C(1) << 51)
 #define OPTION_ZEROS (UINT64_C(1) << 52)
@@ -75,7 +76,7 @@ typedef struct arguments {
   override script_arguments[MAX_ARGUMENTS]; /* --arg name=value */
   int script_argument_count;
   const char *weights, *input, *output, *gradients, *layout;
-  bool resume, dot, profile, quiet, train, markdown, changed_scripts, dry_run;
+  bool resume, dot, profile, inference, quiet, train, markdown, changed_scripts, dry_run;
   const char *case_name;
   int64_t crops, epoch; /* −1: not given */
   bool common;

@@ -171,10 +171,10 @@ const command commands[] = {
     {"bench", "FILE", "time a compiled training step",
      "Runs the training step of a stage on random voxels and prints the median time, FLOP rate "
      "and\n"
-     "memory; --profile adds a row for each node.\n\n"
+     "memory; --profile adds a row for each node, --inference takes the network without training.\n\n"
      "  strata bench pipelines/hippocampus/unetr.yaml --stage segment --steps 20 --profile\n",
-     OPTION_SET | OPTION_STAGE | OPTION_STEPS | OPTION_PROFILE | OPTION_THREADS | OPTION_DEVICE |
-         OPTION_JSON | OPTION_BATCH,
+     OPTION_SET | OPTION_STAGE | OPTION_STEPS | OPTION_PROFILE | OPTION_INFERENCE | OPTION_THREADS |
+         OPTION_DEVICE | OPTION_JSON | OPTION_BATCH,
      1, 1, command_bench},
     {"forward", "MODEL", "run a network once on a tensor file",
      "Runs a model file on the tensor x (N×C×X×Y×Z, as PyTorch has it) and writes its outputs in\n"

@@ -194,6 +194,13 @@ static status time_steps(program *p, const stage_graph *g, const stage_spec *s,
 static status bench_opened(opened *o, const arguments *a) {
   const stage_spec *s;
   TRY(choose_stage(o, a->stage, &s));
+  if (a->inference) {
+    network n;
+    TRY(compile_inference(o, s, &n));
+    status error = time_steps(&n.program, &n.graph, s, a);
+    network_close(&n);
+    return error;
+  }
   int64_t batch = a->batch > 0 ? a->batch : s->batch;
   compiled c;
   TRY(compile_step(o, s, batch, &c));

@@ -35,6 +35,7 @@ static const option_help option_table[] = {
     {OPTION_STEPS, "steps", "N", "timed steps (default 10)"},
     {OPTION_BATCH, "batch", "N", "samples a step (default: the stage's)"},
     {OPTION_PROFILE, "profile", NULL, "a row for each node"},
+    {OPTION_INFERENCE, "inference", NULL, "the network alone, on a batch of windows as predict has it"},
     {OPTION_ARG, "arg", "NAME=VALUE", "what the script finds as args.NAME: --arg seeds=5"},
     {OPTION_JOBS, "jobs", "N", "trials at a time (default 1); --threads counts for all together"},
     {OPTION_DRY_RUN, "dry-run", NULL, "list the trials and what is done of them"},
@@ -203,6 +204,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     return read_number(o->name, value, &a->batch);
   case OPTION_PROFILE:
     a->profile = true;
+    break;
+  case OPTION_INFERENCE:
+    a->inference = true;
     break;
   case OPTION_JSON:
     a->json = value;

@@ -102,6 +102,15 @@ status compile_step(opened *o, const stage_spec *s, int64_t batch, compiled *c) 
   return error;
 }
 
+status compile_inference(opened *o, const stage_spec *s, network *n) {
+  TRY(network_open(o->p, s, o->p->evaluate.output, o->channels, o->data->class_count, o->device,
+                   NULL, n));
+  status error = parameters_initialize(&n->own, o->p->seed);
+  if (!error) error = fill_inputs(&n->program, &n->graph, o->data->class_count);
+  if (error) network_close(n);
+  return error;
+}
+
 void print_groups(const parameter_groups *groups) {
   text_buffer lines = {0};
   parameter_groups_describe(groups, &lines);

@@ -7,6 +7,7 @@
 #include "data/dataset.h"
 #include "execute/program.h"
 #include "graph/expand.h"
+#include "infer/network.h"
 #include "train/groups.h"
 
 /* A pipeline with its data set's list, before any voxel. */
@@ -35,6 +36,9 @@ typedef struct compiled {
 } compiled;
 
 status compile_step(opened *o, const stage_spec *s, int64_t batch, compiled *c);
+/* The stage's network as evaluation and predict run it, with fresh weights and random windows;
+ * network_close frees it. */
+status compile_inference(opened *o, const stage_spec *s, network *n);
 void close_step(compiled *c);
 
 /* A line for each group of parameters; nothing when there are none. */

@@ -54,6 +54,9 @@ try 0 "$STRATA" check own.strata --set data.root=phantom
 prints "no mistakes found"
 try 0 "$STRATA" plan own.strata --set data.root=phantom --stage pretrain
 try 0 "$STRATA" bench own.strata --set data.root=phantom --steps 1
+try 0 "$STRATA" bench own.strata --set data.root=phantom --steps 1 --inference --json alone.json
+prints "GFLOP/s"
+has alone.json '"median_s"'
 try 0 "$STRATA" data check own.strata --set data.root=phantom
 # Relative paths of data begin where the pack lies.
 (cd / && try 0 "$STRATA" check "$work/away/own.strata")

@@ -1,0 +1,221 @@
+"""Times networks in PyTorch on the CPU: the rival of tests/bench/compare_networks.py.
+
+    torch_networks.py --network unetr --work train --mode tuned --threads 2
+
+Works:  train     forward, Dice + cross-entropy, backward, AdamW
+        pretrain  the same with a mean squared error on one output and linear slab classifiers (UNETR)
+        infer     forward in inference mode
+Modes:  installed      PyTorch as pip installs it
+        tuned          large pages, and freed memory stays with the process
+        channels_last  tuned, with weights and volumes in channels-last order
+        compiled       tuned, with torch.compile
+
+Networks are MONAI's; UNETR++ is its authors', from --unetr-plus-plus FOLDER, a checkout of
+github.com/Amshaker/unetr_plus_plus. --bf16 is autocast, weights stay f32. Prints one line of JSON.
+
+PyTorch picks oneDNN for a convolution only when its input is large, counted over N·C·X·Y, and its own
+slower one otherwise. UNETR on 48×48×48 with batch 1 falls below at half resolution and takes longer
+than 48×64×48 or than batch 2 does: compare where PyTorch is at its best, too.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+MODES = ("installed", "tuned", "channels_last", "compiled")
+# mmap_max=0 keeps big tensors in the heap and the trim threshold keeps the heap from shrinking, so a
+# page is faulted in once and not once a step; hugetlb=1 asks for transparent huge pages.
+TUNABLES = ("glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
+            "glibc.malloc.trim_threshold=1099511627776:glibc.malloc.top_pad=67108864")
+
+
+def unetr_plus_plus(folder, image, outputs):
+    """Synapse's network. It belongs to one crop: numbers of tokens stand in its constructors, so they
+    are replaced from outside. Its base class only adds sliding-window inference and is left out."""
+    import functools
+    import importlib
+    import math
+    import types
+
+    import torch
+
+    if not folder:
+        sys.exit("UNETR++ needs --unetr-plus-plus FOLDER, a checkout of github.com/Amshaker/unetr_plus_plus")
+    sys.path.insert(0, folder)
+    base = types.ModuleType("unetr_pp.network_architecture.neural_network")
+    base.SegmentationNetwork = torch.nn.Module
+    sys.modules[base.__name__] = base
+    module = importlib.import_module("unetr_pp.network_architecture.synapse.unetr_pp_synapse")
+    grids = [[n // (s * 2**i) for n, s in zip(image, (2, 4, 4))] for i in range(4)]
+    tokens = [math.prod(g) for g in grids]
+    module.UnetrPPEncoder = functools.partial(module.UnetrPPEncoder, input_size=tokens)
+    left = iter([tokens[2], tokens[1], tokens[0], math.prod(image)])
+    block = module.UnetrUpBlock
+    module.UnetrUpBlock = lambda *a, **k: block(*a, **{**k, "out_size": next(left)})
+    net = module.UNETR_PP(in_channels=1, out_channels=outputs, img_size=image, feature_size=16, num_heads=4,
+                          depths=[3, 3, 3, 3], dims=[32, 64, 128, 256], do_ds=True)
+    net.feat_size = tuple(grids[3])
+    return net
+
+
+def build_network(options):
+    from monai.networks.nets import UNETR, SwinUNETR
+
+    if options.network == "unetr":
+        return UNETR(in_channels=1, out_channels=options.outputs, img_size=options.image, feature_size=16,
+                     hidden_size=options.hidden, mlp_dim=4 * options.hidden, num_heads=options.heads,
+                     proj_type="perceptron")
+    if options.network == "swin_unetr":
+        return SwinUNETR(in_channels=1, out_channels=options.outputs, feature_size=48)
+    return unetr_plus_plus(options.unetr_plus_plus, options.image, options.outputs)
+
+
+def order_heads(options, model, parameters):
+    """The slab classifiers of UNETR's four states: their cross-entropy after a forward pass."""
+    import torch
+
+    slabs = options.image[2] // model.patch_size[2]
+    heads = torch.nn.ModuleList(torch.nn.Linear(options.hidden, slabs) for _ in range(4))
+    parameters += list(heads.parameters())
+    order = torch.arange(slabs).repeat(options.batch)
+    states = {}
+    places = [*(model.vit.blocks[i] for i in (3, 6, 9)), model.vit.norm]
+    for i, module in enumerate(places):
+        module.register_forward_hook(lambda _m, _x, result, i=i: states.__setitem__(i, result))
+
+    def loss():
+        total = 0
+        for i, head in enumerate(heads):
+            grid = states[i].reshape(options.batch, -1, slabs, options.hidden)
+            total = total + torch.nn.functional.cross_entropy(head(grid.mean(1)).reshape(-1, slabs), order)
+        return total
+
+    return loss
+
+
+def build_work(options):
+    import torch
+    from monai.losses import DiceCELoss
+
+    torch.manual_seed(0)
+    model = build_network(options)
+    image = torch.randn(options.batch, 1, *options.image)
+    label = torch.randint(0, options.outputs, (options.batch, 1, *options.image))
+    if options.mode == "channels_last":
+        model = model.to(memory_format=torch.channels_last_3d)
+        image = image.to(memory_format=torch.channels_last_3d)
+    cast = (lambda: torch.autocast("cpu", torch.bfloat16)) if options.bf16 else contextlib.nullcontext
+    compiled = torch.compile if options.mode == "compiled" else (lambda f: f)
+
+    def forward():
+        result = model(image)
+        return result[0] if isinstance(result, (list, tuple)) else result
+
+    if options.work == "infer":
+        model.eval()
+        forward = compiled(forward)
+
+        def run():
+            with torch.inference_mode(), cast():
+                return forward().float().mean().item()
+
+        return run
+
+    parameters = list(model.parameters())
+    if options.work == "pretrain":
+        order = order_heads(options, model, parameters)
+
+        def objective():
+            return torch.nn.functional.mse_loss(forward(), image) + order()
+    else:
+        loss = DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=True, smooth_nr=0.0, smooth_dr=1e-6)
+
+        def objective():
+            with cast():
+                logits = forward()
+            return loss(logits.float(), label)
+
+    objective = compiled(objective)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=1e-5)
+
+    def run():
+        optimizer.zero_grad(set_to_none=True)
+        value = objective()
+        value.backward()
+        optimizer.step()
+        return value.item()
+
+    return run
+
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def measure(options):
+    started = time.perf_counter()
+    import torch
+
+    torch.set_num_threads(options.threads)
+    run = build_work(options)
+    run()
+    first = time.perf_counter() - started
+    for _ in range(options.warmup - 1):
+        run()
+    seconds, before = [], faults()
+    for _ in range(options.steps):
+        start = time.perf_counter()
+        value = run()
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps({
+        "network": options.network, "work": options.work, "mode": options.mode, "bf16": options.bf16,
+        "image": options.image, "batch": options.batch, "threads": options.threads,
+        "torch": torch.__version__, "median_s": statistics.median(seconds), "steps": options.steps,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "page_faults_per_step": (faults() - before) // options.steps,
+        "first_step_s": round(first, 2), "value": value,
+    }), flush=True)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", choices=("unetr", "unetr_plus_plus", "swin_unetr"), default="unetr")
+    parser.add_argument("--work", choices=("train", "pretrain", "infer"), default="train")
+    parser.add_argument("--mode", choices=MODES, default="installed")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--image", type=int, nargs=3, default=[96, 96, 96])
+    parser.add_argument("--outputs", type=int, default=14)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--hidden", type=int, default=768, help="of UNETR")
+    parser.add_argument("--heads", type=int, default=12, help="of UNETR")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--unetr-plus-plus")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work == "pretrain":
+        if options.network != "unetr":
+            parser.error("pretrain is there for unetr")
+        options.outputs = 1
+    return options
+
+
+def main():
+    options = parse()
+    if options.measure:
+        return measure(options)
+    environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
+    if options.mode != "installed":
+        environment["GLIBC_TUNABLES"] = TUNABLES
+    return subprocess.run([sys.executable, *sys.argv, "--measure"], env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
