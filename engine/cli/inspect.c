@@ -4,12 +4,17 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "cli/opened.h"
+#include "execute/estimate.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
 static const double MIB = 1024.0 * 1024.0;
+
+static double larger(double a, double b) {
+  return a > b ? a : b;
+}
 
 /* ---- plan -------------------------------------------------------------------------------- */
 
@@ -93,7 +98,7 @@ static int by_value(const void *x, const void *y) {
 
 typedef struct profile_row {
   const char *name;
-  double seconds, flops, bytes;
+  double seconds, flops, bytes, floor_s;
 } profile_row;
 
 static int slowest_first(const void *x, const void *y) {
@@ -101,8 +106,22 @@ static int slowest_first(const void *x, const void *y) {
   return a->seconds > b->seconds ? -1 : a->seconds < b->seconds;
 }
 
+/* Seconds that a node's arithmetic or its memory traffic takes at the device's best, whichever is longer:
+ * the roofline. */
+static double floor_seconds(cost c, const device_speed *best) {
+  double peak = larger(best->convolution_flops, best->other_flops);
+  return larger(c.flops / peak, c.bytes / best->bytes);
+}
+
+static void print_row(const char *name, const profile_row *r, double total) {
+  printf("%-71s %9.3f %5.1f%% %9.1f %8.1f %7.0f%%\n", name, 1e3 * r->seconds,
+         100 * r->seconds / total, r->flops / r->seconds / 1e9, r->bytes / r->seconds / 1e9,
+         100 * r->floor_s / r->seconds);
+}
+
 /* By node, slowest first, then by operator. */
-static void print_profile(const program *p, const double *seconds, int64_t steps) {
+static void print_profile(const program *p, const double *seconds, int64_t steps,
+                          const device_speed *best) {
   profile_row *rows = calloc((size_t)p->call_count + 1, sizeof *rows);
   profile_row *families = calloc((size_t)p->call_count + 1, sizeof *families);
   if (!rows || !families) {
@@ -111,14 +130,15 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
     return;
   }
   int family_count = 0;
-  double total = 0;
+  double total = 0, floor_s = 0;
   text_buffer names = {0};
   for (int i = 0; i < p->call_count; i++) {
     const node *n = program_call_node(p, i);
     cost c = n ? node_cost(p->g, n) : (cost){0};
-    rows[i] =
-        (profile_row){n ? n->name : "optimizer", seconds[i] / (double)steps, c.flops, c.bytes};
+    rows[i] = (profile_row){n ? n->name : "optimizer", seconds[i] / (double)steps, c.flops, c.bytes,
+                            floor_seconds(c, best)};
     total += rows[i].seconds;
+    floor_s += rows[i].floor_s;
     const char *name = n ? n->op->name : "optimizer";
     int k = 0;
     while (k < family_count && strcmp(families[k].name, name) != 0) k++;
@@ -126,6 +146,7 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
     families[k].seconds += rows[i].seconds;
     families[k].flops += c.flops;
     families[k].bytes += c.bytes;
+    families[k].floor_s += rows[i].floor_s;
   }
   /* Rows show the operator beside the node, so pair them before sorting. */
   for (int i = 0; i < p->call_count; i++) {
@@ -137,16 +158,16 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
   for (int i = 0; i < p->call_count; i++, at += strlen(at) + 1) rows[i].name = at;
   qsort(rows, (size_t)p->call_count, sizeof *rows, slowest_first);
   qsort(families, (size_t)family_count, sizeof *families, slowest_first);
-  printf("\n%-71s %9s %6s %9s %8s\n", "node", "ms", "share", "GFLOP/s", "GB/s");
-  for (int i = 0; i < p->call_count && i < 40; i++)
-    printf("%s %9.3f %5.1f%% %9.1f %8.1f\n", rows[i].name, 1e3 * rows[i].seconds,
-           100 * rows[i].seconds / total, rows[i].flops / rows[i].seconds / 1e9,
-           rows[i].bytes / rows[i].seconds / 1e9);
-  printf("\n%-71s %9s %6s %9s %8s\n", "operator", "ms", "share", "GFLOP/s", "GB/s");
-  for (int i = 0; i < family_count; i++)
-    printf("%-71s %9.3f %5.1f%% %9.1f %8.1f\n", families[i].name, 1e3 * families[i].seconds,
-           100 * families[i].seconds / total, families[i].flops / families[i].seconds / 1e9,
-           families[i].bytes / families[i].seconds / 1e9);
+  static const char heads[] = "\n%-71s %9s %6s %9s %8s %8s\n";
+  printf(heads, "node", "ms", "share", "GFLOP/s", "GB/s", "roofline");
+  for (int i = 0; i < p->call_count && i < 40; i++) print_row(rows[i].name, &rows[i], total);
+  printf(heads, "operator", "ms", "share", "GFLOP/s", "GB/s", "roofline");
+  for (int i = 0; i < family_count; i++) print_row(families[i].name, &families[i], total);
+  printf(
+      "\nroofline: a convolution reaches %.0f GFLOP/s here, a matrix product %.0f, a sum %.1f GB/s; "
+      "with the best of\nthem the nodes would take %.1f ms, %.0f%% of what they take\n",
+      best->convolution_flops / 1e9, best->other_flops / 1e9, best->bytes / 1e9, 1e3 * floor_s,
+      100 * floor_s / total);
   text_free(&names);
   free(rows);
   free(families);
@@ -177,8 +198,10 @@ static status time_steps(program *p, const stage_graph *g, const stage_spec *s,
            s->name, (long long)p->batch, 1e3 * median, 1e3 * times[0], 1e3 * times[steps - 1],
            (long long)steps, flops / 1e9, flops / median / 1e9,
            format_bytes(rss, (double)usage.ru_maxrss * 1024), p->device->description);
-    if (a->profile) print_profile(p, profile, steps);
-    if (a->json) {
+    device_speed best;
+    if (a->profile) error = device_measure(p->device, &best);
+    if (a->profile && !error) print_profile(p, profile, steps, &best);
+    if (a->json && !error) {
       json_t *root = json_pack("{s:s, s:I, s:f, s:f, s:f, s:I}", "stage", s->name, "steps",
                                (json_int_t)steps, "median_s", median, "min_s", times[0], "flops",
                                flops, "peak_rss_bytes", (json_int_t)usage.ru_maxrss * 1024);
