@@ -1,8 +1,16 @@
 # The report in a browser: its script runs without a complaint, charts are drawn, sliders and buttons
-# work. Needs Chromium, which the suite does not install: apt-get install chromium.
+# work. Needs Chromium, which tests/run.sh installs where it can.
 . "$(dirname "$0")/lib.sh"
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome) ||
   skip "no chromium here; apt-get install chromium lets this test look at a report in a browser"
+
+see() { # see WIDTH OPTION… PAGE
+  # A profile of its own, so that no browser that is open is asked. Root may not have a sandbox.
+  HOME=$work timeout 120 "$browser" --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage \
+    --user-data-dir="$work/profile" --window-size="$1,900" --virtual-time-budget=8000 \
+    --enable-logging=stderr "${@:2}" >"$work/out" 2>"$work/err"
+}
+see 400 --dump-dom about:blank || skip "$browser shows no empty page here: $(tail -n 1 "$work/err")"
 
 make_phantom phantom
 try 0 "$STRATA" run "${tiny[@]}" --out run
@@ -64,11 +72,7 @@ cat probe.html >>probed.html
 echo '</body></html>' >>probed.html
 
 look() { # look WIDTH OPTION…
-  # A profile of its own, so that no browser that is open is asked. Root may not have a sandbox.
-  HOME=$work timeout 120 "$browser" --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage \
-    --user-data-dir="$work/profile" --window-size="$1,900" --virtual-time-budget=8000 \
-    --enable-logging=stderr "${@:2}" "file://$work/probed.html" >"$work/out" 2>"$work/err" ||
-    fail "$browser failed"
+  see "$@" "file://$work/probed.html" || fail "$browser failed"
 }
 for width in 1280 420; do
   look $width --dump-dom
