@@ -36,7 +36,7 @@ STRATA_MODEL = {
 }
 
 
-def strata_pipeline(network, size, batch, sizes, precision):
+def strata_pipeline(network, size, batch, sizes):
     """The pipeline file of tests/bench/network.yaml with this network in it."""
     models = os.path.join(HERE, "../../pipelines/models")
     model = STRATA_MODEL[network]
@@ -47,25 +47,35 @@ def strata_pipeline(network, size, batch, sizes, precision):
         model = model % models
     if network == "unetr_plus_plus":
         size = (size[1], size[2], size[0])
-    text = (f"strata: 1\nuse: {HERE}/network.yaml\nmodel: {model}\n"
+    return (f"strata: 1\nuse: {HERE}/network.yaml\nmodel: {model}\n"
             f"params: {{size: {list(size)}, batch: {batch}, slabs: {size[2] // 16}}}\n")
-    return text, ["--set", "stages.segment.precision=bf16"] if precision == "bf16" else []
+
+
+def make_phantom(strata, folder):
+    subprocess.run([strata, "phantom", f"{folder}/phantom", "--cases", "4", "--organs", "13", "--size", "48"],
+                   check=True, stdout=subprocess.DEVNULL)
+
+
+def bench(options, folder, network, size, sizes, batch, work, extra=()):
+    """What `strata bench` measures."""
+    pipeline, result = os.path.join(folder, "network.yaml"), os.path.join(folder, "result.json")
+    with open(pipeline, "w") as out:
+        out.write(strata_pipeline(network, size, batch, sizes))
+    command = [options.strata, "bench", pipeline, "--steps", str(options.steps), "--threads",
+               str(options.threads), "--json", result, "--set", f"data.root={folder}/phantom",
+               "--stage", "pretrain" if work == "pretrain" else "segment"]
+    if work == "infer":
+        command.append("--inference")
+    for key in extra:
+        command += ["--set", key]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return json.load(open(result))
 
 
 def run_strata(options, folder, name, work, precision):
     network, size, sizes = NETWORKS[name]
-    text, extra = strata_pipeline(network, size, options.batch, sizes, precision)
-    pipeline, result = os.path.join(folder, "network.yaml"), os.path.join(folder, "result.json")
-    open(pipeline, "w").write(text)
-    command = [options.strata, "bench", pipeline, "--steps", str(options.steps), "--threads",
-               str(options.threads), "--json", result, "--set", f"data.root={folder}/phantom",
-               "--stage", "pretrain" if work == "pretrain" else "segment", *extra]
-    if work == "infer":
-        command.append("--inference")
-    for key in options.set:
-        command += ["--set", key]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return json.load(open(result))
+    extra = [*options.set, *(["stages.segment.precision=bf16"] if precision == "bf16" else [])]
+    return bench(options, folder, network, size, sizes, options.batch, work, extra)
 
 
 def run_torch(options, name, work, mode, precision):
@@ -137,8 +147,7 @@ def main():
     print("| | seconds | PyTorch / Strata | peak memory (MiB) | Strata's share of it |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([options.strata, "phantom", f"{folder}/phantom", "--cases", "4", "--organs", "13",
-                        "--size", "48"], check=True, stdout=subprocess.DEVNULL)
+        make_phantom(options.strata, folder)
         for name in options.networks:
             for work in options.works:
                 for precision in ("f32", "bf16") if options.bf16 else ("f32",):
