@@ -1,5 +1,6 @@
 /* run, predict, evaluate, data, phantom. */
 #include "base/files.h"
+#include "base/json.h"
 #include "base/text.h"
 #include "cli/command.h"
 #include "data/check.h"
@@ -9,7 +10,6 @@
 #include "infer/network.h"
 #include "run/reproduce.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,20 +58,18 @@ static char *run_file(const char *run, const char *name) {
 
 /* What predict must know of the data a run was trained on. */
 static status read_description(const char *folder, int64_t *channels, int *classes) {
-  char *path = run_file(folder, "run.json"), *text = NULL;
-  size_t length;
-  status error = file_read(path, 1 << 20, &text, &length);
-  if (error) {
+  char *path = run_file(folder, "run.json");
+  json_t *root;
+  status error = json_read(path, 1 << 20, &root);
+  if (error && !file_exists(path)) {
     error = error_prefix(error, "%s is not a run, or not one packed with --weights", folder);
-  } else {
-    json_t *root = json_loadb(text, length, 0, NULL);
+  } else if (!error) {
     *channels = json_integer_value(json_object_get(root, "channels"));
     *classes = (int)json_array_size(json_object_get(root, "classes"));
     if (*channels < 1 || *classes < 2)
       error = error_new(ERROR_DATA, NOWHERE, "%s is damaged", path);
     json_decref(root);
   }
-  free(text);
   free(path);
   return error;
 }

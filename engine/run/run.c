@@ -150,11 +150,8 @@ static status note_changes(run *r, json_t *root, const char *description, status
 /* A run goes on only with the pipeline and the data it was started with; its scripts may be others
  * when the user says so. */
 static status check_same_run(run *r, const char *description) {
-  char *text;
-  size_t length;
-  TRY(file_read(description, 1 << 20, &text, &length));
-  json_t *root = json_loadb(text, length, 0, NULL);
-  free(text);
+  json_t *root;
+  TRY(json_read(description, 1 << 20, &root));
   const char *pipeline = json_string_value(json_object_get(root, "pipeline_identity"));
   const char *bare = json_string_value(json_object_get(root, "pipeline_identity_without_scripts"));
   const char *data = json_string_value(json_object_get(root, "data_identity"));
