@@ -167,6 +167,22 @@ static status cuda_synchronize(device *d) {
   return cuda_of(d)->table->synchronize(cuda_of(d)->opened);
 }
 
+static status cuda_record(device *d) {
+  return cuda_of(d)->table->record(cuda_of(d)->opened);
+}
+
+static status cuda_recorded(device *d, void **recording) {
+  return cuda_of(d)->table->recorded(cuda_of(d)->opened, recording);
+}
+
+static status cuda_replay(device *d, const void *recording, bool *is_stale) {
+  return cuda_of(d)->table->replay(cuda_of(d)->opened, recording, is_stale);
+}
+
+static void cuda_forget(device *d, void *recording) {
+  if (recording) cuda_of(d)->table->forget(cuda_of(d)->opened, recording);
+}
+
 static void cuda_close(device *d) {
   cuda_device *c = cuda_of(d);
   if (c->opened) c->table->close(c->opened);
@@ -253,6 +269,10 @@ status cuda_device_open(int threads, device **out) {
   c->device.reserve = cuda_reserve;
   c->device.launch = cuda_launch;
   c->device.synchronize = cuda_synchronize;
+  c->device.record = cuda_record;
+  c->device.recorded = cuda_recorded;
+  c->device.replay = cuda_replay;
+  c->device.forget = cuda_forget;
   c->device.close = cuda_close;
   *out = &c->device;
   return OK;

@@ -29,6 +29,14 @@ struct device {
   status (*reserve)(device *d, const op *o, const call *c);
   status (*launch)(device *d, const op *o, const call *c);
   status (*synchronize)(device *d);
+  /* NULL where the device cannot. After `record`, launches are noted instead of run, until `recorded`
+   * makes a recording of them, which `replay` runs as one, with the attributes and addresses they
+   * had. It has to be called after an error, too. `replay` runs nothing and says so in *is_stale when
+   * the device's own memory has moved since. A recording's launches must have run once before. */
+  status (*record)(device *d);
+  status (*recorded)(device *d, void **recording);
+  status (*replay)(device *d, const void *recording, bool *is_stale);
+  void (*forget)(device *d, void *recording); /* NULL is allowed */
   void (*close)(device *d);
 };
 

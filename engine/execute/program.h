@@ -39,6 +39,9 @@ typedef struct program {
   float *gradient_norm;   /* device scalar; NULL without clipping */
   void *update_workspace; /* of the clipping */
   size_t update_workspace_bytes;
+  void *recording; /* the device's, of the nodes of a step; NULL: none */
+  uint64_t recorded_attributes, last_attributes; /* hashes of the nodes' attributes */
+  bool has_run;
   double *profile_seconds; /* borrowed; NULL: off */
   arena memory;
 } program;

@@ -62,6 +62,73 @@ static void a_label_that_is_no_class_is_reported_when_the_step_ends(void **state
   }
 }
 
+static void run_and_read(trial *t, value_id v, float *out) {
+  assert_null(program_run(&t->program));
+  assert_null(program_read(&t->program, v, out));
+}
+
+static void a_step_that_comes_again_is_recorded_and_replayed(void **state) {
+  (void)state;
+  enum { COUNT = 24 };
+  trial t;
+  op_case scaled = {"{factor: 3}", "[2, 3, 4]", 0};
+  float first[COUNT], now[COUNT], input[COUNT];
+  assert_null(trial_build(op_find("scale"), &scaled, 1, &t));
+  assert_null(trial_open(&t, cuda));
+  program *p = &t.program;
+  value_id image = t.param_count ? t.params[0] : t.images[0], result = t.results[0];
+  run_and_read(&t, result, first);
+  assert_null(p->recording);
+  run_and_read(&t, result, now); /* is recorded, and replayed at once */
+  assert_non_null(p->recording);
+  assert_memory_equal(now, first, sizeof now);
+  const void *kept = p->recording;
+
+  /* Other values at the same place. */
+  assert_null(program_read(p, image, input));
+  for (int i = 0; i < COUNT; i++) input[i] = (float)i;
+  assert_null(program_write(p, image, input));
+  run_and_read(&t, result, now);
+  assert_ptr_equal(p->recording, kept);
+  for (int i = 0; i < COUNT; i++) assert_true(now[i] == 3 * (float)i);
+
+  /* Another attribute: at once, and in a recording when it stays. */
+  int scale_call = 0;
+  while (strcmp(program_call_node(p, scale_call)->op->name, "scale") != 0) scale_call++;
+  const node *n = program_call_node(p, scale_call);
+  *attr_number(n->op, (void *)(uintptr_t)n->attrs, "factor") = 5;
+  for (int run = 0; run < 3; run++) {
+    run_and_read(&t, result, now);
+    for (int i = 0; i < COUNT; i++) assert_true(now[i] == 5 * (float)i);
+  }
+  assert_ptr_not_equal(p->recording, NULL);
+  trial_close(&t);
+  trial_free(&t);
+}
+
+static void a_recording_survives_that_scratch_memory_moves(void **state) {
+  (void)state;
+  trial small, large;
+  op_case few = {"{features: 2, kernel: 3}", "[1, 4, 4, 4, 2]", 0};
+  op_case many = {"{features: 16, kernel: 3}", "[1, 8, 8, 8, 64]", 0};
+  float first[128], now[128];
+  assert_null(trial_build(op_find("conv3d"), &few, 1, &small));
+  assert_null(trial_open(&small, cuda));
+  for (int run = 0; run < 2; run++) run_and_read(&small, small.results[0], first);
+  assert_non_null(small.program.recording);
+  assert_null(trial_build(op_find("conv3d"), &many, 1, &large));
+  assert_null(trial_open(&large, cuda)); /* which takes more scratch memory */
+  assert_null(program_run(&large.program));
+  for (int run = 0; run < 2; run++) {
+    run_and_read(&small, small.results[0], now);
+    assert_memory_equal(now, first, sizeof now);
+  }
+  trial_close(&large);
+  trial_free(&large);
+  trial_close(&small);
+  trial_free(&small);
+}
+
 static void every_step_operator_has_a_kernel(void **state) {
   (void)state;
   for (int i = 0; i < op_count(); i++) {
@@ -93,6 +160,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(memory_is_zeroed_and_keeps_what_is_copied),
       cmocka_unit_test(a_label_that_is_no_class_is_reported_when_the_step_ends),
+      cmocka_unit_test(a_step_that_comes_again_is_recorded_and_replayed),
+      cmocka_unit_test(a_recording_survives_that_scratch_memory_moves),
       cmocka_unit_test(every_step_operator_has_a_kernel),
       cmocka_unit_test(another_plug_in_is_an_error_that_names_it),
   };

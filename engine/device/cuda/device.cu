@@ -181,10 +181,55 @@ static status device_synchronize(plugin_device *d) {
                         found.label, found.classes, found.classes - 1);
 }
 
-static const plugin_table table = {PLUGIN_VERSION,  device_open,     device_close,
-                                   device_describe, device_allocate, device_release,
-                                   device_upload,   device_download, device_find,
-                                   device_reserve,  device_launch,   device_synchronize};
+/* ---- a step as one CUDA graph: thousands of launches for the price of one ------------------------- */
+
+struct recording {
+  cudaGraphExec_t graph;
+  const void *scratch; /* where it was: kernels have its address */
+};
+
+static status device_record(plugin_device *d) {
+  CUDA_TRY(d->host, "recording a step",
+           cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal));
+  return OK;
+}
+
+static status device_recorded(plugin_device *d, void **out) {
+  *out = nullptr;
+  cudaGraph_t graph = nullptr;
+  CUDA_TRY(d->host, "recording a step", cudaStreamEndCapture(d->stream, &graph));
+  recording *r = (recording *)calloc(1, sizeof *r);
+  cudaError_t error = r ? cudaGraphInstantiate(&r->graph, graph, 0) : cudaSuccess;
+  cudaGraphDestroy(graph);
+  if (!r) return d->host->error(ERROR_MEMORY, "out of memory");
+  if (error != cudaSuccess) {
+    free(r);
+    return cuda_failed(d->host, "recording a step", error);
+  }
+  r->scratch = d->scratch;
+  *out = r;
+  return OK;
+}
+
+static status device_replay(plugin_device *d, const void *which, bool *is_stale) {
+  const recording *r = (const recording *)which;
+  *is_stale = r->scratch != d->scratch;
+  if (!*is_stale) CUDA_TRY(d->host, "replaying a step", cudaGraphLaunch(r->graph, d->stream));
+  return OK;
+}
+
+static void device_forget(plugin_device *d, void *which) {
+  recording *r = (recording *)which;
+  cudaStreamSynchronize(d->stream);
+  cudaGraphExecDestroy(r->graph);
+  free(r);
+}
+
+static const plugin_table table = {
+    PLUGIN_VERSION,  device_open,     device_close,  device_describe,
+    device_allocate, device_release,  device_upload, device_download,
+    device_find,     device_reserve,  device_launch, device_synchronize,
+    device_record,   device_recorded, device_replay, device_forget};
 
 extern "C" __attribute__((visibility("default"))) const plugin_table *strata_cuda_plugin(void) {
   return &table;

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-enum { PLUGIN_VERSION = 1, PLUGIN_DIMS = 8 };
+enum { PLUGIN_VERSION = 2, PLUGIN_DIMS = 8 };
 
 /* A `tensor` (graph/tensor.h), member by member: that header has names which C++ does not take.
  * engine/device/cuda.c asserts that the two are one layout. */
@@ -75,6 +75,11 @@ typedef struct plugin_table {
   status (*reserve)(plugin_device *d, int kernel, const plugin_call *c);
   status (*launch)(plugin_device *d, int kernel, const plugin_call *c);
   status (*synchronize)(plugin_device *d);
+  /* As in a `device` (device/device.h). */
+  status (*record)(plugin_device *d);
+  status (*recorded)(plugin_device *d, void **recording);
+  status (*replay)(plugin_device *d, const void *recording, bool *is_stale);
+  void (*forget)(plugin_device *d, void *recording);
 } plugin_table;
 
 /* The one symbol that the plug-in exports. */

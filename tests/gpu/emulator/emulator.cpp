@@ -65,18 +65,64 @@ cudaError_t cudaFree(void *memory) {
   return cudaSuccess;
 }
 
+/* ---- the stream --------------------------------------------------------------------------------- */
+
+struct emulated_graph {
+  std::vector<std::function<void()>> work;
+};
+static emulated_graph *captured; /* nullptr: what is enqueued runs */
+
+void emulator_enqueue(std::function<void()> work) {
+  if (captured)
+    captured->work.push_back(std::move(work));
+  else
+    work();
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  if (captured) fail("a capture within a capture");
+  captured = new emulated_graph();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *out) {
+  if (!captured) fail("the end of a capture that did not begin");
+  *out = captured;
+  captured = nullptr;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
+  *out = new emulated_graph(*graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  for (auto &work : graph->work) work();
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
                             cudaStream_t) {
-  emulator_unprotect();
-  memcpy(to, from, bytes);
-  emulator_protect();
+  emulator_enqueue([=] {
+    emulator_unprotect();
+    memcpy(to, from, bytes);
+    emulator_protect();
+  });
   return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) {
-  emulator_unprotect();
-  memset(to, value, bytes);
-  emulator_protect();
+  emulator_enqueue([=] {
+    emulator_unprotect();
+    memset(to, value, bytes);
+    emulator_protect();
+  });
   return cudaSuccess;
 }
 
@@ -108,6 +154,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  if (captured) fail("waiting for a stream that is being captured");
   return cudaSuccess;
 }
 cudaError_t cudaGetLastError() {
@@ -329,7 +376,8 @@ static void run_block() {
     if (f->state != FREE) fail("a warp waits for lanes that have ended");
 }
 
-void emulate(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function<void()> &body) {
+static void run_kernel(dim3 blocks, dim3 threads, size_t shared_bytes,
+                       const std::function<void()> &body) {
   const char *order = getenv("STRATA_EMULATOR_ORDER");
   in_reverse = order && strcmp(order, "reverse") == 0;
   blockDim = threads;
@@ -350,4 +398,8 @@ void emulate(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function
     run_block();
   }
   emulator_protect();
+}
+
+void emulate(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function<void()> &body) {
+  emulator_enqueue([=] { run_kernel(blocks, threads, shared_bytes, body); });
 }

@@ -40,6 +40,12 @@ struct alignas(8) float2 {
 /* ---- threads -------------------------------------------------------------------------------- */
 
 void emulate(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function<void()> &body);
+/* Arguments are taken now: a launch that is recorded runs later. */
+template <typename... P, typename... A>
+static inline void emulate_kernel(dim3 blocks, dim3 threads, size_t shared_bytes,
+                                  void (*kernel)(P...), A... arguments) {
+  emulate(blocks, threads, shared_bytes, [=] { kernel(arguments...); });
+}
 void *emulator_shared_memory();
 void emulator_block_barrier();
 /* Leaves `value` (at most 16 bytes) where the warp's lanes of `mask` can read it, waits for all of
@@ -48,7 +54,7 @@ void emulator_exchange(uint32_t mask, const void *value, size_t bytes, int from,
 int emulator_lane();
 
 #define LAUNCH(l, kernel, blocks, threads, shared, ...)                                            \
-  (emulate((blocks), (threads), (shared), [&] { kernel(__VA_ARGS__); }), launched((l), #kernel))
+  (emulate_kernel((blocks), (threads), (shared), kernel, __VA_ARGS__), launched((l), #kernel))
 #define SHARED_MEMORY(type, name) type *name = static_cast<type *>(emulator_shared_memory())
 
 static inline void __syncthreads() {
@@ -132,6 +138,19 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaGetLastError();
 const char *cudaGetErrorString(cudaError_t error);
+
+/* Streams are captured and replayed as the runtime does it: what is launched meanwhile does not run,
+ * and waiting for the stream is a mistake. */
+typedef struct emulated_graph *cudaGraph_t, *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph);
+/* Runs `work` on the emulated stream: at once, or when what is being captured is launched. */
+void emulator_enqueue(std::function<void()> work);
 
 /* Device memory may be touched between these; LAUNCH and the copies do it by themselves, the
  * emulated libraries with these. */

@@ -12,7 +12,7 @@ void libraries_close(struct libraries *l) {
   delete l;
 }
 
-status multiply_matrices(const launch *, const matrix_product *p) {
+static void multiply(const matrix_product *p) {
   emulator_unprotect();
   for (int64_t b = 0; b < p->batch; b++)
     for (int64_t i = 0; i < p->m; i++)
@@ -27,5 +27,10 @@ status multiply_matrices(const launch *, const matrix_product *p) {
         *to = (float)(p->alpha * sum + kept + (p->bias ? p->bias[j] : 0));
       }
   emulator_protect();
+}
+
+status multiply_matrices(const launch *, const matrix_product *p) {
+  matrix_product product = *p;
+  emulator_enqueue([=] { multiply(&product); });
   return OK;
 }
