@@ -24,7 +24,8 @@ static const option_help option_table[] = {
     {OPTION_CHANGED_SCRIPTS, "changed-scripts", NULL,
      "with --resume: the Lua files may have changed; run.json notes it"},
     {OPTION_ALLOW_CHANGES, "allow-changes", NULL,
-     "run a lock although not everything is as it was; run.json lists what is not"},
+     "run a lock, or go on with --resume, although not everything is as it was; run.json lists what "
+     "is not"},
     {OPTION_WITH_WEIGHTS, "weights", NULL, "pack weights, too"},
     {OPTION_LIST, "list", NULL, "list what a pack holds"},
     {OPTION_THREADS, "threads", "N",

@@ -133,8 +133,10 @@ static status note_changed_scripts(run *r, json_t *root, const char *description
   return error;
 }
 
-/* The user goes on although something has changed: run.json keeps what, beside what it may hold. */
-static status note_changes(run *r, json_t *root, const char *description, status changes) {
+/* The user goes on although something has changed: run.json keeps what, beside what it may hold, and
+ * the data are from here on those of now. */
+static status note_changes(run *r, json_t *root, const char *description, const char *data,
+                           status changes) {
   char *list = NULL;
   size_t length = 0;
   FILE *out = open_memstream(&list, &length);
@@ -142,13 +144,14 @@ static status note_changes(run *r, json_t *root, const char *description, status
   error_print(out, changes);
   fclose(out);
   note(root, "changes_at_resume", json_text(list));
+  json_object_set_new(root, "data_identity", json_string(data));
   report_line(&r->report, "goes on although something has changed; run.json notes it\n%s", list);
   free(list);
   return json_write(description, root, JSON_INDENT(2), "");
 }
 
-/* A run goes on only with the pipeline and the data it was started with; its scripts may be others
- * when the user says so. */
+/* A run goes on only with the pipeline it was started with; its scripts, data and other files may be
+ * others when the user says so. */
 static status check_same_run(run *r, const char *description) {
   json_t *root;
   TRY(json_read(description, 1 << 20, &root));
@@ -175,10 +178,6 @@ static status check_same_run(run *r, const char *description) {
                       "%s was started from another pipeline (its identity is %s, this file's is "
                       "%s); resume with the same file and the same --set, or use another --out",
                       r->folder, pipeline, mine[0]);
-  else if (strcmp(data, mine[1]) != 0)
-    error = error_new(ERROR_DATA, NOWHERE,
-                      "the data set has changed since %s was started (identity %s, now %s)",
-                      r->folder, data, mine[1]);
   else if (!numerics || strcmp(numerics, r->device->numerics) != 0)
     report_line(&r->report,
                 "warning: this run was started with %s kernels and goes on with %s; its results "
@@ -187,8 +186,11 @@ static status check_same_run(run *r, const char *description) {
   problems found = {0};
   problems_add(&found, error);
   status changes = reproduce_check_resumed(r);
+  if (!changes && !error && strcmp(data, mine[1]) != 0)
+    changes = error_new(ERROR_DATA, NOWHERE, "the data set is another one (identity %s, now %s).",
+                        data, mine[1]);
   if (changes && !error && r->allow_changes) {
-    error = note_changes(r, root, description, changes);
+    error = note_changes(r, root, description, mine[1], changes);
     error_free(changes);
     problems_add(&found, error);
   } else if (changes) {

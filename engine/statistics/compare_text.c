@@ -78,8 +78,9 @@ static table main_table(const comparison *c, int a) {
   return t;
 }
 
-static void add_case(table *t, const case_difference *d, int decimals) {
-  if (!d->name) {
+/* `count`: cases that have changed in the direction that the column is about. */
+static void add_case(table *t, const case_difference *d, int64_t count, int decimals) {
+  if (!d->name || count == 0) {
     table_cell(t, "–");
     table_cell(t, "–");
     return;
@@ -99,8 +100,8 @@ static table case_table(const comparison *c, int a) {
     const contrast *x = &c->contrasts[i];
     if (x->arm != a) continue;
     add_name(&t, x);
-    add_case(&t, &x->best, metric_decimals(x->metric));
-    add_case(&t, &x->worst, metric_decimals(x->metric));
+    add_case(&t, &x->best, x->wins, metric_decimals(x->metric));
+    add_case(&t, &x->worst, x->losses, metric_decimals(x->metric));
   }
   return t;
 }

@@ -51,6 +51,11 @@ try 0 "$STRATA" compare a1.json other.json --common
 prints "17 cases"
 prints "* case case_99 is in other.json, not in a1.json"
 
+# Nothing gets better or worse: no case is called a gain or a loss.
+cp a1.json same.json
+try 0 "$STRATA" compare a1.json same.json --metrics dice --classes liver --resamples 200
+grep -qE '^Dice +liver +– +– +– +– *$' out || fail "a difference of 0 passes for a gain or a loss"
+
 # Wrong command lines and files.
 try 2 "$STRATA" compare a1.json
 says "usage: strata compare A B…"

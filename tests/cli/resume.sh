@@ -92,7 +92,8 @@ try 2 "$STRATA" run "${long[@]}" --resume
 says "--resume needs --out"
 for image in phantom/imagesTr/*; do cat "$image" >>grown && printf 'more' >>"$image"; done
 try 1 "$STRATA" run "${long[@]}" --out killed --resume
-says "the data set has changed"
+says "what the run is made of has changed since killed was started; --allow-changes goes on"
+says "phantom/imagesTr/phantom_001.nii.gz has changed"
 same_run whole killed
 
 # A damaged state is an error, not a crash and not a silent new start.
