@@ -4,12 +4,12 @@
 const command commands[] = {
     {"run", "FILE", "train every stage of a pipeline, then evaluate",
      "Compiles FILE, trains its stages in order and evaluates on the test cases. Everything goes\n"
-     "into one folder: pipeline.lock.yaml, metrics.jsonl and .csv, weights/*.safetensors,\n"
-     "predictions, evaluation.json and report.html. Ctrl-C saves the state; --resume goes on to the\n"
-     "same bits. A lock is run to the same weights again, or every file, case and operator that has\n"
-     "changed is named.\n\n"
-     "  strata run pipelines/quickstart.yaml\n"
-     "  strata run pipelines/hippocampus/unetr.yaml --set data.root=/data/Task04_Hippocampus\n"
+     "into one folder, --out or a new runs/NAME: pipeline.lock.yaml, metrics.jsonl and .csv,\n"
+     "weights/*.safetensors, predictions, evaluation.json and report.html. Ctrl-C saves the state;\n"
+     "--resume goes on to the same bits. A lock is run to the same weights again, or every file, case\n"
+     "and operator that has changed is named.\n\n"
+     "  strata run quickstart.yaml --set data.root=phantom\n"
+     "  strata run hippocampus/unetr.yaml --set data.root=/data/Task04_Hippocampus\n"
      "  strata run my.yaml --set params.mask_ratio=0.6 --out runs/mask60\n"
      "  strata run my.yaml --set stages.pretrain.enabled=false   # the baseline without step 1\n"
      "  strata run my.yaml --out runs/mask60 --resume\n"

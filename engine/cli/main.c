@@ -1,6 +1,7 @@
 /* strata: finds the command, reads its options, prints errors, sets the exit status.
  *
  * Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted (state saved). */
+#include "base/table.h"
 #include "base/text.h"
 #include "cli/command.h"
 #include "run/run.h"
@@ -92,12 +93,16 @@ static void print_general_help(FILE *out) {
       "self-supervised stage, the segmentation stage and the evaluation.\n\n"
       "  strata COMMAND --help explains a command by example.\n\n",
       STRATA_VERSION);
-  for (const command *c = commands; c->name; c++)
-    fprintf(out, "  %-9s %-14s %s\n", c->name, c->operands, c->summary);
+  for (const command *c = commands; c->name; c++) {
+    fprintf(out, "  %-9s ", c->name);
+    print_cell(out, c->operands, 14, false);
+    fprintf(out, " %s\n", c->summary);
+  }
   fputs("\nFirst steps:\n\n"
         "  strata phantom phantom --cases 30 --organs 4\n"
-        "  strata check pipelines/quickstart.yaml --set data.root=phantom\n"
-        "  strata run pipelines/quickstart.yaml --set data.root=phantom\n",
+        "  strata check quickstart.yaml --set data.root=phantom\n"
+        "  strata run quickstart.yaml --set data.root=phantom\n\n"
+        "FILE is a pipeline of yours or a shipped one by its name: hippocampus/unetr.yaml.\n",
         out);
 }
 

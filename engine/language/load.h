@@ -29,6 +29,9 @@ status find_file(arena *memory, const char *name, const char *share, source_pos 
  * else. */
 status source_find(pipeline *p, const char *name, const char *share, source_pos naming,
                    source_pos at, source *out);
+/* The pipeline file that a command line names: a path, or the name of a shipped one, with or without
+ * `pipelines/` before it. */
+status source_named(pipeline *p, const char *path, source *out);
 /* The file at a path that needs no looking for. */
 source source_at(pipeline *p, const char *path);
 /* Content, NUL-terminated, in p->memory; the file is listed in p->sources. `is_part`: of what runs,

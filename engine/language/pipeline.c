@@ -1744,10 +1744,12 @@ static void sort_by_place(problems *all) {
 static status load(loader *l, const char *path, const override *overrides, int override_count) {
   tree *root;
   source file = {0};
-  if (archive_is(path))
+  if (archive_is(path)) {
     TRY(archive_open(l->p, path, &file));
-  else
-    file = source_at(l->p, path);
+  } else {
+    TRY(source_named(l->p, path, &file));
+    l->p->path = intern_file(file.path);
+  }
   l->root_name = file.name;
   TRY(load_with_bases(l->p, &file, &root));
   for (int i = 0; i < override_count; i++) apply_override(l->memory, root, &overrides[i], &l->all);

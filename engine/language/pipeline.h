@@ -10,6 +10,8 @@
 #include "language/bundle.h"
 #include "language/scope.h"
 
+#define LOCK_FILE "pipeline.lock.yaml" /* of a run's folder: the pipeline, resolved */
+
 /* An operator with its attributes, from a list of `- name: {attributes}` or `{name: {attributes}}`.
  */
 typedef struct op_use {
@@ -238,8 +240,8 @@ typedef struct override { /* --set data.root=x */
 
 /* Is there a zip archive, which can only be a pack (run/pack.h), at `path`? */
 bool archive_is(const char *path);
-/* Loads and checks `path`, a pipeline file, a lock or a pack. Every problem found is in the returned status (error_count,
- * error_print). On error *out is NULL. */
+/* Loads and checks `path`: a pipeline file, a lock, a pack, or the name of a shipped pipeline. Every
+ * problem found is in the returned status (error_count, error_print). On error *out is NULL. */
 status pipeline_load(const char *path, const override *overrides, int override_count,
                      pipeline **out);
 /* The same for a run's resolved file: neither data set nor initial weights have to exist any more.

@@ -103,9 +103,9 @@ static status not_found(const char *name, const char *share, const char *near, s
   if (near)
     return error_new(ERROR_PIPELINE, at, "There is no file %s; did you mean \"%s\"?",
                      printable(name, shown), near);
-  return error_new(ERROR_PIPELINE, at,
-                   "There is no file %s beside this one, nor among the shipped %s.",
-                   printable(name, shown), strcmp(share, "lua") == 0 ? "scripts" : share);
+  return error_new(ERROR_PIPELINE, at, "There is no file %s%s, nor among the shipped %s.",
+                   printable(name, shown), at.file ? " beside this one" : "",
+                   text_starts_with(share, "lua") ? "scripts" : share);
 }
 
 status find_file(arena *memory, const char *name, const char *share, source_pos naming,
@@ -155,6 +155,25 @@ status source_find(pipeline *p, const char *name, const char *share, source_pos 
   bool shipped;
   TRY(find_file(&p->memory, name, share, naming, at, &path, &shipped));
   *out = (source){.path = path, .name = name_on_disk(&p->memory, path), .shipped = shipped};
+  return OK;
+}
+
+status source_named(pipeline *p, const char *path, source *out) {
+  static const char share[] = "pipelines";
+  char *found = join(&p->memory, path, LOCK_FILE);
+  if (file_exists(found))
+    return error_new(
+        ERROR_USAGE, NOWHERE,
+        "%s is the folder of a run; its pipeline is %s, and --resume goes on with a run: "
+        "strata run FILE --out %s --resume",
+        path, found, path);
+  found = NULL;
+  if (!file_exists(path) && path[0] != '/') {
+    const char *name =
+        text_starts_with(path, share) && path[sizeof share - 1] == '/' ? path + sizeof share : path;
+    TRY(find_file(&p->memory, name, share, NOWHERE, NOWHERE, &found, NULL));
+  }
+  *out = source_at(p, found ? found : path);
   return OK;
 }
 

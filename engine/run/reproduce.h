@@ -5,8 +5,6 @@
 
 #include "run/run.h"
 
-#define LOCK_FILE "pipeline.lock.yaml"
-
 /* Hashes the data set and fills r->lock. Where the pipeline is a lock, fills r->locked and compares:
  * differences are an error that lists them, or, with r->allow_changes, r->changes, which the user
  * is told. */

@@ -35,6 +35,20 @@ prints "runs/.strata-cache: 0 of 8 cases are prepared"
 try 0 "$STRATA" check tiny.yaml --set data.cache=none
 prints "none: cases are prepared anew in every stage"
 
+# A shipped pipeline goes by its name in any folder; what is there goes before it.
+for name in quickstart.yaml pipelines/quickstart.yaml; do
+  try 0 "$STRATA" check $name --set data.root=phantom
+  prints "quickstart: $SOURCE/pipelines/quickstart.yaml"
+done
+try 1 "$STRATA" check quickstrat.yaml
+says 'There is no file quickstrat.yaml; did you mean "quickstart.yaml"?'
+mkdir pipelines
+printf 'strata: 1\nuse: ../tiny.yaml\nname: mine\n' >pipelines/quickstart.yaml
+try 0 "$STRATA" check pipelines/quickstart.yaml --set data.root=phantom
+prints "mine: pipelines/quickstart.yaml"
+try 2 "$STRATA" check runs/tiny
+says "runs/tiny is the folder of a run; its pipeline is runs/tiny/pipeline.lock.yaml"
+
 # A header that is broken is found here, not in the third hour.
 head -c 300 /dev/urandom >phantom/imagesTr/"$(ls phantom/imagesTr | head -n 1)"
 try 1 "$STRATA" check tiny.yaml
