@@ -275,18 +275,21 @@ static int64_t stage_steps(const opened *o, const stage_spec *s, bool label_free
   return (batches + s->accumulate - 1) / s->accumulate;
 }
 
-/* Weights, gradients, moments and averages: copies of the parameters that an update reads or writes. */
-static int parameter_buffers(const stage_spec *s) {
-  return 2 + s->optimizer.op->state_buffers + (s->accumulate > 1) + (s->ema_decay > 0);
-}
-
-static void print_memory(const opened *o, const stage_spec *s, const graph *g, const plan *memory) {
-  char parts[3][24];
+static void print_memory(const opened *o, const stage_spec *s, const step_memory *m,
+                         const plan *memory) {
+  char parts[4][24];
+  text_buffer again = {0};
   double crop = (double)(o->size[0] * o->size[1] * o->size[2]) * (double)(4 * o->channels + 1);
-  row("memory", "%s for the step, %s for weights, gradients and moments, %s for batches ahead",
+  row("memory", "%s for the step (alive at once at most %s), %s for %s, %s for batches ahead",
       format_bytes(parts[0], (double)memory->arena_bytes),
-      format_bytes(parts[1], (double)graph_param_elements(g) * 4 * parameter_buffers(s)),
-      format_bytes(parts[2], crop * (double)s->batch * (double)o->p->data.queue));
+      format_bytes(parts[1], (double)memory->lower_bound_bytes),
+      format_bytes(parts[2], (double)m->outside_bytes), step_memory_outside(m),
+      format_bytes(parts[3], crop * (double)s->batch * (double)o->p->data.queue));
+  if (s->memory_bytes == 0) return;
+  step_memory_describe(m, &again);
+  row("budget", "%s; %s", format_bytes(parts[0], (double)s->memory_bytes),
+      again.data ? again.data : "met without recomputing anything");
+  text_free(&again);
 }
 
 /* Seconds where that says more than 0:03. */
@@ -342,15 +345,16 @@ static status check_stage(checked *c, const stage_spec *s) {
   stage_graph step;
   parameter_groups groups = {0};
   plan memory = {0};
+  step_memory fitted;
   TRY(expand_stage(c->o, s, s->batch, &step));
   graph *g = step.g;
   status error = parameter_groups_open(s, g, &groups);
   if (!error) error = program_check(g, c->o->device);
-  if (!error)
-    error = plan_memory(g, step.keep, step.keep_count, device_plan_threads(c->o->device), &memory);
+  if (!error) error = stage_fit_memory(s, c->o->device, &step, &fitted);
+  if (!error) error = plan_memory(g, &fitted.use, &memory);
   if (!error) {
     bool label_free = step.label == VALUE_NONE && !s->use_labels;
-    double update = 2.0 * 4 * (double)graph_param_elements(g) * parameter_buffers(s);
+    double update = 2.0 * 4 * (double)graph_param_elements(g) * stage_parameter_buffers(s);
     double seconds = (double)s->accumulate * graph_seconds(g, update, &c->speed);
     int64_t steps = stage_steps(c->o, s, label_free);
     printf("\nstage %s\n", s->name);
@@ -361,7 +365,7 @@ static status check_stage(checked *c, const stage_spec *s) {
     row("size", "%lld parameters, %.4g GFLOP a step", (long long)graph_param_elements(g),
         (double)s->accumulate * graph_cost(g).flops / 1e9);
     print_groups(&groups);
-    print_memory(c->o, s, g, &memory);
+    print_memory(c->o, s, &fitted, &memory);
     print_time(c, s, steps, seconds);
     add_files(c, s, g);
   }

@@ -27,7 +27,26 @@ static int64_t node_params(const graph *g, const node *n) {
   return total;
 }
 
-static void print_plan(const stage_graph *s, const plan *memory, const stage_spec *stage) {
+/* What the plan says of memory, and how the stage's budget was met. */
+static void print_memory(const step_memory *m, const plan *p, const stage_spec *stage) {
+  char arena_text[24], naive_text[24], bound_text[24], outside_text[24], all_text[24];
+  text_buffer again = {0};
+  printf("memory: planned peak %s; every buffer apart would take %s; alive at once at most %s\n",
+         format_bytes(arena_text, (double)p->arena_bytes),
+         format_bytes(naive_text, (double)p->naive_bytes),
+         format_bytes(bound_text, (double)p->lower_bound_bytes));
+  printf("a step holds %s: these %s and %s of %s",
+         format_bytes(all_text, (double)(p->arena_bytes + m->outside_bytes)), arena_text,
+         format_bytes(outside_text, (double)m->outside_bytes), step_memory_outside(m));
+  if (stage->memory_bytes)
+    printf("; the budget is %s", format_bytes(all_text, (double)stage->memory_bytes));
+  step_memory_describe(m, &again);
+  printf("\n%s%s", again.data ? again.data : "", again.data ? "\n" : "");
+  text_free(&again);
+}
+
+static void print_plan(const stage_graph *s, const step_memory *fitted, const plan *memory,
+                       const stage_spec *stage) {
   const graph *g = s->g;
   printf("%-46s %-28s %-24s %10s %9s %9s %10s\n", "node", "operator", "shape", "parameters",
          "GFLOP", "MiB", "at MiB");
@@ -43,18 +62,15 @@ static void print_plan(const stage_graph *s, const plan *memory, const stage_spe
     int64_t params = node_params(g, n);
     char params_text[32] = "";
     if (params) snprintf(params_text, sizeof params_text, "%lld", (long long)params);
-    printf("%-46.46s %-28s %-24s %10s %9.3f %9.2f %10s\n", n->name[0] ? n->name : "(input)",
-           n->op->name, shape_text, params_text, c.flops / 1e9, c.bytes / MIB, offset);
+    printf("%-46.46s %-28s %-24s %10s %9.3f %9.2f %10s%s\n", n->name[0] ? n->name : "(input)",
+           n->op->name, shape_text, params_text, c.flops / 1e9, c.bytes / MIB, offset,
+           n->recomputed ? "  again" : "");
   }
   cost total = graph_cost(g);
-  char arena_text[24], naive_text[24], bound_text[24];
   printf("\n%d nodes, %lld parameters, %.2f GFLOP and %.1f MiB moved a step (batch %lld)\n",
          g->node_count, (long long)graph_param_elements(g), total.flops / 1e9, total.bytes / MIB,
          (long long)stage->batch);
-  printf("memory: planned peak %s; every buffer apart would take %s; alive at once at most %s\n",
-         format_bytes(arena_text, (double)memory->arena_bytes),
-         format_bytes(naive_text, (double)memory->naive_bytes),
-         format_bytes(bound_text, (double)memory->lower_bound_bytes));
+  print_memory(fitted, memory, stage);
 }
 
 static status plan_opened(opened *o, const arguments *a) {
@@ -62,18 +78,19 @@ static status plan_opened(opened *o, const arguments *a) {
   TRY(choose_stage(o, a->stage, &s));
   stage_graph graph;
   TRY(expand_stage(o, s, s->batch, &graph));
-  plan memory;
-  int threads = device_plan_threads(o->device);
-  status error = plan_memory(graph.g, graph.keep, graph.keep_count, threads, &memory);
-  if (!error) error = plan_verify(graph.g, &memory, graph.keep, graph.keep_count, threads);
+  step_memory fitted;
+  plan memory = {0};
+  status error = stage_fit_memory(s, o->device, &graph, &fitted);
+  if (!error) error = plan_memory(graph.g, &fitted.use, &memory);
+  if (!error) error = plan_verify(graph.g, &memory, &fitted.use);
   if (!error && a->dot) graph_dot(graph.g, stdout);
   parameter_groups groups;
   status mistakes = parameter_groups_open(s, graph.g, &groups);
   if (!error && !a->dot && !mistakes) {
-    print_plan(&graph, &memory, s);
+    print_plan(&graph, &fitted, &memory, s);
     print_groups(&groups);
   }
-  if (!error) plan_free(&memory);
+  plan_free(&memory);
   stage_graph_free(&graph);
   problems found = {0};
   problems_add(&found, error);

@@ -9,6 +9,7 @@
 #include "graph/expand.h"
 #include "infer/network.h"
 #include "train/groups.h"
+#include "train/memory.h"
 
 /* A pipeline with its data set's list, before any voxel. */
 typedef struct opened {
@@ -30,6 +31,7 @@ cost graph_cost(const graph *g);
 /* A training step, ready to run on random voxels. */
 typedef struct compiled {
   stage_graph graph;
+  step_memory memory;
   parameter_groups groups;
   parameters parameters;
   program program;

@@ -29,7 +29,7 @@ void *program_data(const program *p, value_id v) {
   v = p->plan.values[v].root; /* a view of a parameter has the parameter's memory */
   if (p->g->values[v].kind == VALUE_PARAM) return p->parameters->data + parameter_of(p, v)->offset;
   if (p->plan.values[v].offset >= 0) return (char *)p->arena + p->plan.values[v].offset;
-  const parameter *owner = gradient_owner(p, v);
+  const parameter *owner = p->gradients ? gradient_owner(p, v) : NULL;
   return owner ? p->gradients + owner->offset : NULL;
 }
 
@@ -90,7 +90,7 @@ static int64_t flat_count(const program *p) {
 
 static status bind_optimizer(program *p, const optimizer_use *o) {
   int64_t n = flat_count(p);
-  TRY(device_floats(p, n, &p->gradients));
+  if (!o->consume_gradients) TRY(device_floats(p, n, &p->gradients));
   p->state_count = 0;
   p->states = arena_alloc(&p->memory, (size_t)(o->op->state_buffers + 1) * sizeof *p->states);
   for (int i = 0; i < o->op->state_buffers; i++) {
@@ -113,13 +113,14 @@ static status bind_optimizer(program *p, const optimizer_use *o) {
 }
 
 /* Adds a call of an operator that works on flat buffers, with default attributes. */
-static bound_call *add_flat_call(program *p, const char *op_name, float *first, float *second) {
+static bound_call *add_flat_call(program *p, const char *op_name, float *first, float *second,
+                                 int64_t n) {
   const op *o = op_find(op_name);
   void *attrs = arena_alloc(&p->memory, o->attrs_bytes + 1);
   op_defaults(o, attrs);
   tensor *in = arena_alloc(&p->memory, 2 * sizeof *in);
-  in[0] = flat_tensor(first, flat_count(p));
-  if (second) in[1] = flat_tensor(second, flat_count(p));
+  in[0] = flat_tensor(first, n);
+  if (second) in[1] = flat_tensor(second, n);
   bound_call *bound = &p->calls[p->call_count++];
   *bound = (bound_call){
       .op = o,
@@ -127,15 +128,13 @@ static bound_call *add_flat_call(program *p, const char *op_name, float *first, 
   return bound;
 }
 
-/* The optimizer on one group's part of the flat buffers. */
-static void bind_group(program *p, const optimizer_use *o, int group) {
-  int64_t first = p->parameters->group_first[group];
-  int64_t n = p->parameters->group_first[group + 1] - first;
-  if (n == 0) return;
+/* The optimizer on `n` elements of the flat buffers from `first` on, which belong to one group. */
+static void bind_range(program *p, const optimizer_use *o, int group, int64_t first, int64_t n,
+                       float *gradients) {
   int in_count = 3 + p->state_count;
   tensor *in = arena_alloc(&p->memory, (size_t)in_count * sizeof *in);
   in[0] = flat_tensor(p->parameters->data + first, n);
-  in[1] = flat_tensor(p->gradients + first, n);
+  in[1] = flat_tensor(gradients, n);
   in[2] = (tensor){.dtype = DTYPE_I32, .shape = SHAPE(1), .data = p->step_number};
   for (int i = 0; i < p->state_count; i++) in[3 + i] = flat_tensor(p->states[i] + first, n);
   p->calls[p->call_count++] = (bound_call){.op = o->op,
@@ -145,8 +144,32 @@ static void bind_group(program *p, const optimizer_use *o, int group) {
                                                     .pool = p->device->pool}};
 }
 
-/* Accumulation, clipping, optimizer and average work on the flat buffers, after the last node. */
-static void bind_update(program *p, const optimizer_use *o) {
+static void bind_group(program *p, const optimizer_use *o, int group) {
+  int64_t first = p->parameters->group_first[group];
+  int64_t n = p->parameters->group_first[group + 1] - first;
+  if (n > 0) bind_range(p, o, group, first, n, p->gradients + first);
+}
+
+static void add_clamp(program *p, const optimizer_use *o, float *gradients, int64_t n) {
+  bound_call *clamp = add_flat_call(p, "gradient_clamp", gradients, NULL, n);
+  *attr_number(clamp->op, (void *)clamp->call.attrs, "max_value") = o->clip_value;
+}
+
+/* The updates of the parameters whose gradients are consumed after node `index`. */
+static void bind_consumers(program *p, const optimizer_use *o, int index) {
+  for (int v = 0; v < p->g->value_count; v++) {
+    if (p->plan.update_after[v] != index) continue;
+    const parameter *which = parameter_of(p, v);
+    int64_t n = shape_elements(&which->shape);
+    float *gradient = program_data(p, p->g->values[v].gradient);
+    int group = 0;
+    while (which->offset >= p->parameters->group_first[group + 1]) group++;
+    if (o->clip_value > 0) add_clamp(p, o, gradient, n);
+    bind_range(p, o, group, which->offset, n, gradient);
+  }
+}
+
+static void open_update(program *p, const optimizer_use *o) {
   struct updates *u = p->update = arena_alloc(&p->memory, sizeof *u);
   *u = (struct updates){.op = o->op,
                         .base_attrs = o->attrs,
@@ -158,17 +181,21 @@ static void bind_update(program *p, const optimizer_use *o) {
   u->group_attrs = arena_alloc(&p->memory, (size_t)u->group_count * sizeof *u->group_attrs);
   for (int i = 0; i < u->group_count; i++)
     u->group_attrs[i] = arena_alloc(&p->memory, o->op->attrs_bytes + 1);
+}
+
+/* Accumulation, clipping and optimizer on the flat buffers, after the last node. */
+static void bind_flat_update(program *p, const optimizer_use *o) {
+  struct updates *u = p->update;
+  int64_t n = flat_count(p);
   if (p->gradient_sum) {
     u->accumulate_call = p->call_count;
     u->accumulate_attrs =
-        (void *)add_flat_call(p, "gradient_accumulate", p->gradients, p->gradient_sum)->call.attrs;
+        (void *)add_flat_call(p, "gradient_accumulate", p->gradients, p->gradient_sum, n)
+            ->call.attrs;
   }
-  if (o->clip_value > 0) {
-    bound_call *clamp = add_flat_call(p, "gradient_clamp", p->gradients, NULL);
-    *attr_number(clamp->op, (void *)clamp->call.attrs, "max_value") = o->clip_value;
-  }
+  if (o->clip_value > 0) add_clamp(p, o, p->gradients, n);
   if (o->clip_norm > 0) {
-    bound_call *clip = add_flat_call(p, "gradient_clip", p->gradients, NULL);
+    bound_call *clip = add_flat_call(p, "gradient_clip", p->gradients, NULL, n);
     *attr_number(clip->op, (void *)clip->call.attrs, "max_norm") = o->clip_norm;
     tensor *out = arena_alloc(&p->memory, sizeof *out);
     *out = (tensor){.dtype = DTYPE_F32, .shape = {.rank = 0}, .data = p->gradient_norm};
@@ -177,9 +204,30 @@ static void bind_update(program *p, const optimizer_use *o) {
     clip->call.workspace = p->update_workspace;
   }
   for (int i = 0; i < u->group_count; i++) bind_group(p, o, i);
-  if (p->average)
-    u->average_attrs =
-        (void *)add_flat_call(p, "weight_average", p->average, p->parameters->data)->call.attrs;
+}
+
+/* Every node, and where gradients are consumed the updates between them; then what is left. */
+static void bind_calls(program *p, const optimizer_use *o) {
+  const graph *g = p->g;
+  enum {
+    UPDATE_CALLS = 4,
+    CONSUMER_CALLS = 2
+  }; /* accumulation, both clippings, average; clamp and
+                                                    optimizer */
+  int room = g->node_count + UPDATE_CALLS + p->parameters->group_count +
+             CONSUMER_CALLS * p->parameters->count;
+  p->calls = arena_alloc(&p->memory, (size_t)room * sizeof *p->calls);
+  if (o) open_update(p, o);
+  for (int i = 0; i < g->node_count; i++) {
+    if (!(g->nodes[i].op->traits & OP_VIEW)) bind_node(p, i, &p->calls[p->call_count++]);
+    if (o && o->consume_gradients) bind_consumers(p, o, i);
+  }
+  p->update_first = p->call_count;
+  if (o && !o->consume_gradients) bind_flat_update(p, o);
+  if (!p->average) return;
+  p->update->average_attrs =
+      (void *)add_flat_call(p, "weight_average", p->average, p->parameters->data, flat_count(p))
+          ->call.attrs;
 }
 
 status program_check(const graph *g, const device *d) {
@@ -216,7 +264,15 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
                       int64_t batch, const optimizer_use *optimizer, program *out) {
   *out = (program){.g = g, .device = d, .parameters = ps, .batch = batch};
   bool trains = optimizer && optimizer->op;
-  status error = plan_memory(g, keep, keep_count, device_plan_threads(d), &out->plan);
+  plan_use use = {.keep = keep,
+                  .keep_count = keep_count,
+                  .threads = device_plan_threads(d),
+                  .consume_gradients = trains && optimizer->consume_gradients};
+  status error = OK;
+  if (use.consume_gradients && (optimizer->clip_norm > 0 || optimizer->accumulate > 1))
+    error = error_new(ERROR_INTERNAL, NOWHERE,
+                      "clipping by norm and accumulation need all gradients at once");
+  if (!error) error = plan_memory(g, &use, &out->plan);
   for (int i = 0; !error && i < g->value_count; i++)
     if (g->values[i].kind == VALUE_PARAM && value_is_read(g, i) && !parameter_of(out, i))
       error = error_new(ERROR_INTERNAL, NOWHERE, "parameter %s has no storage", g->values[i].name);
@@ -235,13 +291,7 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
     program_free(out);
     return error;
   }
-  enum { UPDATE_CALLS = 4 }; /* accumulation, both clippings, average */
-  out->calls = arena_alloc(&out->memory, (size_t)(g->node_count + UPDATE_CALLS + ps->group_count) *
-                                             sizeof *out->calls);
-  for (int i = 0; i < g->node_count; i++)
-    if (!(g->nodes[i].op->traits & OP_VIEW)) bind_node(out, i, &out->calls[out->call_count++]);
-  out->update_first = out->call_count;
-  if (trains) bind_update(out, optimizer);
+  bind_calls(out, trains ? optimizer : NULL);
   error = reserve_scratch(out);
   if (error) program_free(out);
   return error;
@@ -397,7 +447,7 @@ status program_run(program *p) {
 status program_run_forward(program *p, program_visit visit, void *context) {
   for (int i = 0; i < p->update_first; i++) {
     const node *n = p->calls[i].node;
-    if (n->backward) continue;
+    if (!n || n->backward) continue;
     bool again;
     do {
       again = false;

@@ -15,6 +15,9 @@ typedef struct optimizer_use {
   const struct group_spec *const *groups;
   double average_decay; /* of the averaged weights; 0: no average */
   bool average_warmup;
+  /* Each parameter is updated as soon as its gradient is complete, whose memory is then free: no
+   * gradient can be read after a run. Not with clip_norm or accumulate, which need all of them. */
+  bool consume_gradients;
 } optimizer_use;
 
 typedef struct program {
@@ -27,7 +30,8 @@ typedef struct program {
   int call_count;
   int update_first;       /* the first of the calls that clip and update */
   struct updates *update; /* what changes between updates */
-  float *gradients;       /* parameters->trained_elements, laid out as the parameters */
+  float *gradients;       /* parameters->trained_elements, laid out as the parameters; NULL when
+                             they are consumed */
   float *gradient_sum;    /* of the parts of an update so far; NULL when there is one part */
   float *average;         /* exponential moving average of the trained parameters; NULL: none */
   float **states;         /* optimizer moments, each trained_elements */

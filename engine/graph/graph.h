@@ -34,7 +34,8 @@ typedef struct node {
   int in_count, out_count;
   const char *name; /* full path of the item it came from */
   source_pos at;    /* YAML line it came from */
-  bool backward;    /* made by differentiation */
+  bool backward;    /* made by differentiation, or recomputed for it */
+  bool recomputed;  /* a forward node once more (passes.h) */
   int use;          /* of the model that it belongs to, from 0: names are the same in all of them */
 } node;
 

@@ -13,4 +13,18 @@
  * are read from outside and stay. */
 void graph_fuse(graph *g, const value_id *keep, int keep_count);
 
+/* Nodes before the first that differentiation has made. */
+int graph_forward_nodes(const graph *g);
+/* recompute: forward nodes that are `chosen` (one flag per node) run once more in the backward part,
+ * each just before its results are first read there, and whoever reads them there reads the second
+ * results; the first ones need no memory in between. Views follow what they look at. The same
+ * kernels on the same inputs: attributes are shared, random numbers are named by the node, so
+ * results are equal to the bit. Nodes that keep state of their own (PORT_STATE) must not be chosen.
+ *
+ * `out` is a new graph whose arrays lie in `memory` and which shares everything else with `g`; values
+ * of `g` keep their numbers. `place`, when not NULL, receives for each of its nodes the node of `g`
+ * that it is or directly precedes; it has room for twice the nodes of `g`. Which nodes are worth it
+ * is decided by plan/budget.h. */
+void graph_recompute(const graph *g, const bool *chosen, arena *memory, graph *out, int32_t *place);
+
 #endif

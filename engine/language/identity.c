@@ -143,7 +143,7 @@ static void add_parts(pipeline *p, const tree *root) {
                                           "evaluate", "log",  NULL};
   static const char *const not_data[] = {"root",           "dataset", "cache",
                                          "loader_threads", "queue",   NULL};
-  static const char *const not_stage[] = {"checkpoint", NULL};
+  static const char *const not_stage[] = {"checkpoint", "memory", NULL};
   const tree *with = p->model_arguments, *stages = tree_get(root, "stages");
   int capacity = 0;
   for (int i = 0; i < root->count; i++) {

@@ -1232,14 +1232,48 @@ static void read_names(loader *l, stage_spec *s, const tree *params) {
       scope_set(&s->params, l->memory, params->keys[i]->text, params->items[i]);
 }
 
+static void read_memory(loader *l, stage_spec *s, const tree *stage, const char *what) {
+  const tree *t = tree_get(stage, "memory");
+  char found[96];
+  if (!is_there(t)) return;
+  s->memory_at = t->at;
+  if (t->kind == TREE_SCALAR && parse_bytes(t->text, &s->memory_bytes) && s->memory_bytes > 0)
+    return;
+  s->memory_bytes = 0;
+  report(l, t->at, "%s must be a size such as 2GiB or 512MiB, not %s.", label(l, what, "memory"),
+         tree_describe(t, found));
+}
+
 static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
-  static const char *const keys[] = {
-      "use",          "params",          "graph",      "optimizer",     "clip_norm",
-      "schedule",     "schedules",       "init",       "on_validation", "on_epoch_end",
-      "on_stage_end", "case_weights",    "epochs",     "batch",         "enabled",
-      "doc",          "steps_per_epoch", "time_limit", "validate",      "checkpoint",
-      "use_labels",   "groups",          "no_decay",   "initialize",    "ema",
-      "clip_value",   "accumulate",      NULL};
+  static const char *const keys[] = {"use",
+                                     "params",
+                                     "graph",
+                                     "optimizer",
+                                     "clip_norm",
+                                     "schedule",
+                                     "schedules",
+                                     "init",
+                                     "on_validation",
+                                     "on_epoch_end",
+                                     "on_stage_end",
+                                     "case_weights",
+                                     "epochs",
+                                     "batch",
+                                     "enabled",
+                                     "doc",
+                                     "steps_per_epoch",
+                                     "time_limit",
+                                     "validate",
+                                     "checkpoint",
+                                     "use_labels",
+                                     "groups",
+                                     "no_decay",
+                                     "initialize",
+                                     "ema",
+                                     "clip_value",
+                                     "accumulate",
+                                     "memory",
+                                     NULL};
   static const char *const validate_keys[] = {"every", "output", "metrics", NULL};
   static const char *const checkpoint_keys[] = {"every", NULL};
   const char *what = stage_what(l, s);
@@ -1264,6 +1298,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   s->batch = read_int(l, t, what, "batch", 1, 1, 65536, at);
   s->steps_per_epoch = read_int(l, t, what, "steps_per_epoch", 0, 0, 10000000, at);
   s->use_labels = read_bool(l, t, what, "use_labels", false);
+  read_memory(l, s, t, what);
   s->time_limit_s = read_seconds(l, t, what, "time_limit", 1e-3, 0);
   s->checkpoint_every_s = 600;
   const tree *validate = tree_get(t, "validate"), *checkpoint = tree_get(t, "checkpoint");

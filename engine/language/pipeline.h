@@ -126,7 +126,9 @@ typedef struct stage_spec {
   int64_t epochs, batch;
   bool use_labels;         /* place crops by the label although the graph reads none */
   int64_t steps_per_epoch; /* 0: every training case crops_per_case times */
-  double time_limit_s;     /* 0: none. Not bit-reproducible; reported when it ends a stage */
+  int64_t memory_bytes;    /* budget of a step (train/memory.h); 0: none */
+  source_pos memory_at;
+  double time_limit_s; /* 0: none. Not bit-reproducible; reported when it ends a stage */
   schedule_spec *schedules;
   int schedule_count;
   script_ref hooks[HOOK_COUNT]; /* path NULL: none */

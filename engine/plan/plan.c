@@ -13,7 +13,8 @@ static int64_t align_up(int64_t bytes) {
   return (bytes + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
 }
 
-static bool in_arena(const graph *g, const bool *is_gradient, value_id v) {
+/* Gradients never share memory with another value, wherever they lie. */
+static bool may_share(const graph *g, const bool *is_gradient, value_id v) {
   return g->values[v].kind != VALUE_PARAM && !is_gradient[v];
 }
 
@@ -44,8 +45,8 @@ static void choose_roots(const graph *g, const bool *kept, const bool *is_gradie
     const node *n = &g->nodes[i];
     if (!(n->op->traits & OP_IN_PLACE) || n->in_count == 0 || n->in[0] == VALUE_NONE) continue;
     value_id root = values[n->in[0]].root, out = n->out[0];
-    if (g->values[root].kind != VALUE_TEMP || !in_arena(g, is_gradient, root) ||
-        !in_arena(g, is_gradient, out) || values[out].root != out || last[root] != i ||
+    if (g->values[root].kind != VALUE_TEMP || !may_share(g, is_gradient, root) ||
+        !may_share(g, is_gradient, out) || values[out].root != out || last[root] != i ||
         tensor_bytes(&g->values[root].type) != tensor_bytes(&g->values[out].type))
       continue;
     bool read_twice = false;
@@ -95,17 +96,6 @@ static size_t place(buffer *list, int count) {
   return (size_t)peak;
 }
 
-static size_t most_alive(const buffer *list, int count, int nodes) {
-  size_t most = 0;
-  for (int i = -1; i <= nodes; i++) {
-    size_t now = 0;
-    for (int j = 0; j < count; j++)
-      if (list[j].first <= i && i <= list[j].last) now += (size_t)list[j].bytes;
-    if (now > most) most = now;
-  }
-  return most;
-}
-
 static int64_t workspace_of(const graph *g, const node *n, int threads) {
   if (!n->op->workspace_bytes || threads == 0) return 0;
   tensor in[MAX_PORTS], out[MAX_PORTS / 4];
@@ -115,67 +105,127 @@ static int64_t workspace_of(const graph *g, const node *n, int threads) {
   return (int64_t)n->op->workspace_bytes(n->attrs, in, n->in_count, out, threads);
 }
 
-status plan_memory(const graph *g, const value_id *keep, int keep_count, int threads, plan *out) {
-  *out = (plan){0};
-  int values = g->value_count, nodes = g->node_count;
-  bool *kept = arena_alloc(&out->memory, (size_t)values + 1);
-  bool *is_gradient = arena_alloc(&out->memory, (size_t)values + 1);
-  int32_t *last = arena_alloc(&out->memory, (size_t)(values + 1) * sizeof *last);
-  for (int i = 0; i < keep_count; i++)
-    if (keep[i] != VALUE_NONE) kept[keep[i]] = true;
-  for (int v = 0; v < values; v++) {
-    last[v] = g->values[v].producer;
-    if (g->values[v].kind == VALUE_PARAM && g->values[v].gradient != VALUE_NONE)
-      is_gradient[g->values[v].gradient] = true;
+/* Everything that wants memory, and from when to when. */
+typedef struct lives {
+  placement *values;
+  int32_t *update_after;
+  buffer *list;
+  int count;
+  size_t naive_bytes;
+} lives;
+
+/* A gradient is consumed once it is complete and its parameter has had its last reader. */
+static void consume_gradients(const graph *g, int32_t *last, lives *out) {
+  for (int v = 0; v < g->value_count; v++) {
+    value_id gradient = g->values[v].kind == VALUE_PARAM ? g->values[v].gradient : VALUE_NONE;
+    if (gradient == VALUE_NONE) continue;
+    if (last[v] > last[gradient]) last[gradient] = last[v];
+    out->update_after[v] = last[gradient] < g->node_count ? last[gradient] : g->node_count - 1;
   }
+}
+
+/* What passes leave behind when they drop a node has a producer that does not make it. */
+static bool is_made(const graph *g, value_id v) {
+  int32_t producer = g->values[v].producer;
+  if (producer < 0 || producer >= g->node_count) return false;
+  for (int k = 0; k < g->nodes[producer].out_count; k++)
+    if (g->nodes[producer].out[k] == v) return true;
+  return false;
+}
+
+static void list_values(const graph *g, const bool *outside, const bool *kept, const int32_t *last,
+                        lives *out) {
+  for (int v = 0; v < g->value_count; v++) {
+    bool made = is_made(g, v), is_input = g->values[v].kind == VALUE_INPUT;
+    if (outside[v] || !(made || (is_input && kept[v]))) continue;
+    int64_t bytes = align_up((int64_t)tensor_bytes(&g->values[v].type));
+    bool is_view = made && (g->nodes[g->values[v].producer].op->traits & OP_VIEW);
+    if (!is_view) out->naive_bytes += (size_t)bytes;
+    if (out->values[v].root != v) continue;
+    int32_t first = is_input ? -1 : g->values[v].producer;
+    out->list[out->count++] = (buffer){.bytes = bytes, .first = first, .last = last[v], .value = v};
+  }
+}
+
+static void list_workspaces(const graph *g, int threads, lives *out) {
+  for (int i = 0; i < g->node_count; i++) {
+    int64_t bytes = align_up(workspace_of(g, &g->nodes[i], threads));
+    if (bytes == 0) continue;
+    out->naive_bytes += (size_t)bytes;
+    out->list[out->count++] = (buffer){.bytes = bytes, .first = i, .last = i, .value = VALUE_NONE};
+  }
+}
+
+static lives find_lives(const graph *g, const plan_use *use, arena *memory) {
+  int values = g->value_count;
+  lives out = {0};
+  bool *kept = arena_alloc(memory, (size_t)values + 1);
+  bool *is_gradient = arena_alloc(memory, (size_t)values + 1);
+  bool *outside = arena_alloc(memory, (size_t)values + 1);
+  int32_t *last = arena_alloc(memory, (size_t)(values + 1) * sizeof *last);
+  out.values = arena_alloc(memory, (size_t)(values + 1) * sizeof *out.values);
+  out.update_after = arena_alloc(memory, (size_t)(values + 1) * sizeof *out.update_after);
+  out.list = arena_alloc(memory, (size_t)(values + g->node_count + 1) * sizeof *out.list);
+  for (int i = 0; i < use->keep_count; i++)
+    if (use->keep[i] != VALUE_NONE) kept[use->keep[i]] = true;
+  for (int v = 0; v < values; v++) {
+    const value *x = &g->values[v];
+    out.update_after[v] = -1;
+    last[v] = x->producer;
+    if (x->kind == VALUE_PARAM && x->gradient != VALUE_NONE) is_gradient[x->gradient] = true;
+  }
+  for (int v = 0; v < values; v++)
+    outside[v] = g->values[v].kind == VALUE_PARAM || (is_gradient[v] && !use->consume_gradients);
   last_reads(g, last);
   /* An input that is read keeps its memory for the whole step; one that is not gets none. */
   for (int v = 0; v < values; v++)
     if (g->values[v].kind == VALUE_INPUT && last[v] >= 0) kept[v] = true;
-  out->values = arena_alloc(&out->memory, (size_t)(values + 1) * sizeof *out->values);
-  out->workspace = arena_alloc(&out->memory, (size_t)(nodes + 1) * sizeof *out->workspace);
-  choose_roots(g, kept, is_gradient, last, out->values);
+  choose_roots(g, kept, is_gradient, last, out.values);
+  if (use->consume_gradients) consume_gradients(g, last, &out);
+  list_values(g, outside, kept, last, &out);
+  list_workspaces(g, use->threads, &out);
+  return out;
+}
 
-  buffer *list = arena_alloc(&out->memory, (size_t)(values + nodes + 1) * sizeof *list);
-  int count = 0;
-  for (int v = 0; v < values; v++) {
-    int32_t producer = g->values[v].producer;
-    bool made = producer >= 0 && producer < nodes;
-    for (int k = 0; made && k <= g->nodes[producer].out_count; k++) {
-      if (k == g->nodes[producer].out_count)
-        made = false; /* left behind by a pass that dropped its node */
-      else if (g->nodes[producer].out[k] == v)
-        break;
-    }
-    if (!made && g->values[v].kind == VALUE_TEMP) continue;
-    if (!in_arena(g, is_gradient, v) || (!made && !kept[v])) continue;
-    int64_t bytes = align_up((int64_t)tensor_bytes(&g->values[v].type));
-    bool is_view = made && (g->nodes[producer].op->traits & OP_VIEW);
-    if (!is_view) out->naive_bytes += (size_t)bytes;
-    if (out->values[v].root != v) continue;
-    list[count++] = (buffer){.bytes = bytes,
-                             .first = g->values[v].kind == VALUE_INPUT ? -1 : producer,
-                             .last = last[v],
-                             .value = v};
+static void count_alive(const lives *l, int nodes, arena *memory, size_t *alive) {
+  int64_t *change = arena_alloc(memory, (size_t)(nodes + 1) * sizeof *change), now = 0;
+  for (int i = 0; i < l->count; i++) {
+    change[l->list[i].first < 0 ? 0 : l->list[i].first] += l->list[i].bytes;
+    if (l->list[i].last < nodes) change[l->list[i].last + 1] -= l->list[i].bytes;
   }
-  for (int i = 0; i < nodes; i++) {
-    int64_t bytes = align_up(workspace_of(g, &g->nodes[i], threads));
-    out->workspace[i] = -1;
-    if (bytes == 0) continue;
-    out->naive_bytes += (size_t)bytes;
-    list[count++] = (buffer){.bytes = bytes, .first = i, .last = i, .value = VALUE_NONE};
-  }
-  out->lower_bound_bytes = most_alive(list, count, nodes);
-  out->arena_bytes = place(list, count);
-  if (count > 0 && out->arena_bytes == 0) {
+  for (int i = 0; i < nodes; i++) alive[i] = (size_t)(now += change[i]);
+}
+
+void plan_alive(const graph *g, const plan_use *use, size_t *alive) {
+  arena memory = {0};
+  lives l = find_lives(g, use, &memory);
+  count_alive(&l, g->node_count, &memory, alive);
+  arena_free(&memory);
+}
+
+status plan_memory(const graph *g, const plan_use *use, plan *out) {
+  *out = (plan){0};
+  int values = g->value_count, nodes = g->node_count;
+  lives l = find_lives(g, use, &out->memory);
+  out->values = l.values;
+  out->update_after = l.update_after;
+  out->naive_bytes = l.naive_bytes;
+  out->workspace = arena_alloc(&out->memory, (size_t)(nodes + 1) * sizeof *out->workspace);
+  for (int i = 0; i < nodes; i++) out->workspace[i] = -1;
+  size_t *alive = arena_alloc(&out->memory, (size_t)(nodes + 1) * sizeof *alive);
+  count_alive(&l, nodes, &out->memory, alive);
+  for (int i = 0; i < nodes; i++)
+    if (alive[i] > out->lower_bound_bytes) out->lower_bound_bytes = alive[i];
+  out->arena_bytes = place(l.list, l.count);
+  if (l.count > 0 && out->arena_bytes == 0) {
     plan_free(out);
-    return error_out_of_memory((size_t)count * sizeof(buffer *));
+    return error_out_of_memory((size_t)l.count * sizeof(buffer *));
   }
-  for (int i = 0; i < count; i++) {
-    if (list[i].value == VALUE_NONE)
-      out->workspace[list[i].first] = list[i].offset;
+  for (int i = 0; i < l.count; i++) {
+    if (l.list[i].value == VALUE_NONE)
+      out->workspace[l.list[i].first] = l.list[i].offset;
     else
-      out->values[list[i].value].offset = list[i].offset;
+      out->values[l.list[i].value].offset = l.list[i].offset;
   }
   for (int v = 0; v < values; v++)
     if (out->values[v].root != v) out->values[v].offset = out->values[out->values[v].root].offset;
@@ -254,19 +304,33 @@ static status verify_reads(const graph *g, const plan *p, const value_id *reads,
   return OK;
 }
 
+/* The updates between node `index` and the next. */
+static status verify_updates(const graph *g, const plan *p, int index, const bool *intact) {
+  for (int v = 0; v < g->value_count; v++)
+    if (p->update_after[v] == index) TRY(verify_reads(g, p, &g->values[v].gradient, 1, intact));
+  const node *n = &g->nodes[index];
+  for (int k = 0; k < n->in_count; k++) {
+    int32_t after = n->in[k] == VALUE_NONE ? -1 : p->update_after[p->values[n->in[k]].root];
+    if (after >= 0 && after < index)
+      return error_new(ERROR_INTERNAL, n->at, "%s reads %s after its update", n->name,
+                       g->values[n->in[k]].name);
+  }
+  return OK;
+}
+
 /* Replays the step: a write claims its range and spoils whatever else lay there; a read finds its
  * buffer unspoilt. */
-status plan_verify(const graph *g, const plan *p, const value_id *keep, int keep_count,
-                   int threads) {
+status plan_verify(const graph *g, const plan *p, const plan_use *use) {
   bool *intact = calloc((size_t)g->value_count + 1, sizeof *intact);
   if (!intact) return error_out_of_memory((size_t)g->value_count);
   for (int v = 0; v < g->value_count; v++) intact[v] = g->values[v].kind == VALUE_INPUT;
   status error = OK;
   for (int i = 0; i < g->node_count && !error; i++) {
     error = verify_reads(g, p, g->nodes[i].in, g->nodes[i].in_count, intact);
-    if (!error) error = verify_node(g, p, i, threads, intact);
+    if (!error) error = verify_node(g, p, i, use->threads, intact);
+    if (!error) error = verify_updates(g, p, i, intact);
   }
-  if (!error) error = verify_reads(g, p, keep, keep_count, intact);
+  if (!error) error = verify_reads(g, p, use->keep, use->keep_count, intact);
   free(intact);
   return error;
 }

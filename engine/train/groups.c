@@ -141,6 +141,10 @@ void parameter_groups_describe(const parameter_groups *groups, text_buffer *out)
   }
 }
 
+bool stage_consumes_gradients(const stage_spec *s) {
+  return s->clip_norm == 0 && s->accumulate <= 1;
+}
+
 optimizer_use stage_optimizer(const stage_spec *s, const parameter_groups *groups) {
   return (optimizer_use){.op = s->optimizer.op,
                          .attrs = s->optimizer.attrs,
@@ -149,5 +153,6 @@ optimizer_use stage_optimizer(const stage_spec *s, const parameter_groups *group
                          .accumulate = s->accumulate,
                          .groups = groups->specs,
                          .average_decay = s->ema_decay,
-                         .average_warmup = s->ema_warmup};
+                         .average_warmup = s->ema_warmup,
+                         .consume_gradients = stage_consumes_gradients(s)};
 }

@@ -20,6 +20,8 @@ typedef struct parameter_groups {
 status parameter_groups_open(const stage_spec *s, graph *g, parameter_groups *out);
 /* A line for each group; nothing when there is only the rest. */
 void parameter_groups_describe(const parameter_groups *groups, text_buffer *out);
+/* No part of an update looks at all gradients at once. */
+bool stage_consumes_gradients(const stage_spec *s);
 /* What the stage asks of the program. */
 optimizer_use stage_optimizer(const stage_spec *s, const parameter_groups *groups);
 

@@ -41,6 +41,7 @@ static status open_graphs(trainer *t) {
   run *r = t->r;
   expand_options options = options_for(t, t->stage->batch, true);
   TRY(stage_expand(r->p, t->stage, &options, &t->graph));
+  TRY(stage_fit_memory(t->stage, r->device, &t->graph, &t->memory));
   initialize_choose(&t->stage->initialize, t->graph.g);
   parameter_groups groups;
   TRY(parameter_groups_open(t->stage, t->graph.g, &groups));
@@ -400,6 +401,19 @@ static status open_events(trainer *t) {
   return error;
 }
 
+static void say_memory(const trainer *t) {
+  char arena_text[24], naive_text[24];
+  text_buffer again = {0};
+  step_memory_describe(&t->memory, &again);
+  report_line(&t->r->report,
+              "stage %s: %.2f M parameters, step memory %s planned (%s if nothing were shared)%s%s",
+              t->stage->name, (double)graph_param_elements(t->graph.g) / 1e6,
+              format_bytes(arena_text, (double)t->program.plan.arena_bytes),
+              format_bytes(naive_text, (double)t->program.plan.naive_bytes), again.data ? "; " : "",
+              again.data ? again.data : "");
+  text_free(&again);
+}
+
 status stage_train(run *r, int stage_index, const run_state *resume_from) {
   const stage_spec *s = &r->p->stages[stage_index];
   trainer t = {.r = r,
@@ -409,12 +423,7 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
                .state_path = path_join(r->folder, "state.safetensors")};
   status error = open_graphs(&t);
   if (!error) {
-    char arena_text[24], naive_text[24];
-    report_line(&r->report,
-                "stage %s: %.2f M parameters, step memory %s planned (%s if nothing were shared)",
-                s->name, (double)graph_param_elements(t.graph.g) / 1e6,
-                format_bytes(arena_text, (double)t.program.plan.arena_bytes),
-                format_bytes(naive_text, (double)t.program.plan.naive_bytes));
+    say_memory(&t);
     error = resume_from ? restore(&t, resume_from) : fill_parameters(&t);
   }
   if (!error) error = case_weights_compute(r, s, is_label_free(&t), &t.case_weights);

@@ -7,6 +7,7 @@
 #include "run/run.h"
 #include "run/tensorboard.h"
 #include "train/controls.h"
+#include "train/memory.h"
 #include "train/tally.h"
 
 typedef struct trainer {
@@ -14,6 +15,7 @@ typedef struct trainer {
   const stage_spec *stage;
   int index;
   stage_graph graph;
+  step_memory memory;
   parameters parameters;
   program program;
   controls controls;

@@ -16,9 +16,10 @@ static status expand(pipeline *p, const stage_spec *stage, bool training) {
   status error = OK;
   if (graph.g->node_count <= NODES_MAX) {
     plan memory;
-    error = plan_memory(graph.g, graph.keep, graph.keep_count, 2, &memory);
+    plan_use use = {graph.keep, graph.keep_count, 2, training};
+    error = plan_memory(graph.g, &use, &memory);
     if (!error) {
-      error = plan_verify(graph.g, &memory, graph.keep, graph.keep_count, 2);
+      error = plan_verify(graph.g, &memory, &use);
       plan_free(&memory);
     }
   }

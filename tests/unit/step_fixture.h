@@ -18,6 +18,7 @@
 #include "language/bind.h"
 #include "train/groups.h"
 #include "train/initialize.h"
+#include "train/memory.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -127,21 +128,29 @@ typedef struct compiled {
   const stage_spec *stage;
   device *device;
   stage_graph graph;
+  step_memory memory;
   parameters parameters;
   program program;
   int64_t batch;
   rng data;
 } compiled;
 
-static inline void expand_tiny_batch(pipeline *p, int stage, int64_t batch, bool training,
-                                     const char *only, stage_graph *out) {
+static const int64_t TINY_SIZE[3] = {16, 16, 32};
+
+static inline void expand_sized(pipeline *p, int stage, int64_t batch, const int64_t *size,
+                                bool training, const char *only, stage_graph *out) {
   expand_options options = {.batch = batch,
-                            .size = {16, 16, 32},
+                            .size = {size[0], size[1], size[2]},
                             .channels = 1,
                             .classes = TINY_CLASSES,
                             .training = training,
                             .only = only};
   must(stage_expand(p, &p->stages[stage], &options, out));
+}
+
+static inline void expand_tiny_batch(pipeline *p, int stage, int64_t batch, bool training,
+                                     const char *only, stage_graph *out) {
+  expand_sized(p, stage, batch, TINY_SIZE, training, only, out);
 }
 
 static inline void expand_tiny(pipeline *p, int stage, bool training, const char *only,
@@ -150,11 +159,12 @@ static inline void expand_tiny(pipeline *p, int stage, bool training, const char
 }
 
 /* Compiled as a run does it. */
-static inline void compile_tiny_batch(compiled *c, pipeline *p, int stage, int threads,
-                                      int64_t batch) {
+static inline void compile_sized(compiled *c, pipeline *p, int stage, int threads, int64_t batch,
+                                 const int64_t *size) {
   *c = (compiled){.p = p, .stage = &p->stages[stage], .batch = batch};
-  expand_tiny_batch(p, stage, batch, true, NULL, &c->graph);
+  expand_sized(p, stage, batch, size, true, NULL, &c->graph);
   must(device_open("cpu", threads, &c->device, NULL));
+  must(stage_fit_memory(c->stage, c->device, &c->graph, &c->memory));
   initialize_choose(&c->stage->initialize, c->graph.g);
   parameter_groups groups;
   must(parameter_groups_open(c->stage, c->graph.g, &groups));
@@ -165,6 +175,11 @@ static inline void compile_tiny_batch(compiled *c, pipeline *p, int stage, int t
                       batch, &optimizer, &c->program));
   must(program_start_average(&c->program));
   c->data = rng_open(rng_key_of(7, "data", 0, "test", 0), 0);
+}
+
+static inline void compile_tiny_batch(compiled *c, pipeline *p, int stage, int threads,
+                                      int64_t batch) {
+  compile_sized(c, p, stage, threads, batch, TINY_SIZE);
 }
 
 static inline void compile_tiny(compiled *c, pipeline *p, int stage, int threads) {
@@ -182,7 +197,8 @@ static inline void release_tiny(compiled *c) {
 static inline void feed_tiny(compiled *c) {
   float *image = program_data(&c->program, c->graph.image);
   int32_t *label = program_data(&c->program, c->graph.label);
-  for (int64_t i = 0; i < c->batch * 16 * 16 * 32; i++) {
+  int64_t voxels = shape_elements(&c->graph.g->values[c->graph.image].type.shape);
+  for (int64_t i = 0; i < voxels; i++) {
     double x = rng_normal(&c->data);
     image[i] = (float)x;
     if (label) label[i] = (x > 0.3) + (x > 1);

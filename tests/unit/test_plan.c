@@ -6,13 +6,20 @@
 typedef struct planned {
   pipeline *p;
   stage_graph graph;
+  plan_use use;
   plan plan;
 } planned;
 
-static void plan_stage(planned *x, int stage, bool training, int threads) {
+/* Of a graph made by hand. */
+static plan_use use_of(const value_id *keep, int count) {
+  return (plan_use){.keep = keep, .keep_count = count, .threads = 1};
+}
+
+static void plan_stage(planned *x, int stage, bool training, int threads, bool consume) {
   x->p = load_tiny(NULL, NULL);
   expand_tiny(x->p, stage, training, training ? NULL : "net.out", &x->graph);
-  must(plan_memory(x->graph.g, x->graph.keep, x->graph.keep_count, threads, &x->plan));
+  x->use = (plan_use){x->graph.keep, x->graph.keep_count, threads, consume};
+  must(plan_memory(x->graph.g, &x->use, &x->plan));
 }
 
 static void release(planned *x) {
@@ -24,11 +31,11 @@ static void release(planned *x) {
 static void plans_are_valid_and_between_their_bounds(void **state) {
   (void)state;
   for (int stage = 0; stage < 2; stage++)
-    for (int training = 0; training < 2; training++)
+    for (int kind = 0; kind < 3; kind++) /* inference, training, training that consumes gradients */
       for (int threads = 1; threads <= 64; threads *= 8) {
         planned x;
-        plan_stage(&x, stage, training, threads);
-        must(plan_verify(x.graph.g, &x.plan, x.graph.keep, x.graph.keep_count, threads));
+        plan_stage(&x, stage, kind > 0, threads, kind > 1);
+        must(plan_verify(x.graph.g, &x.plan, &x.use));
         assert_true(x.plan.lower_bound_bytes <= x.plan.arena_bytes);
         assert_true(x.plan.arena_bytes <= x.plan.naive_bytes);
         /* Greedy by size comes close to what is alive at once; a plan far off would be a mistake. */
@@ -40,8 +47,8 @@ static void plans_are_valid_and_between_their_bounds(void **state) {
 static void inference_needs_less_than_training(void **state) {
   (void)state;
   planned training, inference;
-  plan_stage(&training, 1, true, 2);
-  plan_stage(&inference, 1, false, 2);
+  plan_stage(&training, 1, true, 2, false);
+  plan_stage(&inference, 1, false, 2, false);
   assert_true(inference.plan.arena_bytes * 2 < training.plan.arena_bytes);
   release(&training);
   release(&inference);
@@ -50,7 +57,7 @@ static void inference_needs_less_than_training(void **state) {
 static void offsets_are_aligned_and_inside(void **state) {
   (void)state;
   planned x;
-  plan_stage(&x, 0, true, 3);
+  plan_stage(&x, 0, true, 3, false);
   const graph *g = x.graph.g;
   for (int v = 0; v < g->value_count; v++) {
     placement at = x.plan.values[v];
@@ -68,7 +75,7 @@ static void offsets_are_aligned_and_inside(void **state) {
 static void parameters_and_their_gradients_stay_outside(void **state) {
   (void)state;
   planned x;
-  plan_stage(&x, 0, true, 2);
+  plan_stage(&x, 0, true, 2, false);
   const graph *g = x.graph.g;
   int gradients = 0;
   for (int v = 0; v < g->value_count; v++) {
@@ -95,8 +102,9 @@ static void plan_chain(bool twice, bool keep_first, bool *in_place) {
                      : APPLY(&b, "c", "multiply", NULL, NULL, r, x);
   value_id keep[2] = {c, keep_first ? a : VALUE_NONE};
   plan p;
-  must(plan_memory(g, keep, 2, 1, &p));
-  must(plan_verify(g, &p, keep, 2, 1));
+  plan_use use = use_of(keep, 2);
+  must(plan_memory(g, &use, &p));
+  must(plan_verify(g, &p, &use));
   assert_int_equal(p.values[x].root, x);
   *in_place = p.values[r].root == a;
   plan_free(&p);
@@ -125,8 +133,9 @@ static void views_share_memory_and_prolong_its_life(void **state) {
   value_id other = APPLY(&b, "other", "multiply", NULL, NULL, x, x);
   value_id last = APPLY(&b, "last", "add", NULL, NULL, other, seen);
   plan p;
-  must(plan_memory(g, &last, 1, 1, &p));
-  must(plan_verify(g, &p, &last, 1, 1));
+  plan_use use = use_of(&last, 1);
+  must(plan_memory(g, &use, &p));
+  must(plan_verify(g, &p, &use));
   assert_int_equal(p.values[seen].root, a);
   assert_int_not_equal(p.values[other].offset, p.values[a].offset);
   plan_free(&p);
@@ -142,21 +151,22 @@ static void a_wrong_plan_is_noticed(void **state) {
   value_id a = APPLY(&b, "a", "self_attention", "heads", "2", x);
   value_id c = APPLY(&b, "c", "linear", "features", "6", a);
   plan p;
-  must(plan_memory(g, &c, 1, 1, &p));
-  must(plan_verify(g, &p, &c, 1, 1));
+  plan_use use = use_of(&c, 1);
+  must(plan_memory(g, &use, &p));
+  must(plan_verify(g, &p, &use));
   int64_t right = p.values[c].offset;
   /* Onto its own input, which the kernel still reads while it writes. */
   p.values[c].offset = p.values[a].offset;
-  must_fail(plan_verify(g, &p, &c, 1, 1), "c overwrites its input a");
+  must_fail(plan_verify(g, &p, &use), "c overwrites its input a");
   p.values[c].offset = right;
-  must(plan_verify(g, &p, &c, 1, 1));
+  must(plan_verify(g, &p, &use));
   /* A workspace onto the input. */
   int with_workspace = -1;
   for (int i = 0; i < g->node_count; i++)
     if (p.workspace[i] >= 0) with_workspace = i;
   if (with_workspace >= 0) {
     p.workspace[with_workspace] = p.values[g->nodes[with_workspace].in[0]].offset;
-    must_fail(plan_verify(g, &p, &c, 1, 1), "overwrites its input");
+    must_fail(plan_verify(g, &p, &use), "overwrites its input");
   }
   plan_free(&p);
   graph_free(g);

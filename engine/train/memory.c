@@ -1,0 +1,74 @@
+#include "train/memory.h"
+
+#include "train/groups.h"
+
+#include <math.h>
+
+/* Rounded up, as it would be written in the file. */
+static char *budget_format(char out[24], size_t bytes) {
+  bool small = bytes < (size_t)64 << 20;
+  snprintf(out, 24, small ? "%.0fKiB" : "%.0fMiB", ceil((double)bytes / (small ? 1024 : 1048576)));
+  return out;
+}
+
+const char *step_memory_outside(const step_memory *m) {
+  return m->use.consume_gradients ? "weights and moments" : "weights, gradients and moments";
+}
+
+int stage_parameter_buffers(const stage_spec *s) {
+  return 2 + s->optimizer.op->state_buffers + (s->accumulate > 1) + (s->ema_decay > 0);
+}
+
+/* As parameters_create lays them out: each begins on a cache line. */
+static size_t padded_bytes(const tensor *t) {
+  return (tensor_bytes(t) + 63) / 64 * 64;
+}
+
+static size_t outside(const stage_spec *s, const graph *g, bool consume_gradients) {
+  size_t copies = (size_t)stage_parameter_buffers(s) - consume_gradients, bytes = 0;
+  for (int i = 0; i < g->value_count; i++) {
+    const value *v = &g->values[i];
+    if (v->kind != VALUE_PARAM || !value_is_read(g, i)) continue;
+    bytes += padded_bytes(&v->type) * (v->gradient == VALUE_NONE ? 1 : copies);
+  }
+  return bytes;
+}
+
+static status budget_error(const stage_spec *s, const step_memory *m) {
+  char budget[24], beside[24], arena[24], least[24];
+  return error_new(ERROR_MEMORY, s->memory_at,
+                   "stage %s: memory is %s, but a step holds %s of %s, and of activations %s "
+                   "although everything that helps is recomputed. The smallest budget that can be "
+                   "met is %s%s.",
+                   s->name, format_bytes(budget, (double)s->memory_bytes),
+                   format_bytes(beside, (double)m->outside_bytes), step_memory_outside(m),
+                   format_bytes(arena, (double)m->again.arena_bytes),
+                   budget_format(least, m->outside_bytes + m->again.arena_bytes),
+                   s->batch > 1 ? "; a smaller batch needs less" : "");
+}
+
+status stage_fit_memory(const stage_spec *s, const device *d, stage_graph *graph,
+                        step_memory *out) {
+  *out = (step_memory){.use = {.keep = graph->keep,
+                               .keep_count = graph->keep_count,
+                               .threads = device_plan_threads(d),
+                               .consume_gradients = stage_consumes_gradients(s)}};
+  out->outside_bytes = outside(s, graph->g, out->use.consume_gradients);
+  if (s->memory_bytes == 0) return OK;
+  size_t budget = (size_t)s->memory_bytes;
+  size_t arena = budget > out->outside_bytes ? budget - out->outside_bytes : 0;
+  TRY(plan_within(graph->g, &out->use, arena, &out->again));
+  return out->again.arena_bytes <= arena ? OK : budget_error(s, out);
+}
+
+void step_memory_describe(const step_memory *m, text_buffer *out) {
+  char before[24], after[24];
+  const recomputation *r = &m->again;
+  if (r->nodes == 0) return;
+  text_add(out,
+           "%d node%s run%s twice: %.1f GFLOP and %.1f MiB moved more a step, arena %s in place "
+           "of %s",
+           r->nodes, r->nodes == 1 ? "" : "s", r->nodes == 1 ? "s" : "", r->flops / 1e9,
+           r->bytes / 1048576, format_bytes(after, (double)r->arena_bytes),
+           format_bytes(before, (double)r->arena_before_bytes));
+}
