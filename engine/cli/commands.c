@@ -169,9 +169,11 @@ const command commands[] = {
      OPTION_CASES | OPTION_SEED | OPTION_ORGANS | OPTION_SIZE | OPTION_LAYOUT, 1, 1,
      command_phantom},
     {"bench", "FILE", "time a compiled training step",
-     "Runs the training step of a stage on random voxels and prints the median time, FLOP rate "
-     "and\n"
-     "memory; --profile adds a row for each node, --inference takes the network without training.\n\n"
+     "Runs the training step of a stage on random voxels and prints the median time, FLOP rate, "
+     "memory\n"
+     "and page faults (a steady step has none); --profile adds a row for each node, --inference\n"
+     "takes the network without training, --set stages.segment.memory=1.5GiB shows what a budget\n"
+     "costs.\n\n"
      "  strata bench pipelines/hippocampus/unetr.yaml --stage segment --steps 20 --profile\n",
      OPTION_SET | OPTION_STAGE | OPTION_STEPS | OPTION_PROFILE | OPTION_INFERENCE | OPTION_THREADS |
          OPTION_DEVICE | OPTION_JSON | OPTION_BATCH,

@@ -190,49 +190,98 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
   free(families);
 }
 
-static status time_steps(program *p, const stage_graph *g, const stage_spec *s, const arguments *a,
-                         double started) {
+/* A program and its timed steps: `seconds` in rising order. */
+typedef struct timing {
+  program *program;
+  const stage_graph *graph;
+  const step_memory *memory;
+  double *seconds;
+  int64_t steps;
+  double first;        /* when the first step of all was done, seconds after the start */
+  int64_t page_faults; /* in all of them together */
+} timing;
+
+static int64_t page_faults(void) {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_minflt + usage.ru_majflt;
+}
+
+static json_int_t peak_rss_bytes(void) {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return (json_int_t)usage.ru_maxrss * 1024;
+}
+
+static void print_timing(const stage_spec *s, const timing *t) {
+  const program *p = t->program;
+  double median = t->seconds[t->steps / 2], flops = graph_cost(t->graph->g).flops;
+  char rss[24], held[24], arena_text[24];
+  text_buffer again = {0};
+  printf("stage %s, batch %lld: median %.1f ms a step (min %.1f, max %.1f, %lld steps), "
+         "%.1f GFLOP, %.1f GFLOP/s, peak memory %s, %s\n",
+         s->name, (long long)p->batch, 1e3 * median, 1e3 * t->seconds[0],
+         1e3 * t->seconds[t->steps - 1], (long long)t->steps, flops / 1e9, flops / median / 1e9,
+         format_bytes(rss, (double)peak_rss_bytes()), p->device->description);
+  printf("first step done %.2f s after the start\n", t->first);
+  step_memory_describe(t->memory, &again);
+  printf("a step holds %s, %s of it planned; %.4g page faults a step%s%s\n",
+         format_bytes(held, (double)(p->plan.arena_bytes + t->memory->outside_bytes)),
+         format_bytes(arena_text, (double)p->plan.arena_bytes),
+         (double)t->page_faults / (double)t->steps, again.data ? "; " : "",
+         again.data ? again.data : "");
+  text_free(&again);
+}
+
+static status write_timing(const char *path, const stage_spec *s, const timing *t) {
+  const plan *p = &t->program->plan;
+  const recomputation *r = &t->memory->again;
+  json_t *root = json_pack(
+      "{s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:I, s:I, s:I, s:{s:i, s:f, s:f}}", "stage",
+      s->name, "steps", (json_int_t)t->steps, "median_s", t->seconds[t->steps / 2], "min_s",
+      t->seconds[0], "first_step_s", t->first, "flops", graph_cost(t->graph->g).flops,
+      "peak_rss_bytes", peak_rss_bytes(), "page_faults_per_step",
+      (double)t->page_faults / (double)t->steps, "arena_bytes", (json_int_t)p->arena_bytes,
+      "arena_lower_bound_bytes", (json_int_t)p->lower_bound_bytes, "outside_bytes",
+      (json_int_t)t->memory->outside_bytes, "recomputed", "nodes", r->nodes, "flops", r->flops,
+      "bytes", r->bytes);
+  status error = json_write(path, root, JSON_INDENT(2), "");
+  json_decref(root);
+  return error;
+}
+
+static status time_step(program *p, double *seconds) {
+  double begin = clock_now_s();
+  TRY(program_run(p));
+  *seconds = clock_now_s() - begin;
+  return OK;
+}
+
+static status time_steps(program *p, const stage_graph *g, const step_memory *memory,
+                         const stage_spec *s, const arguments *a, double started) {
   enum { WARM_UP = 2 };
-  int64_t steps = a->steps > 0 ? a->steps : 10;
-  double *times = calloc((size_t)steps, sizeof *times);
+  timing t = {.program = p, .graph = g, .memory = memory, .steps = a->steps > 0 ? a->steps : 10};
+  t.seconds = calloc((size_t)t.steps, sizeof *t.seconds);
   double *profile = calloc((size_t)p->call_count + 1, sizeof *profile);
-  status error = times && profile ? OK : error_out_of_memory((size_t)steps * sizeof *times);
-  double first = 0;
+  status error = t.seconds && profile ? OK : error_out_of_memory((size_t)t.steps * sizeof(double));
   for (int i = 0; i < WARM_UP && !error; i++) {
-    error = program_run(p);
-    if (i == 0) first = clock_now_s() - started;
+    error = time_step(p, &t.seconds[0]);
+    if (i == 0) t.first = clock_now_s() - started;
   }
+  memset(t.seconds, 0xFF, (size_t)t.steps * sizeof *t.seconds); /* touches its pages */
   if (a->profile) program_profile(p, profile);
-  for (int64_t i = 0; i < steps && !error; i++) {
-    double begin = clock_now_s();
-    error = program_run(p);
-    times[i] = clock_now_s() - begin;
-  }
+  int64_t faults = page_faults();
+  for (int64_t i = 0; i < t.steps && !error; i++) error = time_step(p, &t.seconds[i]);
+  t.page_faults = page_faults() - faults;
   if (!error) {
-    qsort(times, (size_t)steps, sizeof *times, by_value);
-    double median = times[steps / 2], flops = graph_cost(g->g).flops;
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    char rss[24];
-    printf("stage %s, batch %lld: median %.1f ms a step (min %.1f, max %.1f, %lld steps), "
-           "%.1f GFLOP, %.1f GFLOP/s, peak memory %s, %s\n",
-           s->name, (long long)p->batch, 1e3 * median, 1e3 * times[0], 1e3 * times[steps - 1],
-           (long long)steps, flops / 1e9, flops / median / 1e9,
-           format_bytes(rss, (double)usage.ru_maxrss * 1024), p->device->description);
-    printf("first step done %.2f s after the start\n", first);
+    qsort(t.seconds, (size_t)t.steps, sizeof *t.seconds, by_value);
+    print_timing(s, &t);
     device_speed best;
     if (a->profile) error = device_measure(p->device, &best);
-    if (a->profile && !error) print_profile(p, profile, steps, &best);
-    if (a->json && !error) {
-      json_t *root =
-          json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:I}", "stage", s->name, "steps",
-                    (json_int_t)steps, "median_s", median, "min_s", times[0], "first_step_s", first,
-                    "flops", flops, "peak_rss_bytes", (json_int_t)usage.ru_maxrss * 1024);
-      error = json_write(a->json, root, JSON_INDENT(2), "");
-      json_decref(root);
-    }
+    if (a->profile && !error) print_profile(p, profile, t.steps, &best);
+    if (a->json && !error) error = write_timing(a->json, s, &t);
   }
-  free(times);
+  free(t.seconds);
   free(profile);
   return error;
 }
@@ -243,14 +292,15 @@ static status bench_opened(opened *o, const arguments *a, double started) {
   if (a->inference) {
     network n;
     TRY(compile_inference(o, s, &n));
-    status error = time_steps(&n.program, &n.graph, s, a, started);
+    step_memory weights = {.outside_bytes = (size_t)n.own.elements * sizeof(float)};
+    status error = time_steps(&n.program, &n.graph, &weights, s, a, started);
     network_close(&n);
     return error;
   }
   int64_t batch = a->batch > 0 ? a->batch : s->batch;
   compiled c;
   TRY(compile_step(o, s, batch, &c));
-  status error = time_steps(&c.program, &c.graph, s, a, started);
+  status error = time_steps(&c.program, &c.graph, &c.memory, s, a, started);
   close_step(&c);
   return error;
 }

@@ -33,9 +33,11 @@ typedef struct search {
   int32_t *at;    /* per forward node that is chosen: where it runs again */
 
   /* For one candidate. */
-  bool *in_set;
-  int32_t *set_at;
-  int64_t *change; /* per node of g: difference to the node before */
+  bool *in_set;    /* per forward node: runs again with it, and its inputs were not looked at yet */
+  int32_t *set_at; /* where */
+  int waiting;     /* nodes in the set */
+  int64_t *change; /* per node of g: difference to the node before; 0 outside of … */
+  int32_t changed_first, changed_last;
   arena memory;
 } search;
 
@@ -176,6 +178,14 @@ static void add_change(search *s, int32_t first, int32_t last, int64_t bytes) {
   if (first > last) return;
   s->change[first] += bytes;
   s->change[last + 1] -= bytes;
+  if (first < s->changed_first) s->changed_first = first;
+  if (last > s->changed_last) s->changed_last = last;
+}
+
+static void put_in_set(search *s, int node, int32_t at) {
+  s->in_set[node] = true;
+  s->set_at[node] = at;
+  s->waiting++;
 }
 
 /* An input of a node that would run again at `at`: it is in memory there, or it is made again too,
@@ -199,26 +209,26 @@ static void want_input(search *s, value_id v, int32_t at, bool with_inputs) {
   int32_t end = u->last_backward > u->last_forward ? u->last_backward : u->last_forward;
   if (end >= at) return;
   if (with_inputs && s->able[producer]) {
-    s->in_set[producer] = true;
-    s->set_at[producer] = at;
+    put_in_set(s, producer, at);
     return;
   }
   add_change(s, end + 1, at, s->bytes[r]);
 }
 
-/* What running node i again would free above the target, by the price of it; the set of nodes that
- * it takes is left in s->in_set. 0: nothing. */
-static double worth(search *s, int i, bool with_inputs, int64_t target) {
+/* What running node i again would free above the target, by the price of it; `set`, when not NULL,
+ * receives the nodes that it takes. 0: nothing. */
+static double worth(search *s, int i, bool with_inputs, int64_t target, bool *set) {
   const graph *g = s->g;
   int32_t at = first_wanted(s, i);
-  memset(s->in_set, 0, (size_t)s->forward * sizeof *s->in_set);
   if (at == NEVER) return 0;
-  memset(s->change, 0, (size_t)(g->node_count + 1) * sizeof *s->change);
-  s->in_set[i] = true;
-  s->set_at[i] = at;
+  s->changed_first = g->node_count;
+  s->changed_last = NEVER;
+  s->waiting = 0;
+  put_in_set(s, i, at);
   double price = 0;
-  for (int n = i; n >= 0; n--) {
+  for (int n = i; s->waiting > 0; n--) {
     if (!s->in_set[n]) continue;
+    s->waiting--;
     price += s->price[n];
     for (int k = 0; k < g->nodes[n].out_count; k++) {
       value_id v = g->nodes[n].out[k];
@@ -228,14 +238,18 @@ static double worth(search *s, int i, bool with_inputs, int64_t target) {
     }
     for (int k = 0; k < g->nodes[n].in_count; k++)
       want_input(s, g->nodes[n].in[k], s->set_at[n], with_inputs);
+    s->in_set[n] = false; /* its readers have been seen */
+    if (set) set[n] = true;
   }
   double freed = 0;
   int64_t change = 0;
-  for (int t = 0; t < g->node_count; t++) {
+  for (int t = s->changed_first; t <= s->changed_last; t++) {
     change += s->change[t];
-    if (change == 0) continue;
     freed += (double)(above(s->alive[t], target) - above(s->alive[t] + change, target));
   }
+  if (s->changed_last != NEVER)
+    memset(s->change + s->changed_first, 0,
+           (size_t)(s->changed_last - s->changed_first + 2) * sizeof *s->change);
   return freed > 0 ? freed / price : 0;
 }
 
@@ -249,7 +263,7 @@ static bool choose_one(search *s, const bool *refused, int64_t target, int *seed
   for (int i = 0; i < s->forward; i++) {
     if (!s->able[i] || s->chosen[i] || refused[i]) continue;
     for (int with_inputs = 0; with_inputs < 2; with_inputs++) {
-      double now = worth(s, i, with_inputs, target);
+      double now = worth(s, i, with_inputs, target, NULL);
       if (now <= best) continue;
       best = now;
       best_node = i;
@@ -257,8 +271,7 @@ static bool choose_one(search *s, const bool *refused, int64_t target, int *seed
     }
   }
   if (best_node == NEVER) return false;
-  worth(s, best_node, best_with_inputs, target);
-  for (int i = 0; i < s->forward; i++) s->chosen[i] |= s->in_set[i];
+  worth(s, best_node, best_with_inputs, target, s->chosen);
   *seed = best_node;
   return true;
 }
@@ -314,16 +327,19 @@ static status reach_stepwise(search *s, size_t budget, size_t *planned) {
   return OK;
 }
 
-/* Takes back what the budget allows to keep, dearest first. */
+/* Takes back what the budget allows to keep, dearest first, until what is left costs little. */
 static status take_back(search *s, size_t budget, size_t *planned) {
   bool *tried = array(s, s->forward, sizeof *tried);
-  for (;;) {
+  double untried = 0;
+  for (int i = 0; i < s->forward; i++) untried += s->chosen[i] ? s->price[i] : 0;
+  for (double enough = untried / 50; untried > enough;) {
     int dearest = NEVER;
     for (int i = 0; i < s->forward; i++)
       if (s->chosen[i] && !tried[i] && (dearest == NEVER || s->price[i] > s->price[dearest]))
         dearest = i;
-    if (dearest == NEVER) return OK;
+    if (dearest == NEVER) break;
     tried[dearest] = true;
+    untried -= s->price[dearest];
     s->chosen[dearest] = false;
     find_alive(s);
     size_t bytes = budget + 1;
@@ -333,6 +349,7 @@ static status take_back(search *s, size_t budget, size_t *planned) {
     else
       s->chosen[dearest] = true;
   }
+  return OK;
 }
 
 static void rewrite(const search *s, graph *g, recomputation *out) {

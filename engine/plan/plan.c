@@ -28,12 +28,15 @@ static void last_reads(const graph *g, int32_t *last) {
 /* Decides which values share memory. `last` becomes the last read of the whole buffer at its root.
  */
 static void choose_roots(const graph *g, const bool *kept, const bool *is_gradient, int32_t *last,
-                         placement *values) {
+                         placement *values, arena *memory) {
+  bool *viewed = arena_alloc(memory, (size_t)g->value_count + 1);
   for (int v = 0; v < g->value_count; v++) values[v] = (placement){.offset = -1, .root = v};
   /* Views first: they have no choice, and they lengthen the life of what they look at. */
   for (int i = 0; i < g->node_count; i++) {
     const node *n = &g->nodes[i];
-    if (n->op->traits & OP_VIEW) values[n->out[0]].root = values[n->in[0]].root;
+    if (!(n->op->traits & OP_VIEW)) continue;
+    values[n->out[0]].root = values[n->in[0]].root;
+    viewed[values[n->in[0]].root] = true;
   }
   for (int v = 0; v < g->value_count; v++) {
     value_id root = values[v].root;
@@ -54,7 +57,8 @@ static void choose_roots(const graph *g, const bool *kept, const bool *is_gradie
       read_twice |= n->in[k] != VALUE_NONE && values[n->in[k]].root == root;
     if (read_twice) continue;
     /* `out` may already be the root of later views, so every alias moves. */
-    for (int v = 0; v < g->value_count; v++)
+    values[out].root = root;
+    for (int v = 0; viewed[out] && v < g->value_count; v++)
       if (values[v].root == out) values[v].root = root;
     if (last[out] > last[root]) last[root] = last[out];
   }
@@ -67,32 +71,30 @@ static int largest_first(const void *a, const void *b) {
   return x->value < y->value ? -1 : 1;
 }
 
-static int by_offset(const void *a, const void *b) {
-  const buffer *x = *(const buffer *const *)a, *y = *(const buffer *const *)b;
-  return x->offset < y->offset ? -1 : x->offset > y->offset;
-}
-
+/* `placed` stays sorted by offset, so one look finds the lowest gap between those alive. */
 static size_t place(buffer *list, int count) {
-  const buffer **alive = calloc((size_t)count + 1, sizeof *alive);
+  buffer *placed = calloc((size_t)count + 1, sizeof *placed);
   int64_t peak = 0;
-  if (!alive) return 0;
+  if (!placed) return 0;
   qsort(list, (size_t)count, sizeof *list, largest_first);
   for (int i = 0; i < count; i++) {
-    int overlapping = 0;
-    for (int j = 0; j < i; j++)
-      if (list[j].first <= list[i].last && list[i].first <= list[j].last)
-        alive[overlapping++] = &list[j];
-    qsort(alive, (size_t)overlapping, sizeof *alive, by_offset);
+    buffer *b = &list[i];
     int64_t at = 0;
-    for (int j = 0; j < overlapping; j++) {
-      if (alive[j]->offset - at >= list[i].bytes) break;
-      int64_t end = alive[j]->offset + alive[j]->bytes;
+    for (int j = 0; j < i; j++) {
+      const buffer *other = &placed[j];
+      if (other->first > b->last || b->first > other->last) continue;
+      if (other->offset - at >= b->bytes) break;
+      int64_t end = other->offset + other->bytes;
       if (end > at) at = end;
     }
-    list[i].offset = at;
-    if (at + list[i].bytes > peak) peak = at + list[i].bytes;
+    b->offset = at;
+    if (at + b->bytes > peak) peak = at + b->bytes;
+    int above = i;
+    while (above > 0 && placed[above - 1].offset > at) above--;
+    memmove(placed + above + 1, placed + above, (size_t)(i - above) * sizeof *placed);
+    placed[above] = *b;
   }
-  free(alive);
+  free(placed);
   return (size_t)peak;
 }
 
@@ -180,7 +182,7 @@ static lives find_lives(const graph *g, const plan_use *use, arena *memory) {
   /* An input that is read keeps its memory for the whole step; one that is not gets none. */
   for (int v = 0; v < values; v++)
     if (g->values[v].kind == VALUE_INPUT && last[v] >= 0) kept[v] = true;
-  choose_roots(g, kept, is_gradient, last, out.values);
+  choose_roots(g, kept, is_gradient, last, out.values, memory);
   if (use->consume_gradients) consume_gradients(g, last, &out);
   list_values(g, outside, kept, last, &out);
   list_workspaces(g, use->threads, &out);

@@ -12,6 +12,7 @@
 #include "run/state.h"
 #include "train/controls.h"
 #include "train/groups.h"
+#include "train/memory.h"
 #include "train/transfer.h"
 
 #include <inttypes.h>
@@ -351,6 +352,8 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found) {
   parameter_groups groups;
   problems_add(found, parameter_groups_open(s, graph.g, &groups));
   if (s->init_from) problems_add(found, check_transfer(r, s, &graph));
+  step_memory memory;
+  problems_add(found, stage_fit_memory(s, r->device, &graph, &memory));
   stage_graph_free(&graph);
 }
 

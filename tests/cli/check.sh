@@ -6,7 +6,7 @@ cp "$pipelines/tiny.yaml" .
 
 stable() {
   sed -E -e 's/CPU, 2 threads, .*/CPU, 2 threads, …/' -e 's/[^ ]+ [KM]iB of files/… of files/' \
-    -e 's/[^ ]+ [KM]iB for the step/… for the step/' -e 's/(time here +).*/\1…/' \
+    -e 's/[^ ]+ [KM]iB for the step/… for the step/' -e 's/at most [^ ]+ [KM]iB/at most …/' -e 's/(time here +).*/\1…/' \
     -e 's/about .* of training here/about … of training here/' "$work/out"
 }
 

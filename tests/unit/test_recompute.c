@@ -149,16 +149,17 @@ static void an_impossible_budget_leaves_the_graph_and_names_one_that_is_possible
 typedef struct network_case {
   const char *name;
   int stage;
-  int64_t size[3];
+  int64_t batch, size[3];
   override set[6];
   int set_count;
 } network_case;
 
 static const network_case networks[] = {
     /* Shuffled slabs, masks and dropout draw random numbers, twice the same. */
-    {"UNETR with dropout, step 1", PRETRAIN, {16, 16, 32}, {{0}}, 0},
+    {"UNETR with dropout, step 1", PRETRAIN, 2, {16, 16, 32}, {{0}}, 0},
     {"UNETR with averaged weights",
      SEGMENT,
+     2,
      {16, 16, 32},
      {{"stages.segment.clip_norm", "0"},
       {"stages.segment.clip_value", "0.01"},
@@ -166,14 +167,17 @@ static const network_case networks[] = {
      3},
     {"Swin UNETR with batch norm",
      SEGMENT,
+     2,
      {32, 32, 32},
      {{"model.use", "models/swin_unetr.yaml"},
-      {"model.with", "{features: 6, heads: [1, 2, 2, 4], window: [4, 4, 4], norm: batch, dropout: "
-                     "0.1, attention_dropout: 0.1, drop_path: 0.2}"},
+      {"model.with",
+       "{features: 6, depths: [2, 1, 1, 1], heads: [1, 2, 2, 4], window: [4, 4, 4], norm: batch, dropout: "
+       "0.1, attention_dropout: 0.1, drop_path: 0.2}"},
       {"stages.segment.clip_norm", "0"}},
      3},
     {"UNETR++",
      SEGMENT,
+     2,
      {16, 32, 32},
      {{"model.use", "models/unetr_plus_plus.yaml"},
       {"model.with", "{features: 2, depths: [1, 1, 1, 1], decoder_depth: 1, heads: 2, projections: "
@@ -181,6 +185,7 @@ static const network_case networks[] = {
      2},
     {"residual DynUNet with batch norm",
      SEGMENT,
+     2,
      {16, 16, 16},
      {{"model.use", "models/dynunet.yaml"},
       {"model.with",
@@ -194,8 +199,8 @@ static const network_case networks[] = {
 static uint64_t trained(pipeline *p, const network_case *n, int threads, int64_t budget,
                         compiled *c) {
   p->stages[n->stage].memory_bytes = budget;
-  compile_sized(c, p, n->stage, threads, 2, n->size);
-  step_tiny(c, 3);
+  compile_sized(c, p, n->stage, threads, n->batch, n->size);
+  step_tiny(c, 2);
   return digest_tiny(c);
 }
 

@@ -228,6 +228,13 @@ static json_t *duration(const char *doc) {
   return part_described(part_examples(schema, YAML("90s", "10m", "2h")), doc);
 }
 
+static json_t *memory_schema(void) {
+  json_t *size = formed(part_text(NULL), "^[0-9][0-9.]*([eE][-+]?[0-9]+)? *([KMGT]i)?B$");
+  return part_described(part_examples(size, YAML("1.5GiB", "800MiB")),
+                        "of a step: activations, weights, gradients and moments; what does not fit "
+                        "is computed again. Changes no result");
+}
+
 static json_t *sorts_schema(const char *doc) {
   static const char *const sorts[] = {"norm", "bias", NULL};
   json_t *one = part_choice(sorts, NULL);
@@ -337,6 +344,7 @@ static json_t *stage_schema(void) {
   put(p, "use_labels",
       part_default(part_truth("true: crops are placed by the label even when the graph reads none"),
                    "false"));
+  put(p, "memory", memory_schema());
   put(p, "time_limit", duration("ends the stage early: seconds, or 90s, 10m, 2h"));
   put(p, "init", init_schema());
   put(p, "validate",
