@@ -27,3 +27,7 @@ void device_close(device *d) {
 int device_plan_threads(const device *d) {
   return d->reserve ? 0 : pool_threads(d->pool);
 }
+
+bool device_updates_between(const device *d) {
+  return d->record == NULL;
+}

@@ -47,5 +47,8 @@ void device_close(device *d);
 /* What plan_memory wants to know of a device: its threads, or 0 where kernels' scratch memory is its
  * own. */
 int device_plan_threads(const device *d);
+/* Whether updates of weights may stand between the nodes of a step. Not where these are recorded: a
+ * rate that changes with every step would make every recording useless. */
+bool device_updates_between(const device *d);
 
 #endif

@@ -90,7 +90,7 @@ static int64_t flat_count(const program *p) {
 
 static status bind_optimizer(program *p, const optimizer_use *o) {
   int64_t n = flat_count(p);
-  if (!o->consume_gradients) TRY(device_floats(p, n, &p->gradients));
+  if (!p->consumes_gradients) TRY(device_floats(p, n, &p->gradients));
   p->state_count = 0;
   p->states = arena_alloc(&p->memory, (size_t)(o->op->state_buffers + 1) * sizeof *p->states);
   for (int i = 0; i < o->op->state_buffers; i++) {
@@ -220,10 +220,10 @@ static void bind_calls(program *p, const optimizer_use *o) {
   if (o) open_update(p, o);
   for (int i = 0; i < g->node_count; i++) {
     if (!(g->nodes[i].op->traits & OP_VIEW)) bind_node(p, i, &p->calls[p->call_count++]);
-    if (o && o->consume_gradients) bind_consumers(p, o, i);
+    if (p->consumes_gradients) bind_consumers(p, o, i);
   }
   p->update_first = p->call_count;
-  if (o && !o->consume_gradients) bind_flat_update(p, o);
+  if (o && !p->consumes_gradients) bind_flat_update(p, o);
   if (!p->average) return;
   p->update->average_attrs =
       (void *)add_flat_call(p, "weight_average", p->average, p->parameters->data, flat_count(p))
@@ -264,12 +264,13 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
                       int64_t batch, const optimizer_use *optimizer, program *out) {
   *out = (program){.g = g, .device = d, .parameters = ps, .batch = batch};
   bool trains = optimizer && optimizer->op;
+  out->consumes_gradients = trains && optimizer->consume_gradients && device_updates_between(d);
   plan_use use = {.keep = keep,
                   .keep_count = keep_count,
                   .threads = device_plan_threads(d),
-                  .consume_gradients = trains && optimizer->consume_gradients};
+                  .consume_gradients = out->consumes_gradients};
   status error = OK;
-  if (use.consume_gradients && (optimizer->clip_norm > 0 || optimizer->accumulate > 1))
+  if (out->consumes_gradients && (optimizer->clip_norm > 0 || optimizer->accumulate > 1))
     error = error_new(ERROR_INTERNAL, NOWHERE,
                       "clipping by norm and accumulation need all gradients at once");
   if (!error) error = plan_memory(g, &use, &out->plan);

@@ -16,7 +16,8 @@ typedef struct optimizer_use {
   double average_decay; /* of the averaged weights; 0: no average */
   bool average_warmup;
   /* Each parameter is updated as soon as its gradient is complete, whose memory is then free: no
-   * gradient can be read after a run. Not with clip_norm or accumulate, which need all of them. */
+   * gradient can be read after a run. Not with clip_norm or accumulate, which need all of them; does
+   * nothing on a device whose steps are recorded (device_updates_between). */
   bool consume_gradients;
 } optimizer_use;
 
@@ -46,6 +47,7 @@ typedef struct program {
   void *recording; /* the device's, of the nodes of a step; NULL: none */
   uint64_t recorded_attributes, last_attributes; /* hashes of the nodes' attributes */
   bool has_run;
+  bool consumes_gradients; /* updates stand between the nodes */
   double *profile_seconds; /* borrowed; NULL: off */
   arena memory;
 } program;

@@ -49,10 +49,11 @@ static status budget_error(const stage_spec *s, const step_memory *m) {
 
 status stage_fit_memory(const stage_spec *s, const device *d, stage_graph *graph,
                         step_memory *out) {
-  *out = (step_memory){.use = {.keep = graph->keep,
-                               .keep_count = graph->keep_count,
-                               .threads = device_plan_threads(d),
-                               .consume_gradients = stage_consumes_gradients(s)}};
+  *out = (step_memory){
+      .use = {.keep = graph->keep,
+              .keep_count = graph->keep_count,
+              .threads = device_plan_threads(d),
+              .consume_gradients = stage_consumes_gradients(s) && device_updates_between(d)}};
   out->outside_bytes = outside(s, graph->g, out->use.consume_gradients);
   if (s->memory_bytes == 0) return OK;
   size_t budget = (size_t)s->memory_bytes;
