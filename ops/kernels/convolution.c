@@ -34,6 +34,10 @@ typedef struct product {
   int64_t kernel[3], stride[3], padding[3], dilation[3];
   int64_t in_channels, out_channels, groups;
   int64_t depth, columns;                      /* summed and made channels of a group */
+  bool bf16;                                   /* tiles read pairs: two channels of the input are
+                                                  a word of the copy that they read, */
+  int64_t given_channels, given_depth;         /* and these many are in the tensors; */
+                                               /* in_channels and depth count words */
   int64_t group_step, depth_step, column_step; /* in weight */
   int64_t bias_period;
   /* derived */
@@ -42,7 +46,8 @@ typedef struct product {
   int64_t column_vectors; /* columns of a group, in vectors, rounded up */
   int64_t blocks;         /* of columns, per group */
   int64_t phases[3];
-  bool padded; /* the input is copied with zeros before and after each z row */
+  bool padded; /* the copy of the input has zeros before and after each z row */
+  bool copied; /* the tiles read a copy of the input */
   int64_t pad_low, padded_z;
   bool fused;        /* taps along z and their channels are one run of k */
   bool slides;       /* three taps along z, one voxel apart: sliding tiles fit */
@@ -51,7 +56,7 @@ typedef struct product {
   /* data */
   const float *input, *weight, *bias;
   float *output;
-  float *packed_weight, *packed_bias, *zeros, *padded_input;
+  float *packed_weight, *packed_bias, *zeros, *copied_input;
 } product;
 
 static axis axis_of(const product *p, int a, int64_t phase) {
@@ -120,12 +125,13 @@ static void plan_z(product *p) {
   p->pad_low = p->padded ? low : 0;
   p->padded_z = p->in[2] + (p->padded ? low + high : 0);
   p->fused = consecutive && !p->slides && (p->padded || !outside);
+  p->copied = p->padded || p->bf16;
 }
 
 enum { FEW_OUTPUTS = 64, TASKS = 128 };
 
 static void plan_product(product *p) {
-  p->kernels = gemm_best();
+  p->kernels = p->bf16 ? gemm_best_bf16() : gemm_best();
   for (int a = 0; a < 3; a++) p->phases[a] = p->transposed ? p->stride[a] : 1;
   int64_t rows = (p->out[2] + p->phases[2] - 1) / p->phases[2];
   p->vectors = gemm_vectors(p->kernels, rows, p->columns);
@@ -156,9 +162,12 @@ static product product_of(const conv_shape *shape, bool transposed) {
   memcpy(p.dilation, s.dilation, sizeof p.dilation);
   memcpy(p.in, transposed ? s.out : s.image, sizeof p.in);
   memcpy(p.out, transposed ? s.image : s.out, sizeof p.out);
-  p.in_channels = transposed ? s.features : s.channels;
+  p.bf16 = s.bf16;
+  p.given_channels = transposed ? s.features : s.channels;
   p.out_channels = p.bias_period = transposed ? s.channels : s.features;
-  p.depth = p.in_channels / s.groups;
+  p.given_depth = p.given_channels / s.groups;
+  p.depth = p.bf16 ? bf16_pairs(p.given_depth) : p.given_depth;
+  p.in_channels = p.depth * s.groups;
   p.columns = p.out_channels / s.groups;
   p.depth_step = transposed ? group_channels * taps : taps;
   p.column_step = transposed ? taps : group_channels * taps;
@@ -181,9 +190,9 @@ static size_t product_pieces(product *p, void *workspace) {
   p->packed_weight = piece(&w, volume(p->kernel) * p->depth * columns);
   p->packed_bias = piece(&w, columns);
   p->zeros = piece(&w, p->depth);
-  p->padded_input = NULL;
-  if (p->padded)
-    p->padded_input = piece(&w, p->batch * p->in[0] * p->in[1] * p->padded_z * p->in_channels);
+  p->copied_input = NULL;
+  if (p->copied)
+    p->copied_input = piece(&w, p->batch * p->in[0] * p->in[1] * p->padded_z * p->in_channels);
   return w.used;
 }
 
@@ -197,16 +206,33 @@ static float *packed_block(const product *p, int64_t begin, int64_t taps, int64_
              p->depth * lanes;
 }
 
+/* Puts a vector of weights, element d of the depth of a tap, where the tiles read it. */
+static void put_weights(const product *p, float *out, int64_t width, int64_t tap, int64_t d,
+                        const float *row) {
+  int64_t lanes = p->kernels->lanes;
+  if (!p->bf16) {
+    memcpy(out + (tap * p->depth + d) * width * lanes, row, (size_t)lanes * sizeof(float));
+    return;
+  }
+  bf16_pair *pair = (bf16_pair *)out + (tap * p->depth + d / 2) * width * lanes;
+  if (d % 2)
+    bf16_set_second(pair, row, lanes);
+  else if (d + 1 < p->given_depth)
+    bf16_set_first(pair, row, lanes);
+  else
+    bf16_pair_rows(pair, row, NULL, lanes);
+}
+
 /* Where every output has the same taps, a column's weights are a run in PyTorch's order: squares of
  * lanes × run are transposed. Taps are packed in the order they are summed, reversed for the data
  * gradient. */
 static void pack_runs(const product *p, float *out, int64_t width, const float *from) {
-  int64_t lanes = p->kernels->lanes, taps = volume(p->kernel);
+  int64_t lanes = p->kernels->lanes, taps = volume(p->kernel), depth = p->given_depth;
   /* The run goes over (depth, tap) in the forward direction, over taps in the other. */
-  int64_t run = p->transposed ? taps : taps * p->depth, runs = p->transposed ? p->depth : 1;
+  int64_t run = p->transposed ? taps : taps * depth, runs = p->transposed ? depth : 1;
   if (p->column_step == 1) {
-    for (int64_t d = 0; d < p->depth; d++)
-      memcpy(out + d * width * lanes, from + d * p->depth_step, (size_t)lanes * sizeof(float));
+    for (int64_t d = 0; d < depth; d++)
+      put_weights(p, out, width, 0, d, from + d * p->depth_step);
     return;
   }
   float square[GEMM_MAX_LANES * GEMM_MAX_LANES];
@@ -215,7 +241,7 @@ static void pack_runs(const product *p, float *out, int64_t width, const float *
       /* The last square overlaps the one before rather than hang over. */
       int64_t j = larger(0, smaller(begin, run - lanes)), count = smaller(lanes, run - j);
       int64_t d = r + j / taps, tap = j % taps;
-      if (count == lanes && taps == 1) { /* one tap: rows are packed at even distances */
+      if (count == lanes && taps == 1 && !p->bf16) { /* rows are packed at even distances */
         p->kernels->transpose(from + j, p->column_step, out + j * width * lanes, width * lanes);
         continue;
       }
@@ -227,8 +253,7 @@ static void pack_runs(const product *p, float *out, int64_t width, const float *
             square[i * lanes + l] = from[l * p->column_step + j + i];
       for (int64_t i = 0; i < count; i++) {
         int64_t at = p->transposed ? taps - 1 - tap : tap;
-        memcpy(out + (at * p->depth + d) * width * lanes, square + i * lanes,
-               (size_t)lanes * sizeof(float));
+        put_weights(p, out, width, at, d, square + i * lanes);
         if (++tap == taps) {
           tap = 0;
           d++;
@@ -267,16 +292,16 @@ static void pack_task(void *context, int64_t task) {
     from[l] =
         p->weight + group * p->group_step + column % channels * p->column_step + column / channels;
   }
-  for (int64_t d = 0; d < p->depth; d++)
+  float row[GEMM_MAX_LANES] = {0};
+  for (int64_t d = 0; d < p->given_depth; d++)
     for (int i = 0; i < x.taps; i++)
       for (int j = 0; j < y.taps; j++)
         for (int k = 0; k < z.taps; k++) {
           int64_t at =
               d * p->depth_step + (x.index[i] * p->kernel[1] + y.index[j]) * filter_z + z.index[k];
           int64_t tap = ((int64_t)i * y.taps + j) * z.taps + k;
-          float *to = out + (tap * p->depth + d) * width * lanes;
-          for (int l = 0; l < count; l++) to[l] = from[l][at];
-          for (int l = count; l < lanes; l++) to[l] = 0;
+          for (int l = 0; l < count; l++) row[l] = from[l][at];
+          put_weights(p, out, width, tap, d, row);
         }
 }
 
@@ -298,11 +323,37 @@ static void pad_task(void *context, int64_t task) {
   size_t padded = (size_t)(p->padded_z * p->in_channels);
   for (int64_t y = 0; y < p->in[1]; y++) {
     int64_t r = task * p->in[1] + y;
-    float *to = p->padded_input + (size_t)r * padded;
+    float *to = p->copied_input + (size_t)r * padded;
     memset(to, 0, low * sizeof(float));
     memcpy(to + low, p->input + (size_t)r * row, row * sizeof(float));
     memset(to + low + row, 0, (padded - low - row) * sizeof(float));
   }
+}
+
+/* Some voxels of the input into pairs of channels, and the zeros around the z rows they begin or
+ * end. */
+static void pair_task(void *context, int64_t task) {
+  const product *p = context;
+  int64_t voxels = p->batch * volume(p->in), high = p->padded_z - p->pad_low - p->in[2];
+  int64_t v = pair_rows_begin(voxels, p->given_channels, task);
+  int64_t end = pair_rows_begin(voxels, p->given_channels, task + 1);
+  while (v < end) {
+    int64_t z = v % p->in[2], count = smaller(p->in[2] - z, end - v);
+    bf16_pair *row = (bf16_pair *)p->copied_input + v / p->in[2] * p->padded_z * p->in_channels;
+    if (z == 0) memset(row, 0, (size_t)(p->pad_low * p->in_channels) * sizeof *row);
+    row += (p->pad_low + z) * p->in_channels;
+    bf16_pair_neighbours(row, p->input + v * p->given_channels, count * p->groups, p->given_depth);
+    v += count;
+    if (v % p->in[2] == 0)
+      memset(row + count * p->in_channels, 0, (size_t)(high * p->in_channels) * sizeof *row);
+  }
+}
+
+static void copy_input(product *p, thread_pool *pool) {
+  if (p->bf16)
+    parallel_for(pool, pair_tasks(p->batch * volume(p->in), p->given_channels), pair_task, p);
+  else if (p->padded)
+    parallel_for(pool, p->batch * p->in[0], pad_task, p);
 }
 
 /* Runs of k that are multiplied in one visit of a tile: taps [tap, tap_end) over all of the depth,
@@ -387,7 +438,7 @@ static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t u
   int64_t x = rest % q->x.positions, n = rest / q->x.positions;
   int rows = (int)(z1 - z0), last_row = rows + q->reach - 1;
 
-  const float *input = (p->padded ? p->padded_input : p->input) +
+  const float *input = (p->copied ? p->copied_input : p->input) +
                        n * p->in[0] * p->in[1] * p->padded_z * p->in_channels +
                        q->group * p->depth + k.depth;
   int64_t step = q->z.in_step * p->in_channels;
@@ -523,11 +574,11 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
   product_pieces(&p, workspace);
   pack_bias(&p);
   if (!p.packs_itself) {
-    bool small = volume(p.kernel) * p.depth * p.columns * p.groups < SMALL_WEIGHTS;
+    bool small = volume(p.kernel) * p.given_depth * p.columns * p.groups < SMALL_WEIGHTS;
     parallel_for(small ? NULL : pool, volume(p.phases) * p.groups * p.column_vectors, pack_task,
                  &p);
   }
-  if (p.padded) parallel_for(pool, p.batch * p.in[0], pad_task, &p);
+  copy_input(&p, pool);
   parallel_for(pool, volume(p.phases) * p.groups * p.blocks * p.chunks, product_task, &p);
 }
 

@@ -13,6 +13,7 @@
 
 #include "base/parallel.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,9 @@ typedef struct conv_shape {
   int64_t batch, channels, features, groups;
   int64_t image[3], out[3]; /* spatial extents of x and y */
   int64_t kernel[3], stride[3], padding[3], dilation[3];
+  /* The factors of the products are rounded to bf16 (bf16.h). Sums, results and everything in memory
+   * stay f32, and so do depthwise filters, where a number is read for every product. */
+  bool bf16;
 } conv_shape;
 
 /* A linear layer over `rows` vectors, as a convolution. */
@@ -37,12 +41,12 @@ void conv_forward(const conv_shape *s, const float *x, const float *weight, cons
 size_t conv_backward_data_workspace(const conv_shape *s);
 void conv_backward_data(const conv_shape *s, const float *dy, const float *weight,
                         const float *bias, float *dx, void *workspace, thread_pool *pool);
-/* dweight from x and dy; dbias, when not NULL, is the sum of dy over batch and voxels. */
+/* dweight from x and dy; dbias, when not NULL, is the sum of dy over batch and voxels, f32 always. */
 size_t conv_backward_weight_workspace(const conv_shape *s);
 void conv_backward_weight(const conv_shape *s, const float *x, const float *dy, float *dweight,
                           float *dbias, void *workspace, thread_pool *pool);
 
-/* The definition, term by term: what the tests compare with. */
+/* The definition, term by term: what the tests compare with. In f32 always. */
 void conv_forward_reference(const conv_shape *s, const float *x, const float *weight,
                             const float *bias, float *y);
 void conv_backward_data_reference(const conv_shape *s, const float *dy, const float *weight,

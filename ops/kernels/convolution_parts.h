@@ -2,6 +2,7 @@
 #ifndef STRATA_OPS_KERNELS_CONVOLUTION_PARTS_H
 #define STRATA_OPS_KERNELS_CONVOLUTION_PARTS_H
 
+#include "ops/kernels/bf16.h"
 #include "ops/kernels/convolution.h"
 #include "ops/kernels/gemm.h"
 
@@ -51,7 +52,18 @@ static inline conv_shape merge_pointwise(conv_shape s) {
   return s;
 }
 
-enum { CONV_MAX_SEGMENTS = 512 }; /* of one tile */
+enum {
+  CONV_MAX_SEGMENTS = 512, /* of one tile */
+  PAIR_ELEMENTS = 32768    /* about as many a task makes pairs of */
+};
+
+/* Tasks over `rows` rows of `width` numbers, and the rows of one of them. */
+static inline int64_t pair_tasks(int64_t rows, int64_t width) {
+  return rows / (PAIR_ELEMENTS / width + 1) + 1;
+}
+static inline int64_t pair_rows_begin(int64_t rows, int64_t width, int64_t task) {
+  return smaller(rows, task * (PAIR_ELEMENTS / width + 1));
+}
 
 /* One filter for each channel (convolution_depthwise.c). `transposed`: the data gradient. */
 bool conv_is_depthwise(const conv_shape *s);

@@ -4,7 +4,12 @@
 /* For every tap, a matrix (channels × features) that sums over voxels. The rows of a tile are the
  * channels (x is broadcast) and its lanes the features, or the other way round when only the
  * channels fill whole vectors. The voxels are cut into slabs whose partial sums are added in order
- * at the end; where the weights are many and the voxels few, tasks split the weights instead. */
+ * at the end; where the weights are many and the voxels few, tasks split the weights instead.
+ *
+ * In bf16, neighbours along z are pairs: x and dy are copied into words, those of dy of voxels 2m
+ * and 2m + 1, those of x of the two voxels that a tap multiplies them with. For that, with several
+ * taps along z, every voxel of x is paired with the one a stride further, and a step of k is two
+ * strides. */
 typedef struct weight_product {
   conv_shape s;
   bool swapped; /* lanes are channels */
@@ -15,7 +20,9 @@ typedef struct weight_product {
   int64_t rows, lanes_used, padded; /* per group: rows, columns, columns in whole vectors */
   int vectors;
   int64_t blocks, row_parts;         /* of columns and of rows, per tap and group */
-  int64_t z_length, z_pieces, lines; /* a line is a run of voxels along z */
+  int64_t dy_z, x_step;              /* along z: voxels or pairs of dy, from one to the next of x */
+  int64_t x_first;                   /* bf16: voxels of x from one word of the copy to the next */
+  int64_t z_length, z_pieces, lines; /* a line is a run of voxels or pairs along z */
   bool in_place;                     /* the only slab's sums are dweight itself */
   int64_t slabs, parts;              /* tasks are slabs × parts */
   int64_t pad_low, padded_z;         /* of x along z */
@@ -30,7 +37,8 @@ typedef struct weight_product {
 enum { LINE_LENGTH = 128, SLABS = 16, MAX_SLABS = 64, ROW_PART = 96, FINISH_ROWS = 8 };
 
 static weight_product weight_product_of(const conv_shape *shape) {
-  weight_product p = {.s = merge_pointwise(*shape), .kernels = gemm_best()};
+  weight_product p = {.s = merge_pointwise(*shape),
+                      .kernels = shape->bf16 ? gemm_best_bf16() : gemm_best()};
   const conv_shape *s = &p.s;
   int64_t lanes = p.kernels->lanes;
   int64_t channels = s->channels / s->groups, features = s->features / s->groups;
@@ -41,21 +49,37 @@ static weight_product weight_product_of(const conv_shape *shape) {
   p.swapped =
       swapped_lanes < plain_lanes || (swapped_lanes == plain_lanes && volume(s->kernel) == 1);
   p.padded_z = s->image[2];
+  p.dy_z = s->out[2];
+  p.x_step = s->stride[2];
   p.taps = volume(s->kernel);
   p.rows = p.swapped ? features : channels;
   p.lanes_used = p.swapped ? channels : features;
   p.padded = p.swapped ? padded_channels : padded_features;
   p.copy_dy = !p.swapped && p.padded != features;
   p.copy_x = p.swapped && p.padded != channels;
-  p.slides = !p.swapped && s->kernel[2] == 3 && s->stride[2] == 1 && s->padding[2] == 1 &&
+  p.slides = !s->bf16 && !p.swapped && s->kernel[2] == 3 && s->stride[2] == 1 && s->padding[2] == 1 &&
              s->dilation[2] == 1;
   if (p.slides) {
     p.fused = true;
     p.taps /= 3;
     p.rows *= 3;
   }
-  if (!p.swapped && !p.slides && s->groups == 1 && s->kernel[2] > 1 && s->dilation[2] == 1) {
-    int64_t reach = (s->out[2] - 1) * s->stride[2] + s->kernel[2] - s->padding[2];
+  int64_t reach =
+      (s->out[2] - 1) * s->stride[2] + s->dilation[2] * (s->kernel[2] - 1) + 1 - s->padding[2];
+  bool in_line = !p.swapped && s->groups == 1 && s->kernel[2] > 1 && s->dilation[2] == 1;
+  if (s->bf16) {
+    p.copy_x = p.copy_dy = true;
+    p.dy_z = bf16_pairs(s->out[2]);
+    p.pad_low = s->padding[2];
+    p.x_first = s->kernel[2] == 1 ? 2 * s->stride[2] : 1;
+    p.x_step = s->kernel[2] == 1 ? 1 : 2 * s->stride[2];
+    p.padded_z = s->kernel[2] == 1 ? p.dy_z : larger(s->image[2], reach) + s->padding[2];
+    p.fused = in_line;
+    if (p.fused) {
+      p.taps /= s->kernel[2];
+      p.rows *= s->kernel[2];
+    }
+  } else if (in_line && !p.slides) {
     bool outside = s->padding[2] > 0 || reach > s->image[2];
     p.fused = channels < 4 || (!outside && channels < 12);
     if (p.fused) {
@@ -70,19 +94,19 @@ static weight_product weight_product_of(const conv_shape *shape) {
   p.x_group = channels;
   p.dy_channels = s->features;
   p.dy_group = features;
-  if (p.copy_x && p.swapped) {
+  if (p.copy_x && p.swapped) { /* in whole vectors */
     p.x_channels = s->groups * p.padded;
     p.x_group = p.padded;
   }
-  if (p.copy_dy) {
+  if (p.copy_dy && !p.swapped) {
     p.dy_channels = s->groups * p.padded;
     p.dy_group = p.padded;
   }
   p.vectors = p.slides ? 1 : gemm_vectors(p.kernels, p.rows, p.lanes_used);
   p.blocks = (p.padded / lanes + p.vectors - 1) / p.vectors;
   p.row_parts = p.slides ? 1 : (p.rows + ROW_PART - 1) / ROW_PART;
-  p.z_length = smaller(s->out[2], LINE_LENGTH);
-  p.z_pieces = (s->out[2] + p.z_length - 1) / p.z_length;
+  p.z_length = smaller(p.dy_z, LINE_LENGTH);
+  p.z_pieces = (p.dy_z + p.z_length - 1) / p.z_length;
   p.lines = s->batch * s->out[0] * s->out[1] * p.z_pieces;
   int64_t units = s->groups * p.taps * p.blocks * p.row_parts;
   int64_t voxels = s->batch * volume(s->out);
@@ -107,7 +131,7 @@ static size_t weight_pieces(weight_product *p, void *workspace) {
   p->zeros = piece(&w, GEMM_MAX_VECTORS * GEMM_MAX_LANES);
   if (p->copy_x)
     p->x_copy = piece(&w, s->batch * s->image[0] * s->image[1] * p->padded_z * p->x_channels);
-  if (p->copy_dy) p->dy_copy = piece(&w, s->batch * volume(s->out) * p->dy_channels);
+  if (p->copy_dy) p->dy_copy = piece(&w, s->batch * s->out[0] * s->out[1] * p->dy_z * p->dy_channels);
   return w.used;
 }
 
@@ -146,6 +170,57 @@ static void copy_dy_task(void *context, int64_t task) {
            s->groups, s->features / s->groups, p->dy_group);
 }
 
+/* A voxel's groups into words, each padded to `to_group`. */
+static void pair_voxel(bf16_pair *to, const float *first, const float *second, int64_t groups,
+                       int64_t group, int64_t to_group) {
+  for (int64_t g = 0; g < groups; g++, to += to_group) {
+    bf16_pair_rows(to, first ? first + g * group : NULL, second ? second + g * group : NULL, group);
+    memset(to + group, 0, (size_t)(to_group - group) * sizeof *to);
+  }
+}
+
+static void pair_x_task(void *context, int64_t task) {
+  const weight_product *p = context;
+  const conv_shape *s = &p->s;
+  int64_t words = s->batch * s->image[0] * s->image[1] * p->padded_z;
+  int64_t end = pair_rows_begin(words, p->x_channels, task + 1);
+  for (int64_t w = pair_rows_begin(words, p->x_channels, task); w < end; w++) {
+    const float *row = p->x + w / p->padded_z * s->image[2] * s->channels;
+    int64_t z = w % p->padded_z * p->x_first - p->pad_low, next = z + s->stride[2];
+    pair_voxel((bf16_pair *)p->x_copy + w * p->x_channels,
+               z >= 0 && z < s->image[2] ? row + z * s->channels : NULL,
+               next >= 0 && next < s->image[2] ? row + next * s->channels : NULL, s->groups,
+               s->channels / s->groups, p->x_group);
+  }
+}
+
+static void pair_dy_task(void *context, int64_t task) {
+  const weight_product *p = context;
+  const conv_shape *s = &p->s;
+  int64_t words = s->batch * s->out[0] * s->out[1] * p->dy_z;
+  int64_t end = pair_rows_begin(words, p->dy_channels, task + 1);
+  for (int64_t w = pair_rows_begin(words, p->dy_channels, task); w < end; w++) {
+    int64_t z = w % p->dy_z * 2;
+    const float *first = p->dy + (w / p->dy_z * s->out[2] + z) * s->features;
+    pair_voxel((bf16_pair *)p->dy_copy + w * p->dy_channels, first,
+               z + 1 < s->out[2] ? first + s->features : NULL, s->groups, s->features / s->groups,
+               p->dy_group);
+  }
+}
+
+static void copy_inputs(weight_product *p, thread_pool *pool) {
+  const conv_shape *s = &p->s;
+  if (s->bf16) {
+    int64_t words_x = s->batch * s->image[0] * s->image[1] * p->padded_z;
+    int64_t words_dy = s->batch * s->out[0] * s->out[1] * p->dy_z;
+    parallel_for(pool, pair_tasks(words_x, p->x_channels), pair_x_task, p);
+    parallel_for(pool, pair_tasks(words_dy, p->dy_channels), pair_dy_task, p);
+    return;
+  }
+  if (p->copy_x) parallel_for(pool, s->batch * s->image[0], copy_x_task, p);
+  if (p->copy_dy) parallel_for(pool, s->batch * s->out[0], copy_dy_task, p);
+}
+
 /* Adds to the rows [row, row_end) × one block of columns of one tap the voxels of some lines. */
 static void weight_tiles(const weight_product *p, float *partial, int64_t unit, int64_t line_begin,
                          int64_t line_end, int64_t line_step, bool accumulate) {
@@ -165,7 +240,7 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
   int64_t tiles = gemm_tile_count(row_end - row_begin, p->slides ? p->kernels->slide_sum_rows
                                                                  : p->kernels->max_rows[vectors]);
 
-  int64_t x_step = s->stride[2] * p->x_channels;
+  int64_t x_step = p->x_step * p->x_channels;
   int64_t a_step = p->swapped ? p->dy_channels : x_step;
   int64_t b_step = p->swapped ? x_step : p->dy_channels;
   /* One tap fetches the lines of dy that come next, another those of x. */
@@ -174,7 +249,7 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
   bool fetch_x = first_z && ky == middle && kx == s->kernel[0] - 1 && !fetch_dy;
   bool fetch_a = p->swapped ? fetch_dy : fetch_x, fetch_b = p->swapped ? fetch_x : fetch_dy;
   int64_t ahead = fetch_x    ? line_step * s->stride[1] * p->padded_z * p->x_channels
-                  : fetch_dy ? line_step * s->out[2] * p->dy_channels
+                  : fetch_dy ? line_step * p->dy_z * p->dy_channels
                              : 0;
   ptrdiff_t ahead_k = (fetch_a ? a_step : fetch_b ? b_step : 0) * (ptrdiff_t)sizeof(float);
   gemm_segment segments[CONV_MAX_SEGMENTS];
@@ -188,20 +263,22 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
       int64_t in_x = x * s->stride[0] + kx * s->dilation[0] - s->padding[0];
       int64_t in_y = y * s->stride[1] + ky * s->dilation[1] - s->padding[1];
       if (in_x < 0 || in_x >= s->image[0] || in_y < 0 || in_y >= s->image[1]) continue;
-      int64_t z0 = piece_z * p->z_length, z1 = smaller(s->out[2], z0 + p->z_length);
-      int64_t offset = p->slides ? 0 : p->pad_low - s->padding[2] + kz * s->dilation[2];
-      z0 = larger(z0, -floor_div(offset, s->stride[2]));
-      z1 = smaller(z1, floor_div(p->padded_z - 1 - offset, s->stride[2]) + 1);
+      int64_t z0 = piece_z * p->z_length, z1 = smaller(p->dy_z, z0 + p->z_length);
+      int64_t offset = p->slides || p->x_first > 1
+                           ? 0
+                           : p->pad_low - s->padding[2] + kz * s->dilation[2];
+      z0 = larger(z0, -floor_div(offset, p->x_step));
+      z1 = smaller(z1, floor_div(p->padded_z - 1 - offset, p->x_step) + 1);
       if (z1 <= z0) continue;
       if (count && length != z1 - z0) break;
       length = z1 - z0;
       const float *x_at = p->x_read + group * p->x_group +
                           (((n * s->image[0] + in_x) * s->image[1] + in_y) * p->padded_z +
-                           z0 * s->stride[2] + offset) *
+                           z0 * p->x_step + offset) *
                               p->x_channels;
       const float *dy_at =
           p->dy_read + group * p->dy_group +
-          (((n * s->out[0] + x) * s->out[1] + y) * s->out[2] + z0) * p->dy_channels;
+          (((n * s->out[0] + x) * s->out[1] + y) * p->dy_z + z0) * p->dy_channels;
       gemm_segment *g = &segments[count++];
       g->middle = p->swapped ? dy_at : x_at;
       g->b = (p->swapped ? x_at : dy_at) + column;
@@ -252,9 +329,10 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
 
 static void sum_lines(const weight_product *p, float *sum, int64_t line_begin, int64_t line_end) {
   const conv_shape *s = &p->s;
+  int64_t length = p->z_length * (s->bf16 ? 2 : 1);
   memset(sum, 0, (size_t)s->features * sizeof(float));
   for (int64_t line = line_begin; line < line_end; line++) {
-    int64_t z0 = line % p->z_pieces * p->z_length, z1 = smaller(s->out[2], z0 + p->z_length);
+    int64_t z0 = line % p->z_pieces * length, z1 = smaller(s->out[2], z0 + length);
     const float *dy = p->dy + (line / p->z_pieces * s->out[2] + z0) * s->features;
     for (int64_t z = z0; z < z1; z++, dy += s->features)
       for (int64_t f = 0; f < s->features; f++) sum[f] += dy[f];
@@ -364,8 +442,7 @@ void conv_backward_weight(const conv_shape *s, const float *x, const float *dy, 
   p.x_read = p.copy_x ? p.x_copy : x;
   p.dy_read = p.copy_dy ? p.dy_copy : dy;
   memset(p.zeros, 0, GEMM_MAX_VECTORS * GEMM_MAX_LANES * sizeof(float));
-  if (p.copy_x) parallel_for(pool, p.s.batch * p.s.image[0], copy_x_task, &p);
-  if (p.copy_dy) parallel_for(pool, p.s.batch * p.s.out[0], copy_dy_task, &p);
+  copy_inputs(&p, pool);
   parallel_for(pool, p.slabs * p.parts, weight_task, &p);
   int64_t rows = (p.swapped ? p.s.features : p.s.channels) / p.s.groups;
   int64_t row_tasks = (rows + FINISH_ROWS - 1) / FINISH_ROWS;

@@ -1,5 +1,9 @@
 /* Register tiles: the one inner loop under every matrix product and convolution.
  *
+ * Factors are f32, or pairs of bf16 (bf16.h): the two numbers of a word are neighbours along k, so a
+ * product over pairs is the same tile over half as many k, with words in the places of floats and
+ * the sum of two products in the place of one. What is summed, C, is f32 in both.
+ *
  * A tile computes C (rows × columns) = start + Σ over segments Σ over k  A[row][k] · B[k][column],
  * with all of C in vector registers. `columns` are vector lanes: B rows are read as vectors, A
  * values are broadcast. A segment is one run of k: a filter tap of a convolution, one row of voxels
@@ -7,8 +11,9 @@
  * except the first and the last, which have addresses of their own so that a filter tap that hangs
  * over the border of the volume there reads zeros.
  *
- * The same source is compiled for AVX-512, AVX2 and portable vectors (gemm_tile.h); the widest set
- * the processor has is chosen once. */
+ * The same source is compiled for AVX-512, AVX2 and portable vectors (gemm_tile.h), and for pairs
+ * with and without the processor's own instruction for them; the best set the processor has is
+ * chosen once. */
 #ifndef STRATA_OPS_KERNELS_GEMM_H
 #define STRATA_OPS_KERNELS_GEMM_H
 
@@ -64,6 +69,8 @@ enum { GEMM_MAX_VECTORS = 4, GEMM_MAX_ROWS = 24, GEMM_MAX_LANES = 16 };
 
 typedef struct gemm_kernels {
   const char *name;
+  bool bf16;     /* A and B are pairs; there are no sliding sums and no depthwise filters */
+  bool emulated; /* … multiplied with instructions for f32, which is slower than f32 is */
   int lanes;                                                  /* floats in a vector */
   int max_vectors;                                            /* vectors a tile may be wide */
   int max_rows[GEMM_MAX_VECTORS + 1];                         /* by width in vectors */
@@ -84,9 +91,13 @@ typedef struct gemm_kernels {
 
 /* The widest kernels this processor runs. */
 const gemm_kernels *gemm_best(void);
-/* Every set this processor runs, widest first, for tests; returns how many. */
-int gemm_available(const gemm_kernels *out[3]);
-/* Lets a test choose; NULL goes back to the widest. Not while kernels run. */
+const gemm_kernels *gemm_best_bf16(void);
+/* Every set this processor runs, best first, for tests; returns how many. */
+enum { GEMM_MAX_SETS = 4 };
+int gemm_available(const gemm_kernels *out[GEMM_MAX_SETS]);
+int gemm_available_bf16(const gemm_kernels *out[GEMM_MAX_SETS]);
+/* Lets a test choose a set in the place of the best of its sort; NULL goes back to the best of both.
+ * Not while kernels run. */
 void gemm_choose(const gemm_kernels *kernels);
 
 /* How many vectors wide tiles over `rows` × `columns` are best made. */

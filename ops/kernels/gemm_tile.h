@@ -3,9 +3,14 @@
  *   GEMM_SET, GEMM_NAME   the symbol and the name of the kernel set
  *   GEMM_ROWS_1 … _4      most rows of a tile 1 … 4 vectors wide (0: no such tile)
  *   GEMM_SLIDE_SUM        most rows of a sliding weight-gradient tile
+ *   GEMM_BF16             1: A and B are pairs of bf16, 2: and the processor multiplies them itself
  * so that rows × vectors accumulators, one row of B and one broadcast fill the register file:
  * 24 + 4 + 1 of 32 with AVX-512, 12 + 2 + 1 of 16 with AVX2 or SSE. */
 #include "ops/kernels/gemm.h"
+
+#if !defined(GEMM_BF16)
+#define GEMM_BF16 0
+#endif
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -18,6 +23,66 @@ typedef float vec __attribute__((vector_size(GEMM_LANES * 4), aligned(4), may_al
 INLINE vec load(const void *p) {
   return *(const vec *)p;
 }
+
+/* What the tiles multiply: a vector of B, or a word of A in every lane. */
+#if GEMM_BF16 == 2
+typedef __m512bh factors;
+
+INLINE factors load_factors(const void *p) {
+  return (factors)_mm512_loadu_si512(p);
+}
+
+INLINE factors repeat_factor(const float *p) {
+  int word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return (factors)_mm512_set1_epi32(word);
+}
+
+INLINE vec multiply_add(vec sum, factors a, factors b) {
+  return (vec)_mm512_dpbf16_ps((__m512)sum, a, b);
+}
+#elif GEMM_BF16
+/* A bf16 is the upper half of a float. The product of two is exact in f32, so it makes no difference
+ * whether the compiler fuses multiplication and addition. The upper number comes first, as it does
+ * in vdpbf16ps. */
+typedef uint32_t words __attribute__((vector_size(GEMM_LANES * 4), aligned(4), may_alias));
+typedef struct factors {
+  vec upper, lower;
+} factors;
+
+INLINE factors split_words(words w) {
+  return (factors){(vec)(w & 0xffff0000u), (vec)(w << 16)};
+}
+
+INLINE factors load_factors(const void *p) {
+  return split_words(*(const words *)p);
+}
+
+INLINE factors repeat_factor(const float *p) {
+  uint32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return split_words(word - (words){0});
+}
+
+INLINE vec multiply_add(vec sum, factors a, factors b) {
+  sum += a.upper * b.upper;
+  return sum + a.lower * b.lower;
+}
+#else
+typedef vec factors;
+
+INLINE factors load_factors(const void *p) {
+  return load(p);
+}
+
+INLINE factors repeat_factor(const float *p) {
+  return *p - (vec){0};
+}
+
+INLINE vec multiply_add(vec sum, factors a, factors b) {
+  return sum + a * b;
+}
+#endif
 
 /* Row m of A. Rows are addressed from a base every five rows, so that base + {0, 1, 2, 4}·stride
  * and base + 3·stride are single x86 addressing modes and 24 rows need 9 address registers. */
@@ -132,14 +197,14 @@ INLINE void tile_body(const gemm_tile *t, const int rows, const int vectors) {
     for (int i = 0; i * 5 < rows; i++) base[i] = (const char *)s->middle + 5 * i * row;
     int64_t k = t->k;
     do {
-      vec w[GEMM_MAX_VECTORS];
+      factors w[GEMM_MAX_VECTORS];
 #pragma GCC unroll 4
-      for (int j = 0; j < vectors; j++) w[j] = load(b + j * BYTES);
+      for (int j = 0; j < vectors; j++) w[j] = load_factors(b + j * BYTES);
 #pragma GCC unroll 24
       for (int m = 0; m < rows; m++) {
-        vec a = *row_address(m, rows, base, first, last, row, row3) - (vec){0};
+        factors a = repeat_factor(row_address(m, rows, base, first, last, row, row3));
 #pragma GCC unroll 4
-        for (int j = 0; j < vectors; j++) acc[m][j] += a * w[j];
+        for (int j = 0; j < vectors; j++) acc[m][j] = multiply_add(acc[m][j], a, w[j]);
       }
       __builtin_prefetch(ahead);
       ahead += s->ahead_k;
@@ -178,13 +243,13 @@ INLINE void slide_body(const gemm_tile *t, const int rows) {
     for (int i = 0; i * 5 < rows + 2; i++) base[i] = (const char *)s->middle + 5 * i * row;
     int64_t k = t->k;
     do {
-      vec w[3] = {load(b), load(b + tap), load(b + 2 * tap)};
+      factors w[3] = {load_factors(b), load_factors(b + tap), load_factors(b + 2 * tap)};
 #pragma GCC unroll 26
       for (int p = 0; p < rows + 2; p++) {
-        vec a = *row_address(p, rows + 2, base, first, last, row, row3) - (vec){0};
+        factors a = repeat_factor(row_address(p, rows + 2, base, first, last, row, row3));
 #pragma GCC unroll 3
         for (int i = 0; i < 3; i++)
-          if (p - i >= 0 && p - i < rows) acc[p - i][0] += a * w[i];
+          if (p - i >= 0 && p - i < rows) acc[p - i][0] = multiply_add(acc[p - i][0], a, w[i]);
       }
       __builtin_prefetch(ahead);
       ahead += s->ahead_k;
@@ -202,6 +267,7 @@ INLINE void slide_body(const gemm_tile *t, const int rows) {
   store_accumulators(t, rows, 1, acc);
 }
 
+#if !GEMM_BF16
 /* The sliding tile of a weight gradient: C_t[row] += Σ_k A[k][row] · B[k + 1 − t], t = 0, 1, 2,
  * with A's rows side by side. B before and after the run is the segment's `first` and `last`. Where
  * rows are few, neighbouring k go to sums of their own, so that no addition waits for the one
@@ -271,6 +337,8 @@ INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
     }
 }
 
+#endif
+
 /* to[j][i] = from[i][j] over a square of GEMM_LANES; rows lie `from_row` and `to_row` floats apart.
  * Step by step, blocks of 1, 2, 4 … change places across the diagonal. */
 static void transpose_square(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row) {
@@ -303,6 +371,7 @@ static void transpose_square(const float *from, ptrdiff_t from_row, float *to, p
 #endif
 }
 
+#if !GEMM_BF16
 /* Up to four vectors of channels; `part` of one when it is the last and not full. */
 INLINE vec load_channels(const float *p, int j, int part) {
   return part < GEMM_LANES ? load_part(p, mask_of(part)) : load(p + j * GEMM_LANES);
@@ -373,6 +442,8 @@ static void depthwise_sum(float *sum, const float *x, int64_t x_step, const floa
     depthwise_sum_block(sum + c, x + c, x_step, dy + c, channels, count, 1, (int)(channels - c));
 }
 
+#endif
+
 #define SLIDE(rows, unused)                                                                        \
   static void slide_##rows(const gemm_tile *t) {                                                   \
     slide_body(t, rows);                                                                           \
@@ -414,7 +485,9 @@ UP_TO(GEMM_ROWS_3)(TILE, 3)
 UP_TO(GEMM_ROWS_4)(TILE, 4)
 #endif
 UP_TO(GEMM_ROWS_1)(SLIDE, 1)
+#if !GEMM_BF16
 UP_TO(GEMM_SLIDE_SUM)(SLIDE_SUM, 1)
+#endif
 
 extern const gemm_kernels GEMM_SET;
 const gemm_kernels GEMM_SET = {
@@ -433,9 +506,14 @@ const gemm_kernels GEMM_SET = {
     },
     .transpose = transpose_square,
     .slide = {UP_TO(GEMM_ROWS_1)(SLIDE_ENTRY, 1)},
+#if GEMM_BF16
+    .bf16 = true,
+    .emulated = GEMM_BF16 == 1,
+#else
     .slide_sum_rows = GEMM_SLIDE_SUM,
     .slide_sum = {UP_TO(GEMM_SLIDE_SUM)(SLIDE_SUM_ENTRY, 1)},
     .depthwise = depthwise_row,
     .depthwise_sum = depthwise_sum,
+#endif
 };
 /* clang-format on */

@@ -1,6 +1,7 @@
 /* Convolutions against their definition, on every kernel set the processor runs, and the operators
  * against PyTorch. */
 #include "ops/conv/conv_attrs.h"
+#include "ops/kernels/bf16.h"
 #include "ops/kernels/convolution.h"
 #include "ops/kernels/gemm.h"
 
@@ -58,6 +59,11 @@ static void describe(char text[512], const conv_shape *s) {
                      (int)s->kernel[a], (int)s->stride[a], (int)s->padding[a], (int)s->dilation[a]);
 }
 
+static const char *kernels_of(const conv_shape *s) {
+  return s->bf16 ? gemm_best_bf16()->name : gemm_best()->name;
+}
+
+/* In bf16 as close: what is expected comes of rounded factors. */
 static void assert_close(const char *what, const conv_shape *s, const float *expected,
                          const float *got, int64_t count, double terms) {
   for (int64_t i = 0; i < count; i++) {
@@ -65,7 +71,7 @@ static void assert_close(const char *what, const conv_shape *s, const float *exp
       continue;
     char text[512];
     describe(text, s);
-    fail_msg("%s with %s kernels, element %d: expected %g, got %g (%s)", what, gemm_best()->name,
+    fail_msg("%s with %s kernels, element %d: expected %g, got %g (%s)", what, kernels_of(s),
              (int)i, expected[i], got[i], text);
   }
 }
@@ -76,11 +82,16 @@ static void assert_identical(const char *what, const conv_shape *s, const float 
   if (memcmp(a, b, (size_t)count * sizeof *a) == 0) return;
   char text[512];
   describe(text, s);
-  fail_msg("%s with %s kernels differs between 1 and 3 threads (%s)", what, gemm_best()->name,
-           text);
+  fail_msg("%s with %s kernels differs between 1 and 3 threads (%s)", what, kernels_of(s), text);
 }
 
-static void check_shape(const conv_shape *s, rng *r, thread_pool *pool) {
+static float *rounded(const float *from, int64_t count, bool bf16) {
+  float *to = array(count);
+  for (int64_t i = 0; i < count; i++) to[i] = bf16 ? bf16_round(from[i]) : from[i];
+  return to;
+}
+
+static void check_element(const conv_shape *s, rng *r, thread_pool *pool) {
   int64_t xs = s->batch * volume(s->image) * s->channels;
   int64_t ys = s->batch * volume(s->out) * s->features;
   int64_t ws = s->features * (s->channels / s->groups) * volume(s->kernel);
@@ -89,12 +100,19 @@ static void check_shape(const conv_shape *s, rng *r, thread_pool *pool) {
   float *y0 = array(ys), *dx0 = array(xs), *dw0 = array(ws), *db0 = array(s->features);
   bool with_bias = rng_below(r, 2);
   double filter = (double)volume(s->kernel);
-  conv_forward_reference(s, x, w, with_bias ? bias : NULL, y0);
-  conv_backward_data_reference(s, dy, w, with_bias ? back_bias : NULL, dx0);
-  conv_backward_weight_reference(s, x, dy, dw0, db0);
+  /* Depthwise filters are f32 in any case; so is the gradient of the bias. */
+  bool depthwise = s->groups > 1 && s->channels == s->groups && s->features == s->groups;
+  bool rounds = s->bf16 && !depthwise;
+  float *x_factor = rounded(x, xs, rounds), *dy_factor = rounded(dy, ys, rounds);
+  float *w_factor = rounded(w, ws, rounds);
+  conv_forward_reference(s, x_factor, w_factor, with_bias ? bias : NULL, y0);
+  conv_backward_data_reference(s, dy_factor, w_factor, with_bias ? back_bias : NULL, dx0);
+  conv_backward_weight_reference(s, x_factor, dy, dw0, db0);
+  conv_backward_weight_reference(s, x_factor, dy_factor, dw0, NULL);
+  free(x_factor), free(dy_factor), free(w_factor);
 
-  const gemm_kernels *sets[3];
-  int set_count = gemm_available(sets);
+  const gemm_kernels *sets[GEMM_MAX_SETS];
+  int set_count = s->bf16 ? gemm_available_bf16(sets) : gemm_available(sets);
   for (int i = 0; i < set_count; i++) {
     gemm_choose(sets[i]);
     float *result[2][4];
@@ -129,6 +147,14 @@ static void check_shape(const conv_shape *s, rng *r, thread_pool *pool) {
   gemm_choose(NULL);
   free(x), free(dy), free(w), free(bias), free(back_bias);
   free(y0), free(dx0), free(dw0), free(db0);
+}
+
+static void check_shape(const conv_shape *given, rng *r, thread_pool *pool) {
+  conv_shape s = *given;
+  for (int bf16 = 0; bf16 < 2; bf16++) {
+    s.bf16 = bf16;
+    check_element(&s, r, pool);
+  }
 }
 
 static void set_out(conv_shape *s) {

@@ -74,7 +74,7 @@ static void one_tile(const gemm_kernels *kernels, int rows, int vectors, int col
 
 static void tiles_add_products(void **state) {
   (void)state;
-  const gemm_kernels *sets[3];
+  const gemm_kernels *sets[GEMM_MAX_SETS];
   int count = gemm_available(sets);
   for (int i = 0; i < count; i++)
     for (int vectors = 1; vectors <= sets[i]->max_vectors; vectors++)
@@ -87,7 +87,7 @@ static void tiles_add_products(void **state) {
 
 static void sliding_tiles_add_three_taps(void **state) {
   (void)state;
-  const gemm_kernels *sets[3];
+  const gemm_kernels *sets[GEMM_MAX_SETS];
   int count = gemm_available(sets);
   for (int i = 0; i < count; i++)
     for (int rows = 1; rows <= sets[i]->max_rows[1]; rows++) {
@@ -123,7 +123,7 @@ static void sliding_tiles_add_three_taps(void **state) {
 
 static void sliding_sums_add_three_taps(void **state) {
   (void)state;
-  const gemm_kernels *sets[3];
+  const gemm_kernels *sets[GEMM_MAX_SETS];
   int count = gemm_available(sets);
   for (int i = 0; i < count; i++)
     for (int rows = 1; rows <= sets[i]->slide_sum_rows; rows++)
@@ -165,7 +165,7 @@ static void sliding_sums_add_three_taps(void **state) {
 
 static void squares_transpose(void **state) {
   (void)state;
-  const gemm_kernels *sets[3];
+  const gemm_kernels *sets[GEMM_MAX_SETS];
   int count = gemm_available(sets);
   for (int i = 0; i < count; i++) {
     int lanes = sets[i]->lanes;
@@ -179,7 +179,7 @@ static void squares_transpose(void **state) {
 
 static void extents_split_into_tiles_that_exist(void **state) {
   (void)state;
-  const gemm_kernels *sets[3];
+  const gemm_kernels *sets[GEMM_MAX_SETS];
   int count = gemm_available(sets);
   for (int i = 0; i < count; i++)
     for (int64_t rows = 1; rows < 100; rows++)
