@@ -1,5 +1,7 @@
 #include "device/cpu.h"
 
+#include "ops/kernels/gemm.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -74,6 +76,8 @@ status cpu_device_open(int threads, device **out) {
   d->name = "cpu";
   d->is_host = true;
   d->numerics = instruction_set();
+  d->has_bf16 = true;
+  d->bf16_lacks = gemm_best_bf16()->emulated ? "avx512_bf16" : NULL;
   int n = pool_threads(d->pool);
   snprintf(d->description, sizeof d->description, "CPU, %d thread%s, %s", n, n == 1 ? "" : "s",
            d->numerics);

@@ -16,6 +16,8 @@ struct device {
   const char *numerics;  /* "cpu/AVX-512": runs are equal to the bit where this is equal */
   thread_pool *pool;     /* CPU: the threads kernels run on */
   bool is_host;          /* its memory is the host's, to be read and written where it lies */
+  bool has_bf16;         /* its kernels know `precision: bf16` … */
+  const char *bf16_lacks; /* … and emulate it, slower than f32, for want of this; NULL: they do not */
   /* Zeroed memory aligned to 64 bytes. */
   status (*allocate)(device *d, size_t bytes, void **out);
   void (*release)(device *d, void *memory, size_t bytes);

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "graph/precision.h"
 #include "language/pipeline.h"
 
 #include <string.h>
@@ -231,10 +232,17 @@ static void bind_calls(program *p, const optimizer_use *o) {
 }
 
 status program_check(const graph *g, const device *d) {
-  for (int i = 0; i < g->node_count; i++)
-    if (!d->supports(d, g->nodes[i].op))
-      return error_new(ERROR_PIPELINE, g->nodes[i].at, "%s: operator %s has no kernel for %s",
-                       g->nodes[i].name, g->nodes[i].op->name, d->name);
+  for (int i = 0; i < g->node_count; i++) {
+    const node *n = &g->nodes[i];
+    if (!d->supports(d, n->op))
+      return error_new(ERROR_PIPELINE, n->at, "%s: operator %s has no kernel for %s", n->name,
+                       n->op->name, d->name);
+    if (node_is_bf16(n) && !d->has_bf16)
+      return error_new(ERROR_PIPELINE, g->precision_at.line ? g->precision_at : n->at,
+                       "precision: bf16 is not there for the device %s yet, whose kernels are f32; "
+                       "use precision: f32, or device: cpu",
+                       d->name);
+  }
   return OK;
 }
 

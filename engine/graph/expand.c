@@ -613,7 +613,8 @@ static void add_metrics(instance *in, stage_graph *out) {
   }
 }
 
-static status finish(expander *x, stage_graph *out, const expand_options *options) {
+static status finish(expander *x, const stage_spec *stage, stage_graph *out,
+                     const expand_options *options) {
   graph *g = out->g;
   int room = out->term_count + out->metric_count + MAX_ITEM_INPUTS + 1, count = 0;
   value_id *keep = arena_alloc(x->memory, (size_t)room * sizeof *keep);
@@ -636,6 +637,7 @@ static status finish(expander *x, stage_graph *out, const expand_options *option
     TRY(graph_differentiate(g, out->loss));
     graph_prune(g, keep, count);
   }
+  graph_set_precision(g, stage->precision, stage->precision_at);
   if (!value_is_read(g, out->label)) out->label = VALUE_NONE;
   return graph_verify(g);
 }
@@ -671,7 +673,7 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
     out->name_count = in.names.count;
     if (!error && options->only && !stage_graph_find(out, options->only))
       error = unknown_name(&in, options->only, stage->at);
-    if (!error) error = error_locate(finish(&x, out, options), stage->at);
+    if (!error) error = error_locate(finish(&x, stage, out, options), stage->at);
   }
   problems_add(&x.problems, error);
   error = problems_take(&x.problems);
@@ -752,6 +754,7 @@ static status expand_model(expander *x, instance *in, model_loss loss, stage_gra
   if (loss == MODEL_LOSS_SQUARE) TRY(differentiate_square(x, out));
   if (loss == MODEL_LOSS_SEEDS) TRY(differentiate_seeds(x, out));
   graph_prune(out->g, out->keep, out->keep_count);
+  graph_set_precision(out->g, o->precision, NOWHERE);
   return graph_verify(out->g);
 }
 

@@ -51,6 +51,7 @@ typedef struct expand_options {
   int64_t channels; /* of the image */
   int64_t classes;  /* of the label, background included; available as ${classes} */
   bool training;    /* differentiate, keep dropout */
+  precision precision; /* of a model alone; a stage has its own */
   const char *only; /* keep just what this result needs ("net.out"), for inference; NULL = all */
 } expand_options;
 

@@ -244,5 +244,7 @@ int port_count(const port *ports);
 double *attr_number(const op *o, void *attrs, const char *attribute);
 /* The same for whole numbers (ATTR_INT). */
 int64_t *attr_integer(const op *o, void *attrs, const char *attribute);
+/* The same for choices (ATTR_CHOICE): the index. */
+int *attr_choice(const op *o, void *attrs, const char *attribute);
 
 #endif

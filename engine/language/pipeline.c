@@ -1244,36 +1244,20 @@ static void read_memory(loader *l, stage_spec *s, const tree *stage, const char 
          tree_describe(t, found));
 }
 
+static void read_precision(loader *l, stage_spec *s, const tree *t) {
+  const tree *given = tree_get(t, "precision");
+  s->precision = PRECISION_F32 + read_choice(l, t, stage_what(l, s), "precision",
+                                             precision_choices + PRECISION_F32, 0);
+  s->precision_at = is_there(given) ? given->at : s->at;
+}
+
 static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
-  static const char *const keys[] = {"use",
-                                     "params",
-                                     "graph",
-                                     "optimizer",
-                                     "clip_norm",
-                                     "schedule",
-                                     "schedules",
-                                     "init",
-                                     "on_validation",
-                                     "on_epoch_end",
-                                     "on_stage_end",
-                                     "case_weights",
-                                     "epochs",
-                                     "batch",
-                                     "enabled",
-                                     "doc",
-                                     "steps_per_epoch",
-                                     "time_limit",
-                                     "validate",
-                                     "checkpoint",
-                                     "use_labels",
-                                     "groups",
-                                     "no_decay",
-                                     "initialize",
-                                     "ema",
-                                     "clip_value",
-                                     "accumulate",
-                                     "memory",
-                                     NULL};
+  static const char *const keys[] = {
+      "use",       "params",     "graph",         "optimizer",    "clip_norm",       "schedule",
+      "schedules", "init",       "on_validation", "on_epoch_end", "on_stage_end",    "case_weights",
+      "epochs",    "batch",      "enabled",       "doc",          "steps_per_epoch", "time_limit",
+      "validate",  "checkpoint", "use_labels",    "groups",       "no_decay",        "initialize",
+      "ema",       "clip_value", "accumulate",    "precision",    "memory",          NULL};
   static const char *const validate_keys[] = {"every", "output", "metrics", NULL};
   static const char *const checkpoint_keys[] = {"every", NULL};
   const char *what = stage_what(l, s);
@@ -1294,6 +1278,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   s->clip_norm = read_float(l, t, what, "clip_norm", 0, 0, INFINITY);
   s->clip_value = read_float(l, t, what, "clip_value", 0, 0, INFINITY);
   s->accumulate = read_int(l, t, what, "accumulate", 1, 1, 65536, at);
+  read_precision(l, s, t);
   s->epochs = read_int(l, t, what, "epochs", REQUIRED, 1, 10000000, at);
   s->batch = read_int(l, t, what, "batch", 1, 1, 65536, at);
   s->steps_per_epoch = read_int(l, t, what, "steps_per_epoch", 0, 0, 10000000, at);

@@ -6,7 +6,7 @@
 #define STRATA_LANGUAGE_PIPELINE_H
 
 #include "evaluate/metric.h"
-#include "graph/op.h"
+#include "graph/precision.h"
 #include "language/bundle.h"
 #include "language/scope.h"
 
@@ -123,6 +123,8 @@ typedef struct stage_spec {
   int64_t accumulate; /* batches in an update, ≥ 1 */
   double ema_decay;   /* of the averaged weights; 0: no average */
   bool ema_warmup;    /* average faster at first */
+  precision precision; /* of products; f32 or bf16, not open */
+  source_pos precision_at;
   int64_t epochs, batch;
   bool use_labels;         /* place crops by the label although the graph reads none */
   int64_t steps_per_epoch; /* 0: every training case crops_per_case times */

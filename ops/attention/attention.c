@@ -6,7 +6,7 @@
 
 #include "ops/arithmetic/chunks.h"
 
-#include "graph/graph.h"
+#include "graph/precision.h"
 
 #include <math.h>
 
@@ -14,6 +14,7 @@ typedef struct attention_attrs {
   int64_t heads;
   double scale;
   double dropout;
+  int precision;
 } attention_attrs;
 
 static const attr attention_attr_list[] = {
@@ -23,6 +24,7 @@ static const attr attention_attr_list[] = {
      "factor of the products; 0: 1/√D"},
     {"dropout", ATTR_FLOAT, offsetof(attention_attrs, dropout), "0", 0, 0.99, NULL, ATTR_TRAINING,
      "share of the weights that is set to 0 while training; the others are divided by 1 − share"},
+    PRECISION_ATTR(attention_attrs, precision),
     {0},
 };
 
@@ -68,7 +70,8 @@ static attention_problem problem_of(const attention_attrs *attrs, const tensor *
                          .bias = terms[TERM_BIAS].data,
                          .mask = terms[TERM_MASK].data,
                          .regions = terms[TERM_REGIONS].data,
-                         .dropout = attrs->dropout};
+                         .dropout = attrs->dropout,
+                         .bf16 = attrs->precision == PRECISION_BF16};
   int64_t channels = p.v_row / packed_in_last(operands);
   p.dim = channels / p.heads;
   if (p.q) {

@@ -23,6 +23,7 @@ static const attr conv3d_attr_list[] = {
      "parts the channels are split into; each part of the result sees one part of the input"},
     {"bias", ATTR_BOOL, offsetof(conv3d_attrs, bias), "true", 0, 0, NULL, 0,
      "add a learned number to each channel of the result"},
+    PRECISION_ATTR(conv3d_attrs, precision),
     WEIGHT_INIT_ATTRS(conv3d_attrs, init),
     {0},
 };
@@ -57,7 +58,8 @@ static conv_shape forward_shape(const conv3d_attrs *attrs, const tensor *x) {
   conv_shape s = {.batch = x->shape.dim[0],
                   .channels = x->shape.dim[4],
                   .features = attrs->features,
-                  .groups = attrs->groups};
+                  .groups = attrs->groups,
+                  .bf16 = attrs->precision == PRECISION_BF16};
   for (int a = 0; a < 3; a++) {
     s.image[a] = x->shape.dim[1 + a];
     s.kernel[a] = attrs->kernel[a];
@@ -122,7 +124,7 @@ static status conv3d_grad(grad *rule) {
   const conv3d_attrs *attrs = rule->attrs;
   const tensor *x = value_type(rule->b, rule->in[IN_X]);
   value_id dy = rule->dy[0];
-  conv_backward_attrs back = {.groups = attrs->groups};
+  conv_backward_attrs back = {.groups = attrs->groups, .precision = attrs->precision};
   for (int a = 0; a < 3; a++) {
     back.extent[a] = x->shape.dim[1 + a];
     back.stride[a] = attrs->stride[a];

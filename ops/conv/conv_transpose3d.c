@@ -14,6 +14,7 @@ typedef struct conv_transpose3d_attrs {
   int64_t kernel[3], stride[3], padding[3], output_padding[3], dilation[3];
   int64_t groups;
   bool bias;
+  int precision;
   weight_init_attrs init;
 } conv_transpose3d_attrs;
 
@@ -34,6 +35,7 @@ static const attr conv_transpose3d_attr_list[] = {
      "parts the channels are split into; each part of the result sees one part of the input"},
     {"bias", ATTR_BOOL, offsetof(conv_transpose3d_attrs, bias), "false", 0, 0, NULL, 0,
      "add a learned number to each channel of the result"},
+    PRECISION_ATTR(conv_transpose3d_attrs, precision),
     WEIGHT_INIT_ATTRS(conv_transpose3d_attrs, init),
     {0},
 };
@@ -45,7 +47,8 @@ static conv_shape adjoint_shape(const conv_transpose3d_attrs *attrs, const shape
   conv_shape s = {.batch = x->dim[0],
                   .channels = attrs->features,
                   .features = x->dim[4],
-                  .groups = attrs->groups};
+                  .groups = attrs->groups,
+                  .bf16 = attrs->precision == PRECISION_BF16};
   for (int a = 0; a < 3; a++) {
     s.out[a] = x->dim[1 + a];
     s.kernel[a] = attrs->kernel[a];
@@ -117,6 +120,7 @@ static status build_conv3d(builder *b, const conv_backward_attrs *back, int64_t 
   op_defaults(op_find("conv3d"), &attrs);
   attrs.features = channels;
   attrs.groups = back->groups;
+  attrs.precision = back->precision;
   attrs.bias = false;
   memcpy(attrs.kernel, back->extent, sizeof attrs.kernel);
   memcpy(attrs.stride, back->stride, sizeof attrs.stride);
@@ -129,7 +133,7 @@ static status conv_transpose3d_grad(grad *rule) {
   const conv_transpose3d_attrs *attrs = rule->attrs;
   const tensor *x = value_type(rule->b, rule->in[IN_X]);
   value_id dy = rule->dy[0], in[] = {dy, rule->in[IN_X]};
-  conv_backward_attrs back = {.groups = attrs->groups};
+  conv_backward_attrs back = {.groups = attrs->groups, .precision = attrs->precision};
   memcpy(back.extent, attrs->kernel, sizeof back.extent);
   memcpy(back.stride, attrs->stride, sizeof back.stride);
   memcpy(back.padding, attrs->padding, sizeof back.padding);

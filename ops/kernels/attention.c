@@ -2,6 +2,7 @@
 
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/vector_math.h"
+#include "ops/kernels/bf16.h"
 #include "ops/kernels/gemm.h"
 #include "ops/kernels/philox.h"
 
@@ -26,12 +27,63 @@ typedef struct left {
   int64_t row, k;
 } left;
 
-/* c (m×n) = or += a (m×depth) · b (depth×n). Rows of b are read in full vectors: they must be
- * readable up to a multiple of the kernels' lanes. */
-static void product(float *c, int64_t c_row, left a, const float *b, int64_t b_row, int64_t m,
-                    int64_t n, int64_t depth, bool accumulate) {
+/* The right operand: rows are read in full vectors. */
+typedef struct right {
+  const float *at;
+  int64_t row;
+} right;
+
+/* Room for the pairs of a left operand, and for a copy or the pairs of a right one. */
+enum { LEFT_ROOM = KEYS * DIM_MAX / 2, RIGHT_ROOM = KEYS * DIM_MAX };
+
+static const gemm_kernels *kernels_for(bool bf16) {
+  return bf16 ? gemm_best_bf16() : gemm_best();
+}
+
+static int64_t padded_to(const gemm_kernels *kernels, int64_t n) {
+  return divide_up(n, kernels->lanes) * kernels->lanes;
+}
+
+/* a (m×depth) as the tiles read it: where it lies, or its pairs along the depth, in `room`. One of
+ * its distances is 1. */
+static left left_operand(bool bf16, left a, int64_t m, int64_t depth, float room[LEFT_ROOM]) {
+  if (!bf16) return a;
+  bf16_pair *pairs = (bf16_pair *)room;
+  if (a.k == 1) {
+    for (int64_t i = 0; i < m; i++)
+      bf16_pair_neighbours(pairs + i * bf16_pairs(depth), a.at + i * a.row, 1, depth);
+    return (left){room, bf16_pairs(depth), 1};
+  }
+  for (int64_t k = 0; k < depth; k += 2)
+    bf16_pair_rows(pairs + k / 2 * m, a.at + k * a.k, k + 1 < depth ? a.at + (k + 1) * a.k : NULL,
+                   m);
+  return (left){room, 1, m};
+}
+
+/* b (depth×n) as the tiles read it: where it lies, when its rows can be read in full vectors, a
+ * padded copy, or its pairs along the depth. */
+static right right_operand(bool bf16, const float *b, int64_t row, int64_t depth, int64_t n,
+                           float room[RIGHT_ROOM]) {
+  int64_t padded = padded_to(kernels_for(bf16), n);
+  if (!bf16 && padded == n) return (right){b, row};
+  int64_t step = bf16 ? 2 : 1;
+  for (int64_t k = 0; k < depth; k += step) {
+    float *to = room + k / step * padded;
+    const float *from = b + k * row;
+    if (bf16)
+      bf16_pair_rows((bf16_pair *)to, from, k + 1 < depth ? from + row : NULL, n);
+    else
+      copy_row(to, from, n);
+    for (int64_t d = n; d < padded; d++) to[d] = 0;
+  }
+  return (right){room, padded};
+}
+
+/* c (m×n) = or += a (m×depth) · b (depth×n). */
+static void product(bool bf16, float *c, int64_t c_row, left a, right b, int64_t m, int64_t n,
+                    int64_t depth, bool accumulate) {
   static const float zeros[GEMM_MAX_VECTORS * GEMM_MAX_LANES];
-  const gemm_kernels *kernels = gemm_best();
+  const gemm_kernels *kernels = kernels_for(bf16);
   int widest = gemm_vectors(kernels, m, n);
   for (int64_t j = 0; j < n; j += (int64_t)widest * kernels->lanes) {
     int64_t left_over = n - j, full = (int64_t)widest * kernels->lanes;
@@ -44,14 +96,14 @@ static void product(float *c, int64_t c_row, left a, const float *b, int64_t b_r
       gemm_segment segment = {.first = first,
                               .middle = first,
                               .last = first + (rows - 1) * a.row,
-                              .b = b + j,
-                              .ahead = b + j};
+                              .b = b.at + j,
+                              .ahead = b.at + j};
       gemm_tile tile = {.segments = &segment,
                         .segment_count = 1,
-                        .k = depth,
+                        .k = bf16 ? bf16_pairs(depth) : depth,
                         .a_row = a.row * (ptrdiff_t)sizeof(float),
                         .a_k = a.k * (ptrdiff_t)sizeof(float),
-                        .b_k = b_row * (ptrdiff_t)sizeof(float),
+                        .b_k = b.row * (ptrdiff_t)sizeof(float),
                         .c = c + begin * c_row + j,
                         .c_row = c_row * (ptrdiff_t)sizeof(float),
                         .columns = columns,
@@ -60,25 +112,6 @@ static void product(float *c, int64_t c_row, left a, const float *b, int64_t b_r
       kernels->tile[vectors][rows](&tile);
     }
   }
-}
-
-static int64_t padded_dim(int64_t dim) {
-  int64_t lanes = gemm_best()->lanes;
-  return divide_up(dim, lanes) * lanes;
-}
-
-/* Rows that `product` may read in full vectors: those given, or where the last vector of a row
- * would reach beyond it, a padded copy. */
-static const float *readable_rows(const float *rows, int64_t *row, int64_t count, int64_t dim,
-                                  float *copy) {
-  int64_t padded = padded_dim(dim);
-  if (padded == dim) return rows;
-  for (int64_t i = 0; i < count; i++) {
-    copy_row(copy + i * padded, rows + i * *row, dim);
-    for (int64_t d = dim; d < padded; d++) copy[i * padded + d] = 0;
-  }
-  *row = padded;
-  return copy;
 }
 
 static void clear(float *x, int64_t count) {
@@ -280,26 +313,29 @@ FOR_EACH_ISA static void scale_rows(float *restrict out, int64_t row, const floa
 static void forward_task(void *context, int64_t task) {
   const forward_job *job = context;
   const attention_problem *p = job->p;
-  int64_t blocks = divide_up(p->queries, QUERIES), padded = padded_dim(p->dim);
+  int64_t blocks = divide_up(p->queries, QUERIES);
+  int64_t padded = padded_to(kernels_for(p->bf16), p->dim);
   place at = place_of(p, task / blocks / p->heads, task / blocks % p->heads, job->bias_t);
   span queries = piece_of(p->queries, QUERIES, task % blocks);
   int64_t first_query = at.sequence * p->queries + queries.first, channel = at.head * p->dim;
   const float *q = p->q + first_query * p->q_row + channel;
 
   float queries_t[DIM_MAX * QUERIES], scores[KEYS * QUERIES], out[QUERIES * DIM_MAX];
-  float copy[KEYS * DIM_MAX], factors[KEYS * QUERIES];
+  float query_room[RIGHT_ROOM], value_room[RIGHT_ROOM], left_room[LEFT_ROOM];
+  float factors[KEYS * QUERIES];
   running run = {.sum = {0}};
   /* Finite, so that a block in which a mask of −∞ leaves a query no key adds nothing. */
   for (int i = 0; i < QUERIES; i++) run.largest[i] = -FLT_MAX / 2;
   turn_rows(queries_t, QUERIES, q, p->q_row, queries.count, p->dim);
   scale_block(queries_t, p->scale, p->dim * QUERIES);
+  right query = right_operand(p->bf16, queries_t, QUERIES, p->dim, QUERIES, query_room);
   clear(out, queries.count * padded);
   for (int64_t block = 0; block < divide_up(p->keys, KEYS); block++) {
     span keys = piece_of(p->keys, KEYS, block);
     int64_t first_key = at.sequence * p->keys + keys.first;
-    const float *k = p->k + first_key * p->k_row + channel;
-    product(scores, QUERIES, (left){k, p->k_row, 1}, queries_t, QUERIES, keys.count, QUERIES,
-            p->dim, false);
+    left key = {p->k + first_key * p->k_row + channel, p->k_row, 1};
+    key = left_operand(p->bf16, key, keys.count, p->dim, left_room);
+    product(p->bf16, scores, QUERIES, key, query, keys.count, QUERIES, p->dim, false);
     add_terms(&at, queries, keys, scores);
     absorb_scores(scores, &run, keys.count);
     if (p->dropout > 0) {
@@ -307,11 +343,11 @@ static void forward_task(void *context, int64_t task) {
       multiply_block(scores, factors, keys.count * QUERIES);
     }
     if (block > 0) scale_rows(out, padded, run.kept, queries.count, padded);
-    int64_t v_row = p->v_row;
-    const float *v =
-        readable_rows(p->v + first_key * p->v_row + channel, &v_row, keys.count, p->dim, copy);
-    product(out, padded, (left){scores, 1, QUERIES}, v, v_row, queries.count, padded, keys.count,
-            true);
+    right value = right_operand(p->bf16, p->v + first_key * p->v_row + channel, p->v_row,
+                                keys.count, p->dim, value_room);
+    left weights = left_operand(p->bf16, (left){scores, 1, QUERIES}, queries.count, keys.count,
+                                left_room);
+    product(p->bf16, out, padded, weights, value, queries.count, padded, keys.count, true);
   }
   int64_t y_row = p->heads * p->dim;
   float *y = job->y + first_query * y_row + channel;
@@ -375,7 +411,8 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
   const float *dy = job->dy + first_query * y_row + channel;
   const float *lse = job->lse + (at.sequence * p->heads + at.head) * p->queries;
   float queries_t[DIM_MAX * QUERIES], dy_t[DIM_MAX * QUERIES];
-  float query_copy[QUERIES * DIM_MAX], dy_copy[QUERIES * DIM_MAX], key_copy[KEYS * DIM_MAX];
+  float query_room[RIGHT_ROOM], query_t_room[RIGHT_ROOM], dy_room[RIGHT_ROOM];
+  float dy_t_room[RIGHT_ROOM], key_room[RIGHT_ROOM], left_room[LEFT_ROOM];
   float weights[KEYS * QUERIES], d_weights[KEYS * QUERIES], factors[KEYS * QUERIES];
   float block_lse[QUERIES], block_dots[QUERIES];
 
@@ -395,18 +432,19 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
     turn_rows(queries_t, QUERIES, q, p->q_row, queries.count, p->dim);
     scale_block(queries_t, p->scale, p->dim * QUERIES);
     turn_rows(dy_t, QUERIES, dy_block, y_row, queries.count, p->dim);
-    int64_t q_row = p->q_row, dy_row = y_row;
-    q = readable_rows(q, &q_row, queries.count, p->dim, query_copy);
-    dy_block = readable_rows(dy_block, &dy_row, queries.count, p->dim, dy_copy);
+    right query = right_operand(p->bf16, q, p->q_row, queries.count, p->dim, query_room);
+    right query_t = right_operand(p->bf16, queries_t, QUERIES, p->dim, QUERIES, query_t_room);
+    right out_gradient = right_operand(p->bf16, dy_block, y_row, queries.count, p->dim, dy_room);
+    right out_gradient_t = right_operand(p->bf16, dy_t, QUERIES, p->dim, QUERIES, dy_t_room);
     for (int64_t block = 0; block < divide_up(p->keys, KEYS); block++) {
       span keys = piece_of(p->keys, KEYS, block);
-      int64_t key = first_key + keys.first, k_row = p->k_row;
+      int64_t key = first_key + keys.first;
       const float *k = p->k + key * p->k_row + channel, *v = p->v + key * p->v_row + channel;
-      product(weights, QUERIES, (left){k, k_row, 1}, queries_t, QUERIES, keys.count, QUERIES,
-              p->dim, false);
+      left a = left_operand(p->bf16, (left){k, p->k_row, 1}, keys.count, p->dim, left_room);
+      product(p->bf16, weights, QUERIES, a, query_t, keys.count, QUERIES, p->dim, false);
       add_terms(&at, queries, keys, weights);
-      product(d_weights, QUERIES, (left){v, p->v_row, 1}, dy_t, QUERIES, keys.count, QUERIES,
-              p->dim, false);
+      a = left_operand(p->bf16, (left){v, p->v_row, 1}, keys.count, p->dim, left_room);
+      product(p->bf16, d_weights, QUERIES, a, out_gradient_t, keys.count, QUERIES, p->dim, false);
       if (p->dropout > 0) {
         draw_factors(&at, queries, keys, factors);
         multiply_block(d_weights, factors, keys.count * QUERIES);
@@ -414,13 +452,18 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
       score_gradients(weights, d_weights, block_lse, block_dots, keys.count, p->scale,
                       d_bias_t ? d_bias_t + keys.first * bias_row + queries.first : NULL, bias_row);
       if (p->dropout > 0) multiply_block(weights, factors, keys.count * QUERIES);
-      product(job->d->v + key * p->v_row + channel, p->v_row, (left){weights, QUERIES, 1}, dy_block,
-              dy_row, keys.count, p->dim, queries.count, b > 0);
-      product(job->d->k + key * p->k_row + channel, p->k_row, (left){d_weights, QUERIES, 1}, q,
-              q_row, keys.count, p->dim, queries.count, b > 0);
-      k = readable_rows(k, &k_row, keys.count, p->dim, key_copy);
-      product(dq, p->q_row, (left){d_weights, 1, QUERIES}, k, k_row, queries.count, p->dim,
-              keys.count, block > 0);
+      a = left_operand(p->bf16, (left){weights, QUERIES, 1}, keys.count, queries.count, left_room);
+      product(p->bf16, job->d->v + key * p->v_row + channel, p->v_row, a, out_gradient, keys.count,
+              p->dim, queries.count, b > 0);
+      a = left_operand(p->bf16, (left){d_weights, QUERIES, 1}, keys.count, queries.count,
+                       left_room);
+      product(p->bf16, job->d->k + key * p->k_row + channel, p->k_row, a, query, keys.count, p->dim,
+              queries.count, b > 0);
+      a = left_operand(p->bf16, (left){d_weights, 1, QUERIES}, queries.count, keys.count,
+                       left_room);
+      product(p->bf16, dq, p->q_row, a,
+              right_operand(p->bf16, k, p->k_row, keys.count, p->dim, key_room), queries.count,
+              p->dim, keys.count, block > 0);
     }
   }
 }

@@ -34,6 +34,8 @@ typedef struct attention_problem {
   int64_t mask_windows, region_windows; /* `windows`, or 1: the same for all */
   float scale;
   double dropout; /* share of the weights that is set to 0 */
+  bool bf16;      /* factors of the products are rounded (bf16.h): queries after they are scaled,
+                     weights before they are divided by their sum. Softmax and sums are f32 */
   const rng_key *rng_keys;
   uint64_t node_id;
 } attention_problem;

@@ -3,11 +3,12 @@
 #include "ops/kernels/convolution.h"
 #include "ops/kernels/weight_init.h"
 
-#include "graph/graph.h"
+#include "graph/precision.h"
 
 typedef struct linear_attrs {
   int64_t features;
   bool bias;
+  int precision;
   weight_init_attrs init;
 } linear_attrs;
 
@@ -16,17 +17,29 @@ static const attr linear_attr_list[] = {
      "channels of the result"},
     {"bias", ATTR_BOOL, offsetof(linear_attrs, bias), "true", 0, 0, NULL, 0,
      "add a learned number to each channel of the result"},
+    PRECISION_ATTR(linear_attrs, precision),
     WEIGHT_INIT_ATTRS(linear_attrs, init),
+    {0},
+};
+
+typedef struct linear_backward_data_attrs {
+  int precision;
+} linear_backward_data_attrs;
+
+static const attr linear_backward_data_attr_list[] = {
+    PRECISION_ATTR(linear_backward_data_attrs, precision),
     {0},
 };
 
 typedef struct linear_backward_weight_attrs {
   bool bias;
+  int precision;
 } linear_backward_weight_attrs;
 
 static const attr linear_backward_weight_attr_list[] = {
     {"bias", ATTR_BOOL, offsetof(linear_backward_weight_attrs, bias), "true", 0, 0, NULL, 0,
      "compute the gradient of the bias"},
+    PRECISION_ATTR(linear_backward_weight_attrs, precision),
     {0},
 };
 
@@ -39,8 +52,10 @@ static int64_t last_axis(const tensor *t) {
   return t->shape.dim[t->shape.rank - 1];
 }
 
-static conv_shape rows_of(const tensor *x, int64_t channels, int64_t features) {
-  return conv_shape_linear(shape_elements(&x->shape) / last_axis(x), channels, features);
+static conv_shape rows_of(const tensor *x, int64_t channels, int64_t features, int precision) {
+  conv_shape s = conv_shape_linear(shape_elements(&x->shape) / last_axis(x), channels, features);
+  s.bf16 = precision == PRECISION_BF16;
+  return s;
 }
 
 static status linear_infer(infer *rule) {
@@ -75,14 +90,16 @@ static status linear_params(const void *attributes, const tensor *in, int in_cou
 }
 
 static status linear_grad(grad *rule) {
+  const linear_attrs *attrs = rule->attrs;
   value_id dy = rule->dy[0];
   if (rule->wanted[IN_X])
-    TRY(build_node(rule->b, "linear_backward_data", NULL, (value_id[]){dy, rule->in[IN_WEIGHT]}, 2,
-                   &rule->dx[IN_X]));
+    TRY(build_node(rule->b, "linear_backward_data", &(linear_backward_data_attrs){attrs->precision},
+                   (value_id[]){dy, rule->in[IN_WEIGHT]}, 2, &rule->dx[IN_X]));
   bool bias = rule->in[IN_BIAS] != VALUE_NONE && rule->wanted[IN_BIAS];
   if (!rule->wanted[IN_WEIGHT] && !bias) return OK;
   value_id out[2];
-  TRY(build_node(rule->b, "linear_backward_weight", &(linear_backward_weight_attrs){bias},
+  TRY(build_node(rule->b, "linear_backward_weight",
+                 &(linear_backward_weight_attrs){bias, attrs->precision},
                  (value_id[]){rule->in[IN_X], dy}, 2, out));
   if (rule->wanted[IN_WEIGHT]) rule->dx[IN_WEIGHT] = out[OUT_DWEIGHT];
   if (bias) rule->dx[IN_BIAS] = out[OUT_DBIAS];
@@ -93,24 +110,24 @@ static cost flops_of(conv_shape s) {
   return (cost){.flops = conv_flops(&s)};
 }
 
-static conv_shape forward_shape(const tensor *in, const tensor *out) {
-  return rows_of(&in[IN_X], last_axis(&in[IN_X]), last_axis(&out[0]));
+static conv_shape forward_shape(const linear_attrs *attrs, const tensor *in, const tensor *out) {
+  return rows_of(&in[IN_X], last_axis(&in[IN_X]), last_axis(&out[0]), attrs->precision);
 }
 
 static cost linear_cost(const void *attrs, const tensor *in, int in_count, const tensor *out) {
-  (void)attrs, (void)in_count;
-  return flops_of(forward_shape(in, out));
+  (void)in_count;
+  return flops_of(forward_shape(attrs, in, out));
 }
 
 static size_t linear_workspace(const void *attrs, const tensor *in, int in_count, const tensor *out,
                                int threads) {
-  (void)attrs, (void)in_count, (void)threads;
-  conv_shape s = forward_shape(in, out);
+  (void)in_count, (void)threads;
+  conv_shape s = forward_shape(attrs, in, out);
   return conv_forward_workspace(&s);
 }
 
 static status linear_cpu(const call *c) {
-  conv_shape s = forward_shape(c->in, c->out);
+  conv_shape s = forward_shape(c->attrs, c->in, c->out);
   conv_forward(&s, c->in[IN_X].data, c->in[IN_WEIGHT].data, c->in[IN_BIAS].data, c->out[0].data,
                c->workspace, c->pool);
   return OK;
@@ -127,25 +144,26 @@ static status backward_data_infer(infer *rule) {
   return OK;
 }
 
-static conv_shape backward_data_shape(const tensor *in, const tensor *out) {
-  return rows_of(&in[BACK_DY], last_axis(&out[0]), last_axis(&in[BACK_DY]));
+static conv_shape backward_data_shape(const linear_backward_data_attrs *attrs, const tensor *in,
+                                      const tensor *out) {
+  return rows_of(&in[BACK_DY], last_axis(&out[0]), last_axis(&in[BACK_DY]), attrs->precision);
 }
 
 static cost backward_data_cost(const void *attrs, const tensor *in, int in_count,
                                const tensor *out) {
-  (void)attrs, (void)in_count;
-  return flops_of(backward_data_shape(in, out));
+  (void)in_count;
+  return flops_of(backward_data_shape(attrs, in, out));
 }
 
 static size_t backward_data_workspace(const void *attrs, const tensor *in, int in_count,
                                       const tensor *out, int threads) {
-  (void)attrs, (void)in_count, (void)threads;
-  conv_shape s = backward_data_shape(in, out);
+  (void)in_count, (void)threads;
+  conv_shape s = backward_data_shape(attrs, in, out);
   return conv_backward_data_workspace(&s);
 }
 
 static status backward_data_cpu(const call *c) {
-  conv_shape s = backward_data_shape(c->in, c->out);
+  conv_shape s = backward_data_shape(c->attrs, c->in, c->out);
   conv_backward_data(&s, c->in[BACK_DY].data, c->in[BACK_WEIGHT].data, NULL, c->out[0].data,
                      c->workspace, c->pool);
   return OK;
@@ -165,26 +183,28 @@ static status backward_weight_infer(infer *rule) {
   return OK;
 }
 
-static conv_shape backward_weight_shape(const tensor *in) {
-  return rows_of(&in[WEIGHT_X], last_axis(&in[WEIGHT_X]), last_axis(&in[WEIGHT_DY]));
+static conv_shape backward_weight_shape(const linear_backward_weight_attrs *attrs,
+                                        const tensor *in) {
+  return rows_of(&in[WEIGHT_X], last_axis(&in[WEIGHT_X]), last_axis(&in[WEIGHT_DY]),
+                 attrs->precision);
 }
 
 static cost backward_weight_cost(const void *attrs, const tensor *in, int in_count,
                                  const tensor *out) {
-  (void)attrs, (void)in_count, (void)out;
-  return flops_of(backward_weight_shape(in));
+  (void)in_count, (void)out;
+  return flops_of(backward_weight_shape(attrs, in));
 }
 
 static size_t backward_weight_workspace(const void *attrs, const tensor *in, int in_count,
                                         const tensor *out, int threads) {
-  (void)attrs, (void)in_count, (void)out, (void)threads;
-  conv_shape s = backward_weight_shape(in);
+  (void)in_count, (void)out, (void)threads;
+  conv_shape s = backward_weight_shape(attrs, in);
   return conv_backward_weight_workspace(&s);
 }
 
 static status backward_weight_cpu(const call *c) {
   const linear_backward_weight_attrs *attrs = c->attrs;
-  conv_shape s = backward_weight_shape(c->in);
+  conv_shape s = backward_weight_shape(attrs, c->in);
   conv_backward_weight(&s, c->in[WEIGHT_X].data, c->in[WEIGHT_DY].data, c->out[OUT_DWEIGHT].data,
                        attrs->bias ? c->out[OUT_DBIAS].data : NULL, c->workspace, c->pool);
   return OK;
@@ -229,6 +249,8 @@ const op op_linear_backward_data = {
                              {"weight", "features C", DTYPE_F32, 0, "the map"},
                              {0}},
     .outputs = (const port[]){{"dx", "N … C", DTYPE_F32, 0, "gradient of x"}, {0}},
+    .attrs = linear_backward_data_attr_list,
+    .attrs_bytes = sizeof(linear_backward_data_attrs),
     .infer = backward_data_infer,
     .cost = backward_data_cost,
     .workspace_bytes = backward_data_workspace,

@@ -5,8 +5,11 @@
 #include "ops/kernels/broadcast.h"
 #include "ops/kernels/convolution.h"
 
+#include "graph/precision.h"
+
 typedef struct matmul_attrs {
   bool transpose_a, transpose_b;
+  int precision;
 } matmul_attrs;
 
 static const attr matmul_attr_list[] = {
@@ -14,6 +17,7 @@ static const attr matmul_attr_list[] = {
      "a is written K × M"},
     {"transpose_b", ATTR_BOOL, offsetof(matmul_attrs, transpose_b), "false", 0, 0, NULL, 0,
      "b is written N × K; not together with transpose_a"},
+    PRECISION_ATTR(matmul_attrs, precision),
     {0},
 };
 
@@ -53,8 +57,11 @@ static int64_t matrix_of(const shape *small, const shape *whole, int64_t item) {
 }
 
 static conv_shape layer_of(const matmul_attrs *attrs, extents e) {
-  if (attrs->transpose_a) return conv_shape_linear(e.k, e.n, e.m);
-  return attrs->transpose_b ? conv_shape_linear(e.m, e.k, e.n) : conv_shape_linear(e.m, e.n, e.k);
+  conv_shape s = attrs->transpose_a   ? conv_shape_linear(e.k, e.n, e.m)
+                 : attrs->transpose_b ? conv_shape_linear(e.m, e.k, e.n)
+                                      : conv_shape_linear(e.m, e.n, e.k);
+  s.bf16 = attrs->precision == PRECISION_BF16;
+  return s;
 }
 
 static status matmul_infer(infer *rule) {
@@ -85,17 +92,13 @@ static status matmul_infer(infer *rule) {
   return OK;
 }
 
-static status product(builder *b, bool transpose_a, bool transpose_b, value_id left, value_id right,
-                      value_id *out) {
-  matmul_attrs attrs = {transpose_a, transpose_b};
-  return build_node(b, "matmul", &attrs, (value_id[]){left, right}, 2, out);
-}
-
 /* A matrix that takes part in several products gets the sum of their gradients. */
 static status product_for(grad *rule, int input, bool transpose_a, bool transpose_b, value_id left,
                           value_id right) {
   value_id each;
-  TRY(product(rule->b, transpose_a, transpose_b, left, right, &each));
+  const matmul_attrs *own = rule->attrs;
+  matmul_attrs attrs = {transpose_a, transpose_b, own->precision};
+  TRY(build_node(rule->b, "matmul", &attrs, (value_id[]){left, right}, 2, &each));
   if (same_shape(rule->b, each, rule->in[input])) {
     rule->dx[input] = each;
     return OK;

@@ -5,16 +5,26 @@
  * fourth-order central differences accumulated in double, is compared with the compiled gradient.
  * The same program then runs on one and on three threads, and every bit must agree.
  *
+ * Rounding to bf16 makes a staircase of every sum, of which differences say nothing. So results and
+ * gradients with `precision: bf16` are compared with those of f32.
+ *
  *   check_operators [OPERATOR] [--seed N] [--trials N]
  */
 #include "base/text.h"
 #include "gradient/trial.h"
+#include "graph/precision.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { DIRECTIONS = 3, COORDINATES = 6 };
+/* Of a product 1e-2 is much. A softmax of products, in attention and in losses, where one weight is
+ * nearly all, has gradients that are small differences. */
+static double bf16_tolerance(const op *o) {
+  return o->lower || strcmp(o->family, "attention") == 0 ? 5e-2 : 1e-2;
+}
+
 
 /* `rounding`: what f32 results leave uncertain in the sum, element errors taken as independent. */
 static status objective(trial *t, double *out, double *rounding) {
@@ -136,6 +146,81 @@ static status run_trial(const op *o, const op_case *c, uint64_t seed, device *co
   return error;
 }
 
+/* Where the results and gradients of a trial are; returns how many. */
+static int results_of(const trial *t, value_id list[2 * TRIAL_TENSORS]) {
+  int count = 0;
+  for (int i = 0; i < t->output_count; i++) list[count++] = t->outputs[i];
+  for (int i = 0; i < t->param_count; i++)
+    if (t->g->values[t->params[i]].gradient != VALUE_NONE)
+      list[count++] = t->g->values[t->params[i]].gradient;
+  return count;
+}
+
+/* Length of the difference over the length of what is expected, the larger of all tensors. */
+static double distance(const trial *expected, const trial *got) {
+  value_id list[2 * TRIAL_TENSORS];
+  double worst = 0;
+  for (int i = results_of(expected, list) - 1; i >= 0; i--) {
+    const float *a = program_data(&expected->program, list[i]);
+    const float *b = program_data(&got->program, list[i]);
+    double difference = 0, length = 0;
+    for (int64_t k = 0; k < shape_elements(&expected->g->values[list[i]].type.shape); k++) {
+      difference += ((double)b[k] - (double)a[k]) * ((double)b[k] - (double)a[k]);
+      length += (double)a[k] * (double)a[k];
+    }
+    if (difference > 0) worst = fmax(worst, sqrt(difference / length));
+    if (!isfinite(difference)) worst = INFINITY;
+  }
+  return worst;
+}
+
+/* A trial with its products in bf16, beside the same in f32; nothing when it has none. */
+static status run_bf16(const op *o, const op_case *c, uint64_t seed, device *const devices[2],
+                       double *worst, bool *same) {
+  trial exact, rounded;
+  status error = trial_build(o, c, seed, &exact), second = trial_build(o, c, seed, &rounded);
+  uint64_t digests[2] = {0};
+  *same = true;
+  if (!error && !second && graph_precision(exact.g).f32 > 0) {
+    graph_set_precision(rounded.g, PRECISION_BF16, NOWHERE);
+    error = trial_open(&exact, devices[0]);
+    if (!error) error = program_run(&exact.program);
+    for (int d = 1; d >= 0 && !error; d--) {
+      error = trial_open(&rounded, devices[d]);
+      if (!error) error = program_run(&rounded.program);
+      if (!error) digests[d] = digest(&rounded);
+      if (!error && d == 0) *worst = fmax(*worst, distance(&exact, &rounded));
+      trial_close(&rounded);
+    }
+    *same = digests[0] == digests[1];
+    trial_close(&exact);
+  }
+  trial_free(&exact);
+  trial_free(&rounded);
+  error_free(second);
+  return error;
+}
+
+static bool check_bf16(const op *o, uint64_t seed, int trials, device *const devices[2],
+                       double *worst) {
+  bool failed = false;
+  for (const op_case *c = o->cases; c->attrs; c++)
+    for (int k = 0; k < trials; k++) {
+      bool same;
+      double one = 0;
+      status error = run_bf16(o, c, seed + (uint64_t)k, devices, &one, &same);
+      *worst = fmax(*worst, one);
+      if (!error && same && one <= bf16_tolerance(o)) continue;
+      printf("FAIL %-24s in bf16, case %s of %s: %s%.3g from f32, tolerance %.3g\n", o->name,
+             c->attrs, c->inputs, same ? "" : "one and three threads give different bits; ", one,
+             bf16_tolerance(o));
+      error_print(stdout, error);
+      error_free(error);
+      failed = true;
+    }
+  return failed;
+}
+
 int main(int argc, char **argv) {
   const char *only = NULL;
   uint64_t seed = 1;
@@ -192,10 +277,13 @@ int main(int argc, char **argv) {
                (unsigned long long)(seed + (uint64_t)k));
       }
     }
+    double bf16_worst = 0;
+    op_failed |= check_bf16(o, seed, trials, devices, &bf16_worst);
     failed += op_failed;
     passed += !op_failed;
     if (!op_failed)
       printf("ok   %-24s %3d trials, worst relative error %.2g\n", o->name, count, op_worst);
+    if (bf16_worst > 0) printf("     in bf16 %.2g from f32\n", bf16_worst);
   }
   device_close(devices[0]);
   device_close(devices[1]);

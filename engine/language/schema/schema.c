@@ -339,6 +339,11 @@ static json_t *stage_schema(void) {
   add_training_keys(p);
   put(p, "epochs", part_integer(1, 1e7, "rounds through the training cases"));
   put(p, "batch", part_default(part_integer(1, 65536, "crops in a batch"), "1"));
+  put(p, "precision",
+      part_default(part_choice(precision_choices + PRECISION_F32,
+                               "what the factors of products are rounded to; sums and everything "
+                               "else stay f32"),
+                   "f32"));
   put(p, "steps_per_epoch",
       part_default(part_integer(0, 1e7, "0: every training case crops_per_case times"), "0"));
   put(p, "use_labels",

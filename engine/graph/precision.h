@@ -1,0 +1,38 @@
+/* precision: whether the factors of products are rounded to bf16, of which a processor or a card
+ * multiplies twice as many a second as of f32.
+ *
+ * An operator that can declares the attribute `precision` (PRECISION_ATTR) and reads it in its
+ * kernel. In a stage of bf16 the precision pass writes it to every node that leaves it open (`auto`,
+ * which is f32 otherwise). So the decision stands on the node, for the plan, the kernel and copies
+ * of the node alike. Everything that is
+ * no factor of a product is f32 in both: sums, results, norms, softmax, losses, weights, gradients,
+ * optimizer, and every tensor in memory. */
+#ifndef STRATA_GRAPH_PRECISION_H
+#define STRATA_GRAPH_PRECISION_H
+
+#include "graph/graph.h"
+
+typedef enum precision { PRECISION_AUTO, PRECISION_F32, PRECISION_BF16 } precision;
+
+extern const char *const precision_choices[]; /* of items: "auto", "f32", "bf16" */
+
+#define PRECISION_ATTR(type, field)                                                                \
+  {                                                                                                \
+    "precision", ATTR_CHOICE, offsetof(type, field), "auto", 0, 0, precision_choices, 0,           \
+        "what the factors of the products are rounded to; auto: as the stage says"                 \
+  }
+
+/* The pass: nodes that leave it open get bf16 when it is `chosen`. `at` is where it was asked for, for
+ * messages. Runs when every node is there, gradients too. */
+void graph_set_precision(graph *g, precision chosen, source_pos at);
+bool node_is_bf16(const node *n);
+
+/* What of a graph's products is bf16; costs are those of nodes. */
+typedef struct precision_share {
+  int bf16, f32;                 /* nodes that have the choice */
+  double bf16_flops, all_flops; /* of all nodes */
+} precision_share;
+
+precision_share graph_precision(const graph *g);
+
+#endif
