@@ -275,6 +275,11 @@ static int64_t stage_steps(const opened *o, const stage_spec *s, bool label_free
   return (batches + s->accumulate - 1) / s->accumulate;
 }
 
+static void print_precision(const checked *c, const graph *g) {
+  char line[PRECISION_TEXT_BYTES];
+  if (describe_precision(g, c->o->device, line)) row("precision", "%s", line);
+}
+
 static void print_memory(const opened *o, const stage_spec *s, const step_memory *m,
                          const plan *memory) {
   char parts[4][24];
@@ -364,6 +369,7 @@ static status check_stage(checked *c, const stage_spec *s) {
     print_scripts(s);
     row("size", "%lld parameters, %.4g GFLOP a step", (long long)graph_param_elements(g),
         (double)s->accumulate * graph_cost(g).flops / 1e9);
+    print_precision(c, g);
     print_groups(&groups);
     print_memory(c->o, s, &fitted, &memory);
     print_time(c, s, steps, seconds);
@@ -439,7 +445,7 @@ static status check_opened(opened *o) {
   checked c = {.o = o, .folder = run_fresh_folder(o->p->name)};
   if (!c.folder) return error_out_of_memory(512);
   c.cache = run_cache_folder(&o->p->data, c.folder);
-  status error = device_measure(o->device, &c.speed);
+  status error = device_measure(o->device, pipeline_uses_bf16(o->p), &c.speed);
   if (!error) error = print_all(&c);
   text_free(&c.notes);
   text_free(&c.files);

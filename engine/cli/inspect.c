@@ -46,7 +46,7 @@ static void print_memory(const step_memory *m, const plan *p, const stage_spec *
 }
 
 static void print_plan(const stage_graph *s, const step_memory *fitted, const plan *memory,
-                       const stage_spec *stage) {
+                       const stage_spec *stage, const device *device) {
   const graph *g = s->g;
   printf("%-46s %-28s %-24s %10s %9s %9s %10s\n", "node", "operator", "shape", "parameters",
          "GFLOP", "MiB", "at MiB");
@@ -71,6 +71,8 @@ static void print_plan(const stage_graph *s, const step_memory *fitted, const pl
          g->node_count, (long long)graph_param_elements(g), total.flops / 1e9, total.bytes / MIB,
          (long long)stage->batch);
   print_memory(fitted, memory, stage);
+  char line[PRECISION_TEXT_BYTES];
+  if (describe_precision(g, device, line)) printf("precision: %s\n", line);
 }
 
 static status plan_opened(opened *o, const arguments *a) {
@@ -87,7 +89,7 @@ static status plan_opened(opened *o, const arguments *a) {
   parameter_groups groups;
   status mistakes = parameter_groups_open(s, graph.g, &groups);
   if (!error && !a->dot && !mistakes) {
-    print_plan(&graph, &fitted, &memory, s);
+    print_plan(&graph, &fitted, &memory, s, o->device);
     print_groups(&groups);
   }
   plan_free(&memory);
@@ -125,8 +127,9 @@ static int slowest_first(const void *x, const void *y) {
 
 /* Seconds that a node's arithmetic or its memory traffic takes at the device's best, whichever is longer:
  * the roofline. */
-static double floor_seconds(cost c, const device_speed *best) {
-  double peak = larger(best->convolution_flops, best->other_flops);
+static double floor_seconds(const node *n, cost c, const device_speed *best) {
+  const product_speed *products = n ? product_speed_of(n, best) : &best->f32;
+  double peak = larger(products->convolution_flops, products->other_flops);
   return larger(c.flops / peak, c.bytes / best->bytes);
 }
 
@@ -153,7 +156,7 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
     const node *n = program_call_node(p, i);
     cost c = n ? node_cost(p->g, n) : (cost){0};
     rows[i] = (profile_row){n ? n->name : "optimizer", seconds[i] / (double)steps, c.flops, c.bytes,
-                            floor_seconds(c, best)};
+                            floor_seconds(n, c, best)};
     total += rows[i].seconds;
     floor_s += rows[i].floor_s;
     const char *name = n ? n->op->name : "optimizer";
@@ -183,8 +186,11 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
   printf(
       "\nroofline: a convolution reaches %.0f GFLOP/s here, a matrix product %.0f, a sum %.1f GB/s; "
       "with the best of\nthem the nodes would take %.1f ms, %.0f%% of what they take\n",
-      best->convolution_flops / 1e9, best->other_flops / 1e9, best->bytes / 1e9, 1e3 * floor_s,
-      100 * floor_s / total);
+      best->f32.convolution_flops / 1e9, best->f32.other_flops / 1e9, best->bytes / 1e9,
+      1e3 * floor_s, 100 * floor_s / total);
+  if (graph_precision(p->g).bf16 > 0)
+    printf("in bf16: a convolution %.0f GFLOP/s, a matrix product %.0f\n",
+           best->bf16.convolution_flops / 1e9, best->bf16.other_flops / 1e9);
   text_free(&names);
   free(rows);
   free(families);
@@ -276,8 +282,11 @@ static status time_steps(program *p, const stage_graph *g, const step_memory *me
   if (!error) {
     qsort(t.seconds, (size_t)t.steps, sizeof *t.seconds, by_value);
     print_timing(s, &t);
+    char precision[PRECISION_TEXT_BYTES];
+    bool has_bf16 = describe_precision(g->g, p->device, precision);
+    if (has_bf16) printf("precision: %s\n", precision);
     device_speed best;
-    if (a->profile) error = device_measure(p->device, &best);
+    if (a->profile) error = device_measure(p->device, has_bf16, &best);
     if (a->profile && !error) print_profile(p, profile, t.steps, &best);
     if (a->json && !error) error = write_timing(a->json, s, &t);
   }

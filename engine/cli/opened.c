@@ -55,6 +55,17 @@ cost graph_cost(const graph *g) {
   return sum;
 }
 
+bool describe_precision(const graph *g, const device *d, char out[PRECISION_TEXT_BYTES]) {
+  precision_share share = graph_precision(g);
+  if (share.bf16 == 0) return false;
+  const char *warning = device_bf16_warning(d);
+  snprintf(out, PRECISION_TEXT_BYTES,
+           "bf16 in %d of %d operators with products, %.3g %% of the GFLOP; the rest is f32%s%s",
+           share.bf16, share.bf16 + share.f32, 100 * share.bf16_flops / share.all_flops,
+           warning ? "; warning: " : "", warning ? warning : "");
+  return true;
+}
+
 /* ---- a training step, ready to run on random voxels --------------------------------------- */
 
 static status fill_inputs(program *p, const stage_graph *g, int classes) {

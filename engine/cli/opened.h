@@ -7,6 +7,7 @@
 #include "data/dataset.h"
 #include "execute/program.h"
 #include "graph/expand.h"
+#include "graph/precision.h"
 #include "infer/network.h"
 #include "train/groups.h"
 #include "train/memory.h"
@@ -42,6 +43,11 @@ status compile_step(opened *o, const stage_spec *s, int64_t batch, compiled *c);
  * network_close frees it. */
 status compile_inference(opened *o, const stage_spec *s, network *n);
 void close_step(compiled *c);
+
+/* How much of a step is bf16, and what that means here, as one line without its end; false when
+ * nothing is. */
+enum { PRECISION_TEXT_BYTES = 320 };
+bool describe_precision(const graph *g, const device *d, char out[PRECISION_TEXT_BYTES]);
 
 /* A line for each group of parameters; nothing when there are none. */
 void print_groups(const parameter_groups *groups);

@@ -240,6 +240,11 @@ static status predict_all(network *n, const data_spec *data, const arguments *a)
   return problems_take(&found);
 }
 
+static void warn_of_bf16(const graph *g, const device *d) {
+  const char *warning = device_bf16_warning(d);
+  if (warning && graph_precision(g).bf16 > 0) fprintf(stderr, "warning: %s\n", warning);
+}
+
 status command_predict(const arguments *a) {
   if (!a->out)
     return error_new(ERROR_USAGE, NOWHERE,
@@ -255,6 +260,7 @@ status command_predict(const arguments *a) {
   if (!error)
     error = network_open(p, pipeline_stage(p, p->evaluate.stage), p->evaluate.output, e.channels,
                          e.classes, d, NULL, &n);
+  if (!error) warn_of_bf16(n.graph.g, d);
   if (!error) error = network_load(&n, (const char *const *)e.weights, e.count);
   if (!error) error = predict_all(&n, &p->data, a);
   network_close(&n);

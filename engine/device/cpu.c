@@ -76,8 +76,8 @@ status cpu_device_open(int threads, device **out) {
   d->name = "cpu";
   d->is_host = true;
   d->numerics = instruction_set();
-  d->has_bf16 = true;
-  d->bf16_lacks = gemm_best_bf16()->emulated ? "avx512_bf16" : NULL;
+  d->emulates_bf16 = gemm_best_bf16()->emulated;
+  d->numerics_bf16 = d->emulates_bf16 ? d->numerics : "AVX-512 BF16";
   int n = pool_threads(d->pool);
   snprintf(d->description, sizeof d->description, "CPU, %d thread%s, %s", n, n == 1 ? "" : "s",
            d->numerics);

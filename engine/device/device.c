@@ -24,6 +24,12 @@ void device_close(device *d) {
   if (d) d->close(d);
 }
 
+const char *device_bf16_warning(const device *d) {
+  return d->emulates_bf16 ? "bf16 is emulated on this processor, which lacks avx512_bf16, and is "
+                            "slower than f32"
+                          : NULL;
+}
+
 int device_plan_threads(const device *d) {
   return d->reserve ? 0 : pool_threads(d->pool);
 }

@@ -13,11 +13,12 @@ typedef struct device device;
 struct device {
   const char *name;      /* "cpu" */
   char description[128]; /* "CPU, 2 threads, AVX-512" */
-  const char *numerics;  /* "cpu/AVX-512": runs are equal to the bit where this is equal */
-  thread_pool *pool;     /* CPU: the threads kernels run on */
-  bool is_host;          /* its memory is the host's, to be read and written where it lies */
-  bool has_bf16;         /* its kernels know `precision: bf16` … */
-  const char *bf16_lacks; /* … and emulate it, slower than f32, for want of this; NULL: they do not */
+  const char *numerics;  /* "AVX-512": runs are equal to the bit where this is equal */
+  const char
+      *numerics_bf16; /* the same with products in bf16; NULL: there are no kernels for that */
+  bool emulates_bf16; /* in the arithmetic of f32, which is slower than f32 itself */
+  thread_pool *pool;  /* CPU: the threads kernels run on */
+  bool is_host;       /* its memory is the host's, to be read and written where it lies */
   /* Zeroed memory aligned to 64 bytes. */
   status (*allocate)(device *d, size_t bytes, void **out);
   void (*release)(device *d, void *memory, size_t bytes);
@@ -46,6 +47,8 @@ struct device {
  * (may be NULL, 200 bytes) then says why it fell back. `threads` 0 = all cores. */
 status device_open(const char *name, int threads, device **out, char *why);
 void device_close(device *d);
+/* What a user of bf16 should know of this device, a sentence without its end; NULL: nothing. */
+const char *device_bf16_warning(const device *d);
 /* What plan_memory wants to know of a device: its threads, or 0 where kernels' scratch memory is its
  * own. */
 int device_plan_threads(const device *d);

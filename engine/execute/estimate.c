@@ -61,8 +61,7 @@ static status time_operator(const char *name, const void *attributes, const shap
   return error;
 }
 
-status device_measure(device *d, device_speed *out) {
-  enum { TERMS = 6 << 20 }; /* more than caches hold */
+static status measure_products(device *d, precision factors, product_speed *out) {
   conv3d_attrs convolution;
   double seconds = 0;
   cost work;
@@ -70,17 +69,38 @@ status device_measure(device *d, device_speed *out) {
   convolution.features = 32;
   for (int a = 0; a < 3; a++) convolution.kernel[a] = 3;
   convolution.bias = false;
+  convolution.precision = factors;
   const shape filtered[] = {
       SHAPE(1, 20, 20, 20, 32), SHAPE(32, 32, 3, 3, 3), {.rank = -1}}; /* no bias */
   TRY(time_operator("conv3d", &convolution, filtered, 3, d, &work, &seconds));
   out->convolution_flops = work.flops / seconds;
-  const shape factors[] = {SHAPE(512, 512), SHAPE(512, 512)};
-  TRY(time_operator("matmul", NULL, factors, 2, d, &work, &seconds));
+  const op *matmul = op_find("matmul");
+  arena memory = {0};
+  void *attrs = arena_alloc(&memory, matmul->attrs_bytes);
+  op_defaults(matmul, attrs);
+  *attr_choice(matmul, attrs, "precision") = factors;
+  const shape matrices[] = {SHAPE(512, 512), SHAPE(512, 512)};
+  status error = time_operator("matmul", attrs, matrices, 2, d, &work, &seconds);
   out->other_flops = work.flops / seconds;
+  arena_free(&memory);
+  return error;
+}
+
+status device_measure(device *d, bool bf16, device_speed *out) {
+  enum { TERMS = 6 << 20 }; /* more than caches hold */
+  double seconds = 0;
+  cost work;
+  TRY(measure_products(d, PRECISION_F32, &out->f32));
+  out->bf16 = out->f32;
+  if (bf16) TRY(measure_products(d, PRECISION_BF16, &out->bf16));
   const shape terms[] = {SHAPE(TERMS), SHAPE(TERMS)};
   TRY(time_operator("add", NULL, terms, 2, d, &work, &seconds));
   out->bytes = work.bytes / seconds;
   return OK;
+}
+
+const product_speed *product_speed_of(const node *n, const device_speed *speed) {
+  return node_is_bf16(n) ? &speed->bf16 : &speed->f32;
 }
 
 double graph_seconds(const graph *g, double update_bytes, const device_speed *speed) {
@@ -89,7 +109,8 @@ double graph_seconds(const graph *g, double update_bytes, const device_speed *sp
     const node *n = &g->nodes[i];
     cost c = node_cost(g, n);
     bool filters = strcmp(n->op->family, "conv") == 0;
-    double arithmetic = c.flops / (filters ? speed->convolution_flops : speed->other_flops);
+    const product_speed *products = product_speed_of(n, speed);
+    double arithmetic = c.flops / (filters ? products->convolution_flops : products->other_flops);
     double traffic = c.bytes / speed->bytes;
     seconds += arithmetic > traffic ? arithmetic : traffic;
   }

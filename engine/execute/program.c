@@ -237,8 +237,8 @@ status program_check(const graph *g, const device *d) {
     if (!d->supports(d, n->op))
       return error_new(ERROR_PIPELINE, n->at, "%s: operator %s has no kernel for %s", n->name,
                        n->op->name, d->name);
-    if (node_is_bf16(n) && !d->has_bf16)
-      return error_new(ERROR_PIPELINE, g->precision_at.line ? g->precision_at : n->at,
+    if (node_is_bf16(n) && !d->numerics_bf16)
+      return error_new(ERROR_PIPELINE, g->precision_at.file ? g->precision_at : n->at,
                        "precision: bf16 is not there for the device %s yet, whose kernels are f32; "
                        "use precision: f32, or device: cpu",
                        d->name);

@@ -47,12 +47,12 @@ typedef struct stage_graph {
 
 typedef struct expand_options {
   int64_t batch;
-  int64_t size[3];  /* crop, voxels */
-  int64_t channels; /* of the image */
-  int64_t classes;  /* of the label, background included; available as ${classes} */
-  bool training;    /* differentiate, keep dropout */
+  int64_t size[3];     /* crop, voxels */
+  int64_t channels;    /* of the image */
+  int64_t classes;     /* of the label, background included; available as ${classes} */
+  bool training;       /* differentiate, keep dropout */
   precision precision; /* of a model alone; a stage has its own */
-  const char *only; /* keep just what this result needs ("net.out"), for inference; NULL = all */
+  const char *only;    /* keep just what this result needs ("net.out"), for inference; NULL = all */
 } expand_options;
 
 status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *options,

@@ -6,7 +6,7 @@
  * which is f32 otherwise). So the decision stands on the node, for the plan, the kernel and copies
  * of the node alike. Everything that is
  * no factor of a product is f32 in both: sums, results, norms, softmax, losses, weights, gradients,
- * optimizer, and every tensor in memory. */
+ * optimizer, and every tensor in memory. So are depthwise filters. */
 #ifndef STRATA_GRAPH_PRECISION_H
 #define STRATA_GRAPH_PRECISION_H
 
@@ -29,7 +29,7 @@ bool node_is_bf16(const node *n);
 
 /* What of a graph's products is bf16; costs are those of nodes. */
 typedef struct precision_share {
-  int bf16, f32;                 /* nodes that have the choice */
+  int bf16, f32;                /* nodes that have the choice */
   double bf16_flops, all_flops; /* of all nodes */
 } precision_share;
 

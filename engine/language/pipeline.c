@@ -1122,6 +1122,12 @@ static void read_reset(loader *l, stage_spec *s, const tree *reset) {
   }
 }
 
+bool pipeline_uses_bf16(const pipeline *p) {
+  for (int i = 0; i < p->stage_count; i++)
+    if (p->stages[i].enabled && p->stages[i].precision == PRECISION_BF16) return true;
+  return false;
+}
+
 const stage_spec *pipeline_stage(const pipeline *p, const char *name) {
   for (int i = 0; name && i < p->stage_count; i++)
     if (strcmp(p->stages[i].name, name) == 0) return &p->stages[i];

@@ -117,12 +117,12 @@ typedef struct stage_spec {
   op_use optimizer;
   group_spec *groups; /* a parameter belongs to the first that it fits, or to none */
   int group_count;
-  op_use initialize;  /* op NULL: layers start as the model says */
-  double clip_norm;   /* global L2 norm of the gradients; 0 = no clipping */
-  double clip_value;  /* of every element of the gradients; 0 = no clipping */
-  int64_t accumulate; /* batches in an update, ≥ 1 */
-  double ema_decay;   /* of the averaged weights; 0: no average */
-  bool ema_warmup;    /* average faster at first */
+  op_use initialize;   /* op NULL: layers start as the model says */
+  double clip_norm;    /* global L2 norm of the gradients; 0 = no clipping */
+  double clip_value;   /* of every element of the gradients; 0 = no clipping */
+  int64_t accumulate;  /* batches in an update, ≥ 1 */
+  double ema_decay;    /* of the averaged weights; 0: no average */
+  bool ema_warmup;     /* average faster at first */
   precision precision; /* of products; f32 or bf16, not open */
   source_pos precision_at;
   int64_t epochs, batch;
@@ -269,6 +269,8 @@ extern const char *const stage_hook_keys[HOOK_COUNT];
 /* Every script of the pipeline, one after the other from i = 0 on; NULL after the last. A stage that is
  * switched off counts too. */
 const script_ref *pipeline_script(const pipeline *p, int i);
+/* Does a stage that is not switched off ask for it? */
+bool pipeline_uses_bf16(const pipeline *p);
 /* The stage called `name`, NULL when there is none (or no name). */
 const stage_spec *pipeline_stage(const pipeline *p, const char *name);
 /* Loads a model or block file (cached per pipeline), with include-cycle detection left to the

@@ -83,7 +83,7 @@ static status add_outside(lock *l, const char *stage, const char *what, const ch
 
 status lock_make(const run *r, lock *out) {
   const pipeline *p = r->p;
-  *out = (lock){.strata = STRATA_VERSION, .compiler = __VERSION__, .numerics = r->device->numerics};
+  *out = (lock){.strata = STRATA_VERSION, .compiler = __VERSION__, .numerics = run_numerics(r)};
   for (int i = 0; i < p->part_count; i++)
     add(out, &out->parts, p->parts[i].name, hash_64(out, p->parts[i].hash));
   add_operators(out, r);

@@ -56,6 +56,11 @@ char *run_cache_folder(const data_spec *spec, const char *folder) {
   return cache;
 }
 
+const char *run_numerics(const run *r) {
+  const device *d = r->device;
+  return d->numerics_bf16 && pipeline_uses_bf16(r->p) ? d->numerics_bf16 : d->numerics;
+}
+
 static status write_description(const run *r) {
   char pipeline_identity[32], bare_identity[32], data_identity[32];
   snprintf(bare_identity, sizeof bare_identity, "%016" PRIx64, r->p->identity_without_scripts);
@@ -69,7 +74,7 @@ static status write_description(const run *r) {
                 "name", r->p->name, "pipeline_identity", pipeline_identity,
                 "pipeline_identity_without_scripts", bare_identity, "data_identity", data_identity,
                 "seed", (json_int_t)r->p->seed, "device", r->device->description, "numerics",
-                r->device->numerics, "channels", (json_int_t)r->channels, "classes", classes);
+                run_numerics(r), "channels", (json_int_t)r->channels, "classes", classes);
   json_t *command = json_array();
   for (int i = 0; r->command && r->command[i]; i++)
     json_array_append_new(command, json_text(r->command[i]));
@@ -179,11 +184,11 @@ static status check_same_run(run *r, const char *description) {
                       "%s was started from another pipeline (its identity is %s, this file's is "
                       "%s); resume with the same file and the same --set, or use another --out",
                       r->folder, pipeline, mine[0]);
-  else if (!numerics || strcmp(numerics, r->device->numerics) != 0)
+  else if (!numerics || strcmp(numerics, run_numerics(r)) != 0)
     report_line(&r->report,
                 "warning: this run was started with %s kernels and goes on with %s; its results "
                 "will differ in the last bits from an uninterrupted run's",
-                numerics ? numerics : "other", r->device->numerics);
+                numerics ? numerics : "other", run_numerics(r));
   problems found = {0};
   problems_add(&found, error);
   status changes = reproduce_check_resumed(r);
@@ -351,6 +356,7 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found) {
   }
   parameter_groups groups;
   problems_add(found, parameter_groups_open(s, graph.g, &groups));
+  problems_add(found, program_check(graph.g, r->device));
   if (s->init_from) problems_add(found, check_transfer(r, s, &graph));
   step_memory memory;
   problems_add(found, stage_fit_memory(s, r->device, &graph, &memory));
@@ -591,6 +597,8 @@ static void say_start(run *r, const char *why) {
   report_line(&r->report, "%s: %s, seed %" PRIu64, r->p->name, r->p->path, r->p->seed);
   report_line(&r->report, "data: %s, %s", r->data->name, dataset_describe(r->data, cases));
   report_line(&r->report, "device: %s%s%s", r->device->description, why[0] ? "; " : "", why);
+  const char *warning = device_bf16_warning(r->device);
+  if (warning && pipeline_uses_bf16(r->p)) report_line(&r->report, "warning: %s", warning);
   report_line(&r->report, "run folder: %s", r->folder);
 }
 

@@ -59,6 +59,9 @@ typedef struct run_options {
   reporter report;
 } run_options;
 
+/* Results are equal to the bit on devices where this is equal. */
+const char *run_numerics(const run *r);
+
 /* Everything. On ERROR_INTERRUPTED the state is saved and `--resume` goes on. `folder` (heap, may
  * be NULL) receives the run's folder. */
 status run_pipeline(const run_options *o, char **folder);

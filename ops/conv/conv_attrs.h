@@ -34,15 +34,8 @@ typedef struct conv_backward_attrs {
        NULL,      0,         "zeros before and after the image, in voxels"},                       \
       {"dilation", ATTR_INT3, offsetof(conv_backward_attrs, dilation),        "1", 1, 64,          \
        NULL,       0,         "voxels from one tap of the filter to the next"},                    \
-      {"groups",                                                                                   \
-       ATTR_INT,                                                                                   \
-       offsetof(conv_backward_attrs, groups),                                                      \
-       "1",                                                                                        \
-       1,                                                                                          \
-       1 << 16,                                                                                    \
-       NULL,                                                                                       \
-       0,                                                                                          \
-       "parts the channels are split into"},                                                       \
+      {"groups", ATTR_INT, offsetof(conv_backward_attrs, groups), "1", 1, 1 << 16,                 \
+       NULL,     0,        "parts the channels are split into"},                                   \
       PRECISION_ATTR(conv_backward_attrs, precision)
 
 static inline conv_shape conv_backward_shape(const conv_backward_attrs *attrs) {

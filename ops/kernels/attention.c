@@ -345,8 +345,8 @@ static void forward_task(void *context, int64_t task) {
     if (block > 0) scale_rows(out, padded, run.kept, queries.count, padded);
     right value = right_operand(p->bf16, p->v + first_key * p->v_row + channel, p->v_row,
                                 keys.count, p->dim, value_room);
-    left weights = left_operand(p->bf16, (left){scores, 1, QUERIES}, queries.count, keys.count,
-                                left_room);
+    left weights =
+        left_operand(p->bf16, (left){scores, 1, QUERIES}, queries.count, keys.count, left_room);
     product(p->bf16, out, padded, weights, value, queries.count, padded, keys.count, true);
   }
   int64_t y_row = p->heads * p->dim;

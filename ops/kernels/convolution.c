@@ -231,8 +231,7 @@ static void pack_runs(const product *p, float *out, int64_t width, const float *
   /* The run goes over (depth, tap) in the forward direction, over taps in the other. */
   int64_t run = p->transposed ? taps : taps * depth, runs = p->transposed ? depth : 1;
   if (p->column_step == 1) {
-    for (int64_t d = 0; d < depth; d++)
-      put_weights(p, out, width, 0, d, from + d * p->depth_step);
+    for (int64_t d = 0; d < depth; d++) put_weights(p, out, width, 0, d, from + d * p->depth_step);
     return;
   }
   float square[GEMM_MAX_LANES * GEMM_MAX_LANES];

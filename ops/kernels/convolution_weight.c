@@ -57,8 +57,8 @@ static weight_product weight_product_of(const conv_shape *shape) {
   p.padded = p.swapped ? padded_channels : padded_features;
   p.copy_dy = !p.swapped && p.padded != features;
   p.copy_x = p.swapped && p.padded != channels;
-  p.slides = !s->bf16 && !p.swapped && s->kernel[2] == 3 && s->stride[2] == 1 && s->padding[2] == 1 &&
-             s->dilation[2] == 1;
+  p.slides = !s->bf16 && !p.swapped && s->kernel[2] == 3 && s->stride[2] == 1 &&
+             s->padding[2] == 1 && s->dilation[2] == 1;
   if (p.slides) {
     p.fused = true;
     p.taps /= 3;
@@ -131,7 +131,8 @@ static size_t weight_pieces(weight_product *p, void *workspace) {
   p->zeros = piece(&w, GEMM_MAX_VECTORS * GEMM_MAX_LANES);
   if (p->copy_x)
     p->x_copy = piece(&w, s->batch * s->image[0] * s->image[1] * p->padded_z * p->x_channels);
-  if (p->copy_dy) p->dy_copy = piece(&w, s->batch * s->out[0] * s->out[1] * p->dy_z * p->dy_channels);
+  if (p->copy_dy)
+    p->dy_copy = piece(&w, s->batch * s->out[0] * s->out[1] * p->dy_z * p->dy_channels);
   return w.used;
 }
 
@@ -264,9 +265,8 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
       int64_t in_y = y * s->stride[1] + ky * s->dilation[1] - s->padding[1];
       if (in_x < 0 || in_x >= s->image[0] || in_y < 0 || in_y >= s->image[1]) continue;
       int64_t z0 = piece_z * p->z_length, z1 = smaller(p->dy_z, z0 + p->z_length);
-      int64_t offset = p->slides || p->x_first > 1
-                           ? 0
-                           : p->pad_low - s->padding[2] + kz * s->dilation[2];
+      int64_t offset =
+          p->slides || p->x_first > 1 ? 0 : p->pad_low - s->padding[2] + kz * s->dilation[2];
       z0 = larger(z0, -floor_div(offset, p->x_step));
       z1 = smaller(z1, floor_div(p->padded_z - 1 - offset, p->x_step) + 1);
       if (z1 <= z0) continue;
@@ -276,9 +276,8 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
                           (((n * s->image[0] + in_x) * s->image[1] + in_y) * p->padded_z +
                            z0 * p->x_step + offset) *
                               p->x_channels;
-      const float *dy_at =
-          p->dy_read + group * p->dy_group +
-          (((n * s->out[0] + x) * s->out[1] + y) * p->dy_z + z0) * p->dy_channels;
+      const float *dy_at = p->dy_read + group * p->dy_group +
+                           (((n * s->out[0] + x) * s->out[1] + y) * p->dy_z + z0) * p->dy_channels;
       gemm_segment *g = &segments[count++];
       g->middle = p->swapped ? dy_at : x_at;
       g->b = (p->swapped ? x_at : dy_at) + column;

@@ -69,10 +69,10 @@ enum { GEMM_MAX_VECTORS = 4, GEMM_MAX_ROWS = 24, GEMM_MAX_LANES = 16 };
 
 typedef struct gemm_kernels {
   const char *name;
-  bool bf16;     /* A and B are pairs; there are no sliding sums and no depthwise filters */
-  bool emulated; /* … multiplied with instructions for f32, which is slower than f32 is */
-  int lanes;                                                  /* floats in a vector */
-  int max_vectors;                                            /* vectors a tile may be wide */
+  bool bf16;       /* A and B are pairs; there are no sliding sums and no depthwise filters */
+  bool emulated;   /* … multiplied with instructions for f32, which is slower than f32 is */
+  int lanes;       /* floats in a vector */
+  int max_vectors; /* vectors a tile may be wide */
   int max_rows[GEMM_MAX_VECTORS + 1];                         /* by width in vectors */
   gemm_tile_fn tile[GEMM_MAX_VECTORS + 1][GEMM_MAX_ROWS + 1]; /* [vectors][rows] */
   /* to[j][i] = from[i][j] for a square of `lanes`; rows lie from_row and to_row floats apart. */

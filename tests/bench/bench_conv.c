@@ -2,8 +2,8 @@
  *
  *   bench_conv [seconds per measurement] [name filter]
  *
- * prints, for every shape and pass, the best time and the rate in GFLOP/s. bench_conv.py prints the
- * same table for PyTorch. */
+ * prints, for every shape and pass, the best time and the rate in GFLOP/s, first in f32 and then
+ * with factors in bf16. bench_conv.py prints the same table for PyTorch. */
 #include "ops/kernels/convolution.h"
 #include "ops/kernels/gemm.h"
 
@@ -75,15 +75,17 @@ int main(int argc, char **argv) {
   double seconds = argc > 1 ? atof(argv[1]) : 0.1;
   thread_pool *pool = NULL;
   if (pool_create(0, &pool)) return 1;
-  printf("%s kernels, %d threads; GFLOP/s (ms)\n", gemm_best()->name, pool_threads(pool));
+  printf("%s and %s kernels, %d threads; GFLOP/s (ms)\n", gemm_best()->name, gemm_best_bf16()->name,
+         pool_threads(pool));
   printf("%-26s %18s %18s %18s\n", "shape", "forward", "data gradient", "weight gradient");
-  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-    const bench_case *c = &cases[i];
+  for (size_t i = 0; i < 2 * (sizeof cases / sizeof cases[0]); i++) {
+    const bench_case *c = &cases[i / 2];
     char name[64];
-    snprintf(name, sizeof name, "%s %d %d>%d k%d", c->kind, (int)c->extent, (int)c->channels,
-             (int)c->features, (int)c->kernel);
+    snprintf(name, sizeof name, "%s %d %d>%d k%d%s", c->kind, (int)c->extent, (int)c->channels,
+             (int)c->features, (int)c->kernel, i % 2 ? " bf16" : "");
     if (argc > 2 && !strstr(name, argv[2])) continue;
     conv_shape s = shape_of_case(c);
+    s.bf16 = i % 2;
     int64_t xs = s.batch * s.image[0] * s.image[1] * s.image[2] * s.channels;
     int64_t ys = s.batch * s.out[0] * s.out[1] * s.out[2] * s.features;
     int64_t ws = s.features * s.channels * s.kernel[0] * s.kernel[1] * s.kernel[2];

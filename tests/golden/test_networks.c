@@ -22,6 +22,11 @@
 
 enum { CONFIGURATIONS_MAX = 64, OUTPUT_SAMPLES = 62, GRADIENT_SAMPLES = 6, DIGEST_HEAD = 2 };
 static const double TOLERANCE = 1e-4;
+/* When the factors of all products are rounded to bf16, layer after layer: of outputs, and of the
+ * gradients of straight networks all together. (Where outputs are off by some hundredths, as many
+ * values in a hundred are beyond a kink.) Most are within 3e-2; norms over the few voxels at the bottom
+ * of a small crop make more of it. */
+static const double BF16_TOLERANCE = 7e-2, BF16_GRADIENT_TOLERANCE = 0.2;
 /* Rounding decides on which side of a leaky ReLU's kink a value next to zero falls, and one such value
  * deep in the network changes the gradients around it by some hundredths, whoever computes them. What
  * gradients must be exactly is tested with straight leaky ReLUs. */
@@ -30,6 +35,9 @@ static const double BENT_TOLERANCE = 0.1;
  * mean squares). Those below ZERO of it are zero but for rounding (a scale before a norm): they only
  * have to stay small. */
 static const double FLOOR = 1e-3, ZERO = 1e-4;
+
+/* The small crops say enough of bf16. */
+static const int64_t BF16_VOXELS_MAX = 2 * 64 * 32 * 32;
 
 #if defined(__SANITIZE_ADDRESS__)
 /* A sanitizer makes the large crops take minutes. */
@@ -45,7 +53,8 @@ typedef struct configuration {
   device *device;
   int64_t parameters, published;
   double worst_output, worst_gradient; /* relative */
-  double worst_bent_gradient;          /* of the cases in which rounding may decide gradients */
+  double worst_bf16, worst_bf16_gradient;
+  double worst_bent_gradient; /* of the cases in which rounding may decide gradients */
   int cases, skipped;
 } configuration;
 
@@ -178,7 +187,8 @@ static expand_options input_of(const json_t *of, int64_t batch, bool training) {
   return o;
 }
 
-static void open_case(const configuration *c, const json_t *of, int64_t batch, standalone *out) {
+static void open_case(const configuration *c, const json_t *of, int64_t batch, precision precision,
+                      standalone *out) {
   arguments a;
   read_arguments(get(c->head, "arguments"), &a);
   standalone_options o = {.path = json_string_value(get(c->head, "yaml")),
@@ -186,6 +196,7 @@ static void open_case(const configuration *c, const json_t *of, int64_t batch, s
                           .override_count = a.count,
                           .input = input_of(of, batch, json_is_true(get(of, "train"))),
                           .loss = MODEL_LOSS_SEEDS};
+  o.input.precision = precision;
   must(standalone_open(&o, c->device, out));
   free_arguments(&a);
 }
@@ -345,7 +356,8 @@ static bool is_listed(const json_t *names, const char *name) {
   return false;
 }
 
-static void check_outputs(configuration *c, int index, const json_t *of, standalone *s) {
+static void check_outputs(configuration *c, int index, const json_t *of, standalone *s,
+                          double tolerance, double *worst) {
   json_t *names = get(of, "outputs");
   for (int i = 0; i < s->graph.name_count; i++)
     if (!text_starts_with(s->graph.names[i].name, "seed.") &&
@@ -363,8 +375,8 @@ static void check_outputs(configuration *c, int index, const json_t *of, standal
     const float *expected = find_data(c, index, name, &rows);
     assert_non_null(expected);
     double gap = digest_gap(torch, shape_elements(&t->shape), expected, OUTPUT_SAMPLES, 0);
-    c->worst_output = fmax(c->worst_output, gap);
-    if (gap > TOLERANCE) fail_msg("%s: output %s is off by %.3g", c->name, name, gap);
+    *worst = fmax(*worst, gap);
+    if (gap > tolerance) fail_msg("%s: output %s is off by %.3g", c->name, name, gap);
     free(ours);
     free(torch);
   }
@@ -416,6 +428,38 @@ static void check_gradients(configuration *c, int index, const json_t *of, const
   }
 }
 
+/* Distance of all gradients from those of f32, over their length. */
+static double gradient_distance(const standalone *f32, const standalone *bf16) {
+  double difference = 0, length = 0;
+  for (int i = 0; i < f32->parameters.count; i++) {
+    const parameter *p = &f32->parameters.list[i];
+    const float *a = standalone_gradient(f32, p);
+    const float *b = standalone_gradient(bf16, parameters_find(&bf16->parameters, p->name));
+    for (int64_t k = 0; a && k < shape_elements(&p->shape); k++) {
+      difference += ((double)b[k] - (double)a[k]) * ((double)b[k] - (double)a[k]);
+      length += (double)a[k] * (double)a[k];
+    }
+  }
+  return sqrt(difference / length);
+}
+
+static void run_in_bf16(configuration *c, int index, const json_t *of, const standalone *f32) {
+  standalone s;
+  open_case(c, of, json_integer_value(get(of, "batch")), PRECISION_BF16, &s);
+  if (!s.program.device->is_host) return standalone_close(&s);
+  if (is_straight(of)) straighten(&s);
+  feed(&s);
+  must(standalone_run(&s, 0));
+  check_outputs(c, index, of, &s, BF16_TOLERANCE, &c->worst_bf16);
+  if (!json_is_true(json_object_get(of, "bent"))) {
+    double distance = gradient_distance(f32, &s);
+    c->worst_bf16_gradient = fmax(c->worst_bf16_gradient, distance);
+    if (!(distance <= BF16_GRADIENT_TOLERANCE))
+      fail_msg("%s: gradients in bf16 are off by %.3g", c->name, distance);
+  }
+  standalone_close(&s);
+}
+
 static void run_case(configuration *c, int index, const json_t *of) {
   int64_t batch = json_integer_value(get(of, "batch")), voxels = batch;
   for (size_t d = 0; d < 3; d++) voxels *= json_integer_value(json_array_get(get(of, "image"), d));
@@ -424,7 +468,7 @@ static void run_case(configuration *c, int index, const json_t *of) {
     return;
   }
   standalone s;
-  open_case(c, of, batch, &s);
+  open_case(c, of, batch, PRECISION_F32, &s);
   check_names(c, of, &s);
   int64_t rows;
   const float *fresh = find_data(c, index, "initial", &rows);
@@ -432,9 +476,10 @@ static void run_case(configuration *c, int index, const json_t *of) {
   if (is_straight(of)) straighten(&s);
   feed(&s);
   must(standalone_run(&s, 0));
-  check_outputs(c, index, of, &s);
+  check_outputs(c, index, of, &s, TOLERANCE, &c->worst_output);
   check_gradients(c, index, of, &s);
   c->cases++;
+  if (voxels <= BF16_VOXELS_MAX) run_in_bf16(c, index, of, &s);
   standalone_close(&s);
 }
 
@@ -465,9 +510,10 @@ static void network_equals_pytorch(void **state) {
   json_t *cases = get(c->head, "cases");
   for (size_t i = 0; i < json_array_size(cases); i++) run_case(c, (int)i, json_array_get(cases, i));
   check_published(c);
-  print_message("%s: %d cases%s, outputs within %.1e, gradients within %.1e\n", c->name, c->cases,
-                c->skipped ? " (large crops only without sanitizers)" : "", c->worst_output,
-                c->worst_gradient);
+  print_message(
+      "%s: %d cases%s, outputs within %.1e, gradients within %.1e, in bf16 %.1e and %.1e\n",
+      c->name, c->cases, c->skipped ? " (large crops only without sanitizers)" : "",
+      c->worst_output, c->worst_gradient, c->worst_bf16, c->worst_bf16_gradient);
   assert_true(c->cases > 0);
   device_close(c->device);
 }

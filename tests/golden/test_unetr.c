@@ -25,8 +25,8 @@ static void must(status error) {
   fail();
 }
 
-/* A segmentation stage around the model, with the given `with:`. */
-static pipeline *load_pipeline(const char *with) {
+/* A segmentation stage around the model, with the given `with:` and precision. */
+static pipeline *load_pipeline(const char *with, const char *precision) {
   char folder[] = "/tmp/strata-unetr-XXXXXX";
   assert_non_null(mkdtemp(folder));
   char yaml[512], json[512];
@@ -39,11 +39,11 @@ static pipeline *load_pipeline(const char *with) {
            "data: {dataset: {decathlon: dataset.json}, split: {train: 1},\n"
            "  sample: [{centre_crop: {size: 16}}]}\n"
            "model: {use: %s/pipelines/models/unetr.yaml, with: %s}\n"
-           "stages:\n  - segment:\n      epochs: 1\n"
+           "stages:\n  - segment:\n      epochs: 1\n      precision: %s\n"
            "      graph:\n        - net: {model: image, outputs: \"${classes}\"}\n"
            "        - loss: {dice_ce: [net.out, label]}\n"
            "      optimizer: {adamw: {lr: 1.0e-6}}\n",
-           SOURCE_DIR, with);
+           SOURCE_DIR, with, precision);
   must(file_write_atomic(yaml, text.data, text.length));
   text_free(&text);
   pipeline *p;
@@ -81,8 +81,8 @@ typedef struct built {
   value_id *keep;
 } built;
 
-static void open_golden(const golden *c, built *b) {
-  b->p = load_pipeline(c->with);
+static void open_golden(const golden *c, const char *precision, built *b) {
+  b->p = load_pipeline(c->with, precision);
   expand_options options = {.batch = c->batch,
                             .size = {c->size[0], c->size[1], c->size[2]},
                             .channels = c->channels,
@@ -194,14 +194,14 @@ static tensor kept_tensor(built *b, value_id v) {
   return t;
 }
 
-static void check_outputs(built *b, const weights *expected) {
+static void check_outputs(built *b, const weights *expected, double tolerance) {
   tensor out = kept_tensor(b, stage_graph_find(&b->graph, "net.out")->values[0]);
   const tensor *want = &weights_find(expected, "out")->tensor;
   gap logits = {0};
   for (int64_t i = 0; i < shape_elements(&want->shape); i++)
     gap_add(&logits, (double)torch_element(&out, i * 13), (double)((const float *)want->data)[i]);
   print_message("logits: %.2g of the largest\n", logits.difference / logits.size);
-  assert_true(logits.difference <= 1e-4 * logits.size);
+  assert_true(logits.difference <= tolerance * logits.size);
   for (int k = 0; k < 4; k++) {
     char name[16];
     snprintf(name, sizeof name, "levels.%d", k);
@@ -209,13 +209,13 @@ static void check_outputs(built *b, const weights *expected) {
     gap g = {0};
     compare_sample(&g, &weights_find(expected, name)->tensor, shape_elements(&level.shape),
                    grid_element, &level);
-    assert_true(g.difference <= 1e-4 * g.size);
+    assert_true(g.difference <= tolerance * g.size);
   }
   float loss;
   must(program_read(&b->program, b->graph.loss, &loss));
   double total = (double)((const float *)weights_find(expected, "losses")->tensor.data)[0];
   print_message("loss: %.7g, MONAI %.7g\n", (double)loss, total);
-  assert_true(fabs((double)loss - total) <= 1e-4 * total);
+  assert_true(fabs((double)loss - total) <= tolerance * total);
 }
 
 static void check_gradients(const golden *c, built *b) {
@@ -241,18 +241,33 @@ static void check_gradients(const golden *c, built *b) {
   weights_close(&w);
 }
 
-static void compare(const golden *c) {
-  built b = {0};
-  open_golden(c, &b);
+/* A training step on the fixture's weights and inputs. */
+static void run_golden(const golden *c, const char *precision, built *b, weights *expected) {
+  open_golden(c, precision, b);
   char path[512];
   snprintf(path, sizeof path, "%s/%s/expected.safetensors", FIXTURES, c->folder);
+  must(weights_read(path, expected));
+  load_weights(c, b);
+  load_inputs(c, b, expected);
+  must(program_run(&b->program));
+}
+
+static void compare(const golden *c) {
+  built b = {0};
   weights expected;
-  must(weights_read(path, &expected));
-  load_weights(c, &b);
-  load_inputs(c, &b, &expected);
-  must(program_run(&b.program));
-  check_outputs(&b, &expected);
+  run_golden(c, "f32", &b, &expected);
+  check_outputs(&b, &expected, 1e-4);
   check_gradients(c, &b);
+  weights_close(&expected);
+  close_golden(&b);
+}
+
+/* Gradients in bf16 are test_networks'. */
+static void compare_bf16(const golden *c) {
+  built b = {0};
+  weights expected;
+  run_golden(c, "bf16", &b, &expected);
+  check_outputs(&b, &expected, 3e-2);
   weights_close(&expected);
   close_golden(&b);
 }
@@ -267,9 +282,15 @@ static void plain_unetr_with_convolution_embedding_equals_monai(void **state) {
   compare(&plain);
 }
 
+static void in_bf16_unetr_is_near_monai(void **state) {
+  (void)state;
+  compare_bf16(&residual);
+  compare_bf16(&plain);
+}
+
 static void expand_size(const char *with, const int64_t size[3], int64_t classes, bool training,
                         built *b) {
-  b->p = load_pipeline(with);
+  b->p = load_pipeline(with, "f32");
   expand_options options = {.batch = 1,
                             .size = {size[0], size[1], size[2]},
                             .channels = 1,
@@ -285,7 +306,7 @@ static void published_forward_equals_monai(void **state) {
   const char *folder = getenv("STRATA_UNETR_FULL");
   if (!folder) skip();
   char path[512];
-  built b = {.p = load_pipeline("{}")};
+  built b = {.p = load_pipeline("{}", "f32")};
   expand_options options = {
       .batch = 1, .size = {96, 96, 96}, .channels = 1, .classes = 14, .only = "net.out"};
   must(stage_expand(b.p, &b.p->stages[0], &options, &b.graph));
@@ -391,6 +412,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(residual_unetr_equals_monai),
       cmocka_unit_test(plain_unetr_with_convolution_embedding_equals_monai),
+      cmocka_unit_test(in_bf16_unetr_is_near_monai),
       cmocka_unit_test(published_forward_equals_monai),
       cmocka_unit_test(published_size_has_monais_parameters),
       cmocka_unit_test(fresh_weights_are_distributed_as_monais),

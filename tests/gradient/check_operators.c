@@ -25,7 +25,6 @@ static double bf16_tolerance(const op *o) {
   return o->lower || strcmp(o->family, "attention") == 0 ? 5e-2 : 1e-2;
 }
 
-
 /* `rounding`: what f32 results leave uncertain in the sum, element errors taken as independent. */
 static status objective(trial *t, double *out, double *rounding) {
   TRY(program_run(&t->program));

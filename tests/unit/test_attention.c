@@ -2,6 +2,10 @@
  * gradients. */
 #include "operators.h"
 
+#include "ops/kernels/attention.h"
+#include "ops/kernels/bf16.h"
+#include "ops/kernels/gemm.h"
+
 enum { T = 64, HEADS = 2, WINDOWS = 3, SAMPLES = 2, C = HEADS * T };
 
 /* Queries and keys of 0 make every weight 1/T, and values that are a unit matrix show the weights
@@ -165,10 +169,118 @@ static void a_shift_is_less_than_the_window(void **state) {
   }
 }
 
+/* ---- products in bf16 ------------------------------------------------------------------------
+ * One sequence whose keys are one block of the kernel, so that it is known what is rounded. */
+
+enum { TOKENS = 41, DIM = 19, WIDTH = 2 * DIM /* two heads */ };
+
+typedef struct attended {
+  float y[TOKENS * WIDTH], dq[TOKENS * WIDTH], dk[TOKENS * WIDTH], dv[TOKENS * WIDTH];
+} attended;
+
+/* By the definition, in double, factors rounded where the kernel rounds them. */
+static void attend(const attention_problem *p, const float *dy, attended *out) {
+  for (int head = 0; head < 2; head++) {
+    const float *q = p->q + head * DIM, *k = p->k + head * DIM, *v = p->v + head * DIM;
+    const float *g = dy + head * DIM;
+    static double dk[TOKENS][DIM], dv[TOKENS][DIM];
+    memset(dk, 0, sizeof dk);
+    memset(dv, 0, sizeof dv);
+    for (int i = 0; i < TOKENS; i++) {
+      double scores[TOKENS], largest = -1e30, sum = 0, y[DIM] = {0}, dq[DIM] = {0}, dot = 0;
+      for (int j = 0; j < TOKENS; j++) {
+        scores[j] = 0;
+        for (int d = 0; d < DIM; d++)
+          scores[j] +=
+              (double)bf16_round(q[i * WIDTH + d] * p->scale) * bf16_round(k[j * WIDTH + d]);
+        largest = fmax(largest, scores[j]);
+      }
+      for (int j = 0; j < TOKENS; j++) sum += exp(scores[j] - largest);
+      for (int j = 0; j < TOKENS; j++)
+        for (int d = 0; d < DIM; d++)
+          y[d] +=
+              (double)bf16_round((float)exp(scores[j] - largest)) * bf16_round(v[j * WIDTH + d]);
+      for (int d = 0; d < DIM; d++) {
+        y[d] /= sum;
+        dot += y[d] * g[i * WIDTH + d];
+        out->y[i * WIDTH + head * DIM + d] = (float)y[d];
+      }
+      for (int j = 0; j < TOKENS; j++) {
+        double weight = exp(scores[j] - largest) / sum, d_weight = 0;
+        for (int d = 0; d < DIM; d++)
+          d_weight += (double)bf16_round(g[i * WIDTH + d]) * bf16_round(v[j * WIDTH + d]);
+        double d_score = bf16_round((float)(weight * (d_weight - dot) * p->scale));
+        for (int d = 0; d < DIM; d++) {
+          dv[j][d] += (double)bf16_round((float)weight) * bf16_round(g[i * WIDTH + d]);
+          dk[j][d] += d_score * bf16_round(q[i * WIDTH + d]);
+          dq[d] += d_score * bf16_round(k[j * WIDTH + d]);
+        }
+      }
+      for (int d = 0; d < DIM; d++) out->dq[i * WIDTH + head * DIM + d] = (float)dq[d];
+    }
+    for (int j = 0; j < TOKENS; j++)
+      for (int d = 0; d < DIM; d++) {
+        out->dk[j * WIDTH + head * DIM + d] = (float)dk[j][d];
+        out->dv[j * WIDTH + head * DIM + d] = (float)dv[j][d];
+      }
+  }
+}
+
+/* Where double and f32 fall on two sides of a tie, one factor differs by an eighth bit; f32 factors
+ * would be ten times further off. */
+static void assert_near(const char *what, const float *expected, const float *got) {
+  double difference = 0, length = 0;
+  for (int i = 0; i < TOKENS * WIDTH; i++) {
+    difference += ((double)got[i] - expected[i]) * ((double)got[i] - expected[i]);
+    length += (double)expected[i] * expected[i];
+  }
+  if (!(sqrt(difference / length) < 2e-4))
+    fail_msg("%s with %s kernels is %g from the definition", what, gemm_best_bf16()->name,
+             sqrt(difference / length));
+}
+
+static void in_bf16_the_factors_of_products_are_rounded(void **state) {
+  (void)state;
+  static float x[4][TOKENS * WIDTH], lse[2 * TOKENS];
+  static attended expected, got;
+  rng r = rng_open(rng_key_of(3, "attention", 0, "bf16", 0), 1);
+  for (int k = 0; k < 4; k++)
+    for (int i = 0; i < TOKENS * WIDTH; i++) x[k][i] = rng_normal(&r);
+  attention_problem p = {.samples = 1,
+                         .windows = 1,
+                         .heads = 2,
+                         .dim = DIM,
+                         .queries = TOKENS,
+                         .keys = TOKENS,
+                         .q_row = WIDTH,
+                         .k_row = WIDTH,
+                         .v_row = WIDTH,
+                         .q = x[0],
+                         .k = x[1],
+                         .v = x[2],
+                         .scale = 0.3f,
+                         .bf16 = true};
+  attend(&p, x[3], &expected);
+  const gemm_kernels *sets[GEMM_MAX_SETS];
+  int count = gemm_available_bf16(sets);
+  for (int i = 0; i < count; i++) {
+    gemm_choose(sets[i]);
+    attention_forward(&p, got.y, lse, NULL, NULL);
+    attention_gradients d = {.q = got.dq, .k = got.dk, .v = got.dv};
+    attention_backward(&p, got.y, lse, x[3], &d, NULL, NULL);
+    assert_near("the result", expected.y, got.y);
+    assert_near("the gradient of q", expected.dq, got.dq);
+    assert_near("the gradient of k", expected.dk, got.dk);
+    assert_near("the gradient of v", expected.dv, got.dv);
+  }
+  gemm_choose(NULL);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(attention_drops_its_share_of_weights),
       cmocka_unit_test(attention_drops_nothing_outside_training),
+      cmocka_unit_test(in_bf16_the_factors_of_products_are_rounded),
       cmocka_unit_test(a_mask_cannot_be_learned),
       cmocka_unit_test(inputs_in_front_may_be_left_out_where_they_are_optional),
       cmocka_unit_test(a_shift_is_less_than_the_window),

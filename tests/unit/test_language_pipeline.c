@@ -323,6 +323,7 @@ static void identity_follows_what_changes_results(void **state) {
                                    {"slabs", "4"},
                                    {"model.with.features", "5"},
                                    {"stages.segment.enabled", "false"},
+                                   {"stages.segment.precision", "bf16"},
                                    {WINDOW "mirror", "x"},
                                    {"evaluate.keep_largest", "true"},
                                    {"data.sample.random_flip.axes", "[x]"},
