@@ -423,6 +423,7 @@ static void operators_agree_with_pytorch(void **state) {
 }
 
 static void matrix_products_agree_with_the_definition(void **state) {
+  const op *o = op_find("matmul");
   for (int trial = 0; trial < 24; trial++) {
     rng r = stream_of(2000 + (uint64_t)trial);
     bool flags[2] = {trial % 3 == 1, trial % 3 == 2}; /* transpose_a, transpose_b */
@@ -433,7 +434,13 @@ static void matrix_products_agree_with_the_definition(void **state) {
     tensor y = {DTYPE_F32, SHAPE(batch, m, n), array(batch * m * n)};
     float *left = a.data = random_array(&r, batch * m * k);
     float *right = b.data = random_array(&r, batch * k * n);
-    run_op("matmul", flags, (tensor[]){a, b}, 2, &y, 1, *state);
+    int64_t attrs[8];
+    assert_true(o->attrs_bytes <= sizeof attrs);
+    op_defaults(o, attrs);
+    for (const attr *at = o->attrs; at->name; at++)
+      if (at->kind == ATTR_BOOL)
+        *((bool *)attrs + at->offset) = flags[strcmp(at->name, "transpose_b") == 0];
+    run_op("matmul", attrs, (tensor[]){a, b}, 2, &y, 1, *state);
     for (int64_t i = 0; i < batch * m * n; i++) {
       int64_t item = i / (m * n), row = i / n % m, column = i % n;
       double sum = 0;
