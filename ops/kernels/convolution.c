@@ -1,5 +1,5 @@
 /* The forward pass and the data gradient. */
-#include "ops/kernels/convolution_parts.h"
+#include "ops/kernels/convolution_product.h"
 
 conv_shape conv_shape_linear(int64_t rows, int64_t channels, int64_t features) {
   return (conv_shape){.batch = 1,
@@ -18,95 +18,14 @@ double conv_flops(const conv_shape *s) {
          (double)(s->channels / s->groups) * (double)s->features;
 }
 
-/* Both directions are one sum over taps. Outputs of the data gradient fall into phases by their
- * residue modulo the stride; within a phase every output has the same taps:
- *   out coordinate = out_first + out_step·m,   in coordinate of tap t = in_step·m + offset[t]. */
-typedef struct axis {
-  int taps;
-  int64_t positions, out_first, out_step, in_step;
-  int index[CONV_MAX_KERNEL];      /* along the filter */
-  int64_t offset[CONV_MAX_KERNEL]; /* ascending */
-} axis;
-
-typedef struct product {
-  bool transposed; /* data gradient */
-  int64_t batch, in[3], out[3];
-  int64_t kernel[3], stride[3], padding[3], dilation[3];
-  int64_t in_channels, out_channels, groups;
-  int64_t depth, columns;                      /* summed and made channels of a group */
-  bool bf16;                                   /* tiles read pairs: two channels of the input are
-                                                  a word of the copy that they read, */
-  int64_t given_channels, given_depth;         /* and these many are in the tensors; */
-                                               /* in_channels and depth count words */
-  int64_t group_step, depth_step, column_step; /* in weight */
-  int64_t bias_period;
-  /* derived */
-  const gemm_kernels *kernels;
-  int vectors;            /* width of a full block of columns */
-  int64_t column_vectors; /* columns of a group, in vectors, rounded up */
-  int64_t blocks;         /* of columns, per group */
-  int64_t phases[3];
-  bool padded; /* the copy of the input has zeros before and after each z row */
-  bool copied; /* the tiles read a copy of the input */
-  int64_t pad_low, padded_z;
-  bool fused;        /* taps along z and their channels are one run of k */
-  bool slides;       /* three taps along z, one voxel apart: sliding tiles fit */
-  int64_t chunks;    /* tasks per phase, group and block */
-  bool packs_itself; /* a task packs the weights it multiplies with */
-  /* data */
-  const float *input, *weight, *bias;
-  float *output;
-  float *packed_weight, *packed_bias, *zeros, *copied_input;
-} product;
-
-static axis axis_of(const product *p, int a, int64_t phase) {
-  axis x = {0};
-  int64_t stride = p->stride[a], dilation = p->dilation[a], padding = p->padding[a];
-  if (!p->transposed) {
-    x.positions = p->out[a];
-    x.out_step = 1;
-    x.in_step = stride;
-    x.taps = (int)p->kernel[a];
-    for (int t = 0; t < x.taps; t++) {
-      x.index[t] = t;
-      x.offset[t] = t * dilation - padding;
-    }
-    return x;
-  }
-  x.positions = phase < p->out[a] ? (p->out[a] - phase + stride - 1) / stride : 0;
-  x.out_first = phase;
-  x.out_step = stride;
-  x.in_step = 1;
-  for (int k = (int)p->kernel[a] - 1; k >= 0; k--) {
-    int64_t reach = phase + padding - k * dilation;
-    if (reach % stride) continue;
-    x.index[x.taps] = k;
-    x.offset[x.taps++] = reach / stride;
-  }
-  return x;
-}
-
-static int64_t taps_before(const product *p, int a, int64_t phase) {
-  int64_t taps = 0;
-  for (int64_t r = 0; r < phase; r++) taps += axis_of(p, a, r).taps;
-  return taps;
-}
-
-/* Taps of the phases that come before (x, y, z) in the packed weights. */
-static int64_t phase_begin(const product *p, const int64_t phase[3], int taps_x, int taps_y) {
-  return taps_before(p, 0, phase[0]) * p->kernel[1] * p->kernel[2] +
-         taps_x *
-             (taps_before(p, 1, phase[1]) * p->kernel[2] + taps_y * taps_before(p, 2, phase[2]));
-}
-
 /* How the taps along z meet the borders: decides between reading the input where it lies and a copy
  * with zeros around each z row. Read in place, a tile can only put zeros in its first and last row.
  */
-static void plan_z(product *p) {
+static void plan_z(conv_product *p) {
   int64_t low = 0, high = 0;
   bool in_place = true, outside = false, consecutive = p->groups == 1 && p->phases[2] == 1;
   for (int64_t phase = 0; phase < p->phases[2]; phase++) {
-    axis z = axis_of(p, 2, phase);
+    conv_axis z = conv_axis_of(p, 2, phase);
     if (!z.positions) continue;
     for (int t = 0; t < z.taps; t++) {
       int64_t first = -floor_div(z.offset[t], z.in_step);
@@ -130,7 +49,7 @@ static void plan_z(product *p) {
 
 enum { FEW_OUTPUTS = 64, TASKS = 128 };
 
-static void plan_product(product *p) {
+static void plan_product(conv_product *p) {
   p->kernels = p->bf16 ? gemm_best_bf16() : gemm_best();
   for (int a = 0; a < 3; a++) p->phases[a] = p->transposed ? p->stride[a] : 1;
   int64_t rows = (p->out[2] + p->phases[2] - 1) / p->phases[2];
@@ -149,13 +68,13 @@ static void plan_product(product *p) {
   p->chunks = p->packs_itself ? 1 : larger(1, smaller(units, (TASKS + products - 1) / products));
 }
 
-static product product_of(const conv_shape *shape, bool transposed) {
+static conv_product product_of(const conv_shape *shape, bool transposed) {
   conv_shape s = merge_pointwise(*shape);
   int64_t taps = volume(s.kernel), group_channels = s.channels / s.groups;
-  product p = {.transposed = transposed,
-               .batch = s.batch,
-               .groups = s.groups,
-               .group_step = s.features / s.groups * group_channels * taps};
+  conv_product p = {.transposed = transposed,
+                    .batch = s.batch,
+                    .groups = s.groups,
+                    .group_step = s.features / s.groups * group_channels * taps};
   memcpy(p.kernel, s.kernel, sizeof p.kernel);
   memcpy(p.stride, s.stride, sizeof p.stride);
   memcpy(p.padding, s.padding, sizeof p.padding);
@@ -184,7 +103,7 @@ static product product_of(const conv_shape *shape, bool transposed) {
   return p;
 }
 
-static size_t product_pieces(product *p, void *workspace) {
+static size_t product_pieces(conv_product *p, void *workspace) {
   pieces w = {workspace, 0};
   int64_t lanes = p->kernels->lanes, columns = p->groups * p->column_vectors * lanes;
   p->packed_weight = piece(&w, volume(p->kernel) * p->depth * columns);
@@ -196,165 +115,6 @@ static size_t product_pieces(product *p, void *workspace) {
   return w.used;
 }
 
-/* Weights of a block are packed in the order tiles read them: [tap][depth][columns of the block].
- */
-static float *packed_block(const product *p, int64_t begin, int64_t taps, int64_t group,
-                           int64_t block) {
-  int64_t lanes = p->kernels->lanes;
-  return p->packed_weight +
-         ((begin * p->groups + group * taps) * p->column_vectors + block * p->vectors * taps) *
-             p->depth * lanes;
-}
-
-/* Puts a vector of weights, element d of the depth of a tap, where the tiles read it. */
-static void put_weights(const product *p, float *out, int64_t width, int64_t tap, int64_t d,
-                        const float *row) {
-  int64_t lanes = p->kernels->lanes;
-  if (!p->bf16) {
-    memcpy(out + (tap * p->depth + d) * width * lanes, row, (size_t)lanes * sizeof(float));
-    return;
-  }
-  bf16_pair *pair = (bf16_pair *)out + (tap * p->depth + d / 2) * width * lanes;
-  if (d % 2)
-    bf16_set_second(pair, row, lanes);
-  else if (d + 1 < p->given_depth)
-    bf16_set_first(pair, row, lanes);
-  else
-    bf16_pair_rows(pair, row, NULL, lanes);
-}
-
-/* Where every output has the same taps, a column's weights are a run in PyTorch's order: squares of
- * lanes × run are transposed. Taps are packed in the order they are summed, reversed for the data
- * gradient. */
-static void pack_runs(const product *p, float *out, int64_t width, const float *from) {
-  int64_t lanes = p->kernels->lanes, taps = volume(p->kernel), depth = p->given_depth;
-  /* The run goes over (depth, tap) in the forward direction, over taps in the other. */
-  int64_t run = p->transposed ? taps : taps * depth, runs = p->transposed ? depth : 1;
-  if (p->column_step == 1) {
-    for (int64_t d = 0; d < depth; d++) put_weights(p, out, width, 0, d, from + d * p->depth_step);
-    return;
-  }
-  float square[GEMM_MAX_LANES * GEMM_MAX_LANES];
-  for (int64_t r = 0; r < runs; r++, from += p->depth_step) {
-    for (int64_t begin = 0; begin < run; begin += lanes) {
-      /* The last square overlaps the one before rather than hang over. */
-      int64_t j = larger(0, smaller(begin, run - lanes)), count = smaller(lanes, run - j);
-      int64_t d = r + j / taps, tap = j % taps;
-      if (count == lanes && taps == 1 && !p->bf16) { /* rows are packed at even distances */
-        p->kernels->transpose(from + j, p->column_step, out + j * width * lanes, width * lanes);
-        continue;
-      }
-      if (count == lanes)
-        p->kernels->transpose(from + j, p->column_step, square, lanes);
-      else
-        for (int64_t i = 0; i < count; i++)
-          for (int64_t l = 0; l < lanes; l++)
-            square[i * lanes + l] = from[l * p->column_step + j + i];
-      for (int64_t i = 0; i < count; i++) {
-        int64_t at = p->transposed ? taps - 1 - tap : tap;
-        put_weights(p, out, width, at, d, square + i * lanes);
-        if (++tap == taps) {
-          tap = 0;
-          d++;
-        }
-      }
-    }
-  }
-}
-
-static void pack_task(void *context, int64_t task) {
-  const product *p = context;
-  int64_t lanes = p->kernels->lanes, v = task % p->column_vectors, rest = task / p->column_vectors;
-  int64_t group = rest % p->groups;
-  int64_t phase[3];
-  rest /= p->groups;
-  for (int a = 2; a >= 0; a--) {
-    phase[a] = rest % p->phases[a];
-    rest /= p->phases[a];
-  }
-  axis x = axis_of(p, 0, phase[0]), y = axis_of(p, 1, phase[1]), z = axis_of(p, 2, phase[2]);
-  int64_t taps = (int64_t)x.taps * y.taps * z.taps;
-  int64_t block = v / p->vectors,
-          width = smaller(p->vectors, p->column_vectors - block * p->vectors);
-  float *out = packed_block(p, phase_begin(p, phase, x.taps, y.taps), taps, group, block) +
-               (v - block * p->vectors) * lanes;
-  /* A column is a channel, and where z steps were made columns, a channel at one of them. */
-  int64_t channels = p->bias_period / p->groups, filter_z = p->kernel[2] * (p->columns / channels);
-  int count = (int)smaller(lanes, p->columns - v * lanes);
-  if (count == lanes && volume(p->phases) == 1 && p->columns == channels) {
-    pack_runs(p, out, width, p->weight + group * p->group_step + v * lanes * p->column_step);
-    return;
-  }
-  const float *from[GEMM_MAX_LANES];
-  for (int l = 0; l < count; l++) {
-    int64_t column = v * lanes + l;
-    from[l] =
-        p->weight + group * p->group_step + column % channels * p->column_step + column / channels;
-  }
-  float row[GEMM_MAX_LANES] = {0};
-  for (int64_t d = 0; d < p->given_depth; d++)
-    for (int i = 0; i < x.taps; i++)
-      for (int j = 0; j < y.taps; j++)
-        for (int k = 0; k < z.taps; k++) {
-          int64_t at =
-              d * p->depth_step + (x.index[i] * p->kernel[1] + y.index[j]) * filter_z + z.index[k];
-          int64_t tap = ((int64_t)i * y.taps + j) * z.taps + k;
-          for (int l = 0; l < count; l++) row[l] = from[l][at];
-          put_weights(p, out, width, tap, d, row);
-        }
-}
-
-static void pack_bias(const product *p) {
-  int64_t padded = p->column_vectors * p->kernels->lanes;
-  for (int64_t i = 0; i < p->groups * padded; i++) {
-    int64_t column = i % padded;
-    p->packed_bias[i] = p->bias && column < p->columns
-                            ? p->bias[(i / padded * p->columns + column) % p->bias_period]
-                            : 0;
-  }
-  memset(p->zeros, 0, (size_t)p->depth * sizeof(float));
-}
-
-static void pad_task(void *context, int64_t task) {
-  const product *p = context;
-  size_t row = (size_t)(p->in[2] * p->in_channels);
-  size_t low = (size_t)(p->pad_low * p->in_channels);
-  size_t padded = (size_t)(p->padded_z * p->in_channels);
-  for (int64_t y = 0; y < p->in[1]; y++) {
-    int64_t r = task * p->in[1] + y;
-    float *to = p->copied_input + (size_t)r * padded;
-    memset(to, 0, low * sizeof(float));
-    memcpy(to + low, p->input + (size_t)r * row, row * sizeof(float));
-    memset(to + low + row, 0, (padded - low - row) * sizeof(float));
-  }
-}
-
-/* Some voxels of the input into pairs of channels, and the zeros around the z rows they begin or
- * end. */
-static void pair_task(void *context, int64_t task) {
-  const product *p = context;
-  int64_t voxels = p->batch * volume(p->in), high = p->padded_z - p->pad_low - p->in[2];
-  int64_t v = pair_rows_begin(voxels, p->given_channels, task);
-  int64_t end = pair_rows_begin(voxels, p->given_channels, task + 1);
-  while (v < end) {
-    int64_t z = v % p->in[2], count = smaller(p->in[2] - z, end - v);
-    bf16_pair *row = (bf16_pair *)p->copied_input + v / p->in[2] * p->padded_z * p->in_channels;
-    if (z == 0) memset(row, 0, (size_t)(p->pad_low * p->in_channels) * sizeof *row);
-    row += (p->pad_low + z) * p->in_channels;
-    bf16_pair_neighbours(row, p->input + v * p->given_channels, count * p->groups, p->given_depth);
-    v += count;
-    if (v % p->in[2] == 0)
-      memset(row + count * p->in_channels, 0, (size_t)(high * p->in_channels) * sizeof *row);
-  }
-}
-
-static void copy_input(product *p, thread_pool *pool) {
-  if (p->bf16)
-    parallel_for(pool, pair_tasks(p->batch * volume(p->in), p->given_channels), pair_task, p);
-  else if (p->padded)
-    parallel_for(pool, p->batch * p->in[0], pad_task, p);
-}
-
 /* Runs of k that are multiplied in one visit of a tile: taps [tap, tap_end) over all of the depth,
  * or part of the depth of one tap. */
 typedef struct k_block {
@@ -364,7 +124,7 @@ typedef struct k_block {
 enum { SMALL_WEIGHTS = 8192 };
 
 typedef struct phase_plan {
-  axis x, y, z;
+  conv_axis x, y, z;
   int64_t taps_z, depth; /* segments along z and their k, after fusing or sliding */
   int64_t tap_step;      /* floats of weights from segment to segment */
   int reach;             /* rows a tile reads beyond those it makes */
@@ -387,7 +147,7 @@ typedef struct lookahead {
 
 enum { LINE_FLOATS = 16 };
 
-static void look_ahead(const product *p, const phase_plan *q, const float *input, int64_t x,
+static void look_ahead(const conv_product *p, const phase_plan *q, const float *input, int64_t x,
                        int64_t y, int64_t z0, int rows, const float *out, lookahead *next) {
   int64_t in_y = q->y.in_step * (y + 1) + q->y.offset[q->y.taps - 1];
   int64_t floats = ((rows - 1) * q->z.in_step + 1) * p->in_channels;
@@ -405,8 +165,8 @@ static void look_ahead(const product *p, const phase_plan *q, const float *input
 }
 
 /* Along one long row, what comes some kilobytes later. */
-static void fetch_row(const product *p, const phase_plan *q, const float *from, const float *to,
-                      int rows) {
+static void fetch_row(const conv_product *p, const phase_plan *q, const float *from,
+                      const float *to, int rows) {
   enum { AHEAD = 2 };
   int64_t in = rows * q->z.in_step * p->in_channels, out = rows * q->z.out_step * p->out_channels;
   for (int64_t i = 0; i < in; i += LINE_FLOATS) __builtin_prefetch(from + AHEAD * in + i);
@@ -427,7 +187,7 @@ static void take_lines(lookahead *next, int64_t lines, gemm_segment *s) {
   next->lines -= lines;
 }
 
-static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t unit) {
+static void run_tile(const conv_product *p, const phase_plan *q, k_block k, int64_t unit) {
   int64_t lanes = p->kernels->lanes, width = q->vectors * lanes;
   /* Neighbours along y come one after the other: they share two thirds of their input, in L1. */
   int64_t y = unit % q->y.positions, rest = unit / q->y.positions;
@@ -502,7 +262,7 @@ static void run_tile(const product *p, const phase_plan *q, k_block k, int64_t u
 /* Weights are visited in blocks that stay in cache while the tiles of the task pass over them: in
  * L2 for tall tiles, which read them slowly, in L1 for low ones. */
 static void product_task(void *context, int64_t task) {
-  const product *p = context;
+  const conv_product *p = context;
   phase_plan q = {0};
   int64_t chunk = task % p->chunks, rest = task / p->chunks;
   int64_t block = rest % p->blocks, phase[3];
@@ -510,25 +270,24 @@ static void product_task(void *context, int64_t task) {
   if (p->packs_itself)
     for (int64_t v = block * p->vectors; v < smaller(p->column_vectors, (block + 1) * p->vectors);
          v++)
-      pack_task(context, rest * p->column_vectors + v);
+      conv_pack_weights(context, rest * p->column_vectors + v);
   q.group = rest % p->groups;
   rest /= p->groups;
   for (int a = 2; a >= 0; a--) {
     phase[a] = rest % p->phases[a];
     rest /= p->phases[a];
   }
-  q.x = axis_of(p, 0, phase[0]);
-  q.y = axis_of(p, 1, phase[1]);
-  q.z = axis_of(p, 2, phase[2]);
+  q.x = conv_axis_of(p, 0, phase[0]);
+  q.y = conv_axis_of(p, 1, phase[1]);
+  q.z = conv_axis_of(p, 2, phase[2]);
   if (!q.z.positions) return;
-  int64_t taps = (int64_t)q.x.taps * q.y.taps * q.z.taps;
   q.reach = p->slides ? q.z.taps - 1 : 0;
   q.taps_z = p->fused || p->slides ? 1 : q.z.taps;
   q.depth = p->fused ? p->depth * q.z.taps : p->depth;
   q.vectors = (int)smaller(p->vectors, p->column_vectors - block * p->vectors);
   q.tap_step = q.z.taps / larger(1, q.taps_z) * p->depth * q.vectors * p->kernels->lanes;
   q.column = block * p->vectors * p->kernels->lanes;
-  q.weights = packed_block(p, phase_begin(p, phase, q.x.taps, q.y.taps), taps, q.group, block);
+  q.weights = conv_packed_block(p, phase, &q.x, &q.y, &q.z, q.group, block);
   q.row_tiles = gemm_tile_count(q.z.positions, p->kernels->max_rows[q.vectors]);
   int64_t units = p->batch * q.x.positions * q.y.positions * q.row_tiles;
   int64_t begin = units * chunk / p->chunks, end = units * (chunk + 1) / p->chunks;
@@ -554,7 +313,7 @@ static void product_task(void *context, int64_t task) {
 
 static size_t product_workspace(const conv_shape *s, bool transposed) {
   if (conv_is_depthwise(s)) return depthwise_workspace(s, transposed);
-  product p = product_of(s, transposed);
+  conv_product p = product_of(s, transposed);
   return product_pieces(&p, NULL);
 }
 
@@ -565,19 +324,19 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
     depthwise_run(s, transposed, input, weight, bias, output, workspace, pool);
     return;
   }
-  product p = product_of(s, transposed);
+  conv_product p = product_of(s, transposed);
   p.input = input;
   p.weight = weight;
   p.bias = bias;
   p.output = output;
   product_pieces(&p, workspace);
-  pack_bias(&p);
+  conv_pack_bias(&p);
   if (!p.packs_itself) {
     bool small = volume(p.kernel) * p.given_depth * p.columns * p.groups < SMALL_WEIGHTS;
-    parallel_for(small ? NULL : pool, volume(p.phases) * p.groups * p.column_vectors, pack_task,
-                 &p);
+    parallel_for(small ? NULL : pool, volume(p.phases) * p.groups * p.column_vectors,
+                 conv_pack_weights, &p);
   }
-  copy_input(&p, pool);
+  conv_copy_input(&p, pool);
   parallel_for(pool, volume(p.phases) * p.groups * p.blocks * p.chunks, product_task, &p);
 }
 

@@ -1,0 +1,200 @@
+/* What the tiles of a convolution's product read: weights in their order, the bias, and a copy of the
+ * input with zeros around its z rows, or of pairs of its channels. */
+#include "ops/kernels/convolution_product.h"
+
+conv_axis conv_axis_of(const conv_product *p, int a, int64_t phase) {
+  conv_axis x = {0};
+  int64_t stride = p->stride[a], dilation = p->dilation[a], padding = p->padding[a];
+  if (!p->transposed) {
+    x.positions = p->out[a];
+    x.out_step = 1;
+    x.in_step = stride;
+    x.taps = (int)p->kernel[a];
+    for (int t = 0; t < x.taps; t++) {
+      x.index[t] = t;
+      x.offset[t] = t * dilation - padding;
+    }
+    return x;
+  }
+  x.positions = phase < p->out[a] ? (p->out[a] - phase + stride - 1) / stride : 0;
+  x.out_first = phase;
+  x.out_step = stride;
+  x.in_step = 1;
+  for (int k = (int)p->kernel[a] - 1; k >= 0; k--) {
+    int64_t reach = phase + padding - k * dilation;
+    if (reach % stride) continue;
+    x.index[x.taps] = k;
+    x.offset[x.taps++] = reach / stride;
+  }
+  return x;
+}
+
+static int64_t taps_before(const conv_product *p, int a, int64_t phase) {
+  int64_t taps = 0;
+  for (int64_t r = 0; r < phase; r++) taps += conv_axis_of(p, a, r).taps;
+  return taps;
+}
+
+/* Taps of the phases that come before (x, y, z) in the packed weights. */
+static int64_t phase_begin(const conv_product *p, const int64_t phase[3], int taps_x, int taps_y) {
+  return taps_before(p, 0, phase[0]) * p->kernel[1] * p->kernel[2] +
+         taps_x *
+             (taps_before(p, 1, phase[1]) * p->kernel[2] + taps_y * taps_before(p, 2, phase[2]));
+}
+
+float *conv_packed_block(const conv_product *p, const int64_t phase[3], const conv_axis *x,
+                         const conv_axis *y, const conv_axis *z, int64_t group, int64_t block) {
+  int64_t taps = (int64_t)x->taps * y->taps * z->taps;
+  int64_t before = phase_begin(p, phase, x->taps, y->taps) * p->groups + group * taps;
+  return p->packed_weight +
+         (before * p->column_vectors + block * p->vectors * taps) * p->depth * p->kernels->lanes;
+}
+
+/* Puts a vector of weights, element d of the depth of a tap, where the tiles read it. */
+static void put_weights(const conv_product *p, float *out, int64_t width, int64_t tap, int64_t d,
+                        const float *row) {
+  int64_t lanes = p->kernels->lanes;
+  if (!p->bf16) {
+    memcpy(out + (tap * p->depth + d) * width * lanes, row, (size_t)lanes * sizeof(float));
+    return;
+  }
+  bf16_pair *pair = (bf16_pair *)out + (tap * p->depth + d / 2) * width * lanes;
+  if (d % 2)
+    bf16_set_second(pair, row, lanes);
+  else if (d + 1 < p->given_depth)
+    bf16_set_first(pair, row, lanes);
+  else
+    bf16_pair_rows(pair, row, NULL, lanes);
+}
+
+/* Where every output has the same taps, a column's weights are a run in PyTorch's order: squares of
+ * lanes × run are transposed. Taps are packed in the order they are summed, reversed for the data
+ * gradient. */
+static void pack_runs(const conv_product *p, float *out, int64_t width, const float *from) {
+  int64_t lanes = p->kernels->lanes, taps = volume(p->kernel), depth = p->given_depth;
+  /* The run goes over (depth, tap) in the forward direction, over taps in the other. */
+  int64_t run = p->transposed ? taps : taps * depth, runs = p->transposed ? depth : 1;
+  if (p->column_step == 1) {
+    for (int64_t d = 0; d < depth; d++) put_weights(p, out, width, 0, d, from + d * p->depth_step);
+    return;
+  }
+  float square[GEMM_MAX_LANES * GEMM_MAX_LANES];
+  for (int64_t r = 0; r < runs; r++, from += p->depth_step) {
+    for (int64_t begin = 0; begin < run; begin += lanes) {
+      /* The last square overlaps the one before rather than hang over. */
+      int64_t j = larger(0, smaller(begin, run - lanes)), count = smaller(lanes, run - j);
+      int64_t d = r + j / taps, tap = j % taps;
+      if (count == lanes && taps == 1 && !p->bf16) { /* rows are packed at even distances */
+        p->kernels->transpose(from + j, p->column_step, out + j * width * lanes, width * lanes);
+        continue;
+      }
+      if (count == lanes)
+        p->kernels->transpose(from + j, p->column_step, square, lanes);
+      else
+        for (int64_t i = 0; i < count; i++)
+          for (int64_t l = 0; l < lanes; l++)
+            square[i * lanes + l] = from[l * p->column_step + j + i];
+      for (int64_t i = 0; i < count; i++) {
+        int64_t at = p->transposed ? taps - 1 - tap : tap;
+        put_weights(p, out, width, at, d, square + i * lanes);
+        if (++tap == taps) {
+          tap = 0;
+          d++;
+        }
+      }
+    }
+  }
+}
+
+void conv_pack_weights(void *context, int64_t task) {
+  const conv_product *p = context;
+  int64_t lanes = p->kernels->lanes, v = task % p->column_vectors, rest = task / p->column_vectors;
+  int64_t group = rest % p->groups;
+  int64_t phase[3];
+  rest /= p->groups;
+  for (int a = 2; a >= 0; a--) {
+    phase[a] = rest % p->phases[a];
+    rest /= p->phases[a];
+  }
+  conv_axis x = conv_axis_of(p, 0, phase[0]), y = conv_axis_of(p, 1, phase[1]),
+            z = conv_axis_of(p, 2, phase[2]);
+  int64_t block = v / p->vectors,
+          width = smaller(p->vectors, p->column_vectors - block * p->vectors);
+  float *out =
+      conv_packed_block(p, phase, &x, &y, &z, group, block) + (v - block * p->vectors) * lanes;
+  /* A column is a channel, and where z steps were made columns, a channel at one of them. */
+  int64_t channels = p->bias_period / p->groups, filter_z = p->kernel[2] * (p->columns / channels);
+  int count = (int)smaller(lanes, p->columns - v * lanes);
+  if (count == lanes && volume(p->phases) == 1 && p->columns == channels) {
+    pack_runs(p, out, width, p->weight + group * p->group_step + v * lanes * p->column_step);
+    return;
+  }
+  const float *from[GEMM_MAX_LANES];
+  for (int l = 0; l < count; l++) {
+    int64_t column = v * lanes + l;
+    from[l] =
+        p->weight + group * p->group_step + column % channels * p->column_step + column / channels;
+  }
+  float row[GEMM_MAX_LANES] = {0};
+  for (int64_t d = 0; d < p->given_depth; d++)
+    for (int i = 0; i < x.taps; i++)
+      for (int j = 0; j < y.taps; j++)
+        for (int k = 0; k < z.taps; k++) {
+          int64_t at =
+              d * p->depth_step + (x.index[i] * p->kernel[1] + y.index[j]) * filter_z + z.index[k];
+          int64_t tap = ((int64_t)i * y.taps + j) * z.taps + k;
+          for (int l = 0; l < count; l++) row[l] = from[l][at];
+          put_weights(p, out, width, tap, d, row);
+        }
+}
+
+void conv_pack_bias(const conv_product *p) {
+  int64_t padded = p->column_vectors * p->kernels->lanes;
+  for (int64_t i = 0; i < p->groups * padded; i++) {
+    int64_t column = i % padded;
+    p->packed_bias[i] = p->bias && column < p->columns
+                            ? p->bias[(i / padded * p->columns + column) % p->bias_period]
+                            : 0;
+  }
+  memset(p->zeros, 0, (size_t)p->depth * sizeof(float));
+}
+
+static void pad_task(void *context, int64_t task) {
+  const conv_product *p = context;
+  size_t row = (size_t)(p->in[2] * p->in_channels);
+  size_t low = (size_t)(p->pad_low * p->in_channels);
+  size_t padded = (size_t)(p->padded_z * p->in_channels);
+  for (int64_t y = 0; y < p->in[1]; y++) {
+    int64_t r = task * p->in[1] + y;
+    float *to = p->copied_input + (size_t)r * padded;
+    memset(to, 0, low * sizeof(float));
+    memcpy(to + low, p->input + (size_t)r * row, row * sizeof(float));
+    memset(to + low + row, 0, (padded - low - row) * sizeof(float));
+  }
+}
+
+/* Some voxels of the input into pairs of channels, and the zeros around the z rows they begin or
+ * end. */
+static void pair_task(void *context, int64_t task) {
+  const conv_product *p = context;
+  int64_t voxels = p->batch * volume(p->in), high = p->padded_z - p->pad_low - p->in[2];
+  int64_t v = pair_rows_begin(voxels, p->given_channels, task);
+  int64_t end = pair_rows_begin(voxels, p->given_channels, task + 1);
+  while (v < end) {
+    int64_t z = v % p->in[2], count = smaller(p->in[2] - z, end - v);
+    bf16_pair *row = (bf16_pair *)p->copied_input + v / p->in[2] * p->padded_z * p->in_channels;
+    if (z == 0) memset(row, 0, (size_t)(p->pad_low * p->in_channels) * sizeof *row);
+    row += (p->pad_low + z) * p->in_channels;
+    bf16_pair_neighbours(row, p->input + v * p->given_channels, count * p->groups, p->given_depth);
+    v += count;
+    if (v % p->in[2] == 0)
+      memset(row + count * p->in_channels, 0, (size_t)(high * p->in_channels) * sizeof *row);
+  }
+}
+
+void conv_copy_input(conv_product *p, thread_pool *pool) {
+  if (p->bf16)
+    parallel_for(pool, pair_tasks(p->batch * volume(p->in), p->given_channels), pair_task, p);
+  else if (p->padded)
+    parallel_for(pool, p->batch * p->in[0], pad_task, p);
+}
