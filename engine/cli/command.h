@@ -9,6 +9,7 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 
 /* Options every command may declare; `flags` of a command says which it takes. */
 #define OPTION_SET (UINT64_C(1) << 0)
+#define OPTION_NAMES (UINT64_C(1) << 35)
 #define OPTION_ALLOW_CHANGES (UINT64_C(1) << 60)
 #define OPTION_WITH_WEIGHTS (UINT64_C(1) << 61)
 #define OPTION_LIST (UINT64_C(1) << 62)
@@ -69,7 +70,7 @@ typedef struct arguments {
   override overrides[MAX_OVERRIDES];
   int override_count;
   const char *out, *device, *against, *stage, *json, *prediction, *reference, *empty, *hd95;
-  const char *csv, *metrics, *tolerance, *key, *map;
+  const char *csv, *metrics, *tolerance, *names, *key, *map;
   double within;               /* 0: not given */
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;

@@ -60,13 +60,15 @@ const command commands[] = {
      1, 1, command_preview},
     {"predict", "RUN[,RUN…] IN…", "segment new volumes with a finished run, or an ensemble",
      "The result lies on the grid of the input: same size, same affine. One input and an -o that\n"
-     "ends in .nii or .nii.gz writes that file; otherwise -o is a folder. Channels in files of\n"
-     "their own go with commas between them, and so do runs of one network: the mean of what they\n"
-     "say counts. --set changes keys of evaluate: mirror, keep_largest, memory.\n\n"
+     "ends in .nii or .nii.gz writes that file; otherwise -o is a folder. IN may be a folder, too:\n"
+     "all volumes in it, and for a run on nnU-Net's layout a case for all its channels. Channels in\n"
+     "files of their own go with commas between them, and so do runs of one network: the mean of\n"
+     "what they say counts. --set changes keys of evaluate: mirror, keep_largest, memory.\n\n"
      "  strata predict runs/hippocampus-unetr case.nii.gz -o seg.nii.gz\n"
      "  strata predict runs/fold0,runs/fold1,runs/fold2 case.nii.gz -o seg.nii.gz\n"
      "  strata predict runs/x case.nii.gz -o seg.nii.gz --set evaluate.keep_largest=true\n"
-     "  strata predict runs/hippocampus-unetr incoming/*.nii.gz -o segmentations\n"
+     "  strata predict runs/hippocampus-unetr incoming -o segmentations\n"
+     "  strata predict runs/brain Dataset004_Brain/imagesTs -o segmentations\n"
      "  strata predict runs/brain case_0000.nii.gz,case_0001.nii.gz -o segmentations\n",
      OPTION_SET | OPTION_OUT | OPTION_THREADS | OPTION_DEVICE, 2, MAX_OPERANDS, command_predict},
     {"pack", "FILE|RUN", "make one file to share of a pipeline or a run",
@@ -89,13 +91,16 @@ const command commands[] = {
     {"evaluate", "", "score a folder of segmentations against references",
      "Pairs the files of two folders by name and prints Dice and HD95 (mm) per class, or the\n"
      "metrics you ask for. --csv has a row for each case and class, --json what evaluation.json\n"
-     "has.\n\n"
+     "has, for strata compare. Classes are the values in the files, unless --names says more: a run\n"
+     "is compared by the names of its classes.\n\n"
      "  strata evaluate --prediction runs/x/predictions --reference labelsTs --json scores.json\n"
      "  strata evaluate --prediction a --reference b --metrics dice,nsd,assd --tolerance 2\n"
      "  strata evaluate --prediction a --reference b --metrics all --csv scores.csv\n"
-     "  strata evaluate --prediction a --reference b --group abdomen8=1,2,3,4,6,7,8,11\n",
-     OPTION_PREDICTION | OPTION_REFERENCE | OPTION_METRICS | OPTION_TOLERANCE | OPTION_GROUP |
-         OPTION_EMPTY | OPTION_HD95 | OPTION_JSON | OPTION_CSV | OPTION_THREADS,
+     "  strata evaluate --prediction a --reference b --group abdomen8=1,2,3,4,6,7,8,11\n"
+     "  strata evaluate --prediction nnunet --reference labelsTs --names Anterior,Posterior \\\n"
+     "    --json nnunet.json && strata compare nnunet.json runs/hippocampus-unetr\n",
+     OPTION_PREDICTION | OPTION_REFERENCE | OPTION_NAMES | OPTION_METRICS | OPTION_TOLERANCE |
+         OPTION_GROUP | OPTION_EMPTY | OPTION_HD95 | OPTION_JSON | OPTION_CSV | OPTION_THREADS,
      0, 0, command_evaluate},
     {"report", "RUN", "one page about a run, to look at and to send",
      "Writes RUN/report.html, which needs no network and no other file: curves of every loss term and\n"

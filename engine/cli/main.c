@@ -58,6 +58,7 @@ static const option_help option_table[] = {
      "relative_volume_difference (default dice,hd95)"},
     {OPTION_TOLERANCE, "tolerance", "MM", "of nsd; with commas: by class from 1 (default 1)"},
     {OPTION_GROUP, "group", "NAME=CLASSES", "a mean over these classes, such as kidneys=2,3"},
+    {OPTION_NAMES, "names", "NAMES", "of the classes from 1 on, with commas between them"},
     {OPTION_MAP, "map", "RULES.yaml", "how names change: strip, drop, rename"},
     {OPTION_MARKDOWN, "markdown", NULL, "print Markdown"},
     {OPTION_COMMON, "common", NULL, "compare the cases and classes that all runs have"},
@@ -175,6 +176,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     break;
   case OPTION_TOLERANCE:
     a->tolerance = value;
+    break;
+  case OPTION_NAMES:
+    a->names = value;
     break;
   case OPTION_OUT:
     a->out = value;
@@ -350,6 +354,10 @@ static status parse(const command *c, int argc, char **argv, arguments *a, bool 
     if (a->operand_count == MAX_OPERANDS) return usage("too many operands%s%s", "", "");
     a->operands[a->operand_count++] = argv[i];
   }
+  if (a->operand_count > 0 && c->max_operands == 0)
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "strata %s takes options only, not \"%s\" (strata %s --help explains it)",
+                     c->name, a->operands[0], c->name);
   if (a->operand_count < c->min_operands || a->operand_count > c->max_operands)
     return error_new(ERROR_USAGE, NOWHERE, "usage: strata %s%s%s (strata %s --help explains it)",
                      c->name, c->operands[0] ? " " : "", c->operands, c->name);

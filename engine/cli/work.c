@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/inputs.h"
 #include "data/check.h"
 #include "data/dataset.h"
 #include "data/phantom.h"
@@ -96,6 +97,11 @@ static status open_member(ensemble *e, const arguments *a, const char *folder, s
   snprintf(name, sizeof name, "weights/%s.safetensors", stage->name);
   e->weights[i] = run_file(e->folders[i], name);
   if (!e->weights[i]) return error_out_of_memory(sizeof name);
+  if (!archive_is(e->folders[i]) && !file_exists(e->weights[i]))
+    return error_new(ERROR_DATA, NOWHERE,
+                     "%s has no weights of stage %s yet: the run is not finished (strata run FILE "
+                     "--out %s --resume goes on with it)",
+                     e->folders[i], stage->name, e->folders[i]);
   if (i == 0) {
     e->channels = channels;
     e->classes = classes;
@@ -133,27 +139,6 @@ static void ensemble_close(ensemble *e) {
   }
 }
 
-static bool is_volume_name(const char *name) {
-  return text_ends_with(name, ".nii") || text_ends_with(name, ".nii.gz");
-}
-
-/* An input is a file, or the files of its channels with commas between them. */
-static case_entry read_input(arena *memory, const char *operand) {
-  case_entry input = {.name = operand, .image = operand};
-  if (!strchr(operand, ',') || file_exists(operand)) return input;
-  const char **more = NULL;
-  int capacity = 0;
-  size_t length = strcspn(operand, ",");
-  input.image = arena_strndup(memory, operand, length);
-  for (const char *p = operand + length; *p == ','; p += 1 + length) {
-    length = strcspn(p + 1, ",");
-    const char *file = arena_strndup(memory, p + 1, length);
-    ARENA_PUSH(memory, more, input.more_image_count, capacity, file);
-  }
-  input.more_images = more;
-  return input;
-}
-
 static status predict_case(network *n, const data_spec *data, const case_entry *input,
                            const char *out) {
   medical_case c = {0};
@@ -167,75 +152,16 @@ static status predict_case(network *n, const data_spec *data, const case_entry *
   return error;
 }
 
-static bool is_same_file(const struct stat *a, const char *path) {
-  struct stat b;
-  return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
-}
-
-/* Where each segmentation goes. Two inputs must not meet in one file, and no input may be replaced.
- */
-static status check_outputs(const case_entry *inputs, char *const *paths, int count) {
-  for (int i = 0; i < count; i++) {
-    struct stat there;
-    for (int k = 0; k < i; k++)
-      if (strcmp(paths[k], paths[i]) == 0)
-        return error_new(ERROR_USAGE, NOWHERE,
-                         "%s and %s would both be segmented to %s; segment them into two folders",
-                         inputs[k].name, inputs[i].name, paths[i]);
-    if (stat(paths[i], &there) != 0) continue;
-    for (int k = 0; k < count; k++) {
-      bool is_input = is_same_file(&there, inputs[k].image);
-      for (int m = 0; m < inputs[k].more_image_count; m++)
-        is_input |= is_same_file(&there, inputs[k].more_images[m]);
-      if (is_input)
-        return error_new(ERROR_USAGE, NOWHERE,
-                         "the segmentation of %s would replace the input %s; choose another -o",
-                         inputs[i].name, inputs[k].name);
-    }
-  }
-  return OK;
-}
-
-/* Named after the image; case.nii.gz for nnU-Net's case_0000.nii.gz and further channels. */
-static char *output_path(const arguments *a, const case_entry *input, bool to_file) {
-  if (to_file) return strdup(a->out);
-  const char *slash = strrchr(input->image, '/'), *file = slash ? slash + 1 : input->image;
-  size_t length = strlen(file);
-  if (is_volume_name(file)) length -= text_ends_with(file, ".gz") ? 7 : 4;
-  if (input->more_image_count > 0 && length > 5 && strncmp(file + length - 5, "_0000", 5) == 0)
-    length -= 5;
-  char name[512];
-  snprintf(name, sizeof name, "%.*s.nii.gz", (int)(length < 480 ? length : 480), file);
-  return path_join(a->out, name);
-}
-
 /* A bad case is reported and the others are still segmented. */
-static status predict_all(network *n, const data_spec *data, const arguments *a) {
-  int count = a->operand_count - 1;
-  bool to_file = count == 1 && is_volume_name(a->out);
-  if (!to_file && is_volume_name(a->out))
-    return error_new(ERROR_USAGE, NOWHERE, "%d inputs need a folder after -o, not %s", count,
-                     a->out);
-  if (!to_file) TRY(folder_create(a->out));
-  arena memory = {0};
-  case_entry *inputs = arena_alloc(&memory, (size_t)count * sizeof *inputs);
-  char **paths = arena_alloc(&memory, (size_t)count * sizeof *paths);
-  status error = OK;
-  for (int i = 0; i < count && !error; i++) {
-    inputs[i] = read_input(&memory, a->operands[1 + i]);
-    paths[i] = output_path(a, &inputs[i], to_file);
-    if (!paths[i]) error = error_out_of_memory(512);
-  }
-  if (!error) error = check_outputs(inputs, paths, count);
+static status predict_all(network *n, const data_spec *data, const predict_inputs *in) {
   problems found = {0};
-  for (int i = 0; i < count && !error; i++) {
+  status error = OK;
+  for (int i = 0; i < in->count && !error; i++) {
     if (run_stop_requested())
-      error = error_new(ERROR_INTERRUPTED, NOWHERE, "stopped after %d of %d inputs", i, count);
+      error = error_new(ERROR_INTERRUPTED, NOWHERE, "stopped after %d of %d inputs", i, in->count);
     else
-      problems_add(&found, predict_case(n, data, &inputs[i], paths[i]));
+      problems_add(&found, predict_case(n, data, &in->cases[i], in->out[i]));
   }
-  for (int i = 0; i < count; i++) free(paths[i]);
-  arena_free(&memory);
   problems_add(&found, error);
   return problems_take(&found);
 }
@@ -252,8 +178,11 @@ status command_predict(const arguments *a) {
   ensemble e;
   device *d = NULL;
   network n = {0};
+  arena memory = {0};
+  predict_inputs in = {0};
   status error = ensemble_open(a, a->operands[0], &e);
   pipeline *p = e.pipelines[0];
+  if (!error) error = predict_inputs_list(&memory, a, &p->data, e.channels, &in);
   if (!error)
     error = device_open(a->device ? a->device : p->device, a->threads > 0 ? (int)a->threads : 0, &d,
                         NULL);
@@ -262,9 +191,10 @@ status command_predict(const arguments *a) {
                          e.classes, d, NULL, &n);
   if (!error) warn_of_bf16(n.graph.g, d);
   if (!error) error = network_load(&n, (const char *const *)e.weights, e.count);
-  if (!error) error = predict_all(&n, &p->data, a);
+  if (!error) error = predict_all(&n, &p->data, &in);
   network_close(&n);
   device_close(d);
+  arena_free(&memory);
   ensemble_close(&e);
   return error;
 }
@@ -319,6 +249,28 @@ static status read_scoring(const arguments *a, arena *memory, evaluate_spec *spe
   return usage;
 }
 
+/* --names liver,spleen: what classes 1, 2, … are called. */
+static status read_names(const arguments *a, arena *memory, const char ***names, int *count) {
+  *names = NULL;
+  *count = 0;
+  if (!a->names) return OK;
+  tree *list;
+  TRY(read_list(memory, "--names", a->names, true, &list));
+  *names = arena_alloc(memory, (size_t)(list->count + 1) * sizeof **names);
+  (*names)[(*count)++] = "background";
+  for (int i = 0; i < list->count; i++) {
+    const char *name = list->items[i]->kind == TREE_SCALAR ? list->items[i]->text : "";
+    for (int k = 0; k < *count; k++)
+      if (!name[0] || strcmp((*names)[k], name) == 0)
+        return error_new(ERROR_USAGE, NOWHERE,
+                         name[0] ? "--names: \"%s\" is there twice, or is the background, class 0"
+                                 : "--names: a class has no name%s",
+                         name);
+    (*names)[(*count)++] = name;
+  }
+  return OK;
+}
+
 status command_evaluate(const arguments *a) {
   if (!a->prediction || !a->reference)
     return error_new(ERROR_USAGE, NOWHERE,
@@ -332,9 +284,13 @@ status command_evaluate(const arguments *a) {
   evaluate_outputs to = {.table = stdout, .json_path = a->json, .csv_path = a->csv};
   arena memory = {0};
   thread_pool *pool = NULL;
+  const char **names;
+  int name_count;
   status error = read_scoring(a, &memory, &spec);
+  if (!error) error = read_names(a, &memory, &names, &name_count);
   if (!error) error = pool_create(a->threads > 0 ? (int)a->threads : 0, &pool);
-  if (!error) error = evaluate_folders(a->prediction, a->reference, &spec, pool, &to);
+  if (!error)
+    error = evaluate_folders(a->prediction, a->reference, names, name_count, &spec, pool, &to);
   pool_destroy(pool);
   arena_free(&memory);
   return error;

@@ -102,16 +102,30 @@ static status score_pair(const label_file *prediction, const label_file *referen
   return error;
 }
 
+static bool has_class(const case_score *c, int value) {
+  return c->classes[value].reference_voxels > 0 || c->classes[value].predicted_voxels > 0;
+}
+
+/* Values that no name was given for would be in no mean. */
+static status check_named(const case_score *cases, int case_count, int class_count) {
+  problems found = {0};
+  for (int i = 0; i < case_count; i++)
+    for (int value = class_count; value < LABEL_VALUES; value++)
+      if (has_class(&cases[i], value))
+        problems_add(&found,
+                     error_new(ERROR_DATA, NOWHERE,
+                               "%s: class %d occurs, but only classes 1 to %d have been named",
+                               cases[i].name, value, class_count - 1));
+  return problems_take(&found);
+}
+
 /* Background and the values that occur. Drops the other rows of every case. */
 static void keep_used_classes(arena *memory, case_score *cases, int case_count, evaluation *e) {
   const char **names = arena_alloc(memory, LABEL_VALUES * sizeof *names);
   int *numbers = arena_alloc(memory, LABEL_VALUES * sizeof *numbers), count = 0;
   for (int value = 0; value < LABEL_VALUES; value++) {
     bool is_used = value == 0;
-    for (int i = 0; i < case_count; i++) {
-      const class_score *c = &cases[i].classes[value];
-      is_used = is_used || c->reference_voxels > 0 || c->predicted_voxels > 0;
-    }
+    for (int i = 0; i < case_count; i++) is_used = is_used || has_class(&cases[i], value);
     if (!is_used) continue;
     for (int i = 0; i < case_count; i++) cases[i].classes[count] = cases[i].classes[value];
     numbers[count] = value;
@@ -159,6 +173,21 @@ static status score_folders(arena *memory, const char *prediction_dir, const cha
   return OK;
 }
 
+/* A group's mean is over the classes that there are: which are not, must be seen. */
+static void print_absent(const evaluation *e, FILE *table) {
+  for (int i = 0; i < e->spec->group_count; i++) {
+    const class_group *g = &e->spec->groups[i];
+    for (int k = 0; k < g->count; k++) {
+      bool occurs = false;
+      for (int row = 0; row < e->class_count; row++)
+        occurs |= (e->class_numbers ? e->class_numbers[row] : row) == g->classes[k];
+      if (!occurs)
+        fprintf(table, "Class %d of %s is in no file: its mean is over the others.\n",
+                g->classes[k], g->name);
+    }
+  }
+}
+
 static void print_left_out(const folder_scores *s, FILE *table) {
   int bad = s->prediction_count - s->case_count, unused = s->reference_count - s->pair_count;
   if (bad > 0)
@@ -170,18 +199,25 @@ static void print_left_out(const folder_scores *s, FILE *table) {
 }
 
 status evaluate_folders(const char *prediction_dir, const char *reference_dir,
-                        const evaluate_spec *spec, thread_pool *pool, const evaluate_outputs *to) {
+                        const char *const *class_names, int class_count, const evaluate_spec *spec,
+                        thread_pool *pool, const evaluate_outputs *to) {
   arena memory = {0};
   problems found = {0};
   folder_scores s = {0};
   status error = score_folders(&memory, prediction_dir, reference_dir, spec, pool, &found, &s);
+  if (!error && class_names) error = check_named(s.cases, s.case_count, class_count);
   if (!error && s.case_count > 0) {
-    evaluation e = {.cases = s.cases, .case_count = s.case_count, .spec = spec};
-    keep_used_classes(&memory, s.cases, s.case_count, &e);
+    evaluation e = {.class_names = class_names,
+                    .class_count = class_count,
+                    .cases = s.cases,
+                    .case_count = s.case_count,
+                    .spec = spec};
+    if (!class_names) keep_used_classes(&memory, s.cases, s.case_count, &e);
     if (to->json_path) error = evaluation_write(&e, to->json_path);
     if (to->csv_path && !error) error = evaluation_write_csv(&e, to->csv_path);
     if (to->table && !error) {
       evaluation_print(&e, to->table);
+      print_absent(&e, to->table);
       print_left_out(&s, to->table);
     }
   }

@@ -9,7 +9,8 @@
  * name, a file that cannot be read and a pair on different grids are errors; the other
  * pairs are scored all the same, and the errors come back together. References without a prediction are not scored, and
  * counted in the table. The classes are the values that occur in any of the scored files, named by
- * their number.
+ * their number; or, with `class_names` ([0] is the background), those 0 to class_count − 1, and a
+ * file with a value beyond them is an error.
  *
  * Where the result goes is in `to`, each part of which may be NULL. `pool` may be NULL too. */
 typedef struct evaluate_outputs {
@@ -19,6 +20,7 @@ typedef struct evaluate_outputs {
 } evaluate_outputs;
 
 status evaluate_folders(const char *prediction_dir, const char *reference_dir,
-                        const evaluate_spec *spec, thread_pool *pool, const evaluate_outputs *to);
+                        const char *const *class_names, int class_count, const evaluate_spec *spec,
+                        thread_pool *pool, const evaluate_outputs *to);
 
 #endif

@@ -119,9 +119,12 @@ status network_load(network *n, const char *const *paths, int count) {
 static status check_channels(const network *n, const volume *prepared) {
   int64_t channels = n->graph.g->values[n->graph.image].type.shape.dim[4];
   if (prepared->channels == channels) return OK;
-  return error_new(ERROR_DATA, NOWHERE, "the image has %lld channel%s; the network takes %lld",
+  return error_new(ERROR_DATA, NOWHERE, "the image has %lld channel%s; the network takes %lld%s",
                    (long long)prepared->channels, prepared->channels == 1 ? "" : "s",
-                   (long long)channels);
+                   (long long)channels,
+                   channels > 1 ? ". Files of its channels go with commas between them, in the "
+                                  "order of training: a_0000.nii.gz,a_0001.nii.gz"
+                                : "");
 }
 
 /* Onto any grid. */

@@ -86,6 +86,24 @@ case1=nn/imagesTr/case_001
 try 0 "$STRATA" predict run-nn "${case1}_0000.nii.gz,${case1}_0001.nii.gz" -o segmented
 exists segmented/case_001.nii.gz
 try 1 "$STRATA" predict run-nn "${case1}_0000.nii.gz" -o segmented
+says "the network takes 2. Files of its channels go with commas between them"
+# A folder: the channels of a case are found by their names.
+try 0 "$STRATA" predict run-nn nn/imagesTr -o all
+[ "$(ls all | wc -l)" -eq 6 ] || fail "6 cases, but $(ls all)"
+cmp all/case_001.nii.gz segmented/case_001.nii.gz || fail "a folder gives another segmentation"
+mkdir gap && cp nn/imagesTr/case_00[12]_000?.nii.gz gap && rm gap/case_002_0001.nii.gz
+try 1 "$STRATA" predict run-nn gap -o none
+says "gap/case_002_0000.nii.gz: the run takes 2 channels a case"
+rm gap/case_002_0000.nii.gz
+try 0 "$STRATA" predict run-nn gap -o one.nii.gz
+cmp one.nii.gz segmented/case_001.nii.gz || fail "a folder of one case gives another segmentation"
+mkdir empty && try 1 "$STRATA" predict run-nn empty -o none
+says "there is no .nii or .nii.gz file in empty"
+try 2 "$STRATA" predict run-nn run-nn nn/imagesTr -o none
+says "run-nn is a run; those of an ensemble go with commas between them"
+cp -r run-nn unfinished && rm unfinished/weights/segment.safetensors
+try 1 "$STRATA" predict unfinished nn/imagesTr -o none
+says "unfinished has no weights of stage segment yet: the run is not finished"
 try 2 "$STRATA" predict run-nn "${case1}_0000.nii.gz,${case1}_0001.nii.gz" \
   -o "${case1}_0001.nii.gz"
 says "would replace the input"
@@ -103,6 +121,20 @@ try 2 "$STRATA" evaluate --prediction run/predictions --reference references --m
 says 'did you mean "dice"?'
 try 2 "$STRATA" evaluate --prediction run/predictions --reference references --group pair
 says "--group takes NAME=CLASSES"
+
+# Names for the classes, so that what others have segmented can be compared with a run.
+scored=(evaluate --prediction run/predictions --reference references)
+thirteen=spleen,b,c,d,e,liver,g,h,i,j,k,l,m
+try 0 "$STRATA" "${scored[@]}" --names $thirteen --group pair=1,6 --csv scores.csv
+prints "liver"
+has scores.csv "img0006,spleen,"
+try 1 "$STRATA" "${scored[@]}" --names spleen --csv none.csv
+says "img0006: class 2 occurs, but only classes 1 to 1 have been named"
+[ ! -e none.csv ] || fail "scores without a class"
+try 2 "$STRATA" "${scored[@]}" --names spleen,spleen
+says '"spleen" is there twice'
+try 0 "$STRATA" "${scored[@]}" --group far=1,200
+prints "Class 200 of far is in no file"
 
 # A group of classes that the data set does not have.
 try 1 "$STRATA" check btcv.yaml "${epoch[@]}" --set evaluate.groups.pair=[1,14]

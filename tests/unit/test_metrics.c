@@ -565,7 +565,7 @@ static void folders_are_paired_by_name_and_every_problem_is_told(void **state) {
   spec.group_count = 1;
   char *csv_path = in_temporary_folder("folders.csv");
   evaluate_outputs to = {out, json_path, csv_path}, nowhere = {0};
-  assert_ok(evaluate_folders(predictions, references, &spec, NULL, &to));
+  assert_ok(evaluate_folders(predictions, references, NULL, 0, &spec, NULL, &to));
   fclose(out);
   assert_non_null(strstr(table, "1 of 3 references have no prediction"));
   json_error_t error;
@@ -603,7 +603,7 @@ static void folders_are_paired_by_name_and_every_problem_is_told(void **state) {
   unlink(json_path);
   table = NULL;
   out = to.table = open_memstream(&table, &length);
-  status problem = evaluate_folders(predictions, references, &skip_empty, NULL, &to);
+  status problem = evaluate_folders(predictions, references, NULL, 0, &skip_empty, NULL, &to);
   fclose(out);
   assert_int_equal(error_count(problem), 4);
   /* What could be scored is, and the table says what is missing. */
@@ -632,12 +632,12 @@ static void folders_are_paired_by_name_and_every_problem_is_told(void **state) {
       {"references", "two.nii.gz"},  {"references", "three.nii.gz"}, {"references", "moved.nii"},
       {"references", "small.nii"},   {"references", "two.nii"}};
   for (size_t i = 0; i < sizeof made / sizeof *made; i++) remove_map(made[i][0], made[i][1]);
-  problem = evaluate_folders(predictions, references, &skip_empty, NULL, &nowhere);
+  problem = evaluate_folders(predictions, references, NULL, 0, &skip_empty, NULL, &nowhere);
   assert_non_null(strstr(error_message(problem), "there is no .nii or .nii.gz file in"));
   error_free(problem);
   rmdir(predictions);
   rmdir(references);
-  problem = evaluate_folders(predictions, references, &skip_empty, NULL, &nowhere);
+  problem = evaluate_folders(predictions, references, NULL, 0, &skip_empty, NULL, &nowhere);
   assert_int_equal(error_code_of(problem), ERROR_IO);
   error_free(problem);
   char *folder = path_folder(json_path);

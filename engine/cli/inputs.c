@@ -1,0 +1,194 @@
+#include "cli/inputs.h"
+
+#include "base/files.h"
+#include "base/text.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+typedef struct listing {
+  arena *memory;
+  const data_spec *data;
+  int64_t channels;
+  case_entry *cases;
+  int count, capacity;
+} listing;
+
+static size_t volume_ending(const char *name) {
+  return text_ends_with(name, ".nii.gz") ? 7 : text_ends_with(name, ".nii") ? 4 : 0;
+}
+
+static bool is_folder(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+/* ---- files ------------------------------------------------------------------------------- */
+
+/* The files of an image's channels with commas between them. */
+static case_entry read_channels(arena *memory, const char *operand) {
+  case_entry input = {.name = operand, .image = operand};
+  if (!strchr(operand, ',') || file_exists(operand)) return input;
+  const char **more = NULL;
+  int capacity = 0;
+  size_t length = strcspn(operand, ",");
+  input.image = arena_strndup(memory, operand, length);
+  for (const char *p = operand + length; *p == ','; p += 1 + length) {
+    length = strcspn(p + 1, ",");
+    const char *file = arena_strndup(memory, p + 1, length);
+    ARENA_PUSH(memory, more, input.more_image_count, capacity, file);
+  }
+  input.more_images = more;
+  return input;
+}
+
+/* ---- folders ----------------------------------------------------------------------------- */
+
+static status list_volumes(arena *memory, const char *folder, const char ***names, int *count) {
+  *names = NULL;
+  *count = 0;
+  int capacity = 0;
+  DIR *stream = opendir(folder);
+  if (!stream) return error_from_errno("open folder", folder);
+  errno = 0;
+  for (struct dirent *entry; (entry = readdir(stream)); errno = 0) {
+    if (entry->d_name[0] == '.' || volume_ending(entry->d_name) == 0) continue;
+    const char *name = arena_strdup(memory, entry->d_name);
+    ARENA_PUSH(memory, *names, *count, capacity, name);
+  }
+  status error = errno ? error_from_errno("list folder", folder) : OK;
+  closedir(stream);
+  if (!error && *count == 0)
+    error = error_new(ERROR_DATA, NOWHERE, "there is no .nii or .nii.gz file in %s", folder);
+  if (*count > 1) qsort(*names, (size_t)*count, sizeof **names, by_text);
+  return error;
+}
+
+/* The length of a file's name before nnU-Net's _0000; 0: it has none, and no channel. */
+static size_t channel_of(const char *name, int64_t *channel) {
+  size_t length = strlen(name) - volume_ending(name);
+  if (length < 6 || name[length - 5] != '_') return 0;
+  for (size_t i = length - 4; i < length; i++)
+    if (!isdigit((unsigned char)name[i])) return 0;
+  *channel = strtol(name + length - 4, NULL, 10);
+  return length - 5;
+}
+
+/* Sorted by name, the channels of a case follow one another. names[*next] is the first. */
+static status take_case(listing *l, const char *folder, const char *const *names, int count,
+                        int *next) {
+  const char *first = names[*next], **more = NULL;
+  case_entry input = {.image = arena_printf(l->memory, "%s/%s", folder, first)};
+  input.name = input.image;
+  int capacity = 0;
+  int64_t channel = -1, wanted = 0;
+  size_t length = channel_of(first, &channel);
+  while (*next < count && length > 0 && channel_of(names[*next], &channel) == length &&
+         strncmp(names[*next], first, length) == 0 && channel == wanted) {
+    const char *file = arena_printf(l->memory, "%s/%s", folder, names[(*next)++]);
+    if (wanted++ > 0) ARENA_PUSH(l->memory, more, input.more_image_count, capacity, file);
+  }
+  if (wanted != l->channels)
+    return error_new(
+        ERROR_DATA, NOWHERE,
+        "%s: the run takes %lld channel%s a case, in nnU-Net's files case_0000.nii.gz, "
+        "case_0001.nii.gz …; from this file on there are %lld",
+        input.image, (long long)l->channels, l->channels == 1 ? "" : "s", (long long)wanted);
+  input.more_images = more;
+  ARENA_PUSH(l->memory, l->cases, l->count, l->capacity, input);
+  return OK;
+}
+
+static status add_folder(listing *l, const char *folder) {
+  char *description = path_join(folder, "run.json");
+  bool is_run = description && file_exists(description);
+  free(description);
+  if (is_run)
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "%s is a run; those of an ensemble go with commas between them: "
+                     "runs/fold0,runs/fold1",
+                     folder);
+  const char **names;
+  int count;
+  TRY(list_volumes(l->memory, folder, &names, &count));
+  for (int i = 0; i < count;) {
+    if (l->data->layout == DATASET_NNUNET) {
+      TRY(take_case(l, folder, names, count, &i));
+    } else {
+      const char *path = arena_printf(l->memory, "%s/%s", folder, names[i++]);
+      case_entry input = {.name = path, .image = path};
+      ARENA_PUSH(l->memory, l->cases, l->count, l->capacity, input);
+    }
+  }
+  return OK;
+}
+
+/* ---- results ----------------------------------------------------------------------------- */
+
+static bool is_same_file(const struct stat *a, const char *path) {
+  struct stat b;
+  return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
+}
+
+/* Two inputs must not meet in one file, and no input may be replaced. */
+static status check_outputs(const predict_inputs *in) {
+  for (int i = 0; i < in->count; i++) {
+    struct stat there;
+    for (int k = 0; k < i; k++)
+      if (strcmp(in->out[k], in->out[i]) == 0)
+        return error_new(ERROR_USAGE, NOWHERE,
+                         "%s and %s would both be segmented to %s; segment them into two folders",
+                         in->cases[k].name, in->cases[i].name, in->out[i]);
+    if (stat(in->out[i], &there) != 0) continue;
+    for (int k = 0; k < in->count; k++) {
+      bool is_input = is_same_file(&there, in->cases[k].image);
+      for (int m = 0; m < in->cases[k].more_image_count; m++)
+        is_input |= is_same_file(&there, in->cases[k].more_images[m]);
+      if (is_input)
+        return error_new(ERROR_USAGE, NOWHERE,
+                         "the segmentation of %s would replace the input %s; choose another -o",
+                         in->cases[i].name, in->cases[k].name);
+    }
+  }
+  return OK;
+}
+
+/* Named after the image; case.nii.gz for nnU-Net's case_0000.nii.gz and further channels. */
+static char *output_path(const listing *l, const char *out, const case_entry *input) {
+  const char *slash = strrchr(input->image, '/'), *file = slash ? slash + 1 : input->image;
+  size_t length = strlen(file) - volume_ending(file);
+  int64_t channel = -1;
+  size_t bare = channel_of(file, &channel);
+  bool is_first = input->more_image_count > 0 || l->data->layout == DATASET_NNUNET;
+  if (bare > 0 && channel == 0 && is_first) length = bare;
+  return arena_printf(l->memory, "%s/%.*s.nii.gz", out, (int)length, file);
+}
+
+status predict_inputs_list(arena *memory, const arguments *a, const data_spec *data,
+                           int64_t channels, predict_inputs *out) {
+  listing l = {.memory = memory, .data = data, .channels = channels};
+  *out = (predict_inputs){0};
+  for (int i = 1; i < a->operand_count; i++) {
+    if (is_folder(a->operands[i])) {
+      TRY(add_folder(&l, a->operands[i]));
+      continue;
+    }
+    case_entry input = read_channels(memory, a->operands[i]);
+    ARENA_PUSH(memory, l.cases, l.count, l.capacity, input);
+  }
+  bool to_file = volume_ending(a->out) > 0;
+  if (to_file && l.count > 1)
+    return error_new(ERROR_USAGE, NOWHERE, "%d inputs need a folder after -o, not %s", l.count,
+                     a->out);
+  if (!to_file) TRY(folder_create(a->out));
+  out->cases = l.cases;
+  out->count = l.count;
+  out->out = arena_alloc(memory, (size_t)l.count * sizeof *out->out);
+  for (int i = 0; i < l.count; i++)
+    out->out[i] = to_file ? arena_strdup(memory, a->out) : output_path(&l, a->out, &l.cases[i]);
+  return check_outputs(out);
+}
