@@ -14,6 +14,11 @@ static const char default_out[] = "ablations";
 /* A file, or the name of a shipped script, with or without its ending. */
 static status find_script(arena *memory, const char *name, const char **path) {
   *path = name;
+  if (text_ends_with(name, ".yaml") || text_ends_with(name, ".yml"))
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "%s is a pipeline; strata ablate takes a Lua script, and a shipped one takes "
+                     "the pipeline: strata ablate mask_ratio --arg pipeline=%s",
+                     name, name);
   if (file_exists(name)) return OK;
   const char *file = text_ends_with(name, ".lua") ? name : arena_printf(memory, "%s.lua", name);
   char *found = NULL;

@@ -67,9 +67,13 @@ static double file_bytes_of(const char *path) {
   return path && stat(path, &info) == 0 ? (double)info.st_size : 0;
 }
 
-static status measure_case(const case_entry *entry, extent *e) {
+static status measure_case(const case_entry *entry, int channels, extent *e) {
   volume grid;
-  TRY(error_prefix(nifti_read_grid(entry->image, &grid), "case %s", entry->name));
+  TRY(case_read_headers(entry, &grid));
+  if (grid.channels != channels)
+    return error_new(ERROR_DATA, NOWHERE, "case %s: %s has %lld channel%s, the data set %d",
+                     entry->name, entry->image, (long long)grid.channels, plural(grid.channels),
+                     channels);
   double spacing[3];
   affine_spacing(grid.affine, spacing);
   for (int a = 0; a < 3; a++) {
@@ -91,7 +95,8 @@ static status measure(const dataset *d, extent *e) {
   problems found = {0};
   *e = (extent){0};
   for (int i = 0; i < d->case_count; i++)
-    if (d->cases[i].role != ROLE_NONE) problems_add(&found, measure_case(&d->cases[i], e));
+    if (d->cases[i].role != ROLE_NONE)
+      problems_add(&found, measure_case(&d->cases[i], d->channels, e));
   return problems_take(&found);
 }
 

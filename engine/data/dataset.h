@@ -97,6 +97,10 @@ typedef struct known_files {
   cache_key key;
 } known_files;
 
+/* What the headers of a case's files say: size and affine of its grid, channels of its images
+ * together. Files that do not lie on one grid are an error. No voxel is read. */
+status case_read_headers(const case_entry *entry, volume *out);
+
 /* Loads a case and runs the prepare graph, or reads the result from the cache folder. The key is
  * the content of the source files and the prepare graph (operators, versions, attributes), so a
  * stale entry cannot be used; a damaged entry is detected (hash) and made anew. Files whose inode,

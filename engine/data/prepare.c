@@ -101,6 +101,22 @@ status case_files_load(const case_entry *entry, case_files *out) {
   return error;
 }
 
+status case_read_headers(const case_entry *entry, volume *out) {
+  volume other;
+  TRY(error_prefix(nifti_read_grid(entry->image, out), "case %s", entry->name));
+  for (int i = 1; i < case_file_count(entry); i++) {
+    const char *path = case_file_path(entry, i);
+    bool is_image = i <= entry->more_image_count;
+    status error = nifti_read_grid(path, &other);
+    if (!error)
+      error = check_same_grid(entry->image, out->size, out->affine, is_image ? "image" : "label",
+                              path, other.size, other.affine);
+    TRY(error_prefix(error, "case %s", entry->name));
+    if (is_image) out->channels += other.channels;
+  }
+  return OK;
+}
+
 /* Channels `first` … of `whole` from a volume on the same grid. */
 static void put_channels(volume *whole, int64_t first, const volume *part) {
   int64_t voxels = part->size[0] * part->size[1] * part->size[2];

@@ -89,8 +89,8 @@ static status count_roles(const data_spec *spec, const double fraction[3], int n
   }
   if (n < wanted)
     return error_new(ERROR_DATA, spec->split_at,
-                     "the split asks for %d roles, but %s has only %d case%s", wanted,
-                     spec->dataset, n, n == 1 ? "" : "s");
+                     "the split asks for %d roles, but %s has only %d %s%s", wanted, spec->dataset,
+                     n, spec->patient ? "patient" : "case", n == 1 ? "" : "s");
   for (int r = 0; r < 3; r++)
     while (fraction[r] > 0 && count[r] == 0) {
       int largest = 0;

@@ -642,6 +642,12 @@ static status finish(expander *x, const stage_spec *stage, stage_graph *out,
   return graph_verify(g);
 }
 
+/* Where the file names the value that is to be computed: `validate: output:`, if it is that one. */
+static source_pos output_place(const stage_spec *stage, const char *name) {
+  bool is_named = stage->output && stage->output_at.file && strcmp(stage->output, name) == 0;
+  return is_named ? stage->output_at : stage->at;
+}
+
 status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *options,
                     stage_graph *out) {
   *out = (stage_graph){.loss = VALUE_NONE};
@@ -672,7 +678,7 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
     out->names = in.names.list;
     out->name_count = in.names.count;
     if (!error && options->only && !stage_graph_find(out, options->only))
-      error = unknown_name(&in, options->only, stage->at);
+      error = unknown_name(&in, options->only, output_place(stage, options->only));
     if (!error) error = error_locate(finish(&x, stage, out, options), stage->at);
   }
   problems_add(&x.problems, error);

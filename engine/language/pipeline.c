@@ -229,7 +229,10 @@ static const op *find_op(loader *l, const tree *key, unsigned trait, const char 
     if (op_at(i)->traits & trait) names[count++] = op_at(i)->name;
   const op *ours = elsewhere_operator(key->text, trait);
   const char *near = o ? NULL : ours ? ours->name : nearest_name(key->text, names, count);
-  if (o)
+  if (o && o->traits & (OP_PREPARE | OP_SAMPLE) && trait & (OP_PREPARE | OP_SAMPLE))
+    report(l, key->at, "%s is not %s operator: it belongs in `%s:`.", o->name, sort,
+           o->traits & OP_PREPARE ? "prepare" : "sample");
+  else if (o)
     report(l, key->at, "%s is not %s operator.", o->name, sort);
   else if (near)
     report(l, key->at, "There is no %s operator \"%s\"; did you mean \"%s\"?",
@@ -439,6 +442,15 @@ static void read_files(loader *l, const data_root *root, const tree *files) {
   d->dataset = root->folder ? root->folder : ".";
 }
 
+/* Mappings merge, so that one of two may be a base's. */
+static void report_two_layouts(loader *l, const tree *a, const char *name, const tree *b,
+                               const char *other) {
+  const char *of_base = a->at.file == b->at.file ? NULL : a->at.file == l->p->path ? other : name;
+  report(l, a->at, "data: dataset has one layout, not %s and %s%s%s%s.", other, name,
+         of_base ? "; `" : "", of_base ? of_base : "",
+         of_base ? ": ~` takes away the one of the base" : "");
+}
+
 static void read_dataset(loader *l, const tree *data, source_pos at) {
   static const char *const layouts[] = {"decathlon", "btcv", "nnunet", "files", NULL};
   data_spec *d = &l->p->data;
@@ -452,7 +464,7 @@ static void read_dataset(loader *l, const tree *data, source_pos at) {
     const tree *t = tree_get(dataset, layouts[i]);
     if (!t) continue;
     if (given) {
-      report(l, t->at, "data: dataset has one layout, not two.");
+      report_two_layouts(l, t, layouts[i], given, layouts[d->layout]);
       return;
     }
     given = t;
@@ -498,8 +510,16 @@ static void read_fractions(loader *l, const tree *split) {
 static void read_folds(loader *l, const tree *split) {
   static const char *const keys[] = {"folds", "fold", "validation", NULL};
   data_spec *d = &l->p->data;
-  tree_check_keys(split, "data: split", keys, &l->all);
   d->split_kind = SPLIT_FOLDS;
+  for (int r = 0; r < 3; r += 2)
+    if (tree_get(split, role_keys[r])) {
+      report(
+          l, tree_get(split, role_keys[r])->at,
+          "data: split: folds or fractions, not both; `folds: ~, fold: ~` takes away those that a "
+          "base has.");
+      return;
+    }
+  tree_check_keys(split, "data: split", keys, &l->all);
   d->folds = read_int(l, split, "data: split", "folds", REQUIRED, 2, 1000, split->at);
   d->fold = read_int(l, split, "data: split", "fold", REQUIRED, 0, d->folds - 1, split->at);
   d->split[1] = read_float(l, split, "data: split", "validation", 0, 0, 0.9);
@@ -1298,6 +1318,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
     tree_check_keys(validate, inside, validate_keys, &l->all);
     s->validate_every = read_int(l, validate, inside, "every", 0, 0, 10000000, at);
     s->output = read_text(l, validate, inside, "output", NULL);
+    if (tree_get(validate, "output")) s->output_at = tree_get(validate, "output")->at;
     read_validated(l, s, validate, inside);
   }
   inside = arena_printf(l->memory, "%s: checkpoint", what);

@@ -148,6 +148,7 @@ typedef struct stage_spec {
   custom_metric *validate_custom;
   int validate_custom_count;
   script_ref case_weights;    /* how often a training case is drawn; path NULL: all alike */
+  source_pos output_at;       /* of `output`, or the stage's */
   const char *output;         /* value that sliding-window inference reads: "net.out"; NULL = no
                                  segmentation validation, only loss terms and metrics */
   bool enabled;               /* `enabled: false` skips the stage */

@@ -37,8 +37,9 @@ status script_schedule(script *s, const schedule_point *at, double *out) {
                       "the schedule must return a number; at step %lld it returned a %s value",
                       (long long)at->step, lua_typename(s->L, call.result_type));
   else if (!error && !isfinite(call.result))
-    error = error_new(ERROR_SCRIPT, NOWHERE, "the schedule returned %g at step %lld (epoch %lld)",
-                      call.result, (long long)at->step, (long long)at->epoch);
+    error = error_new(ERROR_SCRIPT, NOWHERE, "the schedule returned %s at step %lld (epoch %lld)",
+                      isnan(call.result) ? "a number that is none (nan)" : "infinity",
+                      (long long)at->step, (long long)at->epoch);
   *out = call.result;
   return script_blame(s, error);
 }

@@ -148,7 +148,8 @@ static void check_unused(const char *name, const char *path, const stage_spec *s
                          problems *unexpected) {
   if (text_starts_with(name, "loss.") || text_ends_with(name, ".num_batches_tracked")) return;
   problems_add(unexpected, error_new(ERROR_PIPELINE, s->init_at,
-                                     "%s holds %s, which this network does not have", path, name));
+                                     "%s holds %s, which this network does not have%s", path, name,
+                                     s->init_is_file ? "; rules in `map:` rename or drop it" : ""));
 }
 
 /* Every tensor on a line of its own; `unexpected` counts what must not happen. */

@@ -17,7 +17,7 @@ static const attr orient_attr_list[] = {
 static status orient_host_infer(host_infer *shape) {
   const orient_attrs *attrs = shape->attrs;
   if (!grid_axes_valid(attrs->axes))
-    return shape_error("axes: \"%s\" is not one letter each of R/L, A/P and S/I, as in RAS",
+    return shape_error("axes: \"%s\" is not one capital letter each of R/L, A/P and S/I, as in RAS",
                        attrs->axes ? attrs->axes : "");
   bool cube = shape->size[0] == shape->size[1] && shape->size[1] == shape->size[2];
   /* Which file axis becomes which is in the file's affine. */

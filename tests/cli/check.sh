@@ -49,6 +49,28 @@ prints "mine: pipelines/quickstart.yaml"
 try 2 "$STRATA" check runs/tiny
 says "runs/tiny is the folder of a run; its pipeline is runs/tiny/pipeline.lock.yaml"
 
+# Headers that disagree are found here: another channel, a label on another grid.
+try 0 python3 - phantom <<'PY'
+import gzip, shutil, struct, sys
+def header(path, offset, format, *values):
+    data = bytearray(gzip.open(path).read())
+    struct.pack_into(format, data, offset, *values)
+    with gzip.open(path, "wb") as out: out.write(data)
+shutil.copytree(sys.argv[1], "odd")
+image, label = "odd/imagesTr/phantom_002.nii.gz", "odd/labelsTr/phantom_003.nii.gz"
+size = struct.unpack_from("<8h", gzip.open(image).read(), 40)
+header(image, 40, "<8h", 4, size[1], size[2], size[3] // 2, 2, 1, 1, 1)
+header(label, 42, "<h", 7)
+PY
+try 1 "$STRATA" check tiny.yaml --set data.root=odd
+says "case phantom_002: the label odd/labelsTr/phantom_002.nii.gz has"
+says "case phantom_003: the label odd/labelsTr/phantom_003.nii.gz has 7 × "
+rm odd/labelsTr/phantom_002.nii.gz
+try 1 "$STRATA" check tiny.yaml --set data.root=odd \
+  --set 'data.dataset={files: {images: "imagesTr/*.nii.gz", classes: [a]}}' \
+  --set stages.segment.enabled=false --set stages.segment.validate= --set evaluate=
+says "odd/imagesTr/phantom_002.nii.gz has 2 channels, the data set 1"
+
 # A header that is broken is found here, not in the third hour.
 head -c 300 /dev/urandom >phantom/imagesTr/"$(ls phantom/imagesTr | head -n 1)"
 try 1 "$STRATA" check tiny.yaml
