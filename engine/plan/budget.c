@@ -21,6 +21,7 @@ typedef struct search {
   int forward;
   bool *able;     /* per forward node: may run again */
   bool *chosen;   /* per forward node: runs again */
+  int64_t *made;  /* per forward node: bytes of its results */
   double *price;  /* per forward node: of running it again, in bytes moved */
   value_id *root; /* per value: what it shows */
   bool *kept;     /* per value: in memory for the whole step */
@@ -56,6 +57,7 @@ static void search_open(search *s, const graph *g, const plan_use *use) {
   *s = (search){.g = g, .use = use, .forward = graph_forward_nodes(g)};
   s->able = array(s, nodes, sizeof *s->able);
   s->chosen = array(s, nodes, sizeof *s->chosen);
+  s->made = array(s, nodes, sizeof *s->made);
   s->price = array(s, nodes, sizeof *s->price);
   s->at = array(s, nodes, sizeof *s->at);
   s->in_set = array(s, nodes, sizeof *s->in_set);
@@ -78,6 +80,7 @@ static void search_open(search *s, const graph *g, const plan_use *use) {
   for (int i = 0; i < s->forward; i++) {
     const node *n = &g->nodes[i];
     cost c = node_cost(g, n);
+    for (int k = 0; k < n->out_count; k++) s->made[i] += s->bytes[n->out[k]];
     double arithmetic = c.flops / FLOPS_PER_BYTE;
     s->able[i] = !(n->op->traits & OP_VIEW) && !keeps_state(g, n);
     s->price[i] = 1 + (arithmetic > c.bytes ? arithmetic : c.bytes);
@@ -256,12 +259,12 @@ static double worth(search *s, int i, bool with_inputs, int64_t target, bool *se
 /* ---- the search ------------------------------------------------------------------------------ */
 
 /* Adds the best candidate to the choice. False when there is none. */
-static bool choose_one(search *s, const bool *refused, int64_t target, int *seed) {
+static bool choose_of(search *s, const bool *refused, int64_t target, int64_t least, int *seed) {
   double best = 0;
   int best_node = NEVER;
   bool best_with_inputs = false;
   for (int i = 0; i < s->forward; i++) {
-    if (!s->able[i] || s->chosen[i] || refused[i]) continue;
+    if (!s->able[i] || s->chosen[i] || refused[i] || s->made[i] < least) continue;
     for (int with_inputs = 0; with_inputs < 2; with_inputs++) {
       double now = worth(s, i, with_inputs, target, NULL);
       if (now <= best) continue;
@@ -274,6 +277,13 @@ static bool choose_one(search *s, const bool *refused, int64_t target, int *seed
   worth(s, best_node, best_with_inputs, target, s->chosen);
   *seed = best_node;
   return true;
+}
+
+/* Results of less than a thousandth of what is too much only when there are no others: there are many,
+ * and they would be looked at again after every choice. */
+static bool choose_one(search *s, const bool *refused, int64_t target, int *seed) {
+  return choose_of(s, refused, target, (s->most - target) / 1000, seed) ||
+         choose_of(s, refused, target, 0, seed);
 }
 
 /* Chooses until nothing is alive above the target. False when that cannot be reached. */
@@ -332,7 +342,8 @@ static status take_back(search *s, size_t budget, size_t *planned) {
   bool *tried = array(s, s->forward, sizeof *tried);
   double untried = 0;
   for (int i = 0; i < s->forward; i++) untried += s->chosen[i] ? s->price[i] : 0;
-  for (double enough = untried / 50; untried > enough;) {
+  double enough = untried / 50;
+  while (untried > enough) {
     int dearest = NEVER;
     for (int i = 0; i < s->forward; i++)
       if (s->chosen[i] && !tried[i] && (dearest == NEVER || s->price[i] > s->price[dearest]))
