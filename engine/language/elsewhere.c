@@ -13,9 +13,13 @@ static bool names_word(const char *text, const char *word, size_t length) {
   return false;
 }
 
+static bool has_trait(const op *o, unsigned trait) {
+  return trait ? o->traits & trait : !(o->traits & OP_NOT_IN_GRAPHS);
+}
+
 static const op *with_trait(const char *name, unsigned trait) {
   const op *o = op_find(name);
-  return o && o->traits & trait ? o : NULL;
+  return o && has_trait(o, trait) ? o : NULL;
 }
 
 const op *elsewhere_operator(const char *word, unsigned trait) {
@@ -33,6 +37,20 @@ const op *elsewhere_operator(const char *word, unsigned trait) {
       {"ContrastTransform", "random_contrast"},
       {"GammaTransform", "random_gamma"},
       {"SimulateLowResolutionTransform", "random_low_resolution"},
+      /* torch.nn, and nnU-Net's loss */
+      {"ConvTranspose3d", "conv_transpose3d"},
+      {"InstanceNorm3d", "instance_norm"},
+      {"BatchNorm3d", "batch_norm"},
+      {"GroupNorm", "group_norm"},
+      {"LayerNorm", "layer_norm"},
+      {"LeakyReLU", "leaky_relu"},
+      {"Dropout3d", "spatial_dropout"},
+      {"Upsample", "interpolate"},
+      {"CrossEntropyLoss", "cross_entropy"},
+      {"MSELoss", "mse"},
+      {"L1Loss", "l1"},
+      {"SmoothL1Loss", "smooth_l1"},
+      {"DC_and_CE_loss", "dice_ce"},
   };
   size_t length = strlen(word);
   if (length < 4 || !isupper((unsigned char)word[0]) || strcmp(word, "Compose") == 0) return NULL;
@@ -43,7 +61,7 @@ const op *elsewhere_operator(const char *word, unsigned trait) {
         return with_trait(table[i][1], trait);
     for (int i = 0; i < op_count(); i++) {
       const op *o = op_at(i);
-      if (o->traits & trait && o->torch && names_word(o->torch, word, length)) return o;
+      if (has_trait(o, trait) && o->torch && names_word(o->torch, word, length)) return o;
     }
   }
   return NULL;

@@ -4,6 +4,7 @@
 
 #include "base/files.h"
 #include "base/text.h"
+#include "language/elsewhere.h"
 #include "language/load.h"
 
 enum { MAX_BASES = 16, MAX_LOADED = 64, MAX_SCRIPT_BYTES = 1 << 20, MAX_NAMES_COMPARED = 500 };
@@ -278,7 +279,8 @@ static status unknown_operator(const tree *key, const tree *blocks, bool in_stag
                      : elsewhere->traits & OP_PREPARE     ? "\"data: prepare:\""
                      : elsewhere->traits & OP_SAMPLE      ? "\"data: sample:\""
                                                           : "the compiler");
-  const char *near = nearest_name(key->text, names, count);
+  const op *ours = elsewhere_operator(key->text, 0);
+  const char *near = ours ? ours->name : nearest_name(key->text, names, count);
   if (near)
     return error_new(ERROR_PIPELINE, key->at,
                      "There is no operator or block \"%s\"; did you mean \"%s\"?", shown, near);

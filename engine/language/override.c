@@ -67,7 +67,12 @@ static status no_such(const place *p, const char *word, const char *const *names
   if (near)
     return error_new(ERROR_USAGE, p->at, "there is no \"%s\" to set; did you mean \"%s\"?", shown,
                      near);
-  return error_new(ERROR_USAGE, p->at, "there is no \"%s\" to set.", shown);
+  text_buffer all = {0};
+  for (int i = 0; i < count && count <= 12; i++) text_add(&all, "%s%s", i ? ", " : "", names[i]);
+  status error = error_new(ERROR_USAGE, p->at, "there is no \"%s\" to set%s%s.", shown,
+                           all.length ? "; there are " : "", all.length ? all.data : "");
+  text_free(&all);
+  return error;
 }
 
 /* The item of a list that a path starts with: by its key, or by its index from 0. */
@@ -196,6 +201,19 @@ static int parameter_names(const tree *params, const char **names, int room) {
   return count;
 }
 
+/* The stage that has the key, as in `epochs` for stages.segment.epochs; of several the last. */
+static const char *stage_with(const tree *root, const char *key) {
+  const tree *stages = tree_get(root, "stages");
+  const char *found = NULL;
+  for (int i = 0; stages && stages->kind == TREE_LIST && i < stages->count; i++) {
+    const tree *item = stages->items[i];
+    bool is_named = item->kind == TREE_MAP && item->count == 1;
+    if (is_named && item->items[0]->kind == TREE_MAP && tree_get(item->items[0], key))
+      found = item->keys[0]->text;
+  }
+  return found;
+}
+
 static status apply(const place *p, tree *root, const char *text) {
   tree *value, *params = tree_get(root, "params");
   const char *key = p->whole;
@@ -215,6 +233,11 @@ static status apply(const place *p, tree *root, const char *text) {
     names[count++] = pipeline_keys[i];
     known = known || strcmp(first, pipeline_keys[i]) == 0;
   }
+  const char *stage = known ? NULL : stage_with(root, first);
+  if (stage)
+    return error_new(ERROR_USAGE, p->at,
+                     "\"%s\" is a key of stages: did you mean \"stages.%s.%s\"?", first, stage,
+                     key);
   if (!known) return no_such(p, first, names, count);
   if (strcmp(first, "use") == 0 || strcmp(first, "strata") == 0)
     return error_new(ERROR_USAGE, p->at, "\"%s\" can only be set in the file.", first);

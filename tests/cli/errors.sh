@@ -38,6 +38,10 @@ try 2 "$STRATA" run "$pipelines/tiny.yaml" --set seed
 says "--set takes KEY=VALUE"
 try 2 "$STRATA" check "${tiny[@]}" --set stages.pretrian.epochs=3
 says "did you mean"
+try 2 "$STRATA" check "${tiny[@]}" --set epochs=3
+says '"epochs" is a key of stages: did you mean "stages.segment.epochs"?'
+try 2 "$STRATA" check "${tiny[@]}" --set stages.finetune.epochs=3
+says 'there is no "finetune" to set; there are pretrain, segment.'
 for command in check plan; do
   try 0 "$STRATA" "$command" "${tiny[@]}" --set "stages.segment.no_decay=[norm, bias]"
   prints "group 0 (no decay: norms, biases): 32 parameters"
