@@ -391,13 +391,17 @@ static status pair_files(const char *root, const char *const *patterns, int chan
     for (int i = 0; i < images[c].count; i++)
       if (!file_of(&images[0], images[c].list[i].key))
         problems_add(found,
-                     error_new(ERROR_DATA, NOWHERE, "%s/%s: there is no image of this name for %s",
-                               root, images[c].list[i].path, patterns[0]));
+                     error_new(ERROR_DATA, NOWHERE, "%s: there is no image of this name for %s",
+                               images[c].list[i].path, patterns[0]));
   for (int i = 0; i < labels.count; i++)
     if (!file_of(&images[0], labels.list[i].key))
       problems_add(found,
-                   error_new(ERROR_DATA, NOWHERE, "%s/%s: there is no image to this label (%s)",
-                             root, labels.list[i].path, patterns[0]));
+                   error_new(ERROR_DATA, NOWHERE,
+                             "%s: there is no image to this label: the wildcards of its pattern "
+                             "stand for \"%s\", and for that in no file of %s (in the first, %s, "
+                             "for \"%s\")",
+                             labels.list[i].path, labels.list[i].key, patterns[0],
+                             images[0].list[0].path, images[0].list[0].key));
   d->channels = channels;
   d->cases = arena_alloc(&d->memory, (size_t)images[0].count * sizeof *d->cases);
   const char **files = arena_alloc(&d->memory, (size_t)channels * sizeof *files);

@@ -71,6 +71,12 @@ try 1 "$STRATA" check tiny.yaml --set data.root=odd \
   --set stages.segment.enabled=false --set stages.segment.validate= --set evaluate=
 says "odd/imagesTr/phantom_002.nii.gz has 2 channels, the data set 1"
 
+# Files that do not pair say what their wildcards stand for.
+try 1 "$STRATA" check tiny.yaml --set data.root=odd \
+  --set 'data.dataset={files: {images: "imagesTr/*1.nii.gz", labels: "labelsTr/*.nii.gz", classes: [a]}}'
+says 'error: odd/labelsTr/phantom_003.nii.gz: there is no image to this label: the wildcards of its'
+says 'for "phantom_00"'
+
 # A header that is broken is found here, not in the third hour.
 head -c 300 /dev/urandom >phantom/imagesTr/"$(ls phantom/imagesTr | head -n 1)"
 try 1 "$STRATA" check tiny.yaml

@@ -68,7 +68,10 @@ static void btcv_is_read_by_its_folders(void **state) {
   assert_non_null(strstr(d->cases[2].label, "label/label0010.nii.gz"));
   dataset_free(d);
   put_label("b/label/label0003.nii.gz", 1);
-  expect_error(dataset_open(&spec, 1, &d), "label0003.nii.gz: there is no image to this label");
+  expect_error(
+      dataset_open(&spec, 1, &d),
+      "label0003.nii.gz: there is no image to this label: the wildcards of its pattern stand "
+      "for \"0003\"");
   spec.dataset = inside("b/img");
   expect_error(dataset_open(&spec, 1, &d), "img/img0001.nii.gz");
 }
