@@ -4,9 +4,19 @@
 
 #include "data/dataset.h"
 #include "graph/expand.h"
-#include "plan/plan.h"
+#include "plan/budget.h"
 
-enum { NODES_MAX = 4000 }; /* larger graphs are built, but not planned */
+/* Larger graphs are built, but not planned, or planned, but not within a budget. */
+enum { NODES_MAX = 4000, BUDGET_NODES_MAX = 600 };
+
+static status verified_plan(const graph *g, const plan_use *use, size_t *bytes) {
+  plan memory;
+  TRY(plan_memory(g, use, &memory));
+  status error = plan_verify(g, &memory, use);
+  *bytes = memory.arena_bytes;
+  plan_free(&memory);
+  return error;
+}
 
 static status expand(pipeline *p, const stage_spec *stage, bool training) {
   expand_options options = {.batch = stage->batch, .classes = 3, .training = training};
@@ -15,12 +25,15 @@ static status expand(pipeline *p, const stage_spec *stage, bool training) {
   TRY(stage_expand(p, stage, &options, &graph));
   status error = OK;
   if (graph.g->node_count <= NODES_MAX) {
-    plan memory;
     plan_use use = {graph.keep, graph.keep_count, 2, training};
-    error = plan_memory(graph.g, &use, &memory);
-    if (!error) {
-      error = plan_verify(graph.g, &memory, &use);
-      plan_free(&memory);
+    size_t bytes, fewer;
+    recomputation again;
+    error = verified_plan(graph.g, &use, &bytes);
+    if (!error && graph.g->node_count <= BUDGET_NODES_MAX) {
+      error = plan_within(graph.g, &use, bytes / 4 * 3, &again);
+      if (!error) error = verified_plan(graph.g, &use, &fewer);
+      /* What was promised is what is planned. */
+      if (!error && (again.nodes > 0 ? fewer != again.arena_bytes : fewer != bytes)) abort();
     }
   }
   stage_graph_free(&graph);
