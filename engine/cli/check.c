@@ -420,6 +420,20 @@ static void note_stages(checked *c) {
   }
 }
 
+/* check counts on the CPU; whether another device is here, only opening it tells. */
+static void note_device(checked *c) {
+  if (strcmp(c->o->p->device, "cuda") != 0) return;
+  device *d = NULL;
+  status error = device_open(c->o->p->device, 1, &d, NULL);
+  if (error)
+    note(c, "the figures above are of the CPU; here the run would be refused: %s",
+         error_message(error));
+  else
+    note(c, "the figures above are of the CPU; the run would use %s", d->description);
+  error_free(error);
+  device_close(d);
+}
+
 static status print_all(checked *c) {
   opened *o = c->o;
   char whole[24];
@@ -430,6 +444,7 @@ static status print_all(checked *c) {
     if (o->p->stages[i].enabled) TRY(check_stage(c, &o->p->stages[i]));
   print_evaluation(c);
   note_stages(c);
+  note_device(c);
   printf("\nwritten to %s\n  pipeline.lock.yaml, run.json, metrics.jsonl, metrics.csv, "
          "report.html%s\n%s",
          c->folder, o->p->tensorboard ? ", tensorboard/" : "", c->files.data);

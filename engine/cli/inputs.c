@@ -168,6 +168,17 @@ static char *output_path(const listing *l, const char *out, const case_entry *in
   return arena_printf(l->memory, "%s/%.*s.nii.gz", out, (int)length, file);
 }
 
+/* A folder called seg.nrrd would not be what was meant. */
+static status check_ending(const char *out) {
+  static const char *const others[] = {".nrrd", ".mha", ".mhd", ".hdr", ".img",
+                                       ".dcm",  ".png", ".npy", ".gz"};
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+    if (text_ends_with(out, others[i]) && !is_folder(out))
+      return error_new(ERROR_USAGE, NOWHERE,
+                       "%s: segmentations are NIfTI files: -o seg.nii.gz, or -o FOLDER", out);
+  return OK;
+}
+
 status predict_inputs_list(arena *memory, const arguments *a, const data_spec *data,
                            int64_t channels, predict_inputs *out) {
   listing l = {.memory = memory, .data = data, .channels = channels};
@@ -184,6 +195,7 @@ status predict_inputs_list(arena *memory, const arguments *a, const data_spec *d
   if (to_file && l.count > 1)
     return error_new(ERROR_USAGE, NOWHERE, "%d inputs need a folder after -o, not %s", l.count,
                      a->out);
+  if (!to_file) TRY(check_ending(a->out));
   if (!to_file) TRY(folder_create(a->out));
   out->cases = l.cases;
   out->count = l.count;

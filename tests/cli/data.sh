@@ -97,6 +97,9 @@ says "gap/case_002_0000.nii.gz: the run takes 2 channels a case"
 rm gap/case_002_0000.nii.gz
 try 0 "$STRATA" predict run-nn gap -o one.nii.gz
 cmp one.nii.gz segmented/case_001.nii.gz || fail "a folder of one case gives another segmentation"
+try 2 "$STRATA" predict run-nn gap -o one.nrrd
+says "one.nrrd: segmentations are NIfTI files"
+[ ! -e one.nrrd ] || fail "a folder called one.nrrd"
 mkdir empty && try 1 "$STRATA" predict run-nn empty -o none
 says "there is no .nii or .nii.gz file in empty"
 try 2 "$STRATA" predict run-nn run-nn nn/imagesTr -o none
