@@ -36,14 +36,12 @@ static const double BENT_TOLERANCE = 0.1;
  * have to stay small. */
 static const double FLOOR = 1e-3, ZERO = 1e-4;
 
-/* The small crops say enough of bf16. */
-static const int64_t BF16_VOXELS_MAX = 2 * 64 * 32 * 32;
-
 #if defined(__SANITIZE_ADDRESS__)
 /* A sanitizer makes the large crops take minutes. */
-static const int64_t VOXELS_MAX = 2 * 64 * 64 * 32;
+static const int64_t VOXELS_MAX = 2 * 64 * 64 * 32, BF16_VOXELS_MAX = 2 * 32 * 16 * 32;
 #else
-static const int64_t VOXELS_MAX = INT64_MAX;
+/* The small crops say enough of bf16. */
+static const int64_t VOXELS_MAX = INT64_MAX, BF16_VOXELS_MAX = 2 * 64 * 32 * 32;
 #endif
 
 typedef struct configuration {
