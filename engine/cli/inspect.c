@@ -6,15 +6,12 @@
 #include "cli/opened.h"
 #include "execute/estimate.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
 static const double MIB = 1024.0 * 1024.0;
-
-static double larger(double a, double b) {
-  return a > b ? a : b;
-}
 
 /* ---- plan -------------------------------------------------------------------------------- */
 
@@ -129,8 +126,8 @@ static int slowest_first(const void *x, const void *y) {
  * the roofline. */
 static double floor_seconds(const node *n, cost c, const device_speed *best) {
   const product_speed *products = n ? product_speed_of(n, best) : &best->f32;
-  double peak = larger(products->convolution_flops, products->other_flops);
-  return larger(c.flops / peak, c.bytes / best->bytes);
+  double peak = fmax(products->convolution_flops, products->other_flops);
+  return fmax(c.flops / peak, c.bytes / best->bytes);
 }
 
 static void print_row(const char *name, const profile_row *r, double total) {

@@ -156,9 +156,11 @@ static void add_clamp(program *p, const optimizer_use *o, float *gradients, int6
   *attr_number(clamp->op, (void *)clamp->call.attrs, "max_value") = o->clip_value;
 }
 
-/* The updates of the parameters whose gradients are consumed after node `index`. */
-static void bind_consumers(program *p, const optimizer_use *o, int index) {
-  for (int v = 0; v < p->g->value_count; v++) {
+/* The updates of those of `consumed` parameters whose gradients are consumed after node `index`. */
+static void bind_consumers(program *p, const optimizer_use *o, int index, const value_id *consumed,
+                           int count) {
+  for (int i = 0; i < count; i++) {
+    value_id v = consumed[i];
     if (p->plan.update_after[v] != index) continue;
     const parameter *which = parameter_of(p, v);
     int64_t n = shape_elements(&which->shape);
@@ -210,18 +212,19 @@ static void bind_flat_update(program *p, const optimizer_use *o) {
 /* Every node, and where gradients are consumed the updates between them; then what is left. */
 static void bind_calls(program *p, const optimizer_use *o) {
   const graph *g = p->g;
-  enum {
-    UPDATE_CALLS = 4,
-    CONSUMER_CALLS = 2
-  }; /* accumulation, both clippings, average; clamp and
-                                                    optimizer */
+  /* Accumulation, both clippings, average; of a consumed gradient, clamp and optimizer. */
+  enum { UPDATE_CALLS = 4, CONSUMER_CALLS = 2 };
   int room = g->node_count + UPDATE_CALLS + p->parameters->group_count +
              CONSUMER_CALLS * p->parameters->count;
   p->calls = arena_alloc(&p->memory, (size_t)room * sizeof *p->calls);
   if (o) open_update(p, o);
+  value_id *consumed = arena_alloc(&p->memory, (size_t)(g->value_count + 1) * sizeof *consumed);
+  int consumed_count = 0;
+  for (int v = 0; p->consumes_gradients && v < g->value_count; v++)
+    if (p->plan.update_after[v] >= 0) consumed[consumed_count++] = v;
   for (int i = 0; i < g->node_count; i++) {
     if (!(g->nodes[i].op->traits & OP_VIEW)) bind_node(p, i, &p->calls[p->call_count++]);
-    if (p->consumes_gradients) bind_consumers(p, o, i);
+    bind_consumers(p, o, i, consumed, consumed_count);
   }
   p->update_first = p->call_count;
   if (o && !p->consumes_gradients) bind_flat_update(p, o);
@@ -306,11 +309,16 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
   return error;
 }
 
+static void forget_recording(program *p) {
+  if (p->recording) p->device->forget(p->device, p->recording);
+  p->recording = NULL;
+}
+
 void program_free(program *p) {
   device *d = p->device;
   if (d) {
     size_t flat = p->parameters ? (size_t)p->parameters->trained_elements * sizeof(float) : 0;
-    if (p->recording) d->forget(d, p->recording);
+    forget_recording(p);
     if (p->arena) d->release(d, p->arena, p->plan.arena_bytes);
     if (p->gradients) d->release(d, p->gradients, flat);
     if (p->gradient_sum) d->release(d, p->gradient_sum, flat);
@@ -381,8 +389,7 @@ static uint64_t attributes_hash(const program *p) {
 
 static status record_nodes(program *p) {
   device *d = p->device;
-  d->forget(d, p->recording);
-  p->recording = NULL;
+  forget_recording(p);
   TRY(d->record(d));
   status error = launch_nodes(p), end = d->recorded(d, &p->recording);
   if (!error) return end;
@@ -399,12 +406,13 @@ static status run_nodes(program *p) {
   bool as_before = p->has_run && attributes == p->last_attributes, is_stale = true;
   p->has_run = true;
   p->last_attributes = attributes;
-  if (!as_before) return launch_nodes(p);
-  if (p->recording && p->recorded_attributes == attributes)
-    TRY(d->replay(d, p->recording, &is_stale));
+  if (!as_before) {
+    forget_recording(p);
+    return launch_nodes(p);
+  }
+  if (p->recording) TRY(d->replay(d, p->recording, &is_stale));
   if (!is_stale) return OK;
   TRY(record_nodes(p));
-  p->recorded_attributes = attributes;
   return d->replay(d, p->recording, &is_stale);
 }
 

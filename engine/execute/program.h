@@ -44,8 +44,8 @@ typedef struct program {
   float *gradient_norm;   /* device scalar; NULL without clipping */
   void *update_workspace; /* of the clipping */
   size_t update_workspace_bytes;
-  void *recording; /* the device's, of the nodes of a step; NULL: none */
-  uint64_t recorded_attributes, last_attributes; /* hashes of the nodes' attributes */
+  void *recording; /* the device's, of the nodes of a step with last_attributes; NULL: none */
+  uint64_t last_attributes; /* hash of the nodes' attributes in the step before, if one has_run */
   bool has_run;
   bool consumes_gradients; /* updates stand between the nodes */
   double *profile_seconds; /* borrowed; NULL: off */
