@@ -28,6 +28,7 @@ import subprocess
 import sys
 import time
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 MODES = ("installed", "tuned", "channels_last", "compiled")
 # mmap_max=0 keeps big tensors in the heap and the trim threshold keeps the heap from shrinking, so a
 # page is faulted in once and not once a step; hugetlb=1 asks for transparent huge pages.
@@ -35,33 +36,14 @@ TUNABLES = ("glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
             "glibc.malloc.trim_threshold=1099511627776:glibc.malloc.top_pad=67108864")
 
 
-def unetr_plus_plus(folder, image, outputs):
-    """Synapse's network. It belongs to one crop: numbers of tokens stand in its constructors, so they
-    are replaced from outside. Its base class only adds sliding-window inference and is left out."""
-    import functools
-    import importlib
-    import math
-    import types
-
-    import torch
-
-    if not folder:
+def unetr_plus_plus(options):
+    if not options.unetr_plus_plus:
         sys.exit("UNETR++ needs --unetr-plus-plus FOLDER, a checkout of github.com/Amshaker/unetr_plus_plus")
-    sys.path.insert(0, folder)
-    base = types.ModuleType("unetr_pp.network_architecture.neural_network")
-    base.SegmentationNetwork = torch.nn.Module
-    sys.modules[base.__name__] = base
-    module = importlib.import_module("unetr_pp.network_architecture.synapse.unetr_pp_synapse")
-    grids = [[n // (s * 2**i) for n, s in zip(image, (2, 4, 4))] for i in range(4)]
-    tokens = [math.prod(g) for g in grids]
-    module.UnetrPPEncoder = functools.partial(module.UnetrPPEncoder, input_size=tokens)
-    left = iter([tokens[2], tokens[1], tokens[0], math.prod(image)])
-    block = module.UnetrUpBlock
-    module.UnetrUpBlock = lambda *a, **k: block(*a, **{**k, "out_size": next(left)})
-    net = module.UNETR_PP(in_channels=1, out_channels=outputs, img_size=image, feature_size=16, num_heads=4,
-                          depths=[3, 3, 3, 3], dims=[32, 64, 128, 256], do_ds=True)
-    net.feat_size = tuple(grids[3])
-    return net
+    sys.path.insert(0, os.path.join(HERE, "../golden/networks"))
+    import public_unetr_plus_plus
+
+    synapse = public_unetr_plus_plus.Variant(options.unetr_plus_plus, "synapse", (2, 4, 4))
+    return synapse.make(options.image, 1, options.outputs, 16, [3, 3, 3, 3], 3)
 
 
 def build_network(options):
@@ -73,7 +55,7 @@ def build_network(options):
                      proj_type="perceptron")
     if options.network == "swin_unetr":
         return SwinUNETR(in_channels=1, out_channels=options.outputs, feature_size=48)
-    return unetr_plus_plus(options.unetr_plus_plus, options.image, options.outputs)
+    return unetr_plus_plus(options)
 
 
 def order_heads(options, model, parameters):

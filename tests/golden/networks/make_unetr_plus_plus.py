@@ -2,59 +2,24 @@
 
     python3 make_unetr_plus_plus.py --source FOLDER
 
-FOLDER holds a checkout of github.com/Amshaker/unetr_plus_plus (made with commit dcba1c6). Its networks
-belong to one crop each: the numbers of tokens stand in their constructors, so they are replaced here
-from outside. Its base class only adds sliding-window inference and is left out.
+FOLDER holds a checkout of github.com/Amshaker/unetr_plus_plus (made with commit dcba1c6).
 """
 
 import argparse
-import functools
-import importlib
-import math
-import sys
-import types
 
 import torch
 
+import networks
+import public_unetr_plus_plus
+
 parser = argparse.ArgumentParser()
 parser.add_argument("--source", required=True)
-sys.path.insert(0, parser.parse_args().source)
+source = parser.parse_args().source
 
-import networks  # noqa: E402
-
-base = types.ModuleType("unetr_pp.network_architecture.neural_network")
-base.SegmentationNetwork = torch.nn.Module
-sys.modules[base.__name__] = base
-
-FOLDER = "unetr_pp.network_architecture."
 FEATURES, DEPTHS = 2, [2, 1, 1, 1]
 
 
-class Variant:
-    def __init__(self, name, stem):
-        self.name, self.stem = name, stem
-        self.module = importlib.import_module(f"{FOLDER}{name}.unetr_pp_{name}")
-        self.encoder, self.up = self.module.UnetrPPEncoder, self.module.UnetrUpBlock
-
-    def make(self, image, channels, outputs, features, depths, decoder_depth):
-        grids = [[n // (s * 2**i) for n, s in zip(image, self.stem)] for i in range(4)]
-        tokens = [math.prod(g) for g in grids]
-        self.module.UnetrPPEncoder = functools.partial(
-            self.encoder, input_size=tokens, in_channels=channels)
-        left = iter([tokens[2], tokens[1], tokens[0], math.prod(image)])  # decoder5, 4, 3, 2
-
-        def up(*args, **kwargs):
-            return self.up(*args, **{**kwargs, "out_size": next(left), "depth": decoder_depth})
-
-        self.module.UnetrUpBlock = up
-        size = {"img_size": image} if self.name == "synapse" else {}
-        net = self.module.UNETR_PP(
-            in_channels=channels, out_channels=outputs, feature_size=features, num_heads=4,
-            hidden_size=16 * features, depths=depths,
-            dims=[2 * features, 4 * features, 8 * features, 16 * features], **size)
-        net.feat_size = tuple(grids[3])
-        return net
-
+class Variant(public_unetr_plus_plus.Variant):
     def small(self, image, channels):
         net = self.make(image, channels, 3, FEATURES, DEPTHS, 1)
         for m in net.modules():  # what dropout does is tested by its own distribution
@@ -77,7 +42,7 @@ OURS = {"outputs": 3, "features": FEATURES, "depths": DEPTHS, "decoder_depth": 1
         "attention_dropout": 0, "convolution_dropout": 0}
 LUNG = {"stem": [1, 4, 4], "shared_projection": False, "convolutions": 2}
 
-synapse, lung = Variant("synapse", (2, 4, 4)), Variant("lung", (1, 4, 4))
+synapse, lung = Variant(source, "synapse", (2, 4, 4)), Variant(source, "lung", (1, 4, 4))
 
 networks.write(
     "unetr_plus_plus_synapse", "models/unetr_plus_plus.yaml", OURS, synapse.small, outputs,
