@@ -112,6 +112,11 @@ static int by_value(const void *x, const void *y) {
   return a < b ? -1 : a > b;
 }
 
+static int by_count(const void *x, const void *y) {
+  int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
+  return a < b ? -1 : a > b;
+}
+
 typedef struct profile_row {
   const char *name;
   double seconds, flops, bytes, floor_s;
@@ -193,15 +198,15 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
   free(families);
 }
 
-/* A program and its timed steps: `seconds` in rising order. */
+/* A program and its timed steps: `seconds` and `faults` in rising order. */
 typedef struct timing {
   program *program;
   const stage_graph *graph;
   const step_memory *memory;
   double *seconds;
   int64_t steps;
-  double first;        /* when the first step of all was done, seconds after the start */
-  int64_t page_faults; /* in all of them together */
+  double first;    /* when the first step of all was done, seconds after the start */
+  int64_t *faults; /* page faults of each */
 } timing;
 
 static int64_t page_faults(void) {
@@ -235,9 +240,8 @@ static void print_timing(const stage_spec *s, const timing *t) {
   step_memory_describe(t->memory, &again);
   printf("a step holds %s, %s of it planned; %.4g page faults a step%s%s\n",
          format_bytes(held, (double)(p->plan.arena_bytes + t->memory->outside_bytes)),
-         format_bytes(arena_text, (double)p->plan.arena_bytes),
-         (double)t->page_faults / (double)t->steps, again.data ? "; " : "",
-         again.data ? again.data : "");
+         format_bytes(arena_text, (double)p->plan.arena_bytes), (double)t->faults[t->steps / 2],
+         again.data ? "; " : "", again.data ? again.data : "");
   text_free(&again);
 }
 
@@ -248,19 +252,21 @@ static status write_timing(const char *path, const stage_spec *s, const timing *
       "{s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:I, s:I, s:I, s:{s:i, s:f, s:f}}", "stage",
       s->name, "steps", (json_int_t)t->steps, "median_s", t->seconds[t->steps / 2], "min_s",
       t->seconds[0], "first_step_s", t->first, "flops", useful_flops(t), "peak_rss_bytes",
-      peak_rss_bytes(), "page_faults_per_step", (double)t->page_faults / (double)t->steps,
-      "arena_bytes", (json_int_t)p->arena_bytes, "arena_lower_bound_bytes",
-      (json_int_t)p->lower_bound_bytes, "outside_bytes", (json_int_t)t->memory->outside_bytes,
-      "recomputed", "nodes", r->nodes, "flops", r->flops, "bytes", r->bytes);
+      peak_rss_bytes(), "page_faults_per_step", (double)t->faults[t->steps / 2], "arena_bytes",
+      (json_int_t)p->arena_bytes, "arena_lower_bound_bytes", (json_int_t)p->lower_bound_bytes,
+      "outside_bytes", (json_int_t)t->memory->outside_bytes, "recomputed", "nodes", r->nodes,
+      "flops", r->flops, "bytes", r->bytes);
   status error = json_write(path, root, JSON_INDENT(2), "");
   json_decref(root);
   return error;
 }
 
-static status time_step(program *p, double *seconds) {
+static status time_step(program *p, timing *t, int64_t step) {
+  int64_t faults = page_faults();
   double begin = clock_now_s();
   TRY(program_run(p));
-  *seconds = clock_now_s() - begin;
+  t->seconds[step] = clock_now_s() - begin;
+  t->faults[step] = page_faults() - faults;
   return OK;
 }
 
@@ -269,19 +275,23 @@ static status time_steps(program *p, const stage_graph *g, const step_memory *me
   enum { WARM_UP = 2 };
   timing t = {.program = p, .graph = g, .memory = memory, .steps = a->steps > 0 ? a->steps : 10};
   t.seconds = calloc((size_t)t.steps, sizeof *t.seconds);
+  t.faults = calloc((size_t)t.steps, sizeof *t.faults);
   double *profile = calloc((size_t)p->call_count + 1, sizeof *profile);
-  status error = t.seconds && profile ? OK : error_out_of_memory((size_t)t.steps * sizeof(double));
+  status error =
+      t.seconds && t.faults && profile ? OK : error_out_of_memory((size_t)t.steps * sizeof(double));
   for (int i = 0; i < WARM_UP && !error; i++) {
-    error = time_step(p, &t.seconds[0]);
+    error = time_step(p, &t, 0);
     if (i == 0) t.first = clock_now_s() - started;
   }
-  memset(t.seconds, 0xFF, (size_t)t.steps * sizeof *t.seconds); /* touches its pages */
+  for (int64_t i = 0; i < t.steps && !error; i++) { /* touches their pages */
+    t.seconds[i] = 1;
+    t.faults[i] = 1;
+  }
   if (a->profile) program_profile(p, profile);
-  int64_t faults = page_faults();
-  for (int64_t i = 0; i < t.steps && !error; i++) error = time_step(p, &t.seconds[i]);
-  t.page_faults = page_faults() - faults;
+  for (int64_t i = 0; i < t.steps && !error; i++) error = time_step(p, &t, i);
   if (!error) {
     qsort(t.seconds, (size_t)t.steps, sizeof *t.seconds, by_value);
+    qsort(t.faults, (size_t)t.steps, sizeof *t.faults, by_count);
     print_timing(s, &t);
     char precision[PRECISION_TEXT_BYTES];
     bool has_bf16 = describe_precision(g->g, p->device, precision);
@@ -292,6 +302,7 @@ static status time_steps(program *p, const stage_graph *g, const step_memory *me
     if (a->json && !error) error = write_timing(a->json, s, &t);
   }
   free(t.seconds);
+  free(t.faults);
   free(profile);
   return error;
 }

@@ -31,12 +31,12 @@ says "stage segment: memory is 1.00 KiB"
 try 0 "$STRATA" bench "${few[@]}" "${budget[@]}" --stage pretrain --steps 4 --json bench.json
 prints "page faults a step; "
 python3 - <<'CHECK' || fail "bench.json"
-import json
+import json, os
 b = json.load(open("bench.json"))
 assert b["recomputed"]["nodes"] > 0 and b["recomputed"]["flops"] > 0, b
 assert 0 < b["arena_lower_bound_bytes"] <= b["arena_bytes"] and b["outside_bytes"] > 0, b
-# None by itself; the system may move a page.
-assert b["page_faults_per_step"] < 50, b
+# In the middle step none by itself, though the system may move a page. A sanitizer's shadow has its own.
+assert os.environ["SANITIZED"] == "1" or b["page_faults_per_step"] < 20, b
 CHECK
 
 # The same run, and one that goes on with another budget.
