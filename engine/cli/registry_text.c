@@ -3,6 +3,7 @@
 #include "cli/command.h"
 #include "graph/op.h"
 #include "language/bind.h"
+#include "language/elsewhere.h"
 #include "script/api.h"
 
 #include <string.h>
@@ -29,6 +30,10 @@ static void print_attrs(const op *o) {
     text_buffer line = {0};
     attr_describe(a, &line);
     printf("  %-20s %s\n  %-20s   %s\n", a->name, line.data, "", a->doc ? a->doc : "");
+    const char *word;
+    for (int i = 0; (word = elsewhere_word(o, a, i)); i++)
+      printf(i ? ", %s" : "  %-20s   also written %s", i ? word : "", word);
+    if (elsewhere_word(o, a, 0)) puts("");
     text_free(&line);
   }
 }

@@ -311,6 +311,8 @@ static status allocate(loader *l) {
     b->case_names = calloc(n, sizeof *b->case_names);
     if (!b->image || !b->label || !b->keys || !b->case_names)
       return error_out_of_memory(image + label);
+    memory_want_huge_pages(b->image, image);
+    memory_want_huge_pages(b->label, label);
   }
   for (int i = 0; i < PASSES_KEPT; i++) {
     l->passes[i].epoch = -1;

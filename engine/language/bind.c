@@ -160,11 +160,12 @@ static status unknown_attribute(const op *o, const tree *key, const char *const 
   for (int i = 0; reserved && reserved[i] && count < MOST; i++) names[count++] = reserved[i];
   char shown[96];
   printable(key->text, shown);
-  const char *ours = elsewhere_attribute(o, key->text);
+  const char *difference = NULL, *ours = elsewhere_attribute(o, key->text, &difference);
   const char *near = ours ? ours : nearest_name(key->text, names, count);
   if (near)
-    return error_new(ERROR_PIPELINE, key->at, "%s has no attribute \"%s\"; did you mean \"%s\"?",
-                     o->name, shown, near);
+    return error_new(ERROR_PIPELINE, key->at,
+                     "%s has no attribute \"%s\"; did you mean \"%s\"%s%s?", o->name, shown, near,
+                     difference ? ", " : "", difference ? difference : "");
   if (own == 0)
     return error_new(ERROR_PIPELINE, key->at, "%s has no attribute \"%s\"; it takes none.", o->name,
                      shown);

@@ -67,62 +67,109 @@ const op *elsewhere_operator(const char *word, unsigned trait) {
   return NULL;
 }
 
-const char *elsewhere_attribute(const op *o, const char *word) {
-  static const struct {
-    const char *word, *ours;
-  } table[] = {
-      {"prob", "probability"},
-      {"p_per_sample", "probability"},
-      {"p_per_axis", "probability"},
-      {"spatial_size", "size"},
-      {"roi_size", "size"},
-      {"patch_size", "size"},
-      {"pos", "positive"},
-      {"neg", "negative"},
-      {"oversample_foreground_percent", "foreground"},
-      {"ratios", "class_ratios"},
-      {"spatial_axis", "axes"},
-      {"spatial_axes", "plane"},
-      {"allowed_axes", "axes"},
-      {"axcodes", "axes"},
-      {"max_k", "max_turns"},
-      {"factors", "factor"},
-      {"multiplier_range", "factor"},
-      {"contrast_range", "factor"},
-      {"offsets", "offset"},
-      {"gamma_range", "gamma"},
-      {"p_invert_image", "invert"},
-      {"invert_image", "invert"},
-      {"p_retain_stats", "keep_statistics"},
-      {"retain_stats", "keep_statistics"},
-      {"rotate_range", "rotation"},
-      {"scale_range", "zoom"},
-      {"scaling", "zoom"},
-      {"zoom_range", "zoom"},
-      {"shear_range", "shear"},
-      {"p_rotation", "rotate_probability"},
-      {"p_scaling", "zoom_probability"},
-      {"std", "sd"},
-      {"noise_variance", "sd"},
-      {"sigma_x", "sd"},
-      {"blur_sigma", "sd"},
-      {"sigma_range", "sigma"},
-      {"magnitude_range", "magnitude"},
-      {"padding_mode", "outside"},
-      {"pixdim", "spacing"},
-      {"a_min", "from"},
-      {"a_max", "from"},
-      {"b_min", "to"},
-      {"b_max", "to"},
-      {"lower", "percent"},
-      {"upper", "percent"},
-      {"nonzero", "scope"},
-      {"select_fn", "above"},
-  };
-  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-    if (strcmp(table[i].word, word) != 0) continue;
+/* ---- attributes ---- */
+
+typedef struct foreign_word {
+  const char *word, *ours;
+  const char *difference; /* what else is other; NULL: the same values mean the same */
+  const char *of; /* the one operator it belongs to; NULL: every one that has the attribute */
+} foreign_word;
+
+static const foreign_word foreign_words[] = {
+    {"prob", "probability", NULL, NULL},
+    {"p_per_sample", "probability", NULL, NULL},
+    {"prob", "rotate_probability", "there are zoom_probability and shear_probability beside it",
+     NULL},
+    {"p_rotation", "rotate_probability", NULL, NULL},
+    {"p_scaling", "zoom_probability", NULL, NULL},
+    {"spatial_size", "size", NULL, NULL},
+    {"roi_size", "size", NULL, NULL},
+    {"patch_size", "size", "[x, y, z], where nnU-Net has z first", NULL},
+    {"pos", "positive", NULL, NULL},
+    {"neg", "negative", NULL, NULL},
+    {"oversample_foreground_percent", "foreground", NULL, NULL},
+    {"ratios", "class_ratios", NULL, NULL},
+    {"spatial_axis", "axes", "letters, as in [x, y]", "random_flip"},
+    {"spatial_axes", "plane", "letters, as in [x, y]", NULL},
+    {"allowed_axes", "axes", "letters, as in [x, y], where nnU-Net's 0 is z", NULL},
+    {"axcodes", "axes", NULL, "orient"},
+    {"max_k", "max_turns", NULL, NULL},
+    {"factors", "factor", NULL, "random_scale_intensity"},
+    {"multiplier_range", "factor", NULL, "random_brightness"},
+    {"contrast_range", "factor", NULL, "random_contrast"},
+    {"offsets", "offset", NULL, NULL},
+    {"gamma_range", "gamma", NULL, NULL},
+    {"invert_image", "invert", NULL, NULL},
+    {"p_invert_image", "invert", "true or false, for two random_gamma one after the other", NULL},
+    {"retain_stats", "keep_statistics", NULL, NULL},
+    {"p_retain_stats", "keep_statistics", "true or false", NULL},
+    {"rotate_range", "rotation", "in degrees, where MONAI has radians", NULL},
+    {"scale_range", "zoom", "[low, high] of the factor itself: MONAI's 0.1 is [0.9, 1.1]",
+     "random_affine"},
+    {"scaling", "zoom", NULL, "random_affine"},
+    {"min_zoom", "zoom", "[min_zoom, max_zoom]", "random_affine"},
+    {"max_zoom", "zoom", "[min_zoom, max_zoom]", "random_affine"},
+    {"zoom_range", "zoom", NULL, "random_low_resolution"},
+    {"shear_range", "shear", "one number for all pairs of axes", NULL},
+    {"std", "sd", NULL, NULL},
+    {"noise_variance", "sd", "the largest standard deviation", "random_noise"},
+    {"sigma_x", "sd", "[low, high] for all three axes", "random_blur"},
+    {"blur_sigma", "sd", NULL, "random_blur"},
+    {"sigma_range", "sigma", NULL, NULL},
+    {"magnitude_range", "magnitude", NULL, NULL},
+    {"coeff_range", "coefficients", NULL, NULL},
+    {"padding_mode", "outside", "zero or edge", NULL},
+    {"pixdim", "spacing", NULL, NULL},
+    {"a_min", "from", "[a_min, a_max]", NULL},
+    {"a_max", "from", "[a_min, a_max]", NULL},
+    {"b_min", "to", "[b_min, b_max]", NULL},
+    {"b_max", "to", "[b_min, b_max]", NULL},
+    {"lower", "percent", "[lower, upper]", NULL},
+    {"upper", "percent", "[lower, upper]", NULL},
+    {"nonzero", "scope", "scope: nonzero", NULL},
+    {"select_fn", "above", "a number", NULL},
+};
+enum { FOREIGN_WORDS = sizeof foreign_words / sizeof *foreign_words };
+
+static bool belongs(const foreign_word *w, const op *o) {
+  return !w->of || strcmp(w->of, o->name) == 0;
+}
+
+static const foreign_word *find_word(const op *o, const char *word) {
+  for (int i = 0; i < FOREIGN_WORDS; i++) {
+    if (strcmp(foreign_words[i].word, word) != 0 || !belongs(&foreign_words[i], o)) continue;
     for (const attr *a = o->attrs; a && a->name; a++)
-      if (strcmp(a->name, table[i].ours) == 0) return a->name;
+      if (strcmp(a->name, foreign_words[i].ours) == 0) return &foreign_words[i];
   }
   return NULL;
+}
+
+const char *elsewhere_attribute(const op *o, const char *word, const char **difference) {
+  const foreign_word *found = find_word(o, word);
+  *difference = found ? found->difference : NULL;
+  return found ? found->ours : NULL;
+}
+
+const char *elsewhere_word(const op *o, const attr *a, int index) {
+  if (!(o->traits & (OP_PREPARE | OP_SAMPLE))) return NULL;
+  for (int i = 0; i < FOREIGN_WORDS; i++)
+    if (strcmp(foreign_words[i].ours, a->name) == 0 && !foreign_words[i].difference &&
+        belongs(&foreign_words[i], o) && index-- == 0)
+      return foreign_words[i].word;
+  return NULL;
+}
+
+void elsewhere_translate(const op *o, tree *attributes, arena *memory, problems *all) {
+  for (int i = 0; i < attributes->count; i++) {
+    const tree *key = attributes->keys[i];
+    const foreign_word *found = find_word(o, key->text);
+    if (!found || found->difference) continue;
+    const tree *other = tree_key(attributes, found->ours);
+    if (other)
+      problems_add(all, error_new(ERROR_PIPELINE, key->at,
+                                  "%s: %s is another word for %s, which is there, too.", o->name,
+                                  key->text, found->ours));
+    else
+      attributes->keys[i] = tree_scalar(memory, key->at, found->ours, false);
+  }
 }

@@ -1,14 +1,22 @@
-/* What PyTorch, MONAI and nnU-Net call the operators and attributes that are called otherwise here, so that who
- * writes their word is told ours. */
+/* What PyTorch, MONAI and nnU-Net call the operators and attributes that are called otherwise here: who writes
+ * their word is understood where the same values mean the same, and told ours otherwise. */
 #ifndef STRATA_LANGUAGE_ELSEWHERE_H
 #define STRATA_LANGUAGE_ELSEWHERE_H
 
 #include "graph/op.h"
+#include "language/tree.h"
 
 /* The operator with `trait` (0: of graphs) whose declaration names `word` among what it equals, with or without the d
  * of MONAI's dictionary transforms: "RandFlipd" → random_flip. NULL: none. */
 const op *elsewhere_operator(const char *word, unsigned trait);
-/* The attribute of `o` that is called `word` there: "prob" → "probability". NULL: none. */
-const char *elsewhere_attribute(const op *o, const char *word);
+/* The attribute of `o` that is called `word` there: "rotate_range" → "rotation". NULL: none. *difference: what else
+ * is other about it, "in degrees, where MONAI has radians"; NULL: nothing. */
+const char *elsewhere_attribute(const op *o, const char *word, const char **difference);
+/* The words there for an attribute of a prepare or sample operator that may be written here, too, one after the
+ * other: for probability "prob", then "p_per_sample". NULL: no more. */
+const char *elsewhere_word(const op *o, const attr *a, int index);
+/* Writes our names for those words into the operator's mapping of attributes. An attribute that is there under two
+ * names is a problem. */
+void elsewhere_translate(const op *o, tree *attributes, arena *memory, problems *all);
 
 #endif

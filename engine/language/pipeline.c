@@ -1744,9 +1744,21 @@ static void read_fingerprint(loader *l, const tree *data) {
     ARENA_PUSH(l->memory, l->failed, l->failed_count, l->failed_capacity, fingerprint_key);
 }
 
+static void translate_list(loader *l, const tree *list, unsigned trait) {
+  for (int i = 0; list && list->kind == TREE_LIST && i < list->count; i++) {
+    const tree *item = list->items[i];
+    if (item->kind != TREE_MAP || item->count != 1 || item->items[0]->kind != TREE_MAP) continue;
+    const op *o = op_find(item->keys[0]->text);
+    if (o && o->traits & trait) elsewhere_translate(o, item->items[0], l->memory, &l->all);
+  }
+}
+
 static tree *resolve_data(loader *l, const tree *data) {
   tree *out = resolve(l, data);
-  if (out->kind == TREE_MAP) remove_key(out, fingerprint_key);
+  if (out->kind != TREE_MAP) return out;
+  remove_key(out, fingerprint_key);
+  translate_list(l, tree_get(out, "prepare"), OP_PREPARE);
+  translate_list(l, tree_get(out, "sample"), OP_SAMPLE);
   return out;
 }
 

@@ -336,6 +336,20 @@ static void identity_follows_what_changes_results(void **state) {
     assert_int_not_equal(identity_with(other[i].key, other[i].value), identity);
 }
 
+static void words_of_monai_and_nnunet_mean_ours(void **state) {
+  (void)state;
+  pipeline *theirs = load(TEST_DATA "/pipelines/words.yaml", NULL, 0);
+  pipeline *ours = load(TEST_DATA "/pipelines/own_words.yaml", NULL, 0);
+  assert_true(theirs->identity == ours->identity);
+  assert_true(theirs->identity != identity_with(NULL, NULL));
+  text_buffer text = {0};
+  tree_write(theirs->resolved, &text, 0);
+  assert_null(strstr(text.data, "prob:"));
+  text_free(&text);
+  pipeline_free(theirs);
+  pipeline_free(ours);
+}
+
 static void hostile_text_in_values_is_harmless(void **state) {
   (void)state;
   /* A dollar sign that came out of an expression is not evaluated again when read back. */
@@ -422,6 +436,7 @@ int main(void) {
       cmocka_unit_test(stages_can_be_taken_from_other_pipelines),
       cmocka_unit_test(inference_is_read_as_written),
       cmocka_unit_test(identity_follows_what_changes_results),
+      cmocka_unit_test(words_of_monai_and_nnunet_mean_ours),
       cmocka_unit_test(hostile_text_in_values_is_harmless),
       cmocka_unit_test(damaged_files_never_do_harm),
       cmocka_unit_test(the_schema_is_json_and_knows_every_operator),

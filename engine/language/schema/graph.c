@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "language/bind.h"
+#include "language/elsewhere.h"
 #include "language/schema/part.h"
 
 static json_t *fixed_list(json_t *schema, const char *type, const attr *a, int least, int most) {
@@ -91,16 +92,41 @@ static json_t *about(json_t *schema, const op *o) {
   return schema;
 }
 
-/* Adds what has no default; false when everything has one. */
-static bool add_required(json_t *schema, const op *o) {
-  json_t *list = json_array();
+static json_t *required_one(const char *key) {
+  return json_pack("{s:[s]}", "required", key);
+}
+
+/* Elsewhere's words for attributes, beside their own. */
+static void add_words(json_t *properties, const op *o) {
+  const char *word;
   for (const attr *a = o->attrs; a && a->name; a++)
-    if (!a->fallback) json_array_append_new(list, json_string(a->name));
-  bool any = json_array_size(list) > 0;
-  if (any)
-    json_object_set_new(schema, "required", list);
-  else
-    json_decref(list);
+    for (int i = 0; (word = elsewhere_word(o, a, i)); i++) {
+      char text[64];
+      snprintf(text, sizeof text, "Another word for %s.", a->name);
+      json_object_set_new(properties, word, part_described(values_of(a), text));
+    }
+}
+
+/* Adds what has no default, by whatever word; false when everything has one. */
+static bool add_required(json_t *schema, const op *o) {
+  json_t *list = json_array(), *rules = json_array();
+  const char *word;
+  for (const attr *a = o->attrs; a && a->name; a++) {
+    if (a->fallback) continue;
+    if (!elsewhere_word(o, a, 0)) {
+      json_array_append_new(list, json_string(a->name));
+      continue;
+    }
+    json_t *words = json_pack("[o]", required_one(a->name));
+    for (int i = 0; (word = elsewhere_word(o, a, i)); i++)
+      json_array_append_new(words, required_one(word));
+    json_array_append_new(rules, json_pack("{s:o}", "anyOf", words));
+  }
+  bool any = json_array_size(list) + json_array_size(rules) > 0;
+  if (json_array_size(list)) json_object_set(schema, "required", list);
+  if (json_array_size(rules)) json_object_set(schema, "allOf", rules);
+  json_decref(list);
+  json_decref(rules);
   return any;
 }
 
@@ -116,7 +142,9 @@ json_t *part_operator_item(unsigned trait) {
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);
     if (!(o->traits & trait)) continue;
-    json_t *attributes = part_map(part_attributes(o), NULL);
+    json_t *own = part_attributes(o);
+    add_words(own, o);
+    json_t *attributes = part_map(own, NULL);
     if (!add_required(attributes, o)) {
       part_or_nothing(attributes);
       json_array_append_new(names, json_string(o->name));
@@ -155,10 +183,6 @@ json_t *part_operator_complete(unsigned trait) {
 
 static bool stands_in_graphs(const op *o) {
   return !(o->traits & OP_NOT_IN_GRAPHS);
-}
-
-static json_t *required_one(const char *key) {
-  return json_pack("{s:[s]}", "required", key);
 }
 
 static json_t *condition_doc(void) {
