@@ -164,12 +164,18 @@ void elsewhere_translate(const op *o, tree *attributes, arena *memory, problems 
     const tree *key = attributes->keys[i];
     const foreign_word *found = find_word(o, key->text);
     if (!found || found->difference) continue;
-    const tree *other = tree_key(attributes, found->ours);
-    if (other)
-      problems_add(all, error_new(ERROR_PIPELINE, key->at,
-                                  "%s: %s is another word for %s, which is there, too.", o->name,
-                                  key->text, found->ours));
-    else
+    if (!tree_get(attributes, found->ours)) {
       attributes->keys[i] = tree_scalar(memory, key->at, found->ours, false);
+      continue;
+    }
+    problems_add(all, error_new(ERROR_PIPELINE, key->at,
+                                "%s: %s is another word for %s, which is there, too.", o->name,
+                                key->text, found->ours));
+    attributes->count--; /* so that it is not unknown as well */
+    for (int k = i; k < attributes->count; k++) {
+      attributes->keys[k] = attributes->keys[k + 1];
+      attributes->items[k] = attributes->items[k + 1];
+    }
+    i--;
   }
 }
