@@ -3,6 +3,8 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "language/load.h"
+
 /* Is the word in the text, and not a part of a longer one? */
 static bool names_word(const char *text, const char *word, size_t length) {
   for (const char *at = text; (at = strchr(at, word[0])); at++) {
@@ -171,11 +173,7 @@ void elsewhere_translate(const op *o, tree *attributes, arena *memory, problems 
     problems_add(all, error_new(ERROR_PIPELINE, key->at,
                                 "%s: %s is another word for %s, which is there, too.", o->name,
                                 key->text, found->ours));
-    attributes->count--; /* so that it is not unknown as well */
-    for (int k = i; k < attributes->count; k++) {
-      attributes->keys[k] = attributes->keys[k + 1];
-      attributes->items[k] = attributes->items[k + 1];
-    }
+    remove_key(attributes, key->text); /* so that it is not unknown as well */
     i--;
   }
 }
