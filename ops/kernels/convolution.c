@@ -313,6 +313,7 @@ static void product_task(void *context, int64_t task) {
 
 static size_t product_workspace(const conv_shape *s, bool transposed) {
   if (conv_is_depthwise(s)) return depthwise_workspace(s, transposed);
+  if (matrix_fits(s)) return matrix_workspace(s, transposed);
   conv_product p = product_of(s, transposed);
   return product_pieces(&p, NULL);
 }
@@ -322,6 +323,10 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
                         thread_pool *pool) {
   if (conv_is_depthwise(s)) {
     depthwise_run(s, transposed, input, weight, bias, output, workspace, pool);
+    return;
+  }
+  if (matrix_fits(s)) {
+    matrix_run(s, transposed, input, weight, bias, output, workspace, pool);
     return;
   }
   conv_product p = product_of(s, transposed);

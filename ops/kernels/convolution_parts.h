@@ -74,4 +74,14 @@ size_t depthwise_weight_workspace(const conv_shape *s);
 void depthwise_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
                           float *dbias, void *workspace, thread_pool *pool);
 
+/* A plain matrix product that is large enough for blocks (convolution_matrix.c). `transposed`: the data
+ * gradient. */
+bool matrix_fits(const conv_shape *s);
+size_t matrix_workspace(const conv_shape *s, bool transposed);
+void matrix_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
+                const float *bias, float *output, void *workspace, thread_pool *pool);
+size_t matrix_weight_workspace(const conv_shape *s);
+void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
+                       float *dbias, void *workspace, thread_pool *pool);
+
 #endif
