@@ -2,6 +2,7 @@
 
 #include "base/text.h"
 #include "device/cuda/plugin.h"
+#include "graph/precision.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@ SAME_MEMBER(shape, plugin_shape, rank);
 SAME_MEMBER(shape, plugin_shape, dim);
 _Static_assert((int)DTYPE_F32 == (int)PLUGIN_F32 && (int)DTYPE_I32 == (int)PLUGIN_I32,
                "the types have one numbering");
+_Static_assert((int)PRECISION_BF16 == (int)PLUGIN_PRECISION_BF16, "precisions have one numbering");
 _Static_assert(sizeof(tensor) == sizeof(plugin_tensor), "arrays of both have one layout");
 
 typedef struct cuda_device {
@@ -260,7 +262,7 @@ status cuda_device_open(int threads, device **out) {
   }
   c->table->describe(c->opened, c->device.description, c->numerics);
   c->device.name = "cuda";
-  c->device.numerics = c->numerics;
+  c->device.numerics = c->device.numerics_bf16 = c->numerics;
   c->device.allocate = cuda_allocate;
   c->device.release = cuda_release;
   c->device.upload = cuda_upload;

@@ -11,14 +11,13 @@
 typedef struct device device;
 
 struct device {
-  const char *name;      /* "cpu" */
-  char description[128]; /* "CPU, 2 threads, AVX-512" */
-  const char *numerics;  /* "AVX-512": runs are equal to the bit where this is equal */
-  const char
-      *numerics_bf16; /* the same with products in bf16; NULL: there are no kernels for that */
-  bool emulates_bf16; /* in the arithmetic of f32, which is slower than f32 itself */
-  thread_pool *pool;  /* CPU: the threads kernels run on */
-  bool is_host;       /* its memory is the host's, to be read and written where it lies */
+  const char *name;          /* "cpu" */
+  char description[128];     /* "CPU, 2 threads, AVX-512" */
+  const char *numerics;      /* "AVX-512": runs are equal to the bit where this is equal */
+  const char *numerics_bf16; /* the same with products in bf16 */
+  bool emulates_bf16;        /* in the arithmetic of f32, which is slower than f32 itself */
+  thread_pool *pool;         /* CPU: the threads kernels run on */
+  bool is_host;              /* its memory is the host's, to be read and written where it lies */
   /* Zeroed memory aligned to 64 bytes. */
   status (*allocate)(device *d, size_t bytes, void **out);
   void (*release)(device *d, void *memory, size_t bytes);

@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "base/text.h"
-#include "graph/precision.h"
 #include "language/pipeline.h"
 
 #include <string.h>
@@ -240,11 +239,6 @@ status program_check(const graph *g, const device *d) {
     if (!d->supports(d, n->op))
       return error_new(ERROR_PIPELINE, n->at, "%s: operator %s has no kernel for %s", n->name,
                        n->op->name, d->name);
-    if (node_is_bf16(n) && !d->numerics_bf16)
-      return error_new(ERROR_PIPELINE, g->precision_at.file ? g->precision_at : n->at,
-                       "precision: bf16 is not there for the device %s yet, whose kernels are f32; "
-                       "use precision: f32, or device: cpu",
-                       d->name);
   }
   return OK;
 }

@@ -637,7 +637,7 @@ static status finish(expander *x, const stage_spec *stage, stage_graph *out,
     TRY(graph_differentiate(g, out->loss));
     graph_prune(g, keep, count);
   }
-  graph_set_precision(g, stage->precision, stage->precision_at);
+  graph_set_precision(g, stage->precision);
   if (!value_is_read(g, out->label)) out->label = VALUE_NONE;
   return graph_verify(g);
 }
@@ -760,7 +760,7 @@ static status expand_model(expander *x, instance *in, model_loss loss, stage_gra
   if (loss == MODEL_LOSS_SQUARE) TRY(differentiate_square(x, out));
   if (loss == MODEL_LOSS_SEEDS) TRY(differentiate_seeds(x, out));
   graph_prune(out->g, out->keep, out->keep_count);
-  graph_set_precision(out->g, o->precision, NOWHERE);
+  graph_set_precision(out->g, o->precision);
   return graph_verify(out->g);
 }
 

@@ -50,7 +50,6 @@ typedef struct graph {
   value *values;
   int value_count, value_capacity;
   bool training;
-  source_pos precision_at; /* where the precision of its products was chosen (precision.h) */
 } graph;
 
 struct builder {

@@ -21,9 +21,8 @@ static bool is_depthwise(const graph *g, const node *n) {
   return weight && weight->shape.dim[0] == *groups && weight->shape.dim[1] == 1;
 }
 
-void graph_set_precision(graph *g, precision chosen, source_pos at) {
+void graph_set_precision(graph *g, precision chosen) {
   if (chosen != PRECISION_BF16) return;
-  g->precision_at = at;
   for (int i = 0; i < g->node_count; i++) {
     const node *n = &g->nodes[i];
     int *own = attr_choice(n->op, n->attrs, "precision");

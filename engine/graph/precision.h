@@ -22,9 +22,9 @@ extern const char *const precision_choices[]; /* of items: "auto", "f32", "bf16"
         "what the factors of the products are rounded to; auto: as the stage says"                 \
   }
 
-/* The pass: nodes that leave it open get bf16 when it is `chosen`. `at` is where it was asked for, for
- * messages. Runs when every node is there, gradients too. */
-void graph_set_precision(graph *g, precision chosen, source_pos at);
+/* The pass: nodes that leave it open get bf16 when it is `chosen`. Runs when every node is there,
+ * gradients too. */
+void graph_set_precision(graph *g, precision chosen);
 bool node_is_bf16(const node *n);
 
 /* What of a graph's products is bf16; costs are those of nodes. */

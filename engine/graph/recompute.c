@@ -88,7 +88,6 @@ void graph_recompute(const graph *g, const bool *chosen, arena *memory, graph *o
     more_values += p.again[i] ? g->nodes[i].out_count : 0;
   }
   *out = (graph){.training = g->training,
-                 .precision_at = g->precision_at,
                  .node_capacity = nodes + more_nodes,
                  .value_capacity = values + more_values,
                  .value_count = values};

@@ -1271,10 +1271,8 @@ static void read_memory(loader *l, stage_spec *s, const tree *stage, const char 
 }
 
 static void read_precision(loader *l, stage_spec *s, const tree *t) {
-  const tree *given = tree_get(t, "precision");
   s->precision = PRECISION_F32 + read_choice(l, t, stage_what(l, s), "precision",
                                              precision_choices + PRECISION_F32, 0);
-  s->precision_at = is_there(given) ? given->at : s->at;
 }
 
 static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {

@@ -124,7 +124,6 @@ typedef struct stage_spec {
   double ema_decay;    /* of the averaged weights; 0: no average */
   bool ema_warmup;     /* average faster at first */
   precision precision; /* of products; f32 or bf16, not open */
-  source_pos precision_at;
   int64_t epochs, batch;
   bool use_labels;         /* place crops by the label although the graph reads none */
   int64_t steps_per_epoch; /* 0: every training case crops_per_case times */

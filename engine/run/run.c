@@ -58,7 +58,7 @@ char *run_cache_folder(const data_spec *spec, const char *folder) {
 
 const char *run_numerics(const run *r) {
   const device *d = r->device;
-  return d->numerics_bf16 && pipeline_uses_bf16(r->p) ? d->numerics_bf16 : d->numerics;
+  return pipeline_uses_bf16(r->p) ? d->numerics_bf16 : d->numerics;
 }
 
 static status write_description(const run *r) {

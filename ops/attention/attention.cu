@@ -4,7 +4,7 @@
  *
  * A block of 128 threads works on tiles of 32 × 32: four threads share a row of the tile, each with
  * every fourth column and every fourth channel. */
-#include "device/cuda/kernel.cuh"
+#include "device/cuda/bf16.cuh"
 
 namespace attention_kernels {
 
@@ -15,7 +15,10 @@ struct problem {
   const float *q, *k, *v, *bias, *mask;
   const int32_t *regions;
   int64_t mask_windows, region_windows;
-  float scale;
+  /* The scale, before a product where factors are rounded (so that what is rounded is what the CPU
+   * rounds), otherwise after it. */
+  float scale_before, scale_after;
+  bool bf16; /* factors are rounded */
   uint32_t drop_limit;
   float kept;
   const rng_key *rng_keys;
@@ -52,7 +55,10 @@ static problem problem_of(const launch *l, int operands) {
   p.mask_windows = p.mask ? in_shape(l, operands + TERM_MASK)->dim[0] : 1;
   p.region_windows = p.regions ? in_shape(l, operands + TERM_REGIONS)->dim[0] : 1;
   double scale = number(l, "scale"), dropout = number(l, "dropout");
-  p.scale = (float)(scale > 0 ? scale : 1.0 / sqrt((double)p.dim));
+  float factor = (float)(scale > 0 ? scale : 1.0 / sqrt((double)p.dim));
+  p.bf16 = is_bf16(l);
+  p.scale_before = p.bf16 ? factor : 1.0f;
+  p.scale_after = p.bf16 ? 1.0f : factor;
   p.drop_limit = (uint32_t)(dropout * 4294967296.0);
   p.kept = (float)(1.0 / (1.0 - dropout));
   p.rng_keys = l->call->rng_keys;
@@ -63,13 +69,24 @@ static problem problem_of(const launch *l, int operands) {
 /* ---- tiles ---------------------------------------------------------------------------------------- */
 
 /* Rows first … of a matrix with `dim` columns, `row` apart, into shared memory with an odd distance
- * from row to row; rows beyond `count` are zeros. All threads of the block. */
-static __device__ inline void load_tile(float *tile, const float *from, int64_t row, int64_t first,
-                                        int64_t count, int dim) {
+ * from row to row, rounded when the problem says so; rows beyond `count` are zeros. All threads of
+ * the block. */
+static __device__ inline void load_tile(const problem &p, float *tile, const float *from,
+                                        int64_t row, int64_t first, int64_t count,
+                                        float factor = 1.0f) {
+  int dim = (int)p.dim;
   for (int i = (int)threadIdx.x; i < SIDE * dim; i += BLOCK) {
     int r = i / dim, d = i % dim;
-    tile[r * (dim + 1) + d] = first + r < count ? from[(first + r) * row + d] : 0.0f;
+    float x = first + r < count ? from[(first + r) * row + d] : 0.0f;
+    tile[r * (dim + 1) + d] = rounded_if(p.bf16, x * factor);
   }
+}
+
+/* Queries as they are multiplied with keys. */
+static __device__ inline void load_queries(const problem &p, float *tile, int64_t sequence,
+                                           int64_t head, int64_t first) {
+  load_tile(p, tile, p.q + sequence * p.queries * p.q_row + head * p.dim, p.q_row, first, p.queries,
+            p.scale_before);
 }
 
 static __device__ inline float dot_rows(const float *a, const float *b, int dim) {
@@ -82,7 +99,7 @@ static __device__ inline float dot_rows(const float *a, const float *b, int dim)
 static __device__ inline float score_of(const problem &p, int64_t sequence, int64_t head, int64_t i,
                                         int64_t j, float product) {
   int64_t window = sequence % p.windows;
-  float s = p.scale * product;
+  float s = p.scale_after * product;
   if (p.bias) s += p.bias[(head * p.queries + i) * p.keys + j];
   if (p.mask) s += p.mask[(window % p.mask_windows * p.queries + i) * p.keys + j];
   if (p.regions) {
@@ -127,13 +144,13 @@ static __global__ void __launch_bounds__(BLOCK) attend(float *out, float *lse, p
   int row = (int)threadIdx.x / TEAM, own = (int)threadIdx.x % TEAM;
   int64_t sequence = blockIdx.z, head = blockIdx.y, first = (int64_t)blockIdx.x * SIDE;
   int64_t query = first + row;
-  load_tile(q, p.q + sequence * p.queries * p.q_row + head * dim, p.q_row, first, p.queries, dim);
+  load_queries(p, q, sequence, head, first);
   const float *keys = p.k + sequence * p.keys * p.k_row + head * dim;
   const float *values = p.v + sequence * p.keys * p.v_row + head * dim;
   float largest = -INFINITY, sum = 0, result[OWN] = {};
   for (int64_t k0 = 0; k0 < p.keys; k0 += SIDE) {
     __syncthreads();
-    load_tile(kv, keys, p.k_row, k0, p.keys, dim);
+    load_tile(p, kv, keys, p.k_row, k0, p.keys);
     __syncthreads();
     float scores[SIDE / TEAM], best = -INFINITY;
     for (int c = 0; c < SIDE / TEAM; c++) {
@@ -151,13 +168,13 @@ static __global__ void __launch_bounds__(BLOCK) attend(float *out, float *lse, p
       int64_t key = k0 + own + c * TEAM;
       float w = scores[c] == -INFINITY ? 0.0f : expf(scores[c] - next);
       added += w;
-      weights[row * (SIDE + 1) + own + c * TEAM] =
-          w * (query < p.queries && key < p.keys ? drop_factor(p, sequence, head, query, key) : 0);
+      w *= query < p.queries && key < p.keys ? drop_factor(p, sequence, head, query, key) : 0;
+      weights[row * (SIDE + 1) + own + c * TEAM] = rounded_if(p.bf16, w);
     }
     sum = sum * shrink + team_sum(added);
     largest = next;
     __syncthreads();
-    load_tile(kv, values, p.v_row, k0, p.keys, dim);
+    load_tile(p, kv, values, p.v_row, k0, p.keys);
     __syncthreads();
     for (int n = 0; n < OWN && own + n * TEAM < dim; n++) {
       float total = result[n] * shrink;
@@ -240,6 +257,11 @@ struct pair_terms {
   float weight, gradient; /* w·f and g */
 };
 
+/* g as a factor of dq and dk. */
+static __device__ inline float as_factor(const problem &p, float gradient) {
+  return rounded_if(p.bf16, p.scale_before * gradient);
+}
+
 static __device__ inline pair_terms pair_of(const problem &p, const gradients &g, int64_t sequence,
                                             int64_t head, int64_t i, int64_t j, const float *q,
                                             const float *k, const float *v, const float *dy) {
@@ -260,20 +282,19 @@ static __global__ void __launch_bounds__(BLOCK) query_gradients(problem p, gradi
   int row = (int)threadIdx.x / TEAM, own = (int)threadIdx.x % TEAM;
   int64_t sequence = blockIdx.z, head = blockIdx.y, first = (int64_t)blockIdx.x * SIDE;
   int64_t channels = p.heads * p.dim;
-  load_tile(q, p.q + sequence * p.queries * p.q_row + head * dim, p.q_row, first, p.queries, dim);
-  load_tile(dy, g.dy + sequence * p.queries * channels + head * dim, channels, first, p.queries,
-            dim);
+  load_queries(p, q, sequence, head, first);
+  load_tile(p, dy, g.dy + sequence * p.queries * channels + head * dim, channels, first, p.queries);
   float result[OWN] = {};
   for (int64_t k0 = 0; k0 < p.keys; k0 += SIDE) {
     __syncthreads();
-    load_tile(k, p.k + sequence * p.keys * p.k_row + head * dim, p.k_row, k0, p.keys, dim);
-    load_tile(v, p.v + sequence * p.keys * p.v_row + head * dim, p.v_row, k0, p.keys, dim);
+    load_tile(p, k, p.k + sequence * p.keys * p.k_row + head * dim, p.k_row, k0, p.keys);
+    load_tile(p, v, p.v + sequence * p.keys * p.v_row + head * dim, p.v_row, k0, p.keys);
     __syncthreads();
     for (int c = 0; c < SIDE / TEAM; c++) {
       int j = own + c * TEAM;
-      pairs[row * (SIDE + 1) + j] = pair_of(p, g, sequence, head, first + row, k0 + j,
-                                            q + row * pad, k + j * pad, v + j * pad, dy + row * pad)
-                                        .gradient;
+      pair_terms t = pair_of(p, g, sequence, head, first + row, k0 + j, q + row * pad, k + j * pad,
+                             v + j * pad, dy + row * pad);
+      pairs[row * (SIDE + 1) + j] = as_factor(p, t.gradient);
     }
     __syncthreads();
     for (int n = 0; n < OWN && own + n * TEAM < dim; n++)
@@ -282,7 +303,8 @@ static __global__ void __launch_bounds__(BLOCK) query_gradients(problem p, gradi
   }
   if (first + row >= p.queries) return;
   float *to = g.dq + (sequence * p.queries + first + row) * p.q_row + head * dim;
-  for (int n = 0; n < OWN && own + n * TEAM < dim; n++) to[own + n * TEAM] = p.scale * result[n];
+  for (int n = 0; n < OWN && own + n * TEAM < dim; n++)
+    to[own + n * TEAM] = p.scale_after * result[n];
 }
 
 /* dk and dv: grid (tiles of keys, heads, sequences). */
@@ -291,29 +313,33 @@ static __global__ void __launch_bounds__(BLOCK) key_gradients(problem p, gradien
   int dim = (int)p.dim, pad = dim + 1;
   float *q = memory, *dy = q + SIDE * pad, *k = dy + SIDE * pad, *v = k + SIDE * pad;
   float *pairs = v + SIDE * pad, *weights = pairs + SIDE * (SIDE + 1);
+  /* dk has the queries as they are, the scores have them scaled: rounded, these are two tiles. */
+  float *unscaled = p.bf16 ? weights + SIDE * (SIDE + 1) : q;
   int row = (int)threadIdx.x / TEAM, own = (int)threadIdx.x % TEAM;
   int64_t sequence = blockIdx.z, head = blockIdx.y, first = (int64_t)blockIdx.x * SIDE;
   int64_t channels = p.heads * p.dim;
-  load_tile(k, p.k + sequence * p.keys * p.k_row + head * dim, p.k_row, first, p.keys, dim);
-  load_tile(v, p.v + sequence * p.keys * p.v_row + head * dim, p.v_row, first, p.keys, dim);
+  load_tile(p, k, p.k + sequence * p.keys * p.k_row + head * dim, p.k_row, first, p.keys);
+  load_tile(p, v, p.v + sequence * p.keys * p.v_row + head * dim, p.v_row, first, p.keys);
   float dk[OWN] = {}, dv[OWN] = {};
   for (int64_t q0 = 0; q0 < p.queries; q0 += SIDE) {
     __syncthreads();
-    load_tile(q, p.q + sequence * p.queries * p.q_row + head * dim, p.q_row, q0, p.queries, dim);
-    load_tile(dy, g.dy + sequence * p.queries * channels + head * dim, channels, q0, p.queries,
-              dim);
+    load_queries(p, q, sequence, head, q0);
+    if (p.bf16)
+      load_tile(p, unscaled, p.q + sequence * p.queries * p.q_row + head * dim, p.q_row, q0,
+                p.queries);
+    load_tile(p, dy, g.dy + sequence * p.queries * channels + head * dim, channels, q0, p.queries);
     __syncthreads();
     for (int c = 0; c < SIDE / TEAM; c++) { /* the tile's rows are keys here */
       int i = own + c * TEAM;
       pair_terms t = pair_of(p, g, sequence, head, q0 + i, first + row, q + i * pad, k + row * pad,
                              v + row * pad, dy + i * pad);
-      pairs[row * (SIDE + 1) + i] = t.gradient;
-      weights[row * (SIDE + 1) + i] = t.weight;
+      pairs[row * (SIDE + 1) + i] = as_factor(p, t.gradient);
+      weights[row * (SIDE + 1) + i] = rounded_if(p.bf16, t.weight);
     }
     __syncthreads();
     for (int n = 0; n < OWN && own + n * TEAM < dim; n++)
       for (int i = 0; i < SIDE; i++) {
-        dk[n] += pairs[row * (SIDE + 1) + i] * q[i * pad + own + n * TEAM];
+        dk[n] += pairs[row * (SIDE + 1) + i] * unscaled[i * pad + own + n * TEAM];
         dv[n] += weights[row * (SIDE + 1) + i] * dy[i * pad + own + n * TEAM];
       }
   }
@@ -321,7 +347,7 @@ static __global__ void __launch_bounds__(BLOCK) key_gradients(problem p, gradien
   float *to_k = g.dk + (sequence * p.keys + first + row) * p.k_row + head * dim;
   float *to_v = g.dv + (sequence * p.keys + first + row) * p.v_row + head * dim;
   for (int n = 0; n < OWN && own + n * TEAM < dim; n++) {
-    to_k[own + n * TEAM] = p.scale * dk[n];
+    to_k[own + n * TEAM] = p.scale_after * dk[n];
     to_v[own + n * TEAM] = dv[n];
   }
 }
@@ -337,11 +363,11 @@ static __global__ void __launch_bounds__(BLOCK) bias_gradients(problem p, gradie
   float sums[SIDE / TEAM] = {};
   for (int64_t sequence = 0; sequence < p.samples * p.windows; sequence++) {
     __syncthreads();
-    load_tile(q, p.q + sequence * p.queries * p.q_row + head * dim, p.q_row, first, p.queries, dim);
-    load_tile(dy, g.dy + sequence * p.queries * channels + head * dim, channels, first, p.queries,
-              dim);
-    load_tile(k, p.k + sequence * p.keys * p.k_row + head * dim, p.k_row, k0, p.keys, dim);
-    load_tile(v, p.v + sequence * p.keys * p.v_row + head * dim, p.v_row, k0, p.keys, dim);
+    load_queries(p, q, sequence, head, first);
+    load_tile(p, dy, g.dy + sequence * p.queries * channels + head * dim, channels, first,
+              p.queries);
+    load_tile(p, k, p.k + sequence * p.keys * p.k_row + head * dim, p.k_row, k0, p.keys);
+    load_tile(p, v, p.v + sequence * p.keys * p.v_row + head * dim, p.v_row, k0, p.keys);
     __syncthreads();
     for (int c = 0; c < SIDE / TEAM; c++) {
       int j = own + c * TEAM;
@@ -381,7 +407,8 @@ static status run_backward(const launch *l, int operands) {
   status error = for_each_index(l, p.samples * p.windows * p.heads * p.queries,
                                 delta_f{delta, g.out, g.dy, p.queries, p.heads, p.dim});
   if (error) return error;
-  size_t queries = tiles_bytes(p, 4, 1), keys = tiles_bytes(p, 4, 2), bias = tiles_bytes(p, 4, 0);
+  size_t queries = tiles_bytes(p, 4, 1), keys = tiles_bytes(p, p.bf16 ? 5 : 4, 2),
+         bias = tiles_bytes(p, 4, 0);
   allow_shared(query_gradients, queries);
   error = LAUNCH(l, query_gradients, grid_of(p, p.queries), BLOCK, queries, p, g);
   if (error) return error;

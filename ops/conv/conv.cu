@@ -7,6 +7,7 @@
  *   backward weight dw[(tap, c)][f] = Σ over voxels   x[voxel·stride + tap]·dy[voxel]
  * The first two differ only in which voxel a tap reads. Weights are laid out anew, [tap][in][out],
  * so that neighbouring threads read neighbouring numbers. */
+#include "device/cuda/bf16.cuh"
 #include "device/cuda/channels.cuh"
 #include "device/cuda/index.cuh"
 
@@ -43,6 +44,7 @@ struct problem {
   volume_shape from, to;               /* what is read, and the result (or, for the weight, dy) */
   int64_t groups, in_width, out_width; /* channels of a group in `from` and in `to` */
   int64_t rows, depth;                 /* voxels of `to` in all; taps · in_width */
+  bool bf16;                           /* factors are rounded */
 };
 
 /* Where row m of the product begins reading for tap t; −1 for a zero. */
@@ -97,7 +99,7 @@ static __global__ void __launch_bounds__(THREADS)
       int k = i % STEP, r = i / STEP; /* neighbouring threads: neighbouring channels */
       int64_t depth = k0 + k, at = -1;
       if (depth < p.depth && first_row + r < p.rows) at = gathered(p, where[r], depth / p.in_width);
-      a[k][r] = at < 0 ? 0.0f : x[at + group * p.in_width + depth % p.in_width];
+      a[k][r] = at < 0 ? 0.0f : rounded_if(p.bf16, x[at + group * p.in_width + depth % p.in_width]);
       int c = i % TILE, kb = i / TILE;
       bool is_there = k0 + kb < p.depth && first_column + c < p.out_width;
       b[kb][c] = is_there ? weights[(k0 + kb) * p.out_width + first_column + c] : 0.0f;
@@ -123,13 +125,13 @@ struct pack_f {
   float *packed;
   const float *weight;
   int64_t in_width, out_width, taps;
-  bool by_feature;
+  bool by_feature, bf16;
   __device__ void operator()(int64_t i) const {
     int64_t o = i % out_width, c = i / out_width % in_width;
     int64_t tap = i / (out_width * in_width) % taps, group = i / (out_width * in_width * taps);
     int64_t feature = by_feature ? group * out_width + o : group * in_width + c;
     int64_t channel = by_feature ? c : o, channels = by_feature ? in_width : out_width;
-    packed[i] = weight[(feature * channels + channel) * taps + tap];
+    packed[i] = rounded_if(bf16, weight[(feature * channels + channel) * taps + tap]);
   }
 };
 
@@ -159,6 +161,7 @@ static problem problem_of(const launch *l, const plugin_shape *weight, const plu
   p.out_width = p.to.dim[4] / p.groups;
   p.rows = elements(to) / p.to.dim[4];
   p.depth = p.g.taps * p.in_width;
+  p.bf16 = is_bf16(l);
   return p;
 }
 
@@ -169,9 +172,9 @@ static unsigned tiles_of(int64_t n) {
 static status run_product(const launch *l, const problem &p, const float *x, const float *weight,
                           const float *bias, float *y) {
   float *packed = (float *)l->scratch;
-  status error =
-      for_each_index(l, p.groups * p.depth * p.out_width,
-                     pack_f{packed, weight, p.in_width, p.out_width, p.g.taps, !p.g.backward});
+  status error = for_each_index(
+      l, p.groups * p.depth * p.out_width,
+      pack_f{packed, weight, p.in_width, p.out_width, p.g.taps, !p.g.backward, p.bf16});
   if (error) return error;
   return LAUNCH(l, gathered_product,
                 dim3(tiles_of(p.rows), tiles_of(p.out_width), (unsigned)p.groups), THREADS, 0, y, x,
@@ -230,9 +233,10 @@ static __global__ void __launch_bounds__(THREADS)
       int64_t depth = first_row + c, at = -1;
       bool is_row = k0 + k < end;
       if (is_row && depth < p.depth) at = gathered(p, where[k], depth / p.in_width);
-      a[k][c] = at < 0 ? 0.0f : x[at + group * p.in_width + depth % p.in_width];
+      a[k][c] = at < 0 ? 0.0f : rounded_if(p.bf16, x[at + group * p.in_width + depth % p.in_width]);
       bool is_there = is_row && first_column + c < p.out_width;
-      b[k][c] = is_there ? dy[(k0 + k) * features + group * p.out_width + first_column + c] : 0.0f;
+      int64_t in_dy = (k0 + k) * features + group * p.out_width + first_column + c;
+      b[k][c] = is_there ? rounded_if(p.bf16, dy[in_dy]) : 0.0f;
     }
     __syncthreads();
     multiply_step(sums, a, b);

@@ -7,28 +7,10 @@
 #ifndef STRATA_OPS_KERNELS_BF16_H
 #define STRATA_OPS_KERNELS_BF16_H
 
-#include <stdint.h>
-#include <string.h>
+#include "ops/kernels/bf16_round.h"
 
 /* A word of workspace that tiles address as they address floats. */
 typedef uint32_t bf16_pair __attribute__((may_alias));
-
-/* The 16 bits that stand for x. */
-static inline uint32_t bf16_bits(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, sizeof bits);
-  uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  uint32_t quiet_nan = bits >> 16 | 0x40;
-  return (bits & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded;
-}
-
-/* x rounded. */
-static inline float bf16_round(float x) {
-  uint32_t bits = bf16_bits(x) << 16;
-  float rounded;
-  memcpy(&rounded, &bits, sizeof rounded);
-  return rounded;
-}
 
 static inline int64_t bf16_pairs(int64_t numbers) {
   return (numbers + 1) / 2;

@@ -1,5 +1,6 @@
 /* linear and matmul: matrix products by cuBLASLt; ops/linear/linear.c, matmul.c have the
  * definitions. */
+#include "device/cuda/bf16.cuh"
 #include "device/cuda/channels.cuh"
 #include "device/cuda/index.cuh"
 #include "device/cuda/libraries.cuh"
@@ -11,45 +12,70 @@ static int64_t rows_of(const plugin_shape *s) {
 }
 
 /* y (rows × F) = x (rows × C) · weightᵀ + bias, weight F × C */
-CUDA_OP(linear) {
-  int64_t rows = rows_of(in_shape(l, 0)), c = last_extent(in_shape(l, 0));
-  int64_t f = last_extent(out_shape(l, 0));
+static matrix_product forward_of(const launch *l) {
+  int64_t c = last_extent(in_shape(l, 0)), f = last_extent(out_shape(l, 0));
   matrix_product p = {};
-  p.m = rows, p.n = f, p.k = c, p.batch = 1;
+  p.m = rows_of(in_shape(l, 0)), p.n = f, p.k = c, p.batch = 1;
   p.a = in(l, 0), p.b = in(l, 1), p.c = out(l, 0), p.bias = in(l, 2);
   p.a_row = c, p.b_row = c, p.c_row = f;
   p.b_transposed = true;
   p.alpha = 1;
+  p.bf16 = is_bf16(l);
+  return p;
+}
+
+CUDA_SCRATCH(linear) {
+  matrix_product p = forward_of(l);
+  return product_scratch(&p);
+}
+CUDA_OP(linear) {
+  matrix_product p = forward_of(l);
   return multiply_matrices(l, &p);
 }
 
-CUDA_OP(linear_backward_data) {
-  int64_t rows = rows_of(in_shape(l, 0)), f = last_extent(in_shape(l, 0));
-  int64_t c = last_extent(out_shape(l, 0));
+static matrix_product backward_data_of(const launch *l) {
+  int64_t f = last_extent(in_shape(l, 0)), c = last_extent(out_shape(l, 0));
   matrix_product p = {};
-  p.m = rows, p.n = c, p.k = f, p.batch = 1;
+  p.m = rows_of(in_shape(l, 0)), p.n = c, p.k = f, p.batch = 1;
   p.a = in(l, 0), p.b = in(l, 1), p.c = out(l, 0);
   p.a_row = f, p.b_row = c, p.c_row = c;
   p.alpha = 1;
+  p.bf16 = is_bf16(l);
+  return p;
+}
+
+CUDA_SCRATCH(linear_backward_data) {
+  matrix_product p = backward_data_of(l);
+  return product_scratch(&p);
+}
+CUDA_OP(linear_backward_data) {
+  matrix_product p = backward_data_of(l);
   return multiply_matrices(l, &p);
 }
 
-CUDA_SCRATCH(linear_backward_weight) {
-  return column_sums_scratch(rows_of(in_shape(l, 1)), last_extent(in_shape(l, 1)));
-}
-
-CUDA_OP(linear_backward_weight) {
-  int64_t rows = rows_of(in_shape(l, 0)), c = last_extent(in_shape(l, 0));
-  int64_t f = last_extent(in_shape(l, 1));
+static matrix_product backward_weight_of(const launch *l) {
+  int64_t c = last_extent(in_shape(l, 0)), f = last_extent(in_shape(l, 1));
   matrix_product p = {};
-  p.m = f, p.n = c, p.k = rows, p.batch = 1;
+  p.m = f, p.n = c, p.k = rows_of(in_shape(l, 0)), p.batch = 1;
   p.a = in(l, 1), p.b = in(l, 0), p.c = out(l, 0);
   p.a_row = f, p.b_row = c, p.c_row = c;
   p.a_transposed = true;
   p.alpha = 1;
+  p.bf16 = is_bf16(l);
+  return p;
+}
+
+/* The product and the bias's sums take turns. */
+CUDA_SCRATCH(linear_backward_weight) {
+  matrix_product p = backward_weight_of(l);
+  size_t product = product_scratch(&p), sums = column_sums_scratch(p.k, p.m);
+  return product > sums ? product : sums;
+}
+CUDA_OP(linear_backward_weight) {
+  matrix_product p = backward_weight_of(l);
   status error = multiply_matrices(l, &p);
   if (error || !flag(l, "bias")) return error;
-  return sum_columns(l, in(l, 1), rows, f, out(l, 1));
+  return sum_columns(l, in(l, 1), p.k, p.m, out(l, 1));
 }
 
 /* ---- matmul ------------------------------------------------------------------------------------ */
@@ -71,7 +97,8 @@ static int64_t matrix_of(const plugin_shape *x, const plugin_shape *whole, int64
   return index;
 }
 
-CUDA_OP(matmul) {
+/* The products of one call of the library: all of them, or one where their distances differ. */
+static matrix_product batch_of(const launch *l) {
   const plugin_shape *a = in_shape(l, 0), *b = in_shape(l, 1), *y = out_shape(l, 0);
   matrix_product p = {};
   p.m = y->dim[y->rank - 2], p.n = y->dim[y->rank - 1];
@@ -82,14 +109,26 @@ CUDA_OP(matmul) {
   p.alpha = 1;
   int64_t products = leading(y), of_a = leading(a), of_b = leading(b);
   bool regular = (of_a == products || of_a == 1) && (of_b == products || of_b == 1);
-  int64_t a_size = p.m * p.k, b_size = p.k * p.n;
   p.batch = regular ? products : 1;
-  p.a_step = of_a == 1 ? 0 : a_size;
-  p.b_step = of_b == 1 ? 0 : b_size;
+  p.a_step = of_a == 1 ? 0 : p.m * p.k;
+  p.b_step = of_b == 1 ? 0 : p.k * p.n;
   p.c_step = p.m * p.n;
-  for (int64_t item = 0; item < products; item += p.batch) {
-    p.a = in(l, 0) + (regular ? 0 : matrix_of(a, y, item)) * a_size;
-    p.b = in(l, 1) + (regular ? 0 : matrix_of(b, y, item)) * b_size;
+  p.a = in(l, 0), p.b = in(l, 1), p.c = out(l, 0);
+  p.bf16 = is_bf16(l);
+  return p;
+}
+
+CUDA_SCRATCH(matmul) {
+  matrix_product p = batch_of(l);
+  return product_scratch(&p);
+}
+CUDA_OP(matmul) {
+  const plugin_shape *y = out_shape(l, 0);
+  matrix_product p = batch_of(l);
+  if (p.batch == leading(y)) return multiply_matrices(l, &p);
+  for (int64_t item = 0; item < leading(y); item++) {
+    p.a = in(l, 0) + matrix_of(in_shape(l, 0), y, item) * p.m * p.k;
+    p.b = in(l, 1) + matrix_of(in_shape(l, 1), y, item) * p.k * p.n;
     p.c = out(l, 0) + item * p.c_step;
     status error = multiply_matrices(l, &p);
     if (error) return error;

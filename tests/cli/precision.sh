@@ -37,10 +37,3 @@ try 0 "$STRATA" predict one "$input" -o again.nii.gz
 [ -z "$warning" ] || says "warning: $warning"
 cmp <(gzip -dc again.nii.gz) <(gzip -dc "one/predictions/$(basename "$input")") ||
   fail "predict and run segment differently"
-
-# The GPU's kernels are f32: refused at the key, wherever a driver is there; without one, the device.
-try_cuda=0
-"$STRATA" run "${bf16[@]}" --device cuda --out gpu >"$work/out" 2>"$work/err" || try_cuda=$?
-[ "$try_cuda" -ne 0 ] || fail "bf16 on a GPU was not refused"
-grep -q "precision: bf16 is not there for the device cuda yet\|device: cuda" "$work/err" ||
-  fail "another refusal than expected"

@@ -13,23 +13,34 @@ run cpu on-cpu || fail "the run on the CPU"
 run cuda on-cuda || fail "the run on the CUDA device"
 grep -q '"device": ".*sm_' on-cuda/run.json || fail "run.json does not name the device"
 
-python3 - <<'PYTHON' || fail "the two runs differ"
-import gzip, json, sys
+agree() { # agree CPU CUDA LOSSES SHARE: losses apart at most, and share of equal voxels at least
+  python3 - "$@" <<'PYTHON'
+import gzip, json, os, sys
+one, other, losses, share = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
 def lines(folder):
     return [json.loads(line) for line in open(folder + "/metrics.jsonl")]
-cpu, cuda = lines("on-cpu"), lines("on-cuda")
+cpu, cuda = lines(one), lines(other)
 assert len(cpu) == len(cuda) == 3, (len(cpu), len(cuda))
 for a, b in zip(cpu, cuda):
     for key in a:
         if "loss" in key:
-            assert abs(a[key] - b[key]) <= 1e-4 * max(1, abs(a[key])), (key, a[key], b[key])
-import os
+            assert abs(a[key] - b[key]) <= losses * max(1, abs(a[key])), (key, a[key], b[key])
 same = total = 0
-for name in os.listdir("on-cpu/predictions"):
-    x, y = (gzip.open(f + "/predictions/" + name).read()[352:] for f in ("on-cpu", "on-cuda"))
+for name in os.listdir(one + "/predictions"):
+    x, y = (gzip.open(f + "/predictions/" + name).read()[352:] for f in (one, other))
     same += sum(p == q for p, q in zip(x, y)); total += len(x)
-assert total > 0 and same >= 0.999 * total, (same, total)
+assert total > 0 and same >= share * total, (same, total)
 PYTHON
+}
+agree on-cpu on-cuda 1e-4 0.999 || fail "the two runs differ"
+
+# Products of rounded factors: near the CPU's, and not those of f32.
+bf16=(--set stages.pretrain.precision=bf16 --set stages.segment.precision=bf16)
+run cpu rounded-on-cpu "${bf16[@]}" || fail "bf16 on the CPU"
+run cuda rounded-on-cuda "${bf16[@]}" || fail "bf16 on the CUDA device"
+agree rounded-on-cpu rounded-on-cuda 1e-3 0.99 || fail "the two runs in bf16 differ"
+! cmp -s on-cuda/weights/segment.safetensors rounded-on-cuda/weights/segment.safetensors ||
+  fail "bf16 gives the weights of f32"
 
 # A checkpoint made on one device goes on on the other.
 "$STRATA" predict on-cuda phantom/imagesTr/"$(ls phantom/imagesTr | head -n 1)" -o p.nii.gz \

@@ -30,6 +30,7 @@ model:
   with: {{features: 16, hidden: 768, mlp: 3072, heads: 12}}
 stages:
   - segment:
+      precision: {precision}
       batch: 2
       epochs: 1
       graph:
@@ -39,7 +40,7 @@ stages:
 """
 
 
-def time_strata(steps):
+def time_strata(steps, precision):
     strata = os.environ["STRATA"]
     with tempfile.TemporaryDirectory() as folder:
         data = os.path.join(folder, "phantom")
@@ -47,7 +48,7 @@ def time_strata(steps):
                         "--size", "96"], check=True, stdout=subprocess.DEVNULL)
         pipeline, result = os.path.join(folder, "p.yaml"), os.path.join(folder, "r.json")
         with open(pipeline, "w") as file:
-            file.write(PIPELINE.format(data=data))
+            file.write(PIPELINE.format(data=data, precision=precision))
         subprocess.run([strata, "bench", pipeline, "--device", "cuda", "--steps", str(steps),
                         "--json", result], check=True, stdout=subprocess.DEVNULL)
         with open(result) as file:
@@ -96,7 +97,7 @@ def main():
     parser.add_argument("--json")
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
-    figures = {"strata f32": time_strata(options.steps)}
+    figures = {f"strata {p}": time_strata(options.steps, p) for p in ("f32", "bf16")}
     try:
         import monai  # noqa: F401
         import torch

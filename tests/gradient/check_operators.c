@@ -181,7 +181,7 @@ static status run_bf16(const op *o, const op_case *c, uint64_t seed, device *con
   uint64_t digests[2] = {0};
   *same = true;
   if (!error && !second && graph_precision(exact.g).f32 > 0) {
-    graph_set_precision(rounded.g, PRECISION_BF16, NOWHERE);
+    graph_set_precision(rounded.g, PRECISION_BF16);
     error = trial_open(&exact, devices[0]);
     if (!error) error = program_run(&exact.program);
     for (int d = 1; d >= 0 && !error; d--) {

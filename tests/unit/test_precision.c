@@ -75,7 +75,7 @@ static void an_item_may_have_a_precision_of_its_own(void **state) {
   free(attrs);
   value_id loss = APPLY(&b, "loss", "mse", NULL, NULL, out, x);
   must(graph_differentiate(g, loss));
-  graph_set_precision(g, PRECISION_BF16, NOWHERE);
+  graph_set_precision(g, PRECISION_BF16);
   must(graph_verify(g));
   int seen = 0;
   for (int i = 0; i < g->node_count; i++) {
@@ -89,38 +89,11 @@ static void an_item_may_have_a_precision_of_its_own(void **state) {
   graph_free(g);
 }
 
-static void a_device_without_the_kernels_refuses_at_the_key(void **state) {
-  (void)state;
-  device *cpu;
-  must(device_open("cpu", 1, &cpu, NULL));
-  assert_non_null(cpu->numerics_bf16);
-  pipeline *p = load_tiny_with(bf16, 1);
-  stage_graph s;
-  expand_tiny(p, 1, true, NULL, &s);
-  must(program_check(s.g, cpu));
-  device other = *cpu;
-  other.name = "cuda";
-  other.numerics_bf16 = NULL;
-  s.g->precision_at.line = 7;
-  status error = program_check(s.g, &other);
-  assert_non_null(error);
-  assert_string_equal(error_position(error).file, p->stages[1].precision_at.file);
-  assert_int_equal(error_position(error).line, 7);
-  must_fail(error, "precision: bf16 is not there for the device cuda yet");
-  stage_graph_free(&s);
-  expand_tiny(p, 0, true, NULL, &s);
-  must(program_check(s.g, &other));
-  stage_graph_free(&s);
-  pipeline_free(p);
-  device_close(cpu);
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_product_of_a_stage_follows_its_key),
       cmocka_unit_test(inference_has_the_precision_of_its_stage),
       cmocka_unit_test(an_item_may_have_a_precision_of_its_own),
-      cmocka_unit_test(a_device_without_the_kernels_refuses_at_the_key),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -9,6 +9,7 @@ enum { PLANS = 512, WORKSPACE_BYTES = 32 << 20 };
 
 struct plan_key {
   int64_t m, n, k, batch, a_row, b_row, c_row, a_step, b_step, c_step;
+  uint32_t a_aligned, b_aligned, c_aligned;
   int flags;
 };
 
@@ -66,10 +67,9 @@ void libraries_close(struct libraries *l) {
     if (code_ != CUBLAS_STATUS_SUCCESS) return code_;                                              \
   } while (0)
 
-static cublasStatus_t make_layout(cublasLtMatrixLayout_t *out, int64_t rows, int64_t columns,
-                                  int64_t row_step, int64_t batch, int64_t step) {
-  BLAS_TRY(
-      cublasLtMatrixLayoutCreate(out, CUDA_R_32F, (uint64_t)columns, (uint64_t)rows, row_step));
+static cublasStatus_t make_layout(cublasLtMatrixLayout_t *out, cudaDataType type, int64_t rows,
+                                  int64_t columns, int64_t row_step, int64_t batch, int64_t step) {
+  BLAS_TRY(cublasLtMatrixLayoutCreate(out, type, (uint64_t)columns, (uint64_t)rows, row_step));
   int32_t count = (int32_t)batch;
   BLAS_TRY(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
                                             sizeof count));
@@ -77,7 +77,37 @@ static cublasStatus_t make_layout(cublasLtMatrixLayout_t *out, int64_t rows, int
                                           sizeof step);
 }
 
+/* To how many bytes an operand is aligned: cuBLASLt takes 256 for granted and chooses kernels that
+ * need it. */
+static uint32_t alignment_of(const void *at, size_t element, int64_t step, int64_t batch) {
+  uintptr_t bits = (uintptr_t)at | 256;
+  if (batch > 1) bits |= (uintptr_t)step * element;
+  return (uint32_t)(bits & -bits);
+}
+
+static cublasStatus_t set_alignment(cublasLtMatmulPreference_t wish,
+                                    cublasLtMatmulPreferenceAttributes_t which, uint32_t bytes) {
+  return cublasLtMatmulPreferenceSetAttribute(wish, which, &bytes, sizeof bytes);
+}
+
+static cublasStatus_t set_wishes(cublasLtMatmulPreference_t wish, const plan_key *key) {
+  size_t workspace = WORKSPACE_BYTES;
+  BLAS_TRY(cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                &workspace, sizeof workspace));
+  /* The library's A is our B. */
+  BLAS_TRY(set_alignment(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key->b_aligned));
+  BLAS_TRY(set_alignment(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key->a_aligned));
+  BLAS_TRY(set_alignment(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key->c_aligned));
+  BLAS_TRY(set_alignment(wish, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key->c_aligned));
+  /* Sums that several blocks add to without a fixed order would differ from run to run. */
+  uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
+                     CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+  return cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                              &schemes, sizeof schemes);
+}
+
 static cublasStatus_t make_plan(struct libraries *l, const matrix_product *p, plan *out) {
+  cudaDataType type = p->bf16 ? CUDA_R_16BF : CUDA_R_32F;
   BLAS_TRY(cublasLtMatmulDescCreate(&out->product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
   cublasOperation_t turn = CUBLAS_OP_T;
   if (p->b_transposed)
@@ -91,22 +121,14 @@ static cublasStatus_t make_plan(struct libraries *l, const matrix_product *p, pl
     BLAS_TRY(cublasLtMatmulDescSetAttribute(out->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
                                             sizeof epilogue));
   }
-  BLAS_TRY(make_layout(&out->a, p->a_transposed ? p->k : p->m, p->a_transposed ? p->m : p->k,
+  BLAS_TRY(make_layout(&out->a, type, p->a_transposed ? p->k : p->m, p->a_transposed ? p->m : p->k,
                        p->a_row, p->batch, p->a_step));
-  BLAS_TRY(make_layout(&out->b, p->b_transposed ? p->n : p->k, p->b_transposed ? p->k : p->n,
+  BLAS_TRY(make_layout(&out->b, type, p->b_transposed ? p->n : p->k, p->b_transposed ? p->k : p->n,
                        p->b_row, p->batch, p->b_step));
-  BLAS_TRY(make_layout(&out->c, p->m, p->n, p->c_row, p->batch, p->c_step));
+  BLAS_TRY(make_layout(&out->c, CUDA_R_32F, p->m, p->n, p->c_row, p->batch, p->c_step));
   cublasLtMatmulPreference_t wish;
   BLAS_TRY(cublasLtMatmulPreferenceCreate(&wish));
-  size_t workspace = WORKSPACE_BYTES;
-  cublasStatus_t code = cublasLtMatmulPreferenceSetAttribute(
-      wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
-  /* Sums that several blocks add to without a fixed order would differ from run to run. */
-  uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
-                     CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
-  if (code == CUBLAS_STATUS_SUCCESS)
-    code = cublasLtMatmulPreferenceSetAttribute(wish, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                                                &schemes, sizeof schemes);
+  cublasStatus_t code = set_wishes(wish, &out->key);
   cublasLtMatmulHeuristicResult_t best;
   int found = 0;
   if (code == CUBLAS_STATUS_SUCCESS)
@@ -118,13 +140,18 @@ static cublasStatus_t make_plan(struct libraries *l, const matrix_product *p, pl
   return code;
 }
 
-status multiply_matrices(const launch *l, const matrix_product *p) {
+status library_multiply(const launch *l, const matrix_product *p, const void *a, const void *b) {
   plan_key key;
   memset(&key, 0, sizeof key); /* compared byte by byte, padding included */
   key.m = p->m, key.n = p->n, key.k = p->k, key.batch = p->batch;
   key.a_row = p->a_row, key.b_row = p->b_row, key.c_row = p->c_row;
   key.a_step = p->a_step, key.b_step = p->b_step, key.c_step = p->c_step;
-  key.flags = p->a_transposed | p->b_transposed << 1 | (p->bias != nullptr) << 2;
+  size_t element = p->bf16 ? sizeof(uint16_t) : sizeof(float);
+  key.a_aligned = alignment_of(a, element, p->a_step, p->batch);
+  key.b_aligned = alignment_of(b, element, p->b_step, p->batch);
+  key.c_aligned = alignment_of(p->c, sizeof(float), p->c_step, p->batch);
+  key.flags =
+      p->a_transposed | p->b_transposed << 1 | (p->bias != nullptr) << 2 | (int)p->bf16 << 3;
   struct libraries *lib = l->libraries;
   plan *found = nullptr;
   for (int i = 0; i < lib->count && !found; i++)
@@ -145,8 +172,8 @@ status multiply_matrices(const launch *l, const matrix_product *p) {
     code = cublasLtMatmulDescSetAttribute(found->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
                                           &p->bias, sizeof p->bias);
   if (code == CUBLAS_STATUS_SUCCESS)
-    code = cublasLtMatmul(lib->blas, found->product, &p->alpha, p->b, found->b, p->a, found->a,
-                          &p->beta, p->c, found->c, p->c, found->c, &found->algorithm,
-                          lib->workspace, WORKSPACE_BYTES, l->stream);
+    code = cublasLtMatmul(lib->blas, found->product, &p->alpha, b, found->b, a, found->a, &p->beta,
+                          p->c, found->c, p->c, found->c, &found->algorithm, lib->workspace,
+                          WORKSPACE_BYTES, l->stream);
   return code == CUBLAS_STATUS_SUCCESS ? OK : blas_failed(l->host, "a matrix product", code);
 }

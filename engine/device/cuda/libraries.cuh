@@ -22,8 +22,15 @@ struct matrix_product {
   int64_t a_step, b_step, c_step; /* from matrix to matrix */
   bool a_transposed, b_transposed;
   float alpha, beta;
+  bool bf16; /* a and b are rounded to bf16 */
 };
 
+/* The launch's scratch holds product_scratch bytes. */
+size_t product_scratch(const matrix_product *p);
 status multiply_matrices(const launch *l, const matrix_product *p);
+
+/* What the library does of it, on operands in the place of p->a and p->b: f32, or bf16 when p->bf16.
+ * Distances count elements of theirs. */
+status library_multiply(const launch *l, const matrix_product *p, const void *a, const void *b);
 
 #endif
