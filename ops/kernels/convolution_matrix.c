@@ -1,22 +1,34 @@
-/* One tap and nothing between, so a plain matrix product, where it is large enough for blocking to pay:
- * linear layers over tokens, 1×1×1 convolutions of many channels.
+/* One tap and nothing between, so a plain matrix product: linear layers, 1×1×1 convolutions.
  *
- * k is cut into blocks of DEPTH. Of each, a panel of B as wide as a tile is packed into L1, where it stays
- * while the tiles of all rows pass over it; their part of A stays in L2. Forward and data gradient read A
- * where it lies and pack the weights, once each; a panel belongs to a task, so that the weights' copy never
- * leaves the caches. In the weight gradient k runs over voxels, so both factors are packed: read in place,
- * the k of a tile would lie a row of channels apart, in few of the cache's sets. */
+ * k is cut into blocks. Of each, a panel of B as wide as a tile is packed into L1, where it stays while
+ * the tiles of some rows pass over it; their part of A stays in L2.
+ *
+ * Forward and data gradient read A where it lies and pack the weights. Where rows are many, weights are
+ * packed first and tasks take rows; where they are few, the weights are the larger part: tasks take columns,
+ * and each packs a panel at a time, so that the copy never leaves the caches.
+ *
+ * In the weight gradient k runs over voxels, and both factors are packed: read in place, the k of a tile
+ * would lie a row of channels apart, in few of the cache's sets. */
 #include "ops/kernels/convolution_parts.h"
 
-enum { DEPTH = 256, TASKS = 16, ROW_PART = 96 };
+enum {
+  DEPTH = 256, /* most k of a block */
+  TASKS = 16,
+  MANY_ROWS = 1024,
+  ROW_PART = 96, /* rows of a task */
+  LEAST_ROWS = 8,
+  LEAST_CHANNELS = 16,
+  MOST_VOXELS = 4095
+};
 
 typedef struct matrix_product {
   const gemm_kernels *kernels;
-  int64_t rows, columns, depth; /* C is rows × columns */
-  int vectors;                  /* of a full panel */
-  int64_t width, panels;        /* of a panel, in columns; the last may be narrower */
-  int64_t row_parts, column_parts;
-  bool by_column; /* B lies [column][k], otherwise [k][column] */
+  int64_t rows, columns, depth;    /* C is rows × columns */
+  int vectors;                     /* of a full panel */
+  int64_t width, panels;           /* of a panel, in columns; the last may be narrower */
+  int64_t row_parts, column_parts; /* of tasks */
+  int64_t block;                   /* k of a block */
+  bool by_column;                  /* B lies [column][k], otherwise [k][column] */
   const float *a, *b, *bias;
   float *c;
   float *sums; /* of A over k, for each row; NULL: not wanted */
@@ -37,6 +49,7 @@ static matrix_product matrix_of(int64_t rows, int64_t columns, int64_t depth) {
   p.vectors = gemm_vectors(p.kernels, rows, columns);
   p.width = p.vectors * p.kernels->lanes;
   p.panels = (columns + p.width - 1) / p.width;
+  p.block = smaller(depth, DEPTH);
   return p;
 }
 
@@ -93,69 +106,101 @@ static void pack_a_tile(float *to, const float *from, int64_t row, int64_t k, in
 
 /* ---- forward and data gradient --------------------------------------------------------------------- */
 
-/* Tiles fetch what the panel after theirs is packed from: of weights [k][column] a cache line of every
- * row, of [column][k] one column. */
-static void fetch_next(const matrix_product *p, int64_t panel, int64_t k, int64_t tile,
-                       gemm_segment *s) {
+/* A panel and a block of k; no panel: `panel` is p->panels, or k the depth. */
+typedef struct next_panel {
+  int64_t panel, k;
+} next_panel;
+
+/* Tiles fetch what the next panel is packed from: of weights [k][column] a cache line of every row, of
+ * [column][k] one column. */
+static void fetch_next(const matrix_product *p, next_panel next, int64_t tile, gemm_segment *s) {
   enum { LINE = 16 };
   s->ahead = s->middle;
   s->ahead_k = 0;
-  if (panel >= p->panels || k >= p->depth) return;
-  int64_t columns = panel_columns(p, panel), column = panel * p->width;
+  if (next.panel >= p->panels || next.k >= p->depth) return;
+  int64_t columns = panel_columns(p, next.panel), column = next.panel * p->width;
   if (p->by_column && tile < columns) {
-    s->ahead = p->b + (column + tile) * p->depth + k;
+    s->ahead = p->b + (column + tile) * p->depth + next.k;
     s->ahead_k = sizeof(float);
   } else if (!p->by_column && tile * LINE < columns) {
-    s->ahead = p->b + k * p->columns + column + tile * LINE;
+    s->ahead = p->b + next.k * p->columns + column + tile * LINE;
     s->ahead_k = p->columns * (ptrdiff_t)sizeof(float);
   }
 }
 
-static void multiply_panel(const matrix_product *p, const float *packed, int64_t panel,
-                           int64_t next_panel, int64_t next_k, int64_t k, int64_t k_end) {
+/* Rows [row, row_end) of a panel of columns, over a block of k. `next` is packed after it. */
+static void multiply_panel(const matrix_product *p, const float *packed, int64_t panel, int64_t k,
+                           int64_t row, int64_t row_end, next_panel next) {
   int vectors = panel_vectors(p, panel);
   int64_t columns = panel_columns(p, panel), width = vectors * p->kernels->lanes;
-  int64_t tiles = gemm_tile_count(p->rows, p->kernels->max_rows[vectors]);
+  int64_t rows = row_end - row, tiles = gemm_tile_count(rows, p->kernels->max_rows[vectors]);
   for (int64_t t = 0; t < tiles; t++) {
-    int64_t row = gemm_tile_begin(p->rows, tiles, t);
-    int rows = (int)(gemm_tile_begin(p->rows, tiles, t + 1) - row);
-    const float *a = p->a + row * p->depth + k;
-    gemm_segment s = {.first = a, .middle = a, .last = a + (rows - 1) * p->depth, .b = packed};
-    fetch_next(p, next_panel, next_k, t, &s);
+    int64_t r = row + gemm_tile_begin(rows, tiles, t);
+    int height = (int)(row + gemm_tile_begin(rows, tiles, t + 1) - r);
+    const float *a = p->a + r * p->depth + k;
+    gemm_segment s = {.first = a, .middle = a, .last = a + (height - 1) * p->depth, .b = packed};
+    fetch_next(p, next, t, &s);
     gemm_tile tile = {.segments = &s,
                       .segment_count = 1,
-                      .k = k_end - k,
+                      .k = smaller(p->depth, k + p->block) - k,
                       .a_row = p->depth * (ptrdiff_t)sizeof(float),
                       .a_k = sizeof(float),
                       .b_k = width * (ptrdiff_t)sizeof(float),
-                      .c = p->c + row * p->columns + panel * p->width,
+                      .c = p->c + r * p->columns + panel * p->width,
                       .c_row = p->columns * (ptrdiff_t)sizeof(float),
                       .columns = (int)columns,
                       .accumulate = k > 0,
                       .bias = p->packed_bias + panel * p->width};
-    p->kernels->tile[vectors][rows](&tile);
+    p->kernels->tile[vectors][height](&tile);
   }
 }
 
-static void product_task(void *context, int64_t task) {
+static void pack_panel(const matrix_product *p, float *packed, int64_t panel, int64_t k) {
+  int64_t columns = panel_columns(p, panel), column = panel * p->width;
+  int64_t width = panel_vectors(p, panel) * p->kernels->lanes;
+  int64_t count = smaller(p->depth, k + p->block) - k;
+  if (p->by_column)
+    pack_columns(p->kernels, packed, width, p->b + column * p->depth + k, p->depth, count, columns);
+  else
+    pack_rows(packed, width, p->b + k * p->columns + column, p->columns, count, columns);
+}
+
+static void columns_task(void *context, int64_t task) {
   const matrix_product *p = context;
   int64_t begin = p->panels * task / p->column_parts,
           end = p->panels * (task + 1) / p->column_parts;
-  float *packed = p->packed_b + task * DEPTH * p->width;
-  for (int64_t k = 0; k < p->depth; k += DEPTH) {
-    int64_t k_end = smaller(p->depth, k + DEPTH);
+  float *packed = p->packed_b + task * p->block * p->width;
+  for (int64_t k = 0; k < p->depth; k += p->block)
     for (int64_t panel = begin; panel < end; panel++) {
-      int64_t columns = panel_columns(p, panel), column = panel * p->width;
-      int64_t width = panel_vectors(p, panel) * p->kernels->lanes;
-      if (p->by_column)
-        pack_columns(p->kernels, packed, width, p->b + column * p->depth + k, p->depth, k_end - k,
-                     columns);
-      else
-        pack_rows(packed, width, p->b + k * p->columns + column, p->columns, k_end - k, columns);
       bool is_last = panel + 1 == end;
-      multiply_panel(p, packed, panel, is_last ? begin : panel + 1, is_last ? k_end : k, k, k_end);
+      pack_panel(p, packed, panel, k);
+      multiply_panel(p, packed, panel, k, 0, p->rows,
+                     is_last ? (next_panel){begin, k + p->block} : (next_panel){panel + 1, k});
     }
-  }
+}
+
+static float *shared_panel(const matrix_product *p, int64_t panel, int64_t k) {
+  return p->packed_b + (k / p->block * p->panels + panel) * p->block * p->width;
+}
+
+static void pack_shared_task(void *context, int64_t task) {
+  const matrix_product *p = context;
+  int64_t panel = task % p->panels, k = task / p->panels * p->block;
+  pack_panel(p, shared_panel(p, panel, k), panel, k);
+}
+
+static void rows_task(void *context, int64_t task) {
+  const matrix_product *p = context;
+  int64_t row = gemm_tile_begin(p->rows, p->row_parts, task);
+  int64_t row_end = gemm_tile_begin(p->rows, p->row_parts, task + 1);
+  for (int64_t k = 0; k < p->depth; k += p->block)
+    for (int64_t panel = 0; panel < p->panels; panel++)
+      multiply_panel(p, shared_panel(p, panel, k), panel, k, row, row_end,
+                     (next_panel){p->panels, k});
+}
+
+static int64_t blocks_of(const matrix_product *p) {
+  return (p->depth + p->block - 1) / p->block;
 }
 
 static matrix_product product_of(const conv_shape *shape, bool transposed) {
@@ -164,22 +209,29 @@ static matrix_product product_of(const conv_shape *shape, bool transposed) {
                                transposed ? s.features : s.channels);
   p.by_column = !transposed;
   p.column_parts = smaller(p.panels, TASKS);
+  if (p.rows >= MANY_ROWS || (p.rows >= ROW_PART && p.panels < TASKS / 2))
+    p.row_parts = (p.rows + ROW_PART - 1) / ROW_PART;
   return p;
 }
 
 static size_t product_pieces(matrix_product *p, void *workspace) {
   pieces w = {workspace, 0};
-  p->packed_b = piece(&w, p->column_parts * DEPTH * p->width);
+  int64_t packed = p->row_parts ? blocks_of(p) * p->panels : p->column_parts;
+  p->packed_b = piece(&w, packed * p->block * p->width);
   p->packed_bias = piece(&w, p->panels * p->width);
   return w.used;
 }
 
-/* Few rows leave nothing to share a packed panel; few columns or k, nothing to block. */
+static bool is_matrix(const conv_shape *s) {
+  return s->groups == 1 && !s->bf16 && volume(s->kernel) == 1 && s->batch == 1 && s->out[0] == 1 &&
+         s->out[1] == 1 && s->out[2] == s->image[2];
+}
+
+/* With few rows a panel is hardly used, with few channels a tile. */
 bool matrix_fits(const conv_shape *shape) {
   conv_shape s = merge_pointwise(*shape);
-  return s.groups == 1 && !s.bf16 && volume(s.kernel) == 1 && s.batch == 1 && s.out[0] == 1 &&
-         s.out[1] == 1 && s.out[2] == s.image[2] && s.out[2] >= 64 && s.channels >= 128 &&
-         s.features >= 128;
+  return is_matrix(&s) && s.out[2] >= LEAST_ROWS && s.channels >= LEAST_CHANNELS &&
+         s.features >= LEAST_CHANNELS;
 }
 
 size_t matrix_workspace(const conv_shape *s, bool transposed) {
@@ -196,7 +248,12 @@ void matrix_run(const conv_shape *s, bool transposed, const float *input, const 
   product_pieces(&p, workspace);
   for (int64_t i = 0; i < p.panels * p.width; i++)
     p.packed_bias[i] = bias && i < p.columns ? bias[i] : 0;
-  parallel_for(pool, p.column_parts, product_task, &p);
+  if (p.row_parts) {
+    parallel_for(pool, blocks_of(&p) * p.panels, pack_shared_task, &p);
+    parallel_for(pool, p.row_parts, rows_task, &p);
+  } else {
+    parallel_for(pool, p.column_parts, columns_task, &p);
+  }
 }
 
 /* ---- weight gradient ------------------------------------------------------------------------------- */
@@ -212,8 +269,8 @@ static matrix_product weight_of(const conv_shape *shape) {
 
 static size_t weight_pieces(matrix_product *p, void *workspace) {
   pieces w = {workspace, 0};
-  p->packed_a = piece(&w, smaller(p->depth, DEPTH) * p->rows);
-  p->packed_b = piece(&w, smaller(p->depth, DEPTH) * p->panels * p->width);
+  p->packed_a = piece(&w, p->block * p->rows);
+  p->packed_b = piece(&w, p->block * p->panels * p->width);
   p->packed_bias = piece(&w, p->width);
   return w.used;
 }
@@ -285,6 +342,13 @@ static void weight_task(void *context, int64_t task) {
   }
 }
 
+/* Few parts leave nothing to share; many voxels are better cut into slabs with sums of their own, as
+ * convolutions are. */
+bool matrix_weight_fits(const conv_shape *shape) {
+  conv_shape s = merge_pointwise(*shape);
+  return is_matrix(&s) && s.channels >= 128 && s.features >= 128 && s.out[2] <= MOST_VOXELS;
+}
+
 size_t matrix_weight_workspace(const conv_shape *s) {
   matrix_product p = weight_of(s);
   return weight_pieces(&p, NULL);
@@ -300,7 +364,7 @@ void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, flo
   p.sums = dbias;
   memset(p.packed_bias, 0, (size_t)p.width * sizeof(float));
   for (p.k = 0; p.k < p.depth; p.k = p.k_end) {
-    p.k_end = smaller(p.depth, p.k + DEPTH);
+    p.k_end = smaller(p.depth, p.k + p.block);
     parallel_for(pool, p.row_parts + p.panels, pack_task, &p);
     parallel_for(pool, p.row_parts * p.column_parts, weight_task, &p);
   }

@@ -77,6 +77,7 @@ void depthwise_weight_run(const conv_shape *s, const float *x, const float *dy, 
 /* A plain matrix product that is large enough for blocks (convolution_matrix.c). `transposed`: the data
  * gradient. */
 bool matrix_fits(const conv_shape *s);
+bool matrix_weight_fits(const conv_shape *s);
 size_t matrix_workspace(const conv_shape *s, bool transposed);
 void matrix_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
                 const float *bias, float *output, void *workspace, thread_pool *pool);
