@@ -67,19 +67,13 @@ static double file_bytes_of(const char *path) {
   return path && stat(path, &info) == 0 ? (double)info.st_size : 0;
 }
 
-static status measure_case(const case_entry *entry, int channels, extent *e) {
-  volume grid;
-  TRY(case_read_headers(entry, &grid));
-  if (grid.channels != channels)
-    return error_new(ERROR_DATA, NOWHERE, "case %s: %s has %lld channel%s, the data set %d",
-                     entry->name, entry->image, (long long)grid.channels, plural(grid.channels),
-                     channels);
+static void measure_case(const case_entry *entry, const volume *grid, extent *e) {
   double spacing[3];
-  affine_spacing(grid.affine, spacing);
+  affine_spacing(grid->affine, spacing);
   for (int a = 0; a < 3; a++) {
     bool first = e->count == 0;
-    if (first || grid.size[a] < e->size[0][a]) e->size[0][a] = grid.size[a];
-    if (first || grid.size[a] > e->size[1][a]) e->size[1][a] = grid.size[a];
+    if (first || grid->size[a] < e->size[0][a]) e->size[0][a] = grid->size[a];
+    if (first || grid->size[a] > e->size[1][a]) e->size[1][a] = grid->size[a];
     if (first || spacing[a] < e->spacing_mm[0][a]) e->spacing_mm[0][a] = spacing[a];
     if (first || spacing[a] > e->spacing_mm[1][a]) e->spacing_mm[1][a] = spacing[a];
   }
@@ -87,17 +81,19 @@ static status measure_case(const case_entry *entry, int channels, extent *e) {
   e->bytes += file_bytes_of(entry->image) + file_bytes_of(entry->label);
   for (int i = 0; i < entry->more_image_count; i++)
     e->bytes += file_bytes_of(entry->more_images[i]);
-  return OK;
 }
 
 /* The cases of every role; files with a bad header are all reported. */
-static status measure(const dataset *d, extent *e) {
-  problems found = {0};
+static status measure(const opened *o, extent *e) {
+  const dataset *d = o->data;
+  volume *grids = calloc((size_t)d->case_count + 1, sizeof *grids);
   *e = (extent){0};
-  for (int i = 0; i < d->case_count; i++)
-    if (d->cases[i].role != ROLE_NONE)
-      problems_add(&found, measure_case(&d->cases[i], d->channels, e));
-  return problems_take(&found);
+  if (!grids) return error_out_of_memory((size_t)d->case_count * sizeof *grids);
+  status error = dataset_read_headers(d, o->device->pool, grids);
+  for (int i = 0; i < d->case_count && !error; i++)
+    if (d->cases[i].role != ROLE_NONE) measure_case(&d->cases[i], &grids[i], e);
+  free(grids);
+  return error;
 }
 
 static void add_range(text_buffer *out, const double low[3], const double high[3],
@@ -183,7 +179,7 @@ static status print_data(checked *c) {
   const opened *o = c->o;
   char cases[160], crop[96];
   extent e;
-  TRY(measure(o->data, &e));
+  TRY(measure(o, &e));
   printf("\ndata %s, %s\n", o->data->name, o->p->data.dataset);
   row("cases", "%s; none in two roles", dataset_describe(o->data, cases));
   print_images(o, &e);

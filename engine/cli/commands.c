@@ -14,6 +14,7 @@ const command commands[] = {
      "  strata run my.yaml --set stages.pretrain.enabled=false   # the baseline without step 1\n"
      "  strata run my.yaml --out runs/mask60 --resume\n"
      "  strata run my.yaml --out runs/mask60 --resume --changed-scripts   # a Lua file was mended\n"
+     "  strata run my.yaml --out runs/mask60 --resume --set stages.segment.epochs=200   # longer\n"
      "  strata run runs/mask60/pipeline.lock.yaml --set data.root=/data/elsewhere --out again\n",
      OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_CHANGED_SCRIPTS | OPTION_ALLOW_CHANGES |
          OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET,

@@ -150,9 +150,7 @@ static void look_at_case(void *context, int64_t index) {
     look->image_hash = bytes_hash(files.images[0].data, files.images[0].length);
     error = case_parse(entry, &files, &c);
   }
-  if (!error && c.image.channels != w->look->data->channels)
-    error = error_new(ERROR_DATA, NOWHERE, "%s has %lld channels, the data set %d", entry->image,
-                      (long long)c.image.channels, w->look->data->channels);
+  if (!error) error = case_check_channels(entry, c.image.channels, w->look->data);
   if (!error) {
     note_forms(w, entry->image, &files.images[0]);
     for (int i = 0; i < entry->more_image_count; i++)

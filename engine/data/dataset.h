@@ -74,6 +74,9 @@ uint64_t dataset_content(const dataset *d);
 status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3],
                     int64_t *out_channels);
 
+/* The operator that gives the samples their size, which sample_infer has found. */
+source_pos sample_size_at(const data_spec *spec, int64_t channels);
+
 /* ---- the files of a case ---- */
 
 typedef struct case_files {
@@ -100,6 +103,13 @@ typedef struct known_files {
 /* What the headers of a case's files say: size and affine of its grid, channels of its images
  * together. Files that do not lie on one grid are an error. No voxel is read. */
 status case_read_headers(const case_entry *entry, volume *out);
+
+/* Has a case as many channels as the data set says? Does not name the case. */
+status case_check_channels(const case_entry *entry, int64_t channels, const dataset *d);
+/* The headers of every case that has a role. All whose files cannot be read, do not lie on one grid or
+ * have other channels than the data set says are in the error. Fills grids[i] of every case (`grids`
+ * NULL: nobody wants them; a case without a role has none, of size 0). `pool` may be NULL. */
+status dataset_read_headers(const dataset *d, thread_pool *pool, volume *grids);
 
 /* Loads a case and runs the prepare graph, or reads the result from the cache folder. The key is
  * the content of the source files and the prepare graph (operators, versions, attributes), so a

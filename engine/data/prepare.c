@@ -356,6 +356,22 @@ status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3],
   return OK;
 }
 
+source_pos sample_size_at(const data_spec *spec, int64_t channels) {
+  int64_t whole[3], size[3], out_channels;
+  data_spec part = *spec;
+  status error = sample_infer(spec, channels, whole, &out_channels);
+  while (!error && part.sample_count > 0) {
+    part.sample_count--;
+    error = sample_infer(&part, channels, size, &out_channels);
+    if (error || memcmp(size, whole, sizeof size) != 0) {
+      error_free(error);
+      return spec->sample[part.sample_count].at;
+    }
+  }
+  error_free(error);
+  return spec->dataset_at;
+}
+
 uint64_t prepare_identity(const data_spec *spec) {
   arena memory = {0};
   text_buffer text = {0};

@@ -136,14 +136,21 @@ static void add_part(pipeline *p, int *capacity, const char *name, uint64_t hash
   ARENA_PUSH(&p->memory, p->parts, p->part_count, *capacity, part);
 }
 
+const char *const *identity_ignored(const char *part) {
+  static const char *const of_data[] = {"root",           "dataset", "cache",
+                                        "loader_threads", "queue",   NULL};
+  static const char *const of_stage[] = {"checkpoint", "memory", NULL};
+  static const char *const nothing[] = {NULL};
+  return strcmp(part, "data") == 0           ? of_data
+         : text_starts_with(part, "stages.") ? of_stage
+                                             : nothing;
+}
+
 /* The keys that decide results, one by one. */
 static void add_parts(pipeline *p, const tree *root) {
   static const char *const elsewhere[] = {"strata",   "name", "doc",   "device",
                                           "threads",  "data", "model", "stages",
                                           "evaluate", "log",  NULL};
-  static const char *const not_data[] = {"root",           "dataset", "cache",
-                                         "loader_threads", "queue",   NULL};
-  static const char *const not_stage[] = {"checkpoint", "memory", NULL};
   const tree *with = p->model_arguments, *stages = tree_get(root, "stages");
   int capacity = 0;
   for (int i = 0; i < root->count; i++) {
@@ -152,14 +159,13 @@ static void add_parts(pipeline *p, const tree *root) {
     for (int k = 0; elsewhere[k]; k++) is_elsewhere |= strcmp(key, elsewhere[k]) == 0;
     if (!is_elsewhere) add_part(p, &capacity, key, tree_hash(root->items[i]));
   }
-  add_part(p, &capacity, "data", hash_without(tree_get(root, "data"), not_data));
+  add_part(p, &capacity, "data", hash_without(tree_get(root, "data"), identity_ignored("data")));
   add_part(p, &capacity, "model.with", with ? tree_hash(with) : 0);
   add_part(p, &capacity, "evaluate", hash_evaluate(tree_get(root, "evaluate")));
   for (int i = 0; i < stages->count; i++) {
     const tree *item = stages->items[i];
-    const char *name = item->keys[0]->text;
-    add_part(p, &capacity, arena_printf(&p->memory, "stages.%s", name),
-             hash_without(item->items[0], not_stage));
+    const char *name = arena_printf(&p->memory, "stages.%s", item->keys[0]->text);
+    add_part(p, &capacity, name, hash_without(item->items[0], identity_ignored(name)));
   }
 }
 

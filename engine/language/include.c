@@ -116,6 +116,7 @@ static status take_lock(family *f, const source *s, int depth, tree *root) {
                      "A locked pipeline is run as it is: it is no base for others and has none.");
   f->p->lock = lock;
   remove_key(root, lock_key);
+  f->p->locked = tree_copy(f->memory, root);
   return lock_open_files(f->p, s, lock);
 }
 

@@ -82,6 +82,8 @@ void override_parameter(arena *memory, const tree *root, const override *set, pr
 
 /* Hash of what a tree says, whatever its layout, key order and spelling of numbers. */
 uint64_t tree_hash(const tree *t);
+/* Keys of a part (identity_part.name) that change no result. */
+const char *const *identity_ignored(const char *part);
 /* Loads every block file the model is made of; hash of what they say and of their operators. */
 status model_files_hash(pipeline *p, uint64_t *hash);
 /* Fills p->identity; `root` is the file with expressions filled in. */

@@ -366,11 +366,15 @@ static void check_dataset_there(loader *l, const data_root *root, const tree *t)
 
 enum { CLASSES_MAX = 256 };
 
-/* [liver, tumour], from 1 on, or {1: liver, 2: tumour}. */
+/* [liver, tumour], from 1 on, or {1: liver, 2: tumour}. Images without labels need none. */
 static void read_classes(loader *l, const tree *files, const char *what) {
+  static const char *only_background[] = {"background"};
   data_spec *d = &l->p->data;
-  const tree *t = need(l, files, what, "classes", files->at);
+  const tree *t = is_there(tree_get(files, "labels")) ? need(l, files, what, "classes", files->at)
+                                                      : tree_get(files, "classes");
   char found[96];
+  d->class_names = only_background;
+  d->class_count = 1;
   if (!is_there(t)) return;
   if (t->kind == TREE_SCALAR || t->count == 0 || t->count >= CLASSES_MAX) {
     report(l, t->at, "%s: classes must be a list of names, [liver, tumour], or {1: liver}, not %s.",
@@ -412,7 +416,7 @@ static const char *read_pattern(loader *l, const data_root *root, const tree *t,
   return pattern;
 }
 
-/* {images: pattern or one a channel, labels: pattern, classes: …} */
+/* {images: pattern or one a channel, labels: pattern, classes: …}; labels or both may be missing. */
 static void read_files(loader *l, const data_root *root, const tree *files) {
   static const char *const keys[] = {"images", "labels", "classes", NULL};
   static const char what[] = "data: dataset: files";
@@ -1283,7 +1287,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
       "validate",  "checkpoint", "use_labels",    "groups",       "no_decay",        "initialize",
       "ema",       "clip_value", "accumulate",    "precision",    "memory",          NULL};
   static const char *const validate_keys[] = {"every", "output", "metrics", NULL};
-  static const char *const checkpoint_keys[] = {"every", NULL};
+  static const char *const checkpoint_keys[] = {"every", "final", NULL};
   const char *what = stage_what(l, s);
   s->enabled = true;
   if (!is_map(l, t, what)) return;
@@ -1310,6 +1314,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   read_memory(l, s, t, what);
   s->time_limit_s = read_seconds(l, t, what, "time_limit", 1e-3, 0);
   s->checkpoint_every_s = 600;
+  s->checkpoint_final = true;
   const tree *validate = tree_get(t, "validate"), *checkpoint = tree_get(t, "checkpoint");
   const char *inside = arena_printf(l->memory, "%s: validate", what);
   if (validate && is_map(l, validate, inside)) {
@@ -1323,6 +1328,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   if (checkpoint && is_map(l, checkpoint, inside)) {
     tree_check_keys(checkpoint, inside, checkpoint_keys, &l->all);
     s->checkpoint_every_s = (int64_t)ceil(read_seconds(l, checkpoint, inside, "every", 0, 600));
+    s->checkpoint_final = read_bool(l, checkpoint, inside, "final", true);
   }
   const tree *weights = tree_get(t, "case_weights");
   inside = arena_printf(l->memory, "%s: case_weights", what);

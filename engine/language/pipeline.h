@@ -152,6 +152,7 @@ typedef struct stage_spec {
                                  segmentation validation, only loss terms and metrics */
   bool enabled;               /* `enabled: false` skips the stage */
   int64_t checkpoint_every_s; /* seconds between full-state checkpoints, at epoch ends */
+  bool checkpoint_final;      /* the last stage keeps its state when it is finished */
 } stage_spec;
 
 typedef enum blend { BLEND_CONSTANT, BLEND_GAUSSIAN, BLEND_GAUSSIAN_NNUNET } blend;
@@ -235,6 +236,7 @@ typedef struct pipeline {
   bundle sources;            /* every text file the pipeline was made of */
   bundle *inside;            /* the lock or archive that files are looked up in; NULL: none */
   const tree *lock;          /* what stands under `lock:`; NULL: the file is no lock */
+  const tree *locked;        /* the file of the lock as it stands, without `--set` */
   struct graph_cache *files; /* graph_file_load's */
 } pipeline;
 
@@ -264,6 +266,21 @@ void pipeline_free(pipeline *p);
 /* The value of a key as --set names it (`params.slabs`, `stages.pretrain.epochs`), with expressions
  * filled in where they can be without a graph. NULL: the file says nothing. In the pipeline's memory. */
 const tree *pipeline_value(pipeline *p, const char *key);
+/* A key that says something else than it said: "stages.segment.epochs". Values are shown on a line, as
+ * YAML writes them; NULL: the key is not there. */
+typedef struct key_difference {
+  const char *key, *then, *now;
+} key_difference;
+
+typedef struct key_differences {
+  key_difference *list;
+  int count, capacity;
+} key_differences;
+
+/* Adds the keys in which a part (identity_part.name) of two resolved pipelines differs. All in
+ * `memory`. None are found where the difference lies in a file that the part names. */
+void pipeline_differences(arena *memory, const char *part, const tree *then, const tree *now,
+                          key_differences *out);
 /* Keys of the hooks in a stage: "on_validation", "on_epoch_end", "on_stage_end". */
 extern const char *const stage_hook_keys[HOOK_COUNT];
 /* Every script of the pipeline, one after the other from i = 0 on; NULL after the last. A stage that is

@@ -83,7 +83,10 @@ static status add_outside(lock *l, const char *stage, const char *what, const ch
 
 status lock_make(const run *r, lock *out) {
   const pipeline *p = r->p;
-  *out = (lock){.strata = STRATA_VERSION, .compiler = __VERSION__, .numerics = run_numerics(r)};
+  *out = (lock){.strata = STRATA_VERSION,
+                .compiler = __VERSION__,
+                .numerics = run_numerics(r),
+                .pipeline = p->resolved};
   for (int i = 0; i < p->part_count; i++)
     add(out, &out->parts, p->parts[i].name, hash_64(out, p->parts[i].hash));
   add_operators(out, r);
@@ -224,8 +227,49 @@ static void compare_data(const lock *then, const lock *now, const dataset *d, pr
             now->data, then->data);
 }
 
+void lock_compare_keys(const lock *then, const lock *now, arena *memory, key_differences *out) {
+  for (int i = 0; i < now->parts.count + then->parts.count; i++) {
+    bool is_mine = i < now->parts.count;
+    const char *name =
+        is_mine ? now->parts.items[i].name : then->parts.items[i - now->parts.count].name;
+    const char *was = find(&then->parts, name), *is = find(&now->parts, name);
+    if (is_mine ? was && strcmp(was, is) == 0 : is != NULL) continue;
+    int before = out->count;
+    pipeline_differences(memory, name, then->pipeline, now->pipeline, out);
+    if (out->count > before) continue;
+    key_difference whole = {.key = arena_strdup(memory, name)};
+    ARENA_PUSH(memory, out->list, out->count, out->capacity, whole);
+  }
+}
+
+/* From the i-th part on; the count at the end. */
+static int next_stage(const lock_list *parts, int i) {
+  while (i < parts->count && !text_starts_with(parts->items[i].name, "stages.")) i++;
+  return i;
+}
+
+bool lock_same_stages(const lock *then, const lock *now) {
+  int i = next_stage(&then->parts, 0), k = next_stage(&now->parts, 0);
+  while (i < then->parts.count && k < now->parts.count) {
+    if (strcmp(then->parts.items[i].name, now->parts.items[k].name) != 0) return false;
+    i = next_stage(&then->parts, i + 1);
+    k = next_stage(&now->parts, k + 1);
+  }
+  return i == then->parts.count && k == now->parts.count;
+}
+
+status lock_key_sentence(const key_difference *d) {
+  if (!d->now && !d->then)
+    return error_new(ERROR_DATA, NOWHERE, "the pipeline's key %s says something else than it said.",
+                     d->key);
+  if (!d->now)
+    return error_new(ERROR_DATA, NOWHERE,
+                     "the pipeline's key %s is left out; in the lock it is %s.", d->key, d->then);
+  return error_new(ERROR_DATA, NOWHERE, "the pipeline's key %s is %s, in the lock %s.", d->key,
+                   d->now, d->then ? d->then : "it is left out");
+}
+
 void lock_compare(const lock *then, const lock *now, const run *r, problems *found) {
-  compare_lists(&then->parts, &now->parts, "the pipeline's key", "says something else", found);
   compare_lists(&then->files, &now->files, "the file", "has changed", found);
   compare_lists(&then->operators, &now->operators, "the operator", "is of another version", found);
   compare_lists(&then->init, &now->init, "init of stage", "reads another file", found);
@@ -233,6 +277,10 @@ void lock_compare(const lock *then, const lock *now, const run *r, problems *fou
   if (then->scripts_changed)
     differs(found, "the run that made the lock went on with changed scripts: there is no pipeline "
                    "that trains its weights.");
+  if (then->pipeline_changed)
+    differs(found,
+            "the run that made the lock went on with changed keys: there is no pipeline that "
+            "trains its weights.");
   if (strcmp(then->numerics, now->numerics) != 0)
     differs(found,
             "this device computes with %s, the lock was made with %s: the last bits will differ.",
@@ -284,11 +332,13 @@ static status read_data(const tree *t, lock *l) {
   return OK;
 }
 
-status lock_read(const tree *t, lock *out) {
+status lock_read(const tree *t, const tree *file, lock *out) {
   *out = (lock){.strata = text_of(t, "strata", "?"),
                 .compiler = text_of(t, "compiler", "?"),
                 .numerics = text_of(t, "numerics", "?"),
-                .scripts_changed = tree_get(t, "scripts_changed") != NULL};
+                .pipeline = file,
+                .scripts_changed = tree_get(t, "scripts_changed") != NULL,
+                .pipeline_changed = tree_get(t, "pipeline_changed") != NULL};
   const tree *files;
   TRY(need_map(t, "files", TREE_LIST, &files));
   for (int i = 0; i < files->count; i++)
@@ -364,6 +414,7 @@ status lock_write(const run *r, const lock *l, const char *path) {
   text_add(&out, "lock:\n  strata: \"%s\"\n  compiler: \"%s\"\n  numerics: \"%s\"\n", l->strata,
            l->compiler, l->numerics);
   if (l->scripts_changed) text_add(&out, "  scripts_changed: true\n");
+  if (l->pipeline_changed) text_add(&out, "  pipeline_changed: true\n");
   write_list(&out, "weights", &l->weights);
   write_list(&out, "pipeline", &l->parts);
   write_operators(&out, &l->operators);

@@ -35,7 +35,9 @@ typedef struct lock {
   lock_list files;               /* models, blocks and scripts */
   lock_list init;                /* stages that begin with a weight file: its content, name rules */
   lock_list weights;             /* stages that are finished: the weights they ended with */
+  const tree *pipeline;          /* the resolved file, for naming keys; NULL: not at hand */
   bool scripts_changed;          /* while the run went on: it cannot be repeated */
+  bool pipeline_changed;         /* the same of other keys */
   const char *data;              /* dataset_content */
   lock_case *cases;
   int case_count;
@@ -44,10 +46,18 @@ typedef struct lock {
 /* What a run is made of. Its data set has been hashed, its stages have been compiled with
  * run.operators. No weights yet. Owns its memory from here on, whatever comes back. */
 status lock_make(const run *r, lock *out);
-/* From what stands under `lock:`. `t` must live as long as the lock. */
-status lock_read(const tree *t, lock *out);
+/* From what stands under `lock:`, and the file around it (NULL: not at hand). Both must live as long
+ * as the lock. */
+status lock_read(const tree *t, const tree *file, lock *out);
 void lock_free(lock *l);
-/* A sentence for each thing in which `now` is not what `then` was. `r`: the run of `now`. */
+/* The keys in which the pipelines differ, in `memory`; of a part in which none is found its own name,
+ * without values. */
+void lock_compare_keys(const lock *then, const lock *now, arena *memory, key_differences *out);
+/* "the pipeline's key seed is 2, in the lock 1." */
+status lock_key_sentence(const key_difference *d);
+/* Have both the same stages in the same order? */
+bool lock_same_stages(const lock *then, const lock *now);
+/* A sentence for each other thing in which `now` is not what `then` was. `r`: the run of `now`. */
 void lock_compare(const lock *then, const lock *now, const run *r, problems *found);
 /* Adds the weights of a finished stage from its file. */
 status lock_add_weights(lock *l, const char *stage, const char *path);

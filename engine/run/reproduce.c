@@ -22,6 +22,11 @@ static void keep_changes(run *r, const problems *found) {
 
 static status compare_with_lock(run *r) {
   problems found = {0};
+  arena memory = {0};
+  key_differences keys = {0};
+  lock_compare_keys(r->locked, r->lock, &memory, &keys);
+  for (int i = 0; i < keys.count; i++) problems_add(&found, lock_key_sentence(&keys.list[i]));
+  arena_free(&memory);
   lock_compare(r->locked, r->lock, r, &found);
   if (found.count == 0) return OK;
   if (r->allow_changes) {
@@ -50,7 +55,7 @@ status reproduce_begin(run *r) {
     return OK;
   }
   TRY(new_lock(&r->locked));
-  TRY(lock_read(r->p->lock, r->locked));
+  TRY(lock_read(r->p->lock, r->p->locked, r->locked));
   return compare_with_lock(r);
 }
 
@@ -62,30 +67,33 @@ static lock_list without_scripts(const lock_list *files, arena *memory) {
   return kept;
 }
 
-status reproduce_check_resumed(run *r) {
+status reproduce_check_resumed(run *r, arena *memory, resumed_changes *out) {
   char *path = path_join(r->folder, LOCK_FILE);
-  arena memory = {0};
   tree *root = NULL;
   lock then = {0};
-  problems found = {0};
-  status error = path && file_exists(path) ? tree_load(&memory, path, &root) : OK;
+  *out = (resumed_changes){.same_stages = true};
+  status error = path && file_exists(path) ? tree_load(memory, path, &root) : OK;
   const tree *t = !error && root && root->kind == TREE_MAP ? tree_get(root, "lock") : NULL;
-  if (!error && t) error = lock_read(t, &then);
+  if (!error && t) error = lock_read(t, root, &then);
   if (!error && t) {
     lock now = *r->lock;
-    then.numerics = now.numerics; /* a warning of its own */
-    then.scripts_changed = false; /* it has gone on before */
+    problems found = {0};
+    then.numerics = now.numerics;  /* a warning of its own */
+    then.scripts_changed = false;  /* it has gone on before */
+    then.pipeline_changed = false; /* the same */
     if (r->changed_scripts) {
-      then.files = without_scripts(&then.files, &memory);
-      now.files = without_scripts(&now.files, &memory);
+      then.files = without_scripts(&then.files, memory);
+      now.files = without_scripts(&now.files, memory);
     }
+    out->has_lock = true;
+    out->same_stages = lock_same_stages(&then, &now);
+    lock_compare_keys(&then, &now, memory, &out->keys);
     lock_compare(&then, &now, r, &found);
+    out->others = problems_take(&found);
   }
-  problems_add(&found, error);
   lock_free(&then);
-  arena_free(&memory);
   free(path);
-  return problems_take(&found);
+  return error;
 }
 
 status reproduce_stage(run *r, const stage_spec *s) {
@@ -99,7 +107,8 @@ status reproduce_stage(run *r, const stage_spec *s) {
 
 status reproduce_write(const run *r) {
   char *path = path_join(r->folder, LOCK_FILE);
-  r->lock->scripts_changed = r->former_identity_count > 0;
+  r->lock->scripts_changed = r->went_on_with_scripts;
+  r->lock->pipeline_changed = r->went_on_with_keys;
   status error = path ? lock_write(r, r->lock, path) : error_out_of_memory(256);
   free(path);
   return error;
@@ -148,6 +157,9 @@ void reproduce_end(const run *r) {
     report_line(
         &r->report,
         "the run went on with changed scripts: its lock does not train these weights again");
+  if (r->lock->pipeline_changed)
+    report_line(&r->report,
+                "the run went on with changed keys: its lock does not train these weights again");
   if (!all_same) say_why(r);
   report_line(
       &r->report, "to quote: strata %s, %s, pipeline %016" PRIx64 ", data %s, weights %.16s",

@@ -9,9 +9,15 @@
  * differences are an error that lists them, or, with r->allow_changes, r->changes, which the user
  * is told. */
 status reproduce_begin(run *r);
-/* What has changed since the run in r->folder was started, as one error; OK when nothing has, or
- * when it has no lock. */
-status reproduce_check_resumed(run *r);
+/* What has changed since the run in r->folder was started. */
+typedef struct resumed_changes {
+  bool has_lock;        /* false: it has none to compare with */
+  bool same_stages;     /* in the same order */
+  key_differences keys; /* of the pipeline */
+  status others;        /* data, files, operators, as one error; the caller's */
+} resumed_changes;
+/* `memory` receives the keys. */
+status reproduce_check_resumed(run *r, arena *memory, resumed_changes *out);
 /* Adds the weights of a finished stage to r->lock. */
 status reproduce_stage(run *r, const stage_spec *s);
 /* Writes r->lock to the run's folder. */

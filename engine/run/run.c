@@ -5,11 +5,12 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "evaluate/custom.h"
+#include "graph/fit.h"
 #include "infer/network.h"
 #include "report/page.h"
 #include "run/metrics_csv.h"
 #include "run/reproduce.h"
-#include "run/state.h"
+#include "run/resume.h"
 #include "train/controls.h"
 #include "train/groups.h"
 #include "train/memory.h"
@@ -94,139 +95,8 @@ static status write_description(const run *r) {
   return error;
 }
 
-/* The identities the run had before, oldest first. */
-static void read_former_identities(run *r, const json_t *root) {
-  const json_t *changes = json_object_get(root, "script_changes"), *change;
-  size_t i;
-  json_array_foreach(changes, i, change) {
-    const char *from = json_string_value(json_object_get(change, "from"));
-    if (from && r->former_identity_count < FORMER_IDENTITIES_MAX)
-      r->former_identities[r->former_identity_count++] = strtoull(from, NULL, 16);
-  }
-}
-
-static bool is_identity_of(const run *r, uint64_t identity) {
-  bool known = identity == r->p->identity;
-  for (int i = 0; i < r->former_identity_count; i++) known |= identity == r->former_identities[i];
-  return known;
-}
-
-/* Adds to a list in run.json. */
-static void note(json_t *root, const char *list, json_t *entry) {
-  if (!json_object_get(root, list)) json_object_set_new(root, list, json_array());
-  json_array_append_new(json_object_get(root, list), entry);
-}
-
-/* The run goes on with other scripts from here: run.json says since when. */
-static status note_changed_scripts(run *r, json_t *root, const char *description, const char *from,
-                                   const char *to) {
-  char *state_path = run_file(r, "state.safetensors");
-  run_state state = {0};
-  status error = file_exists(state_path) ? state_open(state_path, &state) : OK;
-  bool known = !error && state.stage < r->p->stage_count && file_exists(state_path);
-  const char *stage = known ? r->p->stages[state.stage].name : NULL;
-  json_t *change = json_pack("{s:s, s:s, s:s?, s:I}", "from", from, "to", to, "stage", stage,
-                             "epoch", (json_int_t)state.epoch);
-  note(root, "script_changes", change);
-  read_former_identities(r, root);
-  json_object_set_new(root, "pipeline_identity", json_string(to));
-  if (!error) error = json_write(description, root, JSON_INDENT(2), "");
-  if (!error)
-    report_line(&r->report, "the run goes on with changed scripts from %s%s on; run.json notes it",
-                stage ? "stage " : "here", stage ? stage : "");
-  state_free(&state);
-  free(state_path);
-  return error;
-}
-
-/* The user goes on although something has changed: run.json keeps what, beside what it may hold, and
- * the data are from here on those of now. */
-static status note_changes(run *r, json_t *root, const char *description, const char *data,
-                           status changes) {
-  char *list = NULL;
-  size_t length = 0;
-  FILE *out = open_memstream(&list, &length);
-  if (!out) return error_out_of_memory(4096);
-  error_print(out, changes);
-  fclose(out);
-  note(root, "changes_at_resume", json_text(list));
-  json_object_set_new(root, "data_identity", json_string(data));
-  report_line(&r->report, "goes on although something has changed; run.json notes it\n%s", list);
-  free(list);
-  return json_write(description, root, JSON_INDENT(2), "");
-}
-
-/* A run goes on only with the pipeline it was started with; its scripts, data and other files may be
- * others when the user says so. */
-static status check_same_run(run *r, const char *description) {
-  json_t *root;
-  TRY(json_read(description, 1 << 20, &root));
-  const char *pipeline = json_string_value(json_object_get(root, "pipeline_identity"));
-  const char *bare = json_string_value(json_object_get(root, "pipeline_identity_without_scripts"));
-  const char *data = json_string_value(json_object_get(root, "data_identity"));
-  const char *numerics = json_string_value(json_object_get(root, "numerics"));
-  char mine[3][32];
-  snprintf(mine[0], sizeof mine[0], "%016" PRIx64, r->p->identity);
-  snprintf(mine[1], sizeof mine[1], "%016" PRIx64, r->data->identity);
-  snprintf(mine[2], sizeof mine[2], "%016" PRIx64, r->p->identity_without_scripts);
-  bool is_same = pipeline && strcmp(pipeline, mine[0]) == 0;
-  bool is_same_but_scripts = !is_same && bare && strcmp(bare, mine[2]) == 0;
-  status error = OK;
-  if (!pipeline || !data)
-    error = error_new(ERROR_DATA, NOWHERE, "%s is damaged", description);
-  else if (is_same_but_scripts && !r->changed_scripts)
-    error = error_new(ERROR_USAGE, NOWHERE,
-                      "the Lua files of this pipeline have changed since %s was started; with "
-                      "--changed-scripts it goes on with what they say now, and run.json notes it",
-                      r->folder);
-  else if (!is_same && !is_same_but_scripts)
-    error = error_new(ERROR_USAGE, NOWHERE,
-                      "%s was started from another pipeline (its identity is %s, this file's is "
-                      "%s); resume with the same file and the same --set, or use another --out",
-                      r->folder, pipeline, mine[0]);
-  else if (!numerics || strcmp(numerics, run_numerics(r)) != 0)
-    report_line(&r->report,
-                "warning: this run was started with %s kernels and goes on with %s; its results "
-                "will differ in the last bits from an uninterrupted run's",
-                numerics ? numerics : "other", run_numerics(r));
-  problems found = {0};
-  problems_add(&found, error);
-  status changes = reproduce_check_resumed(r);
-  if (!changes && !error && strcmp(data, mine[1]) != 0)
-    changes = error_new(ERROR_DATA, NOWHERE, "the data set is another one (identity %s, now %s).",
-                        data, mine[1]);
-  if (changes && !error && r->allow_changes) {
-    error = note_changes(r, root, description, mine[1], changes);
-    error_free(changes);
-    problems_add(&found, error);
-  } else if (changes) {
-    if (!error)
-      problems_add(&found, error_new(ERROR_DATA, NOWHERE,
-                                     "what the run is made of has changed since %s was started; "
-                                     "--allow-changes goes on all the same, and run.json notes it",
-                                     r->folder));
-    problems_add(&found, changes);
-  }
-  error = problems_take(&found);
-  if (!error && is_same_but_scripts)
-    error = note_changed_scripts(r, root, description, pipeline, mine[0]);
-  else if (!error)
-    read_former_identities(r, root);
-  json_decref(root);
-  return error;
-}
-
-static bool stage_is_done(const run *r, const stage_spec *s) {
-  char name[256];
-  snprintf(name, sizeof name, "weights/%s.safetensors", s->name);
-  char *path = run_file(r, name);
-  bool done = path && file_exists(path);
-  free(path);
-  return done;
-}
-
 /* Drops what a stopped run logged after its last saved state: those epochs are done again. */
-static status trim_metrics(const run *r, const run_state *state) {
+static status trim_metrics(const run *r, const resume_states *states) {
   char *path = run_file(r, "metrics.jsonl"), *text = NULL;
   size_t length = 0;
   if (!file_exists(path)) {
@@ -243,9 +113,10 @@ static status trim_metrics(const run *r, const run_state *state) {
     int64_t epoch = json_integer_value(json_object_get(root, "epoch"));
     bool keep = false;
     for (int i = 0; stage && i < r->p->stage_count; i++)
-      if (strcmp(r->p->stages[i].name, stage) == 0)
-        keep = stage_is_done(r, &r->p->stages[i]) ||
-               (state && state->stage == i && epoch <= state->epoch);
+      if (strcmp(r->p->stages[i].name, stage) == 0) {
+        const run_state *from;
+        keep = resume_stage_is_done(r, states, i, &from) || (from && epoch <= from->epoch);
+      }
     if (keep) text_append(&kept, line, (size_t)(end - line) + 1);
     json_decref(root);
   }
@@ -276,12 +147,16 @@ status run_csv_when_due(run *r) {
 
 /* ---- compile everything before the first voxel ------------------------------------------- */
 
+static expand_options training_options(const run *r, const stage_spec *s) {
+  return (expand_options){.batch = s->batch,
+                          .size = {r->size[0], r->size[1], r->size[2]},
+                          .channels = r->channels,
+                          .classes = r->data->class_count,
+                          .training = true};
+}
+
 static status expand(const run *r, const stage_spec *s, stage_graph *out) {
-  expand_options options = {.batch = s->batch,
-                            .size = {r->size[0], r->size[1], r->size[2]},
-                            .channels = r->channels,
-                            .classes = r->data->class_count,
-                            .training = true};
+  expand_options options = training_options(r, s);
   return stage_expand(r->p, s, &options, out);
 }
 
@@ -335,11 +210,12 @@ static void mark_listed_operators(const run *r) {
   }
 }
 
-static void compile_stage(const run *r, const stage_spec *s, problems *found) {
+static void compile_stage(const run *r, const stage_spec *s, problems *found, bool *refused) {
   stage_graph graph;
   status error = expand(r, s, &graph);
   if (error) { /* a mistake in the model is every stage's */
     problems_add_new_places(found, error);
+    *refused = true;
     return;
   }
   mark_operators(r, graph.g);
@@ -384,24 +260,46 @@ static void check_classes(const run *r, problems *found) {
   }
 }
 
+/* The network of the evaluation, in windows that may have another size than crops. */
+static void compile_windows(const run *r, const stage_spec *s, problems *found) {
+  const evaluate_spec *e = &r->p->evaluate;
+  network n;
+  status error =
+      network_open(r->p, s, e->output, r->channels, r->data->class_count, r->device, NULL, &n);
+  if (!error) {
+    mark_operators(r, n.graph.g);
+    network_close(&n);
+    return;
+  }
+  const window_spec *w = &e->windows;
+  expand_options options = {.batch = w->batch,
+                            .size = {w->size[0], w->size[1], w->size[2]},
+                            .channels = r->channels,
+                            .classes = r->data->class_count,
+                            .only = e->output};
+  stage_graph graph;
+  status size = stage_expand(r->p, s, &options, &graph);
+  if (!size) stage_graph_free(&graph);
+  problems_add(found, error);
+  if (size) problems_add_new_places(found, size_advice(r->p, s, &options, "window", e->at));
+  error_free(size);
+}
+
 status run_compile(const run *r) {
   problems found = {0};
+  bool refused = false; /* a graph does not expand */
   check_classes(r, &found);
   check_measuring_scripts(r->p->evaluate.custom, r->p->evaluate.custom_count, &found);
   mark_listed_operators(r);
   for (int i = 0; i < r->p->stage_count; i++)
-    if (r->p->stages[i].enabled) compile_stage(r, &r->p->stages[i], &found);
-  const stage_spec *last = pipeline_stage(r->p, r->p->evaluate.stage);
-  if (found.count == 0 && r->p->evaluate.enabled && last) {
-    network n;
-    status error = network_open(r->p, last, r->p->evaluate.output, r->channels,
-                                r->data->class_count, r->device, NULL, &n);
-    if (!error) {
-      mark_operators(r, n.graph.g);
-      network_close(&n);
-    }
-    problems_add(&found, error);
+    if (r->p->stages[i].enabled) compile_stage(r, &r->p->stages[i], &found, &refused);
+  if (refused) {
+    expand_options options = training_options(r, &r->p->stages[0]);
+    problems_add_new_places(&found, size_advice(r->p, NULL, &options, "crop",
+                                                sample_size_at(&r->p->data, r->data->channels)));
   }
+  const stage_spec *last = pipeline_stage(r->p, r->p->evaluate.stage);
+  if (found.count == 0 && r->p->evaluate.enabled && last) compile_windows(r, last, &found);
   return problems_take(&found);
 }
 
@@ -530,12 +428,12 @@ status run_evaluate(run *r) {
 
 /* ---- the run ----------------------------------------------------------------------------- */
 
-static status prepare_folder(run *r) {
+static status prepare_folder(run *r, resume_states *states) {
   char *description = run_file(r, "run.json"), *weights = run_file(r, "weights");
   status error = OK;
   if (file_exists(description)) {
     if (r->resume)
-      error = check_same_run(r, description);
+      error = resume_check(r, description, states);
     else
       error = error_new(ERROR_USAGE, NOWHERE,
                         "%s already holds a run; add --resume to go on with it, or choose another "
@@ -552,16 +450,9 @@ static status prepare_folder(run *r) {
   return error;
 }
 
-static status train_stages(run *r) {
-  char *state_path = run_file(r, "state.safetensors");
-  run_state state = {.stage = -1};
+static status train_stages(run *r, const resume_states *states) {
   status error = OK;
-  bool has_state = r->resume && file_exists(state_path);
-  if (has_state) error = state_open(state_path, &state);
-  if (!error && has_state &&
-      (state.stage >= r->p->stage_count || !is_identity_of(r, state.identity)))
-    error = error_new(ERROR_DATA, NOWHERE, "%s belongs to another pipeline", state_path);
-  if (!error && r->resume) error = trim_metrics(r, has_state ? &state : NULL);
+  if (r->resume) error = trim_metrics(r, states);
   if (!error && r->resume) error = write_csv(r);
   char *metrics_path = run_file(r, "metrics.jsonl");
   if (!error) {
@@ -570,12 +461,13 @@ static status train_stages(run *r) {
   }
   for (int i = 0; i < r->p->stage_count && !error; i++) {
     const stage_spec *s = &r->p->stages[i];
+    const run_state *from = NULL;
     if (!s->enabled)
       report_line(&r->report, "stage %s: switched off", s->name);
-    else if (r->resume && stage_is_done(r, s))
+    else if (r->resume && resume_stage_is_done(r, states, i, &from))
       report_line(&r->report, "stage %s: done before", s->name);
     else
-      error = stage_train(r, i, has_state && state.stage == i ? &state : NULL);
+      error = stage_train(r, i, from);
     if (!error && s->enabled) error = reproduce_stage(r, s);
   }
   if (r->metrics && fclose(r->metrics) != 0 && !error)
@@ -586,9 +478,7 @@ static status train_stages(run *r) {
     error_free(csv);
   else
     error = csv;
-  state_free(&state);
   free(metrics_path);
-  free(state_path);
   return error;
 }
 
@@ -629,20 +519,22 @@ status run_pipeline(const run_options *o, char **folder_out) {
            .report = o->report,
            .command = o->command};
   char why[200] = "", *folder = NULL, *cache = NULL;
+  resume_states states = {.unfinished.stage = -1, .final.stage = -1};
   status error = open_run(&r, o, why);
   r.operators = calloc((size_t)op_count(), sizeof *r.operators);
   if (!error && !r.operators) error = error_out_of_memory((size_t)op_count());
   if (!error) error = run_compile(&r);
+  if (!error) error = dataset_read_headers(r.data, r.device->pool, NULL);
   if (!error) {
     folder = o->folder ? strdup(o->folder) : run_fresh_folder(r.p->name);
     r.folder = folder;
     r.cache = cache = run_cache_folder(&r.p->data, folder);
     error = reproduce_begin(&r);
   }
-  if (!error) error = prepare_folder(&r);
+  if (!error) error = prepare_folder(&r, &states);
   if (!error) {
     say_start(&r, why);
-    error = train_stages(&r);
+    error = train_stages(&r, &states);
   }
   if (!error && r.p->evaluate.enabled) error = run_evaluate(&r);
   if (!error) reproduce_end(&r);
@@ -652,6 +544,7 @@ status run_pipeline(const run_options *o, char **folder_out) {
   else
     free(folder);
   free(cache);
+  resume_states_free(&states);
   free(r.operators);
   reproduce_free(&r);
   device_close(r.device);

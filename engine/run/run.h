@@ -7,7 +7,8 @@
  *   metrics.csv             the same as a table
  *   tensorboard/<stage>     the same as event files, with `log: {tensorboard: true}`
  *   weights/<stage>.safetensors
- *   state.safetensors       everything an exact resume needs
+ *   state.safetensors       everything an exact resume needs, while a stage is unfinished
+ *   state.final.safetensors the same of the last stage when it was finished: it can be made longer
  *   samples/<stage>/        what a self-supervised stage makes of one case (train/sample.h)
  *   predictions/<case>.nii.gz, evaluation.json, evaluation.csv
  *   report.html             all of it on a page (report/page.h) */
@@ -30,13 +31,16 @@ typedef struct run {
   bool resume, changed_scripts, allow_changes;
   reporter report;
   const char *const *command; /* for run.json */
-  /* Identities the run had before its scripts were changed: a saved state may still have one. */
+  /* Identities the run had before its scripts or keys were changed: a saved state may still have
+   * one. */
   uint64_t former_identities[FORMER_IDENTITIES_MAX];
   int former_identity_count;
-  bool *operators;     /* op_count() flags: those that run_compile found in use; may be NULL */
-  struct lock *lock;   /* what this run is made of, as its lock says (run/lock.h) */
-  struct lock *locked; /* what the lock says that it was started from; NULL: from none */
-  char **changes;      /* in which these differ, allowed */
+  bool went_on_with_scripts,
+      went_on_with_keys; /* other ones: its lock does not train its weights */
+  bool *operators;       /* op_count() flags: those that run_compile found in use; may be NULL */
+  struct lock *lock;     /* what this run is made of, as its lock says (run/lock.h) */
+  struct lock *locked;   /* what the lock says that it was started from; NULL: from none */
+  char **changes;        /* in which these differ, allowed */
   int change_count;
   FILE *metrics;             /* metrics.jsonl, appended and flushed line by line */
   double csv_written_s;      /* when metrics.csv was */
@@ -85,7 +89,7 @@ status run_compile(const run *r);
 /* Writes metrics.csv anew from metrics.jsonl if that has not been done for half a minute. It is written
  * at the end of a run in any case, and when a resumed one begins. */
 status run_csv_when_due(run *r);
-/* Trains one stage to its end (or continues it from the saved state) and writes its weights. */
+/* Trains one stage to its end (or continues it from a saved state) and writes its weights. */
 struct run_state;
 status stage_train(run *r, int stage_index, const struct run_state *resume_from);
 /* Evaluates the test cases: predictions, evaluation.json and .csv. */

@@ -80,11 +80,12 @@ static char *state_to_json(const run_state *s) {
   snprintf(identity, sizeof identity, "%016" PRIx64, s->identity);
   snprintf(elapsed, sizeof elapsed, "%a", s->elapsed_s);
   json_t *root = json_pack(
-      "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:s}", "stage", s->stage, "epoch",
-      (json_int_t)s->epoch, "step", (json_int_t)s->step, "updates", (json_int_t)s->updates,
+      "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:i, s:I}", "stage", s->stage,
+      "epoch", (json_int_t)s->epoch, "step", (json_int_t)s->step, "updates", (json_int_t)s->updates,
       "elapsed_s", elapsed, "identity", identity, "sums", numbers_to_json(s->sums, s->sum_count),
       "numbers", numbers_to_json(s->numbers, s->number_count), "measured",
-      numbers_to_json(s->measured, s->measured_count), "hooks", hooks, "ended", s->ended);
+      numbers_to_json(s->measured, s->measured_count), "hooks", hooks, "ended", s->ended, "end",
+      (int)s->end, "epochs", (json_int_t)s->epochs);
   char *text = root ? json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
   json_decref(root);
   return text;
@@ -155,6 +156,11 @@ status state_open(const char *path, run_state *out) {
       out->hook_states[i] = hook ? strdup(hook) : NULL;
     }
     snprintf(out->ended, sizeof out->ended, "%s", ended);
+    json_int_t end = json_integer_value(json_object_get(root, "end"));
+    out->end = !ended[0]                             ? END_NOT_YET
+               : end > END_NOT_YET && end < END_HOOK ? (stage_end)end
+                                                     : END_HOOK;
+    out->epochs = json_integer_value(json_object_get(root, "epochs"));
   }
   json_decref(root);
   weights_close(&w);

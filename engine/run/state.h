@@ -6,7 +6,12 @@
 #include "execute/program.h"
 #include "language/pipeline.h"
 
+#define RUN_STATE_FILE "state.safetensors"             /* of a stage that is not finished */
+#define RUN_FINAL_STATE_FILE "state.final.safetensors" /* of the last stage as it ended */
+
 enum { STATE_MAX_VALUES = 64 };
+
+typedef enum stage_end { END_NOT_YET, END_EPOCHS, END_TIME_LIMIT, END_HOOK } stage_end;
 
 typedef struct named_number {
   char name[96];
@@ -27,7 +32,10 @@ typedef struct run_state {
   int measured_count;
   char *hook_states[HOOK_COUNT]; /* JSON, heap; NULL without the hook */
   char ended[200];               /* why the stage's epochs are over; "": they are not */
+  stage_end end;                 /* the same, for the program */
+  int64_t epochs;                /* that the stage was to have; 0: an older program has not said */
   uint64_t identity;             /* of the pipeline */
+  bool is_final;                 /* read from RUN_FINAL_STATE_FILE */
 } run_state;
 
 status state_save(const char *path, const run_state *s, const program *p);

@@ -104,6 +104,7 @@ static status call_hook(trainer *t, stage_hook which, bool *stop) {
   TRY(script_hook(hook, &event));
   if (!event.stop || *stop) return OK;
   *stop = true;
+  t->state.end = END_HOOK;
   snprintf(t->state.ended, sizeof t->state.ended, "%s", event.stop_reason);
   report_line(&t->r->report, "stage %s ended by its hook after epoch %lld: %s", t->stage->name,
               (long long)t->state.epoch, event.stop_reason);
@@ -173,10 +174,14 @@ static status finish_epoch(trainer *t, bool *stop) {
                 "stage %s reached its time limit after epoch %lld of %lld; where it stops depends "
                 "on the machine, so this run does not reproduce to the bit",
                 s->name, (long long)finished, (long long)s->epochs);
+    t->state.end = END_TIME_LIMIT;
     snprintf(t->state.ended, sizeof t->state.ended, "time limit");
     *stop = true;
   }
-  if (last && !*stop) snprintf(t->state.ended, sizeof t->state.ended, "epochs");
+  if (last && !*stop) {
+    t->state.end = END_EPOCHS;
+    snprintf(t->state.ended, sizeof t->state.ended, "epochs");
+  }
   t->epoch = (tally){0};
   t->step_started_s = clock_now_s();
   return OK;

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/text.h"
+#include "run/resume.h"
 #include "train/case_weights.h"
 #include "train/groups.h"
 #include "train/initialize.h"
@@ -152,7 +153,7 @@ static status open_loader(trainer *t) {
 }
 
 static status restore(trainer *t, const run_state *from) {
-  TRY(state_restore(t->state_path, &t->program));
+  TRY(state_restore(from->is_final ? t->final_state_path : t->state_path, &t->program));
   t->state.epoch = from->epoch;
   t->state.step = from->step;
   t->state.updates = t->program.updates = from->updates;
@@ -169,7 +170,10 @@ static status restore(trainer *t, const run_state *from) {
     TRY(controls_set(&t->controls, from->numbers[i].name, from->numbers[i].value));
   t->state.measured_count = from->measured_count;
   memcpy(t->state.measured, from->measured, sizeof from->measured);
-  memcpy(t->state.ended, from->ended, sizeof from->ended);
+  if (!resume_is_longer(from, t->stage)) {
+    t->state.end = from->end;
+    memcpy(t->state.ended, from->ended, sizeof from->ended);
+  }
   for (int i = 0; i < HOOK_COUNT; i++)
     if (from->hook_states[i] && t->controls.hooks[i])
       TRY(script_state_load(t->controls.hooks[i], from->hook_states[i]));
@@ -187,6 +191,7 @@ double trainer_elapsed_s(const trainer *t) {
 static status save_state(trainer *t) {
   run_state s = t->state;
   s.stage = t->index;
+  s.epochs = t->stage->epochs;
   s.updates = t->program.updates;
   s.elapsed_s = trainer_elapsed_s(t);
   s.identity = t->r->p->identity;
@@ -302,12 +307,12 @@ script_numbers trainer_numbers(const named_number *list, int count, number_view 
   return (script_numbers){view->names, view->values, count};
 }
 
-static status apply_schedules(trainer *t, int64_t step) {
+static status apply_schedules(trainer *t, int64_t step, int64_t epochs) {
   number_view view;
   return controls_step(
       &t->controls, (schedule_point){.step = step,
                                      .epoch = t->state.epoch,
-                                     .total = t->stage->epochs * t->steps_per_epoch,
+                                     .total = epochs * t->steps_per_epoch,
                                      .steps_per_epoch = t->steps_per_epoch,
                                      .metrics = trainer_numbers(t->state.measured,
                                                                 t->state.measured_count, &view)});
@@ -317,7 +322,7 @@ static status apply_schedules(trainer *t, int64_t step) {
 static status next_step(trainer *t) {
   int64_t parts = t->batches_per_epoch - t->state.step * t->stage->accumulate;
   if (parts > t->stage->accumulate) parts = t->stage->accumulate;
-  TRY(apply_schedules(t, t->program.updates));
+  TRY(apply_schedules(t, t->program.updates, t->stage->epochs));
   for (int64_t part = 0; part < parts; part++) TRY(one_batch(t, part, parts));
   t->state.step++;
   t->steps_here++;
@@ -347,6 +352,8 @@ static status train(trainer *t) {
 static status train_to_the_end(trainer *t) {
   t->started_s = t->saved_s = t->step_started_s = clock_now_s();
   status error = train(t);
+  /* Before the hook of the end, which a longer stage would not have called here. */
+  if (!error && t->keeps_state) error = save_state(t);
   if (!error) error = trainer_end_stage(t);
   if (error_code_of(error) != ERROR_SCRIPT) return error;
   status saving = save_state(t);
@@ -374,13 +381,14 @@ static void trainer_close(trainer *t) {
   free(t->class_values);
   free(t->weights_path);
   free(t->state_path);
+  free(t->final_state_path);
 }
 
 /* After a stop within an epoch the scheduled numbers are those of the step before it: the end of
  * the epoch may be what comes next, and it logs them and shows them to the hook. */
 static status repeat_controls(trainer *t) {
   if (t->state.step == 0) return OK;
-  return apply_schedules(t, t->program.updates - 1);
+  return apply_schedules(t, t->program.updates - 1, t->stage->epochs);
 }
 
 /* For the report. The weights are what the run is for: they stay when this fails. */
@@ -414,13 +422,46 @@ static void say_memory(const trainer *t) {
   text_free(&again);
 }
 
+/* No stage has begun from the weights of the last one: it can be made longer. */
+static bool keeps_state(const run *r, int stage_index) {
+  for (int i = stage_index + 1; i < r->p->stage_count; i++)
+    if (r->p->stages[i].enabled) return false;
+  return r->p->stages[stage_index].checkpoint_final;
+}
+
+/* What the schedules make of the last step that was done, in the stage's length of then and of now. */
+static status say_new_length(trainer *t, const run_state *from) {
+  const stage_spec *s = t->stage;
+  if (from->epochs <= 0 || from->epochs == s->epochs) return OK;
+  text_buffer line = {0};
+  double *then = calloc((size_t)s->schedule_count + 1, sizeof *then), now;
+  status error = then ? OK : error_out_of_memory(sizeof *then);
+  if (!error && from->updates > 0) error = apply_schedules(t, from->updates - 1, from->epochs);
+  for (int i = 0; i < s->schedule_count && !error; i++)
+    controls_get(&t->controls, s->schedules[i].target, &then[i]);
+  if (!error && from->updates > 0) error = apply_schedules(t, from->updates - 1, s->epochs);
+  for (int i = 0; i < s->schedule_count && !error; i++)
+    if (controls_get(&t->controls, s->schedules[i].target, &now) && now != then[i])
+      text_add(&line, "%s %s jumps from %.4g to %.4g",
+               line.length ? "," : "; scheduled for the new length,", s->schedules[i].target,
+               then[i], now);
+  if (!error)
+    report_line(&t->r->report, "stage %s has %lld epochs from here on, it had %lld%s", s->name,
+                (long long)s->epochs, (long long)from->epochs, line.data ? line.data : "");
+  text_free(&line);
+  free(then);
+  return error;
+}
+
 status stage_train(run *r, int stage_index, const run_state *resume_from) {
   const stage_spec *s = &r->p->stages[stage_index];
   trainer t = {.r = r,
                .stage = s,
                .index = stage_index,
                .weights_path = weights_path_of(r, s->name),
-               .state_path = path_join(r->folder, "state.safetensors")};
+               .keeps_state = keeps_state(r, stage_index),
+               .state_path = path_join(r->folder, RUN_STATE_FILE),
+               .final_state_path = path_join(r->folder, RUN_FINAL_STATE_FILE)};
   status error = open_graphs(&t);
   if (!error) {
     say_memory(&t);
@@ -430,12 +471,15 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   if (!error && !resume_from) error = initialize_on_data(&t);
   if (!error && !resume_from) error = program_start_average(&t.program);
   if (!error) error = open_loader(&t);
+  if (!error && resume_from) error = say_new_length(&t, resume_from);
   if (!error && resume_from) error = repeat_controls(&t);
   if (!error && r->p->tensorboard) error = open_events(&t);
   if (!error) error = train_to_the_end(&t);
   if (!error) error = program_exchange_average(&t.program);
   if (!error) error = write_weights(&t);
   if (!error) keep_sample(&t);
+  if (!error && t.keeps_state && rename(t.state_path, t.final_state_path) != 0)
+    error = error_from_errno("rename", t.state_path);
   if (!error) remove(t.state_path);
   trainer_close(&t);
   return error;

@@ -24,6 +24,7 @@ typedef struct trainer {
   int64_t check_batch; /* samples in its step */
   network network;     /* the segmentation, when the stage names its output */
   bool has_check, has_network;
+  bool keeps_state; /* when it is finished */
   loader *loader;
   double *case_weights; /* NULL: every case alike */
   run_state state;
@@ -38,7 +39,7 @@ typedef struct trainer {
   double *class_values; /* METRIC_SLOTS of each class, the first ones used: class_metrics */
   const char *class_metrics[METRIC_SLOTS];
   int class_count, class_metric_count;
-  char *weights_path, *state_path;
+  char *weights_path, *state_path, *final_state_path;
   event_file *events; /* NULL: no TensorBoard */
 } trainer;
 

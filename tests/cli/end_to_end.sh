@@ -9,7 +9,7 @@ prints "8 cases: 4 train, 2 validation, 2 test"
 try 0 "$STRATA" run "${tiny[@]}" --out run
 exists run/pipeline.lock.yaml run/run.json run/metrics.jsonl run/evaluation.json \
   run/weights/pretrain.safetensors run/weights/segment.safetensors
-[ ! -e run/state.safetensors ] || fail "a finished run keeps a training state"
+[ ! -e run/state.safetensors ] || fail "a finished run looks unfinished"
 
 # The transfer between the stages is reported tensor by tensor.
 prints "loaded   vit.blocks.3.mlp.linear2.weight"

@@ -88,22 +88,22 @@ edit "$(grep -n 'residual path, which is a normalized' kept | tail -1 | cut -d: 
 changed "mine/nets/block.yaml has changed"
 edit 's/^seed: 5$/seed: 6/'
 try 1 "$STRATA" "${again[@]}" --out refused
-says "the pipeline's key seed says something else"
+says "the pipeline's key seed says something else than it said"
 says "its role is" # the seed deals the cases, too
 edit 's/ conv3d: [0-9]*,/ conv3d: 999,/'
 changed "the operator conv3d is of another version"
 edit 's/numerics: ".*"/numerics: "AVX9"/'
 changed "the lock was made with AVX9: the last bits will differ"
 cp kept pipeline.lock.yaml
-changed "the pipeline's key stages.segment says something else" --set stages.segment.epochs=2
+changed "the pipeline's key stages.segment.epochs is 2, in the lock 1" --set stages.segment.epochs=2
 
 # Wanted changes are run, told and written down; other weights are told, too.
 try 0 "$STRATA" "${again[@]}" --set stages.segment.clip_norm=0.5 --allow-changes --out other
-prints "changed: the pipeline's key stages.segment says something else"
+prints "changed: the pipeline's key stages.segment.clip_norm is 0.5, in the lock 1."
 prints "weights of pretrain: "
 prints "identical to the lock: no, there $hash"
 prints "strata weights diff A B"
-has other/run.json "the pipeline's key stages.segment says something else"
+has other/run.json "the pipeline's key stages.segment.clip_norm is 0.5"
 grep -q changes again/run.json || fail "run.json does not name its lock"
 
 # A lock is no base, and what is no lock has nothing to allow.

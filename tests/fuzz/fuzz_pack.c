@@ -12,7 +12,7 @@ static void read_pack(const uint8_t *data, size_t size) {
   if (!error) {
     lock l;
     if (p->lock) {
-      fuzz_refused(lock_read(p->lock, &l));
+      fuzz_refused(lock_read(p->lock, p->locked, &l));
       lock_free(&l);
     }
     for (int i = 0; i < p->sources.count; i++)

@@ -150,9 +150,8 @@ static void what_differs_is_named(void **unused) {
     int count;
   } cases[] = {
       {"numerics: N", "numerics: M", "this device computes with M, the lock was made with N", 1},
-      {"seed: \"1\"", "seed: \"8\"",
-       "the pipeline's key seed says something else: 8, in the lock 1", 1},
-      {"data: \"2\"", "more: \"2\"", "the pipeline's key more is not in the lock", 2},
+      {"seed: \"1\"", "seed: \"8\"", "the pipeline's key seed says something else than it said", 1},
+      {"data: \"2\"", "more: \"2\"", "the pipeline's key more says something else than it said", 2},
       {"conv3d: 2", "conv3d: 3", "the operator conv3d is of another version: 3, in the lock 2", 1},
       {", mse: 1", "", "the operator mse is in the lock and no more in use", 1},
       {"hash: \"6\"", "hash: \"60\"", "the file x.lua has changed: 60, in the lock 6", 1},
@@ -193,9 +192,12 @@ static void what_differs_is_named(void **unused) {
     char *text = changed(&memory, small, cases[i].from, cases[i].to);
     if (cases[i].expected && strstr(cases[i].expected, "case "))
       text = changed(&memory, text, "hash: \"7\"", "hash: \"70\"");
-    assert_null(lock_read(parse(&memory, small), &then));
-    assert_null(lock_read(parse(&memory, text), &now));
+    assert_null(lock_read(parse(&memory, small), NULL, &then));
+    assert_null(lock_read(parse(&memory, text), NULL, &now));
     problems found = {0};
+    key_differences keys = {0};
+    lock_compare_keys(&then, &now, &memory, &keys);
+    for (int k = 0; k < keys.count; k++) problems_add(&found, lock_key_sentence(&keys.list[k]));
     lock_compare(&then, &now, &r, &found);
     assert_int_equal(found.count, cases[i].count);
     bool said = !cases[i].expected;
@@ -209,6 +211,46 @@ static void what_differs_is_named(void **unused) {
     lock_free(&now);
     arena_free(&memory);
   }
+}
+
+/* Names of keys with both values; what the identity leaves out is no difference. */
+static void keys_that_differ_are_named(void **unused) {
+  (void)unused;
+  static const char then_text[] =
+      "seed: 1\n"
+      "data: {root: /a, sample: [{flip: {axes: x}}, {noise: {sd: 1}}]}\n"
+      "model: {with: {features: 4, name: /a/b}}\n"
+      "stages:\n"
+      "  - fit: {epochs: 3, memory: 1GiB, clip_norm: 1, optimizer: {sgd: {}}}\n"
+      "  - gone: {epochs: 1}\n";
+  static const char now_text[] =
+      "seed: 1.0\n"
+      "data: {root: /b, sample: [{flip: {axes: y}}, {noise: {sd: 1}}]}\n"
+      "model: {with: {features: 8, name: /c/d}}\n"
+      "stages:\n"
+      "  - fit: {epochs: 3, ema: {decay: 0.9}, optimizer: {adamw: {}}}\n";
+  static const struct {
+    const char *part, *expected; /* "key then now" of each, with / between */
+  } cases[] = {{"seed", ""},
+               {"data", "data.sample.flip.axes x y/"},
+               {"model.with", "model.with.features 4 8/"},
+               {"stages.fit", "stages.fit.ema - {decay: 0.9}/stages.fit.optimizer.adamw - {}/"
+                              "stages.fit.optimizer.sgd {} -/stages.fit.clip_norm 1 -/"},
+               {"stages.gone", "stages.gone {epochs: 1} -/"},
+               {"evaluate", ""}};
+  arena memory = {0};
+  const tree *then = parse(&memory, then_text), *now = parse(&memory, now_text);
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    key_differences found = {0};
+    const char *text = "";
+    pipeline_differences(&memory, cases[i].part, then, now, &found);
+    for (int k = 0; k < found.count; k++)
+      text = arena_printf(&memory, "%s%s %s %s/", text, found.list[k].key,
+                          found.list[k].then ? found.list[k].then : "-",
+                          found.list[k].now ? found.list[k].now : "-");
+    assert_string_equal(text, cases[i].expected);
+  }
+  arena_free(&memory);
 }
 
 static void a_damaged_lock_is_an_error(void **unused) {
@@ -225,7 +267,7 @@ static void a_damaged_lock_is_an_error(void **unused) {
     arena memory = {0};
     lock l;
     status error =
-        lock_read(parse(&memory, changed(&memory, small, cases[i].from, cases[i].to)), &l);
+        lock_read(parse(&memory, changed(&memory, small, cases[i].from, cases[i].to)), NULL, &l);
     assert_non_null(error);
     if (!strstr(error_message(error), cases[i].expected)) fail_msg("%s", error_message(error));
     error_free(error);
@@ -238,7 +280,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(texts_come_back_as_they_were), cmocka_unit_test(utf8_is_told_apart),
       cmocka_unit_test(names_are_made_normal),        cmocka_unit_test(what_differs_is_named),
-      cmocka_unit_test(a_damaged_lock_is_an_error),
+      cmocka_unit_test(keys_that_differ_are_named),   cmocka_unit_test(a_damaged_lock_is_an_error),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

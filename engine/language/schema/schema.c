@@ -125,7 +125,8 @@ static json_t *dataset_schema(void) {
   json_t *files = json_object(), *p = json_object();
   put(files, "images", part_text_or_list("pattern such as img/*.nii.gz; a list: one a channel"));
   put(files, "labels", part_text("pattern such as seg/*.nii.gz"));
-  put(files, "classes", part_described(classes, "[liver, tumour] from 1 on, or {1: liver}"));
+  put(files, "classes",
+      part_described(classes, "[liver, tumour] from 1 on, or {1: liver}; needed with labels"));
   put(p, "decathlon",
       part_examples(part_text("dataset.json of the Decathlon, or MONAI's list of cases"),
                     YAML("dataset.json")));
@@ -204,7 +205,9 @@ static json_t *data_schema(void) {
 
 static json_t *complete_data(void) {
   json_t *needs = needing(KEYS("dataset", "split"));
-  json_t *files = under("files", needing(KEYS("images", "classes")));
+  json_t *needs_files = needing(KEYS("images"));
+  put(needs_files, "dependencies", json_pack("{s:[s]}", "labels", "classes"));
+  json_t *files = under("files", needs_files);
   put(needs, "properties", json_pack("{s:o}", "dataset", files));
   return needs;
 }
@@ -360,8 +363,12 @@ static json_t *stage_schema(void) {
                                       "Dice of whole validation cases"),
                     YAML("{every: 10, output: net.out}")));
   put(p, "checkpoint",
-      part_changing_map(json_pack("{s:o}", "every", duration("default 10m; 0: every epoch")),
-                        "how often the state is saved"));
+      part_changing_map(
+          json_pack("{s:o, s:o}", "every", duration("default 10m; 0: every epoch"), "final",
+                    part_default(part_truth("the last stage keeps its state at its end, so that it "
+                                            "can be made longer"),
+                                 "true")),
+          "how often the state is saved"));
   json_t *schema = part_changing_map(p, NULL), *complete = json_object();
   put(complete, "optimizer", part_operator_complete(OP_OPTIMIZER));
   put(complete, "initialize", part_operator_complete(OP_INITIALIZER));
