@@ -67,8 +67,14 @@ static status read_description(const char *folder, int64_t *channels, int *class
   } else if (!error) {
     *channels = json_integer_value(json_object_get(root, "channels"));
     *classes = (int)json_array_size(json_object_get(root, "classes"));
-    if (*channels < 1 || *classes < 2)
+    if (*channels < 1 || *classes < 1)
       error = error_new(ERROR_DATA, NOWHERE, "%s is damaged", path);
+    else if (*classes < 2)
+      error = error_new(ERROR_DATA, NOWHERE,
+                        "%s was trained on images without classes: its network segments nothing. "
+                        "A stage of another pipeline can begin with its weights (init: {from: "
+                        "%s/weights/STAGE.safetensors})",
+                        folder, folder);
     json_decref(root);
   }
   free(path);

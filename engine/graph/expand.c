@@ -93,6 +93,11 @@ static bool lookup_shape(void *context, arena *memory, const char *name, source_
                          tree **out) {
   const instance *in = context;
   const expand_options *o = in->x->options;
+  if (in->is_stage && strcmp(name, "classes") == 0 && o->classes < 2)
+    problems_add_new_places(&in->x->problems,
+                            error_new(ERROR_PIPELINE, at,
+                                      "${classes}: the data set has no classes. Name them: data: "
+                                      "dataset: files: {classes: [liver, tumour]}"));
   if (in->is_stage && strcmp(name, "classes") == 0)
     return *out =
                tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)o->classes), false),

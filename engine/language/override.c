@@ -75,6 +75,27 @@ static status no_such(const place *p, const char *word, const char *const *names
   return error;
 }
 
+/* `stages.0.epochs`: an item that has a name is a mapping from it, and `epochs` no key of that. */
+static status named_item(const place *p, const tree *list, int index, const char *path) {
+  const tree *item = list->items[index];
+  bool has_name = item->kind == TREE_MAP && item->count == 1 && item->items[0]->kind == TREE_MAP;
+  if (!has_name || !*path || key_length(path, item->keys[0]->text) >= 0) return OK;
+  size_t before = strlen(p->whole) - strlen(path);
+  while (before > 0 && p->whole[before - 1] == '.') before--;
+  while (before > 0 && p->whole[before - 1] != '.') before--;
+  text_buffer all = {0};
+  for (int i = 0; i < list->count && list->count <= 12; i++)
+    if (item_name(list->items[i]))
+      text_add(&all, "%s%s", all.length ? ", " : "; there are ", item_name(list->items[i]));
+  status error = error_new(ERROR_USAGE, p->at,
+                           "the items of this list have names: \"%.*s%s.%s\" is the key of item "
+                           "%d%s.",
+                           (int)before, p->whole, item->keys[0]->text, path, index,
+                           all.length ? all.data : "");
+  text_free(&all);
+  return error;
+}
+
 /* The item of a list that a path starts with: by its key, or by its index from 0. */
 static status list_item(const place *p, tree *list, const char **path, tree ***slot) {
   size_t length = strcspn(*path, ".");
@@ -85,7 +106,7 @@ static status list_item(const place *p, tree *list, const char **path, tree ***s
       return error_new(ERROR_USAGE, p->at, "the list has %d items, counted from 0.", list->count);
     *slot = &list->items[index];
     *path += length + ((*path)[length] == '.');
-    return OK;
+    return named_item(p, list, index, *path);
   }
   const char *names[MAX_NAMES];
   int count = 0, best = -1, best_length = -1, matches = 0;

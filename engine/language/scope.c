@@ -462,7 +462,8 @@ static status parse_call(parser *p, const char *function, value *out) {
   return OK;
 }
 
-static status parse_index(parser *p, value *out) {
+/* `name`: of the list, "" where an expression gives it. */
+static status parse_index(parser *p, const char *name, value *out) {
   value index = of_int(0);
   TRY(advance(p));
   TRY(parse_or(p, &index));
@@ -474,8 +475,8 @@ static status parse_index(parser *p, value *out) {
     return fail(p, "an index must be an integer, not %s.", kind_name(index));
   int64_t count = out->tree->count, i = index.whole < 0 ? index.whole + count : index.whole;
   if (i < 0 || i >= count)
-    return fail(p, "index %lld is outside the list of %lld.", (long long)index.whole,
-                (long long)count);
+    return fail(p, "index %lld is outside %s%sof %lld.", (long long)index.whole,
+                name[0] ? name : "the list", name[0] ? ", a list " : " ", (long long)count);
   *out = of_tree(out->tree->items[i]);
   return OK;
 }
@@ -491,6 +492,7 @@ static status parse_member(parser *p, value *out) {
 }
 
 static status parse_primary(parser *p, value *out) {
+  const char *list = "";
   if (p->token == TOKEN_NUMBER) {
     tree *t = tree_scalar(p->memory, p->at, p->text, false);
     *out = of_tree(t);
@@ -507,6 +509,7 @@ static status parse_primary(parser *p, value *out) {
     out->tree = out->kind == VALUE_TREE ? out->tree : NULL;
   } else if (p->token == TOKEN_NAME) {
     char *name = p->text;
+    list = name;
     TRY(advance(p));
     if (strcmp(name, "true") == 0 || strcmp(name, "false") == 0)
       *out = of_bool(name[0] == 't');
@@ -521,7 +524,8 @@ static status parse_primary(parser *p, value *out) {
   }
   for (;;) {
     if (at_sign(p, "[")) {
-      TRY(parse_index(p, out));
+      TRY(parse_index(p, list, out));
+      list = "";
     } else if (at_sign(p, ".")) {
       TRY(advance(p));
       TRY(parse_member(p, out));

@@ -63,3 +63,10 @@ for command in run check plan predict evaluate data ops schema phantom bench wei
   try 0 "$STRATA" "$command" --help
   prints "strata $command"
 done
+
+# Items of lists go by their names.
+try 2 "$STRATA" check "${tiny[@]}" --set stages.0.epochs=3
+says '"stages.pretrain.epochs" is the key of item 0; there are pretrain, segment.'
+try 0 "$STRATA" check "${tiny[@]}" --set stages.0.pretrain.epochs=3
+try 2 "$STRATA" check "${tiny[@]}" --set data.sample.1.probability=1
+says '"data.sample.random_flip.probability" is the key of item 1'

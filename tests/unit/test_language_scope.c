@@ -128,7 +128,7 @@ static const struct {
     {"${1 / 0}", "division by zero"},
     {"${1 % 0}", "division by zero"},
     {"${1.0 // 0}", "division by zero"},
-    {"${roi[3]}", "index 3 is outside the list of 3"},
+    {"${roi[3]}", "index 3 is outside roi, a list of 3"},
     {"${roi[0.5]}", "index must be an integer"},
     {"${n[0]}", "needs a list"},
     {"${roi + map.list}", "lists of one length, not 3 and 2"},
