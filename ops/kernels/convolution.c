@@ -187,15 +187,58 @@ static void take_lines(lookahead *next, int64_t lines, gemm_segment *s) {
   next->lines -= lines;
 }
 
-static void run_tile(const conv_product *p, const phase_plan *q, k_block k, int64_t unit) {
+/* A tile: where it is, and what its taps along z read. Neighbours along y come one after the other: they
+ * share two thirds of their input, in L1. */
+typedef struct place {
+  int64_t n, x, tile, y;
+  int64_t z0, z1;
+  int64_t from[CONV_MAX_KERNEL]; /* voxels from the beginning of an input row */
+  bool first_is_there[CONV_MAX_KERNEL], last_is_there[CONV_MAX_KERNEL];
+} place;
+
+static int last_row_of(const phase_plan *q, const place *at) {
+  return (int)(at->z1 - at->z0) + q->reach - 1;
+}
+
+static void enter_row_tile(const conv_product *p, const phase_plan *q, place *at) {
+  at->z0 = gemm_tile_begin(q->z.positions, q->row_tiles, at->tile);
+  at->z1 = gemm_tile_begin(q->z.positions, q->row_tiles, at->tile + 1);
+  for (int64_t t = 0; t < q->taps_z; t++) {
+    int64_t from = q->z.in_step * at->z0 + q->z.offset[t] + p->pad_low;
+    int64_t to = from + q->z.in_step * last_row_of(q, at);
+    at->from[t] = from;
+    at->first_is_there[t] = from >= 0 && from < p->padded_z;
+    at->last_is_there[t] = to >= 0 && to < p->padded_z;
+  }
+}
+
+static void enter_place(const conv_product *p, const phase_plan *q, int64_t unit, place *at) {
+  at->y = unit % q->y.positions;
+  unit /= q->y.positions;
+  at->tile = unit % q->row_tiles;
+  unit /= q->row_tiles;
+  at->x = unit % q->x.positions;
+  at->n = unit / q->x.positions;
+  enter_row_tile(p, q, at);
+}
+
+static void next_place(const conv_product *p, const phase_plan *q, place *at) {
+  if (++at->y < q->y.positions) return;
+  at->y = 0;
+  if (++at->tile == q->row_tiles) {
+    at->tile = 0;
+    if (++at->x == q->x.positions) {
+      at->x = 0;
+      at->n++;
+    }
+  }
+  enter_row_tile(p, q, at);
+}
+
+static void run_tile(const conv_product *p, const phase_plan *q, k_block k, const place *at) {
   int64_t lanes = p->kernels->lanes, width = q->vectors * lanes;
-  /* Neighbours along y come one after the other: they share two thirds of their input, in L1. */
-  int64_t y = unit % q->y.positions, rest = unit / q->y.positions;
-  int64_t z0 = gemm_tile_begin(q->z.positions, q->row_tiles, rest % q->row_tiles);
-  int64_t z1 = gemm_tile_begin(q->z.positions, q->row_tiles, rest % q->row_tiles + 1);
-  rest /= q->row_tiles;
-  int64_t x = rest % q->x.positions, n = rest / q->x.positions;
-  int rows = (int)(z1 - z0), last_row = rows + q->reach - 1;
+  int64_t n = at->n, x = at->x, y = at->y, z0 = at->z0;
+  int rows = (int)(at->z1 - z0), last_row = last_row_of(q, at);
 
   const float *input = (p->copied ? p->copied_input : p->input) +
                        n * p->in[0] * p->in[1] * p->padded_z * p->in_channels +
@@ -205,7 +248,8 @@ static void run_tile(const conv_product *p, const phase_plan *q, k_block k, int6
   int64_t out_y = q->y.out_first + q->y.out_step * y, out_x = q->x.out_first + q->x.out_step * x;
   int64_t out_voxel = ((n * p->out[0] + out_x) * p->out[1] + out_y) * p->out[2] + out_z;
   float *out = p->output + out_voxel * p->out_channels + q->group * p->columns + q->column;
-  lookahead next = {0};
+  lookahead next; /* its lists are long, and seldom full: only what is read is set */
+  next.lines = next.count = next.taken = 0;
   if (q->y.positions == 1) fetch_row(p, q, input + z0 * step, out, rows);
   if (q->y.taps && y + 1 < q->y.positions) look_ahead(p, q, input, x, y, z0, rows, out, &next);
   gemm_segment segments[CONV_MAX_SEGMENTS];
@@ -223,12 +267,10 @@ static void run_tile(const conv_product *p, const phase_plan *q, k_block k, int6
     if (in_x >= 0 && in_x < p->in[0] && in_y >= 0 && in_y < p->in[1]) {
       const float *line = input + (in_x * p->in[1] + in_y) * p->padded_z * p->in_channels;
       for (int64_t t = tz; t < tz + taps; t++) {
-        int64_t from = q->z.in_step * z0 + q->z.offset[t] + p->pad_low;
-        int64_t to = from + q->z.in_step * last_row;
         gemm_segment *s = &segments[count++];
-        s->middle = line + from * p->in_channels;
-        s->first = from >= 0 && from < p->padded_z ? s->middle : p->zeros;
-        s->last = to >= 0 && to < p->padded_z ? s->middle + last_row * step : p->zeros;
+        s->middle = line + at->from[t] * p->in_channels;
+        s->first = at->first_is_there[t] ? s->middle : p->zeros;
+        s->last = at->last_is_there[t] ? s->middle + last_row * step : p->zeros;
         s->b = q->weights + (tap + t - tz) * q->tap_step + k.depth * width;
         take_lines(&next, k.depth_end - k.depth, s);
       }
@@ -291,6 +333,7 @@ static void product_task(void *context, int64_t task) {
   q.row_tiles = gemm_tile_count(q.z.positions, p->kernels->max_rows[q.vectors]);
   int64_t units = p->batch * q.x.positions * q.y.positions * q.row_tiles;
   int64_t begin = units * chunk / p->chunks, end = units * (chunk + 1) / p->chunks;
+  if (begin == end) return;
 
   bool tall = q.z.positions >= 10 * q.row_tiles;
   int64_t cached = (tall ? 192 : 24) * 1024 / (q.vectors * p->kernels->lanes * 4);
@@ -299,12 +342,17 @@ static void product_task(void *context, int64_t task) {
   int64_t taps_step = smaller(CONV_MAX_SEGMENTS, larger(1, cached / q.depth));
   int64_t parts = cached < q.depth ? (q.depth + cached - 1) / cached : 1;
   k_block k = {0};
+  place at;
   do {
     k.tap_end = smaller(all, k.tap + taps_step);
     for (int64_t part = 0; part < parts; part++) {
       k.depth = gemm_tile_begin(q.depth, parts, part);
       k.depth_end = gemm_tile_begin(q.depth, parts, part + 1);
-      for (int64_t u = begin; u < end; u++) run_tile(p, &q, k, u);
+      enter_place(p, &q, begin, &at);
+      for (int64_t u = begin; u < end; u++) {
+        run_tile(p, &q, k, &at);
+        if (u + 1 < end) next_place(p, &q, &at);
+      }
     }
     k.depth = 0;
     k.tap = k.tap_end;
