@@ -2,6 +2,9 @@
  * together, how the rest is scaled; and that the draw depends on the step but not on threads. */
 #include "operators.h"
 
+#include "base/rng.h"
+#include "ops/kernels/philox.h"
+
 enum { N = 16, VOXELS = 60, CHANNELS = 150, LENGTH = VOXELS * CHANNELS, ELEMENTS = N * LENGTH };
 
 /* One forward and backward pass over ones; returns the results, N × VOXELS × CHANNELS. The backward
@@ -79,6 +82,24 @@ static void the_share_the_scale_and_what_is_dropped_together(void **state) {
 }
 
 /* Draws of different samples and of different steps agree no more often than by chance. */
+/* Counters that wrap around among them. */
+static void blocks_in_vector_lanes_are_those_of_the_generator(void **state) {
+  (void)state;
+  static const uint32_t counters[][4] = {
+      {0, 0, 0, 0}, {7, 1, 2, 3}, {0xFFFFFFE0u, 0xFFFFFFFFu, 0x80000000u, 5}};
+  const uint32_t key[2] = {0xA4093822u, 0x299F31D0u};
+  for (int c = 0; c < 3; c++) {
+    uint32_t bits[PHILOX_BLOCK][PHILOX_BLOCKS], one[PHILOX_BLOCK];
+    philox_blocks(counters[c], key, bits);
+    for (int i = 0; i < PHILOX_BLOCKS; i++) {
+      uint32_t counter[4] = {counters[c][0] + (uint32_t)i, counters[c][1], counters[c][2],
+                             counters[c][3]};
+      philox4x32(counter, key, one);
+      for (int n = 0; n < PHILOX_BLOCK; n++) assert_int_equal(bits[n][i], one[n]);
+    }
+  }
+}
+
 static void draws_differ_between_samples_and_steps(void **state) {
   (void)state;
   static bool now[ELEMENTS], before[ELEMENTS];
@@ -147,6 +168,7 @@ static void a_rate_of_zero_leaves_no_node(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(the_share_the_scale_and_what_is_dropped_together),
+      cmocka_unit_test(blocks_in_vector_lanes_are_those_of_the_generator),
       cmocka_unit_test(draws_differ_between_samples_and_steps),
       cmocka_unit_test(a_batch_is_dropped_together_in_batch_mode),
       cmocka_unit_test(threads_do_not_matter),
