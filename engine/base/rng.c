@@ -3,8 +3,6 @@
 #include "base/rng_draw.h"
 #include "base/text.h"
 
-#include <math.h>
-
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
   draw_block(counter, key, out);
 }
@@ -38,8 +36,8 @@ uint32_t rng_below(rng *r, uint32_t n) {
 }
 
 float rng_normal(rng *r) {
-  double u = 1.0 - (double)draw_uniform(r), v = (double)draw_uniform(r);
-  return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
+  uint32_t first = draw_u32(r), second = draw_u32(r);
+  return draw_normal(first, second);
 }
 
 void rng_permutation(rng *r, int32_t *order, int32_t n) {

@@ -5,6 +5,8 @@
 
 #include "base/rng.h"
 
+#include <math.h>
+
 #ifndef RNG_DRAW
 #define RNG_DRAW static inline
 #endif
@@ -50,6 +52,22 @@ RNG_DRAW uint32_t draw_u32(rng *r) {
 /* Of 32 random bits, as rng_uniform. */
 RNG_DRAW float draw_unit(uint32_t bits) {
   return (float)(bits >> 8) * (1.0f / 16777216.0f);
+}
+
+/* What the n-th next call of draw_u32 would give (n from 0), without drawing: so many threads draw
+ * from one stream. */
+RNG_DRAW uint32_t draw_ahead(const rng *r, uint64_t n) {
+  uint64_t at = (uint64_t)r->counter[0] * 4 + (uint64_t)r->used - 4 + n;
+  uint32_t counter[4] = {(uint32_t)(at / 4), r->counter[1], r->counter[2], r->counter[3]};
+  uint32_t block[4];
+  draw_block(counter, r->key, block);
+  return block[at % 4];
+}
+
+/* Of two random numbers of 32 bits, as rng_normal. */
+RNG_DRAW float draw_normal(uint32_t first, uint32_t second) {
+  double u = 1.0 - (double)draw_unit(first), v = (double)draw_unit(second);
+  return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
 }
 
 RNG_DRAW float draw_uniform(rng *r) {

@@ -4,7 +4,7 @@
 
 #include "base/parallel.h"
 #include "data/cache.h"
-#include "data/volume.h"
+#include "data/recipe.h"
 #include "language/pipeline.h"
 
 typedef enum role { ROLE_TRAIN, ROLE_VALIDATION, ROLE_TEST, ROLE_NONE } role;
@@ -134,12 +134,28 @@ status case_sample(const data_spec *spec, const medical_case *in, rng_key key, m
 status case_sample_into(const data_spec *spec, const medical_case *in, rng_key key,
                         const medical_case *room);
 
+/* The same draws, noted instead of made. Every operator of the sample graph is one that notes
+ * (OP_LAZY or with `apply`), but for the first, which may look at the prepared voxels. */
+status case_draw(const data_spec *spec, const medical_case *in, rng_key key, const volume *expected,
+                 recipe *out);
+
 /* ---- loader ---- */
 
 typedef struct loader loader;
+
+/* A sample that a device is to make. */
+typedef struct drawn_sample {
+  const case_entry *entry;
+  const medical_case
+      *from; /* its prepared form, in memory as long as the batch; NULL: the sample is
+                               made already */
+  recipe recipe;
+} drawn_sample;
+
 typedef struct batch {
   float *image;            /* (N, X, Y, Z, C) */
   uint8_t *label;          /* (N, X, Y, Z), zeros when unlabelled */
+  drawn_sample *drawn;     /* N; NULL: every sample is made */
   rng_key *keys;           /* N */
   const char **case_names; /* N */
   int64_t epoch, step;     /* step within the epoch */
@@ -162,8 +178,11 @@ typedef struct loader_options {
   int64_t steps_per_epoch; /* 0: cases × crops_per_case / (batch × world), rounded up (wraps) */
   int64_t first_epoch, first_step, epochs; /* where to begin (resume) and where to end */
   int64_t size[3], channels;
-  size_t memory_budget_bytes; /* prepared cases kept in memory; 0 = 2 GiB */
-  int rank, world; /* data-parallel: this process takes every world-th sample; 0, 1 alone */
+  size_t memory_budget_bytes; /* prepared cases kept in memory; 0 = 2 GiB. Those of batches that
+                                 wait to be made by a device come on top */
+  size_t drawn_case_bytes; /* samples of prepared cases up to this size are drawn and not made (see
+                                 case_draw); 0: every sample is made */
+  int rank, world;         /* data-parallel: this process takes every world-th sample; 0, 1 alone */
 } loader_options;
 
 /* The order of an epoch: all cases once in a shuffled order, then all again in another order, and

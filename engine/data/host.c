@@ -1,11 +1,16 @@
 #include "data/host.h"
 
+#include "graph/op.h"
+
 #include <string.h>
 
 /* A result of this many bytes will not be found in the caches when it is read. */
 enum { PAST_CACHES_BYTES = 1 << 20 };
 
 status host_own(host_call *call) {
+  if (call->recipe)
+    return error_new(ERROR_INTERNAL, NOWHERE,
+                     "the operator changes voxels by itself, which no recipe can hold");
   TRY(host_settle(call, false));
   if (!call->shared) return OK;
   medical_case copy;
@@ -89,10 +94,24 @@ static status settle_elsewhere(host_call *call, bool last) {
   return OK;
 }
 
+/* Notes the delayed changes. A recipe begins with a copy to memory that may be written. */
+static status note_delayed(host_call *call) {
+  const host_delayed *d = &call->delayed;
+  const int64_t *size = call->c->image.size;
+  const move_change move = {
+      .map = d->moves ? d->map : grid_identity(size), .fill = d->fill, .intensity = d->intensity};
+  bool moves = d->moves || call->recipe->count == 0;
+  TRY(recipe_add(call->recipe, &change_move_voxels, moves ? MOVES_VOXELS : CHANGES_INTENSITIES,
+                 &move, sizeof move, size));
+  call->delayed = HOST_NOTHING_DELAYED;
+  return OK;
+}
+
 status host_settle(host_call *call, bool last) {
   medical_case *c = call->c;
   const host_delayed *d = &call->delayed;
   if (!d->moves && rescale_is_none(d->intensity)) return OK;
+  if (call->recipe) return note_delayed(call);
   bool stays = !d->moves || grid_is_part(&d->map, d->size);
   /* A crop's way to the caller's memory is shorter without a stop. */
   if (d->moves && call->room && memcmp(d->size, d->map.size, sizeof d->size) != 0) stays = false;
@@ -141,6 +160,17 @@ status host_rescale(host_call *call, rescale change) {
   if (!rescale_is_none(*now)) TRY(host_settle(call, false));
   *now = change;
   return OK;
+}
+
+status host_change(host_call *call, change_sort sort, const void *change, size_t bytes) {
+  if (!call->recipe) return call->op->apply(call, change);
+  TRY(sort == CHANGES_INTENSITIES ? host_note_rest(call) : host_settle(call, false));
+  return recipe_add(call->recipe, call->op, sort, change, bytes, call->c->image.size);
+}
+
+status host_note_rest(host_call *call) {
+  TRY(host_settle(call, true));
+  return call->recipe->count == 0 ? note_delayed(call) : OK;
 }
 
 bool host_happens(host_call *call, double probability) {

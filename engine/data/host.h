@@ -4,6 +4,7 @@
 
 #include "base/rng.h"
 #include "data/grid.h"
+#include "data/recipe.h"
 
 /* Changes that operators asked for and nobody made yet: one copy will make them all. */
 typedef struct host_delayed {
@@ -25,8 +26,12 @@ typedef struct host_delayed {
  * host_regrid and host_rescale change the case's sizes and affines at once and its voxels when
  * somebody wants to see them: before an operator that lacks the trait OP_LAZY, in host_own, and at
  * the end. A crop, the flips and turns after it and a change of intensity are thus one pass over the
- * crop, from the prepared case to the batch, with the same results to the bit. */
+ * crop, from the prepared case to the batch, with the same results to the bit.
+ *
+ * With a recipe, changes are noted instead of made, for a device to make them: sizes and affines
+ * change, and no voxel does. */
 typedef struct host_call {
+  const struct op *op;
   const void *attrs;
   medical_case *c;
   rng random; /* sample operators: the stream of (seed, stage, epoch, case, crop, operator) */
@@ -34,6 +39,7 @@ typedef struct host_call {
   const medical_case *room; /* memory of the caller's for the final result, or NULL; where voxels of
                                that size are made */
   host_delayed delayed;     /* begin with HOST_NOTHING_DELAYED */
+  recipe *recipe;           /* NULL: changes are made */
 } host_call;
 
 #define HOST_NOTHING_DELAYED ((host_delayed){.intensity = RESCALE_NONE})
@@ -51,6 +57,11 @@ void host_replace(host_call *call, volume *image, labels *label);
 status host_regrid(host_call *call, const grid_map *map, float fill);
 /* The image's intensities v become v · scale + shift. */
 status host_rescale(host_call *call, rescale change);
+/* Does what the operator has decided: by its `apply`, or, with a recipe, later. `change` is a struct
+ * of the operator's, copied. */
+status host_change(host_call *call, change_sort sort, const void *change, size_t bytes);
+/* With a recipe: notes what is delayed, or a plain copy in a recipe without changes. */
+status host_note_rest(host_call *call);
 /* True with the given probability; always draws one number. */
 bool host_happens(host_call *call, double probability);
 

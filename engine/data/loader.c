@@ -28,8 +28,9 @@ typedef struct prepared {
 
 typedef struct slot {
   batch out;
-  int64_t filled; /* samples done, well or badly */
-  status error;   /* of the failing sample with the smallest index */
+  prepared **held; /* the cases of drawn samples; NULL: of samples that are made */
+  int64_t filled;  /* samples done, well or badly */
+  status error;    /* of the failing sample with the smallest index */
   int64_t error_sample;
 } slot;
 
@@ -193,6 +194,15 @@ static status fill_row(loader *l, slot *s, int64_t row, const medical_case *from
   return case_sample_into(l->o.spec, from, key, &room);
 }
 
+static status draw_row(loader *l, slot *s, int64_t row, prepared *source, rng_key key) {
+  drawn_sample *drawn = &s->out.drawn[row];
+  volume expected = {.channels = l->o.channels};
+  memcpy(expected.size, l->o.size, sizeof expected.size);
+  drawn->entry = source->entry;
+  drawn->from = &source->content;
+  return case_draw(l->o.spec, &source->content, key, &expected, &drawn->recipe);
+}
+
 /* Lock held on entry and return. */
 static void make_sample(loader *l, int64_t sample) {
   sample_place p = place_of(l, sample);
@@ -204,10 +214,15 @@ static void make_sample(loader *l, int64_t sample) {
   rng_key key = rng_key_of(l->o.seed, l->o.stage, p.epoch, name, turn);
   status error = acquire(l, source);
   if (!error) {
+    const bool draws = s->out.drawn && source->bytes <= l->o.drawn_case_bytes;
     pthread_mutex_unlock(&l->lock);
-    error = fill_row(l, s, p.row, &source->content, key);
+    error =
+        draws ? draw_row(l, s, p.row, source, key) : fill_row(l, s, p.row, &source->content, key);
     pthread_mutex_lock(&l->lock);
-    release(l, source);
+    if (draws && !error)
+      s->held[p.row] = source;
+    else
+      release(l, source);
   }
   s->out.epoch = p.epoch;
   s->out.step = p.step;
@@ -313,6 +328,10 @@ static status allocate(loader *l) {
       return error_out_of_memory(image + label);
     memory_want_huge_pages(b->image, image);
     memory_want_huge_pages(b->label, label);
+    if (o->drawn_case_bytes == 0) continue;
+    b->drawn = calloc(n, sizeof *b->drawn);
+    l->slots[i].held = calloc(n, sizeof *l->slots[i].held);
+    if (!b->drawn || !l->slots[i].held) return error_out_of_memory(n * sizeof *b->drawn);
   }
   for (int i = 0; i < PASSES_KEPT; i++) {
     l->passes[i].epoch = -1;
@@ -370,12 +389,22 @@ status loader_open(const loader_options *o, loader **out) {
   return OK;
 }
 
+/* Gives a slot back whose batch the consumer is done with. Lock held. */
+static void clear_slot(loader *l, slot *s) {
+  s->filled = 0;
+  for (int64_t n = 0; n < l->o.batch && s->held; n++) {
+    if (s->held[n]) release(l, s->held[n]);
+    s->held[n] = NULL;
+    s->out.drawn[n].from = NULL;
+  }
+}
+
 status loader_next(loader *l, batch **out) {
   *out = NULL;
   status error = OK;
   pthread_mutex_lock(&l->lock);
   if (l->consumer_holds) {
-    l->slots[(l->next_batch - 1) % l->slot_count].filled = 0;
+    clear_slot(l, &l->slots[(l->next_batch - 1) % l->slot_count]);
     l->consumer_holds = false;
     pthread_cond_broadcast(&l->work);
   }
@@ -420,6 +449,9 @@ void loader_close(loader *l) {
     free(b->label);
     free(b->keys);
     free(b->case_names);
+    for (int64_t n = 0; n < l->o.batch && b->drawn; n++) recipe_free(&b->drawn[n].recipe);
+    free(b->drawn);
+    free(l->slots[i].held);
     error_free(l->slots[i].error);
   }
   for (int i = 0; i < l->case_count && l->cases; i++)

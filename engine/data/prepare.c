@@ -16,6 +16,7 @@
 /* ---- running ---- */
 
 static status run_operator(const op_use *use, host_call *call) {
+  call->op = use->op;
   call->attrs = use->attrs;
   if (!(use->op->traits & OP_LAZY)) TRY(host_settle(call, false));
   status error = use->op->host(call);
@@ -305,6 +306,16 @@ static status check_sample(const data_spec *spec, const medical_case *c, const v
                    (long long)v->channels, (long long)expected->size[0],
                    (long long)expected->size[1], (long long)expected->size[2],
                    (long long)expected->channels);
+}
+
+status case_draw(const data_spec *spec, const medical_case *in, rng_key key, const volume *expected,
+                 recipe *out) {
+  medical_case c = *in;
+  recipe_clear(out);
+  host_call call = {.c = &c, .shared = true, .delayed = HOST_NOTHING_DELAYED, .recipe = out};
+  TRY(run_sample(spec, key, &call));
+  TRY(check_sample(spec, &c, expected));
+  return host_note_rest(&call);
 }
 
 status case_sample_into(const data_spec *spec, const medical_case *in, rng_key key,

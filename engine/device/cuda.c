@@ -128,6 +128,10 @@ static void cuda_release(device *d, void *memory, size_t bytes) {
   if (memory) cuda_of(d)->table->release(cuda_of(d)->opened, memory);
 }
 
+static size_t cuda_free_bytes(device *d) {
+  return cuda_of(d)->table->free_bytes(cuda_of(d)->opened);
+}
+
 static status cuda_upload(device *d, void *to, const void *from, size_t bytes) {
   return cuda_of(d)->table->upload(cuda_of(d)->opened, to, from, bytes);
 }
@@ -265,6 +269,7 @@ status cuda_device_open(int threads, device **out) {
   c->device.numerics = c->device.numerics_bf16 = c->numerics;
   c->device.allocate = cuda_allocate;
   c->device.release = cuda_release;
+  c->device.free_bytes = cuda_free_bytes;
   c->device.upload = cuda_upload;
   c->device.download = cuda_download;
   c->device.supports = cuda_supports;

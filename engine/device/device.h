@@ -21,6 +21,7 @@ struct device {
   /* Zeroed memory aligned to 64 bytes. */
   status (*allocate)(device *d, size_t bytes, void **out);
   void (*release)(device *d, void *memory, size_t bytes);
+  size_t (*free_bytes)(device *d); /* of its own memory that nobody uses; NULL: it is the host's */
   status (*upload)(device *d, void *to, const void *from, size_t bytes);
   status (*download)(device *d, void *to, const void *from, size_t bytes);
   /* Whether the device has a kernel for this operator; false is reported at the node's YAML line.

@@ -227,6 +227,9 @@ typedef struct op {
 
   status (*host)(struct host_call *);
   status (*host_infer)(struct host_infer *);
+  /* Sample operators whose `host` draws and then says by host_change what is to be done: does it on
+   * the host. The CUDA kernel of the operator's name does the same on a device. */
+  status (*apply)(struct host_call *, const void *change);
 
   const op_case *cases;
 } op;

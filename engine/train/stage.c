@@ -110,14 +110,12 @@ static loader_options training_batches(const trainer *t) {
                           .epochs = t->stage->epochs,
                           .size = {r->size[0], r->size[1], r->size[2]},
                           .channels = r->channels,
+                          .drawn_case_bytes = feed_case_bytes(&t->feed),
                           .world = 1};
 }
 
 static status write_batch(trainer *t, const batch *b) {
-  TRY(program_write(&t->program, t->graph.image, b->image));
-  if (t->graph.label != VALUE_NONE)
-    TRY(program_write_classes(&t->program, t->graph.label, b->label));
-  return program_set_keys(&t->program, b->keys);
+  return feed_write(&t->feed, b, &t->program, t->graph.image, t->graph.label);
 }
 
 /* Fresh layers that are scaled by what they make of the first batch. */
@@ -368,6 +366,7 @@ static status train_to_the_end(trainer *t) {
 
 static void trainer_close(trainer *t) {
   loader_close(t->loader);
+  feed_close(&t->feed);
   controls_close(&t->controls);
   if (t->has_network) network_close(&t->network);
   program_free(&t->check);
@@ -453,6 +452,19 @@ static status say_new_length(trainer *t, const run_state *from) {
   return error;
 }
 
+static void say_feed(const trainer *t) {
+  char bytes[24];
+  if (t->feed.makes_samples)
+    report_line(
+        &t->r->report,
+        "stage %s: crops and augmentation on the device, with up to %s of prepared cases in "
+        "its memory",
+        t->stage->name, format_bytes(bytes, (double)feed_case_bytes(&t->feed)));
+  else if (t->feed.why_not[0])
+    report_line(&t->r->report, "stage %s: crops and augmentation on the host: %s", t->stage->name,
+                t->feed.why_not);
+}
+
 status stage_train(run *r, int stage_index, const run_state *resume_from) {
   const stage_spec *s = &r->p->stages[stage_index];
   trainer t = {.r = r,
@@ -465,6 +477,8 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   status error = open_graphs(&t);
   if (!error) {
     say_memory(&t);
+    feed_open(&r->p->data, r->device, &t.feed);
+    say_feed(&t);
     error = resume_from ? restore(&t, resume_from) : fill_parameters(&t);
   }
   if (!error) error = case_weights_compute(r, s, is_label_free(&t), &t.case_weights);

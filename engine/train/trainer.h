@@ -2,7 +2,7 @@
 #ifndef STRATA_TRAIN_TRAINER_H
 #define STRATA_TRAIN_TRAINER_H
 
-#include "data/dataset.h"
+#include "augment/feed.h"
 #include "infer/network.h"
 #include "run/run.h"
 #include "run/tensorboard.h"
@@ -25,6 +25,7 @@ typedef struct trainer {
   network network;     /* the segmentation, when the stage names its output */
   bool has_check, has_network;
   bool keeps_state; /* when it is finished */
+  feed feed; /* of batches to the programs */
   loader *loader;
   double *case_weights; /* NULL: every case alike */
   run_state state;

@@ -27,6 +27,7 @@ static status check_losses(trainer *t) {
                       .epochs = 1,
                       .size = {r->size[0], r->size[1], r->size[2]},
                       .channels = r->channels,
+                      .drawn_case_bytes = feed_case_bytes(&t->feed),
                       .world = 1};
   loader *l;
   tally sums = {0};
@@ -37,11 +38,7 @@ static status check_losses(trainer *t) {
     double loss;
     error = loader_next(l, &b);
     if (error || !b) break;
-    error = program_write(&t->check, t->check_graph.image, b->image);
-    if (!error && t->check_graph.label != VALUE_NONE)
-      error = program_write_classes(&t->check, t->check_graph.label, b->label);
-    if (error) break;
-    error = program_set_keys(&t->check, b->keys);
+    error = feed_write(&t->feed, b, &t->check, t->check_graph.image, t->check_graph.label);
     if (!error) error = program_run(&t->check);
     if (!error) error = tally_read(&sums, &t->check, &t->check_graph, &loss);
     if (error) break;

@@ -40,5 +40,7 @@ const op op_centre_crop = {
     .attrs = centre_crop_attr_list,
     .attrs_bytes = sizeof(centre_crop_attrs),
     .host = centre_crop_host,
+    .cases =
+        (const op_case[]){{"{size: [7, 9, 6]}", NULL, 0}, {"{size: [20, 5, 30]}", NULL, 0}, {0}},
     .host_infer = centre_crop_host_infer,
 };

@@ -4,6 +4,9 @@
 #define STRATA_OPS_SAMPLE_LINES_H
 
 #include "data/volume.h"
+#include "ops/sample/voxel_rule.h"
+
+#include <math.h>
 
 /* `out` and `in` are lines of n voxels of one channel. */
 typedef void (*line_filter)(const void *context, const float *in, float *out, int64_t n);
@@ -19,9 +22,33 @@ typedef struct gaussian {
   float weight[2 * GAUSSIAN_RADIUS_MAX + 1];
 } gaussian;
 
-/* `sd` in voxels, more than 0 and at most 16. */
+/* random_blur has one as its change. `sd` in voxels, more than 0 and at most 16. */
 gaussian gaussian_of(double sd, bool continues_edges);
 /* A line_filter whose context is a gaussian. */
 void smooth_line(const void *context, const float *in, float *out, int64_t n);
+
+/* random_low_resolution: a line of n voxels is read at m evenly spread ones (the nearest) and those
+ * are joined linearly. */
+typedef struct coarse_change {
+  double zoom;
+  unsigned axes; /* bits */
+} coarse_change;
+
+VOXEL_RULE int64_t coarse_count(int64_t n, double zoom) {
+  int64_t m = (int64_t)rint((double)n * zoom);
+  return m < 1 ? 1 : m;
+}
+
+/* Voxel i of the result; the line's voxels lie `stride` values apart. */
+VOXEL_RULE float coarse_rule(const float *line, int64_t stride, int64_t n, int64_t m, int64_t i) {
+  double step = (double)n / (double)m;
+  double at = ((double)i + 0.5) / step - 0.5;
+  at = at < 0 ? 0 : at > (double)(m - 1) ? (double)(m - 1) : at;
+  int64_t low = (int64_t)at, high = low + 1 < m ? low + 1 : low;
+  float w = (float)(at - (double)low);
+  float a = line[(int64_t)(((double)low + 0.5) * step) * stride];
+  float b = line[(int64_t)(((double)high + 0.5) * step) * stride];
+  return a + w * (b - a);
+}
 
 #endif

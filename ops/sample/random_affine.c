@@ -46,11 +46,6 @@ static void multiply(const double a[3][3], const double b[3][3], double out[3][3
   memcpy(out, m, sizeof m);
 }
 
-/* Output voxel → input voxel: middle + m · (index − middle). */
-typedef struct turn {
-  double m[3][3], middle[3];
-} turn;
-
 static void draw_rotation(host_call *call, int normal, bool rotates, double m[3][3]) {
   const random_affine_attrs *attrs = call->attrs;
   for (int a = 0; a < 3; a++) {
@@ -80,7 +75,7 @@ static void draw_shear(host_call *call, int normal, bool shears, double m[3][3])
 }
 
 /* Returns false when nothing changes. */
-static bool draw_turn(host_call *call, turn *t) {
+static bool draw_turn(host_call *call, turn_change *t) {
   const random_affine_attrs *attrs = call->attrs;
   double mm[3][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}, spacing[3];
   int normal = plane_normal(attrs->plane);
@@ -102,16 +97,17 @@ static bool draw_turn(host_call *call, turn *t) {
 }
 
 static void turned(const void *context, const int64_t index[3], double at[3]) {
-  const turn *t = context;
-  double from[3];
-  for (int a = 0; a < 3; a++) from[a] = (double)index[a] - t->middle[a];
-  for (int r = 0; r < 3; r++)
-    at[r] = t->middle[r] + t->m[r][0] * from[0] + t->m[r][1] * from[1] + t->m[r][2] * from[2];
+  turn_rule(context, index, at);
+}
+
+static status random_affine_apply(host_call *call, const void *parameters) {
+  const turn_change *t = parameters;
+  return warp_case(call, turned, t, t->outside);
 }
 
 static status random_affine_host(host_call *call) {
   const random_affine_attrs *attrs = call->attrs;
-  turn t;
+  turn_change t = {.outside = attrs->outside};
   if (!draw_turn(call, &t)) return OK;
   const double(*old)[4] = (const double(*)[4])call->c->image.affine;
   double affine[4][4] = {{0}};
@@ -122,7 +118,10 @@ static status random_affine_host(host_call *call) {
     for (int k = 0; k < 3; k++) affine[r][3] += (old[r][k] - affine[r][k]) * t.middle[k];
   }
   affine[3][3] = 1;
-  return warp_case(call, turned, &t, attrs->outside, (const double(*)[4])affine);
+  TRY(host_change(call, MOVES_VOXELS, &t, sizeof t));
+  memcpy(call->c->image.affine, affine, sizeof affine);
+  memcpy(call->c->label.affine, affine, sizeof affine);
+  return OK;
 }
 
 const op op_random_affine = {
@@ -143,5 +142,13 @@ const op op_random_affine = {
     .attrs = random_affine_attr_list,
     .attrs_bytes = sizeof(random_affine_attrs),
     .host = random_affine_host,
+    .apply = random_affine_apply,
+    .cases = (const op_case[]){{"{rotation: 180, rotate_probability: 1}", NULL, 0},
+                               {"{rotation: [0, 0, 30], zoom: [0.7, 1.4], shear: 0.2,"
+                                " rotate_probability: 1, zoom_probability: 1,"
+                                " shear_probability: 1, outside: edge}",
+                                NULL, 0},
+                               {"{rotation: 90, plane: [x, y], rotate_probability: 1}", NULL, 0},
+                               {0}},
     .host_infer = random_affine_host_infer,
 };

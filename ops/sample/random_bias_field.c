@@ -3,8 +3,8 @@
  * 2017), as MONAI's RandBiasField: the exponential of a random polynomial. */
 #include "data/host.h"
 #include "graph/op.h"
+#include "ops/sample/intensity.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 typedef struct random_bias_field_attrs {
@@ -12,11 +12,9 @@ typedef struct random_bias_field_attrs {
   double coefficients[2], probability;
 } random_bias_field_attrs;
 
-enum { DEGREE_MAX = 5, POWERS = DEGREE_MAX + 1 };
-
 static const attr random_bias_field_attr_list[] = {
-    {"degree", ATTR_INT, offsetof(random_bias_field_attrs, degree), "3", 1, DEGREE_MAX, NULL, 0,
-     "of the polynomial"},
+    {"degree", ATTR_INT, offsetof(random_bias_field_attrs, degree), "3", 1, BIAS_DEGREE_MAX, NULL,
+     0, "of the polynomial"},
     {"coefficients", ATTR_RANGE, offsetof(random_bias_field_attrs, coefficients), "[0, 0.1]", -10,
      10, NULL, 0, "of the Legendre polynomials, each drawn from [low, high)"},
     {"probability", ATTR_FLOAT, offsetof(random_bias_field_attrs, probability), "0.1", 0, 1, NULL,
@@ -24,59 +22,44 @@ static const attr random_bias_field_attr_list[] = {
     {0},
 };
 
-/* Legendre polynomials P0 … at n places spread evenly over [−1, 1]: n rows of POWERS. */
-static void legendre(int64_t n, double (*p)[POWERS]) {
-  for (int64_t i = 0; i < n; i++) {
-    double x = n > 1 ? -1 + 2 * (double)i / (double)(n - 1) : -1;
-    p[i][0] = 1;
-    p[i][1] = x;
-    for (int k = 1; k + 1 < POWERS; k++)
-      p[i][k + 1] = ((2 * k + 1) * x * p[i][k] - k * p[i][k - 1]) / (k + 1);
-  }
-}
-
-static void multiply(volume *v, int degree, const double coefficient[POWERS][POWERS][POWERS],
-                     double (*p)[POWERS]) {
-  const double(*px)[POWERS] = (const double(*)[POWERS])p, (*py)[POWERS] = px + v->size[0],
-        (*pz)[POWERS] = py + v->size[1];
+static void multiply(volume *v, const bias_change *change, double (*p)[BIAS_POWERS]) {
+  const double(*px)[BIAS_POWERS] = (const double(*)[BIAS_POWERS])p,
+        (*py)[BIAS_POWERS] = px + v->size[0], (*pz)[BIAS_POWERS] = py + v->size[1];
   float *voxel = v->data;
   for (int64_t x = 0; x < v->size[0]; x++)
     for (int64_t y = 0; y < v->size[1]; y++) {
-      double along[POWERS] = {0}; /* the polynomial of this line, in z alone */
-      for (int i = 0; i <= degree; i++)
-        for (int j = 0; i + j <= degree; j++)
-          for (int k = 0; i + j + k <= degree; k++)
-            along[k] += coefficient[i][j][k] * px[x][i] * py[y][j];
+      double along[BIAS_POWERS];
+      bias_along(change, px[x], py[y], along);
       for (int64_t z = 0; z < v->size[2]; z++) {
-        double sum = 0;
-        for (int k = 0; k <= degree; k++) sum += along[k] * pz[z][k];
-        float factor = expf((float)sum);
+        float factor = bias_factor(change->degree, along, pz[z]);
         for (int64_t c = 0; c < v->channels; c++) *voxel++ *= factor;
       }
     }
 }
 
-static status random_bias_field_host(host_call *call) {
-  const random_bias_field_attrs *attrs = call->attrs;
-  if (!host_happens(call, attrs->probability)) return OK;
-  int degree = (int)attrs->degree;
-  double coefficient[POWERS][POWERS][POWERS];
-  for (int i = 0; i <= degree; i++)
-    for (int j = 0; i + j <= degree; j++)
-      for (int k = 0; i + j + k <= degree; k++)
-        coefficient[i][j][k] =
-            rng_range(&call->random, attrs->coefficients[0], attrs->coefficients[1]);
+static status random_bias_field_apply(host_call *call, const void *change) {
   TRY(host_own(call));
   volume *v = &call->c->image;
   size_t places = (size_t)(v->size[0] + v->size[1] + v->size[2]);
-  double(*p)[POWERS] = malloc(places * sizeof *p);
+  double(*p)[BIAS_POWERS] = malloc(places * sizeof *p), (*next)[BIAS_POWERS] = p;
   if (!p) return error_out_of_memory(places * sizeof *p);
-  legendre(v->size[0], p);
-  legendre(v->size[1], p + v->size[0]);
-  legendre(v->size[2], p + v->size[0] + v->size[1]);
-  multiply(v, degree, (const double(*)[POWERS][POWERS])coefficient, p);
+  for (int a = 0; a < 3; a++)
+    for (int64_t i = 0; i < v->size[a]; i++) bias_legendre(i, v->size[a], *next++);
+  multiply(v, change, p);
   free(p);
   return OK;
+}
+
+static status random_bias_field_host(host_call *call) {
+  const random_bias_field_attrs *attrs = call->attrs;
+  if (!host_happens(call, attrs->probability)) return OK;
+  bias_change change = {.degree = (int)attrs->degree};
+  for (int i = 0; i <= change.degree; i++)
+    for (int j = 0; i + j <= change.degree; j++)
+      for (int k = 0; i + j + k <= change.degree; k++)
+        change.coefficient[i][j][k] =
+            rng_range(&call->random, attrs->coefficients[0], attrs->coefficients[1]);
+  return host_change(call, CHANGES_INTENSITIES, &change, sizeof change);
 }
 
 const op op_random_bias_field = {
@@ -93,4 +76,8 @@ const op op_random_bias_field = {
     .attrs = random_bias_field_attr_list,
     .attrs_bytes = sizeof(random_bias_field_attrs),
     .host = random_bias_field_host,
+    .apply = random_bias_field_apply,
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 0},
+                               {"{probability: 1, degree: 5, coefficients: [-0.3, 0.3]}", NULL, 0},
+                               {0}},
 };

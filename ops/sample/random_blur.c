@@ -15,15 +15,19 @@ static const attr random_blur_attr_list[] = {
     {0},
 };
 
+static status random_blur_apply(host_call *call, const void *change) {
+  TRY(host_own(call));
+  for (int a = 0; a < 3; a++) TRY(filter_lines(&call->c->image, a, smooth_line, change));
+  return OK;
+}
+
 static status random_blur_host(host_call *call) {
   const random_blur_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
   double sd = rng_range(&call->random, attrs->sd[0], attrs->sd[1]);
   if (sd < 1e-3) return OK;
   gaussian g = gaussian_of(sd, true);
-  TRY(host_own(call));
-  for (int a = 0; a < 3; a++) TRY(filter_lines(&call->c->image, a, smooth_line, &g));
-  return OK;
+  return host_change(call, CHANGES_INTENSITIES, &g, sizeof g);
 }
 
 const op op_random_blur = {
@@ -38,4 +42,8 @@ const op op_random_blur = {
     .attrs = random_blur_attr_list,
     .attrs_bytes = sizeof(random_blur_attrs),
     .host = random_blur_host,
+    .apply = random_blur_apply,
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 0},
+                               {"{probability: 1, sd: [3, 4]}", NULL, 0},
+                               {0}},
 };

@@ -2,6 +2,8 @@
 #include "data/host.h"
 #include "graph/op.h"
 
+#include <stdlib.h>
+
 typedef struct random_brightness_attrs {
   double factor[2], probability;
 } random_brightness_attrs;
@@ -14,6 +16,17 @@ static const attr random_brightness_attr_list[] = {
     {0},
 };
 
+static status random_brightness_apply(host_call *call, const void *parameters) {
+  const float *factor = parameters;
+  TRY(host_own(call));
+  volume *v = &call->c->image;
+  const int64_t voxels = v->size[0] * v->size[1] * v->size[2];
+  for (int64_t c = 0; c < v->channels; c++)
+    for (int64_t i = 0; i < voxels; i++) v->data[i * v->channels + c] *= factor[c];
+  return OK;
+}
+
+/* The change is an array: a factor for each channel. */
 static status random_brightness_host(host_call *call) {
   const random_brightness_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
@@ -22,13 +35,14 @@ static status random_brightness_host(host_call *call) {
     float factor = (float)rng_range(&call->random, attrs->factor[0], attrs->factor[1]);
     return host_rescale(call, (rescale){factor, RESCALE_NONE.shift});
   }
-  TRY(host_own(call));
-  const int64_t voxels = v->size[0] * v->size[1] * v->size[2];
-  for (int64_t c = 0; c < v->channels; c++) {
-    float factor = (float)rng_range(&call->random, attrs->factor[0], attrs->factor[1]);
-    for (int64_t i = 0; i < voxels; i++) v->data[i * v->channels + c] *= factor;
-  }
-  return OK;
+  const size_t bytes = (size_t)v->channels * sizeof(float);
+  float *factor = malloc(bytes);
+  if (!factor) return error_out_of_memory(bytes);
+  for (int64_t c = 0; c < v->channels; c++)
+    factor[c] = (float)rng_range(&call->random, attrs->factor[0], attrs->factor[1]);
+  status error = host_change(call, CHANGES_INTENSITIES, factor, bytes);
+  free(factor);
+  return error;
 }
 
 const op op_random_brightness = {
@@ -44,4 +58,6 @@ const op op_random_brightness = {
     .attrs = random_brightness_attr_list,
     .attrs_bytes = sizeof(random_brightness_attrs),
     .host = random_brightness_host,
+    .apply = random_brightness_apply,
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 0}, {0}},
 };

@@ -1,6 +1,7 @@
 /* random_contrast: intensities stretched around their mean. */
 #include "data/host.h"
 #include "graph/op.h"
+#include "ops/sample/intensity.h"
 
 typedef struct random_contrast_attrs {
   double factor[2], probability;
@@ -24,21 +25,24 @@ static void stretch(float *data, int64_t voxels, int64_t stride, double factor) 
     high = v > high ? v : high;
   }
   double mean = sum / (double)voxels;
-  for (int64_t i = 0; i < voxels; i++) {
-    float v = (float)(mean + factor * ((double)data[i * stride] - mean));
-    data[i * stride] = v < low ? low : v > high ? high : v;
-  }
+  for (int64_t i = 0; i < voxels; i++)
+    data[i * stride] = contrast_rule(data[i * stride], mean, factor, low, high);
+}
+
+static status random_contrast_apply(host_call *call, const void *parameters) {
+  const contrast_change *change = parameters;
+  TRY(host_own(call));
+  volume *v = &call->c->image;
+  for (int64_t c = 0; c < v->channels; c++)
+    stretch(v->data + c, v->size[0] * v->size[1] * v->size[2], v->channels, change->factor);
+  return OK;
 }
 
 static status random_contrast_host(host_call *call) {
   const random_contrast_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
-  double factor = rng_range(&call->random, attrs->factor[0], attrs->factor[1]);
-  TRY(host_own(call));
-  volume *v = &call->c->image;
-  for (int64_t c = 0; c < v->channels; c++)
-    stretch(v->data + c, v->size[0] * v->size[1] * v->size[2], v->channels, factor);
-  return OK;
+  const contrast_change change = {rng_range(&call->random, attrs->factor[0], attrs->factor[1])};
+  return host_change(call, CHANGES_INTENSITIES, &change, sizeof change);
 }
 
 const op op_random_contrast = {
@@ -52,4 +56,8 @@ const op op_random_contrast = {
     .attrs = random_contrast_attr_list,
     .attrs_bytes = sizeof(random_contrast_attrs),
     .host = random_contrast_host,
+    .apply = random_contrast_apply,
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 0},
+                               {"{probability: 1, factor: [2, 3]}", NULL, 0},
+                               {0}},
 };

@@ -182,5 +182,10 @@ const op op_random_crop = {
     .attrs = random_crop_attr_list,
     .attrs_bytes = sizeof(random_crop_attrs),
     .host = random_crop_host,
+    .cases = (const op_case[]){{"{size: [7, 9, 6]}", NULL, 0},
+                               {"{size: 24, positive: 1, negative: 0}", NULL, 0},
+                               {"{size: 5, class_ratios: [0, 1, 1]}", NULL, 0},
+                               {"{size: 6, foreground: 1}", NULL, 0},
+                               {0}},
     .host_infer = random_crop_host_infer,
 };

@@ -1,10 +1,7 @@
 /* random_elastic: a smooth random displacement of every voxel (Simard et al., "Best practices for
  * convolutional neural networks applied to visual document analysis", ICDAR 2003). */
 #include "graph/op.h"
-#include "ops/sample/lines.h"
 #include "ops/sample/warp.h"
-
-#include <string.h>
 
 typedef struct random_elastic_attrs {
   double sigma[2], magnitude[2], probability;
@@ -38,16 +35,16 @@ typedef struct displacement {
   float magnitude;
 } displacement;
 
-static status draw_field(host_call *call, double sigma, displacement *d) {
+static status make_field(const host_call *call, const elastic_change *change, displacement *d) {
+  rng random = change->random;
   int64_t size[3];
   for (int a = 0; a < 3; a++) size[a] = a == d->normal ? 1 : call->c->image.size[a];
   TRY(volume_allocate(&d->field, size, d->normal < 0 ? 3 : 2));
   int64_t values = size[0] * size[1] * size[2] * d->field.channels;
-  for (int64_t i = 0; i < values; i++) d->field.data[i] = 2 * rng_uniform(&call->random) - 1;
-  gaussian g = gaussian_of(sigma, false);
+  for (int64_t i = 0; i < values; i++) d->field.data[i] = elastic_noise(rng_uniform(&random));
   status error = OK;
   for (int a = 0; a < 3 && !error; a++)
-    if (a != d->normal) error = filter_lines(&d->field, a, smooth_line, &g);
+    if (a != d->normal) error = filter_lines(&d->field, a, smooth_line, &change->smoothing);
   if (error) volume_free(&d->field);
   return error;
 }
@@ -57,11 +54,16 @@ static void displaced(const void *context, const int64_t index[3], double at[3])
   int64_t voxel = 0;
   for (int a = 0; a < 3; a++)
     if (a != d->normal) voxel = voxel * d->field.size[a] + index[a];
-  const float *by = d->field.data + voxel * d->field.channels;
-  for (int a = 0; a < 3; a++) {
-    at[a] = (double)index[a];
-    if (a != d->normal) at[a] += (double)(d->magnitude * *by++);
-  }
+  elastic_rule(d->field.data + voxel * d->field.channels, d->magnitude, d->normal, index, at);
+}
+
+static status random_elastic_apply(host_call *call, const void *parameters) {
+  const elastic_change *change = parameters;
+  displacement d = {.normal = change->normal, .magnitude = change->magnitude};
+  TRY(make_field(call, change, &d));
+  status error = warp_case(call, displaced, &d, change->outside);
+  volume_free(&d.field);
+  return error;
 }
 
 static status random_elastic_host(host_call *call) {
@@ -69,13 +71,12 @@ static status random_elastic_host(host_call *call) {
   if (!host_happens(call, attrs->probability)) return OK;
   double sigma = rng_range(&call->random, attrs->sigma[0], attrs->sigma[1]);
   double magnitude = rng_range(&call->random, attrs->magnitude[0], attrs->magnitude[1]);
-  displacement d = {.normal = plane_normal(attrs->plane), .magnitude = (float)magnitude};
-  double affine[4][4];
-  memcpy(affine, call->c->image.affine, sizeof affine);
-  TRY(draw_field(call, sigma, &d));
-  status error = warp_case(call, displaced, &d, attrs->outside, (const double(*)[4])affine);
-  volume_free(&d.field);
-  return error;
+  const elastic_change change = {.random = call->random,
+                                 .smoothing = gaussian_of(sigma, false),
+                                 .magnitude = (float)magnitude,
+                                 .normal = plane_normal(attrs->plane),
+                                 .outside = attrs->outside};
+  return host_change(call, MOVES_VOXELS, &change, sizeof change);
 }
 
 const op op_random_elastic = {
@@ -97,5 +98,14 @@ const op op_random_elastic = {
     .attrs = random_elastic_attr_list,
     .attrs_bytes = sizeof(random_elastic_attrs),
     .host = random_elastic_host,
+    .apply = random_elastic_apply,
+    .cases = (const op_case[]){{"{probability: 1, sigma: [2, 4], magnitude: [10, 50]}", NULL, 0},
+                               {"{probability: 1, sigma: [2, 4], magnitude: [10, 50],"
+                                " outside: edge}",
+                                NULL, 0},
+                               {"{probability: 1, sigma: [1, 2], magnitude: [5, 20],"
+                                " plane: [x, z]}",
+                                NULL, 0},
+                               {0}},
     .host_infer = random_elastic_host_infer,
 };

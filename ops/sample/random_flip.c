@@ -39,4 +39,7 @@ const op op_random_flip = {
     .attrs = random_flip_attr_list,
     .attrs_bytes = sizeof(random_flip_attrs),
     .host = random_flip_host,
+    .cases = (const op_case[]){{"{probability: 0.5}", NULL, 0},
+                               {"{axes: [x, z], probability: 1}", NULL, 0},
+                               {0}},
 };

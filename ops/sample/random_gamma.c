@@ -1,8 +1,7 @@
 /* random_gamma: a random gamma curve over the image's own intensity range. */
 #include "data/host.h"
 #include "graph/op.h"
-
-#include <math.h>
+#include "ops/sample/intensity.h"
 
 typedef struct random_gamma_attrs {
   double gamma[2], probability;
@@ -33,10 +32,9 @@ static void statistics(const float *data, int64_t voxels, int64_t stride, double
   *sd = sqrt(squares / (double)voxels);
 }
 
-static void bend(const random_gamma_attrs *attrs, float *data, int64_t voxels, int64_t stride,
-                 float gamma) {
+static void bend(const gamma_change *change, float *data, int64_t voxels, int64_t stride) {
   double mean = 0, sd = 0, new_mean, new_sd;
-  if (attrs->keep_statistics) statistics(data, voxels, stride, &mean, &sd);
+  if (change->keep_statistics) statistics(data, voxels, stride, &mean, &sd);
   float low = data[0], high = data[0];
   for (int64_t i = 0; i < voxels; i++) {
     float v = data[i * stride];
@@ -45,31 +43,31 @@ static void bend(const random_gamma_attrs *attrs, float *data, int64_t voxels, i
   }
   float range = high - low;
   if (!(range > 0)) return;
-  for (int64_t i = 0; i < voxels; i++) {
-    float *v = &data[i * stride];
-    if (attrs->invert)
-      *v = high - powf((high - *v) / range, gamma) * range;
-    else
-      *v = powf((*v - low) / range, gamma) * range + low;
-  }
-  if (!attrs->keep_statistics) return;
+  for (int64_t i = 0; i < voxels; i++)
+    data[i * stride] = gamma_rule(data[i * stride], *change, low, high, range);
+  if (!change->keep_statistics) return;
   statistics(data, voxels, stride, &new_mean, &new_sd);
-  double scale = new_sd > 1e-8 ? sd / new_sd : 1;
-  for (int64_t i = 0; i < voxels; i++) {
-    float *v = &data[i * stride];
-    *v = (float)(((double)*v - new_mean) * scale + mean);
-  }
+  double scale = gamma_restoring_scale(sd, new_sd);
+  for (int64_t i = 0; i < voxels; i++)
+    data[i * stride] = gamma_restore_rule(data[i * stride], new_mean, scale, mean);
+}
+
+static status random_gamma_apply(host_call *call, const void *change) {
+  TRY(host_own(call));
+  volume *v = &call->c->image;
+  for (int64_t c = 0; c < v->channels; c++)
+    bend(change, v->data + c, v->size[0] * v->size[1] * v->size[2], v->channels);
+  return OK;
 }
 
 static status random_gamma_host(host_call *call) {
   const random_gamma_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
-  float gamma = (float)rng_range(&call->random, attrs->gamma[0], attrs->gamma[1]);
-  TRY(host_own(call));
-  volume *v = &call->c->image;
-  for (int64_t c = 0; c < v->channels; c++)
-    bend(attrs, v->data + c, v->size[0] * v->size[1] * v->size[2], v->channels, gamma);
-  return OK;
+  const gamma_change change = {
+      .gamma = (float)rng_range(&call->random, attrs->gamma[0], attrs->gamma[1]),
+      .invert = attrs->invert,
+      .keep_statistics = attrs->keep_statistics};
+  return host_change(call, CHANGES_INTENSITIES, &change, sizeof change);
 }
 
 const op op_random_gamma = {
@@ -83,4 +81,10 @@ const op op_random_gamma = {
     .attrs = random_gamma_attr_list,
     .attrs_bytes = sizeof(random_gamma_attrs),
     .host = random_gamma_host,
+    .apply = random_gamma_apply,
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 0},
+                               {"{probability: 1, invert: true}", NULL, 0},
+                               {"{probability: 1, keep_statistics: true}", NULL, 0},
+                               {"{probability: 1, invert: true, keep_statistics: true}", NULL, 0},
+                               {0}},
 };

@@ -3,8 +3,6 @@
 #include "graph/op.h"
 #include "ops/sample/lines.h"
 
-#include <math.h>
-
 typedef struct random_low_resolution_attrs {
   double zoom[2], probability;
   unsigned axes;
@@ -20,31 +18,26 @@ static const attr random_low_resolution_attr_list[] = {
     {0},
 };
 
-/* Every line is read at m evenly spread voxels (the nearest ones) and those are joined linearly. */
 static void coarsen_line(const void *context, const float *in, float *out, int64_t n) {
-  double zoom = *(const double *)context;
-  int64_t m = (int64_t)rint((double)n * zoom);
-  if (m < 1) m = 1;
-  double step = (double)n / (double)m;
-  for (int64_t i = 0; i < n; i++) {
-    double at = ((double)i + 0.5) / step - 0.5;
-    at = at < 0 ? 0 : at > (double)(m - 1) ? (double)(m - 1) : at;
-    int64_t low = (int64_t)at, high = low + 1 < m ? low + 1 : low;
-    float w = (float)(at - (double)low);
-    float a = in[(int64_t)(((double)low + 0.5) * step)];
-    float b = in[(int64_t)(((double)high + 0.5) * step)];
-    out[i] = a + w * (b - a);
-  }
+  const coarse_change *change = context;
+  int64_t m = coarse_count(n, change->zoom);
+  for (int64_t i = 0; i < n; i++) out[i] = coarse_rule(in, 1, n, m, i);
+}
+
+static status random_low_resolution_apply(host_call *call, const void *parameters) {
+  const coarse_change *change = parameters;
+  TRY(host_own(call));
+  for (int a = 0; a < 3; a++)
+    if (change->axes >> a & 1) TRY(filter_lines(&call->c->image, a, coarsen_line, change));
+  return OK;
 }
 
 static status random_low_resolution_host(host_call *call) {
   const random_low_resolution_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
-  double zoom = rng_range(&call->random, attrs->zoom[0], attrs->zoom[1]);
-  TRY(host_own(call));
-  for (int a = 0; a < 3; a++)
-    if (attrs->axes >> a & 1) TRY(filter_lines(&call->c->image, a, coarsen_line, &zoom));
-  return OK;
+  const coarse_change change = {.zoom = rng_range(&call->random, attrs->zoom[0], attrs->zoom[1]),
+                                .axes = attrs->axes};
+  return host_change(call, CHANGES_INTENSITIES, &change, sizeof change);
 }
 
 const op op_random_low_resolution = {
@@ -59,4 +52,8 @@ const op op_random_low_resolution = {
     .attrs = random_low_resolution_attr_list,
     .attrs_bytes = sizeof(random_low_resolution_attrs),
     .host = random_low_resolution_host,
+    .apply = random_low_resolution_apply,
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 0},
+                               {"{probability: 1, zoom: [0.05, 0.5], axes: [x, z]}", NULL, 0},
+                               {0}},
 };

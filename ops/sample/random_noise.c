@@ -1,6 +1,7 @@
 /* random_noise: Gaussian noise. */
 #include "data/host.h"
 #include "graph/op.h"
+#include "ops/sample/intensity.h"
 
 typedef struct random_noise_attrs {
   double sd, probability;
@@ -14,15 +15,21 @@ static const attr random_noise_attr_list[] = {
     {0},
 };
 
-static status random_noise_host(host_call *call) {
-  const random_noise_attrs *attrs = call->attrs;
-  if (!host_happens(call, attrs->probability)) return OK;
+static status random_noise_apply(host_call *call, const void *parameters) {
+  noise_change change = *(const noise_change *)parameters;
   TRY(host_own(call));
   volume *v = &call->c->image;
   const int64_t values = v->size[0] * v->size[1] * v->size[2] * v->channels;
-  float sd = (float)rng_range(&call->random, 0, attrs->sd);
-  for (int64_t i = 0; i < values; i++) v->data[i] += sd * rng_normal(&call->random);
+  for (int64_t i = 0; i < values; i++) v->data[i] += change.sd * rng_normal(&change.random);
   return OK;
+}
+
+static status random_noise_host(host_call *call) {
+  const random_noise_attrs *attrs = call->attrs;
+  if (!host_happens(call, attrs->probability)) return OK;
+  noise_change change = {.sd = (float)rng_range(&call->random, 0, attrs->sd)};
+  change.random = call->random;
+  return host_change(call, CHANGES_INTENSITIES, &change, sizeof change);
 }
 
 const op op_random_noise = {
@@ -36,4 +43,6 @@ const op op_random_noise = {
     .attrs = random_noise_attr_list,
     .attrs_bytes = sizeof(random_noise_attrs),
     .host = random_noise_host,
+    .apply = random_noise_apply,
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 0}, {0}},
 };

@@ -59,5 +59,8 @@ const op op_random_rot90 = {
     .attrs = random_rot90_attr_list,
     .attrs_bytes = sizeof(random_rot90_attrs),
     .host = random_rot90_host,
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 0},
+                               {"{plane: [y, z], probability: 1}", NULL, 0},
+                               {0}},
     .host_infer = random_rot90_host_infer,
 };

@@ -32,4 +32,5 @@ const op op_random_scale_intensity = {
     .attrs = random_scale_intensity_attr_list,
     .attrs_bytes = sizeof(random_scale_intensity_attrs),
     .host = random_scale_intensity_host,
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 0}, {0}},
 };

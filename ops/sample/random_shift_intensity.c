@@ -32,4 +32,5 @@ const op op_random_shift_intensity = {
     .attrs = random_shift_intensity_attr_list,
     .attrs_bytes = sizeof(random_shift_intensity_attrs),
     .host = random_shift_intensity_host,
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 0}, {0}},
 };

@@ -2,7 +2,6 @@
 
 #include "graph/op.h"
 
-#include <math.h>
 #include <string.h>
 
 status plane_check(unsigned plane) {
@@ -16,52 +15,7 @@ int plane_normal(unsigned plane) {
   return left_out ? __builtin_ctz(left_out) : -1;
 }
 
-static void move_inside(const int64_t size[3], double at[3]) {
-  for (int a = 0; a < 3; a++) {
-    double last = (double)(size[a] - 1);
-    at[a] = at[a] < 0 ? 0 : at[a] > last ? last : at[a];
-  }
-}
-
-/* Trilinear, 0 outside. */
-static void read_image(const volume *in, const double at[3], float *out) {
-  const int64_t stride[3] = {in->size[1] * in->size[2] * in->channels, in->size[2] * in->channels,
-                             in->channels};
-  int64_t low[3];
-  float weight[3][2];
-  for (int a = 0; a < 3; a++) {
-    double whole = floor(at[a]);
-    low[a] = (int64_t)whole;
-    weight[a][1] = (float)(at[a] - whole);
-    weight[a][0] = 1 - weight[a][1];
-  }
-  for (int64_t c = 0; c < in->channels; c++) out[c] = 0;
-  for (int corner = 0; corner < 8; corner++) {
-    float w = 1;
-    int64_t from = 0;
-    bool within = true;
-    for (int a = 0; a < 3; a++) {
-      int64_t i = low[a] + (corner >> a & 1);
-      within = within && i >= 0 && i < in->size[a];
-      w *= weight[a][corner >> a & 1];
-      from += i * stride[a];
-    }
-    for (int64_t c = 0; c < in->channels && within; c++) out[c] += w * in->data[from + c];
-  }
-}
-
-static uint8_t read_label(const labels *in, const double at[3]) {
-  int64_t index = 0;
-  for (int a = 0; a < 3; a++) {
-    double i = rint(at[a]);
-    if (!(i >= 0 && i < (double)in->size[a])) return 0;
-    index = index * in->size[a] + (int64_t)i;
-  }
-  return in->data[index];
-}
-
-status warp_case(host_call *call, place_of place, const void *context, int outside,
-                 const double affine[4][4]) {
+status warp_case(host_call *call, place_of place, const void *context, int outside) {
   const volume *in = &call->c->image;
   const labels *in_label = &call->c->label;
   volume out = {0};
@@ -80,12 +34,13 @@ status warp_case(host_call *call, place_of place, const void *context, int outsi
       for (index[2] = 0; index[2] < in->size[2]; index[2]++, voxel++) {
         double at[3];
         place(context, index, at);
-        if (outside == OUTSIDE_EDGE) move_inside(in->size, at);
-        read_image(in, at, out.data + voxel * in->channels);
-        if (in_label->data) out_label.data[voxel] = read_label(in_label, at);
+        if (outside == OUTSIDE_EDGE) warp_move_inside(in->size, at);
+        warp_read_image(in->data, in->size, in->channels, at, out.data + voxel * in->channels);
+        if (in_label->data)
+          out_label.data[voxel] = warp_read_label(in_label->data, in_label->size, at);
       }
-  memcpy(out.affine, affine, sizeof out.affine);
-  memcpy(out_label.affine, affine, sizeof out.affine);
+  memcpy(out.affine, in->affine, sizeof out.affine);
+  memcpy(out_label.affine, in->affine, sizeof out.affine);
   host_replace(call, &out, &out_label);
   return OK;
 }

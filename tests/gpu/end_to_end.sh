@@ -11,6 +11,8 @@ run() { # run DEVICE FOLDER [OPTION…]
 
 run cpu on-cpu || fail "the run on the CPU"
 run cuda on-cuda || fail "the run on the CUDA device"
+[ "$(grep -c "crops and augmentation on the device" "$work/out")" = 2 ] ||
+  fail "the device does not make the samples of both stages"
 grep -q '"device": ".*sm_' on-cuda/run.json || fail "run.json does not name the device"
 
 agree() { # agree CPU CUDA LOSSES SHARE: losses apart at most, and share of equal voxels at least
@@ -52,6 +54,12 @@ for stage in pretrain segment; do
   cmp on-cuda/weights/$stage.safetensors again/weights/$stage.safetensors ||
     fail "two runs on one device give different weights"
 done
+
+# With room for one prepared case, cases come and go, and nothing else changes. (A card has the room it
+# has.)
+STRATA_EMULATOR_FREE_BYTES=50000 run cuda tight || fail "the run with little memory"
+cmp on-cuda/weights/segment.safetensors tight/weights/segment.safetensors ||
+  fail "little memory for prepared cases gives other weights"
 
 # No plug-in: an error for cuda, the CPU with a reason for auto.
 if STRATA_CUDA_PLUGIN=/nowhere.so run cuda none; then fail "a plug-in that is not there"; fi

@@ -5,7 +5,7 @@
 #   FOLDER/run.sh [FOLDER]           on the GPU machine, which needs the driver and CUDA's libraries
 #                                    (cuBLASLt) only: checks, then times
 #
-# Checks: every operator against the CPU, twice with the same bits; every network against PyTorch's
+# Checks: every operator against the CPU, twice with the same bits; every sample operator; every network against PyTorch's
 # recorded results; both stages of a pipeline, losses and predictions equal to the CPU's;
 # compute-sanitizer where it is installed. Times: training steps of the published networks, beside
 # PyTorch's where it is installed. Results: FOLDER/results.json. The exit status is 0 when every check
@@ -19,10 +19,11 @@ pack() {
   folder=${1:-$source/build-gpu}
   cmake -S "$source" -B "$folder/build" -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release \
     -DSTRATA_PORTABLE=ON -DSTRATA_TESTS=ON -DSTRATA_CUDA=ON
-  cmake --build "$folder/build" --target strata strata_cuda compare_devices test_device test_networks
+  cmake --build "$folder/build" --target strata strata_cuda compare_devices test_device \
+    test_augment test_networks
   mkdir -p "$folder/bin" "$folder/share"
   cp "$folder"/build/strata "$folder"/build/libstrata_cuda.so "$folder/bin/"
-  cp "$folder"/build/tests/gpu/{compare_devices,test_device} "$folder"/build/tests/test_networks \
+  cp "$folder"/build/tests/gpu/{compare_devices,test_device,test_augment} "$folder"/build/tests/test_networks \
     "$folder/bin/"
   # The only library of the test programs that is not linked into them.
   cp "$(ldd "$folder/bin/test_device" | awk '/libcmocka/ {print $3}')" "$folder/bin/"
@@ -76,6 +77,7 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>
 if asked "$checks" operators; then
   check "device" device bin/test_device
   check "operators against the CPU" operators bin/compare_devices
+  check "samples against the CPU" samples bin/test_augment
 fi
 if asked "$checks" networks; then
   STRATA_TEST_DEVICE=cuda check "networks against PyTorch" networks bin/test_networks

@@ -123,6 +123,12 @@ static void device_release(plugin_device *d, void *memory) {
   cudaFree(memory);
 }
 
+static size_t device_free_bytes(plugin_device *d) {
+  (void)d;
+  size_t left = 0, all = 0;
+  return cudaMemGetInfo(&left, &all) == cudaSuccess ? left : 0;
+}
+
 static status device_upload(plugin_device *d, void *to, const void *from, size_t bytes) {
   CUDA_TRY(d->host, "copying to the GPU",
            cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, d->stream));
@@ -226,10 +232,10 @@ static void device_forget(plugin_device *d, void *which) {
 }
 
 static const plugin_table table = {
-    PLUGIN_VERSION,  device_open,     device_close,  device_describe,
-    device_allocate, device_release,  device_upload, device_download,
-    device_find,     device_reserve,  device_launch, device_synchronize,
-    device_record,   device_recorded, device_replay, device_forget};
+    PLUGIN_VERSION, device_open,       device_close,       device_describe, device_allocate,
+    device_release, device_free_bytes, device_upload,      device_download, device_find,
+    device_reserve, device_launch,     device_synchronize, device_record,   device_recorded,
+    device_replay,  device_forget};
 
 extern "C" __attribute__((visibility("default"))) const plugin_table *strata_cuda_plugin(void) {
   return &table;

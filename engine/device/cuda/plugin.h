@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-enum { PLUGIN_VERSION = 2, PLUGIN_DIMS = 8 };
+enum { PLUGIN_VERSION = 3, PLUGIN_DIMS = 8 };
 
 /* The choice of the attribute `precision` that rounds (graph/precision.h). */
 enum { PLUGIN_PRECISION_BF16 = 2 };
@@ -70,6 +70,7 @@ typedef struct plugin_table {
   void (*describe)(const plugin_device *d, char description[128], char numerics[64]);
   status (*allocate)(plugin_device *d, size_t bytes, void **out); /* zeroed */
   void (*release)(plugin_device *d, void *memory);
+  size_t (*free_bytes)(plugin_device *d);
   status (*upload)(plugin_device *d, void *to, const void *from, size_t bytes);
   status (*download)(plugin_device *d, void *to, const void *from, size_t bytes);
   /* The number of an operator's kernel, or −1. */

@@ -65,6 +65,14 @@ cudaError_t cudaFree(void *memory) {
   return cudaSuccess;
 }
 
+/* What a test wants the card to have left, or plenty. */
+cudaError_t cudaMemGetInfo(size_t *left, size_t *all) {
+  const char *wanted = getenv("STRATA_EMULATOR_FREE_BYTES");
+  *all = size_t(1) << 34;
+  *left = wanted ? strtoull(wanted, nullptr, 10) : size_t(1) << 30;
+  return cudaSuccess;
+}
+
 /* ---- the stream --------------------------------------------------------------------------------- */
 
 struct emulated_graph {

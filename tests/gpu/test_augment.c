@@ -1,0 +1,408 @@
+/* Samples that a device makes against those of the host: every sample operator over its declared
+ * cases, lists of them, the device's memory of prepared cases, and what the device cannot do. */
+#include "augment/feed.h"
+#include "unit/data_fixture.h"
+
+static device *cuda;
+
+static int open_cuda(void **state) {
+  (void)state;
+  status error = device_open("cuda", 1, &cuda, NULL);
+  if (error) error_print(stderr, error);
+  return error != NULL;
+}
+
+static int close_cuda(void **state) {
+  (void)state;
+  device_close(cuda);
+  return 0;
+}
+
+/* ---- a step that only has inputs ---------------------------------------------------------------- */
+
+typedef struct inputs {
+  graph *g;
+  program program;
+  parameters parameters;
+  value_id image, label;
+} inputs;
+
+static inputs inputs_open(int64_t batch, const int64_t size[3], int64_t channels) {
+  inputs in = {.g = graph_new(false)};
+  builder b = {.g = in.g, .prefix = ""};
+  value_id scaled, kept[2];
+  in.image = build_input(&b, "image", DTYPE_F32, SHAPE(batch, size[0], size[1], size[2], channels));
+  in.label = build_input(&b, "label", DTYPE_I32, SHAPE(batch, size[0], size[1], size[2]));
+  expect_ok(build_node(&b, "scale", NULL, &in.image, 1, &scaled));
+  expect_ok(parameters_create(in.g, cuda, &in.parameters));
+  kept[0] = in.image;
+  kept[1] = in.label;
+  expect_ok(program_create(in.g, cuda, &in.parameters, kept, 2, batch, NULL, &in.program));
+  return in;
+}
+
+static void inputs_close(inputs *in) {
+  program_free(&in->program);
+  parameters_free(&in->parameters);
+  graph_free(in->g);
+}
+
+/* ---- a batch as the loader draws it -------------------------------------------------------------- */
+
+enum { SAMPLES = 4, OPERATORS = 12 };
+
+typedef struct sampling {
+  arena memory;
+  data_spec spec;
+  op_use uses[OPERATORS];
+  medical_case cases[SAMPLES];
+  case_entry entries[SAMPLES]; /* only their addresses count */
+} sampling;
+
+/* A case of voxels in no simple order, of either sign, and three classes. */
+static medical_case case_of(const int64_t size[3], int64_t channels, uint64_t seed, bool label) {
+  rng r = rng_open(rng_key_of(seed, "test", 0, "case", 0), 1);
+  medical_case c = {.name = "case", .image = numbered_volume(size[0], size[1], size[2], channels)};
+  const int64_t voxels = size[0] * size[1] * size[2];
+  for (int64_t i = 0; i < voxels * channels; i++)
+    c.image.data[i] = rng_normal(&r) + (float)(i % channels);
+  if (!label) return c;
+  expect_ok(labels_allocate(&c.label, size));
+  memcpy(c.label.affine, c.image.affine, sizeof c.image.affine);
+  for (int64_t i = 0; i < voxels; i++) c.label.data[i] = (uint8_t)rng_below(&r, 3);
+  return c;
+}
+
+static sampling sampling_of(const int64_t size[3], int64_t channels, bool label) {
+  sampling s = {0};
+  for (int n = 0; n < SAMPLES; n++) s.cases[n] = case_of(size, channels, (uint64_t)n, label);
+  return s;
+}
+
+static void sampling_end(sampling *s) {
+  for (int n = 0; n < SAMPLES; n++) case_free(&s->cases[n]);
+  arena_free(&s->memory);
+}
+
+static void sampling_add(sampling *s, const char *name, const char *attributes) {
+  const op *o = op_find(name);
+  tree *map = NULL;
+  problems found = {0};
+  expect_ok(tree_parse(&s->memory, attributes, strlen(attributes), name, &map));
+  op_use use = {.op = o, .attrs = arena_alloc(&s->memory, o->attrs_bytes)};
+  bind_attrs(o, map, NULL, NOWHERE, &s->memory, use.attrs, &found);
+  expect_ok(problems_take(&found));
+  s->uses[s->spec.sample_count++] = use;
+}
+
+typedef struct comparison {
+  double worst; /* difference of two voxels, of the largest magnitude of the image */
+  bool same_bits;
+} comparison;
+
+/* One batch on both, `copied` of whose samples the loader has made already. The label has to agree to
+ * the bit. */
+static comparison compare_batch(sampling *s, feed *f, uint64_t seed, int copied) {
+  medical_case expected[SAMPLES];
+  drawn_sample drawn[SAMPLES] = {0};
+  rng_key keys[SAMPLES];
+  const bool label = s->cases[0].label.data != NULL;
+  s->spec.sample = s->uses;
+  for (int n = 0; n < SAMPLES; n++) {
+    keys[n] = rng_key_of(seed, "stage", 0, "case", n);
+    expect_ok(case_sample(&s->spec, &s->cases[n], keys[n], &expected[n]));
+  }
+  const volume *v = &expected[0].image;
+  const int64_t voxels = v->size[0] * v->size[1] * v->size[2], values = voxels * v->channels;
+  batch b = {.drawn = drawn, .keys = keys};
+  b.image = malloc((size_t)(SAMPLES * values) * sizeof(float));
+  b.label = malloc((size_t)(SAMPLES * voxels));
+  for (int n = 0; n < SAMPLES; n++) {
+    drawn[n].entry = &s->entries[n];
+    medical_case room = {.image = {.channels = v->channels, .data = b.image + n * values},
+                         .label = {.data = b.label + n * voxels}};
+    memcpy(room.image.size, v->size, sizeof v->size);
+    if (n < copied) {
+      expect_ok(case_sample_into(&s->spec, &s->cases[n], keys[n], &room));
+      continue;
+    }
+    drawn[n].from = &s->cases[n];
+    expect_ok(case_draw(&s->spec, &s->cases[n], keys[n], v, &drawn[n].recipe));
+  }
+  inputs in = inputs_open(SAMPLES, v->size, v->channels);
+  expect_ok(feed_write(f, &b, &in.program, in.image, label ? in.label : VALUE_NONE));
+  float *image = malloc((size_t)(SAMPLES * values) * sizeof *image);
+  int32_t *classes = malloc((size_t)(SAMPLES * voxels) * sizeof *classes);
+  expect_ok(program_read(&in.program, in.image, image));
+  expect_ok(program_read(&in.program, in.label, classes));
+  comparison c = {.same_bits = true};
+  for (int n = 0; n < SAMPLES; n++) {
+    const float *want = expected[n].image.data, *got = image + n * values;
+    double largest = 0, worst = 0;
+    for (int64_t i = 0; i < values; i++) {
+      assert_true(isfinite(got[i]));
+      largest = fmax(largest, fabs((double)want[i]));
+      worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
+    }
+    if (worst > 0) c.worst = fmax(c.worst, worst / largest);
+    c.same_bits &= memcmp(got, want, (size_t)values * sizeof *got) == 0;
+    for (int64_t i = 0; i < voxels && label; i++)
+      assert_int_equal(classes[n * voxels + i], expected[n].label.data[i]);
+    case_free(&expected[n]);
+    recipe_free(&drawn[n].recipe);
+  }
+  free(image);
+  free(classes);
+  free(b.image);
+  free(b.label);
+  inputs_close(&in);
+  return c;
+}
+
+/* Power, exponential, logarithm and cosine of a device may round otherwise, and a sum over voxels has
+ * another order there. */
+static bool may_round_otherwise(const op *o) {
+  static const char *const names[] = {"random_gamma", "random_noise", "random_bias_field",
+                                      "random_contrast"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (strcmp(o->name, names[i]) == 0) return true;
+  return false;
+}
+
+static void compare_operator(const op *o, const char *attributes, int64_t channels, bool label,
+                             bool cropped) {
+  const int64_t size[3] = {13, 12, 17};
+  sampling s = sampling_of(size, channels, label);
+  if (cropped) sampling_add(&s, "random_crop", "{size: [9, 9, 11]}");
+  sampling_add(&s, o->name, attributes);
+  s.spec.sample = s.uses;
+  feed f;
+  feed_open(&s.spec, cuda, &f);
+  if (!f.makes_samples) fail_msg("%s %s: %s", o->name, attributes, f.why_not);
+  comparison c = compare_batch(&s, &f, 1, 0);
+  if (!(c.worst <= 1e-5) || (!c.same_bits && !may_round_otherwise(o)))
+    fail_msg("%s %s, %d channels: the device's samples differ by %.3g of the largest value",
+             o->name, attributes, (int)channels, c.worst);
+  assert_int_equal(f.cases.uploads, SAMPLES);
+  feed_close(&f);
+  sampling_end(&s);
+}
+
+static void every_sample_operator_makes_on_the_device_what_it_makes_on_the_host(void **state) {
+  (void)state;
+  int compared = 0;
+  for (int i = 0; i < op_count(); i++) {
+    const op *o = op_at(i);
+    if (!(o->traits & OP_SAMPLE)) continue;
+    if (!o->cases || !o->cases->attrs) fail_msg("%s declares no cases", o->name);
+    const bool crops = strcmp(o->name, "random_crop") == 0; /* looks at the prepared label */
+    for (const op_case *c = o->cases; c->attrs; c++, compared++)
+      for (int k = 0; k < 4; k++)
+        compare_operator(o, c->attrs, k % 2 ? 3 : 1, k < 2, !crops && k > 0);
+  }
+  assert_true(compared >= 30);
+}
+
+/* What nnU-Net does, with a crop that the rotation may take its corners from. */
+static void add_long_list(sampling *s) {
+  sampling_add(s, "random_crop", "{size: [14, 14, 11]}");
+  sampling_add(s, "random_affine",
+               "{rotation: 180, zoom: [0.7, 1.4], rotate_probability: 0.5,"
+               " zoom_probability: 0.5, plane: [x, y]}");
+  sampling_add(s, "random_shift_intensity", "{probability: 0.5}");
+  sampling_add(s, "random_elastic", "{probability: 0.5, sigma: [2, 3], magnitude: [5, 30]}");
+  sampling_add(s, "centre_crop", "{size: [10, 10, 9]}");
+  sampling_add(s, "random_noise", "{probability: 0.5}");
+  sampling_add(s, "random_blur", "{probability: 0.5}");
+  sampling_add(s, "random_brightness", "{probability: 0.5}");
+  sampling_add(s, "random_contrast", "{probability: 0.5}");
+  sampling_add(s, "random_gamma", "{probability: 0.5, keep_statistics: true}");
+  sampling_add(s, "random_flip", "{probability: 0.5}");
+  sampling_add(s, "random_rot90", "{probability: 0.5}");
+}
+
+static void lists_of_operators_agree(void **state) {
+  (void)state;
+  const int64_t size[3] = {17, 16, 12};
+  for (int k = 0; k < 4; k++) {
+    sampling s = sampling_of(size, 1 + k % 2, k < 3);
+    add_long_list(&s);
+    s.spec.sample = s.uses;
+    feed f;
+    feed_open(&s.spec, cuda, &f);
+    assert_true(f.makes_samples);
+    for (uint64_t seed = 0; seed < 6; seed++) {
+      comparison c = compare_batch(&s, &f, seed, 0);
+      if (!(c.worst <= 1e-5)) fail_msg("the device's samples differ by %.3g", c.worst);
+    }
+    assert_int_equal(f.cases.uploads, SAMPLES); /* each case once in six batches */
+    feed_close(&f);
+    sampling_end(&s);
+  }
+}
+
+static void a_list_without_changes_is_a_copy(void **state) {
+  (void)state;
+  const int64_t size[3] = {5, 4, 6};
+  sampling s = sampling_of(size, 2, true);
+  sampling_add(&s, "random_flip", "{probability: 0}");
+  s.spec.sample = s.uses;
+  feed f;
+  feed_open(&s.spec, cuda, &f);
+  assert_true(compare_batch(&s, &f, 1, 0).same_bits);
+  s.spec.sample_count = 0;
+  assert_true(compare_batch(&s, &f, 1, 0).same_bits);
+  feed_close(&f);
+  sampling_end(&s);
+}
+
+/* ---- the device's memory ------------------------------------------------------------------------- */
+
+static void samples_that_the_device_has_no_room_for_are_made_on_the_host(void **state) {
+  (void)state;
+  const int64_t size[3] = {17, 16, 12};
+  sampling s = sampling_of(size, 1, true);
+  add_long_list(&s);
+  s.spec.sample = s.uses;
+  feed f;
+  feed_open(&s.spec, cuda, &f);
+  f.cases.bound_bytes = 17 * 16 * 12 * 5 - 1; /* a byte too few */
+  comparison c = compare_batch(&s, &f, 1, 0);
+  assert_true(c.same_bits); /* the host's own */
+  assert_int_equal(f.cases.uploads, 0);
+  f.cases.bound_bytes++;
+  c = compare_batch(&s, &f, 1, 2); /* and two of the four by the loader */
+  assert_true(c.worst <= 1e-5);
+  assert_int_equal(f.cases.uploads, 2);
+  assert_int_equal(f.cases.count, 1);
+  feed_close(&f);
+  sampling_end(&s);
+}
+
+static void expect_uploads(device_cases *c, sampling *s, int n, bool label, int64_t uploads) {
+  device_case out;
+  bool is_there;
+  expect_ok(device_cases_get(c, &s->entries[n], &s->cases[n], label, &out, &is_there));
+  assert_true(is_there);
+  assert_int_equal(c->uploads, uploads);
+  assert_true(c->used_bytes <= c->bound_bytes);
+  const int64_t voxels = out.size[0] * out.size[1] * out.size[2];
+  float *image = malloc((size_t)voxels * sizeof *image);
+  uint8_t *classes = malloc((size_t)voxels);
+  expect_ok(cuda->download(cuda, image, out.image, (size_t)voxels * sizeof *image));
+  assert_memory_equal(image, s->cases[n].image.data, (size_t)voxels * sizeof *image);
+  if (label) {
+    expect_ok(cuda->download(cuda, classes, out.label, (size_t)voxels));
+    assert_memory_equal(classes, s->cases[n].label.data, (size_t)voxels);
+  }
+  free(image);
+  free(classes);
+}
+
+static void the_least_recently_used_case_leaves_the_device(void **state) {
+  (void)state;
+  const int64_t size[3] = {4, 5, 6};
+  sampling s = sampling_of(size, 1, true);
+  device_cases c;
+  device_cases_open(cuda, 2 * 120 * 5, &c); /* two cases with labels */
+  expect_uploads(&c, &s, 0, true, 1);
+  expect_uploads(&c, &s, 1, true, 2);
+  expect_uploads(&c, &s, 0, true, 2);
+  expect_uploads(&c, &s, 2, true, 3); /* in the place of 1 */
+  expect_uploads(&c, &s, 0, true, 3);
+  expect_uploads(&c, &s, 1, true, 4); /* in the place of 2 */
+  expect_uploads(&c, &s, 0, true, 4);
+  /* Images alone leave room for one case less than the labels of all would fill. */
+  expect_uploads(&c, &s, 3, false, 5);
+  expect_uploads(&c, &s, 3, false, 5);
+  expect_uploads(&c, &s, 3, true, 6); /* the label is asked for later */
+  expect_uploads(&c, &s, 3, false, 6);
+  device_cases_close(&c);
+  sampling_end(&s);
+}
+
+/* ---- what the device cannot do --------------------------------------------------------------------- */
+
+static void a_crop_that_looks_at_changed_labels_is_made_on_the_host(void **state) {
+  (void)state;
+  sampling s = {0};
+  sampling_add(&s, "random_affine", "{}");
+  sampling_add(&s, "random_crop", "{size: 8}");
+  s.spec.sample = s.uses;
+  feed f;
+  feed_open(&s.spec, cuda, &f);
+  assert_false(f.makes_samples);
+  assert_int_equal(feed_case_bytes(&f), 0);
+  assert_non_null(strstr(f.why_not, "random_crop"));
+  feed_close(&f);
+  sampling_end(&s);
+}
+
+static void an_operator_without_a_kernel_is_made_on_the_host(void **state) {
+  (void)state;
+  sampling s = {0};
+  sampling_add(&s, "random_crop", "{size: 8}");
+  sampling_add(&s, "random_noise", "{}");
+  op stranger = *s.uses[1].op;
+  stranger.name = "stranger";
+  s.uses[1].op = &stranger;
+  s.spec.sample = s.uses;
+  feed f;
+  feed_open(&s.spec, cuda, &f);
+  assert_false(f.makes_samples);
+  assert_non_null(strstr(f.why_not, "stranger has no kernel for cuda"));
+  feed_close(&f);
+  sampling_end(&s);
+}
+
+static status writes_at_once(host_call *call) {
+  return host_own(call);
+}
+
+static void an_operator_that_changes_voxels_by_itself_is_in_no_recipe(void **state) {
+  (void)state;
+  const int64_t size[3] = {4, 5, 6};
+  sampling s = sampling_of(size, 1, true);
+  const op writer = {.name = "writer", .traits = OP_SAMPLE, .host = writes_at_once};
+  s.uses[s.spec.sample_count++].op = &writer;
+  s.spec.sample = s.uses;
+  recipe r = {0};
+  rng_key key = rng_key_of(1, "stage", 0, "case", 0);
+  expect_error(case_draw(&s.spec, &s.cases[0], key, &s.cases[0].image, &r), "by itself");
+  /* Nor is a sample of another size. */
+  s.spec.sample_count = 0;
+  expect_error(
+      case_draw(&s.spec, &s.cases[0], key, &(volume){.size = {4, 4, 4}, .channels = 1}, &r),
+      "expects 4 × 4 × 4");
+  recipe_free(&r);
+  sampling_end(&s);
+}
+
+static void the_host_makes_its_own_samples(void **state) {
+  (void)state;
+  device *cpu;
+  expect_ok(device_open("cpu", 1, &cpu, NULL));
+  data_spec spec = {0};
+  feed f;
+  feed_open(&spec, cpu, &f);
+  assert_false(f.makes_samples);
+  assert_string_equal(f.why_not, "");
+  assert_int_equal(feed_case_bytes(&f), 0);
+  feed_close(&f);
+  device_close(cpu);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_sample_operator_makes_on_the_device_what_it_makes_on_the_host),
+      cmocka_unit_test(lists_of_operators_agree),
+      cmocka_unit_test(a_list_without_changes_is_a_copy),
+      cmocka_unit_test(samples_that_the_device_has_no_room_for_are_made_on_the_host),
+      cmocka_unit_test(the_least_recently_used_case_leaves_the_device),
+      cmocka_unit_test(a_crop_that_looks_at_changed_labels_is_made_on_the_host),
+      cmocka_unit_test(an_operator_without_a_kernel_is_made_on_the_host),
+      cmocka_unit_test(an_operator_that_changes_voxels_by_itself_is_in_no_recipe),
+      cmocka_unit_test(the_host_makes_its_own_samples),
+  };
+  return cmocka_run_group_tests(tests, open_cuda, close_cuda);
+}
