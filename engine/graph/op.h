@@ -189,6 +189,7 @@ typedef struct call {
  * and `a|b` for a random choice, drawn afresh for every trial; letters are drawn once per trial and
  * keep their value ("n=1..2" defines, "n" uses).
  *   attrs    "{kernel: 3, stride: 1|2}"
+ *            A sample operator has nothing but these.
  *   inputs   one shape per input port, in order, PARAM ports left out (their shapes follow):
  *            "[1..2, 3..6, 3..6, 3..6, 1..9]", separated by "; ". An i32 input adds the range
  *            of its values: "[2, 4, 4, 4] in 0..3". An absent optional input is "-".

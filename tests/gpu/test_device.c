@@ -37,6 +37,19 @@ static void memory_is_zeroed_and_keeps_what_is_copied(void **state) {
   cuda->release(cuda, memory, sizeof values);
 }
 
+static void small_uploads_may_be_many_and_their_source_changes_at_once(void **state) {
+  (void)state;
+  enum { COUNT = 300 };
+  int32_t back[COUNT];
+  void *memory;
+  assert_null(cuda->allocate(cuda, sizeof back, &memory));
+  for (int32_t i = 0; i < COUNT; i++)
+    assert_null(cuda->upload(cuda, (int32_t *)memory + i, &i, sizeof i));
+  assert_null(cuda->download(cuda, back, memory, sizeof back));
+  for (int32_t i = 0; i < COUNT; i++) assert_int_equal(back[i], i);
+  cuda->release(cuda, memory, sizeof back);
+}
+
 static void a_label_that_is_no_class_is_reported_when_the_step_ends(void **state) {
   (void)state;
   static const char *const losses[] = {"dice_ce", "cross_entropy", "boundary"};
@@ -159,6 +172,7 @@ static void another_plug_in_is_an_error_that_names_it(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(memory_is_zeroed_and_keeps_what_is_copied),
+      cmocka_unit_test(small_uploads_may_be_many_and_their_source_changes_at_once),
       cmocka_unit_test(a_label_that_is_no_class_is_reported_when_the_step_ends),
       cmocka_unit_test(a_step_that_comes_again_is_recorded_and_replayed),
       cmocka_unit_test(a_recording_survives_that_scratch_memory_moves),

@@ -17,6 +17,9 @@ struct kernel_entry {
 
 enum { KERNELS = sizeof kernel_list / sizeof *kernel_list };
 
+/* Random keys and step numbers come at every step, and nobody should wait for them. */
+enum { STAGE_BYTES = 4096, STAGES = 64 };
+
 /* Kernels run one after the other on one stream, so one block of scratch serves them all. */
 struct plugin_device {
   const plugin_host *host;
@@ -24,6 +27,8 @@ struct plugin_device {
   struct libraries *libraries;
   void *scratch;
   size_t scratch_bytes;
+  char *stages;    /* pinned host memory: small uploads on their way */
+  int stages_used; /* since nothing was on its way */
   struct fault *faults;
   char description[128], numerics[64];
 };
@@ -60,6 +65,7 @@ static void device_close(plugin_device *d) {
   libraries_close(d->libraries);
   if (d->scratch) cudaFree(d->scratch);
   if (d->faults) cudaFree(d->faults);
+  if (d->stages) cudaFreeHost(d->stages);
   if (d->stream) cudaStreamDestroy(d->stream);
   free(d);
 }
@@ -82,7 +88,9 @@ static status open_card(plugin_device *d) {
   snprintf(d->numerics, sizeof d->numerics, "cuda/sm_%d%d", card.major, card.minor);
   CUDA_TRY(d->host, "opening the GPU",
            cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
-  void *faults = nullptr;
+  void *faults = nullptr, *stages = nullptr;
+  CUDA_TRY(d->host, "opening the GPU", cudaMallocHost(&stages, STAGES * STAGE_BYTES));
+  d->stages = (char *)stages;
   CUDA_TRY(d->host, "opening the GPU", cudaMalloc(&faults, sizeof *d->faults));
   d->faults = (struct fault *)faults;
   CUDA_TRY(d->host, "opening the GPU", cudaMemsetAsync(faults, 0, sizeof *d->faults, d->stream));
@@ -129,19 +137,37 @@ static size_t device_free_bytes(plugin_device *d) {
   return cudaMemGetInfo(&left, &all) == cudaSuccess ? left : 0;
 }
 
+/* Waits until everything that was asked for is done. */
+static status wait_for_stream(plugin_device *d, const char *what) {
+  CUDA_TRY(d->host, what, cudaStreamSynchronize(d->stream));
+  d->stages_used = 0;
+  return OK;
+}
+
+static status upload_by_stage(plugin_device *d, void *to, const void *from, size_t bytes) {
+  if (d->stages_used == STAGES) {
+    status error = wait_for_stream(d, "copying to the GPU");
+    if (error) return error;
+  }
+  char *stage = d->stages + STAGE_BYTES * d->stages_used++;
+  memcpy(stage, from, bytes);
+  CUDA_TRY(d->host, "copying to the GPU",
+           cudaMemcpyAsync(to, stage, bytes, cudaMemcpyHostToDevice, d->stream));
+  return OK;
+}
+
 static status device_upload(plugin_device *d, void *to, const void *from, size_t bytes) {
+  if (bytes <= STAGE_BYTES) return upload_by_stage(d, to, from, bytes);
   CUDA_TRY(d->host, "copying to the GPU",
            cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, d->stream));
   /* `from` may be changed by the caller at once. */
-  CUDA_TRY(d->host, "copying to the GPU", cudaStreamSynchronize(d->stream));
-  return OK;
+  return wait_for_stream(d, "copying to the GPU");
 }
 
 static status device_download(plugin_device *d, void *to, const void *from, size_t bytes) {
   CUDA_TRY(d->host, "copying from the GPU",
            cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, d->stream));
-  CUDA_TRY(d->host, "copying from the GPU", cudaStreamSynchronize(d->stream));
-  return OK;
+  return wait_for_stream(d, "copying from the GPU");
 }
 
 static int by_name(const void *name, const void *entry) {
@@ -177,7 +203,8 @@ static status device_synchronize(plugin_device *d) {
   struct fault found;
   CUDA_TRY(d->host, "a kernel on the GPU",
            cudaMemcpyAsync(&found, d->faults, sizeof found, cudaMemcpyDeviceToHost, d->stream));
-  CUDA_TRY(d->host, "a kernel on the GPU", cudaStreamSynchronize(d->stream));
+  status error = wait_for_stream(d, "a kernel on the GPU");
+  if (error) return error;
   if (!found.label_found) return OK;
   CUDA_TRY(d->host, "a kernel on the GPU",
            cudaMemsetAsync(d->faults, 0, sizeof *d->faults, d->stream));

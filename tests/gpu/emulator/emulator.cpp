@@ -65,6 +65,15 @@ cudaError_t cudaFree(void *memory) {
   return cudaSuccess;
 }
 
+cudaError_t cudaMallocHost(void **out, size_t bytes) {
+  *out = malloc(bytes);
+  return *out ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFreeHost(void *memory) {
+  free(memory);
+  return cudaSuccess;
+}
+
 /* What a test wants the card to have left, or plenty. */
 cudaError_t cudaMemGetInfo(size_t *left, size_t *all) {
   const char *wanted = getenv("STRATA_EMULATOR_FREE_BYTES");
