@@ -160,6 +160,15 @@ static status write_row(feed *f, const batch *b, int64_t n, const form *row, int
   return is_there ? make_sample(f, &s->recipe, &from, row) : copy_sample(f, b, n, row, channels);
 }
 
+/* From bytes on the device to what the step reads. */
+static status widen(feed *f, program *p, value_id label, void *classes) {
+  tensor wide = p->g->values[label].type;
+  wide.data = program_data(p, label);
+  const tensor bytes = {.shape = wide.shape, .data = classes};
+  const call c = {.in = &bytes, .out = &wide, .in_count = 1, .out_count = 1};
+  return f->d->launch(f->d, &widen_classes, &c);
+}
+
 static status write_samples(feed *f, const batch *b, program *p, value_id image, value_id label) {
   const shape *s = &p->g->values[image].type.shape;
   const int64_t voxels = s->dim[1] * s->dim[2] * s->dim[3], channels = s->dim[4];
@@ -171,12 +180,17 @@ static status write_samples(feed *f, const batch *b, program *p, value_id image,
                 .label = classes ? (uint8_t *)classes + n * voxels : NULL};
     TRY(write_row(f, b, n, &row, channels));
   }
-  if (!classes) return OK;
-  const tensor bytes = {.shape = SHAPE(s->dim[0] * voxels), .data = classes};
-  tensor wide = p->g->values[label].type;
-  wide.data = program_data(p, label);
-  const call widen = {.in = &bytes, .out = &wide, .in_count = 1, .out_count = 1};
-  return f->d->launch(f->d, &widen_classes, &widen);
+  return classes ? widen(f, p, label, classes) : OK;
+}
+
+/* Of a batch that the loader has made. */
+static status write_classes(feed *f, const batch *b, program *p, value_id label) {
+  if (!f->d->supports(f->d, &widen_classes)) return program_write_classes(p, label, b->label);
+  const size_t voxels = (size_t)shape_elements(&p->g->values[label].type.shape);
+  void *classes;
+  TRY(want_memory(f, &f->classes, voxels, &classes));
+  TRY(f->d->upload(f->d, classes, b->label, voxels));
+  return widen(f, p, label, classes);
 }
 
 status feed_write(feed *f, const batch *b, program *p, value_id image, value_id label) {
@@ -184,7 +198,7 @@ status feed_write(feed *f, const batch *b, program *p, value_id image, value_id 
     TRY(write_samples(f, b, p, image, label));
   } else {
     TRY(program_write(p, image, b->image));
-    if (label != VALUE_NONE) TRY(program_write_classes(p, label, b->label));
+    if (label != VALUE_NONE) TRY(write_classes(f, b, p, label));
   }
   return program_set_keys(p, b->keys);
 }

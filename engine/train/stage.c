@@ -491,6 +491,7 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   if (!error) error = train_to_the_end(&t);
   if (!error) error = program_exchange_average(&t.program);
   if (!error) error = write_weights(&t);
+  feed_close(&t.feed); /* what follows may want the memory */
   if (!error) keep_sample(&t);
   if (!error && t.keeps_state && rename(t.state_path, t.final_state_path) != 0)
     error = error_from_errno("rename", t.state_path);

@@ -25,7 +25,7 @@ typedef struct trainer {
   network network;     /* the segmentation, when the stage names its output */
   bool has_check, has_network;
   bool keeps_state; /* when it is finished */
-  feed feed; /* of batches to the programs */
+  feed feed;        /* of batches to the programs */
   loader *loader;
   double *case_weights; /* NULL: every case alike */
   run_state state;

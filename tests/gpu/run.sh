@@ -5,11 +5,11 @@
 #   FOLDER/run.sh [FOLDER]           on the GPU machine, which needs the driver and CUDA's libraries
 #                                    (cuBLASLt) only: checks, then times
 #
-# Checks: every operator against the CPU, twice with the same bits; every sample operator; every network against PyTorch's
-# recorded results; both stages of a pipeline, losses and predictions equal to the CPU's;
-# compute-sanitizer where it is installed. Times: training steps of the published networks, beside
-# PyTorch's where it is installed. Results: FOLDER/results.json. The exit status is 0 when every check
-# passed. Parts can be left out: CHECKS="operators networks run sanitizer" TIMES="step".
+# Checks: every operator against the CPU, twice with the same bits; every sample operator; every network
+# against PyTorch's recorded results; both stages of a pipeline, losses and predictions equal to the
+# CPU's; compute-sanitizer where it is installed. Times: training steps of the published networks,
+# beside PyTorch's where it is installed, and what augmentation adds to them. Results: FOLDER/results.json. The exit status is 0 when every check
+# passed. Parts can be left out: CHECKS="operators networks run sanitizer" TIMES="step samples".
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -32,7 +32,7 @@ pack() {
   cp -r "$source"/tests/golden/networks "$folder/tests/golden/"
   cp "$source"/tests/pipelines/device*.yaml "$folder/tests/pipelines/"
   cp "$source"/tests/cli/lib.sh "$folder/tests/cli/"
-  cp "$source"/tests/gpu/{end_to_end.sh,time_step.py} "$folder/tests/gpu/"
+  cp "$source"/tests/gpu/{end_to_end.sh,time_step.py,time_samples.py} "$folder/tests/gpu/"
   cp "$here/run.sh" "$folder/run.sh"
   echo "$folder: $(du -sh --exclude=build "$folder" | cut -f1); run $folder/run.sh on the GPU machine"
 }
@@ -49,7 +49,7 @@ export STRATA="$folder/bin/strata" SOURCE="$folder" STRATA_SHARE="$folder/share"
 export STRATA_CUDA_PLUGIN="${STRATA_CUDA_PLUGIN:-$folder/bin/libstrata_cuda.so}"
 export STRATA_TEST_FIXTURES="$folder/tests"
 checks=${CHECKS-operators networks run sanitizer}
-times=${TIMES-step}
+times=${TIMES-step samples}
 mkdir -p logs
 results=()
 failed=0
@@ -90,6 +90,8 @@ if asked "$checks" sanitizer; then
     for tool in memcheck racecheck; do
       check "compute-sanitizer $tool" "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \
         bin/compare_devices --trials 1
+      check "$tool, samples" "$tool-samples" compute-sanitizer --tool "$tool" --error-exitcode 1 \
+        bin/test_augment
     done
   else
     row "compute-sanitizer" skipped "not installed"
@@ -99,12 +101,18 @@ if asked "$times" step; then
   check "training steps" steps python3 tests/gpu/time_step.py --json logs/steps.json
   cat logs/steps.log
 fi
+if asked "$times" samples; then
+  check "augmentation" samples-time python3 tests/gpu/time_samples.py --json logs/samples.json
+  cat logs/samples-time.log
+fi
 
 {
   printf '{"checks": ['
   (IFS=,; printf '%s' "${results[*]}")
   printf '], "steps": '
   cat logs/steps.json 2>/dev/null || printf 'null'
+  printf ', "samples": '
+  cat logs/samples.json 2>/dev/null || printf 'null'
   printf '}\n'
 } >results.json
 exit "$failed"

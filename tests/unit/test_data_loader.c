@@ -405,6 +405,51 @@ static void batches_do_not_depend_on_threads_queue_or_memory(void **state) {
   dataset_free(d);
 }
 
+/* Makes what the loader has only drawn, from the case that it keeps for that. */
+static int make_drawn(const loader_options *o, batch *b) {
+  const int64_t voxels = o->size[0] * o->size[1] * o->size[2];
+  int made = 0;
+  for (int64_t n = 0; n < o->batch; n++) {
+    if (!b->drawn[n].from) continue;
+    medical_case room = {.image = {.channels = 1, .data = b->image + n * voxels},
+                         .label = {.data = b->label + n * voxels}};
+    memcpy(room.image.size, o->size, sizeof room.image.size);
+    assert_string_equal(b->drawn[n].from->name, b->case_names[n]);
+    assert_true(b->drawn[n].recipe.count > 0);
+    expect_ok(case_sample_into(o->spec, b->drawn[n].from, b->keys[n], &room));
+    made++;
+  }
+  return made;
+}
+
+static void drawn_samples_are_those_that_would_be_made(void **state) {
+  fixture *f = *state;
+  dataset *d;
+  expect_ok(dataset_open(&f->spec, 3, &d));
+  loader_options plain = options_of(f, d), drawing = options_of(f, d);
+  drawing.memory_budget_bytes = 1;              /* only what a waiting batch needs is kept */
+  static const size_t bounds[] = {SIZE_MAX, 1}; /* of which no case is as small as the second */
+  for (int k = 0; k < 2; k++) {
+    loader *l, *m;
+    drawing.drawn_case_bytes = bounds[k];
+    expect_ok(loader_open(&plain, &l));
+    expect_ok(loader_open(&drawing, &m));
+    for (int step = 0; step < 3 * 3; step++) {
+      batch *want, *got;
+      expect_ok(loader_next(l, &want));
+      expect_ok(loader_next(m, &got));
+      assert_null(want->drawn);
+      assert_int_equal(make_drawn(&drawing, got), k == 0 ? 3 : 0);
+      assert_memory_equal(got->image, want->image, 3 * 8 * 8 * 4 * sizeof(float));
+      assert_memory_equal(got->label, want->label, 3 * 8 * 8 * 4);
+      assert_memory_equal(got->keys, want->keys, 3 * sizeof *got->keys);
+    }
+    loader_close(l);
+    loader_close(m); /* the last batch is still with its consumer */
+  }
+  dataset_free(d);
+}
+
 static void a_resumed_run_continues_the_same_sequence(void **state) {
   fixture *f = *state;
   dataset *d;
@@ -704,6 +749,7 @@ int main(void) {
       cmocka_unit_test(image_and_label_must_share_a_grid),
       cmocka_unit_test(classes_without_a_name_are_refused),
       cmocka_unit_test(batches_do_not_depend_on_threads_queue_or_memory),
+      cmocka_unit_test(drawn_samples_are_those_that_would_be_made),
       cmocka_unit_test(a_resumed_run_continues_the_same_sequence),
       cmocka_unit_test(ranks_share_the_samples_of_one_process),
       cmocka_unit_test(an_epoch_visits_every_case_equally),
