@@ -301,8 +301,42 @@ static void run_tile(const conv_product *p, const phase_plan *q, k_block k, cons
     p->kernels->tile[q->vectors][rows](&tile);
 }
 
-/* Weights are visited in blocks that stay in cache while the tiles of the task pass over them: in
- * L2 for tall tiles, which read them slowly, in L1 for low ones. */
+/* Weights are visited in blocks that stay in cache while some tiles pass over them: in L2 for tall tiles,
+ * which read them slowly, in L1 for low ones. Where there are several blocks, as many tiles as keep what
+ * they read in L2 until the next. */
+static void run_tiles(const conv_product *p, const phase_plan *q, int64_t begin, int64_t end) {
+  enum { L1_BYTES = 24 << 10, L2_BYTES = 192 << 10, LEAST_TILES = 16 };
+  int64_t rows = (q->z.positions + q->row_tiles - 1) / q->row_tiles;
+  bool tall = q->z.positions >= 10 * q->row_tiles;
+  int64_t cached = (tall ? L2_BYTES : L1_BYTES) / (q->vectors * p->kernels->lanes * 4);
+  if (end - begin < 2) cached = INT64_MAX;
+  int64_t all = (int64_t)q->x.taps * q->y.taps * q->taps_z;
+  int64_t taps_step = smaller(CONV_MAX_SEGMENTS, larger(1, cached / q->depth));
+  int64_t parts = cached < q->depth ? (q->depth + cached - 1) / cached : 1;
+  int64_t read = q->x.taps * ((rows - 1) * q->z.in_step + q->z.taps) * p->in_channels * 4;
+  int64_t span = larger(LEAST_TILES, L2_BYTES / larger(1, read));
+  if (taps_step >= all && parts == 1) span = end - begin;
+  place at;
+  for (; begin < end; begin += span) {
+    int64_t stop = smaller(end, begin + span);
+    k_block k = {0};
+    do {
+      k.tap_end = smaller(all, k.tap + taps_step);
+      for (int64_t part = 0; part < parts; part++) {
+        k.depth = gemm_tile_begin(q->depth, parts, part);
+        k.depth_end = gemm_tile_begin(q->depth, parts, part + 1);
+        enter_place(p, q, begin, &at);
+        for (int64_t u = begin; u < stop; u++) {
+          run_tile(p, q, k, &at);
+          if (u + 1 < stop) next_place(p, q, &at);
+        }
+      }
+      k.depth = 0;
+      k.tap = k.tap_end;
+    } while (k.tap < all);
+  }
+}
+
 static void product_task(void *context, int64_t task) {
   const conv_product *p = context;
   phase_plan q = {0};
@@ -333,30 +367,7 @@ static void product_task(void *context, int64_t task) {
   q.row_tiles = gemm_tile_count(q.z.positions, p->kernels->max_rows[q.vectors]);
   int64_t units = p->batch * q.x.positions * q.y.positions * q.row_tiles;
   int64_t begin = units * chunk / p->chunks, end = units * (chunk + 1) / p->chunks;
-  if (begin == end) return;
-
-  bool tall = q.z.positions >= 10 * q.row_tiles;
-  int64_t cached = (tall ? 192 : 24) * 1024 / (q.vectors * p->kernels->lanes * 4);
-  if (end - begin < 2) cached = INT64_MAX;
-  int64_t all = (int64_t)q.x.taps * q.y.taps * q.taps_z;
-  int64_t taps_step = smaller(CONV_MAX_SEGMENTS, larger(1, cached / q.depth));
-  int64_t parts = cached < q.depth ? (q.depth + cached - 1) / cached : 1;
-  k_block k = {0};
-  place at;
-  do {
-    k.tap_end = smaller(all, k.tap + taps_step);
-    for (int64_t part = 0; part < parts; part++) {
-      k.depth = gemm_tile_begin(q.depth, parts, part);
-      k.depth_end = gemm_tile_begin(q.depth, parts, part + 1);
-      enter_place(p, &q, begin, &at);
-      for (int64_t u = begin; u < end; u++) {
-        run_tile(p, &q, k, &at);
-        if (u + 1 < end) next_place(p, &q, &at);
-      }
-    }
-    k.depth = 0;
-    k.tap = k.tap_end;
-  } while (k.tap < all);
+  run_tiles(p, &q, begin, end);
 }
 
 static size_t product_workspace(const conv_shape *s, bool transposed) {
