@@ -6,10 +6,13 @@
  *   backward data  dx[voxel][c]   = Σ over (tap, f)   dy[(voxel − tap) / stride]·w
  *   backward weight dw[(tap, c)][f] = Σ over voxels   x[voxel·stride + tap]·dy[voxel]
  * The first two differ only in which voxel a tap reads. Weights are laid out anew, [tap][in][out],
- * so that neighbouring threads read neighbouring numbers. */
+ * so that neighbouring threads read neighbouring numbers.
+ *
+ * Where a library computes a convolution (library.cuh), these kernels rest. */
 #include "device/cuda/bf16.cuh"
 #include "device/cuda/channels.cuh"
 #include "device/cuda/index.cuh"
+#include "ops/conv/library.cuh"
 
 namespace conv_kernels {
 
@@ -185,28 +188,50 @@ static size_t weight_bytes(const launch *l, int input) {
   return (size_t)elements(in_shape(l, input)) * sizeof(float);
 }
 
+static library_call forward_call(const launch *l) {
+  return library_call_of(l, CONVOLUTION_FORWARD, in_shape(l, 1), &l->call->in[0], &l->call->out[0]);
+}
+
+/* Of backward data and of the transposed convolution, which is the same. */
+static library_call adjoint_call(const launch *l) {
+  return library_call_of(l, CONVOLUTION_BACKWARD_DATA, in_shape(l, 1), &l->call->out[0],
+                         &l->call->in[0]);
+}
+
+static size_t product_bytes(const launch *l, const library_call &k) {
+  return k.is_there ? library_scratch(&k) : weight_bytes(l, 1);
+}
+
 CUDA_SCRATCH(conv3d) {
-  return weight_bytes(l, 1);
+  return product_bytes(l, forward_call(l));
 }
 CUDA_OP(conv3d) {
+  library_call k = forward_call(l);
+  if (k.is_there)
+    return run_library(l, &k, (float *)in(l, 0), (float *)in(l, 1), out(l, 0), in(l, 2));
   problem p = problem_of(l, in_shape(l, 1), in_shape(l, 0), out_shape(l, 0), false);
   return run_product(l, p, in(l, 0), in(l, 1), in(l, 2), out(l, 0));
 }
 
+static status run_adjoint(const launch *l, const float *bias) {
+  library_call k = adjoint_call(l);
+  if (k.is_there) return run_library(l, &k, out(l, 0), (float *)in(l, 1), (float *)in(l, 0), bias);
+  problem p = problem_of(l, in_shape(l, 1), in_shape(l, 0), out_shape(l, 0), true);
+  return run_product(l, p, in(l, 0), in(l, 1), bias, out(l, 0));
+}
+
 CUDA_SCRATCH(conv3d_backward_data) {
-  return weight_bytes(l, 1);
+  return product_bytes(l, adjoint_call(l));
 }
 CUDA_OP(conv3d_backward_data) {
-  problem p = problem_of(l, in_shape(l, 1), in_shape(l, 0), out_shape(l, 0), true);
-  return run_product(l, p, in(l, 0), in(l, 1), nullptr, out(l, 0));
+  return run_adjoint(l, nullptr);
 }
 
 CUDA_SCRATCH(conv_transpose3d) {
-  return weight_bytes(l, 1);
+  return product_bytes(l, adjoint_call(l));
 }
 CUDA_OP(conv_transpose3d) {
-  problem p = problem_of(l, in_shape(l, 1), in_shape(l, 0), out_shape(l, 0), true);
-  return run_product(l, p, in(l, 0), in(l, 1), in(l, 2), out(l, 0));
+  return run_adjoint(l, in(l, 2));
 }
 
 /* ---- gradient of the weight ------------------------------------------------------------------------ */
@@ -291,26 +316,40 @@ static size_t weight_partial_bytes(const weight_plan &w) {
   return (bytes + 255) / 256 * 256;
 }
 
-CUDA_SCRATCH(conv3d_backward_weight) {
-  weight_plan w = plan_weight(l);
-  return weight_partial_bytes(w) + column_sums_scratch(w.p.rows, w.p.to.dim[4]);
+static library_call weight_call(const launch *l) {
+  return library_call_of(l, CONVOLUTION_BACKWARD_WEIGHT, out_shape(l, 0), &l->call->in[0],
+                         &l->call->in[1]);
 }
 
-CUDA_OP(conv3d_backward_weight) {
-  weight_plan w = plan_weight(l);
+static status run_pieces(const launch *l, const weight_plan &w) {
   float *partials = (float *)l->scratch;
   status error =
       LAUNCH(l, weight_pieces,
              dim3(tiles_of(w.p.depth), tiles_of(w.p.out_width), (unsigned)(w.pieces * w.p.groups)),
              THREADS, 0, partials, in(l, 0), in(l, 1), w.p, w.piece_rows);
-  if (!error)
-    error = for_each_index(l, elements(out_shape(l, 0)),
-                           unpack_f{out(l, 0), partials, w.p.in_width, w.p.out_width, w.p.g.taps,
-                                    w.p.groups, w.pieces});
+  if (error) return error;
+  return for_each_index(
+      l, elements(out_shape(l, 0)),
+      unpack_f{out(l, 0), partials, w.p.in_width, w.p.out_width, w.p.g.taps, w.p.groups, w.pieces});
+}
+
+/* The filter's gradient and the bias's sums take turns. */
+CUDA_SCRATCH(conv3d_backward_weight) {
+  weight_plan w = plan_weight(l);
+  library_call k = weight_call(l);
+  size_t weight = k.is_there ? library_scratch(&k) : weight_partial_bytes(w);
+  size_t sums = column_sums_scratch(w.p.rows, w.p.to.dim[4]);
+  return weight > sums ? weight : sums;
+}
+
+CUDA_OP(conv3d_backward_weight) {
+  weight_plan w = plan_weight(l);
+  library_call k = weight_call(l);
+  status error = k.is_there
+                     ? run_library(l, &k, (float *)in(l, 0), out(l, 0), (float *)in(l, 1), nullptr)
+                     : run_pieces(l, w);
   if (error || !flag(l, "bias")) return error;
-  launch sums = *l;
-  sums.scratch = (char *)l->scratch + weight_partial_bytes(w);
-  return sum_columns(&sums, in(l, 1), w.p.rows, w.p.to.dim[4], out(l, 1));
+  return sum_columns(l, in(l, 1), w.p.rows, w.p.to.dim[4], out(l, 1));
 }
 
 CUDA_SCRATCH(conv_transpose3d_backward_bias) {

@@ -1,7 +1,7 @@
 /* A device against the CPU: results, gradients and running statistics of every step operator, over
  * its declared cases (tests/gradient/trial.h). An operator without a kernel there fails.
  *
- *   compare_devices [--device NAME] [OPERATOR] [--seed N] [--trials N]
+ *   compare_devices [--device NAME] [OPERATOR…] [--seed N] [--trials N]
  *
  * Two tensors agree when ‖a − b‖ ≤ 1e-4 ‖b‖; whole numbers agree exactly. Everything runs twice on
  * the device, and both must agree to the bit. Operators with products run in bf16, too: there the
@@ -187,7 +187,8 @@ static bool compare_operator(const op *o, uint64_t seed, int trials, device *cpu
 }
 
 int main(int argc, char **argv) {
-  const char *only = NULL, *name = "cuda";
+  const char *only[16], *name = "cuda";
+  int only_count = 0;
   uint64_t seed = 1;
   int trials = 2;
   for (int i = 1; i < argc; i++) {
@@ -197,8 +198,8 @@ int main(int argc, char **argv) {
       trials = atoi(argv[++i]);
     else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
       name = argv[++i];
-    else
-      only = argv[i];
+    else if (only_count < (int)(sizeof only / sizeof *only))
+      only[only_count++] = argv[i];
   }
   device *cpu, *other;
   status error = device_open("cpu", 1, &cpu, NULL);
@@ -212,7 +213,9 @@ int main(int argc, char **argv) {
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);
     bool is_step = o->cpu && !(o->traits & OP_VIEW);
-    if (only && strcmp(only, o->name) != 0) continue;
+    bool is_asked = only_count == 0;
+    for (int k = 0; k < only_count; k++) is_asked |= strcmp(only[k], o->name) == 0;
+    if (!is_asked) continue;
     if (is_step && !other->supports(other, o)) {
       printf("MISS %-24s has no kernel for %s\n", o->name, other->name);
       missing++;

@@ -3,12 +3,13 @@
 #
 #   tests/gpu/run.sh pack [FOLDER]   on a build machine: a self-contained folder, build-gpu by default
 #   FOLDER/run.sh [FOLDER]           on the GPU machine, which needs the driver and CUDA's libraries
-#                                    (cuBLASLt) only: checks, then times
+#                                    (cuBLASLt; cuDNN 9 if it is to be used): checks, then times
 #
-# Checks: every operator against the CPU, twice with the same bits; every sample operator; every network
-# against PyTorch's recorded results; both stages of a pipeline, losses and predictions equal to the
-# CPU's; compute-sanitizer where it is installed. Times: training steps of the published networks,
-# beside PyTorch's where it is installed, and what augmentation adds to them. Results: FOLDER/results.json. The exit status is 0 when every check
+# Checks: every operator against the CPU, in f32 and bf16, twice with the same bits; every sample operator;
+# convolutions by cuDNN and by our own kernels; what cuDNN plans; every network against PyTorch's recorded
+# results; both stages of a pipeline, losses and predictions equal to the CPU's; compute-sanitizer where it
+# is installed. Times: training steps of the published networks, beside PyTorch's where it is installed,
+# and what augmentation adds to them. Results: FOLDER/results.json. The exit status is 0 when every check
 # passed. Parts can be left out: CHECKS="operators networks run sanitizer" TIMES="step samples".
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -20,10 +21,10 @@ pack() {
   cmake -S "$source" -B "$folder/build" -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release \
     -DSTRATA_PORTABLE=ON -DSTRATA_TESTS=ON -DSTRATA_CUDA=ON
   cmake --build "$folder/build" --target strata strata_cuda compare_devices test_device \
-    test_augment test_networks
+    test_augment test_networks test_cudnn_plans
   mkdir -p "$folder/bin" "$folder/share"
   cp "$folder"/build/strata "$folder"/build/libstrata_cuda.so "$folder/bin/"
-  cp "$folder"/build/tests/gpu/{compare_devices,test_device,test_augment} "$folder"/build/tests/test_networks \
+  cp "$folder"/build/tests/gpu/{compare_devices,test_device,test_augment,test_cudnn_plans} "$folder"/build/tests/test_networks \
     "$folder/bin/"
   # The only library of the test programs that is not linked into them.
   cp "$(ldd "$folder/bin/test_device" | awk '/libcmocka/ {print $3}')" "$folder/bin/"
@@ -76,8 +77,11 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>
 
 if asked "$checks" operators; then
   check "device" device bin/test_device
+  check "what cuDNN plans" cudnn bin/test_cudnn_plans
   check "operators against the CPU" operators bin/compare_devices
   check "samples against the CPU" samples bin/test_augment
+  STRATA_CUDNN=off check "our own convolutions" convolutions bin/compare_devices conv3d \
+    conv_transpose3d
 fi
 if asked "$checks" networks; then
   STRATA_TEST_DEVICE=cuda check "networks against PyTorch" networks bin/test_networks

@@ -40,7 +40,7 @@ stages:
 """
 
 
-def time_strata(steps, precision):
+def time_strata(steps, precision, cudnn):
     strata = os.environ["STRATA"]
     with tempfile.TemporaryDirectory() as folder:
         data = os.path.join(folder, "phantom")
@@ -50,7 +50,8 @@ def time_strata(steps, precision):
         with open(pipeline, "w") as file:
             file.write(PIPELINE.format(data=data, precision=precision))
         subprocess.run([strata, "bench", pipeline, "--device", "cuda", "--steps", str(steps),
-                        "--json", result], check=True, stdout=subprocess.DEVNULL)
+                        "--json", result], check=True, stdout=subprocess.DEVNULL,
+                       env=os.environ if cudnn else os.environ | {"STRATA_CUDNN": "off"})
         with open(result) as file:
             return json.load(file)["median_s"]
 
@@ -97,7 +98,11 @@ def main():
     parser.add_argument("--json")
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
-    figures = {f"strata {p}": time_strata(options.steps, p) for p in ("f32", "bf16")}
+    figures = {}
+    for precision in ("f32", "bf16"):
+        for cudnn in (True, False):
+            name = f"strata {precision}{'' if cudnn else ', no cuDNN'}"
+            figures[name] = time_strata(options.steps, precision, cudnn)
     try:
         import monai  # noqa: F401
         import torch

@@ -83,9 +83,6 @@ static status open_card(plugin_device *d) {
   CUDA_TRY(d->host, "opening the GPU", cudaSetDevice(0));
   cudaDeviceProp card;
   CUDA_TRY(d->host, "opening the GPU", cudaGetDeviceProperties(&card, 0));
-  snprintf(d->description, sizeof d->description, "%.80s, %.1f GiB, sm_%d%d", card.name,
-           (double)card.totalGlobalMem / (1 << 30), card.major, card.minor);
-  snprintf(d->numerics, sizeof d->numerics, "cuda/sm_%d%d", card.major, card.minor);
   CUDA_TRY(d->host, "opening the GPU",
            cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
   void *faults = nullptr, *stages = nullptr;
@@ -94,7 +91,17 @@ static status open_card(plugin_device *d) {
   CUDA_TRY(d->host, "opening the GPU", cudaMalloc(&faults, sizeof *d->faults));
   d->faults = (struct fault *)faults;
   CUDA_TRY(d->host, "opening the GPU", cudaMemsetAsync(faults, 0, sizeof *d->faults, d->stream));
-  return libraries_open(d->host, d->stream, &d->libraries);
+  status failed = libraries_open(d->host, d->stream, &d->libraries);
+  if (failed) return failed;
+  const char *convolutions = libraries_convolutions(d->libraries);
+  snprintf(d->description, sizeof d->description, "%.40s, %.1f GiB, sm_%d%d, %.50s", card.name,
+           (double)card.totalGlobalMem / (1 << 30), card.major, card.minor, convolutions);
+  /* Without the reason in brackets. */
+  int shown = (int)strcspn(convolutions, "(");
+  while (shown > 0 && convolutions[shown - 1] == ' ') shown--;
+  snprintf(d->numerics, sizeof d->numerics, "cuda/sm_%d%d, %.*s", card.major, card.minor, shown,
+           convolutions);
+  return OK;
 }
 
 static status device_open(const plugin_host *host, plugin_device **out) {

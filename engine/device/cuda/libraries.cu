@@ -1,5 +1,8 @@
 #include "device/cuda/libraries.cuh"
 
+#include "device/cuda/cudnn_plans.h"
+
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <cublasLt.h>
@@ -25,14 +28,29 @@ struct libraries {
   void *workspace;
   plan plans[PLANS];
   int count;
+  cudnn_plans *cudnn; /* NULL: convolutions are left to our own kernels */
+  char convolutions[64];
 };
 
 static status blas_failed(const plugin_host *host, const char *what, cublasStatus_t code) {
   return host->error(ERROR_INTERNAL, "%s: cuBLAS says: %s", what, cublasLtGetStatusString(code));
 }
 
+/* A machine without cuDNN loses speed, not results. */
+static void open_cudnn(struct libraries *l, cudaStream_t stream) {
+  const char *chosen = getenv("STRATA_CUDNN");
+  const char *file = chosen && *chosen ? chosen : "libcudnn.so.9";
+  char why[CUDNN_WHY_BYTES] = "STRATA_CUDNN=off";
+  if (strcmp(file, "off") != 0) l->cudnn = cudnn_plans_open(file, nullptr, stream, why);
+  int version = l->cudnn ? cudnn_plans_version(l->cudnn) : 0;
+  if (l->cudnn)
+    snprintf(l->convolutions, sizeof l->convolutions, "cuDNN %d.%d.%d", version / 10000,
+             version / 100 % 100, version % 100);
+  else
+    snprintf(l->convolutions, sizeof l->convolutions, "no cuDNN (%.50s)", why);
+}
+
 status libraries_open(const plugin_host *host, cudaStream_t stream, struct libraries **out) {
-  (void)stream;
   struct libraries *l = (struct libraries *)calloc(1, sizeof *l);
   if (!l) return host->error(ERROR_MEMORY, "out of memory");
   *out = l;
@@ -40,7 +58,12 @@ status libraries_open(const plugin_host *host, cudaStream_t stream, struct libra
   if (code != CUBLAS_STATUS_SUCCESS) return blas_failed(host, "opening cuBLAS", code);
   if (cudaMalloc(&l->workspace, WORKSPACE_BYTES) != cudaSuccess)
     return host->error(ERROR_MEMORY, "the GPU has no memory for cuBLAS's workspace");
+  open_cudnn(l, stream);
   return OK;
+}
+
+const char *libraries_convolutions(const struct libraries *l) {
+  return l->convolutions;
 }
 
 static void plan_free(plan *p) {
@@ -54,6 +77,7 @@ static void plan_free(plan *p) {
 void libraries_close(struct libraries *l) {
   if (!l) return;
   for (int i = 0; i < l->count; i++) plan_free(&l->plans[i]);
+  cudnn_plans_close(l->cudnn);
   if (l->workspace) cudaFree(l->workspace);
   if (l->blas) cublasLtDestroy(l->blas);
   free(l);
@@ -176,4 +200,22 @@ status library_multiply(const launch *l, const matrix_product *p, const void *a,
                           p->c, found->c, p->c, found->c, &found->algorithm, lib->workspace,
                           WORKSPACE_BYTES, l->stream);
   return code == CUBLAS_STATUS_SUCCESS ? OK : blas_failed(l->host, "a matrix product", code);
+}
+
+/* ---- convolutions ---------------------------------------------------------------------------------- */
+
+bool library_plans_convolution(const launch *l, const convolution *c, size_t *workspace) {
+  cudnn_plans *cudnn = l->libraries->cudnn;
+  const cudnn_plan *found = cudnn ? cudnn_plan_find(cudnn, c) : nullptr;
+  *workspace = found ? cudnn_plan_workspace(found) : 0;
+  return found != nullptr;
+}
+
+status library_convolve(const launch *l, const convolution *c, const void *image,
+                        const void *filter, const void *result, void *workspace) {
+  cudnn_plans *cudnn = l->libraries->cudnn;
+  char why[CUDNN_WHY_BYTES];
+  if (cudnn_plan_run(cudnn, cudnn_plan_find(cudnn, c), image, filter, result, workspace, why))
+    return OK;
+  return l->host->error(ERROR_INTERNAL, "a convolution: cuDNN says: %s", why);
 }

@@ -1,7 +1,8 @@
-/* Matrix products: cuBLASLt on a GPU (libraries.cu), loops in the emulator. */
+/* Matrix products and convolutions: cuBLASLt and cuDNN on a GPU (libraries.cu), loops in the emulator. */
 #ifndef STRATA_DEVICE_CUDA_LIBRARIES_CUH
 #define STRATA_DEVICE_CUDA_LIBRARIES_CUH
 
+#include "device/cuda/convolution.h"
 #include "device/cuda/kernel.cuh"
 
 /* Opaque: the handles of the libraries and what they have planned. */
@@ -9,6 +10,8 @@ struct libraries;
 
 status libraries_open(const plugin_host *host, cudaStream_t stream, struct libraries **out);
 void libraries_close(struct libraries *l);
+/* Who computes convolutions, and where it is not cuDNN, why: "cuDNN 9.19.0". */
+const char *libraries_convolutions(const struct libraries *l);
 
 /* C = alpha · op(A) · op(B) + beta · C (+ bias along the columns), row-major, for `batch` matrices
  * at fixed distances (in elements; 0 repeats one matrix). A is m×k, or k×m when `a_transposed`; B
@@ -32,5 +35,13 @@ status multiply_matrices(const launch *l, const matrix_product *p);
 /* What the library does of it, on operands in the place of p->a and p->b: f32, or bf16 when p->bf16.
  * Distances count elements of theirs. */
 status library_multiply(const launch *l, const matrix_product *p, const void *a, const void *b);
+
+/* Whether the library computes it, and with how many bytes of workspace; otherwise the kernels of
+ * ops/conv do. What STRATA_CUDNN says: a file instead of libcudnn.so.9, or `off`. Not while a step is
+ * recorded, for the first time. */
+bool library_plans_convolution(const launch *l, const convolution *c, size_t *workspace);
+/* Operands as device/cuda/convolution.h has them; one of them is written. */
+status library_convolve(const launch *l, const convolution *c, const void *image,
+                        const void *filter, const void *result, void *workspace);
 
 #endif
