@@ -8,10 +8,12 @@
  * The first two differ only in which voxel a tap reads. Weights are laid out anew, [tap][in][out],
  * so that neighbouring threads read neighbouring numbers.
  *
- * Where a library computes a convolution (library.cuh), these kernels rest. */
+ * Where a library computes a convolution (library.cuh) or one product does (apart.cuh), these kernels
+ * rest. */
 #include "device/cuda/bf16.cuh"
 #include "device/cuda/channels.cuh"
 #include "device/cuda/index.cuh"
+#include "ops/conv/apart.cuh"
 #include "ops/conv/library.cuh"
 
 namespace conv_kernels {
@@ -199,6 +201,7 @@ static library_call adjoint_call(const launch *l) {
 }
 
 static size_t product_bytes(const launch *l, const library_call &k) {
+  if (k.is_apart) return apart_scratch(l, &k);
   return k.is_there ? library_scratch(&k) : weight_bytes(l, 1);
 }
 
@@ -215,6 +218,7 @@ CUDA_OP(conv3d) {
 
 static status run_adjoint(const launch *l, const float *bias) {
   library_call k = adjoint_call(l);
+  if (k.is_apart) return run_apart(l, &k, out(l, 0), out_shape(l, 0), in(l, 1), in(l, 0), bias);
   if (k.is_there) return run_library(l, &k, out(l, 0), (float *)in(l, 1), (float *)in(l, 0), bias);
   problem p = problem_of(l, in_shape(l, 1), in_shape(l, 0), out_shape(l, 0), true);
   return run_product(l, p, in(l, 0), in(l, 1), bias, out(l, 0));

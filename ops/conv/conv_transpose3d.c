@@ -244,6 +244,8 @@ const op op_conv_transpose3d = {
     .cases =
         (const op_case[]){
             {"{features: 1|3|5|17, kernel: 2, stride: 2}", "[1..2, 1..4, 1..4, 1..6, 1|3|16]", 0},
+            {"{features: 3, kernel: [1, 2, 3], stride: [1, 2, 3], bias: true}",
+             "[2, 1..3, 2..3, 1..3, 4]", 0},
             {"{features: 3, kernel: 3, stride: 2, padding: 1, output_padding: 1, bias: true}",
              "[1..2, 2..4, 2..4, 2..5, 2..5]", 0},
             {"{features: 4, kernel: [2, 3, 4], stride: [1, 2, 3], groups: 2}",

@@ -12,6 +12,7 @@ namespace conv_kernels {
  * zeros to what its tensor-core engines want. */
 struct library_call {
   bool is_there; /* the library has a way to compute it */
+  bool is_apart; /* there is a better way: apart.cuh */
   convolution c;
   int64_t channels, features, taps; /* as they are in our memory */
   size_t filter_bytes, image_bytes, result_bytes, workspace;
@@ -33,6 +34,14 @@ static inline int64_t voxels_of(const int64_t extent[3]) {
 
 static inline int64_t filter_elements(const convolution *c) {
   return c->features * voxels_of(c->kernel) * (c->channels / c->groups);
+}
+
+static inline bool places_are_apart(const convolution *c) {
+  bool apart = c->pass == CONVOLUTION_BACKWARD_DATA && c->groups == 1;
+  for (int a = 0; a < 3; a++)
+    apart &= c->kernel[a] == c->stride[a] && (c->dilation[a] == 1 || c->kernel[a] == 1) &&
+             c->padding[a] == 0 && c->image[a] == c->out[a] * c->stride[a];
+  return apart;
 }
 
 /* `image` and `result` of the forward pass that this is, or is the adjoint of. */
@@ -69,7 +78,8 @@ static inline library_call library_call_of(const launch *l, convolution_pass pas
   if (c->bf16 && pass != CONVOLUTION_FORWARD)
     k.result_bytes = aligned_bytes(c->batch * voxels_of(c->out) * c->features, read);
   bool is_aligned = ((uintptr_t)image->data | (uintptr_t)result->data) % 16 == 0;
-  k.is_there = is_aligned && library_plans_convolution(l, c, &k.workspace);
+  k.is_apart = places_are_apart(c);
+  k.is_there = !k.is_apart && is_aligned && library_plans_convolution(l, c, &k.workspace);
   return k;
 }
 
