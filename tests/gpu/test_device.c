@@ -169,6 +169,17 @@ static void another_plug_in_is_an_error_that_names_it(void **state) {
   free(kept);
 }
 
+static void without_cudnn_a_device_says_so_and_has_other_arithmetic(void **state) {
+  (void)state;
+  device *own;
+  setenv("STRATA_CUDNN", "off", 1);
+  assert_null(device_open("cuda", 1, &own, NULL));
+  assert_non_null(strstr(own->description, "no cuDNN (STRATA_CUDNN=off)"));
+  assert_string_not_equal(own->numerics, cuda->numerics);
+  device_close(own);
+  unsetenv("STRATA_CUDNN");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(memory_is_zeroed_and_keeps_what_is_copied),
@@ -177,6 +188,7 @@ int main(void) {
       cmocka_unit_test(a_step_that_comes_again_is_recorded_and_replayed),
       cmocka_unit_test(a_recording_survives_that_scratch_memory_moves),
       cmocka_unit_test(every_step_operator_has_a_kernel),
+      cmocka_unit_test(without_cudnn_a_device_says_so_and_has_other_arithmetic),
       cmocka_unit_test(another_plug_in_is_an_error_that_names_it),
   };
   return cmocka_run_group_tests(tests, open_cuda, close_cuda);
