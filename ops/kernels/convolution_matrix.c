@@ -346,7 +346,9 @@ static void weight_task(void *context, int64_t task) {
  * convolutions are. */
 bool matrix_weight_fits(const conv_shape *shape) {
   conv_shape s = merge_pointwise(*shape);
-  return is_matrix(&s) && s.channels >= 128 && s.features >= 128 && s.out[2] <= MOST_VOXELS;
+  int64_t shorter = smaller(s.channels, s.features), longer = larger(s.channels, s.features);
+  return is_matrix(&s) && s.out[2] <= MOST_VOXELS &&
+         (shorter >= 128 || (shorter >= 32 && longer >= 1024));
 }
 
 size_t matrix_weight_workspace(const conv_shape *s) {

@@ -29,7 +29,7 @@ static const bench_case cases[] = {
     {"linear", 216, 768, 3072, 1}, {"linear", 216, 3072, 768, 1}, {"linear", 216, 768, 2304, 1},
     {"linear", 216, 768, 768, 1},  {"linear", 216, 4096, 768, 1}, {"linear", 27648, 48, 144, 1},
     {"linear", 13824, 384, 96, 1}, {"linear", 1728, 192, 768, 1}, {"linear", 4096, 64, 256, 1},
-    {"linear", 884736, 32, 16, 1}, {"conv", 96, 48, 48, 3},
+    {"linear", 884736, 32, 16, 1}, {"conv", 96, 48, 48, 3},       {"linear", 64, 64, 32768, 1},
 };
 
 static conv_shape shape_of_case(const bench_case *c) {

@@ -245,6 +245,7 @@ static void shapes_with_paths_of_their_own_agree_with_the_definition(void **stat
       conv_shape_linear(64, 128, 128), /* products in blocks of k */
       conv_shape_linear(77, 301, 130),
       conv_shape_linear(270, 128, 203),
+      conv_shape_linear(20, 1030, 33), /* the weight gradient alone: long and narrow */
       cube(5, 139, 257, 1, 1, 0),
   };
   /* Voxels made side by side along z only. */
