@@ -63,13 +63,18 @@ static status join_folds(arena *memory, const study *s, int arm, int seed, resul
   return OK;
 }
 
-double report_run_mean(const results *r, const char *name) {
+static moments case_means(const results *r, const char *name) {
   moments all = {0};
   int metric = r ? results_metric_index(r, name) : -1;
   for (int i = 0; metric >= 0 && i < r->case_count; i++) {
     double value = results_case_mean(r, i, metric);
     if (!isnan(value)) moments_add(&all, value);
   }
+  return all;
+}
+
+double report_run_mean(const results *r, const char *name) {
+  moments all = case_means(r, name);
   return moments_mean(&all);
 }
 
@@ -170,6 +175,7 @@ static status fill_cell(study_report *r, int index, int metric) {
     TRY(join_folds(&r->memory, s, index, k, &run));
     double mean = report_run_mean(&run, r->metrics[metric].key);
     if (!isnan(mean)) moments_add(&cell->runs, mean);
+    if (s->seed_count == 1) cell->cases = case_means(&run, r->metrics[metric].key);
   }
   return s->arms[index].baseline < 0 ? OK : compare_with_baseline(r, index, metric);
 }

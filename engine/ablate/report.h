@@ -8,6 +8,7 @@
 /* One metric of one arm. */
 typedef struct arm_metric {
   moments runs;       /* of the means of its runs: a run is a seed, all folds together */
+  moments cases;      /* of a study with one seed: of the means of the run's cases */
   bool is_compared;   /* with a baseline */
   comparison compare; /* of the two arms; its only contrast is the mean over classes */
   double holm;        /* Wilcoxon's p over all arms of the study that are compared */

@@ -97,7 +97,8 @@ static void add_row(const study_report *r, int index, table *t) {
   for (int m = 0; m < r->metric_count; m++) {
     const arm_metric *cell = report_cell(r, index, m);
     int decimals = metric_decimals(r->metrics[m].key);
-    add_mean(t, &cell->runs, decimals);
+    /* One run has no spread of its own; its cases have. */
+    add_mean(t, cell->cases.count > 0 ? &cell->cases : &cell->runs, decimals);
     if (compared_arms(r, m) == 0) continue;
     add_difference(t, cell, decimals);
     add_p(t, cell->holm);
@@ -164,6 +165,9 @@ static void print_legend(const study_report *r, FILE *out) {
   if (s->folds > 0) fprintf(out, "A run is a seed with its %lld folds. ", (long long)s->folds);
   fprintf(out, "Mean%s over the foreground classes of a case, then over the cases.\n",
           s->seed_count > 1 ? " ± standard deviation over seeds, each" : "");
+  if (s->seed_count == 1)
+    fprintf(out, "±: standard deviation over the cases of the one seed, which says nothing about "
+                 "another.\n");
   if (compared == 0) return;
   fprintf(out, "Δ: against ");
   if (s->baseline_levels) {

@@ -411,6 +411,11 @@ static void note_stages(checked *c) {
   for (int i = 0; i < p->stage_count; i++) {
     const stage_spec *s = &p->stages[i];
     if (!s->enabled) note(c, "stage %s is switched off", s->name);
+    if (s->enabled && s->output_is_found && !s->output)
+      note(c,
+           "stage %s validates by its losses only: say what it segments, validate: {output: "
+           "net.out}, for Dice",
+           s->name);
     if (s->enabled && s->output && dataset_role_count(c->o->data, ROLE_VALIDATION) == 0)
       note(c, "stage %s validates, but no case has the role validation", s->name);
   }

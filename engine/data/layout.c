@@ -507,11 +507,16 @@ static status read_nnunet_json(const char *path, const json_t *root, dataset *d,
   json_object_foreach((json_t *)labels, key, value) {
     if (json_is_array(value))
       return bad_json(path,
-                      "\"labels\": \"%.60s\" is a region of several classes; only classes "
-                      "of their own are read.",
-                      key);
+                      "\"labels\": \"%.60s\" is a region of several classes. Networks here tell "
+                      "classes apart: give every class of the label files a name and a number of "
+                      "its own, and score regions with evaluate: {groups: {%.60s: [1, 2]}}.",
+                      key, key);
     if (strcmp(key, "ignore") == 0)
-      return bad_json(path, "\"labels\" has an \"ignore\" class, which losses here do not know.");
+      return bad_json(path,
+                      "\"labels\" has an \"ignore\" class. Voxels cannot be left out of crops and "
+                      "metrics here: make them background in the label files, or give them a class "
+                      "of its own by another name; its share of the loss can be taken away with "
+                      "cross_entropy: {ignore_index: …}.");
   }
   TRY(read_classes(path, root, d));
   return read_channels(path, root, d);

@@ -71,6 +71,12 @@ extern const char lock_key[];
 /* Puts the texts of `files:` into p->inside. `file` is the lock itself. */
 status lock_open_files(pipeline *p, const source *file, const tree *lock);
 
+/* ---- segmented.c ---------------------------------------------------------------------------- */
+
+/* The one value of a stage's graph that its losses compare with `label`: "net.out". NULL: there is none,
+ * or there are several. */
+const char *segmented_value(const tree *graph);
+
 /* ---- override.c ---------------------------------------------------------------------------- */
 
 extern const char *const pipeline_keys[];

@@ -927,7 +927,10 @@ static void read_validated(loader *l, stage_spec *s, const tree *validate, const
   s->validate_custom = read.custom;
   s->validate_custom_count = read.custom_count;
   if (!s->output)
-    report(l, metrics->at, "%s: metrics of a segmentation need \"output\", such as net.out.", what);
+    report(
+        l, metrics->at,
+        "%s: metrics of a segmentation need \"output\", such as net.out: no single value is compared with label.",
+        what);
 }
 
 static void check_schedule_target(loader *l, const stage_spec *s, const char *target,
@@ -1322,6 +1325,8 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
     s->validate_every = read_int(l, validate, inside, "every", 0, 0, 10000000, at);
     s->output = read_text(l, validate, inside, "output", NULL);
     if (tree_get(validate, "output")) s->output_at = tree_get(validate, "output")->at;
+    s->output_is_found = !tree_get(validate, "output");
+    if (s->output_is_found) s->output = segmented_value(s->graph);
     read_validated(l, s, validate, inside);
   }
   inside = arena_printf(l->memory, "%s: checkpoint", what);
@@ -1419,7 +1424,9 @@ static void read_evaluate(loader *l, const tree *evaluate) {
   evaluate_spec *e = &p->evaluate;
   if (!evaluate) {
     for (int i = 0; i < p->stage_count; i++)
-      if (p->stages[i].output)
+      if (p->stages[i].output && p->stages[i].output_is_found && !p->stages[i].validate_metrics)
+        p->stages[i].output = NULL; /* nothing says how it would be segmented: losses only */
+      else if (p->stages[i].output)
         report(l, p->stages[i].at,
                "stage %s: validate: output is segmented with a sliding window: say which under "
                "\"evaluate: inferer:\".",

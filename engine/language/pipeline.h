@@ -146,11 +146,12 @@ typedef struct stage_spec {
   unsigned validate_metrics; /* METRIC_BITs besides Dice; custom ones follow the table's */
   custom_metric *validate_custom;
   int validate_custom_count;
-  script_ref case_weights;    /* how often a training case is drawn; path NULL: all alike */
-  source_pos output_at;       /* of `output`, or the stage's */
-  const char *output;         /* value that sliding-window inference reads: "net.out"; NULL = no
+  script_ref case_weights; /* how often a training case is drawn; path NULL: all alike */
+  source_pos output_at;    /* of `output`, or the stage's */
+  const char *output;      /* value that sliding-window inference reads: "net.out"; NULL = no
                                  segmentation validation, only loss terms and metrics */
-  bool enabled;               /* `enabled: false` skips the stage */
+  bool output_is_found;    /* `validate` names none: it is what the losses compare with `label` */
+  bool enabled;            /* `enabled: false` skips the stage */
   int64_t checkpoint_every_s; /* seconds between full-state checkpoints, at epoch ends */
   bool checkpoint_final;      /* the last stage keeps its state when it is finished */
 } stage_spec;

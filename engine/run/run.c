@@ -235,8 +235,12 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found, bo
   problems_add(found, program_check(graph.g, r->device));
   if (s->init_from) problems_add(found, check_transfer(r, s, &graph));
   step_memory memory;
-  problems_add(found, stage_fit_memory(s, r->device, &graph, &memory));
-  stage_graph_free(&graph);
+  status unfit = stage_fit_memory(s, r->device, &graph, &memory);
+  problems_add(found, unfit);
+  if (!unfit && s->memory_bytes > 0 && r->fitted)
+    r->fitted[s - r->p->stages] = (fitted_stage){true, graph, memory};
+  else
+    stage_graph_free(&graph);
 }
 
 /* Classes of `evaluate:` that the data set does not have. */
@@ -522,7 +526,8 @@ status run_pipeline(const run_options *o, char **folder_out) {
   resume_states states = {.unfinished.stage = -1, .final.stage = -1};
   status error = open_run(&r, o, why);
   r.operators = calloc((size_t)op_count(), sizeof *r.operators);
-  if (!error && !r.operators) error = error_out_of_memory((size_t)op_count());
+  if (!error) r.fitted = calloc((size_t)r.p->stage_count + 1, sizeof *r.fitted);
+  if (!error && (!r.operators || !r.fitted)) error = error_out_of_memory((size_t)op_count());
   if (!error) error = run_compile(&r);
   if (!error) error = dataset_read_headers(r.data, r.device->pool, NULL);
   if (!error) {
@@ -546,6 +551,9 @@ status run_pipeline(const run_options *o, char **folder_out) {
   free(cache);
   resume_states_free(&states);
   free(r.operators);
+  for (int i = 0; r.fitted && i < r.p->stage_count; i++)
+    if (r.fitted[i].is_there) stage_graph_free(&r.fitted[i].graph);
+  free(r.fitted);
   reproduce_free(&r);
   device_close(r.device);
   dataset_free(r.data);

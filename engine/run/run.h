@@ -38,9 +38,10 @@ typedef struct run {
   bool went_on_with_scripts,
       went_on_with_keys; /* other ones: its lock does not train its weights */
   bool *operators;       /* op_count() flags: those that run_compile found in use; may be NULL */
-  struct lock *lock;     /* what this run is made of, as its lock says (run/lock.h) */
-  struct lock *locked;   /* what the lock says that it was started from; NULL: from none */
-  char **changes;        /* in which these differ, allowed */
+  struct fitted_stage *fitted; /* by stage: what run_compile keeps for stage_train; may be NULL */
+  struct lock *lock;           /* what this run is made of, as its lock says (run/lock.h) */
+  struct lock *locked;         /* what the lock says that it was started from; NULL: from none */
+  char **changes;              /* in which these differ, allowed */
   int change_count;
   FILE *metrics;             /* metrics.jsonl, appended and flushed line by line */
   double csv_written_s;      /* when metrics.csv was */

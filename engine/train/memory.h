@@ -15,6 +15,14 @@ typedef struct step_memory {
   recomputation again;
 } step_memory;
 
+/* A stage's training graph that has been fitted into its budget: looking for what to compute again takes
+ * seconds for a large network, so it is done once. */
+typedef struct fitted_stage {
+  bool is_there;
+  stage_graph graph;
+  step_memory memory;
+} fitted_stage;
+
 /* Fits the stage's training graph into the stage's budget (`memory`): arena and what lies outside of
  * it together. Without a budget the graph stays as it is. A budget that cannot be met is an error at
  * its YAML line. Comes before program_create. */

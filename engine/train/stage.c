@@ -40,9 +40,16 @@ static int64_t check_batch(const trainer *t) {
 
 static status open_graphs(trainer *t) {
   run *r = t->r;
-  expand_options options = options_for(t, t->stage->batch, true);
-  TRY(stage_expand(r->p, t->stage, &options, &t->graph));
-  TRY(stage_fit_memory(t->stage, r->device, &t->graph, &t->memory));
+  fitted_stage *fitted = r->fitted ? &r->fitted[t->index] : NULL;
+  if (fitted && fitted->is_there) {
+    t->graph = fitted->graph;
+    t->memory = fitted->memory;
+    *fitted = (fitted_stage){0};
+  } else {
+    expand_options options = options_for(t, t->stage->batch, true);
+    TRY(stage_expand(r->p, t->stage, &options, &t->graph));
+    TRY(stage_fit_memory(t->stage, r->device, &t->graph, &t->memory));
+  }
   initialize_choose(&t->stage->initialize, t->graph.g);
   parameter_groups groups;
   TRY(parameter_groups_open(t->stage, t->graph.g, &groups));
@@ -60,7 +67,7 @@ static status open_graphs(trainer *t) {
   }
   t->check_batch = check_batch(t);
   if (t->check_batch == 0) return OK;
-  options = options_for(t, t->check_batch, false);
+  expand_options options = options_for(t, t->check_batch, false);
   TRY(stage_expand(r->p, t->stage, &options, &t->check_graph));
   TRY(program_create(t->check_graph.g, r->device, &t->parameters, t->check_graph.keep,
                      t->check_graph.keep_count, t->check_batch, NULL, &t->check));

@@ -108,7 +108,7 @@ study:run()
 study:report("dice")
 LUA
 try 1 "$STRATA" ablate failing.lua "${budget[@]}" --out runs
-prints "no slabs  0 of 1       –"
+grep -qE "^no slabs +0 of 1 +–" "$work/out" || fail "a failed arm has figures"
 prints "failed trial"
 grep -q "tiny.yaml:[0-9]*:[0-9]*: error: .*slab" "$work/out" || fail "the error's first line"
 prints "/log.txt"
@@ -145,3 +145,15 @@ try 1 "$STRATA" ablate mask_ration
 says "did you mean \"mask_ratio.lua\"?"
 try 1 "$STRATA" ablate with_without_pretraining --arg pipeline=quickstrat.yaml
 says "did you mean \"quickstart.yaml\"?"
+
+# One arm with one seed: its spread is that of its cases, and the legend says so.
+cat >one.lua <<LUA
+local study = ablation("one")
+study:arm("as it is", pipeline("$pipelines/tiny.yaml"))
+study:seeds(1)
+study:run()
+study:report("dice")
+LUA
+try 0 "$STRATA" ablate one.lua "${budget[@]}" --out runs
+grep -qE "^as it is +1 +0\.[0-9]+ ± 0\.[0-9]+" out || fail "no spread of one arm"
+prints "±: standard deviation over the cases of the one seed"

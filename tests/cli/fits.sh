@@ -73,3 +73,13 @@ says '${classes}: the data set has no classes'
 try 1 "$STRATA" predict bare phantom/imagesTr/phantom_001.nii.gz -o seg.nii.gz
 try 1 "$STRATA" check "${bare[@]}" --set "data.dataset.files.labels=labelsTr/*.nii.gz"
 says 'needs "classes"'
+
+# What a stage validates by is found where it is plain, and else asked for.
+plain=("${tiny[@]}" --set stages.pretrain.enabled=false --set stages.segment.epochs=1 --set "stages.segment.validate={every: 1}")
+try 0 "$STRATA" run "${plain[@]}" --out plain
+has plain/metrics.jsonl '"validation.dice"'
+try 0 "$STRATA" check "${tiny[@]}" --set "stages.segment.validate={every: 1, metrics: [hd95]}"
+try 1 "$STRATA" check "${tiny[@]}" --set "stages.segment.validate={every: 1, metrics: [hd95], output: ~}"
+says 'need "output"'
+try 0 "$STRATA" check "${plain[@]}" --set "stages.segment.graph.loss={dice_ce: [net.out, label]}" --set evaluate=
+prints "stage segment validates by its losses only"

@@ -87,5 +87,12 @@ for line in open("known"):
     extra = set(parts[part]) - known
     if part == "model":  # the keys of a model file, which stand here too
         extra -= {"doc", "inputs", "params", "graph", "outputs"}
+    if part == "the pipeline":  # of a lock; nobody is to add it to a file
+        extra -= {"lock"}
     assert not known - set(parts[part]) and not extra, (part, known ^ set(parts[part]))
 PYTHON
+
+# The lock of a run is a pipeline file, too.
+try 0 "$STRATA" run "${tiny[@]}" --set stages.pretrain.enabled=false --set stages.segment.epochs=1 --out run
+try 0 "${validate[@]}" run/pipeline.lock.yaml
+prints "pipeline.lock.yaml: ok"

@@ -136,10 +136,10 @@ static void nnunet_descriptions_that_cannot_be_read_say_why(void **state) {
        ".nrrd"},
       {"{\"labels\": {\"a\": 0, \"whole\": [1, 2]}, \"channel_names\": {\"0\": \"CT\"}, "
        "\"file_ending\": \".nii\"}",
-       "\"whole\" is a region"},
+       "evaluate: {groups: {whole: [1, 2]}}"},
       {"{\"labels\": {\"a\": 0, \"b\": 1, \"ignore\": 2}, \"channel_names\": {\"0\": \"CT\"}, "
        "\"file_ending\": \".nii\"}",
-       "ignore"},
+       "make them background"},
       {"{\"labels\": {\"a\": 0, \"b\": 1}, \"channel_names\": {\"0\": \"CT\"}, \"file_ending\": "
        "\".nii\"}",
        "no .nii or .nii.gz file fits imagesTr/*_0000.nii"},

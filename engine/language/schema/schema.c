@@ -439,6 +439,23 @@ static json_t *complete_evaluate(void) {
 
 /* ---- the pipeline -------------------------------------------------------------------------- */
 
+/* What a run writes behind its resolved pipeline (run/lock.h); nobody types it. */
+static json_t *lock_schema(void) {
+  static const char *const texts[] = {"strata", "compiler", "numerics"};
+  static const char *const maps[] = {"weights", "pipeline", "operators", "init", "data"};
+  json_t *p = json_object();
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+    put(p, texts[i], json_pack("{s:s}", "type", "string"));
+  for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
+    put(p, maps[i], json_pack("{s:s}", "type", "object"));
+  put(p, "scripts_changed", json_pack("{s:s}", "type", "boolean"));
+  put(p, "pipeline_changed", json_pack("{s:s}", "type", "boolean"));
+  put(p, "files", json_pack("{s:s}", "type", "array"));
+  return json_pack("{s:s, s:s, s:o, s:[s]}", "type", "object", "description",
+                   "what the run was made of, with hashes: written by strata run", "properties", p,
+                   "required", "files");
+}
+
 static json_t *pipeline_schema(void) {
   static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
   json_t *p = json_object();
@@ -462,6 +479,7 @@ static json_t *pipeline_schema(void) {
   json_t *log = json_object();
   put(log, "tensorboard", part_default(part_truth("event files in tensorboard/<stage>"), "false"));
   put(p, "log", part_changing_map(log, "further records of a run"));
+  put(p, "lock", lock_schema());
   json_t *schema = part_changing_map(p, NULL);
   put(schema, "type", json_string("object"));
   json_object_del(schema, "pattern");
