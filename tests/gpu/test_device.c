@@ -174,7 +174,7 @@ static void without_cudnn_a_device_says_so_and_has_other_arithmetic(void **state
   device *own;
   setenv("STRATA_CUDNN", "off", 1);
   assert_null(device_open("cuda", 1, &own, NULL));
-  assert_non_null(strstr(own->description, "no cuDNN (STRATA_CUDNN=off)"));
+  assert_non_null(strstr(own->description, "no cuDNN: STRATA_CUDNN=off"));
   assert_string_not_equal(own->numerics, cuda->numerics);
   device_close(own);
   unsetenv("STRATA_CUDNN");

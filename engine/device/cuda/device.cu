@@ -96,9 +96,8 @@ static status open_card(plugin_device *d) {
   const char *convolutions = libraries_convolutions(d->libraries);
   snprintf(d->description, sizeof d->description, "%.40s, %.1f GiB, sm_%d%d, %.50s", card.name,
            (double)card.totalGlobalMem / (1 << 30), card.major, card.minor, convolutions);
-  /* Without the reason in brackets. */
-  int shown = (int)strcspn(convolutions, "(");
-  while (shown > 0 && convolutions[shown - 1] == ' ') shown--;
+  /* Without the reason. */
+  int shown = (int)strcspn(convolutions, ":");
   snprintf(d->numerics, sizeof d->numerics, "cuda/sm_%d%d, %.*s", card.major, card.minor, shown,
            convolutions);
   return OK;

@@ -47,7 +47,7 @@ static void open_cudnn(struct libraries *l, cudaStream_t stream) {
     snprintf(l->convolutions, sizeof l->convolutions, "cuDNN %d.%d.%d", version / 10000,
              version / 100 % 100, version % 100);
   else
-    snprintf(l->convolutions, sizeof l->convolutions, "no cuDNN (%.50s)", why);
+    snprintf(l->convolutions, sizeof l->convolutions, "no cuDNN: %.50s", why);
 }
 
 status libraries_open(const plugin_host *host, cudaStream_t stream, struct libraries **out) {

@@ -10,7 +10,7 @@ struct libraries;
 
 status libraries_open(const plugin_host *host, cudaStream_t stream, struct libraries **out);
 void libraries_close(struct libraries *l);
-/* Who computes convolutions, and where it is not cuDNN, why: "cuDNN 9.19.0". */
+/* Who computes convolutions, "cuDNN 9.19.0"; where it is not cuDNN, after a colon, why. */
 const char *libraries_convolutions(const struct libraries *l);
 
 /* C = alpha · op(A) · op(B) + beta · C (+ bias along the columns), row-major, for `batch` matrices

@@ -15,7 +15,7 @@ status libraries_open(const plugin_host *, cudaStream_t, struct libraries **out)
 }
 
 const char *libraries_convolutions(const struct libraries *l) {
-  return l->convolves ? "convolutions by loops" : "no cuDNN (STRATA_CUDNN=off)";
+  return l->convolves ? "convolutions by loops" : "no cuDNN: STRATA_CUDNN=off";
 }
 
 void libraries_close(struct libraries *l) {
