@@ -3,7 +3,18 @@
 #include "augment/feed.h"
 #include "unit/data_fixture.h"
 
+#include <dlfcn.h>
+
 static device *cuda;
+
+/* How often the host has waited for the device; 0 always where that is not counted, on a card. */
+static int64_t waits(void) {
+  void *plugin = dlopen(getenv("STRATA_CUDA_PLUGIN"), RTLD_NOW | RTLD_NOLOAD);
+  const int64_t *counted = plugin ? dlsym(plugin, "emulator_waits") : NULL;
+  int64_t count = counted ? *counted : 0;
+  if (plugin) dlclose(plugin);
+  return count;
+}
 
 static int open_cuda(void **state) {
   (void)state;
@@ -98,6 +109,7 @@ static void sampling_add(sampling *s, const char *name, const char *attributes) 
 typedef struct comparison {
   double worst; /* difference of two voxels, of the largest magnitude of the image */
   bool same_bits;
+  int64_t waits, step_waits; /* for the batch and for the step that reads it */
 } comparison;
 
 /* One batch on both, `copied` of whose samples the loader has made already. The label has to agree to
@@ -132,12 +144,17 @@ static comparison compare_batch(sampling *s, feed *f, uint64_t seed, int copied)
   if (copied == SAMPLES) b.drawn = NULL; /* as of a loader that draws none */
   inputs in;
   inputs_open(SAMPLES, v->size, v->channels, &in);
+  int64_t waited[3] = {waits()};
   expect_ok(feed_write(f, &b, &in.program, in.image, label ? in.label : VALUE_NONE));
+  waited[1] = waits();
+  expect_ok(program_run(&in.program));
+  waited[2] = waits();
   float *image = malloc((size_t)(SAMPLES * values) * sizeof *image);
   int32_t *classes = malloc((size_t)(SAMPLES * voxels) * sizeof *classes);
   expect_ok(program_read(&in.program, in.image, image));
   expect_ok(program_read(&in.program, in.label, classes));
-  comparison c = {.same_bits = true};
+  comparison c = {
+      .same_bits = true, .waits = waited[1] - waited[0], .step_waits = waited[2] - waited[1]};
   for (int n = 0; n < SAMPLES; n++) {
     const float *want = expected[n].image.data, *got = image + n * values;
     double largest = 0, worst = 0;
@@ -254,6 +271,39 @@ static void a_list_without_changes_is_a_copy(void **state) {
   assert_true(compare_batch(&s, &f, 1, 0).same_bits);
   s.spec.sample_count = 0;
   assert_true(compare_batch(&s, &f, 1, 0).same_bits);
+  feed_close(&f);
+  sampling_end(&s);
+}
+
+static void a_step_waits_for_the_device_only_at_its_end(void **state) {
+  (void)state;
+  const int64_t size[3] = {17, 16, 12};
+  sampling s = sampling_of(size, 1, true);
+  add_long_list(&s);
+  s.spec.sample = s.uses;
+  feed f;
+  feed_open(&s.spec, cuda, &f);
+  /* Once before, when cases are uploaded and memory grows. */
+  for (uint64_t seed = 0; seed < 4; seed++) compare_batch(&s, &f, seed, 0);
+  for (uint64_t seed = 0; seed < 4; seed++) {
+    comparison c = compare_batch(&s, &f, seed, 0);
+    assert_int_equal(c.waits, 0);
+    assert_int_equal(c.step_waits, waits() > 0); /* or they are not counted */
+  }
+  feed_close(&f);
+  sampling_end(&s);
+}
+
+static void more_channels_than_a_kernel_takes_factors_for(void **state) {
+  (void)state;
+  const int64_t size[3] = {4, 3, 5};
+  sampling s = sampling_of(size, 150, true);
+  sampling_add(&s, "random_brightness", "{probability: 1}");
+  sampling_add(&s, "random_contrast", "{probability: 1}");
+  s.spec.sample = s.uses;
+  feed f;
+  feed_open(&s.spec, cuda, &f);
+  assert_true(compare_batch(&s, &f, 1, 0).worst <= 1e-5);
   feed_close(&f);
   sampling_end(&s);
 }
@@ -401,6 +451,8 @@ int main(void) {
       cmocka_unit_test(every_sample_operator_makes_on_the_device_what_it_makes_on_the_host),
       cmocka_unit_test(lists_of_operators_agree),
       cmocka_unit_test(a_list_without_changes_is_a_copy),
+      cmocka_unit_test(a_step_waits_for_the_device_only_at_its_end),
+      cmocka_unit_test(more_channels_than_a_kernel_takes_factors_for),
       cmocka_unit_test(samples_that_the_device_has_no_room_for_are_made_on_the_host),
       cmocka_unit_test(the_least_recently_used_case_leaves_the_device),
       cmocka_unit_test(a_crop_that_looks_at_changed_labels_is_made_on_the_host),

@@ -3,6 +3,7 @@
 #include "base/files.h"
 #include "base/parallel.h"
 #include "base/rng.h"
+#include "base/rng_draw.h"
 #include "base/status.h"
 #include "base/table.h"
 #include "base/text.h"
@@ -74,6 +75,19 @@ static void hashes_and_streams_are_pinned(void **unused) {
   static const uint32_t expected[6] = {0x052859f9, 0x417a71a8, 0x1df0e181,
                                        0xa5adbbbb, 0xf944d80a, 0x2f6e027b};
   assert_memory_equal(got, expected, sizeof got);
+}
+
+/* From every place within a block of four, and across blocks. */
+static void numbers_can_be_drawn_ahead(void **unused) {
+  (void)unused;
+  for (int used = 0; used < 9; used++) {
+    rng r = stream(5, "stage", 0, "case", 0, "random_noise");
+    for (int i = 0; i < used; i++) rng_u32(&r);
+    const rng kept = r;
+    for (uint64_t n = 0; n < 12; n++) assert_int_equal(draw_ahead(&kept, n), rng_u32(&r));
+    rng again = kept;
+    assert_true(draw_normal(draw_ahead(&kept, 0), draw_ahead(&kept, 1)) == rng_normal(&again));
+  }
 }
 
 static void distributions_have_their_moments(void **unused) {
@@ -533,6 +547,7 @@ int main(void) {
       cmocka_unit_test(philox_gives_the_known_answers),
       cmocka_unit_test(a_stream_follows_from_its_name_alone),
       cmocka_unit_test(hashes_and_streams_are_pinned),
+      cmocka_unit_test(numbers_can_be_drawn_ahead),
       cmocka_unit_test(distributions_have_their_moments),
       cmocka_unit_test(permutations_hold_every_number_once_and_all_occur),
       cmocka_unit_test(every_task_runs_once_with_one_result_on_any_number_of_threads),
