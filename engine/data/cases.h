@@ -21,6 +21,11 @@ bool case_stamp(const case_entry *entry, uint64_t stamp[2]);
 void case_remember(const case_entry *entry, const uint64_t stamp[2], uint64_t prepare,
                    cache_key key);
 
+/* known_content.c: the hashes of a case's files, as they were when they had this stamp; false: not known.
+ * `cache` is the folder of prepared cases. Entries are checked; what cannot be kept is not. */
+bool content_known(const char *cache, const uint64_t stamp[2], content_hash *out, int count);
+void content_keep(const char *cache, const uint64_t stamp[2], const content_hash *list, int count);
+
 /* "img0001" of "a/b/img0001.nii.gz" */
 const char *volume_base_name(arena *memory, const char *path);
 

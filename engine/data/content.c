@@ -9,7 +9,7 @@
 typedef struct hashing {
   const data_spec *spec;
   dataset *d;
-  bool has_cache;
+  const char *cache; /* NULL: none */
   uint64_t prepare;
   status *errors; /* of each case */
 } hashing;
@@ -17,11 +17,13 @@ typedef struct hashing {
 static status hash_case(const hashing *h, case_entry *entry, content_hash *out) {
   uint64_t stamp[2];
   int count = case_file_count(entry);
-  bool has_stamp = h->has_cache && entry->known && case_stamp(entry, stamp);
-  for (int i = 0; i < count; i++) {
+  bool has_stamp = h->cache && entry->known && case_stamp(entry, stamp);
+  bool is_known = has_stamp && content_known(h->cache, stamp, out, count);
+  for (int i = 0; i < count && !is_known; i++) {
     out[i].is_there = true;
     TRY(file_hash(case_file_path(entry, i), &out[i].length, &out[i].low, &out[i].high));
   }
+  if (has_stamp && !is_known) content_keep(h->cache, stamp, out, count);
   if (has_stamp) /* the key counts a label that is not there */
     case_remember(entry, stamp, h->prepare,
                   cache_key_from(h->prepare, out, entry->more_image_count + 2));
@@ -37,7 +39,7 @@ static void hash_task(void *context, int64_t i) {
 }
 
 status dataset_hash(const data_spec *spec, dataset *d, const char *cache, thread_pool *pool) {
-  hashing h = {.spec = spec, .d = d, .has_cache = cache != NULL};
+  hashing h = {.spec = spec, .d = d, .cache = cache};
   h.errors = calloc((size_t)d->case_count + 1, sizeof *h.errors);
   if (!h.errors) return error_out_of_memory((size_t)d->case_count * sizeof *h.errors);
   if (cache) h.prepare = prepare_identity(spec);

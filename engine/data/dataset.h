@@ -61,9 +61,9 @@ int dataset_role_usable(const dataset *d, role r, bool label_free);
 int64_t dataset_steps(const dataset *d, role r, const data_spec *spec, bool label_free,
                       int64_t a_step);
 
-/* Reads the files of every case that has a role and fills case_entry.content. What is learned of
- * the cache's keys is kept, so that an entry of `cache` (NULL: none) is found without reading its
- * files again. */
+/* Hashes the files of every case that has a role and fills case_entry.content. `cache` (NULL: none)
+ * keeps the hashes: files whose inode, size and times are as when they were hashed are not read again.
+ * What is learned of the cache's keys is kept, so that its entries are found without reading files. */
 status dataset_hash(const data_spec *spec, dataset *d, const char *cache, thread_pool *pool);
 /* Classes, cases with their roles, and content: what the data decide about a run. */
 uint64_t dataset_content(const dataset *d);
