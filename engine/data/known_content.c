@@ -42,7 +42,7 @@ bool content_known(const char *cache, const uint64_t stamp[2], content_hash *out
     memcpy(&hash, bytes + wanted - sizeof hash, sizeof hash);
     known = hash == bytes_hash(bytes, wanted - sizeof hash);
   }
-  const char *kept = bytes + sizeof expected;
+  const char *kept = known ? bytes + sizeof expected : NULL;
   for (int i = 0; known && i < count; i++) {
     memcpy(&out[i].length, kept + (size_t)(3 * i) * sizeof hash, sizeof hash);
     memcpy(&out[i].low, kept + (size_t)(3 * i + 1) * sizeof hash, sizeof hash);
