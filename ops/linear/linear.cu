@@ -11,16 +11,23 @@ static int64_t rows_of(const plugin_shape *s) {
   return elements(s) / last_extent(s);
 }
 
+/* One product of matrices without gaps, m×k by k×n as they are multiplied; the factors are the caller's. */
+static matrix_product dense(const launch *l, int64_t m, int64_t n, int64_t k) {
+  matrix_product p = {};
+  p.m = m, p.n = n, p.k = k, p.batch = 1;
+  p.c = out(l, 0), p.c_row = n;
+  p.alpha = 1;
+  p.bf16 = is_bf16(l);
+  return p;
+}
+
 /* y (rows × F) = x (rows × C) · weightᵀ + bias, weight F × C */
 static matrix_product forward_of(const launch *l) {
   int64_t c = last_extent(in_shape(l, 0)), f = last_extent(out_shape(l, 0));
-  matrix_product p = {};
-  p.m = rows_of(in_shape(l, 0)), p.n = f, p.k = c, p.batch = 1;
-  p.a = in(l, 0), p.b = in(l, 1), p.c = out(l, 0), p.bias = in(l, 2);
-  p.a_row = c, p.b_row = c, p.c_row = f;
+  matrix_product p = dense(l, rows_of(in_shape(l, 0)), f, c);
+  p.a = in(l, 0), p.b = in(l, 1), p.bias = in(l, 2);
+  p.a_row = c, p.b_row = c;
   p.b_transposed = true;
-  p.alpha = 1;
-  p.bf16 = is_bf16(l);
   return p;
 }
 
@@ -35,12 +42,9 @@ CUDA_OP(linear) {
 
 static matrix_product backward_data_of(const launch *l) {
   int64_t f = last_extent(in_shape(l, 0)), c = last_extent(out_shape(l, 0));
-  matrix_product p = {};
-  p.m = rows_of(in_shape(l, 0)), p.n = c, p.k = f, p.batch = 1;
-  p.a = in(l, 0), p.b = in(l, 1), p.c = out(l, 0);
-  p.a_row = f, p.b_row = c, p.c_row = c;
-  p.alpha = 1;
-  p.bf16 = is_bf16(l);
+  matrix_product p = dense(l, rows_of(in_shape(l, 0)), c, f);
+  p.a = in(l, 0), p.b = in(l, 1);
+  p.a_row = f, p.b_row = c;
   return p;
 }
 
@@ -55,13 +59,10 @@ CUDA_OP(linear_backward_data) {
 
 static matrix_product backward_weight_of(const launch *l) {
   int64_t c = last_extent(in_shape(l, 0)), f = last_extent(in_shape(l, 1));
-  matrix_product p = {};
-  p.m = f, p.n = c, p.k = rows_of(in_shape(l, 0)), p.batch = 1;
-  p.a = in(l, 1), p.b = in(l, 0), p.c = out(l, 0);
-  p.a_row = f, p.b_row = c, p.c_row = c;
+  matrix_product p = dense(l, f, c, rows_of(in_shape(l, 0)));
+  p.a = in(l, 1), p.b = in(l, 0);
+  p.a_row = f, p.b_row = c;
   p.a_transposed = true;
-  p.alpha = 1;
-  p.bf16 = is_bf16(l);
   return p;
 }
 
@@ -100,21 +101,19 @@ static int64_t matrix_of(const plugin_shape *x, const plugin_shape *whole, int64
 /* The products of one call of the library: all of them, or one where their distances differ. */
 static matrix_product batch_of(const launch *l) {
   const plugin_shape *a = in_shape(l, 0), *b = in_shape(l, 1), *y = out_shape(l, 0);
-  matrix_product p = {};
-  p.m = y->dim[y->rank - 2], p.n = y->dim[y->rank - 1];
-  p.a_transposed = flag(l, "transpose_a");
+  bool a_transposed = flag(l, "transpose_a");
+  matrix_product p =
+      dense(l, y->dim[y->rank - 2], y->dim[y->rank - 1], a->dim[a->rank - (a_transposed ? 2 : 1)]);
+  p.a_transposed = a_transposed;
   p.b_transposed = flag(l, "transpose_b");
-  p.k = a->dim[a->rank - (p.a_transposed ? 2 : 1)];
-  p.a_row = last_extent(a), p.b_row = last_extent(b), p.c_row = p.n;
-  p.alpha = 1;
+  p.a_row = last_extent(a), p.b_row = last_extent(b);
   int64_t products = leading(y), of_a = leading(a), of_b = leading(b);
   bool regular = (of_a == products || of_a == 1) && (of_b == products || of_b == 1);
   p.batch = regular ? products : 1;
   p.a_step = of_a == 1 ? 0 : p.m * p.k;
   p.b_step = of_b == 1 ? 0 : p.k * p.n;
   p.c_step = p.m * p.n;
-  p.a = in(l, 0), p.b = in(l, 1), p.c = out(l, 0);
-  p.bf16 = is_bf16(l);
+  p.a = in(l, 0), p.b = in(l, 1);
   return p;
 }
 

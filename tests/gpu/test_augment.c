@@ -1,11 +1,10 @@
 /* Samples that a device makes against those of the host: every sample operator over its declared
  * cases, lists of them, the device's memory of prepared cases, and what the device cannot do. */
 #include "augment/feed.h"
+#include "gpu/cuda_fixture.h"
 #include "unit/data_fixture.h"
 
 #include <dlfcn.h>
-
-static device *cuda;
 
 /* How often the host has waited for the device; 0 always where that is not counted, on a card. */
 static int64_t waits(void) {
@@ -14,19 +13,6 @@ static int64_t waits(void) {
   int64_t count = counted ? *counted : 0;
   if (plugin) dlclose(plugin);
   return count;
-}
-
-static int open_cuda(void **state) {
-  (void)state;
-  status error = device_open("cuda", 1, &cuda, NULL);
-  if (error) error_print(stderr, error);
-  return error != NULL;
-}
-
-static int close_cuda(void **state) {
-  (void)state;
-  device_close(cuda);
-  return 0;
 }
 
 /* ---- a step that only has inputs ---------------------------------------------------------------- */
@@ -93,6 +79,17 @@ static sampling sampling_of(const int64_t size[3], int64_t channels, bool label)
 static void sampling_end(sampling *s) {
   for (int n = 0; n < SAMPLES; n++) case_free(&s->cases[n]);
   arena_free(&s->memory);
+}
+
+/* A feed of these cases and the operators added so far. */
+static void sampling_begin(sampling *s, feed *f) {
+  s->spec.sample = s->uses;
+  feed_open(&s->spec, cuda, f);
+}
+
+static void sampling_finish(sampling *s, feed *f) {
+  feed_close(f);
+  sampling_end(s);
 }
 
 static void sampling_add(sampling *s, const char *name, const char *attributes) {
@@ -194,17 +191,15 @@ static void compare_operator(const op *o, const char *attributes, int64_t channe
   sampling s = sampling_of(size, channels, label);
   if (cropped) sampling_add(&s, "random_crop", "{size: [9, 9, 11]}");
   sampling_add(&s, o->name, attributes);
-  s.spec.sample = s.uses;
   feed f;
-  feed_open(&s.spec, cuda, &f);
+  sampling_begin(&s, &f);
   if (!f.makes_samples) fail_msg("%s %s: %s", o->name, attributes, f.why_not);
   comparison c = compare_batch(&s, &f, 1, 0);
   if (!(c.worst <= 1e-5) || (!c.same_bits && !may_round_otherwise(o)))
     fail_msg("%s %s, %d channels: the device's samples differ by %.3g of the largest value",
              o->name, attributes, (int)channels, c.worst);
   assert_int_equal(f.cases.uploads, SAMPLES);
-  feed_close(&f);
-  sampling_end(&s);
+  sampling_finish(&s, &f);
 }
 
 static void every_sample_operator_makes_on_the_device_what_it_makes_on_the_host(void **state) {
@@ -246,17 +241,15 @@ static void lists_of_operators_agree(void **state) {
   for (int k = 0; k < 4; k++) {
     sampling s = sampling_of(size, 1 + k % 2, k < 3);
     add_long_list(&s);
-    s.spec.sample = s.uses;
     feed f;
-    feed_open(&s.spec, cuda, &f);
+    sampling_begin(&s, &f);
     assert_true(f.makes_samples);
     for (uint64_t seed = 0; seed < 6; seed++) {
       comparison c = compare_batch(&s, &f, seed, 0);
       if (!(c.worst <= 1e-5)) fail_msg("the device's samples differ by %.3g", c.worst);
     }
     assert_int_equal(f.cases.uploads, SAMPLES); /* each case once in six batches */
-    feed_close(&f);
-    sampling_end(&s);
+    sampling_finish(&s, &f);
   }
 }
 
@@ -265,14 +258,12 @@ static void a_list_without_changes_is_a_copy(void **state) {
   const int64_t size[3] = {5, 4, 6};
   sampling s = sampling_of(size, 2, true);
   sampling_add(&s, "random_flip", "{probability: 0}");
-  s.spec.sample = s.uses;
   feed f;
-  feed_open(&s.spec, cuda, &f);
+  sampling_begin(&s, &f);
   assert_true(compare_batch(&s, &f, 1, 0).same_bits);
   s.spec.sample_count = 0;
   assert_true(compare_batch(&s, &f, 1, 0).same_bits);
-  feed_close(&f);
-  sampling_end(&s);
+  sampling_finish(&s, &f);
 }
 
 static void a_step_waits_for_the_device_only_at_its_end(void **state) {
@@ -280,9 +271,8 @@ static void a_step_waits_for_the_device_only_at_its_end(void **state) {
   const int64_t size[3] = {17, 16, 12};
   sampling s = sampling_of(size, 1, true);
   add_long_list(&s);
-  s.spec.sample = s.uses;
   feed f;
-  feed_open(&s.spec, cuda, &f);
+  sampling_begin(&s, &f);
   /* Once before, when cases are uploaded and memory grows. */
   for (uint64_t seed = 0; seed < 4; seed++) compare_batch(&s, &f, seed, 0);
   for (uint64_t seed = 0; seed < 4; seed++) {
@@ -290,8 +280,7 @@ static void a_step_waits_for_the_device_only_at_its_end(void **state) {
     assert_int_equal(c.waits, 0);
     assert_int_equal(c.step_waits, waits() > 0); /* or they are not counted */
   }
-  feed_close(&f);
-  sampling_end(&s);
+  sampling_finish(&s, &f);
 }
 
 static void more_channels_than_a_kernel_takes_factors_for(void **state) {
@@ -300,12 +289,10 @@ static void more_channels_than_a_kernel_takes_factors_for(void **state) {
   sampling s = sampling_of(size, 150, true);
   sampling_add(&s, "random_brightness", "{probability: 1}");
   sampling_add(&s, "random_contrast", "{probability: 1}");
-  s.spec.sample = s.uses;
   feed f;
-  feed_open(&s.spec, cuda, &f);
+  sampling_begin(&s, &f);
   assert_true(compare_batch(&s, &f, 1, 0).worst <= 1e-5);
-  feed_close(&f);
-  sampling_end(&s);
+  sampling_finish(&s, &f);
 }
 
 /* ---- the device's memory ------------------------------------------------------------------------- */
@@ -315,9 +302,8 @@ static void samples_that_the_device_has_no_room_for_are_made_on_the_host(void **
   const int64_t size[3] = {17, 16, 12};
   sampling s = sampling_of(size, 1, true);
   add_long_list(&s);
-  s.spec.sample = s.uses;
   feed f;
-  feed_open(&s.spec, cuda, &f);
+  sampling_begin(&s, &f);
   f.cases.bound_bytes = 17 * 16 * 12 * 5 - 1; /* a byte too few */
   comparison c = compare_batch(&s, &f, 1, 0);
   assert_true(c.same_bits); /* the host's own */
@@ -327,8 +313,7 @@ static void samples_that_the_device_has_no_room_for_are_made_on_the_host(void **
   assert_true(c.worst <= 1e-5);
   assert_int_equal(f.cases.uploads, 2);
   assert_int_equal(f.cases.count, 1);
-  feed_close(&f);
-  sampling_end(&s);
+  sampling_finish(&s, &f);
 }
 
 static void expect_uploads(device_cases *c, sampling *s, int n, bool label, int64_t uploads) {
@@ -381,15 +366,13 @@ static void a_crop_that_looks_at_changed_labels_is_made_on_the_host(void **state
   sampling s = sampling_of(size, 2, true);
   sampling_add(&s, "random_affine", "{}");
   sampling_add(&s, "random_crop", "{size: 8}");
-  s.spec.sample = s.uses;
   feed f;
-  feed_open(&s.spec, cuda, &f);
+  sampling_begin(&s, &f);
   assert_false(f.makes_samples);
   assert_int_equal(feed_case_bytes(&f), 0);
   assert_non_null(strstr(f.why_not, "random_crop"));
   assert_true(compare_batch(&s, &f, 1, SAMPLES).same_bits);
-  feed_close(&f);
-  sampling_end(&s);
+  sampling_finish(&s, &f);
 }
 
 static void an_operator_without_a_kernel_is_made_on_the_host(void **state) {
@@ -400,13 +383,11 @@ static void an_operator_without_a_kernel_is_made_on_the_host(void **state) {
   op stranger = *s.uses[1].op;
   stranger.name = "stranger";
   s.uses[1].op = &stranger;
-  s.spec.sample = s.uses;
   feed f;
-  feed_open(&s.spec, cuda, &f);
+  sampling_begin(&s, &f);
   assert_false(f.makes_samples);
   assert_non_null(strstr(f.why_not, "stranger has no kernel for cuda"));
-  feed_close(&f);
-  sampling_end(&s);
+  sampling_finish(&s, &f);
 }
 
 static status writes_at_once(host_call *call) {

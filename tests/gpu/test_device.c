@@ -1,4 +1,5 @@
 /* The CUDA device itself, on the plug-in that STRATA_CUDA_PLUGIN names. */
+#include "gpu/cuda_fixture.h"
 #include "gradient/trial.h"
 
 #include <setjmp.h>
@@ -6,21 +7,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static device *cuda;
-
-static int open_cuda(void **state) {
-  (void)state;
-  status error = device_open("cuda", 1, &cuda, NULL);
-  if (error) error_print(stderr, error);
-  return error != NULL;
-}
-
-static int close_cuda(void **state) {
-  (void)state;
-  device_close(cuda);
-  return 0;
-}
 
 static void memory_is_zeroed_and_keeps_what_is_copied(void **state) {
   (void)state;
