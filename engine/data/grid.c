@@ -70,10 +70,6 @@ void volume_rescale(volume *v, rescale change) {
 
 /* ---- moving rows ---- */
 
-/* Rows are put together in this much memory, on the stack and in the cache, before they are written
- * past the caches. */
-enum { ROW_ROOM = 8192 };
-
 typedef uint32_t voxel_word __attribute__((may_alias));
 
 FOR_EACH_ISA static void reverse_copy_words(const voxel_word *restrict last, int64_t n,
@@ -104,18 +100,6 @@ static void gather(const unsigned char *from, int64_t step, int64_t n, int64_t v
       memcpy(to + z * voxel_bytes, from + z * step, (size_t)voxel_bytes);
 }
 
-/* Written without being read into the caches first, and leaves in them what others need. Both
- * multiples of 16 bytes. */
-static void store_past_caches(unsigned char *to, const unsigned char *from, int64_t bytes) {
-#ifdef __SSE2__
-  for (int64_t i = 0; i < bytes; i += 16)
-    _mm_stream_si128((__m128i *)(void *)(to + i),
-                     _mm_loadu_si128((const __m128i *)(const void *)(from + i)));
-#else
-  memcpy(to, from, (size_t)bytes);
-#endif
-}
-
 /* What is done to the voxels of a grid on their way to another. */
 typedef struct moving {
   int64_t voxel_bytes;
@@ -123,28 +107,98 @@ typedef struct moving {
   bool rescales, past_caches;
 } moving;
 
-static void move_row(const moving *m, const unsigned char *from, int64_t step, int64_t n,
-                     unsigned char *to) {
-  _Alignas(64) unsigned char room[ROW_ROOM];
-  const int64_t bytes = n * m->voxel_bytes;
-  bool past = m->past_caches && bytes <= ROW_ROOM && bytes % 16 == 0 && (uintptr_t)to % 16 == 0;
-  if (past && step == m->voxel_bytes && !m->rescales) {
-    store_past_caches(to, from, bytes);
-    return;
-  }
-  unsigned char *made = past ? room : to;
-  gather(from, step, n, m->voxel_bytes, made);
-  if (m->rescales) rescale_values((float *)(void *)made, bytes / (int64_t)sizeof(float), m->change);
-  if (past) store_past_caches(to, room, bytes);
-}
-
 /* Crops are short rows far apart: what the processor fetches on its own is mostly the gaps. */
 enum { ROWS_AHEAD = 4 };
 
-static void fetch_row(const unsigned char *from, int64_t step, int64_t n, int64_t voxel_bytes) {
-  if (step != voxel_bytes && step != -voxel_bytes) return; /* not a row of neighbours */
-  const unsigned char *row = step < 0 ? from + (n - 1) * step : from;
-  for (int64_t i = 0; i < n * voxel_bytes; i += 64) __builtin_prefetch(row + i);
+VECTOR_INLINE void fetch_row(const unsigned char *row, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i);
+}
+
+/* Rows along y, of voxels `step` bytes apart. */
+typedef struct rows {
+  const unsigned char *from;
+  unsigned char *to;
+  int64_t from_step, to_step, count, n, step;
+} rows;
+
+static const unsigned char *first_byte(const rows *r, int64_t y) {
+  return r->from + y * r->from_step + (r->step < 0 ? (r->n - 1) * r->step : 0);
+}
+
+#ifdef __SSE2__
+typedef float floats4 __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
+
+/* The voxels of a row, one word or byte each, on their way through registers: `turned` counts down
+ * from `from`. */
+VECTOR_INLINE void stream_words(const float *from, bool turned, const rescale *change, int64_t n,
+                                float *to) {
+  for (int64_t i = 0; i < n; i += 4) {
+    floats4 v = *(const floats4 *)(turned ? from - i - 3 : from + i);
+    if (turned) v = __builtin_shufflevector(v, v, 3, 2, 1, 0);
+    if (change) v = v * change->scale + change->shift;
+    _mm_stream_ps(to + i, v);
+  }
+}
+
+VECTOR_INLINE void stream_bytes(const uint8_t *from, bool turned, int64_t n, uint8_t *to) {
+  for (int64_t i = 0; i < n; i += 16) {
+    bytes16 v = *(const bytes16 *)(turned ? from - i - 15 : from + i);
+    if (turned)
+      v = __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    _mm_stream_si128((__m128i *)(void *)(to + i), (__m128i)v);
+  }
+}
+
+VECTOR_INLINE void stream_rows(const rows *r, bool words, bool turned, const rescale *change,
+                               int64_t bytes) {
+  for (int64_t y = 0; y < r->count; y++) {
+    const unsigned char *from = r->from + y * r->from_step;
+    unsigned char *to = r->to + y * r->to_step;
+    if (y + ROWS_AHEAD < r->count) fetch_row(first_byte(r, y + ROWS_AHEAD), bytes);
+    if (words)
+      stream_words((const float *)(const void *)from, turned, change, bytes / 4,
+                   (float *)(void *)to);
+    else
+      stream_bytes(from, turned, bytes, to);
+  }
+}
+
+/* Writes rows past the caches: they are not read into them first, and leave in them what others
+ * need. False: these rows are for move_rows. */
+FOR_EACH_ISA static bool move_rows_past_caches(const moving *m, const rows *r) {
+  const int64_t bytes = r->n * m->voxel_bytes;
+  const bool turned = r->step == -m->voxel_bytes;
+  if (bytes % 16 || ((uintptr_t)r->to | (uintptr_t)r->to_step) % 16) return false;
+  if (r->step != m->voxel_bytes && !(turned && (m->voxel_bytes == 4 || m->voxel_bytes == 1)))
+    return false;
+  if (m->rescales && turned)
+    stream_rows(r, true, true, &m->change, bytes);
+  else if (m->rescales)
+    stream_rows(r, true, false, &m->change, bytes);
+  else if (turned && m->voxel_bytes == 4)
+    stream_rows(r, true, true, NULL, bytes);
+  else if (turned)
+    stream_rows(r, false, true, NULL, bytes);
+  else
+    stream_rows(r, false, false, NULL, bytes);
+  return true;
+}
+#else
+static bool move_rows_past_caches(const moving *m, const rows *r) {
+  (void)m, (void)r;
+  return false;
+}
+#endif
+
+static void move_rows(const moving *m, const rows *r) {
+  if (m->past_caches && move_rows_past_caches(m, r)) return;
+  const int64_t bytes = r->n * m->voxel_bytes;
+  for (int64_t y = 0; y < r->count; y++) {
+    unsigned char *to = r->to + y * r->to_step;
+    gather(r->from + y * r->from_step, r->step, r->n, m->voxel_bytes, to);
+    if (m->rescales) rescale_values((float *)(void *)to, bytes / (int64_t)sizeof(float), m->change);
+  }
 }
 
 /* Moves every voxel that has a place on the new grid. */
@@ -165,14 +219,16 @@ static void regrid(const void *in, const int64_t in_size[3], const grid_map *map
     origin += first * in_stride[map->axis[a]];
   }
   const unsigned char *first = (const unsigned char *)in + origin + low[2] * step[2];
-  const int64_t n = high[2] - low[2];
-  for (int64_t x = low[0]; x < high[0]; x++)
-    for (int64_t y = low[1]; y < high[1]; y++) {
-      const unsigned char *from = first + x * step[0] + y * step[1];
-      if (y + ROWS_AHEAD < high[1]) fetch_row(from + ROWS_AHEAD * step[1], step[2], n, voxel);
-      move_row(m, from, step[2], n,
-               (unsigned char *)out + (x * out_stride[0] + y * out_stride[1] + low[2] * voxel));
-    }
+  rows r = {.from_step = step[1],
+            .to_step = out_stride[1],
+            .count = high[1] - low[1],
+            .n = high[2] - low[2],
+            .step = step[2]};
+  for (int64_t x = low[0]; x < high[0]; x++) {
+    r.from = first + x * step[0] + low[1] * step[1];
+    r.to = (unsigned char *)out + (x * out_stride[0] + low[1] * out_stride[1] + low[2] * voxel);
+    move_rows(m, &r);
+  }
 #ifdef __SSE2__
   if (m->past_caches) _mm_sfence(); /* before another thread is told that they are there */
 #endif
