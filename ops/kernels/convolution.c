@@ -373,6 +373,7 @@ static void product_task(void *context, int64_t task) {
 static size_t product_workspace(const conv_shape *s, bool transposed) {
   if (conv_is_depthwise(s)) return depthwise_workspace(s, transposed);
   if (matrix_fits(s)) return matrix_workspace(s, transposed);
+  if (winograd_fits(s)) return winograd_workspace(s, transposed);
   conv_product p = product_of(s, transposed);
   return product_pieces(&p, NULL);
 }
@@ -386,6 +387,10 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
   }
   if (matrix_fits(s)) {
     matrix_run(s, transposed, input, weight, bias, output, workspace, pool);
+    return;
+  }
+  if (winograd_fits(s)) {
+    winograd_run(s, transposed, input, weight, bias, output, workspace, pool);
     return;
   }
   conv_product p = product_of(s, transposed);

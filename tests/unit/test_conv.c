@@ -224,6 +224,28 @@ static void depthwise_shapes_agree_with_the_definition(void **state) {
   }
 }
 
+/* Filters of 3×3×3 that step by one, of shapes that take Winograd's way: odd extents, any padding, z cut
+ * into uneven strips, and more tiles than are transformed together. */
+static void minimal_filtering_agrees_with_the_definition(void **state) {
+  for (int trial = 0; trial < 42; trial++) {
+    rng r = stream_of(5000 + (uint64_t)trial);
+    bool long_z = trial == 40, many = trial == 41;
+    conv_shape s = {.batch = many ? 1 : between(&r, 1, 2),
+                    .channels = many ? 9 : between(&r, 8, long_z ? 60 : 40),
+                    .features = many ? 11 : between(&r, 8, long_z ? 60 : 40),
+                    .groups = 1};
+    for (int a = 0; a < 3; a++) {
+      s.kernel[a] = 3;
+      s.stride[a] = s.dilation[a] = 1;
+      s.padding[a] = between(&r, 0, 2);
+      s.image[a] = many ? 41 - a : between(&r, 6, 9);
+    }
+    if (long_z) s.image[2] = 67;
+    set_out(&s);
+    check_element(&s, &r, *state);
+  }
+}
+
 static void shapes_with_paths_of_their_own_agree_with_the_definition(void **state) {
   conv_shape shapes[] = {
       {0},
@@ -474,6 +496,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(random_shapes_agree_with_the_definition),
       cmocka_unit_test(depthwise_shapes_agree_with_the_definition),
+      cmocka_unit_test(minimal_filtering_agrees_with_the_definition),
       cmocka_unit_test(shapes_with_paths_of_their_own_agree_with_the_definition),
       cmocka_unit_test(operators_agree_with_pytorch),
       cmocka_unit_test(matrix_products_agree_with_the_definition),

@@ -1,0 +1,560 @@
+/* Filters of 3×3×3 that step by one voxel, by Winograd's minimal filtering F(2×2, 3×3) (Lavin and Gray,
+ * "Fast Algorithms for Convolutional Neural Networks", 2016) over x and y. The three taps along z stay a
+ * sum: they and their channels are one run of k.
+ *
+ * Four by four rows of input make two by two rows of output. With d the input, g the filter and
+ *
+ *   Bᵀ = 1  0 −1  0     G = 1   0  0     Aᵀ = 1  1  1  0
+ *        0  1  1  0         ½   ½  ½          0  1 −1 −1
+ *        0 −1  1  0         ½  −½  ½
+ *        0  1  0 −1         0   0  1
+ *
+ * the output is Aᵀ ((G g Gᵀ) ∘ (Bᵀ d B)) A: 16 products for what takes 36, at the price of sums over
+ * every row. In between lie 16 matrix products, one for each point of the transformed rows.
+ *
+ * The gradient of the filter is Gᵀ ((Bᵀ d B) ∘ (A dy Aᵀ)) G, summed over tiles before it is transformed. */
+#include "ops/arithmetic/vector_math.h"
+#include "ops/kernels/convolution_parts.h"
+
+enum {
+  SIDE = 4,
+  POINTS = SIDE * SIDE,
+  TAPS = 3,
+  FILTER = TAPS * TAPS * TAPS,
+  TASKS = 32,
+  LEAST_CHANNELS = 8,
+  LEAST_VOXELS = 128,
+  STRIP_FLOATS = 48 << 10, /* transformed rows of a tile, in and out: they stay in L2 */
+  LEAST_STRIP = 12,
+  GROUP_ROWS = 48, /* that weights are read for, at least */
+  WEIGHTS_IN_L2 = 32 << 10
+};
+
+typedef struct winograd {
+  const gemm_kernels *kernels;
+  bool transposed;
+  int64_t batch, in[3], out[3], before[3]; /* zeros before the input, along an axis */
+  int64_t depth, columns;                  /* channels of input and output */
+  int64_t depth_step, column_step;         /* in weight */
+  int vectors;                             /* of a full panel of columns */
+  int64_t width, panels;
+  int64_t tiles[2], strips, strip; /* tiles along x and y, cuts of z and their length at most */
+  int64_t units, group, tasks;     /* a unit: a strip of a tile; so many are multiplied together */
+  int64_t unit_in, unit_out;       /* floats of a point of a unit */
+  int64_t point_in, point_out;     /* floats from point to point of a group */
+  const float *input, *weight, *bias;
+  float *output;
+  float *packed_weight, *packed_bias, *zeros, *rows;
+  /* the weight gradient's */
+  const float *dy;
+  float *sums, *dweight, *dbias;
+  int64_t row_parts, first, count; /* cuts of the rows of a sum; the units of the present group */
+} winograd;
+
+typedef float floats8 __attribute__((vector_size(32), aligned(4), may_alias));
+enum { LANES8 = 8 };
+
+/* An odd number of cache lines: points that are written side by side lie in different sets. */
+static int64_t spread(int64_t floats) {
+  enum { LINE = 16 };
+  return ((floats + LINE - 1) / LINE | 1) * LINE;
+}
+
+/* Where a unit is. */
+typedef struct unit {
+  int64_t n, x, y, z, length; /* of the first output, and outputs along z */
+} unit;
+
+static unit unit_of(const winograd *p, int64_t index) {
+  unit u = {.y = index % p->tiles[1] * 2};
+  index /= p->tiles[1];
+  int64_t strip = index % p->strips;
+  index /= p->strips;
+  u.x = index % p->tiles[0] * 2;
+  u.n = index / p->tiles[0];
+  u.z = gemm_tile_begin(p->out[2], p->strips, strip);
+  u.length = gemm_tile_begin(p->out[2], p->strips, strip + 1) - u.z;
+  return u;
+}
+
+/* ---- transforms -------------------------------------------------------------------------------- */
+
+VECTOR_INLINE void input_points(const floats8 d[POINTS], floats8 u[POINTS]) {
+  floats8 t[POINTS];
+  for (int j = 0; j < SIDE; j++) {
+    t[j] = d[j] - d[2 * SIDE + j];
+    t[SIDE + j] = d[SIDE + j] + d[2 * SIDE + j];
+    t[2 * SIDE + j] = d[2 * SIDE + j] - d[SIDE + j];
+    t[3 * SIDE + j] = d[SIDE + j] - d[3 * SIDE + j];
+  }
+  for (int i = 0; i < POINTS; i += SIDE) {
+    u[i] = t[i] - t[i + 2];
+    u[i + 1] = t[i + 1] + t[i + 2];
+    u[i + 2] = t[i + 2] - t[i + 1];
+    u[i + 3] = t[i + 1] - t[i + 3];
+  }
+}
+
+VECTOR_INLINE void output_points(const floats8 m[POINTS], floats8 y[4]) {
+  floats8 t[2 * SIDE];
+  for (int j = 0; j < SIDE; j++) {
+    t[j] = m[j] + m[SIDE + j] + m[2 * SIDE + j];
+    t[SIDE + j] = m[SIDE + j] - m[2 * SIDE + j] - m[3 * SIDE + j];
+  }
+  for (int i = 0; i < 2; i++) {
+    y[2 * i] = t[SIDE * i] + t[SIDE * i + 1] + t[SIDE * i + 2];
+    y[2 * i + 1] = t[SIDE * i + 1] - t[SIDE * i + 2] - t[SIDE * i + 3];
+  }
+}
+
+FOR_EACH_ISA static void transform_input(const float *const d[POINTS], int64_t n, float *u,
+                                         int64_t point) {
+  int64_t i = 0;
+  floats8 in[POINTS] = {{0}}, out[POINTS];
+  for (; i + LANES8 <= n; i += LANES8) {
+    for (int p = 0; p < POINTS; p++) in[p] = *(const floats8 *)(const void *)(d[p] + i);
+    input_points(in, out);
+    for (int p = 0; p < POINTS; p++) *(floats8 *)(void *)(u + p * point + i) = out[p];
+  }
+  if (i == n) return;
+  for (int p = 0; p < POINTS; p++) memcpy(&in[p], d[p] + i, (size_t)(n - i) * sizeof(float));
+  input_points(in, out);
+  for (int p = 0; p < POINTS; p++)
+    memcpy(u + p * point + i, &out[p], (size_t)(n - i) * sizeof(float));
+}
+
+FOR_EACH_ISA static void transform_output(const float *m, int64_t point, int64_t n,
+                                          float *const y[4]) {
+  int64_t i = 0;
+  floats8 in[POINTS] = {{0}}, out[4];
+  for (; i + LANES8 <= n; i += LANES8) {
+    for (int p = 0; p < POINTS; p++) in[p] = *(const floats8 *)(const void *)(m + p * point + i);
+    output_points(in, out);
+    for (int r = 0; r < 4; r++) *(floats8 *)(void *)(y[r] + i) = out[r];
+  }
+  if (i == n) return;
+  for (int p = 0; p < POINTS; p++)
+    memcpy(&in[p], m + p * point + i, (size_t)(n - i) * sizeof(float));
+  output_points(in, out);
+  for (int r = 0; r < 4; r++) memcpy(y[r] + i, &out[r], (size_t)(n - i) * sizeof(float));
+}
+
+VECTOR_INLINE void gradient_points(const floats8 d[4], floats8 v[POINTS]) {
+  floats8 t[2 * SIDE];
+  for (int j = 0; j < 2; j++) {
+    t[j] = d[j];
+    t[2 + j] = d[j] + d[2 + j];
+    t[4 + j] = d[j] - d[2 + j];
+    t[6 + j] = -d[2 + j];
+  }
+  for (int i = 0; i < SIDE; i++) {
+    v[SIDE * i] = t[2 * i];
+    v[SIDE * i + 1] = t[2 * i] + t[2 * i + 1];
+    v[SIDE * i + 2] = t[2 * i] - t[2 * i + 1];
+    v[SIDE * i + 3] = -t[2 * i + 1];
+  }
+}
+
+FOR_EACH_ISA static void transform_gradient(const float *const d[4], int64_t n, float *v,
+                                            int64_t point) {
+  int64_t i = 0;
+  floats8 in[4] = {{0}}, out[POINTS];
+  for (; i + LANES8 <= n; i += LANES8) {
+    for (int r = 0; r < 4; r++) in[r] = *(const floats8 *)(const void *)(d[r] + i);
+    gradient_points(in, out);
+    for (int p = 0; p < POINTS; p++) *(floats8 *)(void *)(v + p * point + i) = out[p];
+  }
+  if (i == n) return;
+  for (int r = 0; r < 4; r++) memcpy(&in[r], d[r] + i, (size_t)(n - i) * sizeof(float));
+  gradient_points(in, out);
+  for (int p = 0; p < POINTS; p++)
+    memcpy(v + p * point + i, &out[p], (size_t)(n - i) * sizeof(float));
+}
+
+/* The input of a unit, with the voxels its taps reach beyond both ends, zeros where there is none. */
+static void enter_unit(const winograd *p, const unit *u, float *to) {
+  const float *rows[POINTS];
+  int64_t first = u->z - p->before[2], end = first + u->length + TAPS - 1;
+  int64_t low = larger(first, 0), high = smaller(end, p->in[2]);
+  for (int i = 0; i < SIDE; i++)
+    for (int j = 0; j < SIDE; j++) {
+      int64_t x = u->x - p->before[0] + i, y = u->y - p->before[1] + j;
+      bool is_inside = x >= 0 && x < p->in[0] && y >= 0 && y < p->in[1];
+      rows[i * SIDE + j] =
+          is_inside
+              ? p->input + (((u->n * p->in[0] + x) * p->in[1] + y) * p->in[2] + low) * p->depth
+              : p->zeros;
+    }
+  if (low > first || high < end)
+    for (int64_t i = 0; i < POINTS; i++) {
+      memset(to + i * p->point_in, 0, (size_t)((low - first) * p->depth) * sizeof(float));
+      memset(to + i * p->point_in + (high - first) * p->depth, 0,
+             (size_t)((end - high) * p->depth) * sizeof(float));
+    }
+  transform_input(rows, (high - low) * p->depth, to + (low - first) * p->depth, p->point_in);
+}
+
+static void leave_unit(const winograd *p, const unit *u, const float *from, float *nowhere) {
+  float *rows[4];
+  for (int i = 0; i < 2; i++)
+    for (int j = 0; j < 2; j++) {
+      int64_t x = u->x + i, y = u->y + j;
+      bool is_inside = x < p->out[0] && y < p->out[1];
+      rows[2 * i + j] =
+          is_inside ? p->output +
+                          (((u->n * p->out[0] + x) * p->out[1] + y) * p->out[2] + u->z) * p->columns
+                    : nowhere;
+    }
+  transform_output(from, p->point_out, u->length * p->columns, rows);
+}
+
+/* ---- weights ----------------------------------------------------------------------------------- */
+
+static float *packed_panel(const winograd *p, int64_t point, int64_t panel) {
+  return p->packed_weight + (point * p->panels + panel) * TAPS * p->depth * p->width;
+}
+
+static int64_t panel_columns(const winograd *p, int64_t panel) {
+  return smaller(p->width, p->columns - panel * p->width);
+}
+
+static int panel_vectors(const winograd *p, int64_t panel) {
+  return (int)((panel_columns(p, panel) + p->kernels->lanes - 1) / p->kernels->lanes);
+}
+
+enum { MOST_WIDTH = GEMM_MAX_VECTORS * GEMM_MAX_LANES };
+
+VECTOR_INLINE void filter_points(float (*g)[MOST_WIDTH], int64_t width, int step,
+                                 float (*to)[MOST_WIDTH], int to_step) {
+  for (int64_t l = 0; l < width; l++) {
+    float a = g[0][l], b = g[step][l], c = g[2 * step][l], half = 0.5f * (a + c);
+    to[0][l] = a;
+    to[to_step][l] = half + 0.5f * b;
+    to[2 * to_step][l] = half - 0.5f * b;
+    to[3 * to_step][l] = c;
+  }
+}
+
+/* g: [x][y][z][column] of one channel of the input. */
+FOR_EACH_ISA static void transform_filters(float (*g)[MOST_WIDTH], int64_t width,
+                                           float (*points)[MOST_WIDTH]) {
+  float half[SIDE * TAPS][MOST_WIDTH];
+  for (int z = 0; z < TAPS; z++) {
+    for (int y = 0; y < TAPS; y++)
+      filter_points(g + TAPS * y + z, width, TAPS * TAPS, half + y, TAPS);
+    for (int i = 0; i < SIDE; i++)
+      filter_points(half + TAPS * i, width, 1, points + z * POINTS + SIDE * i, 1);
+  }
+}
+
+/* Channels of a task of packing. */
+enum { PACK_CHANNELS = 16 };
+
+static int64_t pack_parts(const winograd *p) {
+  return (p->depth + PACK_CHANNELS - 1) / PACK_CHANNELS;
+}
+
+static void pack_task(void *context, int64_t task) {
+  const winograd *p = context;
+  float g[FILTER][MOST_WIDTH] = {{0}}, points[TAPS * POINTS][MOST_WIDTH];
+  int64_t panel = task % p->panels, c = task / p->panels * PACK_CHANNELS;
+  int64_t columns = panel_columns(p, panel), width = panel_vectors(p, panel) * p->kernels->lanes;
+  for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
+    for (int64_t l = 0; l < columns; l++) {
+      const float *from = p->weight + c * p->depth_step + (panel * p->width + l) * p->column_step;
+      for (int t = 0; t < FILTER; t++) g[t][l] = from[p->transposed ? FILTER - 1 - t : t];
+    }
+    transform_filters(g, width, points);
+    for (int z = 0; z < TAPS; z++)
+      for (int i = 0; i < POINTS; i++)
+        memcpy(packed_panel(p, i, panel) + (z * p->depth + c) * width, points[z * POINTS + i],
+               (size_t)width * sizeof(float));
+  }
+}
+
+/* ---- forward and data gradient ------------------------------------------------------------------ */
+
+static void multiply_rows(const winograd *p, int64_t point, int64_t panel, int64_t length,
+                          const float *in, float *out) {
+  int vectors = panel_vectors(p, panel);
+  int64_t width = vectors * p->kernels->lanes;
+  int64_t tiles = gemm_tile_count(length, p->kernels->max_rows[vectors]);
+  for (int64_t t = 0; t < tiles; t++) {
+    int64_t row = gemm_tile_begin(length, tiles, t);
+    int rows = (int)(gemm_tile_begin(length, tiles, t + 1) - row);
+    const float *a = in + row * p->depth;
+    gemm_segment s = {a, a, a + (rows - 1) * p->depth, packed_panel(p, point, panel), a, 0};
+    /* A number added at point (1, 1) comes out in every output. */
+    const float *bias = p->packed_bias + (point == SIDE + 1 ? 0 : p->panels * p->width);
+    gemm_tile tile = {.segments = &s,
+                      .segment_count = 1,
+                      .k = TAPS * p->depth,
+                      .a_row = p->depth * (ptrdiff_t)sizeof(float),
+                      .a_k = sizeof(float),
+                      .b_k = width * (ptrdiff_t)sizeof(float),
+                      .c = out + row * p->columns + panel * p->width,
+                      .c_row = p->columns * (ptrdiff_t)sizeof(float),
+                      .columns = (int)panel_columns(p, panel),
+                      .bias = bias + panel * p->width};
+    p->kernels->tile[vectors][rows](&tile);
+  }
+}
+
+static void product_task(void *context, int64_t task) {
+  const winograd *p = context;
+  int64_t begin = p->units * task / p->tasks, end = p->units * (task + 1) / p->tasks;
+  float *in = p->rows + task * (POINTS * (p->point_in + p->point_out) + p->unit_out);
+  float *out = in + POINTS * p->point_in, *nowhere = out + POINTS * p->point_out;
+  for (; begin < end; begin += p->group) {
+    int64_t count = smaller(p->group, end - begin);
+    unit u = {0};
+    for (int64_t g = 0; g < count; g++) {
+      u = unit_of(p, begin + g);
+      enter_unit(p, &u, in + g * p->unit_in);
+    }
+    for (int64_t i = 0; i < POINTS; i++)
+      for (int64_t panel = 0; panel < p->panels; panel++)
+        for (int64_t g = 0; g < count; g++) {
+          u = unit_of(p, begin + g);
+          multiply_rows(p, i, panel, u.length, in + i * p->point_in + g * p->unit_in,
+                        out + i * p->point_out + g * p->unit_out);
+        }
+    for (int64_t g = 0; g < count; g++) {
+      u = unit_of(p, begin + g);
+      leave_unit(p, &u, out + g * p->unit_out, nowhere);
+    }
+  }
+}
+
+static winograd product_of(const conv_shape *s, bool transposed) {
+  winograd p = {.kernels = gemm_best(), .transposed = transposed, .batch = s->batch};
+  for (int a = 0; a < 3; a++) {
+    p.in[a] = transposed ? s->out[a] : s->image[a];
+    p.out[a] = transposed ? s->image[a] : s->out[a];
+    p.before[a] = transposed ? TAPS - 1 - s->padding[a] : s->padding[a];
+  }
+  p.depth = transposed ? s->features : s->channels;
+  p.columns = transposed ? s->channels : s->features;
+  p.depth_step = transposed ? s->channels * FILTER : FILTER;
+  p.column_step = transposed ? FILTER : s->channels * FILTER;
+  int64_t most = larger(LEAST_STRIP, STRIP_FLOATS / (POINTS * (p.depth + p.columns)));
+  p.strips = (p.out[2] + most - 1) / most;
+  p.strip = (p.out[2] + p.strips - 1) / p.strips;
+  p.vectors = gemm_vectors(p.kernels, p.strip, p.columns);
+  p.width = p.vectors * p.kernels->lanes;
+  p.panels = (p.columns + p.width - 1) / p.width;
+  for (int a = 0; a < 2; a++) p.tiles[a] = (p.out[a] + 1) / 2;
+  p.units = p.batch * p.strips * p.tiles[0] * p.tiles[1];
+  p.tasks = smaller(p.units, TASKS);
+  bool stays = POINTS * TAPS * p.depth * p.columns <= WEIGHTS_IN_L2;
+  p.group = stays ? 1 : larger(1, GROUP_ROWS / p.strip);
+  p.group = smaller(p.group, (p.units + p.tasks - 1) / p.tasks);
+  p.unit_in = (p.strip + TAPS - 1) * p.depth;
+  p.unit_out = p.strip * p.columns;
+  p.point_in = spread(p.group * p.unit_in);
+  p.point_out = spread(p.group * p.unit_out);
+  return p;
+}
+
+static size_t product_pieces(winograd *p, void *workspace) {
+  pieces w = {workspace, 0};
+  p->packed_weight = piece(&w, POINTS * TAPS * p->depth * p->panels * p->width);
+  p->packed_bias = piece(&w, 2 * p->panels * p->width);
+  p->zeros = piece(&w, p->unit_in);
+  p->rows = piece(&w, p->tasks * (POINTS * (p->point_in + p->point_out) + p->unit_out));
+  return w.used;
+}
+
+bool winograd_fits(const conv_shape *s) {
+  for (int a = 0; a < 3; a++)
+    if (s->kernel[a] != TAPS || s->stride[a] != 1 || s->dilation[a] != 1 || s->padding[a] >= TAPS)
+      return false;
+  return s->groups == 1 && !s->bf16 && s->channels >= LEAST_CHANNELS &&
+         s->features >= LEAST_CHANNELS && s->out[0] > 1 && s->out[1] > 1 &&
+         s->batch * volume(s->out) >= LEAST_VOXELS;
+}
+
+size_t winograd_workspace(const conv_shape *s, bool transposed) {
+  winograd p = product_of(s, transposed);
+  return product_pieces(&p, NULL);
+}
+
+void winograd_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
+                  const float *bias, float *output, void *workspace, thread_pool *pool) {
+  winograd p = product_of(s, transposed);
+  p.input = input;
+  p.weight = weight;
+  p.bias = bias;
+  p.output = output;
+  product_pieces(&p, workspace);
+  memset(p.zeros, 0, (size_t)p.unit_in * sizeof(float));
+  memset(p.packed_bias, 0, (size_t)(2 * p.panels * p.width) * sizeof(float));
+  if (bias) memcpy(p.packed_bias, bias, (size_t)p.columns * sizeof(float));
+  parallel_for(pool, p.panels * pack_parts(&p), pack_task, &p);
+  parallel_for(pool, p.tasks, product_task, &p);
+}
+
+/* ---- weight gradient ------------------------------------------------------------------------------- */
+
+/* Of each point a sum of its own, rows (tap along z, channel) × features, k over the voxels of every unit.
+ * Units are transformed in groups that stay in the caches; then each task takes rows of a point. */
+enum { GROUP_FLOATS = 1 << 20, ROW_PART = 96 };
+
+static winograd weight_of(const conv_shape *s) {
+  winograd p = product_of(s, false);
+  int64_t rows = TAPS * p.depth;
+  p.vectors = gemm_vectors(p.kernels, rows, p.columns);
+  p.width = p.vectors * p.kernels->lanes;
+  p.panels = (p.columns + p.width - 1) / p.width;
+  p.row_parts = (rows + ROW_PART - 1) / ROW_PART;
+  p.group = larger(1, GROUP_FLOATS / (POINTS * (p.unit_in + p.unit_out)));
+  p.group = smaller(smaller(p.group, p.units), CONV_MAX_SEGMENTS);
+  p.point_in = spread(p.group * p.unit_in);
+  /* B is read in whole vectors. */
+  p.point_out = spread(p.group * p.unit_out + p.width);
+  return p;
+}
+
+static size_t weight_pieces(winograd *p, void *workspace) {
+  pieces w = {workspace, 0};
+  p->packed_bias = piece(&w, p->panels * p->width);
+  p->zeros = piece(&w, larger(p->unit_in, p->unit_out));
+  p->rows = piece(&w, POINTS * (p->point_in + p->point_out));
+  p->sums = piece(&w, POINTS * TAPS * p->depth * p->columns);
+  return w.used;
+}
+
+static void enter_task(void *context, int64_t task) {
+  const winograd *p = context;
+  unit u = unit_of(p, p->first + task);
+  float *in = p->rows + task * p->unit_in;
+  float *out = p->rows + POINTS * p->point_in + task * p->unit_out;
+  const float *rows[4];
+  for (int i = 0; i < 2; i++)
+    for (int j = 0; j < 2; j++) {
+      int64_t x = u.x + i, y = u.y + j;
+      bool is_inside = x < p->out[0] && y < p->out[1];
+      rows[2 * i + j] =
+          is_inside
+              ? p->dy + (((u.n * p->out[0] + x) * p->out[1] + y) * p->out[2] + u.z) * p->columns
+              : p->zeros;
+    }
+  enter_unit(p, &u, in);
+  transform_gradient(rows, u.length * p->columns, out, p->point_out);
+  /* All units of a group are summed over as many voxels. */
+  for (int64_t i = 0; i < POINTS && u.length < p->strip; i++) {
+    memset(in + i * p->point_in + (u.length + TAPS - 1) * p->depth, 0,
+           (size_t)p->depth * sizeof(float));
+    memset(out + i * p->point_out + u.length * p->columns, 0, (size_t)p->columns * sizeof(float));
+  }
+}
+
+/* Point (1, 1) of dy is the sum of its voxels. */
+FOR_EACH_ISA static void sum_gradient(const winograd *p) {
+  const float *from = p->rows + POINTS * p->point_in + (SIDE + 1) * p->point_out;
+  float *to = p->packed_bias;
+  memset(to, 0, (size_t)p->columns * sizeof(float));
+  for (int64_t v = 0; v < p->count * p->strip; v++)
+    for (int64_t f = 0; f < p->columns; f++) to[f] += from[v * p->columns + f];
+  for (int64_t f = 0; f < p->columns; f++) p->dbias[f] += to[f];
+}
+
+static void sum_task(void *context, int64_t task) {
+  const winograd *p = context;
+  int64_t point = task / p->row_parts, part = task % p->row_parts, all = TAPS * p->depth;
+  int64_t begin = gemm_tile_begin(all, p->row_parts, part);
+  int64_t count = gemm_tile_begin(all, p->row_parts, part + 1) - begin;
+  const float *in = p->rows + point * p->point_in;
+  const float *out = p->rows + POINTS * p->point_in + point * p->point_out;
+  gemm_segment segments[CONV_MAX_SEGMENTS];
+  for (int64_t panel = 0; panel < p->panels; panel++) {
+    int64_t columns = panel_columns(p, panel);
+    int vectors = panel_vectors(p, panel);
+    int64_t tiles = gemm_tile_count(count, p->kernels->max_rows[vectors]);
+    for (int64_t t = 0; t < tiles; t++) {
+      int64_t row = begin + gemm_tile_begin(count, tiles, t);
+      int rows = (int)(begin + gemm_tile_begin(count, tiles, t + 1) - row);
+      for (int64_t g = 0; g < p->count; g++) {
+        const float *a = in + g * p->unit_in + row;
+        segments[g] =
+            (gemm_segment){a, a, a + rows - 1, out + g * p->unit_out + panel * p->width, a, 0};
+      }
+      gemm_tile tile = {.segments = segments,
+                        .segment_count = p->count,
+                        .k = p->strip,
+                        .a_row = sizeof(float),
+                        .a_k = p->depth * (ptrdiff_t)sizeof(float),
+                        .b_k = p->columns * (ptrdiff_t)sizeof(float),
+                        .c = p->sums + (point * all + row) * p->columns + panel * p->width,
+                        .c_row = p->columns * (ptrdiff_t)sizeof(float),
+                        .columns = (int)columns,
+                        .accumulate = true};
+      p->kernels->tile[vectors][rows](&tile);
+    }
+  }
+}
+
+VECTOR_INLINE void weight_points(float (*s)[MOST_WIDTH], int64_t width, int step,
+                                 float (*to)[MOST_WIDTH], int to_step) {
+  for (int64_t l = 0; l < width; l++) {
+    float b = 0.5f * s[step][l], c = 0.5f * s[2 * step][l];
+    to[0][l] = s[0][l] + (b + c);
+    to[to_step][l] = b - c;
+    to[2 * to_step][l] = (b + c) + s[3 * step][l];
+  }
+}
+
+/* points: [tap along z][point][column] → g: [x][y][z][column]. */
+FOR_EACH_ISA static void transform_sums(float (*points)[MOST_WIDTH], int64_t width,
+                                        float (*g)[MOST_WIDTH]) {
+  float half[TAPS * SIDE][MOST_WIDTH];
+  for (int z = 0; z < TAPS; z++) {
+    for (int j = 0; j < SIDE; j++)
+      weight_points(points + z * POINTS + j, width, SIDE, half + j, SIDE);
+    for (int x = 0; x < TAPS; x++)
+      weight_points(half + SIDE * x, width, 1, g + TAPS * TAPS * x + z, TAPS);
+  }
+}
+
+static void weight_task(void *context, int64_t task) {
+  const winograd *p = context;
+  float points[TAPS * POINTS][MOST_WIDTH], g[FILTER][MOST_WIDTH];
+  int64_t panel = task % p->panels, c = task / p->panels * PACK_CHANNELS;
+  int64_t columns = panel_columns(p, panel);
+  for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
+    for (int i = 0; i < POINTS; i++)
+      for (int z = 0; z < TAPS; z++)
+        memcpy(points[z * POINTS + i],
+               p->sums + ((i * TAPS + z) * p->depth + c) * p->columns + panel * p->width,
+               (size_t)columns * sizeof(float));
+    transform_sums(points, columns, g);
+    for (int64_t l = 0; l < columns; l++)
+      for (int t = 0; t < FILTER; t++)
+        p->dweight[c * p->depth_step + (panel * p->width + l) * p->column_step + t] = g[t][l];
+  }
+}
+
+size_t winograd_weight_workspace(const conv_shape *s) {
+  winograd p = weight_of(s);
+  return weight_pieces(&p, NULL);
+}
+
+void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
+                         float *dbias, void *workspace, thread_pool *pool) {
+  winograd p = weight_of(s);
+  p.input = x;
+  p.dy = dy;
+  p.dweight = dweight;
+  p.dbias = dbias;
+  weight_pieces(&p, workspace);
+  memset(p.zeros, 0, (size_t)larger(p.unit_in, p.unit_out) * sizeof(float));
+  memset(p.sums, 0, (size_t)(POINTS * TAPS * p.depth * p.columns) * sizeof(float));
+  if (dbias) memset(dbias, 0, (size_t)p.columns * sizeof(float));
+  for (p.first = 0; p.first < p.units; p.first += p.count) {
+    p.count = smaller(p.group, p.units - p.first);
+    parallel_for(pool, p.count, enter_task, &p);
+    parallel_for(pool, POINTS * p.row_parts, sum_task, &p);
+    if (dbias) sum_gradient(&p);
+  }
+  parallel_for(pool, p.panels * pack_parts(&p), weight_task, &p);
+}
