@@ -48,7 +48,8 @@ typedef struct winograd {
   /* the weight gradient's */
   const float *dy;
   float *sums, *dweight, *dbias;
-  int64_t row_parts, first, count; /* cuts of the rows of a sum; the units of the present group */
+  int64_t row_parts, visit; /* cuts of the rows of a sum; units that are summed at a time */
+  int64_t first, count;     /* the units of the present group */
 } winograd;
 
 typedef float floats8 __attribute__((vector_size(32), aligned(4), may_alias));
@@ -398,7 +399,7 @@ void winograd_run(const conv_shape *s, bool transposed, const float *input, cons
 
 /* Of each point a sum of its own, rows (tap along z, channel) × features, k over the voxels of every unit.
  * Units are transformed in groups that stay in the caches; then each task takes rows of a point. */
-enum { GROUP_FLOATS = 1 << 20, ROW_PART = 96 };
+enum { GROUP_FLOATS = 1 << 20, ROW_PART = 96, VISIT_FLOATS = 12 << 10 };
 
 static winograd weight_of(const conv_shape *s) {
   winograd p = product_of(s, false);
@@ -409,6 +410,8 @@ static winograd weight_of(const conv_shape *s) {
   p.row_parts = (rows + ROW_PART - 1) / ROW_PART;
   p.group = larger(1, GROUP_FLOATS / (POINTS * (p.unit_in + p.unit_out)));
   p.group = smaller(smaller(p.group, p.units), CONV_MAX_SEGMENTS);
+  /* What is read again for every tile stays near, and is long enough to pay for a visit of the sums. */
+  p.visit = larger(1, VISIT_FLOATS / ((p.depth + 2 * p.width) * p.strip));
   p.point_in = spread(p.group * p.unit_in);
   /* B is read in whole vectors. */
   p.point_out = spread(p.group * p.unit_out + p.width);
@@ -459,39 +462,46 @@ FOR_EACH_ISA static void sum_gradient(const winograd *p) {
   for (int64_t f = 0; f < p->columns; f++) p->dbias[f] += to[f];
 }
 
-static void sum_task(void *context, int64_t task) {
-  const winograd *p = context;
-  int64_t point = task / p->row_parts, part = task % p->row_parts, all = TAPS * p->depth;
-  int64_t begin = gemm_tile_begin(all, p->row_parts, part);
-  int64_t count = gemm_tile_begin(all, p->row_parts, part + 1) - begin;
-  const float *in = p->rows + point * p->point_in;
-  const float *out = p->rows + POINTS * p->point_in + point * p->point_out;
+/* Rows [row, row_end) of a point's sum, over the units [first, first + count) of the group. */
+static void sum_rows(const winograd *p, int64_t point, int64_t row, int64_t row_end, int64_t first,
+                     int64_t count) {
+  const float *in = p->rows + point * p->point_in + first * p->unit_in;
+  const float *out = p->rows + POINTS * p->point_in + point * p->point_out + first * p->unit_out;
+  float *sums = p->sums + point * TAPS * p->depth * p->columns;
   gemm_segment segments[CONV_MAX_SEGMENTS];
   for (int64_t panel = 0; panel < p->panels; panel++) {
-    int64_t columns = panel_columns(p, panel);
     int vectors = panel_vectors(p, panel);
-    int64_t tiles = gemm_tile_count(count, p->kernels->max_rows[vectors]);
+    int64_t tiles = gemm_tile_count(row_end - row, p->kernels->max_rows[vectors]);
     for (int64_t t = 0; t < tiles; t++) {
-      int64_t row = begin + gemm_tile_begin(count, tiles, t);
-      int rows = (int)(begin + gemm_tile_begin(count, tiles, t + 1) - row);
-      for (int64_t g = 0; g < p->count; g++) {
-        const float *a = in + g * p->unit_in + row;
+      int64_t r = row + gemm_tile_begin(row_end - row, tiles, t);
+      int rows = (int)(row + gemm_tile_begin(row_end - row, tiles, t + 1) - r);
+      for (int64_t g = 0; g < count; g++) {
+        const float *a = in + g * p->unit_in + r;
         segments[g] =
             (gemm_segment){a, a, a + rows - 1, out + g * p->unit_out + panel * p->width, a, 0};
       }
       gemm_tile tile = {.segments = segments,
-                        .segment_count = p->count,
+                        .segment_count = count,
                         .k = p->strip,
                         .a_row = sizeof(float),
                         .a_k = p->depth * (ptrdiff_t)sizeof(float),
                         .b_k = p->columns * (ptrdiff_t)sizeof(float),
-                        .c = p->sums + (point * all + row) * p->columns + panel * p->width,
+                        .c = sums + r * p->columns + panel * p->width,
                         .c_row = p->columns * (ptrdiff_t)sizeof(float),
-                        .columns = (int)columns,
+                        .columns = (int)panel_columns(p, panel),
                         .accumulate = true};
       p->kernels->tile[vectors][rows](&tile);
     }
   }
+}
+
+static void sum_task(void *context, int64_t task) {
+  const winograd *p = context;
+  int64_t point = task / p->row_parts, part = task % p->row_parts, rows = TAPS * p->depth;
+  for (int64_t first = 0; first < p->count; first += p->visit)
+    sum_rows(p, point, gemm_tile_begin(rows, p->row_parts, part),
+             gemm_tile_begin(rows, p->row_parts, part + 1), first,
+             smaller(p->visit, p->count - first));
 }
 
 VECTOR_INLINE void weight_points(float (*s)[MOST_WIDTH], int64_t width, int step,
