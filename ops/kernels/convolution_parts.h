@@ -85,7 +85,7 @@ size_t matrix_weight_workspace(const conv_shape *s);
 void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
                        float *dbias, void *workspace, thread_pool *pool);
 
-/* Filters of 3×3×3 with fewer products (convolution_winograd.c). `transposed`: the data gradient. */
+/* Filters of 3×3 along x and y with fewer products (convolution_winograd.c). `transposed`: the data gradient. */
 bool winograd_fits(const conv_shape *s);
 size_t winograd_workspace(const conv_shape *s, bool transposed);
 void winograd_run(const conv_shape *s, bool transposed, const float *input, const float *weight,

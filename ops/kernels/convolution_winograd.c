@@ -1,6 +1,6 @@
-/* Filters of 3×3×3 that step by one voxel, by Winograd's minimal filtering F(2×2, 3×3) (Lavin and Gray,
- * "Fast Algorithms for Convolutional Neural Networks", 2016) over x and y. The three taps along z stay a
- * sum: they and their channels are one run of k.
+/* Filters of 3×3 voxels along x and y that step by one, by Winograd's minimal filtering F(2×2, 3×3)
+ * (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Up to three taps along z
+ * stay a sum: they and their channels are one run of k.
  *
  * Four by four rows of input make two by two rows of output. With d the input, g the filter and
  *
@@ -20,9 +20,11 @@ enum {
   SIDE = 4,
   POINTS = SIDE * SIDE,
   TAPS = 3,
-  FILTER = TAPS * TAPS * TAPS,
+  MOST_TAPS_Z = 3,
+  MOST_FILTER = TAPS * TAPS * MOST_TAPS_Z,
   TASKS = 32,
   LEAST_CHANNELS = 8,
+  LEAST_K = 16, /* taps along z and channels */
   LEAST_VOXELS = 128,
   STRIP_FLOATS = 48 << 10, /* transformed rows of a tile, in and out: they stay in L2 */
   LEAST_STRIP = 12,
@@ -35,6 +37,7 @@ typedef struct winograd {
   bool transposed;
   int64_t batch, in[3], out[3], before[3]; /* zeros before the input, along an axis */
   int64_t depth, columns;                  /* channels of input and output */
+  int taps, filter;                        /* along z, and of all of the filter */
   int64_t depth_step, column_step;         /* in weight */
   int vectors;                             /* of a full panel of columns */
   int64_t width, panels;
@@ -175,7 +178,7 @@ FOR_EACH_ISA static void transform_gradient(const float *const d[4], int64_t n, 
 /* The input of a unit, with the voxels its taps reach beyond both ends, zeros where there is none. */
 static void enter_unit(const winograd *p, const unit *u, float *to) {
   const float *rows[POINTS];
-  int64_t first = u->z - p->before[2], end = first + u->length + TAPS - 1;
+  int64_t first = u->z - p->before[2], end = first + u->length + p->taps - 1;
   int64_t low = larger(first, 0), high = smaller(end, p->in[2]);
   for (int i = 0; i < SIDE; i++)
     for (int j = 0; j < SIDE; j++) {
@@ -212,7 +215,7 @@ static void leave_unit(const winograd *p, const unit *u, const float *from, floa
 /* ---- weights ----------------------------------------------------------------------------------- */
 
 static float *packed_panel(const winograd *p, int64_t point, int64_t panel) {
-  return p->packed_weight + (point * p->panels + panel) * TAPS * p->depth * p->width;
+  return p->packed_weight + (point * p->panels + panel) * p->taps * p->depth * p->width;
 }
 
 static int64_t panel_columns(const winograd *p, int64_t panel) {
@@ -236,13 +239,13 @@ VECTOR_INLINE void filter_points(float (*g)[MOST_WIDTH], int64_t width, int step
   }
 }
 
-/* g: [x][y][z][column] of one channel of the input. */
-FOR_EACH_ISA static void transform_filters(float (*g)[MOST_WIDTH], int64_t width,
+/* g: [x][y][z][column] of one channel of the input → [tap along z][point][column]. */
+FOR_EACH_ISA static void transform_filters(float (*g)[MOST_WIDTH], int taps, int64_t width,
                                            float (*points)[MOST_WIDTH]) {
   float half[SIDE * TAPS][MOST_WIDTH];
-  for (int z = 0; z < TAPS; z++) {
+  for (int z = 0; z < taps; z++) {
     for (int y = 0; y < TAPS; y++)
-      filter_points(g + TAPS * y + z, width, TAPS * TAPS, half + y, TAPS);
+      filter_points(g + taps * y + z, width, TAPS * taps, half + y, TAPS);
     for (int i = 0; i < SIDE; i++)
       filter_points(half + TAPS * i, width, 1, points + z * POINTS + SIDE * i, 1);
   }
@@ -257,16 +260,16 @@ static int64_t pack_parts(const winograd *p) {
 
 static void pack_task(void *context, int64_t task) {
   const winograd *p = context;
-  float g[FILTER][MOST_WIDTH] = {{0}}, points[TAPS * POINTS][MOST_WIDTH];
+  float g[MOST_FILTER][MOST_WIDTH] = {{0}}, points[MOST_TAPS_Z * POINTS][MOST_WIDTH];
   int64_t panel = task % p->panels, c = task / p->panels * PACK_CHANNELS;
   int64_t columns = panel_columns(p, panel), width = panel_vectors(p, panel) * p->kernels->lanes;
   for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
     for (int64_t l = 0; l < columns; l++) {
       const float *from = p->weight + c * p->depth_step + (panel * p->width + l) * p->column_step;
-      for (int t = 0; t < FILTER; t++) g[t][l] = from[p->transposed ? FILTER - 1 - t : t];
+      for (int t = 0; t < p->filter; t++) g[t][l] = from[p->transposed ? p->filter - 1 - t : t];
     }
-    transform_filters(g, width, points);
-    for (int z = 0; z < TAPS; z++)
+    transform_filters(g, p->taps, width, points);
+    for (int z = 0; z < p->taps; z++)
       for (int i = 0; i < POINTS; i++)
         memcpy(packed_panel(p, i, panel) + (z * p->depth + c) * width, points[z * POINTS + i],
                (size_t)width * sizeof(float));
@@ -289,7 +292,7 @@ static void multiply_rows(const winograd *p, int64_t point, int64_t panel, int64
     const float *bias = p->packed_bias + (point == SIDE + 1 ? 0 : p->panels * p->width);
     gemm_tile tile = {.segments = &s,
                       .segment_count = 1,
-                      .k = TAPS * p->depth,
+                      .k = p->taps * p->depth,
                       .a_row = p->depth * (ptrdiff_t)sizeof(float),
                       .a_k = sizeof(float),
                       .b_k = width * (ptrdiff_t)sizeof(float),
@@ -332,12 +335,14 @@ static winograd product_of(const conv_shape *s, bool transposed) {
   for (int a = 0; a < 3; a++) {
     p.in[a] = transposed ? s->out[a] : s->image[a];
     p.out[a] = transposed ? s->image[a] : s->out[a];
-    p.before[a] = transposed ? TAPS - 1 - s->padding[a] : s->padding[a];
+    p.before[a] = transposed ? s->kernel[a] - 1 - s->padding[a] : s->padding[a];
   }
   p.depth = transposed ? s->features : s->channels;
   p.columns = transposed ? s->channels : s->features;
-  p.depth_step = transposed ? s->channels * FILTER : FILTER;
-  p.column_step = transposed ? FILTER : s->channels * FILTER;
+  p.taps = (int)s->kernel[2];
+  p.filter = TAPS * TAPS * p.taps;
+  p.depth_step = transposed ? s->channels * p.filter : p.filter;
+  p.column_step = transposed ? p.filter : s->channels * p.filter;
   int64_t most = larger(LEAST_STRIP, STRIP_FLOATS / (POINTS * (p.depth + p.columns)));
   p.strips = (p.out[2] + most - 1) / most;
   p.strip = (p.out[2] + p.strips - 1) / p.strips;
@@ -347,10 +352,10 @@ static winograd product_of(const conv_shape *s, bool transposed) {
   for (int a = 0; a < 2; a++) p.tiles[a] = (p.out[a] + 1) / 2;
   p.units = p.batch * p.strips * p.tiles[0] * p.tiles[1];
   p.tasks = smaller(p.units, TASKS);
-  bool stays = POINTS * TAPS * p.depth * p.columns <= WEIGHTS_IN_L2;
+  bool stays = POINTS * p.taps * p.depth * p.columns <= WEIGHTS_IN_L2;
   p.group = stays ? 1 : larger(1, GROUP_ROWS / p.strip);
   p.group = smaller(p.group, (p.units + p.tasks - 1) / p.tasks);
-  p.unit_in = (p.strip + TAPS - 1) * p.depth;
+  p.unit_in = (p.strip + p.taps - 1) * p.depth;
   p.unit_out = p.strip * p.columns;
   p.point_in = spread(p.group * p.unit_in);
   p.point_out = spread(p.group * p.unit_out);
@@ -359,7 +364,7 @@ static winograd product_of(const conv_shape *s, bool transposed) {
 
 static size_t product_pieces(winograd *p, void *workspace) {
   pieces w = {workspace, 0};
-  p->packed_weight = piece(&w, POINTS * TAPS * p->depth * p->panels * p->width);
+  p->packed_weight = piece(&w, POINTS * p->taps * p->depth * p->panels * p->width);
   p->packed_bias = piece(&w, 2 * p->panels * p->width);
   p->zeros = piece(&w, p->unit_in);
   p->rows = piece(&w, p->tasks * (POINTS * (p->point_in + p->point_out) + p->unit_out));
@@ -368,10 +373,11 @@ static size_t product_pieces(winograd *p, void *workspace) {
 
 bool winograd_fits(const conv_shape *s) {
   for (int a = 0; a < 3; a++)
-    if (s->kernel[a] != TAPS || s->stride[a] != 1 || s->dilation[a] != 1 || s->padding[a] >= TAPS)
-      return false;
-  return s->groups == 1 && !s->bf16 && s->channels >= LEAST_CHANNELS &&
-         s->features >= LEAST_CHANNELS && s->out[0] > 1 && s->out[1] > 1 &&
+    if (s->stride[a] != 1 || s->dilation[a] != 1 || s->padding[a] >= s->kernel[a]) return false;
+  if (s->kernel[0] != TAPS || s->kernel[1] != TAPS || s->kernel[2] > MOST_TAPS_Z) return false;
+  int64_t narrower = smaller(s->channels, s->features);
+  return s->groups == 1 && !s->bf16 && narrower >= LEAST_CHANNELS &&
+         narrower * s->kernel[2] >= LEAST_K && s->out[0] > 1 && s->out[1] > 1 &&
          s->batch * volume(s->out) >= LEAST_VOXELS;
 }
 
@@ -403,7 +409,7 @@ enum { GROUP_FLOATS = 1 << 20, ROW_PART = 96, VISIT_FLOATS = 12 << 10 };
 
 static winograd weight_of(const conv_shape *s) {
   winograd p = product_of(s, false);
-  int64_t rows = TAPS * p.depth;
+  int64_t rows = p.taps * p.depth;
   p.vectors = gemm_vectors(p.kernels, rows, p.columns);
   p.width = p.vectors * p.kernels->lanes;
   p.panels = (p.columns + p.width - 1) / p.width;
@@ -423,7 +429,7 @@ static size_t weight_pieces(winograd *p, void *workspace) {
   p->packed_bias = piece(&w, p->panels * p->width);
   p->zeros = piece(&w, larger(p->unit_in, p->unit_out));
   p->rows = piece(&w, POINTS * (p->point_in + p->point_out));
-  p->sums = piece(&w, POINTS * TAPS * p->depth * p->columns);
+  p->sums = piece(&w, POINTS * p->taps * p->depth * p->columns);
   return w.used;
 }
 
@@ -446,7 +452,7 @@ static void enter_task(void *context, int64_t task) {
   transform_gradient(rows, u.length * p->columns, out, p->point_out);
   /* All units of a group are summed over as many voxels. */
   for (int64_t i = 0; i < POINTS && u.length < p->strip; i++) {
-    memset(in + i * p->point_in + (u.length + TAPS - 1) * p->depth, 0,
+    memset(in + i * p->point_in + (u.length + p->taps - 1) * p->depth, 0,
            (size_t)p->depth * sizeof(float));
     memset(out + i * p->point_out + u.length * p->columns, 0, (size_t)p->columns * sizeof(float));
   }
@@ -467,7 +473,7 @@ static void sum_rows(const winograd *p, int64_t point, int64_t row, int64_t row_
                      int64_t count) {
   const float *in = p->rows + point * p->point_in + first * p->unit_in;
   const float *out = p->rows + POINTS * p->point_in + point * p->point_out + first * p->unit_out;
-  float *sums = p->sums + point * TAPS * p->depth * p->columns;
+  float *sums = p->sums + point * p->taps * p->depth * p->columns;
   gemm_segment segments[CONV_MAX_SEGMENTS];
   for (int64_t panel = 0; panel < p->panels; panel++) {
     int vectors = panel_vectors(p, panel);
@@ -497,7 +503,7 @@ static void sum_rows(const winograd *p, int64_t point, int64_t row, int64_t row_
 
 static void sum_task(void *context, int64_t task) {
   const winograd *p = context;
-  int64_t point = task / p->row_parts, part = task % p->row_parts, rows = TAPS * p->depth;
+  int64_t point = task / p->row_parts, part = task % p->row_parts, rows = p->taps * p->depth;
   for (int64_t first = 0; first < p->count; first += p->visit)
     sum_rows(p, point, gemm_tile_begin(rows, p->row_parts, part),
              gemm_tile_begin(rows, p->row_parts, part + 1), first,
@@ -515,31 +521,31 @@ VECTOR_INLINE void weight_points(float (*s)[MOST_WIDTH], int64_t width, int step
 }
 
 /* points: [tap along z][point][column] → g: [x][y][z][column]. */
-FOR_EACH_ISA static void transform_sums(float (*points)[MOST_WIDTH], int64_t width,
+FOR_EACH_ISA static void transform_sums(float (*points)[MOST_WIDTH], int taps, int64_t width,
                                         float (*g)[MOST_WIDTH]) {
   float half[TAPS * SIDE][MOST_WIDTH];
-  for (int z = 0; z < TAPS; z++) {
+  for (int z = 0; z < taps; z++) {
     for (int j = 0; j < SIDE; j++)
       weight_points(points + z * POINTS + j, width, SIDE, half + j, SIDE);
     for (int x = 0; x < TAPS; x++)
-      weight_points(half + SIDE * x, width, 1, g + TAPS * TAPS * x + z, TAPS);
+      weight_points(half + SIDE * x, width, 1, g + TAPS * taps * x + z, taps);
   }
 }
 
 static void weight_task(void *context, int64_t task) {
   const winograd *p = context;
-  float points[TAPS * POINTS][MOST_WIDTH], g[FILTER][MOST_WIDTH];
+  float points[MOST_TAPS_Z * POINTS][MOST_WIDTH], g[MOST_FILTER][MOST_WIDTH];
   int64_t panel = task % p->panels, c = task / p->panels * PACK_CHANNELS;
   int64_t columns = panel_columns(p, panel);
   for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
     for (int i = 0; i < POINTS; i++)
-      for (int z = 0; z < TAPS; z++)
+      for (int z = 0; z < p->taps; z++)
         memcpy(points[z * POINTS + i],
-               p->sums + ((i * TAPS + z) * p->depth + c) * p->columns + panel * p->width,
+               p->sums + ((i * p->taps + z) * p->depth + c) * p->columns + panel * p->width,
                (size_t)columns * sizeof(float));
-    transform_sums(points, columns, g);
+    transform_sums(points, p->taps, columns, g);
     for (int64_t l = 0; l < columns; l++)
-      for (int t = 0; t < FILTER; t++)
+      for (int t = 0; t < p->filter; t++)
         p->dweight[c * p->depth_step + (panel * p->width + l) * p->column_step + t] = g[t][l];
   }
 }
@@ -558,7 +564,7 @@ void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, f
   p.dbias = dbias;
   weight_pieces(&p, workspace);
   memset(p.zeros, 0, (size_t)larger(p.unit_in, p.unit_out) * sizeof(float));
-  memset(p.sums, 0, (size_t)(POINTS * TAPS * p.depth * p.columns) * sizeof(float));
+  memset(p.sums, 0, (size_t)(POINTS * p.taps * p.depth * p.columns) * sizeof(float));
   if (dbias) memset(dbias, 0, (size_t)p.columns * sizeof(float));
   for (p.first = 0; p.first < p.units; p.first += p.count) {
     p.count = smaller(p.group, p.units - p.first);

@@ -13,7 +13,7 @@
 #include <time.h>
 
 typedef struct bench_case {
-  const char *kind; /* conv, up (transposed k2s2), linear */
+  const char *kind; /* conv, flat (one tap along z), up (transposed k2s2), linear */
   int64_t extent, channels, features, kernel;
 } bench_case;
 
@@ -30,6 +30,8 @@ static const bench_case cases[] = {
     {"linear", 216, 768, 768, 1},  {"linear", 216, 4096, 768, 1}, {"linear", 27648, 48, 144, 1},
     {"linear", 13824, 384, 96, 1}, {"linear", 1728, 192, 768, 1}, {"linear", 4096, 64, 256, 1},
     {"linear", 884736, 32, 16, 1}, {"conv", 96, 48, 48, 3},       {"linear", 64, 64, 32768, 1},
+    {"conv", 48, 8, 8, 3},         {"flat", 48, 8, 8, 3},         {"flat", 48, 32, 32, 3},
+    {"flat", 24, 64, 64, 3},       {"flat", 12, 128, 128, 3},
 };
 
 static conv_shape shape_of_case(const bench_case *c) {
@@ -40,9 +42,9 @@ static conv_shape shape_of_case(const bench_case *c) {
                   .features = up ? c->channels : c->features,
                   .groups = 1};
   for (int a = 0; a < 3; a++) {
-    s.kernel[a] = c->kernel;
+    s.kernel[a] = a == 2 && strcmp(c->kind, "flat") == 0 ? 1 : c->kernel;
     s.stride[a] = up ? c->kernel : 1;
-    s.padding[a] = up ? 0 : c->kernel / 2;
+    s.padding[a] = up ? 0 : s.kernel[a] / 2;
     s.dilation[a] = 1;
     s.out[a] = c->extent;
     s.image[a] = up ? c->extent * c->kernel : c->extent;

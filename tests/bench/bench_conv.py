@@ -2,6 +2,7 @@
 
   python3 tests/bench/bench_conv.py [threads] [contiguous|channels_last] [seconds] [name filter]
 """
+import math
 import sys
 import time
 
@@ -14,7 +15,8 @@ CASES = [("conv", 48, 1, 16, 3), ("conv", 48, 16, 16, 3), ("conv", 48, 32, 16, 3
          ("conv", 6, 256, 128, 3), ("conv", 96, 16, 16, 3), ("conv", 96, 32, 16, 3), ("up", 3, 192, 128, 2),
          ("up", 6, 128, 64, 2), ("up", 12, 64, 32, 2), ("up", 24, 32, 16, 2), ("linear", 27, 192, 576, 1),
          ("linear", 27, 192, 192, 1), ("linear", 27, 192, 768, 1), ("linear", 27, 768, 192, 1),
-         ("linear", 27, 4096, 192, 1), ("linear", 216, 768, 3072, 1)]
+         ("linear", 27, 4096, 192, 1), ("linear", 216, 768, 3072, 1), ("conv", 48, 8, 8, 3),
+         ("flat", 48, 8, 8, 3), ("flat", 48, 32, 32, 3), ("flat", 24, 64, 64, 3), ("flat", 12, 128, 128, 3)]
 
 
 def best(function, seconds):
@@ -48,16 +50,17 @@ def main():
         else:
             x = torch.randn(1, channels, extent, extent, extent).to(memory_format=layout)
             up = kind == "up"
-            w = torch.randn(*((channels, features) if up else (features, channels)), kernel, kernel, kernel)
+            filter = [kernel, kernel, 1 if kind == "flat" else kernel]  # flat: one tap along z
+            w = torch.randn(*((channels, features) if up else (features, channels)), *filter)
             w = w.to(memory_format=layout)
-            stride, padding = (kernel, 0) if up else (1, kernel // 2)
+            stride, padding = (kernel, [0] * 3) if up else (1, [k // 2 for k in filter])
             forward = (lambda: F.conv_transpose3d(x, w, stride=stride)) if up else (
                 lambda: F.conv3d(x, w, padding=padding))
             dy = torch.randn_like(forward())
             back = lambda mask: torch.ops.aten.convolution_backward(
-                dy, x, w, None, [stride] * 3, [padding] * 3, [1] * 3, up, [0] * 3, 1, mask)
+                dy, x, w, None, [stride] * 3, padding, [1] * 3, up, [0] * 3, 1, mask)
             passes = [forward, lambda: back([True, False, False]), lambda: back([False, True, False])]
-            flops = 2 * extent**3 * channels * features * kernel**3
+            flops = 2 * extent**3 * channels * features * math.prod(filter)
         print(f"{name:26s}", end="")
         with torch.no_grad():
             for p in passes:
