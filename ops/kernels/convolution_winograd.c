@@ -34,7 +34,7 @@ enum {
 
 typedef struct winograd {
   const gemm_kernels *kernels;
-  bool transposed;
+  bool transposed, rounds;                 /* the factors to bf16 */
   int64_t batch, in[3], out[3], before[3]; /* zeros before the input, along an axis */
   int64_t depth, columns;                  /* channels of input and output */
   int taps, filter;                        /* along z, and of all of the filter */
@@ -56,6 +56,7 @@ typedef struct winograd {
 } winograd;
 
 typedef float floats8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef uint32_t words8 __attribute__((vector_size(32)));
 enum { LANES8 = 8 };
 
 /* An odd number of cache lines: points that are written side by side lie in different sets. */
@@ -111,17 +112,26 @@ VECTOR_INLINE void output_points(const floats8 m[POINTS], floats8 y[4]) {
   }
 }
 
-FOR_EACH_ISA static void transform_input(const float *const d[POINTS], int64_t n, float *u,
-                                         int64_t point) {
+/* As bf16_round does. */
+VECTOR_INLINE void round_factors(floats8 *v) {
+  words8 bits = (words8)*v, rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+  words8 is_nan = (words8)((bits & 0x7fffffff) > 0x7f800000);
+  *v = (floats8)((rounded & ~is_nan) | ((bits | 0x400000) & 0xffff0000 & is_nan));
+}
+
+FOR_EACH_ISA static void transform_input(const float *const d[POINTS], int64_t n, bool rounds,
+                                         float *u, int64_t point) {
   int64_t i = 0;
   floats8 in[POINTS] = {{0}}, out[POINTS];
   for (; i + LANES8 <= n; i += LANES8) {
     for (int p = 0; p < POINTS; p++) in[p] = *(const floats8 *)(const void *)(d[p] + i);
+    for (int p = 0; p < POINTS && rounds; p++) round_factors(&in[p]);
     input_points(in, out);
     for (int p = 0; p < POINTS; p++) *(floats8 *)(void *)(u + p * point + i) = out[p];
   }
   if (i == n) return;
   for (int p = 0; p < POINTS; p++) memcpy(&in[p], d[p] + i, (size_t)(n - i) * sizeof(float));
+  for (int p = 0; p < POINTS && rounds; p++) round_factors(&in[p]);
   input_points(in, out);
   for (int p = 0; p < POINTS; p++)
     memcpy(u + p * point + i, &out[p], (size_t)(n - i) * sizeof(float));
@@ -159,17 +169,19 @@ VECTOR_INLINE void gradient_points(const floats8 d[4], floats8 v[POINTS]) {
   }
 }
 
-FOR_EACH_ISA static void transform_gradient(const float *const d[4], int64_t n, float *v,
-                                            int64_t point) {
+FOR_EACH_ISA static void transform_gradient(const float *const d[4], int64_t n, bool rounds,
+                                            float *v, int64_t point) {
   int64_t i = 0;
   floats8 in[4] = {{0}}, out[POINTS];
   for (; i + LANES8 <= n; i += LANES8) {
     for (int r = 0; r < 4; r++) in[r] = *(const floats8 *)(const void *)(d[r] + i);
+    for (int r = 0; r < 4 && rounds; r++) round_factors(&in[r]);
     gradient_points(in, out);
     for (int p = 0; p < POINTS; p++) *(floats8 *)(void *)(v + p * point + i) = out[p];
   }
   if (i == n) return;
   for (int r = 0; r < 4; r++) memcpy(&in[r], d[r] + i, (size_t)(n - i) * sizeof(float));
+  for (int r = 0; r < 4 && rounds; r++) round_factors(&in[r]);
   gradient_points(in, out);
   for (int p = 0; p < POINTS; p++)
     memcpy(v + p * point + i, &out[p], (size_t)(n - i) * sizeof(float));
@@ -195,7 +207,8 @@ static void enter_unit(const winograd *p, const unit *u, float *to) {
       memset(to + i * p->point_in + (high - first) * p->depth, 0,
              (size_t)((end - high) * p->depth) * sizeof(float));
     }
-  transform_input(rows, (high - low) * p->depth, to + (low - first) * p->depth, p->point_in);
+  transform_input(rows, (high - low) * p->depth, p->rounds, to + (low - first) * p->depth,
+                  p->point_in);
 }
 
 static void leave_unit(const winograd *p, const unit *u, const float *from, float *nowhere) {
@@ -266,7 +279,10 @@ static void pack_task(void *context, int64_t task) {
   for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
     for (int64_t l = 0; l < columns; l++) {
       const float *from = p->weight + c * p->depth_step + (panel * p->width + l) * p->column_step;
-      for (int t = 0; t < p->filter; t++) g[t][l] = from[p->transposed ? p->filter - 1 - t : t];
+      for (int t = 0; t < p->filter; t++) {
+        float value = from[p->transposed ? p->filter - 1 - t : t];
+        g[t][l] = p->rounds ? bf16_round(value) : value;
+      }
     }
     transform_filters(g, p->taps, width, points);
     for (int z = 0; z < p->taps; z++)
@@ -331,7 +347,8 @@ static void product_task(void *context, int64_t task) {
 }
 
 static winograd product_of(const conv_shape *s, bool transposed) {
-  winograd p = {.kernels = gemm_best(), .transposed = transposed, .batch = s->batch};
+  winograd p = {
+      .kernels = gemm_best(), .transposed = transposed, .rounds = s->bf16, .batch = s->batch};
   for (int a = 0; a < 3; a++) {
     p.in[a] = transposed ? s->out[a] : s->image[a];
     p.out[a] = transposed ? s->image[a] : s->out[a];
@@ -376,9 +393,8 @@ bool winograd_fits(const conv_shape *s) {
     if (s->stride[a] != 1 || s->dilation[a] != 1 || s->padding[a] >= s->kernel[a]) return false;
   if (s->kernel[0] != TAPS || s->kernel[1] != TAPS || s->kernel[2] > MOST_TAPS_Z) return false;
   int64_t narrower = smaller(s->channels, s->features);
-  return s->groups == 1 && !s->bf16 && narrower >= LEAST_CHANNELS &&
-         narrower * s->kernel[2] >= LEAST_K && s->out[0] > 1 && s->out[1] > 1 &&
-         s->batch * volume(s->out) >= LEAST_VOXELS;
+  return s->groups == 1 && narrower >= LEAST_CHANNELS && narrower * s->kernel[2] >= LEAST_K &&
+         s->out[0] > 1 && s->out[1] > 1 && s->batch * volume(s->out) >= LEAST_VOXELS;
 }
 
 size_t winograd_workspace(const conv_shape *s, bool transposed) {
@@ -433,23 +449,27 @@ static size_t weight_pieces(winograd *p, void *workspace) {
   return w.used;
 }
 
+static void gradient_rows(const winograd *p, const unit *u, const float *rows[4]) {
+  for (int i = 0; i < 2; i++)
+    for (int j = 0; j < 2; j++) {
+      int64_t x = u->x + i, y = u->y + j;
+      bool is_inside = x < p->out[0] && y < p->out[1];
+      rows[2 * i + j] =
+          is_inside
+              ? p->dy + (((u->n * p->out[0] + x) * p->out[1] + y) * p->out[2] + u->z) * p->columns
+              : p->zeros;
+    }
+}
+
 static void enter_task(void *context, int64_t task) {
   const winograd *p = context;
   unit u = unit_of(p, p->first + task);
   float *in = p->rows + task * p->unit_in;
   float *out = p->rows + POINTS * p->point_in + task * p->unit_out;
   const float *rows[4];
-  for (int i = 0; i < 2; i++)
-    for (int j = 0; j < 2; j++) {
-      int64_t x = u.x + i, y = u.y + j;
-      bool is_inside = x < p->out[0] && y < p->out[1];
-      rows[2 * i + j] =
-          is_inside
-              ? p->dy + (((u.n * p->out[0] + x) * p->out[1] + y) * p->out[2] + u.z) * p->columns
-              : p->zeros;
-    }
+  gradient_rows(p, &u, rows);
   enter_unit(p, &u, in);
-  transform_gradient(rows, u.length * p->columns, out, p->point_out);
+  transform_gradient(rows, u.length * p->columns, p->rounds, out, p->point_out);
   /* All units of a group are summed over as many voxels. */
   for (int64_t i = 0; i < POINTS && u.length < p->strip; i++) {
     memset(in + i * p->point_in + (u.length + p->taps - 1) * p->depth, 0,
@@ -458,13 +478,18 @@ static void enter_task(void *context, int64_t task) {
   }
 }
 
-/* Point (1, 1) of dy is the sum of its voxels. */
+/* dbias += the gradients of the group's units. */
 FOR_EACH_ISA static void sum_gradient(const winograd *p) {
-  const float *from = p->rows + POINTS * p->point_in + (SIDE + 1) * p->point_out;
   float *to = p->packed_bias;
   memset(to, 0, (size_t)p->columns * sizeof(float));
-  for (int64_t v = 0; v < p->count * p->strip; v++)
-    for (int64_t f = 0; f < p->columns; f++) to[f] += from[v * p->columns + f];
+  for (int64_t i = p->first; i < p->first + p->count; i++) {
+    const float *rows[4];
+    unit u = unit_of(p, i);
+    gradient_rows(p, &u, rows);
+    for (int r = 0; r < 4; r++)
+      for (int64_t z = 0; z < u.length && rows[r] != p->zeros; z++)
+        for (int64_t f = 0; f < p->columns; f++) to[f] += rows[r][z * p->columns + f];
+  }
   for (int64_t f = 0; f < p->columns; f++) p->dbias[f] += to[f];
 }
 
@@ -503,6 +528,10 @@ static void sum_rows(const winograd *p, int64_t point, int64_t row, int64_t row_
 
 static void sum_task(void *context, int64_t task) {
   const winograd *p = context;
+  if (task == POINTS * p->row_parts) {
+    sum_gradient(p);
+    return;
+  }
   int64_t point = task / p->row_parts, part = task % p->row_parts, rows = p->taps * p->depth;
   for (int64_t first = 0; first < p->count; first += p->visit)
     sum_rows(p, point, gemm_tile_begin(rows, p->row_parts, part),
@@ -569,8 +598,7 @@ void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, f
   for (p.first = 0; p.first < p.units; p.first += p.count) {
     p.count = smaller(p.group, p.units - p.first);
     parallel_for(pool, p.count, enter_task, &p);
-    parallel_for(pool, POINTS * p.row_parts, sum_task, &p);
-    if (dbias) sum_gradient(&p);
+    parallel_for(pool, POINTS * p.row_parts + (dbias != NULL), sum_task, &p);
   }
   parallel_for(pool, p.panels * pack_parts(&p), weight_task, &p);
 }
