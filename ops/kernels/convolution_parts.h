@@ -87,6 +87,7 @@ void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, flo
 
 /* Filters of 3×3 along x and y with fewer products (convolution_winograd.c). `transposed`: the data gradient. */
 bool winograd_fits(const conv_shape *s);
+bool winograd_weight_fits(const conv_shape *s);
 size_t winograd_workspace(const conv_shape *s, bool transposed);
 void winograd_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
                   const float *bias, float *output, void *workspace, thread_pool *pool);

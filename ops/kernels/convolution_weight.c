@@ -422,7 +422,7 @@ static void finish_bias(const weight_product *p) {
 size_t conv_backward_weight_workspace(const conv_shape *s) {
   if (conv_is_depthwise(s)) return depthwise_weight_workspace(s);
   if (matrix_weight_fits(s)) return matrix_weight_workspace(s);
-  if (winograd_fits(s)) return winograd_weight_workspace(s);
+  if (winograd_weight_fits(s)) return winograd_weight_workspace(s);
   weight_product p = weight_product_of(s);
   return weight_pieces(&p, NULL);
 }
@@ -437,7 +437,7 @@ void conv_backward_weight(const conv_shape *s, const float *x, const float *dy, 
     matrix_weight_run(s, x, dy, dweight, dbias, workspace, pool);
     return;
   }
-  if (winograd_fits(s)) {
+  if (winograd_weight_fits(s)) {
     winograd_weight_run(s, x, dy, dweight, dbias, workspace, pool);
     return;
   }

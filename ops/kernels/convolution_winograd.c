@@ -29,7 +29,9 @@ enum {
   STRIP_FLOATS = 48 << 10, /* transformed rows of a tile, in and out: they stay in L2 */
   LEAST_STRIP = 12,
   GROUP_ROWS = 48, /* that weights are read for, at least */
-  WEIGHTS_IN_L2 = 32 << 10
+  WEIGHTS_IN_L2 = 32 << 10,
+  MANY_WEIGHTS = 6 << 20,
+  MANY_VOXELS = 4096
 };
 
 typedef struct winograd {
@@ -388,13 +390,20 @@ static size_t product_pieces(winograd *p, void *workspace) {
   return w.used;
 }
 
-bool winograd_fits(const conv_shape *s) {
+bool winograd_weight_fits(const conv_shape *s) {
   for (int a = 0; a < 3; a++)
     if (s->stride[a] != 1 || s->dilation[a] != 1 || s->padding[a] >= s->kernel[a]) return false;
   if (s->kernel[0] != TAPS || s->kernel[1] != TAPS || s->kernel[2] > MOST_TAPS_Z) return false;
   int64_t narrower = smaller(s->channels, s->features);
   return s->groups == 1 && narrower >= LEAST_CHANNELS && narrower * s->kernel[2] >= LEAST_K &&
          s->out[0] > 1 && s->out[1] > 1 && s->batch * volume(s->out) >= LEAST_VOXELS;
+}
+
+/* Every task reads all of the transformed weights: many of them should be read for many voxels. */
+bool winograd_fits(const conv_shape *s) {
+  return winograd_weight_fits(s) &&
+         (POINTS * s->kernel[2] * s->channels * s->features <= MANY_WEIGHTS ||
+          s->batch * volume(s->out) >= MANY_VOXELS);
 }
 
 size_t winograd_workspace(const conv_shape *s, bool transposed) {
