@@ -2,6 +2,7 @@
 
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/vector_math.h"
+#include "ops/kernels/attention_parts.h"
 #include "ops/kernels/bf16.h"
 #include "ops/kernels/gemm.h"
 #include "ops/kernels/philox.h"
@@ -10,34 +11,39 @@
 #include <math.h>
 
 enum {
-  QUERIES = 32, /* a block of scores is 8 KiB and stays in the first-level cache */
-  KEYS = 64,
+  QUERIES = ATTENTION_QUERIES,
+  KEYS = ATTENTION_KEYS,
   DIM_MAX = ATTENTION_DIM_MAX,
   /* A bias gathers its gradient over all sequences. Sequences are cut into groups that gather for
    * themselves, as many as make about this many tasks; the groups are added in order. */
   BIAS_TASKS = 32
 };
 
+/* A vector of the tiles lies in one line of the cache. */
+#define ALIGNED _Alignas(64)
+
 /* ---- small matrix products ------------------------------------------------------------------- */
 
-/* A matrix operand read element by element: rows and k steps may lie any distance apart, so a
- * transposed matrix needs no copy. Distances count floats. */
-typedef struct left {
-  const float *at;
-  int64_t row, k;
-} left;
-
-/* The right operand: rows are read in full vectors. */
-typedef struct right {
-  const float *at;
-  int64_t row;
-} right;
+typedef attention_left left;
+typedef attention_right right;
 
 /* Room for the pairs of a left operand, and for a copy or the pairs of a right one. */
 enum { LEFT_ROOM = KEYS * DIM_MAX / 2, RIGHT_ROOM = KEYS * DIM_MAX };
 
 static const gemm_kernels *kernels_for(bool bf16) {
   return bf16 ? gemm_best_bf16() : gemm_best();
+}
+
+/* The loops of the same vectors. */
+static const attention_kernels *loops_for(bool bf16) {
+#if defined(__x86_64__)
+  const attention_kernels *sets[] = {&attention_avx512, &attention_avx2};
+  for (int i = 0; i < 2; i++)
+    if (sets[i]->lanes == kernels_for(bf16)->lanes) return sets[i];
+#else
+  (void)bf16;
+#endif
+  return &attention_portable;
 }
 
 static int64_t padded_to(const gemm_kernels *kernels, int64_t n) {
@@ -82,6 +88,10 @@ static right right_operand(bool bf16, const float *b, int64_t row, int64_t depth
 /* c (m×n) = or += a (m×depth) · b (depth×n). */
 static void product(bool bf16, float *c, int64_t c_row, left a, right b, int64_t m, int64_t n,
                     int64_t depth, bool accumulate) {
+  if (!bf16) {
+    loops_for(false)->product(c, c_row, a, b, m, n, depth, accumulate);
+    return;
+  }
   static const float zeros[GEMM_MAX_VECTORS * GEMM_MAX_LANES];
   const gemm_kernels *kernels = kernels_for(bf16);
   int widest = gemm_vectors(kernels, m, n);
@@ -100,7 +110,7 @@ static void product(bool bf16, float *c, int64_t c_row, left a, right b, int64_t
                               .ahead = b.at + j};
       gemm_tile tile = {.segments = &segment,
                         .segment_count = 1,
-                        .k = bf16 ? bf16_pairs(depth) : depth,
+                        .k = bf16_pairs(depth),
                         .a_row = a.row * (ptrdiff_t)sizeof(float),
                         .a_k = a.k * (ptrdiff_t)sizeof(float),
                         .b_k = b.row * (ptrdiff_t)sizeof(float),
@@ -144,66 +154,67 @@ FOR_EACH_ISA static void multiply_block(float *restrict x, const float *restrict
   for (int64_t i = 0; i < count; i++) x[i] *= factors[i];
 }
 
-/* ---- blocks of scores ------------------------------------------------------------------------
- * They are kept key-major, keys × QUERIES, so that the softmax of all queries of a block runs in
- * vector lanes and the keys are used as they lie in memory. */
+/* ---- blocks of scores ------------------------------------------------------------------------ */
 
 /* The place of a task in the problem. */
 typedef struct place {
   const attention_problem *p;
   int64_t sequence, head;
-  const float *bias_t; /* of the head, keys × padded queries, or NULL */
+  const float *bias_t; /* of the head, or NULL */
 } place;
 
-static int64_t padded_queries(const attention_problem *p) {
-  return divide_up(p->queries, QUERIES) * QUERIES;
+static int64_t query_blocks(const attention_problem *p) {
+  return divide_up(p->queries, QUERIES);
+}
+
+/* A bias turned over, as it is added to blocks of scores: query blocks × keys × QUERIES. */
+static int64_t bias_plane(const attention_problem *p) {
+  return query_blocks(p) * p->keys * QUERIES;
+}
+
+static int64_t bias_block(const attention_problem *p, span queries, span keys) {
+  return queries.first * p->keys + keys.first * QUERIES;
 }
 
 static place place_of(const attention_problem *p, int64_t sequence, int64_t head,
                       const float *bias_t) {
-  int64_t plane = p->keys * padded_queries(p);
-  return (place){p, sequence, head, bias_t ? bias_t + head * plane : NULL};
+  return (place){p, sequence, head, bias_t ? bias_t + head * bias_plane(p) : NULL};
 }
 
-FOR_EACH_ISA static void add_block(float *restrict scores, const float *restrict terms,
-                                   int64_t terms_row, int64_t keys) {
-  for (int64_t j = 0; j < keys; j++)
-    for (int i = 0; i < QUERIES; i++) scores[j * QUERIES + i] += terms[j * terms_row + i];
+FOR_EACH_ISA static void add_block(float *restrict sum, const float *restrict terms,
+                                   int64_t count) {
+  for (int64_t i = 0; i < count; i++) sum[i] += terms[i];
 }
 
-FOR_EACH_ISA static void keep_apart(float *restrict scores, const int32_t *restrict query_regions,
-                                    const int32_t *restrict key_regions, int64_t keys) {
-  for (int64_t j = 0; j < keys; j++)
-    for (int i = 0; i < QUERIES; i++)
-      scores[j * QUERIES + i] += query_regions[i] == key_regions[j] ? 0.0f : ATTENTION_APART;
-}
-
-/* What is added to the scores of a block beside the products. */
-static void add_terms(const place *at, span queries, span keys, float *scores) {
+/* Adds the mask, which few networks have, to the scores of a block, and says what else is to be
+ * added. `own` is room for the regions of the queries. */
+static attention_terms terms_of(const place *at, span queries, span keys, float *scores,
+                                int32_t own[QUERIES]) {
   const attention_problem *p = at->p;
-  if (at->bias_t) {
-    int64_t row = padded_queries(p);
-    add_block(scores, at->bias_t + keys.first * row + queries.first, row, keys.count);
-  }
+  attention_terms terms = {.bias = at->bias_t ? at->bias_t + bias_block(p, queries, keys) : NULL};
   int64_t window = at->sequence % p->windows;
   if (p->mask) {
     float block[KEYS * QUERIES];
     int64_t plane = window % p->mask_windows * p->queries;
     turn_rows(block, QUERIES, p->mask + (plane + queries.first) * p->keys + keys.first, p->keys,
               queries.count, keys.count);
-    add_block(scores, block, QUERIES, keys.count);
+    add_block(scores, block, keys.count * QUERIES);
   }
   if (p->regions) {
     const int32_t *regions = p->regions + window % p->region_windows * p->keys;
     const int32_t *others = regions + keys.first;
-    int32_t own[QUERIES], one = others[0], differ = 0;
+    int32_t one = others[0], differ = 0;
     for (int64_t i = 0; i < QUERIES; i++)
       own[i] = i < queries.count ? regions[queries.first + i] : one;
     for (int64_t i = 0; i < QUERIES; i++) differ |= own[i] ^ one;
     for (int64_t j = 0; j < keys.count; j++) differ |= others[j] ^ one;
     /* Most windows do not lie at the border and are one region. */
-    if (differ) keep_apart(scores, own, others, keys.count);
+    if (differ) {
+      terms.query_regions = own;
+      terms.key_regions = others;
+    }
   }
+  return terms;
 }
 
 FOR_EACH_ISA static void drop_factors(float *restrict factors,
@@ -236,21 +247,20 @@ static void draw_factors(const place *at, span queries, span keys, float *factor
   }
 }
 
-/* ---- the bias, key-major ---------------------------------------------------------------------
+/* ---- the bias, turned over -------------------------------------------------------------------
  */
 
 typedef struct turn_job {
   const attention_problem *p;
-  float *bias_t; /* heads × keys × padded queries */
+  float *bias_t; /* heads × query blocks × keys × QUERIES */
 } turn_job;
 
 static void turn_bias_task(void *context, int64_t task) {
   const turn_job *job = context;
   const attention_problem *p = job->p;
-  int64_t blocks = divide_up(p->queries, QUERIES), head = task / blocks;
-  span queries = piece_of(p->queries, QUERIES, task % blocks);
-  int64_t row = padded_queries(p);
-  turn_rows(job->bias_t + head * p->keys * row + queries.first, row,
+  int64_t head = task / query_blocks(p);
+  span queries = piece_of(p->queries, QUERIES, task % query_blocks(p));
+  turn_rows(job->bias_t + task * p->keys * QUERIES, QUERIES,
             p->bias + (head * p->queries + queries.first) * p->keys, p->keys, queries.count,
             p->keys);
 }
@@ -259,12 +269,12 @@ static void turn_bias_task(void *context, int64_t task) {
 static const float *turn_bias(const attention_problem *p, float *bias_t, thread_pool *pool) {
   if (!p->bias) return NULL;
   turn_job job = {p, bias_t};
-  parallel_for(pool, p->heads * divide_up(p->queries, QUERIES), turn_bias_task, &job);
+  parallel_for(pool, p->heads * query_blocks(p), turn_bias_task, &job);
   return bias_t;
 }
 
 static int64_t bias_floats(const attention_problem *p) {
-  return p->bias ? p->heads * p->keys * padded_queries(p) : 0;
+  return p->bias ? p->heads * bias_plane(p) : 0;
 }
 
 /* ---- forward --------------------------------------------------------------------------------- */
@@ -275,55 +285,44 @@ typedef struct forward_job {
   float *y, *lse;
 } forward_job;
 
-typedef struct running {
-  float largest[QUERIES], sum[QUERIES], kept[QUERIES];
-} running;
-
-/* Takes in one block of scores: turns them into e^(score − largest); `kept` is the factor of what
- * came before. */
-FOR_EACH_ISA static void absorb_scores(float *restrict scores, running *restrict run,
-                                       int64_t keys) {
-  float largest[QUERIES];
-  for (int i = 0; i < QUERIES; i++) largest[i] = run->largest[i];
-  for (int64_t j = 0; j < keys; j++)
-    for (int i = 0; i < QUERIES; i++) {
-      float s = scores[j * QUERIES + i];
-      largest[i] = s > largest[i] ? s : largest[i];
-    }
-  for (int i = 0; i < QUERIES; i++) {
-    run->kept[i] = vector_exp(run->largest[i] - largest[i]);
-    run->sum[i] *= run->kept[i];
-    run->largest[i] = largest[i];
-  }
-  for (int64_t j = 0; j < keys; j++)
-    for (int i = 0; i < QUERIES; i++) {
-      float p = vector_exp(scores[j * QUERIES + i] - largest[i]);
-      scores[j * QUERIES + i] = p;
-      run->sum[i] += p;
-    }
-}
-
 FOR_EACH_ISA static void scale_rows(float *restrict out, int64_t row, const float *restrict factors,
                                     int64_t rows, int64_t dim) {
   for (int64_t i = 0; i < rows; i++)
     for (int64_t d = 0; d < dim; d++) out[i * row + d] *= factors[i];
 }
 
+/* After the last block: `kept` becomes 1 / sum. What is no number stays none. */
+FOR_EACH_ISA static void finish_queries(attention_running *run, float log_sums[QUERIES]) {
+  for (int i = 0; i < QUERIES; i++) {
+    float sum = run->sum[i];
+    run->kept[i] = 1.0f / sum;
+    log_sums[i] = run->largest[i] + vector_log(sum) + (sum - sum);
+  }
+}
+
+FOR_EACH_ISA static void store_rows(float *restrict y, int64_t y_row, const float *restrict out,
+                                    int64_t row, const float *restrict factors, int64_t rows,
+                                    int64_t dim) {
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t d = 0; d < dim; d++) y[i * y_row + d] = out[i * row + d] * factors[i];
+}
+
 /* One block of queries of one head of one sequence. */
 static void forward_task(void *context, int64_t task) {
   const forward_job *job = context;
   const attention_problem *p = job->p;
-  int64_t blocks = divide_up(p->queries, QUERIES);
-  int64_t padded = padded_to(kernels_for(p->bf16), p->dim);
-  place at = place_of(p, task / blocks / p->heads, task / blocks % p->heads, job->bias_t);
-  span queries = piece_of(p->queries, QUERIES, task % blocks);
+  int64_t blocks = query_blocks(p), padded = padded_to(kernels_for(p->bf16), p->dim);
+  const attention_kernels *loops = loops_for(p->bf16);
+  place at = place_of(p, task / blocks / p->heads, task % p->heads, job->bias_t);
+  span queries = piece_of(p->queries, QUERIES, task / p->heads % blocks);
   int64_t first_query = at.sequence * p->queries + queries.first, channel = at.head * p->dim;
   const float *q = p->q + first_query * p->q_row + channel;
 
-  float queries_t[DIM_MAX * QUERIES], scores[KEYS * QUERIES], out[QUERIES * DIM_MAX];
-  float query_room[RIGHT_ROOM], value_room[RIGHT_ROOM], left_room[LEFT_ROOM];
-  float factors[KEYS * QUERIES];
-  running run = {.sum = {0}};
+  ALIGNED float queries_t[DIM_MAX * QUERIES], scores[KEYS * QUERIES], out[QUERIES * DIM_MAX];
+  ALIGNED float query_room[RIGHT_ROOM], value_room[RIGHT_ROOM], left_room[LEFT_ROOM];
+  ALIGNED float factors[KEYS * QUERIES];
+  int32_t own[QUERIES];
+  attention_running run = {.sum = {0}};
   /* Finite, so that a block in which a mask of −∞ leaves a query no key adds nothing. */
   for (int i = 0; i < QUERIES; i++) run.largest[i] = -FLT_MAX / 2;
   turn_rows(queries_t, QUERIES, q, p->q_row, queries.count, p->dim);
@@ -336,8 +335,7 @@ static void forward_task(void *context, int64_t task) {
     left key = {p->k + first_key * p->k_row + channel, p->k_row, 1};
     key = left_operand(p->bf16, key, keys.count, p->dim, left_room);
     product(p->bf16, scores, QUERIES, key, query, keys.count, QUERIES, p->dim, false);
-    add_terms(&at, queries, keys, scores);
-    absorb_scores(scores, &run, keys.count);
+    loops->absorb(scores, keys.count, terms_of(&at, queries, keys, scores, own), &run);
     if (p->dropout > 0) {
       draw_factors(&at, queries, keys, factors);
       multiply_block(scores, factors, keys.count * QUERIES);
@@ -349,14 +347,14 @@ static void forward_task(void *context, int64_t task) {
         left_operand(p->bf16, (left){scores, 1, QUERIES}, queries.count, keys.count, left_room);
     product(p->bf16, out, padded, weights, value, queries.count, padded, keys.count, true);
   }
+  float log_sums[QUERIES];
+  finish_queries(&run, log_sums);
   int64_t y_row = p->heads * p->dim;
-  float *y = job->y + first_query * y_row + channel;
-  float *lse = job->lse ? job->lse + (at.sequence * p->heads + at.head) * p->queries : NULL;
-  for (int64_t i = 0; i < queries.count; i++) {
-    float factor = 1.0f / run.sum[i];
-    for (int64_t d = 0; d < p->dim; d++) y[i * y_row + d] = out[i * padded + d] * factor;
-    if (lse) lse[queries.first + i] = run.largest[i] + logf(run.sum[i]);
-  }
+  store_rows(job->y + first_query * y_row + channel, y_row, out, padded, run.kept, queries.count,
+             p->dim);
+  if (job->lse)
+    copy_row(job->lse + (at.sequence * p->heads + at.head) * p->queries + queries.first, log_sums,
+             queries.count);
 }
 
 size_t attention_forward_workspace(const attention_problem *p) {
@@ -366,8 +364,8 @@ size_t attention_forward_workspace(const attention_problem *p) {
 void attention_forward(const attention_problem *p, float *y, float *lse, void *workspace,
                        thread_pool *pool) {
   forward_job job = {p, turn_bias(p, workspace, pool), y, lse};
-  int64_t blocks = divide_up(p->queries, QUERIES);
-  parallel_for(pool, p->samples * p->windows * p->heads * blocks, forward_task, &job);
+  int64_t sequences = p->samples * p->windows;
+  parallel_for(pool, sequences * p->heads * query_blocks(p), forward_task, &job);
 }
 
 /* ---- gradient --------------------------------------------------------------------------------
@@ -384,39 +382,23 @@ typedef struct backward_job {
   int64_t groups;
 } backward_job;
 
-/* weights = e^(scores − lse); d_weights becomes dS · scale, and dS is added to d_bias. */
-FOR_EACH_ISA static void score_gradients(float *restrict weights, float *restrict d_weights,
-                                         const float *restrict lse, const float *restrict dots,
-                                         int64_t keys, float scale, float *restrict d_bias,
-                                         int64_t d_bias_row) {
-  for (int64_t j = 0; j < keys; j++) {
-    for (int i = 0; i < QUERIES; i++) {
-      float p = vector_exp(weights[j * QUERIES + i] - lse[i]);
-      weights[j * QUERIES + i] = p;
-      d_weights[j * QUERIES + i] = p * (d_weights[j * QUERIES + i] - dots[i]);
-    }
-    if (d_bias)
-      for (int i = 0; i < QUERIES; i++) d_bias[j * d_bias_row + i] += d_weights[j * QUERIES + i];
-    for (int i = 0; i < QUERIES; i++) d_weights[j * QUERIES + i] *= scale;
-  }
-}
-
 /* One head of one sequence. */
 static void sequence_gradients(const backward_job *job, place at, float *d_bias_t) {
   const attention_problem *p = at.p;
   int64_t channel = at.head * p->dim, y_row = p->heads * p->dim;
   int64_t first_query = at.sequence * p->queries, first_key = at.sequence * p->keys;
-  int64_t bias_row = padded_queries(p);
+  const attention_kernels *loops = loops_for(p->bf16);
   const float *y = job->y + first_query * y_row + channel;
   const float *dy = job->dy + first_query * y_row + channel;
   const float *lse = job->lse + (at.sequence * p->heads + at.head) * p->queries;
-  float queries_t[DIM_MAX * QUERIES], dy_t[DIM_MAX * QUERIES];
-  float query_room[RIGHT_ROOM], query_t_room[RIGHT_ROOM], dy_room[RIGHT_ROOM];
-  float dy_t_room[RIGHT_ROOM], key_room[RIGHT_ROOM], left_room[LEFT_ROOM];
-  float weights[KEYS * QUERIES], d_weights[KEYS * QUERIES], factors[KEYS * QUERIES];
+  ALIGNED float queries_t[DIM_MAX * QUERIES], dy_t[DIM_MAX * QUERIES];
+  ALIGNED float query_room[RIGHT_ROOM], query_t_room[RIGHT_ROOM], dy_room[RIGHT_ROOM];
+  ALIGNED float dy_t_room[RIGHT_ROOM], key_room[RIGHT_ROOM], left_room[LEFT_ROOM];
+  ALIGNED float weights[KEYS * QUERIES], d_weights[KEYS * QUERIES], factors[KEYS * QUERIES];
   float block_lse[QUERIES], block_dots[QUERIES];
+  int32_t own[QUERIES];
 
-  for (int64_t b = 0; b < divide_up(p->queries, QUERIES); b++) {
+  for (int64_t b = 0; b < query_blocks(p); b++) {
     span queries = piece_of(p->queries, QUERIES, b);
     const float *q = p->q + (first_query + queries.first) * p->q_row + channel;
     float *dq = job->d->q + (first_query + queries.first) * p->q_row + channel;
@@ -442,15 +424,15 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
       const float *k = p->k + key * p->k_row + channel, *v = p->v + key * p->v_row + channel;
       left a = left_operand(p->bf16, (left){k, p->k_row, 1}, keys.count, p->dim, left_room);
       product(p->bf16, weights, QUERIES, a, query_t, keys.count, QUERIES, p->dim, false);
-      add_terms(&at, queries, keys, weights);
+      attention_terms terms = terms_of(&at, queries, keys, weights, own);
       a = left_operand(p->bf16, (left){v, p->v_row, 1}, keys.count, p->dim, left_room);
       product(p->bf16, d_weights, QUERIES, a, out_gradient_t, keys.count, QUERIES, p->dim, false);
       if (p->dropout > 0) {
         draw_factors(&at, queries, keys, factors);
         multiply_block(d_weights, factors, keys.count * QUERIES);
       }
-      score_gradients(weights, d_weights, block_lse, block_dots, keys.count, p->scale,
-                      d_bias_t ? d_bias_t + keys.first * bias_row + queries.first : NULL, bias_row);
+      loops->gradients(weights, d_weights, keys.count, terms, block_lse, block_dots, p->scale,
+                       d_bias_t ? d_bias_t + bias_block(p, queries, keys) : NULL);
       if (p->dropout > 0) multiply_block(weights, factors, keys.count * QUERIES);
       a = left_operand(p->bf16, (left){weights, QUERIES, 1}, keys.count, queries.count, left_room);
       product(p->bf16, job->d->v + key * p->v_row + channel, p->v_row, a, out_gradient, keys.count,
@@ -473,7 +455,7 @@ static void backward_task(void *context, int64_t task) {
   const backward_job *job = context;
   const attention_problem *p = job->p;
   int64_t head = task % p->heads, group = task / p->heads;
-  int64_t sequences = p->samples * p->windows, plane = p->keys * padded_queries(p);
+  int64_t sequences = p->samples * p->windows, plane = bias_plane(p);
   float *d_bias_t = job->d_bias_t ? job->d_bias_t + task * plane : NULL;
   if (d_bias_t) clear(d_bias_t, plane);
   int64_t end = gemm_tile_begin(sequences, job->groups, group + 1);
@@ -485,17 +467,16 @@ static void backward_task(void *context, int64_t task) {
 static void gather_bias_task(void *context, int64_t task) {
   const backward_job *job = context;
   const attention_problem *p = job->p;
-  int64_t blocks = divide_up(p->queries, QUERIES), head = task / blocks;
-  int64_t row = padded_queries(p), plane = p->keys * row;
+  int64_t blocks = query_blocks(p), head = task / blocks;
   span queries = piece_of(p->queries, QUERIES, task % blocks);
   float *to = job->d->bias + (head * p->queries + queries.first) * p->keys;
   for (int64_t block = 0; block < divide_up(p->keys, KEYS); block++) {
     span keys = piece_of(p->keys, KEYS, block);
     float sum[KEYS * QUERIES] = {0};
     for (int64_t g = 0; g < job->groups; g++)
-      add_block(sum,
-                job->d_bias_t + (g * p->heads + head) * plane + keys.first * row + queries.first,
-                row, keys.count);
+      add_block(
+          sum, job->d_bias_t + (g * p->heads + head) * bias_plane(p) + bias_block(p, queries, keys),
+          keys.count * QUERIES);
     for (int64_t i = 0; i < queries.count; i++)
       for (int64_t j = 0; j < keys.count; j++)
         to[i * p->keys + keys.first + j] = sum[j * QUERIES + i];
@@ -526,6 +507,5 @@ void attention_backward(const attention_problem *p, const float *y, const float 
     job.groups = bias_groups(p);
   }
   parallel_for(pool, job.groups * p->heads, backward_task, &job);
-  if (job.d_bias_t)
-    parallel_for(pool, p->heads * divide_up(p->queries, QUERIES), gather_bias_task, &job);
+  if (job.d_bias_t) parallel_for(pool, p->heads * query_blocks(p), gather_bias_task, &job);
 }

@@ -169,56 +169,62 @@ static void a_shift_is_less_than_the_window(void **state) {
   }
 }
 
-/* ---- products in bf16 ------------------------------------------------------------------------
- * One sequence whose keys are one block of the kernel, so that it is known what is rounded. */
+/* ---- every set of kernels against the definition ----------------------------------------------
+ */
 
-enum { TOKENS = 41, DIM = 19, WIDTH = 2 * DIM /* two heads */ };
+enum { TOKENS = 150, DIM = 19, WIDTH = 2 * DIM /* two heads */ };
 
 typedef struct attended {
   float y[TOKENS * WIDTH], dq[TOKENS * WIDTH], dk[TOKENS * WIDTH], dv[TOKENS * WIDTH];
+  float d_bias[2 * TOKENS * TOKENS];
 } attended;
+
+static double factor(const attention_problem *p, double x) {
+  return p->bf16 ? (double)bf16_round((float)x) : x;
+}
 
 /* By the definition, in double, factors rounded where the kernel rounds them. */
 static void attend(const attention_problem *p, const float *dy, attended *out) {
+  int64_t tokens = p->keys;
   for (int head = 0; head < 2; head++) {
     const float *q = p->q + head * DIM, *k = p->k + head * DIM, *v = p->v + head * DIM;
     const float *g = dy + head * DIM;
     static double dk[TOKENS][DIM], dv[TOKENS][DIM];
     memset(dk, 0, sizeof dk);
     memset(dv, 0, sizeof dv);
-    for (int i = 0; i < TOKENS; i++) {
+    for (int64_t i = 0; i < tokens; i++) {
       double scores[TOKENS], largest = -1e30, sum = 0, y[DIM] = {0}, dq[DIM] = {0}, dot = 0;
-      for (int j = 0; j < TOKENS; j++) {
-        scores[j] = 0;
+      for (int64_t j = 0; j < tokens; j++) {
+        scores[j] = p->bias ? p->bias[(head * tokens + i) * tokens + j] : 0;
+        if (p->regions && p->regions[i] != p->regions[j]) scores[j] += ATTENTION_APART;
         for (int d = 0; d < DIM; d++)
-          scores[j] +=
-              (double)bf16_round(q[i * WIDTH + d] * p->scale) * bf16_round(k[j * WIDTH + d]);
+          scores[j] += factor(p, q[i * WIDTH + d] * p->scale) * factor(p, k[j * WIDTH + d]);
         largest = fmax(largest, scores[j]);
       }
-      for (int j = 0; j < TOKENS; j++) sum += exp(scores[j] - largest);
-      for (int j = 0; j < TOKENS; j++)
+      for (int64_t j = 0; j < tokens; j++) sum += exp(scores[j] - largest);
+      for (int64_t j = 0; j < tokens; j++)
         for (int d = 0; d < DIM; d++)
-          y[d] +=
-              (double)bf16_round((float)exp(scores[j] - largest)) * bf16_round(v[j * WIDTH + d]);
+          y[d] += factor(p, exp(scores[j] - largest)) * factor(p, v[j * WIDTH + d]);
       for (int d = 0; d < DIM; d++) {
         y[d] /= sum;
         dot += y[d] * g[i * WIDTH + d];
         out->y[i * WIDTH + head * DIM + d] = (float)y[d];
       }
-      for (int j = 0; j < TOKENS; j++) {
+      for (int64_t j = 0; j < tokens; j++) {
         double weight = exp(scores[j] - largest) / sum, d_weight = 0;
         for (int d = 0; d < DIM; d++)
-          d_weight += (double)bf16_round(g[i * WIDTH + d]) * bf16_round(v[j * WIDTH + d]);
-        double d_score = bf16_round((float)(weight * (d_weight - dot) * p->scale));
+          d_weight += factor(p, g[i * WIDTH + d]) * factor(p, v[j * WIDTH + d]);
+        out->d_bias[(head * tokens + i) * tokens + j] = (float)(weight * (d_weight - dot));
+        double d_score = factor(p, weight * (d_weight - dot) * p->scale);
         for (int d = 0; d < DIM; d++) {
-          dv[j][d] += (double)bf16_round((float)weight) * bf16_round(g[i * WIDTH + d]);
-          dk[j][d] += d_score * bf16_round(q[i * WIDTH + d]);
-          dq[d] += d_score * bf16_round(k[j * WIDTH + d]);
+          dv[j][d] += factor(p, weight) * factor(p, g[i * WIDTH + d]);
+          dk[j][d] += d_score * factor(p, q[i * WIDTH + d]);
+          dq[d] += d_score * factor(p, k[j * WIDTH + d]);
         }
       }
       for (int d = 0; d < DIM; d++) out->dq[i * WIDTH + head * DIM + d] = (float)dq[d];
     }
-    for (int j = 0; j < TOKENS; j++)
+    for (int64_t j = 0; j < tokens; j++)
       for (int d = 0; d < DIM; d++) {
         out->dk[j * WIDTH + head * DIM + d] = (float)dk[j][d];
         out->dv[j * WIDTH + head * DIM + d] = (float)dv[j][d];
@@ -226,52 +232,124 @@ static void attend(const attention_problem *p, const float *dy, attended *out) {
   }
 }
 
-/* Where double and f32 fall on two sides of a tie, one factor differs by an eighth bit; f32 factors
- * would be ten times further off. */
-static void assert_near(const char *what, const float *expected, const float *got) {
+static void assert_near(const char *what, const char *set, const float *expected, const float *got,
+                        int64_t count, double most) {
   double difference = 0, length = 0;
-  for (int i = 0; i < TOKENS * WIDTH; i++) {
+  for (int64_t i = 0; i < count; i++) {
     difference += ((double)got[i] - expected[i]) * ((double)got[i] - expected[i]);
     length += (double)expected[i] * expected[i];
   }
-  if (!(sqrt(difference / length) < 2e-4))
-    fail_msg("%s with %s kernels is %g from the definition", what, gemm_best_bf16()->name,
-             sqrt(difference / length));
+  if (!(sqrt(difference / length) < most))
+    fail_msg("%s with %s kernels is %g from the definition", what, set, sqrt(difference / length));
 }
 
+/* One sequence of two heads with random queries, keys and values; their memory is static. */
+static attention_problem random_problem(int64_t tokens, const float **dy) {
+  static float x[4][TOKENS * WIDTH];
+  rng r = rng_open(rng_key_of(3, "attention", 0, "sets", 0), 1);
+  for (int k = 0; k < 4; k++)
+    for (int64_t i = 0; i < tokens * WIDTH; i++) x[k][i] = rng_normal(&r);
+  *dy = x[3];
+  return (attention_problem){.samples = 1,
+                             .windows = 1,
+                             .heads = 2,
+                             .dim = DIM,
+                             .queries = tokens,
+                             .keys = tokens,
+                             .q_row = WIDTH,
+                             .k_row = WIDTH,
+                             .v_row = WIDTH,
+                             .q = x[0],
+                             .k = x[1],
+                             .v = x[2],
+                             .scale = 0.3f};
+}
+
+static void every_set_agrees(const attention_problem *p, const float *dy,
+                             const gemm_kernels *const *sets, int count, double most) {
+  static attended expected, got;
+  static float lse[2 * TOKENS];
+  int64_t numbers = p->keys * WIDTH;
+  attend(p, dy, &expected);
+  void *workspace = malloc(attention_backward_workspace(p) + 1);
+  for (int i = 0; i < count; i++) {
+    const char *set = sets[i]->name;
+    gemm_choose(sets[i]);
+    attention_forward(p, got.y, lse, workspace, NULL);
+    attention_gradients d = {got.dq, got.dk, got.dv, p->bias ? got.d_bias : NULL};
+    attention_backward(p, got.y, lse, dy, &d, workspace, NULL);
+    assert_near("the result", set, expected.y, got.y, numbers, most);
+    assert_near("the gradient of q", set, expected.dq, got.dq, numbers, most);
+    assert_near("the gradient of k", set, expected.dk, got.dk, numbers, most);
+    assert_near("the gradient of v", set, expected.dv, got.dv, numbers, most);
+    if (p->bias)
+      assert_near("the gradient of the bias", set, expected.d_bias, got.d_bias,
+                  2 * p->queries * p->keys, most);
+  }
+  gemm_choose(NULL);
+  free(workspace);
+}
+
+/* The keys are one block of the kernel, so that it is known what is rounded. Where double and f32
+ * fall on two sides of a tie, one factor differs by an eighth bit; f32 factors would be ten times
+ * further off. */
 static void in_bf16_the_factors_of_products_are_rounded(void **state) {
   (void)state;
-  static float x[4][TOKENS * WIDTH], lse[2 * TOKENS];
-  static attended expected, got;
-  rng r = rng_open(rng_key_of(3, "attention", 0, "bf16", 0), 1);
-  for (int k = 0; k < 4; k++)
-    for (int i = 0; i < TOKENS * WIDTH; i++) x[k][i] = rng_normal(&r);
-  attention_problem p = {.samples = 1,
-                         .windows = 1,
-                         .heads = 2,
-                         .dim = DIM,
-                         .queries = TOKENS,
-                         .keys = TOKENS,
-                         .q_row = WIDTH,
-                         .k_row = WIDTH,
-                         .v_row = WIDTH,
-                         .q = x[0],
-                         .k = x[1],
-                         .v = x[2],
-                         .scale = 0.3f,
-                         .bf16 = true};
-  attend(&p, x[3], &expected);
+  const float *dy;
+  attention_problem p = random_problem(41, &dy);
+  p.bf16 = true;
   const gemm_kernels *sets[GEMM_MAX_SETS];
-  int count = gemm_available_bf16(sets);
-  for (int i = 0; i < count; i++) {
-    gemm_choose(sets[i]);
-    attention_forward(&p, got.y, lse, NULL, NULL);
-    attention_gradients d = {.q = got.dq, .k = got.dk, .v = got.dv};
-    attention_backward(&p, got.y, lse, x[3], &d, NULL, NULL);
-    assert_near("the result", expected.y, got.y);
-    assert_near("the gradient of q", expected.dq, got.dq);
-    assert_near("the gradient of k", expected.dk, got.dk);
-    assert_near("the gradient of v", expected.dv, got.dv);
+  every_set_agrees(&p, dy, sets, gemm_available_bf16(sets), 2e-4);
+}
+
+static void every_set_of_kernels_attends_with_bias_and_regions(void **state) {
+  (void)state;
+  static float bias[2 * TOKENS * TOKENS];
+  static int32_t regions[TOKENS];
+  const float *dy;
+  attention_problem p = random_problem(TOKENS, &dy);
+  rng r = rng_open(rng_key_of(3, "attention", 0, "bias", 0), 1);
+  for (int i = 0; i < 2 * TOKENS * TOKENS; i++) bias[i] = 2 * rng_normal(&r);
+  for (int i = 0; i < TOKENS; i++) regions[i] = i / 7 % 3;
+  const gemm_kernels *sets[GEMM_MAX_SETS];
+  int count = gemm_available(sets);
+  every_set_agrees(&p, dy, sets, count, 1e-6);
+  p.bias = bias;
+  every_set_agrees(&p, dy, sets, count, 1e-6);
+  p.regions = regions;
+  p.region_windows = 1;
+  every_set_agrees(&p, dy, sets, count, 1e-6);
+  p.bias = NULL;
+  every_set_agrees(&p, dy, sets, count, 1e-6);
+}
+
+/* Weights that are too small for a normal number are none, those of −∞ among them; what is no number
+ * makes its own query's result none, and no other's. */
+static void far_keys_have_no_weight_and_no_number_is_hidden(void **state) {
+  (void)state;
+  static float mask[TOKENS * TOKENS], y[TOKENS * WIDTH], lse[2 * TOKENS], v[TOKENS * WIDTH];
+  const float *dy;
+  attention_problem p = random_problem(TOKENS, &dy);
+  for (int i = 0; i < TOKENS; i++)
+    for (int j = 0; j < TOKENS; j++) {
+      mask[i * TOKENS + j] = j == i ? 0 : j % 2 ? -INFINITY : -200;
+      if (i == 7 && j == 100) mask[i * TOKENS + j] = NAN;
+    }
+  for (int i = 0; i < TOKENS * WIDTH; i++) v[i] = i / WIDTH % 2 ? 3e38f : 1;
+  p.v = v;
+  p.mask = mask;
+  p.mask_windows = 1;
+  const gemm_kernels *sets[GEMM_MAX_SETS];
+  int count = gemm_available(sets);
+  for (int set = 0; set < count; set++) {
+    gemm_choose(sets[set]);
+    attention_forward(&p, y, lse, NULL, NULL);
+    for (int i = 0; i < TOKENS; i++)
+      for (int c = 0; c < WIDTH; c++)
+        if (i == 7)
+          assert_true(isnan(y[i * WIDTH + c]) && isnan(lse[i]));
+        else
+          assert_true(fabsf(y[i * WIDTH + c] / v[i * WIDTH] - 1) < 1e-5f && isfinite(lse[i]));
   }
   gemm_choose(NULL);
 }
@@ -281,6 +359,8 @@ int main(void) {
       cmocka_unit_test(attention_drops_its_share_of_weights),
       cmocka_unit_test(attention_drops_nothing_outside_training),
       cmocka_unit_test(in_bf16_the_factors_of_products_are_rounded),
+      cmocka_unit_test(every_set_of_kernels_attends_with_bias_and_regions),
+      cmocka_unit_test(far_keys_have_no_weight_and_no_number_is_hidden),
       cmocka_unit_test(a_mask_cannot_be_learned),
       cmocka_unit_test(inputs_in_front_may_be_left_out_where_they_are_optional),
       cmocka_unit_test(a_shift_is_less_than_the_window),
