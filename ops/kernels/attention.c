@@ -149,11 +149,6 @@ FOR_EACH_ISA static void scale_block(float *restrict x, float factor, int64_t co
   for (int64_t i = 0; i < count; i++) x[i] *= factor;
 }
 
-FOR_EACH_ISA static void multiply_block(float *restrict x, const float *restrict factors,
-                                        int64_t count) {
-  for (int64_t i = 0; i < count; i++) x[i] *= factors[i];
-}
-
 /* ---- blocks of scores ------------------------------------------------------------------------ */
 
 /* The place of a task in the problem. */
@@ -186,37 +181,6 @@ FOR_EACH_ISA static void add_block(float *restrict sum, const float *restrict te
   for (int64_t i = 0; i < count; i++) sum[i] += terms[i];
 }
 
-/* Adds the mask, which few networks have, to the scores of a block, and says what else is to be
- * added. `own` is room for the regions of the queries. */
-static attention_terms terms_of(const place *at, span queries, span keys, float *scores,
-                                int32_t own[QUERIES]) {
-  const attention_problem *p = at->p;
-  attention_terms terms = {.bias = at->bias_t ? at->bias_t + bias_block(p, queries, keys) : NULL};
-  int64_t window = at->sequence % p->windows;
-  if (p->mask) {
-    float block[KEYS * QUERIES];
-    int64_t plane = window % p->mask_windows * p->queries;
-    turn_rows(block, QUERIES, p->mask + (plane + queries.first) * p->keys + keys.first, p->keys,
-              queries.count, keys.count);
-    add_block(scores, block, keys.count * QUERIES);
-  }
-  if (p->regions) {
-    const int32_t *regions = p->regions + window % p->region_windows * p->keys;
-    const int32_t *others = regions + keys.first;
-    int32_t one = others[0], differ = 0;
-    for (int64_t i = 0; i < QUERIES; i++)
-      own[i] = i < queries.count ? regions[queries.first + i] : one;
-    for (int64_t i = 0; i < QUERIES; i++) differ |= own[i] ^ one;
-    for (int64_t j = 0; j < keys.count; j++) differ |= others[j] ^ one;
-    /* Most windows do not lie at the border and are one region. */
-    if (differ) {
-      terms.query_regions = own;
-      terms.key_regions = others;
-    }
-  }
-  return terms;
-}
-
 FOR_EACH_ISA static void drop_factors(float *restrict factors,
                                       uint32_t bits[PHILOX_BLOCK][PHILOX_BLOCKS], uint32_t limit,
                                       float kept, int64_t keys) {
@@ -245,6 +209,41 @@ static void draw_factors(const place *at, span queries, span keys, float *factor
     philox_blocks(counter, stream.key, bits);
     drop_factors(factors + j * QUERIES, bits, limit, kept, count);
   }
+}
+
+/* Adds the mask, which few networks have, to the scores of a block, and says what else they meet.
+ * `own` is room for the regions of the queries, `factors` for those of dropout. */
+static attention_terms terms_of(const place *at, span queries, span keys, float *scores,
+                                int32_t own[QUERIES], float *factors) {
+  const attention_problem *p = at->p;
+  attention_terms terms = {.bias = at->bias_t ? at->bias_t + bias_block(p, queries, keys) : NULL};
+  int64_t window = at->sequence % p->windows;
+  if (p->mask) {
+    float block[KEYS * QUERIES];
+    int64_t plane = window % p->mask_windows * p->queries;
+    turn_rows(block, QUERIES, p->mask + (plane + queries.first) * p->keys + keys.first, p->keys,
+              queries.count, keys.count);
+    add_block(scores, block, keys.count * QUERIES);
+  }
+  if (p->regions) {
+    const int32_t *regions = p->regions + window % p->region_windows * p->keys;
+    const int32_t *others = regions + keys.first;
+    int32_t one = others[0], differ = 0;
+    for (int64_t i = 0; i < QUERIES; i++)
+      own[i] = i < queries.count ? regions[queries.first + i] : one;
+    for (int64_t i = 0; i < QUERIES; i++) differ |= own[i] ^ one;
+    for (int64_t j = 0; j < keys.count; j++) differ |= others[j] ^ one;
+    /* Most windows do not lie at the border and are one region. */
+    if (differ) {
+      terms.query_regions = own;
+      terms.key_regions = others;
+    }
+  }
+  if (p->dropout > 0) {
+    draw_factors(at, queries, keys, factors);
+    terms.factors = factors;
+  }
+  return terms;
 }
 
 /* ---- the bias, turned over -------------------------------------------------------------------
@@ -335,11 +334,8 @@ static void forward_task(void *context, int64_t task) {
     left key = {p->k + first_key * p->k_row + channel, p->k_row, 1};
     key = left_operand(p->bf16, key, keys.count, p->dim, left_room);
     product(p->bf16, scores, QUERIES, key, query, keys.count, QUERIES, p->dim, false);
-    loops->absorb(scores, keys.count, terms_of(&at, queries, keys, scores, own), &run);
-    if (p->dropout > 0) {
-      draw_factors(&at, queries, keys, factors);
-      multiply_block(scores, factors, keys.count * QUERIES);
-    }
+    attention_terms terms = terms_of(&at, queries, keys, scores, own, factors);
+    loops->absorb(scores, keys.count, terms, &run);
     if (block > 0) scale_rows(out, padded, run.kept, queries.count, padded);
     right value = right_operand(p->bf16, p->v + first_key * p->v_row + channel, p->v_row,
                                 keys.count, p->dim, value_room);
@@ -424,16 +420,11 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
       const float *k = p->k + key * p->k_row + channel, *v = p->v + key * p->v_row + channel;
       left a = left_operand(p->bf16, (left){k, p->k_row, 1}, keys.count, p->dim, left_room);
       product(p->bf16, weights, QUERIES, a, query_t, keys.count, QUERIES, p->dim, false);
-      attention_terms terms = terms_of(&at, queries, keys, weights, own);
+      attention_terms terms = terms_of(&at, queries, keys, weights, own, factors);
       a = left_operand(p->bf16, (left){v, p->v_row, 1}, keys.count, p->dim, left_room);
       product(p->bf16, d_weights, QUERIES, a, out_gradient_t, keys.count, QUERIES, p->dim, false);
-      if (p->dropout > 0) {
-        draw_factors(&at, queries, keys, factors);
-        multiply_block(d_weights, factors, keys.count * QUERIES);
-      }
       loops->gradients(weights, d_weights, keys.count, terms, block_lse, block_dots, p->scale,
                        d_bias_t ? d_bias_t + bias_block(p, queries, keys) : NULL);
-      if (p->dropout > 0) multiply_block(weights, factors, keys.count * QUERIES);
       a = left_operand(p->bf16, (left){weights, QUERIES, 1}, keys.count, queries.count, left_room);
       product(p->bf16, job->d->v + key * p->v_row + channel, p->v_row, a, out_gradient, keys.count,
               p->dim, queries.count, b > 0);

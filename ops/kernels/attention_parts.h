@@ -26,10 +26,11 @@ typedef struct attention_right {
   int64_t row;
 } attention_right;
 
-/* What is added to a block of scores beside the products. */
+/* What a block of scores meets beside the products. */
 typedef struct attention_terms {
   const float *bias;                          /* laid out like the scores, or NULL */
   const int32_t *query_regions, *key_regions; /* ATTENTION_APART where they differ; or NULL */
+  const float *factors; /* of the weights after softmax, laid out like the scores; or NULL */
 } attention_terms;
 
 /* Of each query of a block, over the keys so far: the largest score and Σ e^(score − largest).
@@ -43,10 +44,11 @@ typedef struct attention_kernels {
   /* c (m×n) = or += a (m×depth) · b (depth×n), in f32; m ≤ ATTENTION_KEYS. */
   void (*product)(float *c, int64_t c_row, attention_left a, attention_right b, int64_t m,
                   int64_t n, int64_t depth, bool accumulate);
-  /* Takes in a block of products: turns them into e^(score − largest). */
+  /* Takes in a block of products: turns them into e^(score − largest), times their factors. */
   void (*absorb)(float *scores, int64_t keys, attention_terms terms, attention_running *run);
-  /* Products become weights, e^(score − lse); d_weights become scale · dS with dS = weight ·
-   * (d_weight − dot), and dS is added to d_bias, laid out like the scores, unless that is NULL. */
+  /* Products become weights, e^(score − lse), times their factors; d_weights become scale · dS with
+   * dS = weight · (factor · d_weight − dot), and dS is added to d_bias, laid out like the scores,
+   * unless that is NULL. */
   void (*gradients)(float *weights, float *d_weights, int64_t keys, attention_terms terms,
                     const float *lse, const float *dots, float scale, float *d_bias);
 } attention_kernels;

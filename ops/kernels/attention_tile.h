@@ -218,8 +218,9 @@ static void absorb(float *scores, int64_t keys, attention_terms t, attention_run
     for (int64_t j = 0; j < keys; j++) {
       float *score = scores + j * ATTENTION_QUERIES + at;
       vec weight = exponential(load(score) - largest);
-      store(score, weight);
       sum += weight;
+      if (t.factors) weight *= load(t.factors + j * ATTENTION_QUERIES + at);
+      store(score, weight);
     }
     store(run->largest + at, largest);
     store(run->kept + at, kept);
@@ -235,8 +236,9 @@ static void gradients(float *weights, float *d_weights, int64_t keys, attention_
     for (int64_t j = 0; j < keys; j++, at += ATTENTION_QUERIES) {
       vec score = with_terms(load(weights + at), j, v, t);
       vec weight = exponential(score - log_sum);
-      vec gradient = weight * (load(d_weights + at) - dot);
-      store(weights + at, weight);
+      vec factor = t.factors ? load(t.factors + at) : repeat(1);
+      vec gradient = weight * (load(d_weights + at) * factor - dot);
+      store(weights + at, weight * factor);
       store(d_weights + at, gradient * scale);
       if (d_bias) store(d_bias + at, load(d_bias + at) + gradient);
     }
