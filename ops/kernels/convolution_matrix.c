@@ -22,35 +22,23 @@ enum {
 };
 
 typedef struct matrix_product {
-  const gemm_kernels *kernels;
-  int64_t rows, columns, depth;    /* C is rows × columns */
-  int vectors;                     /* of a full panel */
-  int64_t width, panels;           /* of a panel, in columns; the last may be narrower */
+  column_panels panels; /* of C */
+  int64_t rows, depth;
   int64_t row_parts, column_parts; /* of tasks */
   int64_t block;                   /* k of a block */
   bool by_column;                  /* B lies [column][k], otherwise [k][column] */
-  const float *a, *b, *bias;
+  const float *a, *b;
   float *c;
   float *sums; /* of A over k, for each row; NULL: not wanted */
   float *packed_a, *packed_b, *packed_bias;
   int64_t k, k_end; /* the present block, of the weight gradient */
 } matrix_product;
 
-/* Columns of a panel, and the vectors that hold them. */
-static int64_t panel_columns(const matrix_product *p, int64_t panel) {
-  return smaller(p->width, p->columns - panel * p->width);
-}
-static int panel_vectors(const matrix_product *p, int64_t panel) {
-  return (int)((panel_columns(p, panel) + p->kernels->lanes - 1) / p->kernels->lanes);
-}
-
 static matrix_product matrix_of(int64_t rows, int64_t columns, int64_t depth) {
-  matrix_product p = {.kernels = gemm_best(), .rows = rows, .columns = columns, .depth = depth};
-  p.vectors = gemm_vectors(p.kernels, rows, columns);
-  p.width = p.vectors * p.kernels->lanes;
-  p.panels = (columns + p.width - 1) / p.width;
-  p.block = smaller(depth, DEPTH);
-  return p;
+  return (matrix_product){.panels = column_panels_of(rows, columns),
+                          .rows = rows,
+                          .depth = depth,
+                          .block = smaller(depth, DEPTH)};
 }
 
 /* ---- packing ----------------------------------------------------------------------------------- */
@@ -106,7 +94,7 @@ static void pack_a_tile(float *to, const float *from, int64_t row, int64_t k, in
 
 /* ---- forward and data gradient --------------------------------------------------------------------- */
 
-/* A panel and a block of k; no panel: `panel` is p->panels, or k the depth. */
+/* A panel and a block of k; no panel: `panel` is p->panels.count, or k the depth. */
 typedef struct next_panel {
   int64_t panel, k;
 } next_panel;
@@ -117,23 +105,23 @@ static void fetch_next(const matrix_product *p, next_panel next, int64_t tile, g
   enum { LINE = 16 };
   s->ahead = s->middle;
   s->ahead_k = 0;
-  if (next.panel >= p->panels || next.k >= p->depth) return;
-  int64_t columns = panel_columns(p, next.panel), column = next.panel * p->width;
+  if (next.panel >= p->panels.count || next.k >= p->depth) return;
+  int64_t columns = panel_columns(&p->panels, next.panel), column = next.panel * p->panels.width;
   if (p->by_column && tile < columns) {
     s->ahead = p->b + (column + tile) * p->depth + next.k;
     s->ahead_k = sizeof(float);
   } else if (!p->by_column && tile * LINE < columns) {
-    s->ahead = p->b + next.k * p->columns + column + tile * LINE;
-    s->ahead_k = p->columns * (ptrdiff_t)sizeof(float);
+    s->ahead = p->b + next.k * p->panels.columns + column + tile * LINE;
+    s->ahead_k = p->panels.columns * (ptrdiff_t)sizeof(float);
   }
 }
 
 /* Rows [row, row_end) of a panel of columns, over a block of k. `next` is packed after it. */
 static void multiply_panel(const matrix_product *p, const float *packed, int64_t panel, int64_t k,
                            int64_t row, int64_t row_end, next_panel next) {
-  int vectors = panel_vectors(p, panel);
-  int64_t columns = panel_columns(p, panel), width = vectors * p->kernels->lanes;
-  int64_t rows = row_end - row, tiles = gemm_tile_count(rows, p->kernels->max_rows[vectors]);
+  int vectors = panel_vectors(&p->panels, panel);
+  int64_t columns = panel_columns(&p->panels, panel), width = vectors * p->panels.kernels->lanes;
+  int64_t rows = row_end - row, tiles = gemm_tile_count(rows, p->panels.kernels->max_rows[vectors]);
   for (int64_t t = 0; t < tiles; t++) {
     int64_t r = row + gemm_tile_begin(rows, tiles, t);
     int height = (int)(row + gemm_tile_begin(rows, tiles, t + 1) - r);
@@ -146,30 +134,32 @@ static void multiply_panel(const matrix_product *p, const float *packed, int64_t
                       .a_row = p->depth * (ptrdiff_t)sizeof(float),
                       .a_k = sizeof(float),
                       .b_k = width * (ptrdiff_t)sizeof(float),
-                      .c = p->c + r * p->columns + panel * p->width,
-                      .c_row = p->columns * (ptrdiff_t)sizeof(float),
+                      .c = p->c + r * p->panels.columns + panel * p->panels.width,
+                      .c_row = p->panels.columns * (ptrdiff_t)sizeof(float),
                       .columns = (int)columns,
                       .accumulate = k > 0,
-                      .bias = p->packed_bias + panel * p->width};
-    p->kernels->tile[vectors][height](&tile);
+                      .bias = p->packed_bias + panel * p->panels.width};
+    p->panels.kernels->tile[vectors][height](&tile);
   }
 }
 
 static void pack_panel(const matrix_product *p, float *packed, int64_t panel, int64_t k) {
-  int64_t columns = panel_columns(p, panel), column = panel * p->width;
-  int64_t width = panel_vectors(p, panel) * p->kernels->lanes;
+  int64_t columns = panel_columns(&p->panels, panel), column = panel * p->panels.width;
+  int64_t width = panel_vectors(&p->panels, panel) * p->panels.kernels->lanes;
   int64_t count = smaller(p->depth, k + p->block) - k;
   if (p->by_column)
-    pack_columns(p->kernels, packed, width, p->b + column * p->depth + k, p->depth, count, columns);
+    pack_columns(p->panels.kernels, packed, width, p->b + column * p->depth + k, p->depth, count,
+                 columns);
   else
-    pack_rows(packed, width, p->b + k * p->columns + column, p->columns, count, columns);
+    pack_rows(packed, width, p->b + k * p->panels.columns + column, p->panels.columns, count,
+              columns);
 }
 
 static void columns_task(void *context, int64_t task) {
   const matrix_product *p = context;
-  int64_t begin = p->panels * task / p->column_parts,
-          end = p->panels * (task + 1) / p->column_parts;
-  float *packed = p->packed_b + task * p->block * p->width;
+  int64_t begin = p->panels.count * task / p->column_parts,
+          end = p->panels.count * (task + 1) / p->column_parts;
+  float *packed = p->packed_b + task * p->block * p->panels.width;
   for (int64_t k = 0; k < p->depth; k += p->block)
     for (int64_t panel = begin; panel < end; panel++) {
       bool is_last = panel + 1 == end;
@@ -180,12 +170,12 @@ static void columns_task(void *context, int64_t task) {
 }
 
 static float *shared_panel(const matrix_product *p, int64_t panel, int64_t k) {
-  return p->packed_b + (k / p->block * p->panels + panel) * p->block * p->width;
+  return p->packed_b + (k / p->block * p->panels.count + panel) * p->block * p->panels.width;
 }
 
 static void pack_shared_task(void *context, int64_t task) {
   const matrix_product *p = context;
-  int64_t panel = task % p->panels, k = task / p->panels * p->block;
+  int64_t panel = task % p->panels.count, k = task / p->panels.count * p->block;
   pack_panel(p, shared_panel(p, panel, k), panel, k);
 }
 
@@ -194,9 +184,9 @@ static void rows_task(void *context, int64_t task) {
   int64_t row = gemm_tile_begin(p->rows, p->row_parts, task);
   int64_t row_end = gemm_tile_begin(p->rows, p->row_parts, task + 1);
   for (int64_t k = 0; k < p->depth; k += p->block)
-    for (int64_t panel = 0; panel < p->panels; panel++)
+    for (int64_t panel = 0; panel < p->panels.count; panel++)
       multiply_panel(p, shared_panel(p, panel, k), panel, k, row, row_end,
-                     (next_panel){p->panels, k});
+                     (next_panel){p->panels.count, k});
 }
 
 static int64_t blocks_of(const matrix_product *p) {
@@ -208,17 +198,17 @@ static matrix_product product_of(const conv_shape *shape, bool transposed) {
   matrix_product p = matrix_of(s.out[2], transposed ? s.channels : s.features,
                                transposed ? s.features : s.channels);
   p.by_column = !transposed;
-  p.column_parts = smaller(p.panels, TASKS);
-  if (p.rows >= MANY_ROWS || (p.rows >= ROW_PART && p.panels < TASKS / 2))
+  p.column_parts = smaller(p.panels.count, TASKS);
+  if (p.rows >= MANY_ROWS || (p.rows >= ROW_PART && p.panels.count < TASKS / 2))
     p.row_parts = (p.rows + ROW_PART - 1) / ROW_PART;
   return p;
 }
 
 static size_t product_pieces(matrix_product *p, void *workspace) {
   pieces w = {workspace, 0};
-  int64_t packed = p->row_parts ? blocks_of(p) * p->panels : p->column_parts;
-  p->packed_b = piece(&w, packed * p->block * p->width);
-  p->packed_bias = piece(&w, p->panels * p->width);
+  int64_t packed = p->row_parts ? blocks_of(p) * p->panels.count : p->column_parts;
+  p->packed_b = piece(&w, packed * p->block * p->panels.width);
+  p->packed_bias = piece(&w, p->panels.count * p->panels.width);
   return w.used;
 }
 
@@ -246,10 +236,10 @@ void matrix_run(const conv_shape *s, bool transposed, const float *input, const 
   p.b = weight;
   p.c = output;
   product_pieces(&p, workspace);
-  for (int64_t i = 0; i < p.panels * p.width; i++)
-    p.packed_bias[i] = bias && i < p.columns ? bias[i] : 0;
+  for (int64_t i = 0; i < p.panels.count * p.panels.width; i++)
+    p.packed_bias[i] = bias && i < p.panels.columns ? bias[i] : 0;
   if (p.row_parts) {
-    parallel_for(pool, blocks_of(&p) * p.panels, pack_shared_task, &p);
+    parallel_for(pool, blocks_of(&p) * p.panels.count, pack_shared_task, &p);
     parallel_for(pool, p.row_parts, rows_task, &p);
   } else {
     parallel_for(pool, p.column_parts, columns_task, &p);
@@ -263,15 +253,15 @@ static matrix_product weight_of(const conv_shape *shape) {
   conv_shape s = merge_pointwise(*shape);
   matrix_product p = matrix_of(s.features, s.channels, s.out[2]);
   p.row_parts = (p.rows + ROW_PART - 1) / ROW_PART;
-  p.column_parts = smaller(p.panels, (TASKS + p.row_parts - 1) / p.row_parts);
+  p.column_parts = smaller(p.panels.count, (TASKS + p.row_parts - 1) / p.row_parts);
   return p;
 }
 
 static size_t weight_pieces(matrix_product *p, void *workspace) {
   pieces w = {workspace, 0};
   p->packed_a = piece(&w, p->block * p->rows);
-  p->packed_b = piece(&w, p->block * p->panels * p->width);
-  p->packed_bias = piece(&w, p->width);
+  p->packed_b = piece(&w, p->block * p->panels.count * p->panels.width);
+  p->packed_bias = piece(&w, p->panels.width);
   return w.used;
 }
 
@@ -283,7 +273,7 @@ typedef struct part {
 static part part_of(const matrix_product *p, int64_t i) {
   int64_t row = gemm_tile_begin(p->rows, p->row_parts, i);
   int64_t rows = gemm_tile_begin(p->rows, p->row_parts, i + 1) - row;
-  return (part){row, rows, gemm_tile_count(rows, p->kernels->max_rows[p->vectors])};
+  return (part){row, rows, gemm_tile_count(rows, p->panels.kernels->max_rows[p->panels.vectors])};
 }
 
 static void pack_a_part(const matrix_product *p, int64_t i) {
@@ -309,18 +299,21 @@ static void pack_task(void *context, int64_t task) {
     return;
   }
   int64_t panel = task - p->row_parts, k = p->k_end - p->k;
-  pack_rows(p->packed_b + panel * p->width * k, panel_vectors(p, panel) * p->kernels->lanes,
-            p->b + p->k * p->columns + panel * p->width, p->columns, k, panel_columns(p, panel));
+  pack_rows(p->packed_b + panel * p->panels.width * k,
+            panel_vectors(&p->panels, panel) * p->panels.kernels->lanes,
+            p->b + p->k * p->panels.columns + panel * p->panels.width, p->panels.columns, k,
+            panel_columns(&p->panels, panel));
 }
 
 static void weight_task(void *context, int64_t task) {
   const matrix_product *p = context;
   part r = part_of(p, task / p->column_parts);
   int64_t cut = task % p->column_parts, k = p->k_end - p->k;
-  int64_t begin = p->panels * cut / p->column_parts, end = p->panels * (cut + 1) / p->column_parts;
+  int64_t begin = p->panels.count * cut / p->column_parts,
+          end = p->panels.count * (cut + 1) / p->column_parts;
   for (int64_t panel = begin; panel < end; panel++) {
-    int vectors = panel_vectors(p, panel);
-    const float *b = p->packed_b + panel * p->width * k;
+    int vectors = panel_vectors(&p->panels, panel);
+    const float *b = p->packed_b + panel * p->panels.width * k;
     for (int64_t t = 0; t < r.tiles; t++) {
       int64_t row = r.row + gemm_tile_begin(r.rows, r.tiles, t);
       int rows = (int)(r.row + gemm_tile_begin(r.rows, r.tiles, t + 1) - row);
@@ -331,13 +324,13 @@ static void weight_task(void *context, int64_t task) {
                         .k = k,
                         .a_row = sizeof(float),
                         .a_k = rows * (ptrdiff_t)sizeof(float),
-                        .b_k = vectors * p->kernels->lanes * (ptrdiff_t)sizeof(float),
-                        .c = p->c + row * p->columns + panel * p->width,
-                        .c_row = p->columns * (ptrdiff_t)sizeof(float),
-                        .columns = (int)panel_columns(p, panel),
+                        .b_k = vectors * p->panels.kernels->lanes * (ptrdiff_t)sizeof(float),
+                        .c = p->c + row * p->panels.columns + panel * p->panels.width,
+                        .c_row = p->panels.columns * (ptrdiff_t)sizeof(float),
+                        .columns = (int)panel_columns(&p->panels, panel),
                         .accumulate = p->k > 0,
                         .bias = p->packed_bias};
-      p->kernels->tile[vectors][rows](&tile);
+      p->panels.kernels->tile[vectors][rows](&tile);
     }
   }
 }
@@ -364,10 +357,10 @@ void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, flo
   p.b = x;
   p.c = dweight;
   p.sums = dbias;
-  memset(p.packed_bias, 0, (size_t)p.width * sizeof(float));
+  memset(p.packed_bias, 0, (size_t)p.panels.width * sizeof(float));
   for (p.k = 0; p.k < p.depth; p.k = p.k_end) {
     p.k_end = smaller(p.depth, p.k + p.block);
-    parallel_for(pool, p.row_parts + p.panels, pack_task, &p);
+    parallel_for(pool, p.row_parts + p.panels.count, pack_task, &p);
     parallel_for(pool, p.row_parts * p.column_parts, weight_task, &p);
   }
 }

@@ -52,6 +52,31 @@ static inline conv_shape merge_pointwise(conv_shape s) {
   return s;
 }
 
+/* Columns of a product, cut into panels as wide as a tile; the last may be narrower. */
+typedef struct column_panels {
+  const gemm_kernels *kernels;
+  int64_t columns;
+  int vectors; /* of a full panel */
+  int64_t width, count;
+} column_panels;
+
+/* For a product that is `rows` high. */
+static inline column_panels column_panels_of(int64_t rows, int64_t columns) {
+  column_panels p = {.kernels = gemm_best(), .columns = columns};
+  p.vectors = gemm_vectors(p.kernels, rows, columns);
+  p.width = p.vectors * p.kernels->lanes;
+  p.count = (columns + p.width - 1) / p.width;
+  return p;
+}
+
+/* Columns of a panel, and the vectors that hold them. */
+static inline int64_t panel_columns(const column_panels *p, int64_t panel) {
+  return smaller(p->width, p->columns - panel * p->width);
+}
+static inline int panel_vectors(const column_panels *p, int64_t panel) {
+  return (int)((panel_columns(p, panel) + p->kernels->lanes - 1) / p->kernels->lanes);
+}
+
 enum {
   CONV_MAX_SEGMENTS = 512, /* of one tile */
   PAIR_ELEMENTS = 32768    /* about as many a task makes pairs of */
@@ -85,7 +110,8 @@ size_t matrix_weight_workspace(const conv_shape *s);
 void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
                        float *dbias, void *workspace, thread_pool *pool);
 
-/* Filters of 3×3 along x and y with fewer products (convolution_winograd.c). `transposed`: the data gradient. */
+/* Filters of 3×3 along x and y with fewer products (convolution_winograd.c). `transposed`: the data
+ * gradient. */
 bool winograd_fits(const conv_shape *s);
 bool winograd_weight_fits(const conv_shape *s);
 size_t winograd_workspace(const conv_shape *s, bool transposed);

@@ -35,19 +35,17 @@ enum {
 };
 
 typedef struct winograd {
-  const gemm_kernels *kernels;
+  column_panels panels;                    /* of the output's channels */
   bool transposed, rounds;                 /* the factors to bf16 */
   int64_t batch, in[3], out[3], before[3]; /* zeros before the input, along an axis */
   int64_t depth, columns;                  /* channels of input and output */
   int taps, filter;                        /* along z, and of all of the filter */
   int64_t depth_step, column_step;         /* in weight */
-  int vectors;                             /* of a full panel of columns */
-  int64_t width, panels;
   int64_t tiles[2], strips, strip; /* tiles along x and y, cuts of z and their length at most */
   int64_t units, group, tasks;     /* a unit: a strip of a tile; so many are multiplied together */
   int64_t unit_in, unit_out;       /* floats of a point of a unit */
   int64_t point_in, point_out;     /* floats from point to point of a group */
-  const float *input, *weight, *bias;
+  const float *input, *weight;
   float *output;
   float *packed_weight, *packed_bias, *zeros, *rows;
   /* the weight gradient's */
@@ -213,32 +211,30 @@ static void enter_unit(const winograd *p, const unit *u, float *to) {
                   p->point_in);
 }
 
-static void leave_unit(const winograd *p, const unit *u, const float *from, float *nowhere) {
-  float *rows[4];
+/* Where the four rows of a unit's output begin, in floats; −1: outside. */
+static void output_rows(const winograd *p, const unit *u, int64_t rows[4]) {
   for (int i = 0; i < 2; i++)
     for (int j = 0; j < 2; j++) {
       int64_t x = u->x + i, y = u->y + j;
       bool is_inside = x < p->out[0] && y < p->out[1];
-      rows[2 * i + j] =
-          is_inside ? p->output +
-                          (((u->n * p->out[0] + x) * p->out[1] + y) * p->out[2] + u->z) * p->columns
-                    : nowhere;
+      int64_t voxel = ((u->n * p->out[0] + x) * p->out[1] + y) * p->out[2] + u->z;
+      rows[2 * i + j] = is_inside ? voxel * p->columns : -1;
     }
+}
+
+static void leave_unit(const winograd *p, const unit *u, const float *from, float *nowhere) {
+  int64_t at[4];
+  float *rows[4];
+  output_rows(p, u, at);
+  for (int r = 0; r < 4; r++) rows[r] = at[r] < 0 ? nowhere : p->output + at[r];
   transform_output(from, p->point_out, u->length * p->columns, rows);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------- */
 
 static float *packed_panel(const winograd *p, int64_t point, int64_t panel) {
-  return p->packed_weight + (point * p->panels + panel) * p->taps * p->depth * p->width;
-}
-
-static int64_t panel_columns(const winograd *p, int64_t panel) {
-  return smaller(p->width, p->columns - panel * p->width);
-}
-
-static int panel_vectors(const winograd *p, int64_t panel) {
-  return (int)((panel_columns(p, panel) + p->kernels->lanes - 1) / p->kernels->lanes);
+  return p->packed_weight +
+         (point * p->panels.count + panel) * p->taps * p->depth * p->panels.width;
 }
 
 enum { MOST_WIDTH = GEMM_MAX_VECTORS * GEMM_MAX_LANES };
@@ -276,11 +272,13 @@ static int64_t pack_parts(const winograd *p) {
 static void pack_task(void *context, int64_t task) {
   const winograd *p = context;
   float g[MOST_FILTER][MOST_WIDTH] = {{0}}, points[MOST_TAPS_Z * POINTS][MOST_WIDTH];
-  int64_t panel = task % p->panels, c = task / p->panels * PACK_CHANNELS;
-  int64_t columns = panel_columns(p, panel), width = panel_vectors(p, panel) * p->kernels->lanes;
+  int64_t panel = task % p->panels.count, c = task / p->panels.count * PACK_CHANNELS;
+  int64_t columns = panel_columns(&p->panels, panel),
+          width = panel_vectors(&p->panels, panel) * p->panels.kernels->lanes;
   for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
     for (int64_t l = 0; l < columns; l++) {
-      const float *from = p->weight + c * p->depth_step + (panel * p->width + l) * p->column_step;
+      const float *from =
+          p->weight + c * p->depth_step + (panel * p->panels.width + l) * p->column_step;
       for (int t = 0; t < p->filter; t++) {
         float value = from[p->transposed ? p->filter - 1 - t : t];
         g[t][l] = p->rounds ? bf16_round(value) : value;
@@ -298,27 +296,28 @@ static void pack_task(void *context, int64_t task) {
 
 static void multiply_rows(const winograd *p, int64_t point, int64_t panel, int64_t length,
                           const float *in, float *out) {
-  int vectors = panel_vectors(p, panel);
-  int64_t width = vectors * p->kernels->lanes;
-  int64_t tiles = gemm_tile_count(length, p->kernels->max_rows[vectors]);
+  int vectors = panel_vectors(&p->panels, panel);
+  int64_t width = vectors * p->panels.kernels->lanes;
+  int64_t tiles = gemm_tile_count(length, p->panels.kernels->max_rows[vectors]);
   for (int64_t t = 0; t < tiles; t++) {
     int64_t row = gemm_tile_begin(length, tiles, t);
     int rows = (int)(gemm_tile_begin(length, tiles, t + 1) - row);
     const float *a = in + row * p->depth;
     gemm_segment s = {a, a, a + (rows - 1) * p->depth, packed_panel(p, point, panel), a, 0};
     /* A number added at point (1, 1) comes out in every output. */
-    const float *bias = p->packed_bias + (point == SIDE + 1 ? 0 : p->panels * p->width);
+    const float *bias =
+        p->packed_bias + (point == SIDE + 1 ? 0 : p->panels.count * p->panels.width);
     gemm_tile tile = {.segments = &s,
                       .segment_count = 1,
                       .k = p->taps * p->depth,
                       .a_row = p->depth * (ptrdiff_t)sizeof(float),
                       .a_k = sizeof(float),
                       .b_k = width * (ptrdiff_t)sizeof(float),
-                      .c = out + row * p->columns + panel * p->width,
+                      .c = out + row * p->columns + panel * p->panels.width,
                       .c_row = p->columns * (ptrdiff_t)sizeof(float),
-                      .columns = (int)panel_columns(p, panel),
-                      .bias = bias + panel * p->width};
-    p->kernels->tile[vectors][rows](&tile);
+                      .columns = (int)panel_columns(&p->panels, panel),
+                      .bias = bias + panel * p->panels.width};
+    p->panels.kernels->tile[vectors][rows](&tile);
   }
 }
 
@@ -327,30 +326,24 @@ static void product_task(void *context, int64_t task) {
   int64_t begin = p->units * task / p->tasks, end = p->units * (task + 1) / p->tasks;
   float *in = p->rows + task * (POINTS * (p->point_in + p->point_out) + p->unit_out);
   float *out = in + POINTS * p->point_in, *nowhere = out + POINTS * p->point_out;
+  unit units[GROUP_ROWS]; /* a group's: strips have a row or more */
   for (; begin < end; begin += p->group) {
     int64_t count = smaller(p->group, end - begin);
-    unit u = {0};
     for (int64_t g = 0; g < count; g++) {
-      u = unit_of(p, begin + g);
-      enter_unit(p, &u, in + g * p->unit_in);
+      units[g] = unit_of(p, begin + g);
+      enter_unit(p, &units[g], in + g * p->unit_in);
     }
     for (int64_t i = 0; i < POINTS; i++)
-      for (int64_t panel = 0; panel < p->panels; panel++)
-        for (int64_t g = 0; g < count; g++) {
-          u = unit_of(p, begin + g);
-          multiply_rows(p, i, panel, u.length, in + i * p->point_in + g * p->unit_in,
+      for (int64_t panel = 0; panel < p->panels.count; panel++)
+        for (int64_t g = 0; g < count; g++)
+          multiply_rows(p, i, panel, units[g].length, in + i * p->point_in + g * p->unit_in,
                         out + i * p->point_out + g * p->unit_out);
-        }
-    for (int64_t g = 0; g < count; g++) {
-      u = unit_of(p, begin + g);
-      leave_unit(p, &u, out + g * p->unit_out, nowhere);
-    }
+    for (int64_t g = 0; g < count; g++) leave_unit(p, &units[g], out + g * p->unit_out, nowhere);
   }
 }
 
 static winograd product_of(const conv_shape *s, bool transposed) {
-  winograd p = {
-      .kernels = gemm_best(), .transposed = transposed, .rounds = s->bf16, .batch = s->batch};
+  winograd p = {.transposed = transposed, .rounds = s->bf16, .batch = s->batch};
   for (int a = 0; a < 3; a++) {
     p.in[a] = transposed ? s->out[a] : s->image[a];
     p.out[a] = transposed ? s->image[a] : s->out[a];
@@ -365,9 +358,7 @@ static winograd product_of(const conv_shape *s, bool transposed) {
   int64_t most = larger(LEAST_STRIP, STRIP_FLOATS / (POINTS * (p.depth + p.columns)));
   p.strips = (p.out[2] + most - 1) / most;
   p.strip = (p.out[2] + p.strips - 1) / p.strips;
-  p.vectors = gemm_vectors(p.kernels, p.strip, p.columns);
-  p.width = p.vectors * p.kernels->lanes;
-  p.panels = (p.columns + p.width - 1) / p.width;
+  p.panels = column_panels_of(p.strip, p.columns);
   for (int a = 0; a < 2; a++) p.tiles[a] = (p.out[a] + 1) / 2;
   p.units = p.batch * p.strips * p.tiles[0] * p.tiles[1];
   p.tasks = smaller(p.units, TASKS);
@@ -383,8 +374,8 @@ static winograd product_of(const conv_shape *s, bool transposed) {
 
 static size_t product_pieces(winograd *p, void *workspace) {
   pieces w = {workspace, 0};
-  p->packed_weight = piece(&w, POINTS * p->taps * p->depth * p->panels * p->width);
-  p->packed_bias = piece(&w, 2 * p->panels * p->width);
+  p->packed_weight = piece(&w, POINTS * p->taps * p->depth * p->panels.count * p->panels.width);
+  p->packed_bias = piece(&w, 2 * p->panels.count * p->panels.width);
   p->zeros = piece(&w, p->unit_in);
   p->rows = piece(&w, p->tasks * (POINTS * (p->point_in + p->point_out) + p->unit_out));
   return w.used;
@@ -416,13 +407,12 @@ void winograd_run(const conv_shape *s, bool transposed, const float *input, cons
   winograd p = product_of(s, transposed);
   p.input = input;
   p.weight = weight;
-  p.bias = bias;
   p.output = output;
   product_pieces(&p, workspace);
   memset(p.zeros, 0, (size_t)p.unit_in * sizeof(float));
-  memset(p.packed_bias, 0, (size_t)(2 * p.panels * p.width) * sizeof(float));
+  memset(p.packed_bias, 0, (size_t)(2 * p.panels.count * p.panels.width) * sizeof(float));
   if (bias) memcpy(p.packed_bias, bias, (size_t)p.columns * sizeof(float));
-  parallel_for(pool, p.panels * pack_parts(&p), pack_task, &p);
+  parallel_for(pool, p.panels.count * pack_parts(&p), pack_task, &p);
   parallel_for(pool, p.tasks, product_task, &p);
 }
 
@@ -435,23 +425,21 @@ enum { GROUP_FLOATS = 1 << 20, ROW_PART = 96, VISIT_FLOATS = 12 << 10 };
 static winograd weight_of(const conv_shape *s) {
   winograd p = product_of(s, false);
   int64_t rows = p.taps * p.depth;
-  p.vectors = gemm_vectors(p.kernels, rows, p.columns);
-  p.width = p.vectors * p.kernels->lanes;
-  p.panels = (p.columns + p.width - 1) / p.width;
+  p.panels = column_panels_of(p.taps * p.depth, p.columns);
   p.row_parts = (rows + ROW_PART - 1) / ROW_PART;
   p.group = larger(1, GROUP_FLOATS / (POINTS * (p.unit_in + p.unit_out)));
   p.group = smaller(smaller(p.group, p.units), CONV_MAX_SEGMENTS);
   /* What is read again for every tile stays near, and is long enough to pay for a visit of the sums. */
-  p.visit = larger(1, VISIT_FLOATS / ((p.depth + 2 * p.width) * p.strip));
+  p.visit = larger(1, VISIT_FLOATS / ((p.depth + 2 * p.panels.width) * p.strip));
   p.point_in = spread(p.group * p.unit_in);
   /* B is read in whole vectors. */
-  p.point_out = spread(p.group * p.unit_out + p.width);
+  p.point_out = spread(p.group * p.unit_out + p.panels.width);
   return p;
 }
 
 static size_t weight_pieces(winograd *p, void *workspace) {
   pieces w = {workspace, 0};
-  p->packed_bias = piece(&w, p->panels * p->width);
+  p->packed_bias = piece(&w, p->panels.count * p->panels.width);
   p->zeros = piece(&w, larger(p->unit_in, p->unit_out));
   p->rows = piece(&w, POINTS * (p->point_in + p->point_out));
   p->sums = piece(&w, POINTS * p->taps * p->depth * p->columns);
@@ -459,15 +447,9 @@ static size_t weight_pieces(winograd *p, void *workspace) {
 }
 
 static void gradient_rows(const winograd *p, const unit *u, const float *rows[4]) {
-  for (int i = 0; i < 2; i++)
-    for (int j = 0; j < 2; j++) {
-      int64_t x = u->x + i, y = u->y + j;
-      bool is_inside = x < p->out[0] && y < p->out[1];
-      rows[2 * i + j] =
-          is_inside
-              ? p->dy + (((u->n * p->out[0] + x) * p->out[1] + y) * p->out[2] + u->z) * p->columns
-              : p->zeros;
-    }
+  int64_t at[4];
+  output_rows(p, u, at);
+  for (int r = 0; r < 4; r++) rows[r] = at[r] < 0 ? p->zeros : p->dy + at[r];
 }
 
 static void enter_task(void *context, int64_t task) {
@@ -509,16 +491,16 @@ static void sum_rows(const winograd *p, int64_t point, int64_t row, int64_t row_
   const float *out = p->rows + POINTS * p->point_in + point * p->point_out + first * p->unit_out;
   float *sums = p->sums + point * p->taps * p->depth * p->columns;
   gemm_segment segments[CONV_MAX_SEGMENTS];
-  for (int64_t panel = 0; panel < p->panels; panel++) {
-    int vectors = panel_vectors(p, panel);
-    int64_t tiles = gemm_tile_count(row_end - row, p->kernels->max_rows[vectors]);
+  for (int64_t panel = 0; panel < p->panels.count; panel++) {
+    int vectors = panel_vectors(&p->panels, panel);
+    int64_t tiles = gemm_tile_count(row_end - row, p->panels.kernels->max_rows[vectors]);
     for (int64_t t = 0; t < tiles; t++) {
       int64_t r = row + gemm_tile_begin(row_end - row, tiles, t);
       int rows = (int)(row + gemm_tile_begin(row_end - row, tiles, t + 1) - r);
       for (int64_t g = 0; g < count; g++) {
         const float *a = in + g * p->unit_in + r;
-        segments[g] =
-            (gemm_segment){a, a, a + rows - 1, out + g * p->unit_out + panel * p->width, a, 0};
+        segments[g] = (gemm_segment){
+            a, a, a + rows - 1, out + g * p->unit_out + panel * p->panels.width, a, 0};
       }
       gemm_tile tile = {.segments = segments,
                         .segment_count = count,
@@ -526,11 +508,11 @@ static void sum_rows(const winograd *p, int64_t point, int64_t row, int64_t row_
                         .a_row = sizeof(float),
                         .a_k = p->depth * (ptrdiff_t)sizeof(float),
                         .b_k = p->columns * (ptrdiff_t)sizeof(float),
-                        .c = sums + r * p->columns + panel * p->width,
+                        .c = sums + r * p->columns + panel * p->panels.width,
                         .c_row = p->columns * (ptrdiff_t)sizeof(float),
-                        .columns = (int)panel_columns(p, panel),
+                        .columns = (int)panel_columns(&p->panels, panel),
                         .accumulate = true};
-      p->kernels->tile[vectors][rows](&tile);
+      p->panels.kernels->tile[vectors][rows](&tile);
     }
   }
 }
@@ -573,18 +555,19 @@ FOR_EACH_ISA static void transform_sums(float (*points)[MOST_WIDTH], int taps, i
 static void weight_task(void *context, int64_t task) {
   const winograd *p = context;
   float points[MOST_TAPS_Z * POINTS][MOST_WIDTH], g[MOST_FILTER][MOST_WIDTH];
-  int64_t panel = task % p->panels, c = task / p->panels * PACK_CHANNELS;
-  int64_t columns = panel_columns(p, panel);
+  int64_t panel = task % p->panels.count, c = task / p->panels.count * PACK_CHANNELS;
+  int64_t columns = panel_columns(&p->panels, panel);
   for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
     for (int i = 0; i < POINTS; i++)
       for (int z = 0; z < p->taps; z++)
         memcpy(points[z * POINTS + i],
-               p->sums + ((i * p->taps + z) * p->depth + c) * p->columns + panel * p->width,
+               p->sums + ((i * p->taps + z) * p->depth + c) * p->columns + panel * p->panels.width,
                (size_t)columns * sizeof(float));
     transform_sums(points, p->taps, columns, g);
     for (int64_t l = 0; l < columns; l++)
       for (int t = 0; t < p->filter; t++)
-        p->dweight[c * p->depth_step + (panel * p->width + l) * p->column_step + t] = g[t][l];
+        p->dweight[c * p->depth_step + (panel * p->panels.width + l) * p->column_step + t] =
+            g[t][l];
   }
 }
 
@@ -609,5 +592,5 @@ void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, f
     parallel_for(pool, p.count, enter_task, &p);
     parallel_for(pool, POINTS * p.row_parts + (dbias != NULL), sum_task, &p);
   }
-  parallel_for(pool, p.panels * pack_parts(&p), weight_task, &p);
+  parallel_for(pool, p.panels.count * pack_parts(&p), weight_task, &p);
 }

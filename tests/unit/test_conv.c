@@ -224,8 +224,8 @@ static void depthwise_shapes_agree_with_the_definition(void **state) {
   }
 }
 
-/* Filters of 3×3 along x and y that step by one, of shapes that take Winograd's way: odd extents, any padding, z cut
- * into uneven strips, and more tiles than are transformed together. */
+/* Filters of 3×3 along x and y that step by one, of shapes that take Winograd's way: odd extents, any
+ * padding, z cut into uneven strips, and more tiles than are transformed together. */
 static void minimal_filtering_agrees_with_the_definition(void **state) {
   for (int trial = 0; trial < 42; trial++) {
     rng r = stream_of(5000 + (uint64_t)trial);
