@@ -466,7 +466,7 @@ static status check_opened(opened *o) {
   checked c = {.o = o, .folder = run_fresh_folder(o->p->name)};
   if (!c.folder) return error_out_of_memory(512);
   c.cache = run_cache_folder(&o->p->data, c.folder);
-  status error = device_measure(o->device, pipeline_uses_bf16(o->p), &c.speed);
+  status error = device_measure(o->device, pipeline_precisions(o->p), &c.speed);
   if (!error) error = print_all(&c);
   text_free(&c.notes);
   text_free(&c.files);

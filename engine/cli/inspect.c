@@ -130,7 +130,7 @@ static int slowest_first(const void *x, const void *y) {
 /* Seconds that a node's arithmetic or its memory traffic takes at the device's best, whichever is longer:
  * the roofline. */
 static double floor_seconds(const node *n, cost c, const device_speed *best) {
-  const product_speed *products = n ? product_speed_of(n, best) : &best->f32;
+  const product_speed *products = n ? product_speed_of(n, best) : &best->products[PRECISION_F32];
   double peak = fmax(products->convolution_flops, products->other_flops);
   return fmax(c.flops / peak, c.bytes / best->bytes);
 }
@@ -180,6 +180,7 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
   for (int i = 0; i < p->call_count; i++, at += strlen(at) + 1) rows[i].name = at;
   qsort(rows, (size_t)p->call_count, sizeof *rows, slowest_first);
   qsort(families, (size_t)family_count, sizeof *families, slowest_first);
+  const product_speed *f32 = &best->products[PRECISION_F32];
   static const char heads[] = "\n%-71s %9s %6s %9s %8s %8s\n";
   printf(heads, "node", "ms", "share", "GFLOP/s", "GB/s", "roofline");
   for (int i = 0; i < p->call_count && i < 40; i++) print_row(rows[i].name, &rows[i], total);
@@ -188,11 +189,13 @@ static void print_profile(const program *p, const double *seconds, int64_t steps
   printf(
       "\nroofline: a convolution reaches %.0f GFLOP/s here, a matrix product %.0f, a sum %.1f GB/s; "
       "with the best of\nthem the nodes would take %.1f ms, %.0f%% of what they take\n",
-      best->f32.convolution_flops / 1e9, best->f32.other_flops / 1e9, best->bytes / 1e9,
-      1e3 * floor_s, 100 * floor_s / total);
-  if (graph_precision(p->g).bf16 > 0)
-    printf("in bf16: a convolution %.0f GFLOP/s, a matrix product %.0f\n",
-           best->bf16.convolution_flops / 1e9, best->bf16.other_flops / 1e9);
+      f32->convolution_flops / 1e9, f32->other_flops / 1e9, best->bytes / 1e9, 1e3 * floor_s,
+      100 * floor_s / total);
+  precision_share share = graph_precision(p->g);
+  for (int k = PRECISION_F32 + 1; k < PRECISIONS; k++)
+    if (share.nodes[k] > 0)
+      printf("in %s: a convolution %.0f GFLOP/s, a matrix product %.0f\n", precision_choices[k],
+             best->products[k].convolution_flops / 1e9, best->products[k].other_flops / 1e9);
   text_free(&names);
   free(rows);
   free(families);
@@ -293,11 +296,10 @@ static status time_steps(program *p, const stage_graph *g, const step_memory *me
     qsort(t.seconds, (size_t)t.steps, sizeof *t.seconds, by_value);
     qsort(t.faults, (size_t)t.steps, sizeof *t.faults, by_count);
     print_timing(s, &t);
-    char precision[PRECISION_TEXT_BYTES];
-    bool has_bf16 = describe_precision(g->g, p->device, precision);
-    if (has_bf16) printf("precision: %s\n", precision);
+    char line[PRECISION_TEXT_BYTES];
+    if (describe_precision(g->g, p->device, line)) printf("precision: %s\n", line);
     device_speed best;
-    if (a->profile) error = device_measure(p->device, has_bf16, &best);
+    if (a->profile) error = device_measure(p->device, graph_precisions(g->g), &best);
     if (a->profile && !error) print_profile(p, profile, t.steps, &best);
     if (a->json && !error) error = write_timing(a->json, s, &t);
   }

@@ -57,13 +57,22 @@ cost graph_cost(const graph *g) {
 
 bool describe_precision(const graph *g, const device *d, char out[PRECISION_TEXT_BYTES]) {
   precision_share share = graph_precision(g);
-  if (share.bf16 == 0) return false;
-  const char *warning = device_bf16_warning(d);
-  snprintf(out, PRECISION_TEXT_BYTES,
-           "bf16 in %d of %d operators with products, %.3g %% of the GFLOP; the rest is f32%s%s",
-           share.bf16, share.bf16 + share.f32, 100 * share.bf16_flops / share.all_flops,
-           warning ? "; warning: " : "", warning ? warning : "");
-  return true;
+  text_buffer line = {0}, notes = {0};
+  for (int p = PRECISION_F32 + 1; p < PRECISIONS; p++) {
+    if (share.nodes[p] == 0) continue;
+    text_add(&line, "%s %sin %d of %d operators with products, %.3g %% of the GFLOP; ",
+             precision_choices[p], p == PRECISION_TF32 ? "allowed " : "", share.nodes[p],
+             share.all_nodes, 100 * share.flops[p] / share.all_flops);
+    const char *note = device_precision_note(d, (precision)p);
+    if (note) text_add(&notes, "; %s", note);
+  }
+  bool said = line.length > 0;
+  if (said)
+    snprintf(out, PRECISION_TEXT_BYTES, "%sthe rest is f32%s", line.data,
+             notes.data ? notes.data : "");
+  text_free(&line);
+  text_free(&notes);
+  return said;
 }
 
 /* ---- a training step, ready to run on random voxels --------------------------------------- */

@@ -44,9 +44,9 @@ status compile_step(opened *o, const stage_spec *s, int64_t batch, compiled *c);
 status compile_inference(opened *o, const stage_spec *s, network *n);
 void close_step(compiled *c);
 
-/* How much of a step is bf16, and what that means here, as one line without its end; false when
- * nothing is. */
-enum { PRECISION_TEXT_BYTES = 320 };
+/* How much of a step is bf16 or tf32, and what that means here, as one line without its end; false
+ * when all is f32. */
+enum { PRECISION_TEXT_BYTES = 512 };
 bool describe_precision(const graph *g, const device *d, char out[PRECISION_TEXT_BYTES]);
 
 /* A line for each group of parameters; nothing when there are none. */

@@ -172,9 +172,11 @@ static status predict_all(network *n, const data_spec *data, const predict_input
   return problems_take(&found);
 }
 
-static void warn_of_bf16(const graph *g, const device *d) {
-  const char *warning = device_bf16_warning(d);
-  if (warning && graph_precision(g).bf16 > 0) fprintf(stderr, "warning: %s\n", warning);
+static void say_precision(const graph *g, const device *d) {
+  for (int p = 0; p < PRECISIONS; p++) {
+    const char *text = device_precision_note(d, (precision)p);
+    if (text && graph_precisions(g) >> p & 1) fprintf(stderr, "%s\n", text);
+  }
 }
 
 status command_predict(const arguments *a) {
@@ -195,7 +197,7 @@ status command_predict(const arguments *a) {
   if (!error)
     error = network_open(p, pipeline_stage(p, p->evaluate.stage), p->evaluate.output, e.channels,
                          e.classes, d, NULL, &n);
-  if (!error) warn_of_bf16(n.graph.g, d);
+  if (!error) say_precision(n.graph.g, d);
   if (!error) error = network_load(&n, (const char *const *)e.weights, e.count);
   if (!error) error = predict_all(&n, &p->data, &in);
   network_close(&n);

@@ -21,7 +21,9 @@ SAME_MEMBER(shape, plugin_shape, rank);
 SAME_MEMBER(shape, plugin_shape, dim);
 _Static_assert((int)DTYPE_F32 == (int)PLUGIN_F32 && (int)DTYPE_I32 == (int)PLUGIN_I32,
                "the types have one numbering");
-_Static_assert((int)PRECISION_BF16 == (int)PLUGIN_PRECISION_BF16, "precisions have one numbering");
+_Static_assert((int)PRECISION_BF16 == (int)PLUGIN_PRECISION_BF16 &&
+                   (int)PRECISION_TF32 == (int)PLUGIN_PRECISION_TF32,
+               "precisions have one numbering");
 _Static_assert(sizeof(tensor) == sizeof(plugin_tensor), "arrays of both have one layout");
 
 typedef struct cuda_device {
@@ -267,6 +269,7 @@ status cuda_device_open(int threads, device **out) {
   c->table->describe(c->opened, c->device.description, c->numerics);
   c->device.name = "cuda";
   c->device.numerics = c->device.numerics_bf16 = c->numerics;
+  c->device.has_tf32 = true;
   c->device.allocate = cuda_allocate;
   c->device.release = cuda_release;
   c->device.free_bytes = cuda_free_bytes;

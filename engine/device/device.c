@@ -24,10 +24,13 @@ void device_close(device *d) {
   if (d) d->close(d);
 }
 
-const char *device_bf16_warning(const device *d) {
-  return d->emulates_bf16 ? "bf16 is emulated on this processor, which lacks avx512_bf16, and is "
-                            "slower than f32"
-                          : NULL;
+const char *device_precision_note(const device *d, precision p) {
+  if (p == PRECISION_BF16 && d->emulates_bf16)
+    return "warning: bf16 is emulated on this processor, which lacks avx512_bf16, and is slower than "
+           "f32";
+  if (p == PRECISION_TF32 && !d->has_tf32)
+    return "note: tf32 is a format of NVIDIA GPUs; on the CPU these products are f32";
+  return NULL;
 }
 
 int device_plan_threads(const device *d) {

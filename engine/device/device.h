@@ -7,6 +7,7 @@
 #define STRATA_DEVICE_DEVICE_H
 
 #include "graph/op.h"
+#include "graph/precision.h"
 
 typedef struct device device;
 
@@ -16,6 +17,7 @@ struct device {
   const char *numerics;      /* "AVX-512": runs are equal to the bit where this is equal */
   const char *numerics_bf16; /* the same with products in bf16 */
   bool emulates_bf16;        /* in the arithmetic of f32, which is slower than f32 itself */
+  bool has_tf32;             /* it multiplies factors rounded to tf32 faster than f32 */
   thread_pool *pool;         /* CPU: the threads kernels run on */
   bool is_host;              /* its memory is the host's, to be read and written where it lies */
   /* Zeroed memory aligned to 64 bytes. */
@@ -47,8 +49,9 @@ struct device {
  * (may be NULL, 200 bytes) then says why it fell back. `threads` 0 = all cores. */
 status device_open(const char *name, int threads, device **out, char *why);
 void device_close(device *d);
-/* What a user of bf16 should know of this device, a sentence without its end; NULL: nothing. */
-const char *device_bf16_warning(const device *d);
+/* What a user of this precision should know of this device, "warning: " or "note: " and a sentence
+ * without its end; NULL: nothing. */
+const char *device_precision_note(const device *d, precision p);
 /* What plan_memory wants to know of a device: its threads, or 0 where kernels' scratch memory is its
  * own. */
 int device_plan_threads(const device *d);

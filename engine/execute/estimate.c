@@ -86,13 +86,16 @@ static status measure_products(device *d, precision factors, product_speed *out)
   return error;
 }
 
-status device_measure(device *d, bool bf16, device_speed *out) {
+status device_measure(device *d, unsigned wanted, device_speed *out) {
   enum { TERMS = 6 << 20 }; /* more than caches hold */
   double seconds = 0;
   cost work;
-  TRY(measure_products(d, PRECISION_F32, &out->f32));
-  out->bf16 = out->f32;
-  if (bf16) TRY(measure_products(d, PRECISION_BF16, &out->bf16));
+  TRY(measure_products(d, PRECISION_F32, &out->products[PRECISION_F32]));
+  for (int p = 0; p < PRECISIONS; p++) {
+    out->products[p] = out->products[PRECISION_F32];
+    if (p > PRECISION_F32 && wanted >> p & 1)
+      TRY(measure_products(d, (precision)p, &out->products[p]));
+  }
   const shape terms[] = {SHAPE(TERMS), SHAPE(TERMS)};
   TRY(time_operator("add", NULL, terms, 2, d, &work, &seconds));
   out->bytes = work.bytes / seconds;
@@ -100,7 +103,7 @@ status device_measure(device *d, bool bf16, device_speed *out) {
 }
 
 const product_speed *product_speed_of(const node *n, const device_speed *speed) {
-  return node_is_bf16(n) ? &speed->bf16 : &speed->f32;
+  return &speed->products[node_precision(n)];
 }
 
 double graph_seconds(const graph *g, double update_bytes, const device_speed *speed) {

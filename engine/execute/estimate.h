@@ -11,13 +11,14 @@ typedef struct product_speed {
 
 /* What a device reaches in operators of a middling size. */
 typedef struct device_speed {
-  product_speed f32, bf16; /* by what the factors are rounded to */
-  double bytes;            /* a second, read and written, of elementwise operators */
+  product_speed products[PRECISIONS]; /* by what the factors are rounded to */
+  double bytes;                       /* a second, read and written, of elementwise operators */
 } device_speed;
 
-/* Runs a convolution, a matrix product and a sum for a moment each: some 0.1 s and 100 MiB. Without
- * `bf16` it is not measured and taken to be as fast as f32. */
-status device_measure(device *d, bool bf16, device_speed *out);
+/* Runs a convolution, a matrix product and a sum for a moment each: some 0.1 s and 100 MiB. A
+ * precision whose bit (1 << PRECISION_BF16, …) is not in `wanted` is not measured and taken to be as
+ * fast as f32. */
+status device_measure(device *d, unsigned wanted, device_speed *out);
 /* That of a node's products. */
 const product_speed *product_speed_of(const node *n, const device_speed *speed);
 /* Seconds of all nodes and of an optimizer that reads and writes `update_bytes`: each node takes as

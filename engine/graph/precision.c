@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-const char *const precision_choices[] = {"auto", "f32", "bf16", NULL};
+const char *const precision_choices[] = {"auto", "f32", "bf16", "tf32", NULL};
 
 static const tensor *port_named(const graph *g, const port *ports, const value_id *values,
                                 const char *name) {
@@ -22,17 +22,17 @@ static bool is_depthwise(const graph *g, const node *n) {
 }
 
 void graph_set_precision(graph *g, precision chosen) {
-  if (chosen != PRECISION_BF16) return;
+  if (chosen != PRECISION_BF16 && chosen != PRECISION_TF32) return;
   for (int i = 0; i < g->node_count; i++) {
     const node *n = &g->nodes[i];
     int *own = attr_choice(n->op, n->attrs, "precision");
-    if (own && *own == PRECISION_AUTO && !is_depthwise(g, n)) *own = PRECISION_BF16;
+    if (own && *own == PRECISION_AUTO && !is_depthwise(g, n)) *own = (int)chosen;
   }
 }
 
-bool node_is_bf16(const node *n) {
+precision node_precision(const node *n) {
   const int *own = attr_choice(n->op, n->attrs, "precision");
-  return own && *own == PRECISION_BF16;
+  return own && *own != PRECISION_AUTO ? (precision)*own : PRECISION_F32;
 }
 
 precision_share graph_precision(const graph *g) {
@@ -42,12 +42,17 @@ precision_share graph_precision(const graph *g) {
     double flops = node_cost(g, n).flops;
     share.all_flops += flops;
     if (!attr_choice(n->op, n->attrs, "precision")) continue;
-    if (node_is_bf16(n)) {
-      share.bf16++;
-      share.bf16_flops += flops;
-    } else {
-      share.f32++;
-    }
+    share.nodes[node_precision(n)]++;
+    share.flops[node_precision(n)] += flops;
+    share.all_nodes++;
   }
   return share;
+}
+
+unsigned graph_precisions(const graph *g) {
+  unsigned used = 0;
+  for (int i = 0; i < g->node_count; i++)
+    if (attr_choice(g->nodes[i].op, g->nodes[i].attrs, "precision"))
+      used |= 1u << node_precision(&g->nodes[i]);
+  return used;
 }

@@ -1149,10 +1149,11 @@ static void read_reset(loader *l, stage_spec *s, const tree *reset) {
   }
 }
 
-bool pipeline_uses_bf16(const pipeline *p) {
+unsigned pipeline_precisions(const pipeline *p) {
+  unsigned used = 0;
   for (int i = 0; i < p->stage_count; i++)
-    if (p->stages[i].enabled && p->stages[i].precision == PRECISION_BF16) return true;
-  return false;
+    if (p->stages[i].enabled) used |= 1u << p->stages[i].precision;
+  return used;
 }
 
 const stage_spec *pipeline_stage(const pipeline *p, const char *name) {

@@ -123,7 +123,7 @@ typedef struct stage_spec {
   int64_t accumulate;  /* batches in an update, ≥ 1 */
   double ema_decay;    /* of the averaged weights; 0: no average */
   bool ema_warmup;     /* average faster at first */
-  precision precision; /* of products; f32 or bf16, not open */
+  precision precision; /* of products; f32, bf16 or tf32, not open */
   int64_t epochs, batch;
   bool use_labels;         /* place crops by the label although the graph reads none */
   int64_t steps_per_epoch; /* 0: every training case crops_per_case times */
@@ -287,8 +287,8 @@ extern const char *const stage_hook_keys[HOOK_COUNT];
 /* Every script of the pipeline, one after the other from i = 0 on; NULL after the last. A stage that is
  * switched off counts too. */
 const script_ref *pipeline_script(const pipeline *p, int i);
-/* Does a stage that is not switched off ask for it? */
-bool pipeline_uses_bf16(const pipeline *p);
+/* A bit, 1 << precision, for each that a stage which is not switched off asks for. */
+unsigned pipeline_precisions(const pipeline *p);
 /* The stage called `name`, NULL when there is none (or no name). */
 const stage_spec *pipeline_stage(const pipeline *p, const char *name);
 /* Loads a model or block file (cached per pipeline), with include-cycle detection left to the

@@ -59,7 +59,7 @@ char *run_cache_folder(const data_spec *spec, const char *folder) {
 
 const char *run_numerics(const run *r) {
   const device *d = r->device;
-  return pipeline_uses_bf16(r->p) ? d->numerics_bf16 : d->numerics;
+  return pipeline_precisions(r->p) >> PRECISION_BF16 & 1 ? d->numerics_bf16 : d->numerics;
 }
 
 static status write_description(const run *r) {
@@ -491,8 +491,10 @@ static void say_start(run *r, const char *why) {
   report_line(&r->report, "%s: %s, seed %" PRIu64, r->p->name, r->p->path, r->p->seed);
   report_line(&r->report, "data: %s, %s", r->data->name, dataset_describe(r->data, cases));
   report_line(&r->report, "device: %s%s%s", r->device->description, why[0] ? "; " : "", why);
-  const char *warning = device_bf16_warning(r->device);
-  if (warning && pipeline_uses_bf16(r->p)) report_line(&r->report, "warning: %s", warning);
+  for (int p = 0; p < PRECISIONS; p++) {
+    const char *text = device_precision_note(r->device, (precision)p);
+    if (text && pipeline_precisions(r->p) >> p & 1) report_line(&r->report, "%s", text);
+  }
   report_line(&r->report, "run folder: %s", r->folder);
 }
 

@@ -20,7 +20,7 @@ static inline matrix_product product_of_places(const launch *l, const library_ca
   p.c = (float *)l->scratch + aligned_bytes(p.k * p.n, sizeof(float)) / sizeof(float);
   p.a_row = p.k, p.b_row = p.n, p.c_row = p.n;
   p.alpha = 1;
-  p.bf16 = k->c.bf16 != 0;
+  p.bf16 = k->c.bf16 != 0, p.tf32 = k->c.tf32 != 0;
   return p;
 }
 

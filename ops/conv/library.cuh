@@ -56,6 +56,7 @@ static inline library_call library_call_of(const launch *l, convolution_pass pas
   c->features = k.features = result->shape.dim[4];
   c->groups = integer(l, "groups");
   c->bf16 = is_bf16(l);
+  c->tf32 = is_tf32(l);
   for (int a = 0; a < 3; a++) {
     c->image[a] = image->shape.dim[1 + a];
     c->out[a] = result->shape.dim[1 + a];

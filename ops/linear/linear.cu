@@ -17,7 +17,7 @@ static matrix_product dense(const launch *l, int64_t m, int64_t n, int64_t k) {
   p.m = m, p.n = n, p.k = k, p.batch = 1;
   p.c = out(l, 0), p.c_row = n;
   p.alpha = 1;
-  p.bf16 = is_bf16(l);
+  p.bf16 = is_bf16(l), p.tf32 = is_tf32(l);
   return p;
 }
 

@@ -5,7 +5,8 @@
  *
  * Two tensors agree when ‖a − b‖ ≤ 1e-4 ‖b‖; whole numbers agree exactly. Everything runs twice on
  * the device, and both must agree to the bit. Operators with products run in bf16, too: there the
- * device agrees as closely with the CPU's bf16 (but for attention), and within 2e-2 with f32. */
+ * device agrees as closely with the CPU's bf16 (but for attention), and within 2e-2 with f32; and in
+ * tf32, which on the CPU is f32: within 2e-3. */
 #include "gradient/trial.h"
 
 #include "graph/precision.h"
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double tolerance = 1e-4, tolerance_from_f32 = 2e-2;
+static const double tolerance = 1e-4, tolerance_of_tf32 = 2e-3, tolerance_from_f32 = 2e-2;
 
 /* One after the other: every result, gradient and state of a trial. */
 typedef struct tensors {
@@ -83,15 +84,15 @@ typedef struct setting {
   precision precision;
 } setting;
 
-/* Nothing in *out when the trial is empty, or in bf16 without a product that can be rounded. */
+/* Nothing in *out when the trial is empty, or without a product that can be rounded as asked for. */
 static status run_on(const setting *s, device *d, tensors *out, char *shown) {
   trial t;
   status error = trial_build(s->op, s->trial_case, s->seed, &t);
   memcpy(shown, t.shown, sizeof t.shown);
   bool has_work = !error && !t.is_empty;
-  if (has_work && s->precision == PRECISION_BF16) {
-    has_work = graph_precision(t.g).f32 > 0;
-    graph_set_precision(t.g, PRECISION_BF16);
+  if (has_work && s->precision != PRECISION_F32) {
+    graph_set_precision(t.g, s->precision);
+    has_work = graph_precision(t.g).nodes[s->precision] > 0;
   }
   if (has_work) {
     error = trial_open(&t, d);
@@ -140,6 +141,7 @@ static bool rounds_weights(const op *o) {
 }
 
 static double most_from_cpu(const setting *s) {
+  if (s->precision == PRECISION_TF32) return tolerance_of_tf32;
   return s->precision == PRECISION_BF16 && rounds_weights(s->op) ? 4e-3 : tolerance;
 }
 
@@ -147,8 +149,7 @@ static double most_from_cpu(const setting *s) {
 static bool report(const setting *s, status error, const outcome *out, const device *other) {
   bool agrees = out->from_cpu <= most_from_cpu(s) && out->from_f32 <= tolerance_from_f32;
   if (!error && agrees && out->repeats) return true;
-  printf("FAIL %-24s %s%s\n     ", s->op->name, s->precision == PRECISION_BF16 ? "in bf16, " : "",
-         out->shown);
+  printf("FAIL %-24s in %s, %s\n     ", s->op->name, precision_choices[s->precision], out->shown);
   fflush(stdout);
   if (error) {
     error_print(stdout, error);
@@ -166,22 +167,24 @@ static bool report(const setting *s, status error, const outcome *out, const dev
 
 /* True when all trials of all cases agree. */
 static bool compare_operator(const op *o, uint64_t seed, int trials, device *cpu, device *other) {
-  double worst[2] = {0}, from_f32 = 0;
-  int count = 0, rounded = 0;
+  double worst[PRECISIONS] = {0}, from_f32 = 0;
+  int count[PRECISIONS] = {0};
   for (const op_case *c = o->cases; c->attrs; c++)
-    for (int k = 0; k < trials + (trials + 1) / 2; k++) { /* half as many in bf16 */
-      bool bf16 = k >= trials;
-      setting s = {o, c, seed + (uint64_t)(k % trials), bf16 ? PRECISION_BF16 : PRECISION_F32};
-      outcome out;
-      status error = run_trial(&s, cpu, other, &out);
-      if (!report(&s, error, &out, other)) return false;
-      worst[bf16] = fmax(worst[bf16], out.from_cpu);
-      from_f32 = fmax(from_f32, out.from_f32);
-      rounded += bf16 && out.is_there;
-      count += !bf16;
-    }
-  printf("ok   %-24s %3d trials, worst relative difference %.2g", o->name, count, worst[0]);
-  if (rounded > 0) printf("; in bf16 %.2g, %.2g from f32", worst[1], from_f32);
+    for (int p = PRECISION_F32; p < PRECISIONS; p++)
+      for (int k = 0; k < (p == PRECISION_F32 ? trials : (trials + 1) / 2); k++) {
+        setting s = {o, c, seed + (uint64_t)k, (precision)p};
+        outcome out;
+        status error = run_trial(&s, cpu, other, &out);
+        if (!report(&s, error, &out, other)) return false;
+        worst[p] = fmax(worst[p], out.from_cpu);
+        from_f32 = fmax(from_f32, out.from_f32);
+        count[p] += out.is_there;
+      }
+  printf("ok   %-24s %3d trials, worst relative difference %.2g", o->name, count[PRECISION_F32],
+         worst[PRECISION_F32]);
+  if (count[PRECISION_BF16] > 0)
+    printf("; in bf16 %.2g, %.2g from f32", worst[PRECISION_BF16], from_f32);
+  if (count[PRECISION_TF32] > 0) printf("; in tf32 %.2g", worst[PRECISION_TF32]);
   printf("\n");
   return true;
 }

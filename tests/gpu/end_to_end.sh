@@ -44,6 +44,13 @@ agree rounded-on-cpu rounded-on-cuda 1e-3 0.99 || fail "the two runs in bf16 dif
 ! cmp -s on-cuda/weights/segment.safetensors rounded-on-cuda/weights/segment.safetensors ||
   fail "bf16 gives the weights of f32"
 
+tf32=(--set stages.pretrain.precision=tf32 --set stages.segment.precision=tf32)
+run cuda in-tf32 "${tf32[@]}" || fail "tf32 on the CUDA device"
+! grep -q "note: tf32" "$work/out" || fail "tf32 is said to be f32 on the CUDA device"
+agree on-cpu in-tf32 1e-3 0.99 || fail "the run in tf32 is far from f32"
+! cmp -s on-cuda/weights/segment.safetensors in-tf32/weights/segment.safetensors ||
+  fail "tf32 gives the weights of f32"
+
 # A checkpoint made on one device goes on on the other.
 "$STRATA" predict on-cuda phantom/imagesTr/"$(ls phantom/imagesTr | head -n 1)" -o p.nii.gz \
   --device cpu >"$work/out" 2>"$work/err" || fail "the CUDA run's weights on the CPU"

@@ -5,7 +5,7 @@
 #   FOLDER/run.sh [FOLDER]           on the GPU machine, which needs the driver and CUDA's libraries
 #                                    (cuBLASLt; cuDNN 9 if it is to be used): checks, then times
 #
-# Checks: every operator against the CPU, in f32 and bf16, twice with the same bits; every sample operator;
+# Checks: every operator against the CPU, in f32, bf16 and tf32, twice with the same bits; every sample operator;
 # convolutions by cuDNN and by our own kernels; what cuDNN plans; every network against PyTorch's recorded
 # results; both stages of a pipeline, losses and predictions equal to the CPU's; compute-sanitizer where it
 # is installed. Times: training steps of the published networks, beside PyTorch's where it is installed,

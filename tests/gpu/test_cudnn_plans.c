@@ -72,6 +72,33 @@ static void every_convolution_in_f32_has_an_exact_engine(void **state) {
   cudnn_plans_close(p);
 }
 
+/* TF32's engines say "tensor cores" and nothing else: "down-converts its inputs" would be f16. */
+static void tf32_allows_tensor_cores_and_no_other_rounding(void **state) {
+  (void)state;
+  enum { STRICT_NAN = 9, TENSOR_CORE = 0 };
+  cudnn_plans *p = open_plans();
+  const convolution shapes[] = {cube(CONVOLUTION_FORWARD, 16, 16, 32, 3, 1, 1),
+                                cube(CONVOLUTION_FORWARD, 1, 16, 32, 3, 1, 1),
+                                cube(CONVOLUTION_FORWARD, 64, 14, 32, 1, 1, 1),
+                                cube(CONVOLUTION_FORWARD, 128, 128, 24, 3, 1, 1),
+                                cube(CONVOLUTION_FORWARD, 32, 64, 24, 2, 2, 1)};
+  for (int pass = CONVOLUTION_FORWARD; pass <= CONVOLUTION_BACKWARD_WEIGHT; pass++) {
+    int on_tensor_cores = 0;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+      convolution c = shapes[i];
+      c.pass = pass;
+      c.tf32 = 1;
+      const cudnn_plan *plan = cudnn_plan_find(p, &c);
+      if (!plan) fail_msg("no engine for shape %zu, pass %d", i, pass);
+      int64_t notes = cudnn_plan_notes(plan);
+      assert_int_equal(notes & ~((int64_t)1 << STRICT_NAN | (int64_t)1 << TENSOR_CORE), 0);
+      on_tensor_cores += notes >> TENSOR_CORE & 1;
+    }
+    assert_true(on_tensor_cores >= 3);
+  }
+  cudnn_plans_close(p);
+}
+
 static void groups_are_planned(void **state) {
   (void)state;
   cudnn_plans *p = open_plans();
@@ -121,6 +148,7 @@ int main(void) {
   dlclose(there);
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_convolution_in_f32_has_an_exact_engine),
+      cmocka_unit_test(tf32_allows_tensor_cores_and_no_other_rounding),
       cmocka_unit_test(groups_are_planned),
       cmocka_unit_test(sizes_that_do_not_fit_together_have_no_plan),
       cmocka_unit_test(a_library_that_is_not_cudnn_is_named),

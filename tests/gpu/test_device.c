@@ -2,6 +2,9 @@
 #include "gpu/cuda_fixture.h"
 #include "gradient/trial.h"
 
+#include "graph/precision.h"
+
+#include <math.h>
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,6 +131,42 @@ static void a_recording_survives_that_scratch_memory_moves(void **state) {
   trial_free(&small);
 }
 
+/* The results of a trial of `o` with its products in `p`; on the heap. */
+static float *results_in(const char *o, const op_case *c, precision p, int64_t *count) {
+  trial t;
+  assert_null(trial_build(op_find(o), c, 1, &t));
+  graph_set_precision(t.g, p);
+  assert_null(trial_open(&t, cuda));
+  *count = shape_elements(&t.g->values[t.results[0]].type.shape);
+  float *out = malloc((size_t)*count * sizeof *out);
+  run_and_read(&t, t.results[0], out);
+  trial_close(&t);
+  trial_free(&t);
+  return out;
+}
+
+/* compare_devices says that it is near f32. */
+static void tf32_rounds_factors_of_matrix_products_and_convolutions(void **state) {
+  (void)state;
+  static const char *const ops[] = {"linear", "matmul", "conv3d"};
+  static const op_case cases[] = {{"{features: 128}", "[128, 64]", 0},
+                                  {"{}", "[128, 64]; [64, 128]", 0},
+                                  {"{features: 32, kernel: 3}", "[1, 6, 6, 6, 32]", 0}};
+  for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+    int64_t count;
+    float *exact = results_in(ops[i], &cases[i], PRECISION_F32, &count);
+    float *rounded = results_in(ops[i], &cases[i], PRECISION_TF32, &count);
+    double squares = 0, length = 0;
+    for (int64_t k = 0; k < count; k++) {
+      squares += ((double)rounded[k] - exact[k]) * ((double)rounded[k] - exact[k]);
+      length += (double)exact[k] * exact[k];
+    }
+    if (sqrt(squares / length) < 2e-5) fail_msg("%s in tf32 is f32", ops[i]);
+    free(exact);
+    free(rounded);
+  }
+}
+
 static void every_step_operator_has_a_kernel(void **state) {
   (void)state;
   for (int i = 0; i < op_count(); i++) {
@@ -173,6 +212,7 @@ int main(void) {
       cmocka_unit_test(a_label_that_is_no_class_is_reported_when_the_step_ends),
       cmocka_unit_test(a_step_that_comes_again_is_recorded_and_replayed),
       cmocka_unit_test(a_recording_survives_that_scratch_memory_moves),
+      cmocka_unit_test(tf32_rounds_factors_of_matrix_products_and_convolutions),
       cmocka_unit_test(every_step_operator_has_a_kernel),
       cmocka_unit_test(without_cudnn_a_device_says_so_and_has_other_arithmetic),
       cmocka_unit_test(another_plug_in_is_an_error_that_names_it),

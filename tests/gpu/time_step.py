@@ -3,7 +3,7 @@
     STRATA=bin/strata SOURCE=. python3 tests/gpu/time_step.py [--json FILE] [--steps N]
 
 Published size (96^3, hidden 768), batch 2, Dice + cross-entropy, AdamW. PyTorch runs eager and with
-torch.compile, in f32 (TF32 off) and with bf16 autocast; channels_last_3d and cudnn.benchmark are on.
+torch.compile, in f32, in TF32 and with bf16 autocast; channels_last_3d and cudnn.benchmark are on.
 Everything is timed in turn in one run, medians of the steps.
 """
 
@@ -17,6 +17,7 @@ import tempfile
 import time
 
 SIZE, BATCH, CLASSES = (96, 96, 96), 2, 14
+PRECISIONS = ("f32", "tf32", "bf16")
 PIPELINE = """
 strata: 1
 name: time-step
@@ -56,13 +57,14 @@ def time_strata(steps, precision, cudnn):
             return json.load(file)["median_s"]
 
 
-def time_torch(steps, compiled, bf16):
+def time_torch(steps, compiled, precision):
     import torch
     from monai.losses import DiceCELoss
     from monai.networks.nets import UNETR
 
     torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    tf32 = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     torch.manual_seed(0)
     model = UNETR(in_channels=1, out_channels=CLASSES, img_size=SIZE, feature_size=16,
                   hidden_size=768, mlp_dim=3072, num_heads=12, proj_type="perceptron")
@@ -75,7 +77,7 @@ def time_torch(steps, compiled, bf16):
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=bf16):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=precision == "bf16"):
             loss = loss_of(forward(image), label)
         loss.backward()
         optimizer.step()
@@ -99,7 +101,7 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     options = parser.parse_args()
     figures = {}
-    for precision in ("f32", "bf16"):
+    for precision in PRECISIONS:
         for cudnn in (True, False):
             name = f"strata {precision}{'' if cudnn else ', no cuDNN'}"
             figures[name] = time_strata(options.steps, precision, cudnn)
@@ -109,11 +111,11 @@ def main():
         rivals = torch.cuda.is_available()
     except ImportError:
         rivals = False
-    for bf16 in (False, True) if rivals else ():
+    for precision in PRECISIONS if rivals else ():
         for compiled in (False, True):
-            name = f"pytorch {'bf16' if bf16 else 'f32'}{' compiled' if compiled else ''}"
+            name = f"pytorch {precision}{' compiled' if compiled else ''}"
             try:
-                figures[name] = time_torch(options.steps, compiled, bf16)
+                figures[name] = time_torch(options.steps, compiled, precision)
             except Exception as error:  # a mode that does not work here is no reason to lose the rest
                 print(f"{name}: {error}", file=sys.stderr)
     for name, seconds in figures.items():

@@ -180,7 +180,7 @@ static status run_bf16(const op *o, const op_case *c, uint64_t seed, device *con
   status error = trial_build(o, c, seed, &exact), second = trial_build(o, c, seed, &rounded);
   uint64_t digests[2] = {0};
   *same = true;
-  if (!error && !second && graph_precision(exact.g).f32 > 0) {
+  if (!error && !second && graph_precision(exact.g).nodes[PRECISION_F32] > 0) {
     graph_set_precision(rounded.g, PRECISION_BF16);
     error = trial_open(&exact, devices[0]);
     if (!error) error = program_run(&exact.program);

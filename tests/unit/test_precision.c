@@ -4,6 +4,7 @@
 #include "graph/precision.h"
 
 static const override bf16[] = {{"stages.segment.precision", "bf16"}};
+static const override tf32[] = {{"stages.segment.precision", "tf32"}};
 
 static precision_share share_of(pipeline *p, int stage, bool training, const char *only) {
   stage_graph s;
@@ -17,13 +18,13 @@ static void every_product_of_a_stage_follows_its_key(void **state) {
   (void)state;
   pipeline *p = load_tiny(NULL, NULL);
   assert_int_equal(p->stages[1].precision, PRECISION_F32);
-  assert_false(pipeline_uses_bf16(p));
-  assert_int_equal(share_of(p, 1, true, NULL).bf16, 0);
+  assert_int_equal(pipeline_precisions(p), 1u << PRECISION_F32);
+  assert_int_equal(share_of(p, 1, true, NULL).nodes[PRECISION_BF16], 0);
   pipeline_free(p);
 
   p = load_tiny_with(bf16, 1);
-  assert_true(pipeline_uses_bf16(p));
-  assert_int_equal(share_of(p, 0, true, NULL).bf16, 0); /* another stage */
+  assert_int_equal(pipeline_precisions(p), 1u << PRECISION_F32 | 1u << PRECISION_BF16);
+  assert_int_equal(share_of(p, 0, true, NULL).nodes[PRECISION_BF16], 0); /* another stage */
   stage_graph s;
   expand_tiny(p, 1, true, NULL, &s);
   int forward = 0, backward = 0;
@@ -31,16 +32,17 @@ static void every_product_of_a_stage_follows_its_key(void **state) {
     const node *n = &s.g->nodes[i];
     bool multiplies = strcmp(n->op->family, "linear") == 0 || strstr(n->op->name, "attention") ||
                       (strcmp(n->op->family, "conv") == 0 && !strstr(n->op->name, "backward_bias"));
-    if (node_is_bf16(n) != multiplies)
+    if ((node_precision(n) == PRECISION_BF16) != multiplies)
       fail_msg("%s (%s) is %s", n->name, n->op->name, multiplies ? "f32" : "bf16");
     forward += multiplies && !n->backward;
     backward += multiplies && n->backward;
   }
   assert_true(forward > 20 && backward > forward);
   precision_share share = graph_precision(s.g);
-  assert_int_equal(share.bf16, forward + backward);
-  assert_int_equal(share.f32, 0);
-  assert_true(share.bf16_flops > 0.9 * share.all_flops && share.bf16_flops < share.all_flops);
+  assert_int_equal(share.nodes[PRECISION_BF16], forward + backward);
+  assert_int_equal(share.all_nodes, forward + backward);
+  double rounded = share.flops[PRECISION_BF16];
+  assert_true(rounded > 0.9 * share.all_flops && rounded < share.all_flops);
   stage_graph_free(&s);
   pipeline_free(p);
 }
@@ -50,8 +52,8 @@ static void inference_has_the_precision_of_its_stage(void **state) {
   (void)state;
   pipeline *p = load_tiny_with(bf16, 1);
   precision_share share = share_of(p, 1, false, "net.out");
-  assert_true(share.bf16 > 20);
-  assert_int_equal(share.f32, 0);
+  assert_true(share.nodes[PRECISION_BF16] > 20);
+  assert_int_equal(share.nodes[PRECISION_F32], 0);
   pipeline_free(p);
 }
 
@@ -81,7 +83,7 @@ static void an_item_may_have_a_precision_of_its_own(void **state) {
   for (int i = 0; i < g->node_count; i++) {
     const node *n = &g->nodes[i];
     bool is_bf16 = strcmp(n->name, "open") == 0 || strcmp(n->name, "grouped") == 0;
-    assert_int_equal(node_is_bf16(n), is_bf16); /* its gradients too */
+    assert_int_equal(node_precision(n) == PRECISION_BF16, is_bf16); /* its gradients too */
     seen += is_bf16;
   }
   /* The first layer's data gradient is nobody's. */
@@ -89,10 +91,29 @@ static void an_item_may_have_a_precision_of_its_own(void **state) {
   graph_free(g);
 }
 
+/* One pipeline file for machines with a GPU and without: the CPU says that it computes in f32. */
+static void tf32_is_f32_on_a_cpu_and_is_said_to_be(void **state) {
+  (void)state;
+  pipeline *p = load_tiny_with(tf32, 1);
+  precision_share share = share_of(p, 1, true, NULL);
+  assert_true(share.nodes[PRECISION_TF32] > 40);
+  assert_int_equal(share.nodes[PRECISION_TF32], share.all_nodes);
+  assert_int_equal(pipeline_precisions(p), 1u << PRECISION_F32 | 1u << PRECISION_TF32);
+  pipeline_free(p);
+
+  device *cpu;
+  must(device_open("cpu", 1, &cpu, NULL));
+  assert_non_null(
+      strstr(device_precision_note(cpu, PRECISION_TF32), "on the CPU these products are f32"));
+  assert_null(device_precision_note(cpu, PRECISION_F32));
+  device_close(cpu);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_product_of_a_stage_follows_its_key),
       cmocka_unit_test(inference_has_the_precision_of_its_stage),
+      cmocka_unit_test(tf32_is_f32_on_a_cpu_and_is_said_to_be),
       cmocka_unit_test(an_item_may_have_a_precision_of_its_own),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

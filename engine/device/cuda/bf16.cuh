@@ -12,6 +12,11 @@ static inline bool is_bf16(const launch *l) {
   return integer(l, "precision") == PLUGIN_PRECISION_BF16;
 }
 
+/* Whether the libraries may round the factors of its products to tf32. */
+static inline bool is_tf32(const launch *l) {
+  return integer(l, "precision") == PLUGIN_PRECISION_TF32;
+}
+
 static __device__ inline float rounded_if(bool bf16, float x) {
   return bf16 ? bf16_round(x) : x;
 }

@@ -16,13 +16,14 @@ typedef enum convolution_pass {
  *   image    batch × image × channels
  *   filter   features × kernel × channels / groups
  *   result   batch × out × features
- * What is read is f32, or bf16 when `bf16`; what is computed is f32, and so are the sums. */
+ * What is read is f32, or bf16 when `bf16`; what is computed is f32, and so are the sums. When `tf32`,
+ * factors may be rounded to that as they are multiplied. */
 typedef struct convolution {
   int64_t
       pass; /* convolution_pass; whole numbers throughout, so that equal bytes are equal values */
   int64_t batch, channels, features, groups;
   int64_t image[3], out[3], kernel[3], stride[3], padding[3], dilation[3];
-  int64_t bf16;
+  int64_t bf16, tf32; /* at most one of them */
 } convolution;
 
 #endif

@@ -248,7 +248,9 @@ static cudnnBackendDescriptor_t make_graph(workshop *w, const convolution *c) {
 
 /* ---- choosing an engine ------------------------------------------------------------------------------ */
 
-static bool may_be_taken(workshop *w, cudnnBackendDescriptor_t configuration, bool bf16,
+/* `rounds`: on tensor cores, which for f32 are those of tf32. An engine that converts its operands
+ * (DOWN_CONVERT_INPUTS) may do so to 16 bits of another range and is not taken. */
+static bool may_be_taken(workshop *w, cudnnBackendDescriptor_t configuration, bool rounds,
                          int64_t *notes_taken) {
   int first = w->count;
   int64_t count = 0;
@@ -266,7 +268,7 @@ static bool may_be_taken(workshop *w, cudnnBackendDescriptor_t configuration, bo
   for (int64_t i = 0; taken && i < count; i++) {
     *notes_taken |= (int64_t)1 << notes[i];
     taken = notes[i] == CUDNN_NUMERICAL_NOTE_STRICT_NAN_PROP ||
-            (bf16 && notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
+            (rounds && notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
   }
   forget_from(w, first);
   return taken;
@@ -312,7 +314,8 @@ static cudnnBackendDescriptor_t choose(workshop *w, const convolution *c,
         d, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, OFFERS, &count, offers);
   if (w->failed != CUDNN_STATUS_SUCCESS) count = 0; /* the graph is none that cuDNN knows */
   for (int64_t i = 0; i < count && i < OFFERS && !found; i++)
-    if (may_be_taken(w, offers[i], c->bf16 != 0, notes)) found = make_plan(w, offers[i], workspace);
+    if (may_be_taken(w, offers[i], c->bf16 || c->tf32, notes))
+      found = make_plan(w, offers[i], workspace);
   return found;
 }
 

@@ -2,7 +2,7 @@
  * GPU, so that it can be tested where there is none.
  *
  * An engine of cuDNN's is taken when it gives the same bits on every run and rounds nothing but what
- * `bf16` asks for: no engine of a note beside "tensor cores" (in bf16) and "strict NaN" is. cuDNN's
+ * `bf16` or `tf32` asks for: no engine of a note beside "tensor cores" (in those) and "strict NaN" is. cuDNN's
  * heuristic orders those that are left; the first that needs little enough workspace is used. */
 #ifndef STRATA_DEVICE_CUDA_CUDNN_PLANS_H
 #define STRATA_DEVICE_CUDA_CUDNN_PLANS_H

@@ -132,7 +132,8 @@ static cublasStatus_t set_wishes(cublasLtMatmulPreference_t wish, const plan_key
 
 static cublasStatus_t make_plan(struct libraries *l, const matrix_product *p, plan *out) {
   cudaDataType type = p->bf16 ? CUDA_R_16BF : CUDA_R_32F;
-  BLAS_TRY(cublasLtMatmulDescCreate(&out->product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  cublasComputeType_t arithmetic = p->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  BLAS_TRY(cublasLtMatmulDescCreate(&out->product, arithmetic, CUDA_R_32F));
   cublasOperation_t turn = CUBLAS_OP_T;
   if (p->b_transposed)
     BLAS_TRY(cublasLtMatmulDescSetAttribute(out->product, CUBLASLT_MATMUL_DESC_TRANSA, &turn,
@@ -174,8 +175,8 @@ status library_multiply(const launch *l, const matrix_product *p, const void *a,
   key.a_aligned = alignment_of(a, element, p->a_step, p->batch);
   key.b_aligned = alignment_of(b, element, p->b_step, p->batch);
   key.c_aligned = alignment_of(p->c, sizeof(float), p->c_step, p->batch);
-  key.flags =
-      p->a_transposed | p->b_transposed << 1 | (p->bias != nullptr) << 2 | (int)p->bf16 << 3;
+  key.flags = p->a_transposed | p->b_transposed << 1 | (p->bias != nullptr) << 2 |
+              (int)p->bf16 << 3 | (int)p->tf32 << 4;
   struct libraries *lib = l->libraries;
   plan *found = nullptr;
   for (int i = 0; i < lib->count && !found; i++)

@@ -26,6 +26,7 @@ struct matrix_product {
   bool a_transposed, b_transposed;
   float alpha, beta;
   bool bf16; /* a and b are rounded to bf16 */
+  bool tf32; /* the library may round them to tf32; not with bf16 */
 };
 
 /* The launch's scratch holds product_scratch bytes. */

@@ -19,8 +19,8 @@ extern "C" {
 
 enum { PLUGIN_VERSION = 3, PLUGIN_DIMS = 8 };
 
-/* The choice of the attribute `precision` that rounds (graph/precision.h). */
-enum { PLUGIN_PRECISION_BF16 = 2 };
+/* The choices of the attribute `precision` that round (graph/precision.h). */
+enum { PLUGIN_PRECISION_BF16 = 2, PLUGIN_PRECISION_TF32 = 3 };
 
 /* A `tensor` (graph/tensor.h), member by member: that header has names which C++ does not take.
  * engine/device/cuda.c asserts that the two are one layout. */

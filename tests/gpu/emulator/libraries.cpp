@@ -22,9 +22,20 @@ void libraries_close(struct libraries *l) {
   delete l;
 }
 
+/* To the nearest number with ten bits of fraction, ties to even; what is no number stays. */
+static float tf32_round(float x) {
+  uint32_t bits = (uint32_t)__float_as_int(x);
+  if (!std::isfinite(x)) return x;
+  bits += 0xfffu + (bits >> 13 & 1);
+  return __int_as_float((int)(bits & ~0x1fffu));
+}
+
 /* Element `at` of an operand. */
-static double factor(bool bf16, const void *operand, int64_t at) {
-  if (!bf16) return ((const float *)operand)[at];
+static double factor(bool bf16, bool tf32, const void *operand, int64_t at) {
+  if (!bf16) {
+    float x = ((const float *)operand)[at];
+    return tf32 ? tf32_round(x) : x;
+  }
   uint32_t bits = (uint32_t)((const uint16_t *)operand)[at] << 16;
   return __int_as_float((int)bits);
 }
@@ -38,8 +49,8 @@ static void multiply(const matrix_product *p, const void *a, const void *b) {
         for (int64_t k = 0; k < p->k; k++) {
           int64_t in_a = p->a_transposed ? k * p->a_row + i : i * p->a_row + k;
           int64_t in_b = p->b_transposed ? j * p->b_row + k : k * p->b_row + j;
-          sum += factor(p->bf16, a, batch * p->a_step + in_a) *
-                 factor(p->bf16, b, batch * p->b_step + in_b);
+          sum += factor(p->bf16, p->tf32, a, batch * p->a_step + in_a) *
+                 factor(p->bf16, p->tf32, b, batch * p->b_step + in_b);
         }
         float *to = &p->c[batch * p->c_step + i * p->c_row + j];
         double kept = p->beta == 0 ? 0 : (double)p->beta * *to;
@@ -91,8 +102,9 @@ static void convolve(const convolution *c, const void *image, const void *filter
                     at[0] = y * c->features + f;
                     at[1] = (x + from[2]) * c->channels + f / out_width * in_width + i;
                     at[2] = (f * taps + tap) * in_width + i;
-                    sums[(size_t)at[written]] += factor(c->bf16, operands[one], at[one]) *
-                                                 factor(c->bf16, operands[other], at[other]);
+                    sums[(size_t)at[written]] +=
+                        factor(c->bf16, c->tf32, operands[one], at[one]) *
+                        factor(c->bf16, c->tf32, operands[other], at[other]);
                   }
               }
   float *to = (float *)operands[written];
