@@ -455,6 +455,80 @@ status program_run(program *p) {
   return program_run_part(p, 0, 1);
 }
 
+/* ---- the last node, a few planes at a time ---------------------------------------------------- */
+
+enum {
+  PLANES_BYTES = 1 << 22, /* made at a time: they stay in the cache until they are read */
+  PLANES_INPUTS = 4       /* of an operator that makes them, at most */
+};
+
+/* The last call, for `planes` planes of one sample. */
+typedef struct plane_call {
+  call call;
+  tensor in[PLANES_INPUTS], out;
+  size_t in_bytes, out_bytes; /* of a plane */
+} plane_call;
+
+static size_t plane_of(tensor *t, int64_t planes) {
+  t->shape.dim[0] = t->shape.dim[1] = 1;
+  size_t bytes = tensor_bytes(t);
+  t->shape.dim[1] = planes;
+  return bytes;
+}
+
+/* False where the last node does not make v, or not plane by plane, or would need more workspace for
+ * some planes than for all. */
+static bool open_plane_call(const program *p, value_id v, int64_t planes, plane_call *out) {
+  const bound_call *last = &p->calls[p->update_first - 1];
+  const call *whole = &last->call;
+  if (last->node->out_count != 1 || last->node->out[0] != v || !last->op->by_plane ||
+      !last->op->by_plane(whole->attrs) || whole->in_count > PLANES_INPUTS)
+    return false;
+  out->call = *whole;
+  memcpy(out->in, whole->in, (size_t)whole->in_count * sizeof *whole->in);
+  out->out = whole->out[0];
+  out->call.in = out->in;
+  out->call.out = &out->out;
+  out->in_bytes = plane_of(&out->in[0], planes);
+  out->out_bytes = plane_of(&out->out, planes);
+  if (!last->op->workspace_bytes) return true;
+  int threads = pool_threads(p->device->pool);
+  return last->op->workspace_bytes(whole->attrs, out->in, whole->in_count, &out->out, threads) <=
+         last->op->workspace_bytes(whole->attrs, whole->in, whole->in_count, whole->out, threads);
+}
+
+static int64_t planes_at_a_time(const program *p, const shape *s) {
+  int64_t bytes = s->dim[2] * s->dim[3] * s->dim[4] * (int64_t)sizeof(float);
+  int64_t planes = PLANES_BYTES / bytes, threads = pool_threads(p->device->pool);
+  if (planes < threads) planes = threads;
+  return planes < s->dim[1] ? planes : s->dim[1];
+}
+
+status program_run_by_planes(program *p, value_id v, program_reader read, void *context) {
+  const shape *s = &p->g->values[v].type.shape;
+  int64_t batch = s->dim[0], extent = s->dim[1], step = planes_at_a_time(p, s);
+  plane_call c;
+  if (!open_plane_call(p, v, step, &c)) {
+    TRY(program_run(p));
+    const float *data = program_data(p, v);
+    for (int64_t n = 0; n < batch; n++)
+      TRY(read(context, n, 0, extent, data + n * shape_elements(s) / batch));
+    return OK;
+  }
+  const op *head = p->calls[p->update_first - 1].op;
+  const char *from = c.in[0].data;
+  for (int i = 0; i < p->update_first - 1; i++) TRY(run_call(p, i));
+  for (int64_t plane = 0, planes; plane < batch * extent; plane += planes) {
+    int64_t n = plane / extent, x = plane % extent;
+    planes = extent - x < step ? extent - x : step;
+    c.in[0].shape.dim[1] = c.out.shape.dim[1] = planes;
+    c.in[0].data = (char *)from + (size_t)plane * c.in_bytes;
+    TRY(p->device->launch(p->device, head, &c.call));
+    TRY(read(context, n, x, x + planes, c.out.data));
+  }
+  return OK;
+}
+
 status program_run_forward(program *p, program_visit visit, void *context) {
   for (int i = 0; i < p->update_first; i++) {
     const node *n = p->calls[i].node;

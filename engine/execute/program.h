@@ -69,6 +69,13 @@ status program_read(program *p, value_id v, void *to);
 status program_set_keys(program *p, const rng_key *keys);
 /* One step: forward, and for a training program backward, clipping and the update. */
 status program_run(program *p);
+/* Reads planes from … to − 1 along x of sample n, which lie at `data` during the call. */
+typedef status (*program_reader)(void *context, int64_t n, int64_t from, int64_t to,
+                                 const float *data);
+/* program_run without an update, of which only v, a f32 volume N × X × Y × Z × C, is read, in the order
+ * of n and x. Where the last node makes v plane by plane (op.by_plane), it makes a few planes at a
+ * time, and v is never there as a whole. On devices that are the host. */
+status program_run_by_planes(program *p, value_id v, program_reader read, void *context);
 /* Part `part` of `parts` of an update: after the last one the mean of all parts' gradients is used.
  * parts ≤ optimizer_use.accumulate. */
 status program_run_part(program *p, int64_t part, int64_t parts);

@@ -224,6 +224,10 @@ typedef struct op {
   size_t (*workspace_bytes)(const void *attrs, const tensor *in, int in_count, const tensor *out,
                             int threads);
   status (*cpu)(const call *);
+  /* Does plane x of output 0, of every sample, depend on plane x of input 0 alone, and on the other
+   * inputs as a whole? Then a few planes at a time may be computed: the head of a network, whose
+   * scores somebody reads while they are in the cache. NULL: no. */
+  bool (*by_plane)(const void *attrs);
   int state_buffers; /* OP_OPTIMIZER: flat f32 buffers of moments it keeps beside the parameters */
 
   status (*host)(struct host_call *);

@@ -4,7 +4,6 @@
 #include "ops/arithmetic/vector_math.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,17 +23,17 @@ int band_axis(const int64_t size[3], const int64_t window[3]) {
   return best;
 }
 
-status band_open(const int64_t size[3], int64_t classes, int axis, int64_t depth, size_t budget,
-                 score_band *out) {
+status band_open(const int64_t size[3], int64_t classes, band_scores kind, int axis, int64_t depth,
+                 size_t budget, score_band *out) {
   *out = (score_band){.size = {size[0], size[1], size[2]},
                       .classes = classes,
+                      .kind = kind,
                       .axis = axis,
                       .depth = depth < size[axis] ? depth : size[axis]};
-  size_t voxels = (size_t)out->depth, bytes;
+  size_t voxels = (size_t)out->depth, values = (size_t)classes + (kind != BAND_SUMS), bytes;
   for (int a = 0; a < 3; a++)
     if (a != axis) voxels *= (size_t)size[a]; /* no more than a volume has */
-  if (__builtin_mul_overflow(voxels, ((size_t)classes + 1) * sizeof(float), &bytes) ||
-      bytes > SIZE_MAX / 2)
+  if (__builtin_mul_overflow(voxels, values * sizeof(float), &bytes) || bytes > SIZE_MAX / 2)
     return error_out_of_memory(SIZE_MAX / 2);
   out->best = malloc(voxels);
   if (!out->best) return error_out_of_memory(voxels);
@@ -46,7 +45,7 @@ status band_open(const int64_t size[3], int64_t classes, int axis, int64_t depth
   }
   if (!out->memory.in_file) memory_want_huge_pages(out->memory.data, bytes);
   out->scores = out->memory.data;
-  out->weights = out->scores + voxels * (size_t)classes;
+  if (kind != BAND_SUMS) out->weights = out->scores + voxels * (size_t)classes;
   return OK;
 }
 
@@ -72,7 +71,7 @@ static void touch_values(score_band *b, int64_t planes, int64_t y0, int64_t y1, 
 
 void band_touch(score_band *b, int64_t planes, int64_t y0, int64_t y1, int64_t z0, int64_t z1) {
   touch_values(b, planes, y0, y1, z0, z1, b->classes);
-  touch_values(b, planes, y0, y1, z0, z1, 1);
+  if (b->weights) touch_values(b, planes, y0, y1, z0, z1, 1);
 }
 
 /* ---- arithmetic on voxels that lie one behind the other ---- */
@@ -165,129 +164,121 @@ typedef struct adding {
   int64_t from[3], to[3]; /* the part of the window that lies on the grid, in its voxels */
 } adding;
 
-/* `n` voxels of the window from (x, y, z) on to where they are held, which is in one piece. */
-static void add_part(const adding *a, int64_t x, int64_t y, int64_t z, int64_t n, bool fresh) {
+/* Voxels of a row of the window, which are held in one piece. */
+typedef struct row_part {
+  int64_t x, y, z, n; /* n of them from (x, y, z) on */
+  bool fresh;         /* they have no score yet */
+  bool last;          /* they will not get another */
+} row_part;
+
+/* The part's scores, turned as the grid is and made what is added up; in `room` if they are changed. */
+static const float *scores_of(const adding *a, const row_part *r, float *room) {
   const band_window *w = a->w;
-  score_band *b = a->b;
-  int64_t classes = b->classes, nx = w->size[0], ny = w->size[1], nz = w->size[2];
-  float room[PART_VALUES];
-  int64_t sx = w->mirror[0] ? nx - 1 - x : x, sy = w->mirror[1] ? ny - 1 - y : y;
-  int64_t sz = w->mirror[2] ? nz - z - n : z; /* of the part's first voxel in memory */
-  const float *score = w->scores + ((sx * ny + sy) * nz + sz) * classes;
+  int64_t classes = a->b->classes, nx = w->size[0], ny = w->size[1], nz = w->size[2], n = r->n;
+  int64_t sx = w->mirror[0] ? nx - 1 - r->x : r->x, sy = w->mirror[1] ? ny - 1 - r->y : r->y;
+  int64_t sz = w->mirror[2] ? nz - r->z - n : r->z; /* of the part's first voxel in memory */
+  const float *score = w->scores + (((sx - w->from) * ny + sy) * nz + sz) * classes;
+  if (!w->mirror[2] && !w->probabilities) return score;
   if (w->mirror[2])
     reverse_voxels(score, n, classes, room);
-  else if (w->probabilities)
+  else
     memcpy(room, score, (size_t)(n * classes) * sizeof *room);
-  if (w->mirror[2] || w->probabilities) score = room;
-  if (w->probabilities) {
-    if (floats_are_finite(room, n * classes))
-      softmax(room, n, classes);
-    else
-      mark_not_finite(room, n, classes);
-  }
-  const importance *i = w->importance;
-  const float *along_z = i->along[2] + z, *by_class = i->by_class + z * classes;
-  float in_plane = i->along[0][x] * i->along[1][y];
-  int64_t voxel = band_voxel(b, w->start[0] + x, w->start[1] + y, w->start[2] + z);
-  float *sum = b->scores + voxel * classes, *weight = b->weights + voxel;
-  if (fresh) {
-    put_weighted(sum, score, by_class, in_plane, i->lowest, n * classes);
-    put_weights(weight, along_z, in_plane, i->lowest, n);
-  } else {
-    add_weighted(sum, score, by_class, in_plane, i->lowest, n * classes);
-    add_weights(weight, along_z, in_plane, i->lowest, n);
-  }
+  if (!w->probabilities) return room;
+  if (floats_are_finite(room, n * classes))
+    softmax(room, n, classes);
+  else
+    mark_not_finite(room, n, classes);
+  return room;
 }
 
-/* The last plane first: the network has just written it, so it is in the cache. */
+/* `n` voxels that have all their scores. */
+static void finish_part(score_band *b, int64_t voxel, int64_t n) {
+  int64_t classes = b->classes;
+  float *p = b->scores + voxel * classes, weight[PART_VALUES];
+  if (!floats_are_finite(p, n * classes)) {
+    mark_not_finite(p, n, classes);
+    atomic_store(&b->diverged, true);
+    return;
+  }
+  if (b->weights) {
+    spread(b->weights + voxel, n, classes, weight);
+    divide(p, weight, n * classes);
+  }
+  if (b->kind == BAND_SOFTMAX) softmax(p, n, classes);
+  find_best(p, n, classes, b->best + voxel);
+}
+
+static void add_part(const adding *a, const row_part *r) {
+  const band_window *w = a->w;
+  score_band *b = a->b;
+  float room[PART_VALUES];
+  const float *score = scores_of(a, r, room);
+  const importance *i = w->importance;
+  const float *along_z = i->along[2] + r->z, *by_class = i->by_class + r->z * b->classes;
+  float in_plane = i->along[0][r->x] * i->along[1][r->y];
+  int64_t voxel = band_voxel(b, w->start[0] + r->x, w->start[1] + r->y, w->start[2] + r->z);
+  (r->fresh ? put_weighted : add_weighted)(b->scores + voxel * b->classes, score, by_class,
+                                           in_plane, i->lowest, r->n * b->classes);
+  if (b->weights)
+    (r->fresh ? put_weights : add_weights)(b->weights + voxel, along_z, in_plane, i->lowest, r->n);
+  if (r->last) finish_part(b, voxel, r->n); /* as long as they are in the cache */
+}
+
 static void add_plane(void *context, int64_t plane) {
   const adding *a = context;
   const band_window *w = a->w;
-  int64_t x = a->to[0] - 1 - plane, most = PART_VALUES / a->b->classes;
-  for (int64_t y = a->from[1]; y < a->to[1]; y++) {
-    bool may_be_fresh = w->start[0] + x >= w->fresh[0] && w->start[1] + y >= w->fresh[1];
-    int64_t split = may_be_fresh ? w->fresh[2] - w->start[2] : a->to[2];
-    for (int64_t z = a->from[2], n; z < a->to[2]; z += n) {
-      bool fresh = z >= split;
-      int64_t end = fresh || split > a->to[2] ? a->to[2] : split;
-      n = band_run(a->b, w->start[2] + z, w->start[2] + end);
-      if (n > most) n = most;
-      add_part(a, x, y, z, n, fresh);
+  row_part r = {.x = a->from[0] + plane};
+  int64_t x = w->start[0] + r.x, most = PART_VALUES / a->b->classes;
+  for (r.y = a->from[1]; r.y < a->to[1]; r.y++) {
+    int64_t y = w->start[1] + r.y;
+    bool may_be_fresh = x >= w->fresh[0] && y >= w->fresh[1];
+    bool may_be_last = x < w->last[0] && y < w->last[1];
+    for (r.z = a->from[2]; r.z < a->to[2]; r.z += r.n) {
+      int64_t z = w->start[2] + r.z, end = w->start[2] + a->to[2];
+      r.fresh = may_be_fresh && z >= w->fresh[2];
+      r.last = may_be_last && z < w->last[2];
+      if (may_be_fresh && !r.fresh && end > w->fresh[2]) end = w->fresh[2];
+      if (r.last && end > w->last[2]) end = w->last[2];
+      r.n = band_run(a->b, z, end);
+      if (r.n > most) r.n = most;
+      add_part(a, &r);
     }
   }
 }
 
 void band_add(score_band *b, thread_pool *pool, const band_window *w) {
-  adding a = {.b = b, .w = w};
+  int64_t nx = w->size[0];
+  adding a = {.b = b,
+              .w = w,
+              .from = {w->mirror[0] ? nx - w->to : w->from},
+              .to = {w->mirror[0] ? nx - w->from : w->to, w->size[1], w->size[2]}};
   for (int axis = 0; axis < 3; axis++) {
     int64_t first = w->start[axis], extent = b->size[axis];
-    a.from[axis] = first < 0 ? -first : 0;
-    a.to[axis] = first + w->size[axis] > extent ? extent - first : w->size[axis];
+    if (a.from[axis] < -first) a.from[axis] = -first;
+    if (a.to[axis] > extent - first) a.to[axis] = extent - first;
   }
   int64_t planes = a.to[0] - a.from[0];
+  if (planes <= 0) return;
   band_touch(b, planes, w->start[1] + a.from[1], w->start[1] + a.to[1], w->start[2] + a.from[2],
              w->start[2] + a.to[2]);
   parallel_for(pool, planes, add_plane, &a);
 }
 
-/* ---- finishing ---- */
-
-typedef struct finishing {
-  score_band *b;
-  band_scores kind;
-  int64_t low[3], high[3]; /* voxels of the finished planes */
-  int64_t x;
-  atomic_bool diverged;
-} finishing;
-
-static bool finish_part(score_band *b, int64_t voxel, int64_t n, band_scores kind) {
-  int64_t classes = b->classes;
-  float *p = b->scores + voxel * classes, weight[PART_VALUES];
-  if (!floats_are_finite(p, n * classes)) {
-    mark_not_finite(p, n, classes);
-    return false;
+status band_check(score_band *b, int64_t from, int64_t to) {
+  if (!atomic_load(&b->diverged)) return OK;
+  int64_t low[3] = {0}, high[3] = {b->size[0], b->size[1], b->size[2]};
+  low[b->axis] = from;
+  high[b->axis] = to;
+  for (int64_t x = low[0]; x < high[0]; x++) {
+    band_touch(b, 1, low[1], high[1], low[2], high[2]);
+    for (int64_t y = low[1]; y < high[1]; y++)
+      for (int64_t z = low[2]; z < high[2]; z++)
+        if (isnan(b->scores[band_voxel(b, x, y, z) * b->classes]))
+          return error_new(
+              ERROR_NUMERIC, NOWHERE,
+              "the network's output is not finite at voxel (%lld, %lld, %lld). Its weights "
+              "may have diverged: try a smaller learning rate or gradient clipping",
+              (long long)x, (long long)y, (long long)z);
   }
-  if (kind != BAND_SUMS) {
-    spread(b->weights + voxel, n, classes, weight);
-    divide(p, weight, n * classes);
-  }
-  if (kind == BAND_SOFTMAX) softmax(p, n, classes);
-  find_best(p, n, classes, b->best + voxel);
-  return true;
-}
-
-static void finish_row(void *context, int64_t row) {
-  finishing *f = context;
-  score_band *b = f->b;
-  int64_t y = f->low[1] + row, most = PART_VALUES / b->classes;
-  for (int64_t z = f->low[2], n; z < f->high[2]; z += n) {
-    n = band_run(b, z, f->high[2]);
-    if (n > most) n = most;
-    if (!finish_part(b, band_voxel(b, f->x, y, z), n, f->kind)) atomic_store(&f->diverged, true);
-  }
-}
-
-/* Of the plane across x at which one was found. */
-static status not_finite(const finishing *f) {
-  for (int64_t y = f->low[1]; y < f->high[1]; y++)
-    for (int64_t z = f->low[2]; z < f->high[2]; z++)
-      if (isnan(f->b->scores[band_voxel(f->b, f->x, y, z) * f->b->classes]))
-        return error_new(
-            ERROR_NUMERIC, NOWHERE,
-            "the network's output is not finite at voxel (%lld, %lld, %lld). Its weights "
-            "may have diverged: try a smaller learning rate or gradient clipping",
-            (long long)f->x, (long long)y, (long long)z);
   return error_new(ERROR_INTERNAL, NOWHERE, "a score was refused without reason");
-}
-
-status band_finish(score_band *b, thread_pool *pool, int64_t from, int64_t to, band_scores kind) {
-  finishing f = {.b = b, .kind = kind, .high = {b->size[0], b->size[1], b->size[2]}};
-  f.low[b->axis] = from;
-  f.high[b->axis] = to;
-  for (f.x = f.low[0]; f.x < f.high[0]; f.x++) {
-    band_touch(b, 1, f.low[1], f.high[1], f.low[2], f.high[2]);
-    parallel_for(pool, f.high[1] - f.low[1], finish_row, &f);
-    if (atomic_load(&f.diverged)) return not_finite(&f);
-  }
-  return OK;
 }

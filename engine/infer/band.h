@@ -9,27 +9,38 @@
 #include "base/parallel.h"
 #include "base/spill.h"
 
+#include <stdatomic.h>
+
 enum { BAND_CLASSES_MAX = 256 };
+
+/* What becomes of a voxel's sums once it has all its scores. */
+typedef enum band_scores {
+  BAND_SUMS, /* nothing: `best` alone is wanted, which sums have as means do */
+  BAND_MEANS,
+  BAND_SOFTMAX /* of the means */
+} band_scores;
 
 typedef struct score_band {
   int64_t size[3]; /* of the whole grid */
   int64_t classes;
+  band_scores kind;
   int axis;
-  int64_t depth;  /* planes that are held: plane p lies where plane p − depth did */
-  float *scores;  /* (X, Y, Z, classes), with `depth` for the axis' extent. Of planes that are not
-                      finished: sums of score × importance */
-  float *weights; /* (X, Y, Z): sums of importance */
-  uint8_t *best;  /* (X, Y, Z): of finished planes the class of the largest score, the lowest of
-                      equal ones */
-  spill memory;   /* of scores and weights */
+  int64_t depth; /* planes that are held: plane p lies where plane p − depth did */
+  float *scores; /* (X, Y, Z, classes), with `depth` for the axis' extent. Until a voxel has all its
+                      scores: sums of score × importance */
+  float *weights; /* (X, Y, Z): sums of importance; NULL for BAND_SUMS */
+  uint8_t *best;  /* (X, Y, Z): of voxels that have all their scores the class of the largest, the
+                      lowest of equal ones */
+  atomic_bool diverged; /* a score of such a voxel was not finite; its first one is NaN now */
+  spill memory;         /* of scores and weights */
 } score_band;
 
 /* The axis along which a band of windows of that size holds the fewest voxels. */
 int band_axis(const int64_t size[3], const int64_t window[3]);
-/* Room for `depth` planes across `axis`. At most `budget` bytes of the sums are in memory, the rest in
+/* Room for `depth` planes across `axis`, which become what `kind` says. At most `budget` bytes of the sums are in memory, the rest in
  * a file: see spill. On error *out needs no close. */
-status band_open(const int64_t size[3], int64_t classes, int axis, int64_t depth, size_t budget,
-                 score_band *out);
+status band_open(const int64_t size[3], int64_t classes, band_scores kind, int axis, int64_t depth,
+                 size_t budget, score_band *out);
 void band_close(score_band *b);
 
 /* Index in `weights` and `best` of a voxel that is held. */
@@ -58,28 +69,23 @@ typedef struct importance {
   float lowest;
 } importance;
 
-/* A window's scores, on their way into the sums. */
+/* Some planes of a window's scores, on their way into the sums. */
 typedef struct band_window {
   const int64_t *size;
+  int64_t from, to;    /* planes of the scores, along x */
   int64_t start[3];    /* first voxel, on the grid; what lies outside the grid is left out */
   int64_t fresh[3];    /* a voxel at or behind all three has no score yet */
+  int64_t last[3];     /* a voxel before all three will not get another */
   bool mirror[3];      /* the scores are those of the window mirrored along these axes */
   bool probabilities;  /* they are logits, of which the probabilities are added */
-  const float *scores; /* (X, Y, Z, classes) */
+  const float *scores; /* (X, Y, Z, classes) of these planes */
   const importance *importance;
 } band_window;
 
 void band_add(score_band *b, thread_pool *pool, const band_window *w);
 
-/* What becomes of the sums of finished planes. */
-typedef enum band_scores {
-  BAND_SUMS, /* nothing: `best` alone is wanted */
-  BAND_MEANS,
-  BAND_SOFTMAX /* of the means */
-} band_scores;
-
-/* Planes from … to − 1 will not be added to any more: fills in `best` and makes their scores what
- * `kind` says. A score that is not finite is an error with the first such voxel of these planes. */
-status band_finish(score_band *b, thread_pool *pool, int64_t from, int64_t to, band_scores kind);
+/* Planes from … to − 1 have all their scores. One that is not finite is an error with the first such
+ * voxel of these planes. */
+status band_check(score_band *b, int64_t from, int64_t to);
 
 #endif

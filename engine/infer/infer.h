@@ -8,10 +8,14 @@
 #include "infer/band.h"
 #include "language/pipeline.h"
 
-/* Runs the network on the windows.batch windows that lie at inferer.image. *scores: (N, X, Y, Z,
- * classes) of the windows' size, wherever the network has them; valid until the next call. The last
- * windows of a batch may be zeros, whose result is not looked at. */
-typedef status (*window_fn)(void *context, const float **scores);
+/* Takes the scores of planes from … to − 1 along x of window n of the batch: (X, Y, Z, classes) of the
+ * windows' size, wherever the network has them; they are valid during the call. */
+typedef status (*scores_fn)(void *context, int64_t n, int64_t from, int64_t to,
+                            const float *scores);
+/* Runs the network on the windows.batch windows that lie at inferer.image and hands over all their
+ * planes, in the order of n and x. The last windows of a batch may be zeros, whose scores are not
+ * looked at. */
+typedef status (*window_fn)(void *context, scores_fn take, void *taker);
 /* Puts the weights of member `member` of an ensemble into the network. */
 typedef status (*member_fn)(void *context, int member);
 

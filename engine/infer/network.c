@@ -5,13 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static status run_windows(void *context, const float **scores) {
+static status run_windows(void *context, scores_fn take, void *taker) {
   network *n = context;
   program *p = &n->program;
-  if (n->image) TRY(program_write(p, n->graph.image, n->image));
+  if (!n->scores) return program_run_by_planes(p, n->output, take, taker);
+  const shape *s = &n->graph.g->values[n->output].type.shape;
+  TRY(program_write(p, n->graph.image, n->image));
   TRY(program_run(p));
-  if (n->scores) TRY(program_read(p, n->output, n->scores));
-  *scores = n->scores ? n->scores : program_data(p, n->output);
+  TRY(program_read(p, n->output, n->scores));
+  for (int64_t i = 0; i < s->dim[0]; i++)
+    TRY(take(taker, i, 0, s->dim[1], n->scores + i * shape_elements(s) / s->dim[0]));
   return OK;
 }
 

@@ -25,13 +25,14 @@ typedef struct blending {
   int copy[COPIES_MAX]; /* mirrored axes of each copy, as bits: 1 x, 2 y, 4 z */
   int copies;
   int in_place; /* member whose weights are in the network; −1: none */
+  int slab;     /* whose windows are being added */
 } blending;
 
 /* One window of one mirrored copy of one member. */
 typedef struct item {
   int slab, member;
-  int mirror; /* bits, as in blending.copy */
-  int64_t start[3], fresh[3];
+  int mirror;                          /* bits, as in blending.copy */
+  int64_t start[3], fresh[3], last[3]; /* as in band_window */
 } item;
 
 static int64_t items_in_slab(const blending *b) {
@@ -56,6 +57,10 @@ static item item_at(const blending *b, int64_t i) {
     /* What windows before this one reached: further along this axis they have not been. */
     it.fresh[axis] = at[k] > 0 ? start[at[k] - 1] + b->inferer->windows.size[axis] : start[0];
     if (round > 0) it.fresh[axis] = INT64_MAX;
+    /* Behind this windows after it come, and after all of them the next round. */
+    bool is_end = at[k] == b->count[axis] - 1;
+    it.last[axis] = is_end ? b->image->size[axis] : start[at[k] + 1];
+    if (round < in_slab / windows - 1) it.last[axis] = 0;
   }
   return it;
 }
@@ -104,8 +109,8 @@ static int64_t window_voxels(const blending *b) {
   return n[0] * n[1] * n[2];
 }
 
-/* `count` items, all of one member, through the network: at most a batch. */
-static status run_batch(blending *b, const item *items, int64_t count, const float **scores) {
+/* `count` items, all of one member, into the network: at most a batch. */
+static status place_batch(blending *b, const item *items, int64_t count) {
   const inferer *f = b->inferer;
   int64_t values = window_voxels(b) * b->image->channels;
   if (f->members && items[0].member != b->in_place) {
@@ -118,21 +123,7 @@ static status run_batch(blending *b, const item *items, int64_t count, const flo
   }
   memset(f->image + count * values, 0,
          (size_t)((f->windows.batch - count) * values) * sizeof *f->image);
-  return f->run(f->context, scores);
-}
-
-static void add_item(blending *b, const item *it, const float *scores) {
-  const window_spec *w = &b->inferer->windows;
-  band_window part = {.size = w->size,
-                      .probabilities = w->average_probabilities,
-                      .scores = scores,
-                      .importance = &b->importance};
-  for (int a = 0; a < 3; a++) {
-    part.start[a] = it->start[a];
-    part.fresh[a] = it->fresh[a];
-    part.mirror[a] = it->mirror >> a & 1;
-  }
-  band_add(&b->band, b->inferer->pool, &part);
+  return OK;
 }
 
 /* The planes that the slabs after `slab` do not reach. */
@@ -141,30 +132,53 @@ static status finish_slab(blending *b, int slab) {
   int64_t from = b->start[axis][slab], to = slab < last ? b->start[axis][slab + 1] : INT64_MAX;
   if (from < 0) from = 0;
   if (to > b->image->size[axis]) to = b->image->size[axis];
-  band_scores kind = !b->reader->probabilities                   ? BAND_SUMS
-                     : b->inferer->windows.average_probabilities ? BAND_MEANS
-                                                                 : BAND_SOFTMAX;
-  TRY(band_finish(&b->band, b->inferer->pool, from, to, kind));
+  TRY(band_check(&b->band, from, to));
   return b->reader->planes(b->reader->context, &b->band, from, to);
 }
 
+/* A batch whose scores come out of the network. */
+typedef struct batch_taker {
+  blending *b;
+  const item *items;
+  int64_t count;
+} batch_taker;
+
+static status take_scores(void *context, int64_t n, int64_t from, int64_t to, const float *scores) {
+  const batch_taker *t = context;
+  blending *b = t->b;
+  if (n >= t->count) return OK;
+  const item *it = &t->items[n];
+  if (it->slab > b->slab) TRY(finish_slab(b, b->slab++));
+  const window_spec *w = &b->inferer->windows;
+  band_window part = {.size = w->size,
+                      .from = from,
+                      .to = to,
+                      .probabilities = w->average_probabilities,
+                      .scores = scores,
+                      .importance = &b->importance};
+  for (int a = 0; a < 3; a++) {
+    part.start[a] = it->start[a];
+    part.fresh[a] = it->fresh[a];
+    part.last[a] = it->last[a];
+    part.mirror[a] = it->mirror >> a & 1;
+  }
+  band_add(&b->band, b->inferer->pool, &part);
+  return OK;
+}
+
 static status run_items(blending *b, item *batch) {
+  const inferer *f = b->inferer;
   int64_t in_slab = items_in_slab(b), total = in_slab * b->count[b->axes[0]];
-  int64_t window_scores = window_voxels(b) * b->inferer->classes;
-  int slab = 0;
   for (int64_t first = 0, count; first < total; first += count) {
-    for (count = 0; count < b->inferer->windows.batch && first + count < total; count++) {
+    for (count = 0; count < f->windows.batch && first + count < total; count++) {
       batch[count] = item_at(b, first + count);
       if (batch[count].member != batch[0].member) break;
     }
-    const float *scores = NULL;
-    TRY(run_batch(b, batch, count, &scores));
-    for (int64_t i = 0; i < count; i++) {
-      if (batch[i].slab > slab) TRY(finish_slab(b, slab++));
-      add_item(b, &batch[i], scores + i * window_scores);
-    }
+    batch_taker taker = {b, batch, count};
+    TRY(place_batch(b, batch, count));
+    TRY(f->run(f->context, take_scores, &taker));
   }
-  return finish_slab(b, slab);
+  return finish_slab(b, b->slab);
 }
 
 /* ---- setting up ---- */
@@ -231,6 +245,9 @@ status sliding_window(const inferer *i, const volume *image, const score_reader 
   TRY(check_windows(i, image));
   const window_spec *w = &i->windows;
   blending b = {.inferer = i, .image = image, .reader = reader, .in_place = -1};
+  band_scores kind = !reader->probabilities     ? BAND_SUMS
+                     : w->average_probabilities ? BAND_MEANS
+                                                : BAND_SOFTMAX;
   choose_order(&b);
   item *batch = malloc((size_t)w->batch * sizeof *batch);
   status error = batch ? OK : error_out_of_memory((size_t)w->batch * sizeof *batch);
@@ -238,7 +255,7 @@ status sliding_window(const inferer *i, const volume *image, const score_reader 
   if (!error) error = place_windows(&b);
   /* Of finished planes one is kept, for whoever interpolates between it and the next. */
   if (!error)
-    error = band_open(image->size, i->classes, b.axes[0], w->size[b.axes[0]] + 1,
+    error = band_open(image->size, i->classes, kind, b.axes[0], w->size[b.axes[0]] + 1,
                       w->memory_bytes > 0 ? (size_t)w->memory_bytes : SIZE_MAX, &b.band);
   if (!error) error = run_items(&b, batch);
   band_close(&b.band);

@@ -159,6 +159,11 @@ static size_t conv3d_workspace(const void *attrs, const tensor *in, int in_count
   return conv_forward_workspace(&s);
 }
 
+static bool conv3d_by_plane(const void *attributes) {
+  const conv3d_attrs *attrs = attributes;
+  return attrs->kernel[0] == 1 && attrs->stride[0] == 1 && resolved_padding(attrs, 0) == 0;
+}
+
 static status conv3d_cpu(const call *c) {
   conv_shape s = forward_shape(c->attrs, &c->in[IN_X]);
   conv_forward(&s, c->in[IN_X].data, c->in[IN_WEIGHT].data, c->in[IN_BIAS].data, c->out[0].data,
@@ -290,6 +295,7 @@ const op op_conv3d = {
     .cost = conv3d_cost,
     .workspace_bytes = conv3d_workspace,
     .cpu = conv3d_cpu,
+    .by_plane = conv3d_by_plane,
     .cases =
         (const op_case[]){
             {"{features: 1|3|5|17, kernel: 3}", "[1..2, 2..5, 2..5, 2..8, 1|3|5|16]", 0},

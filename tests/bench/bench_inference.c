@@ -25,18 +25,17 @@ typedef struct tiny_network {
 } tiny_network;
 
 /* One convolution of 1³ and one channel. */
-static status run_tiny(void *context, const float **scores) {
+static status run_tiny(void *context, scores_fn take, void *taker) {
   const tiny_network *n = context;
   const float *image = n->image;
   float *logits = n->logits;
   int classes = n->classes;
-  *scores = logits;
   double started = clock_now_s();
   for (int64_t v = 0; v < (int64_t)WINDOW * WINDOW * WINDOW; v++)
     for (int c = 0; c < classes; c++)
       logits[v * classes + c] = image[v] * (float)(c - 3) - 0.1f * (float)(c * c);
   network_s += clock_now_s() - started;
-  return OK;
+  return take(taker, 0, 0, WINDOW, logits);
 }
 
 static void report(const char *what, double *started) {

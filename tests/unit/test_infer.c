@@ -148,12 +148,23 @@ typedef struct fake_network {
   int member;   /* of the ensemble, whose weights are in place */
 } fake_network;
 
+/* Window by window and a few planes at a time, more from run to run. */
+static status hand_over(const fake_network *n, scores_fn take, void *taker) {
+  int64_t extent = n->window[0], plane = n->window[1] * n->window[2] * 3;
+  int64_t step = 1 + n->runs % (extent + 1);
+  for (int64_t i = 0; i < n->batch; i++)
+    for (int64_t x = 0, to; x < extent; x = to) {
+      to = x + step < extent ? x + step : extent;
+      TRY(take(taker, i, x, to, n->logits + (i * extent + x) * plane));
+    }
+  return OK;
+}
+
 /* The network of make_metrics.py and make_inference.py: three classes. */
-static status run_fake(void *context, const float **scores) {
+static status run_fake(void *context, scores_fn take, void *taker) {
   fake_network *n = context;
   const float *image = n->image;
   float *logits = n->logits;
-  *scores = logits;
   if (++n->runs == n->fail_at) return error_new(ERROR_INTERRUPTED, NOWHERE, "stopped");
   for (int64_t x = 0; x < n->batch * n->window[0]; x++)
     for (int64_t y = 0; y < n->window[1]; y++)
@@ -169,7 +180,7 @@ static status run_fake(void *context, const float **scores) {
                                   (double)image[n->channels - 1] * c + 0.7 * n->member * (c - 1));
         image += n->channels;
       }
-  return OK;
+  return hand_over(n, take, taker);
 }
 
 static status choose_fake(void *context, int member) {
@@ -443,27 +454,40 @@ static status export_by_planes(const volume *p, int axis, int64_t count, int64_t
                                const int64_t size[3], const double affine[4][4], labels *out) {
   label_export e;
   score_band b;
+  importance equal;
   TRY(export_open(p, p->channels, size, affine, NULL, out, &e));
+  int64_t widest = p->size[0] > p->size[1] ? p->size[0] : p->size[1];
+  if (p->size[2] > widest) widest = p->size[2];
+  window_spec any = {.size = {widest, widest, widest}, .blend = BLEND_CONSTANT};
+  assert_ok(importance_open(&any, p->channels, &equal));
+  float *slab = malloc((size_t)(p->size[0] * p->size[1] * p->size[2] * p->channels) * sizeof *slab);
   score_reader reader = export_reader(&e);
-  assert_ok(band_open(p->size, p->channels, axis, depth, SIZE_MAX, &b));
+  assert_ok(band_open(p->size, p->channels, BAND_MEANS, axis, depth, SIZE_MAX, &b));
   for (int64_t from = 0, to; from < p->size[axis]; from = to) {
     to = from + count < p->size[axis] ? from + count : p->size[axis];
     int64_t low[3] = {0}, high[3] = {p->size[0], p->size[1], p->size[2]};
     low[axis] = from;
     high[axis] = to;
+    float *score = slab;
     for (int64_t x = low[0]; x < high[0]; x++)
       for (int64_t y = low[1]; y < high[1]; y++)
-        for (int64_t z = low[2]; z < high[2]; z++) {
-          int64_t held = band_voxel(&b, x, y, z);
-          memcpy(b.scores + held * p->channels,
-                 p->data + ((x * p->size[1] + y) * p->size[2] + z) * p->channels,
-                 (size_t)p->channels * sizeof(float));
-          b.weights[held] = 1;
-        }
-    assert_ok(band_finish(&b, NULL, from, to, BAND_MEANS));
+        for (int64_t z = low[2]; z < high[2]; z++, score += p->channels)
+          memcpy(score, p->data + ((x * p->size[1] + y) * p->size[2] + z) * p->channels,
+                 (size_t)p->channels * sizeof *score);
+    int64_t extent[3] = {high[0] - low[0], high[1] - low[1], high[2] - low[2]};
+    band_window w = {.size = extent,
+                     .to = extent[0],
+                     .start = {low[0], low[1], low[2]},
+                     .last = {p->size[0], p->size[1], p->size[2]},
+                     .scores = slab,
+                     .importance = &equal};
+    band_add(&b, NULL, &w);
+    assert_ok(band_check(&b, from, to));
     assert_ok(reader.planes(reader.context, &b, from, to));
   }
   band_close(&b);
+  importance_close(&equal);
+  free(slab);
   return OK;
 }
 

@@ -160,6 +160,101 @@ static void the_profile_adds_up_every_call(void **state) {
   pipeline_free(p);
 }
 
+/* A head on a volume whose scores do not fit what is made at a time. */
+typedef struct head_net {
+  graph *g;
+  device *device;
+  parameters parameters;
+  program program;
+  value_id scores;
+  const float *whole; /* what a plain run gave */
+  int64_t planes;     /* that have come */
+  int calls;
+} head_net;
+
+enum { HEAD_SAMPLES = 2, HEAD_X = 9, HEAD_SIDE = 64, HEAD_CLASSES = 40 };
+enum { HEAD_PLANE = HEAD_SIDE * HEAD_SIDE * HEAD_CLASSES };
+
+static void head_open(head_net *h, const char *kernel, int threads) {
+  *h = (head_net){.g = graph_new(false)};
+  builder b = {.g = h->g, .prefix = ""};
+  value_id x =
+      build_input(&b, "x", DTYPE_F32, SHAPE(HEAD_SAMPLES, HEAD_X, HEAD_SIDE, HEAD_SIDE, 2));
+  value_id features = APPLY(&b, "act", "relu", NULL, NULL, x);
+  const op *conv = op_find("conv3d");
+  void *attrs = attrs_of("conv3d", "kernel", kernel);
+  *attr_integer(conv, attrs, "features") = HEAD_CLASSES;
+  must(build_apply(&b, "head", conv, attrs, &features, 1, &h->scores));
+  free(attrs);
+  graph_prune(h->g, &h->scores, 1);
+  must(graph_verify(h->g));
+  must(device_open("cpu", threads, &h->device, NULL));
+  must(parameters_create(h->g, h->device, &h->parameters));
+  must(parameters_initialize(&h->parameters, 3));
+  must(program_create(h->g, h->device, &h->parameters, &h->scores, 1, HEAD_SAMPLES, NULL,
+                      &h->program));
+  rng data = rng_open(rng_key_of(7, "data", 0, "test", 0), 0);
+  float *image = program_data(&h->program, x);
+  for (int i = 0; i < HEAD_SAMPLES * HEAD_X * HEAD_SIDE * HEAD_SIDE * 2; i++)
+    image[i] = (float)rng_normal(&data);
+}
+
+static void head_close(head_net *h) {
+  program_free(&h->program);
+  parameters_free(&h->parameters);
+  graph_free(h->g);
+  device_close(h->device);
+}
+
+static status take_planes(void *context, int64_t n, int64_t from, int64_t to, const float *data) {
+  head_net *h = context;
+  assert_int_equal(n * HEAD_X + from, h->planes);
+  assert_true(from < to && to <= HEAD_X);
+  assert_memory_equal(data, h->whole + h->planes * HEAD_PLANE,
+                      (size_t)((to - from) * HEAD_PLANE) * sizeof *data);
+  h->planes += to - from;
+  h->calls++;
+  return OK;
+}
+
+static void a_head_runs_by_planes_with_the_bits_of_a_whole_run(void **state) {
+  (void)state;
+  static const struct {
+    const char *kernel;
+    bool in_pieces;
+  } heads[] = {{"1", true}, {"[1, 3, 3]", true}, {"[3, 1, 1]", false}};
+  for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+    for (int threads = 1; threads <= 3; threads++) {
+      head_net h;
+      head_open(&h, heads[i].kernel, threads);
+      must(program_run(&h.program));
+      size_t bytes = (size_t)HEAD_SAMPLES * HEAD_X * HEAD_PLANE * sizeof(float);
+      float *whole = malloc(bytes);
+      must(program_read(&h.program, h.scores, whole));
+      h.whole = whole;
+      must(program_run_by_planes(&h.program, h.scores, take_planes, &h));
+      assert_int_equal(h.planes, HEAD_SAMPLES * HEAD_X);
+      assert_true(heads[i].in_pieces ? h.calls > HEAD_SAMPLES : h.calls == HEAD_SAMPLES);
+      free(whole);
+      head_close(&h);
+    }
+}
+
+static status refuse_second(void *context, int64_t n, int64_t from, int64_t to, const float *data) {
+  (void)n, (void)from, (void)to, (void)data;
+  head_net *h = context;
+  return ++h->calls == 2 ? error_new(ERROR_INTERRUPTED, NOWHERE, "no more") : OK;
+}
+
+static void a_reader_ends_a_run_by_planes(void **state) {
+  (void)state;
+  head_net h;
+  head_open(&h, "1", 2);
+  must_fail(program_run_by_planes(&h.program, h.scores, refuse_second, &h), "no more");
+  assert_int_equal(h.calls, 2);
+  head_close(&h);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_step_allocates_and_frees_nothing),
@@ -168,6 +263,8 @@ int main(void) {
       cmocka_unit_test(gaps_between_parameters_stay_zero),
       cmocka_unit_test(the_loss_goes_down),
       cmocka_unit_test(the_profile_adds_up_every_call),
+      cmocka_unit_test(a_head_runs_by_planes_with_the_bits_of_a_whole_run),
+      cmocka_unit_test(a_reader_ends_a_run_by_planes),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
