@@ -124,6 +124,7 @@ status parameter_initialize(parameters *p, const parameter *which, uint64_t seed
 }
 
 status parameters_initialize(parameters *p, uint64_t seed) {
+  p->packed = false;
   for (int i = 0; i < p->count; i++) {
     TRY(parameter_initialize(p, &p->list[i], seed));
     p->list[i].fresh = true;

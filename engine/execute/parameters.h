@@ -28,6 +28,9 @@ typedef struct parameters {
   int64_t *group_first;
   device *device;
   float *data;
+  /* Weights that a program's kernels read packed (graph_pack) are so. Who fills parameters clears it,
+   * having filled all of them. */
+  bool packed;
 } parameters;
 
 /* Lays out every parameter that the graph reads, zero-filled. The graph must be differentiated

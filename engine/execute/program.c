@@ -2,8 +2,10 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "graph/passes.h"
 #include "language/pipeline.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct bound_call {
@@ -40,6 +42,13 @@ static tensor bound_tensor(const program *p, value_id v) {
   return t;
 }
 
+/* Of the weight that the call's kernel reads packed; 0: there is none. */
+static size_t packed_bytes(const bound_call *b) {
+  const bool *packed = b->node ? node_packed(b->node) : NULL;
+  if (!packed || !*packed) return 0;
+  return b->op->packing->bytes(b->call.attrs, b->call.in, b->call.in_count, b->call.out);
+}
+
 static void bind_node(program *p, int index, bound_call *bound) {
   const node *n = &p->g->nodes[index];
   tensor *in = arena_alloc(&p->memory, (size_t)(n->in_count + 1) * sizeof *in);
@@ -58,6 +67,8 @@ static void bind_node(program *p, int index, bound_call *bound) {
                        .pool = p->device->pool,
                        .rng_keys = p->rng_keys,
                        .node_id = node_stream(n)};
+  size_t packed = packed_bytes(bound);
+  if (packed > p->packing_bytes) p->packing_bytes = packed;
 }
 
 static status device_floats(program *p, int64_t n, float **out) {
@@ -367,6 +378,24 @@ static status run_call(program *p, int i) {
 
 /* ---- the nodes of a step ------------------------------------------------------------------- */
 
+/* Each packed weight takes the place of the weight it is made of. */
+static status pack_weights(program *p) {
+  if (p->packing_bytes == 0 || p->parameters->packed) return OK;
+  void *packed = NULL;
+  if (posix_memalign(&packed, 64, p->packing_bytes)) return error_out_of_memory(p->packing_bytes);
+  status error = OK;
+  for (int i = 0; !error && i < p->call_count; i++) {
+    const bound_call *b = &p->calls[i];
+    size_t bytes = packed_bytes(b);
+    if (bytes == 0) continue;
+    b->op->packing->pack(&b->call, packed);
+    error = p->device->upload(p->device, b->call.in[b->op->packing->input].data, packed, bytes);
+  }
+  free(packed);
+  p->parameters->packed = !error;
+  return error;
+}
+
 static status launch_nodes(program *p) {
   for (int i = 0; i < p->update_first; i++) TRY(run_call(p, i));
   return OK;
@@ -439,6 +468,7 @@ static status prepare_update(program *p) {
 status program_run_part(program *p, int64_t part, int64_t parts) {
   bool updates = p->update && part == parts - 1;
   if (updates) TRY(prepare_update(p));
+  TRY(pack_weights(p));
   TRY(run_nodes(p));
   if (p->update && parts > 1) {
     const op *accumulate = op_find("gradient_accumulate");
@@ -517,6 +547,7 @@ status program_run_by_planes(program *p, value_id v, program_reader read, void *
   }
   const op *head = p->calls[p->update_first - 1].op;
   const char *from = c.in[0].data;
+  TRY(pack_weights(p));
   for (int i = 0; i < p->update_first - 1; i++) TRY(run_call(p, i));
   for (int64_t plane = 0, planes; plane < batch * extent; plane += planes) {
     int64_t n = plane / extent, x = plane % extent;
@@ -530,6 +561,7 @@ status program_run_by_planes(program *p, value_id v, program_reader read, void *
 }
 
 status program_run_forward(program *p, program_visit visit, void *context) {
+  TRY(pack_weights(p));
   for (int i = 0; i < p->update_first; i++) {
     const node *n = p->calls[i].node;
     if (!n || n->backward) continue;

@@ -47,6 +47,7 @@ typedef struct program {
   void *recording; /* the device's, of the nodes of a step with last_attributes; NULL: none */
   uint64_t last_attributes; /* hash of the nodes' attributes in the step before, if one has_run */
   bool has_run;
+  size_t packing_bytes;    /* of the largest weight that is packed; 0: none is */
   bool consumes_gradients; /* updates stand between the nodes */
   double *profile_seconds; /* borrowed; NULL: off */
   arena memory;
@@ -54,7 +55,8 @@ typedef struct program {
 
 /* Has the device a kernel for every node? An error at the YAML line of the first that lacks one. */
 status program_check(const graph *g, const device *d);
-/* `keep`: values that will be read after a run. `batch`: samples per step (random keys). */
+/* A graph with packed nodes (graph_pack) has its parameters for itself. `keep`: values that will be
+ * read after a run. `batch`: samples per step (random keys). */
 status program_create(graph *g, device *d, parameters *p, const value_id *keep, int keep_count,
                       int64_t batch, const optimizer_use *optimizer, program *out);
 void program_free(program *p);

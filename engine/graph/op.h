@@ -183,6 +183,17 @@ typedef struct call {
   uint64_t node_id;        /* OP_RANDOM: rng_open(rng_keys[n], node_id) */
 } call;
 
+/* How an operator's CPU kernel takes a weight that does not change from call to call: in the order in
+ * which it is read, made once, instead of anew at every call. */
+typedef struct op_packing {
+  int input;   /* the weight's */
+  size_t flag; /* offset of a bool in the attributes, which YAML does not know: it is packed */
+  /* Of the packed form; 0: the kernel has nothing to gain. */
+  size_t (*bytes)(const void *attrs, const tensor *in, int in_count, const tensor *out);
+  /* Fills `to`, 64-byte aligned, from the weight as it was. */
+  void (*pack)(const call *c, void *to);
+} op_packing;
+
 /* ---- evidence ---------------------------------------------------------------------------- */
 
 /* One case of the automatic checks. Both texts are YAML in which `a..b` stands for a random integer
@@ -228,6 +239,7 @@ typedef struct op {
    * inputs as a whole? Then a few planes at a time may be computed: the head of a network, whose
    * scores somebody reads while they are in the cache. NULL: no. */
   bool (*by_plane)(const void *attrs);
+  const op_packing *packing; /* NULL: none */
   int state_buffers; /* OP_OPTIMIZER: flat f32 buffers of moments it keeps beside the parameters */
 
   status (*host)(struct host_call *);

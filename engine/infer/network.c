@@ -1,5 +1,6 @@
 #include "infer/network.h"
 
+#include "graph/passes.h"
 #include "run/weights.h"
 
 #include <stdlib.h>
@@ -64,6 +65,7 @@ status network_open(pipeline *p, const stage_spec *stage, const char *output, in
   if (!error) {
     out->output = stage_graph_find(&out->graph, output)->values[0];
     if (!shared) error = parameters_create(out->graph.g, d, &out->own);
+    if (!shared && d->is_host) graph_pack(out->graph.g, out->graph.keep, out->graph.keep_count);
   }
   if (!error)
     error = program_create(out->graph.g, d, shared ? shared : &out->own, out->graph.keep,
@@ -101,6 +103,7 @@ status parameters_load(parameters *p, const char *path) {
   weights w;
   TRY(weights_read(path, &w));
   problems found = {0};
+  p->packed = false;
   for (int i = 0; i < p->count; i++) problems_add(&found, load_one(p, &p->list[i], &w, path));
   weights_close(&w);
   return problems_take(&found);

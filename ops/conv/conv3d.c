@@ -59,7 +59,8 @@ static conv_shape forward_shape(const conv3d_attrs *attrs, const tensor *x) {
                   .channels = x->shape.dim[4],
                   .features = attrs->features,
                   .groups = attrs->groups,
-                  .bf16 = attrs->precision == PRECISION_BF16};
+                  .bf16 = attrs->precision == PRECISION_BF16,
+                  .packed = attrs->packed};
   for (int a = 0; a < 3; a++) {
     s.image[a] = x->shape.dim[1 + a];
     s.kernel[a] = attrs->kernel[a];
@@ -170,6 +171,23 @@ static status conv3d_cpu(const call *c) {
                c->workspace, c->pool);
   return OK;
 }
+
+static size_t conv3d_packed_bytes(const void *attrs, const tensor *in, int in_count,
+                                  const tensor *out) {
+  (void)in_count, (void)out;
+  conv_shape s = forward_shape(attrs, &in[IN_X]);
+  return conv_packed_bytes(&s, false);
+}
+
+static void conv3d_pack(const call *c, void *to) {
+  conv_shape s = forward_shape(c->attrs, &c->in[IN_X]);
+  conv_pack(&s, false, c->in[IN_WEIGHT].data, to, c->pool);
+}
+
+static const op_packing conv3d_packing = {.input = IN_WEIGHT,
+                                          .flag = offsetof(conv3d_attrs, packed),
+                                          .bytes = conv3d_packed_bytes,
+                                          .pack = conv3d_pack};
 
 /* ---- gradients ------------------------------------------------------------------------------ */
 
@@ -296,6 +314,7 @@ const op op_conv3d = {
     .workspace_bytes = conv3d_workspace,
     .cpu = conv3d_cpu,
     .by_plane = conv3d_by_plane,
+    .packing = &conv3d_packing,
     .cases =
         (const op_case[]){
             {"{features: 1|3|5|17, kernel: 3}", "[1..2, 2..5, 2..5, 2..8, 1|3|5|16]", 0},

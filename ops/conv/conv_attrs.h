@@ -16,6 +16,7 @@ typedef struct conv3d_attrs {
   bool bias;
   int precision;
   weight_init_attrs init;
+  bool packed; /* the weight is (op_packing) */
 } conv3d_attrs;
 
 typedef struct conv_backward_attrs {

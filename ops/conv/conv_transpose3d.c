@@ -16,6 +16,7 @@ typedef struct conv_transpose3d_attrs {
   bool bias;
   int precision;
   weight_init_attrs init;
+  bool packed; /* the weight is (op_packing) */
 } conv_transpose3d_attrs;
 
 static const attr conv_transpose3d_attr_list[] = {
@@ -48,7 +49,8 @@ static conv_shape adjoint_shape(const conv_transpose3d_attrs *attrs, const shape
                   .channels = attrs->features,
                   .features = x->dim[4],
                   .groups = attrs->groups,
-                  .bf16 = attrs->precision == PRECISION_BF16};
+                  .bf16 = attrs->precision == PRECISION_BF16,
+                  .packed = attrs->packed};
   for (int a = 0; a < 3; a++) {
     s.out[a] = x->dim[1 + a];
     s.kernel[a] = attrs->kernel[a];
@@ -171,6 +173,24 @@ static status conv_transpose3d_cpu(const call *c) {
   return OK;
 }
 
+static size_t conv_transpose3d_packed_bytes(const void *attrs, const tensor *in, int in_count,
+                                            const tensor *out) {
+  (void)in_count, (void)out;
+  conv_shape s = adjoint_shape(attrs, &in[IN_X].shape);
+  return conv_packed_bytes(&s, true);
+}
+
+static void conv_transpose3d_pack(const call *c, void *to) {
+  conv_shape s = adjoint_shape(c->attrs, &c->in[IN_X].shape);
+  conv_pack(&s, true, c->in[IN_WEIGHT].data, to, c->pool);
+}
+
+static const op_packing conv_transpose3d_packing = {.input = IN_WEIGHT,
+                                                    .flag =
+                                                        offsetof(conv_transpose3d_attrs, packed),
+                                                    .bytes = conv_transpose3d_packed_bytes,
+                                                    .pack = conv_transpose3d_pack};
+
 /* ---- gradient of the bias -------------------------------------------------------------------- */
 
 enum { BIAS_PARTS = 16 };
@@ -241,6 +261,7 @@ const op op_conv_transpose3d = {
     .cost = conv_transpose3d_cost,
     .workspace_bytes = conv_transpose3d_workspace,
     .cpu = conv_transpose3d_cpu,
+    .packing = &conv_transpose3d_packing,
     .cases =
         (const op_case[]){
             {"{features: 1|3|5|17, kernel: 2, stride: 2}", "[1..2, 1..4, 1..4, 1..6, 1|3|16]", 0},

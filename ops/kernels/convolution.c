@@ -82,6 +82,7 @@ static conv_product product_of(const conv_shape *shape, bool transposed) {
   memcpy(p.in, transposed ? s.out : s.image, sizeof p.in);
   memcpy(p.out, transposed ? s.image : s.out, sizeof p.out);
   p.bf16 = s.bf16;
+  p.packed = s.packed;
   p.given_channels = transposed ? s.features : s.channels;
   p.out_channels = p.bias_period = transposed ? s.channels : s.features;
   p.given_depth = p.given_channels / s.groups;
@@ -103,11 +104,18 @@ static conv_product product_of(const conv_shape *shape, bool transposed) {
   return p;
 }
 
+static int64_t packed_columns(const conv_product *p) {
+  return p->groups * p->column_vectors * p->kernels->lanes;
+}
+
+static int64_t packed_floats(const conv_product *p) {
+  return volume(p->kernel) * p->depth * packed_columns(p);
+}
+
 static size_t product_pieces(conv_product *p, void *workspace) {
   pieces w = {workspace, 0};
-  int64_t lanes = p->kernels->lanes, columns = p->groups * p->column_vectors * lanes;
-  p->packed_weight = piece(&w, volume(p->kernel) * p->depth * columns);
-  p->packed_bias = piece(&w, columns);
+  p->packed_weight = p->packed ? NULL : piece(&w, packed_floats(p));
+  p->packed_bias = piece(&w, packed_columns(p));
   p->zeros = piece(&w, p->depth);
   p->copied_input = NULL;
   if (p->copied)
@@ -343,7 +351,7 @@ static void product_task(void *context, int64_t task) {
   int64_t chunk = task % p->chunks, rest = task / p->chunks;
   int64_t block = rest % p->blocks, phase[3];
   rest /= p->blocks;
-  if (p->packs_itself)
+  if (p->packs_itself && !p->packed)
     for (int64_t v = block * p->vectors; v < smaller(p->column_vectors, (block + 1) * p->vectors);
          v++)
       conv_pack_weights(context, rest * p->column_vectors + v);
@@ -368,6 +376,12 @@ static void product_task(void *context, int64_t task) {
   int64_t units = p->batch * q.x.positions * q.y.positions * q.row_tiles;
   int64_t begin = units * chunk / p->chunks, end = units * (chunk + 1) / p->chunks;
   run_tiles(p, &q, begin, end);
+}
+
+static void pack_product(conv_product *p, thread_pool *pool) {
+  bool small = volume(p->kernel) * p->given_depth * p->columns * p->groups < SMALL_WEIGHTS;
+  parallel_for(small ? NULL : pool, volume(p->phases) * p->groups * p->column_vectors,
+               conv_pack_weights, p);
 }
 
 static size_t product_workspace(const conv_shape *s, bool transposed) {
@@ -400,13 +414,37 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
   p.output = output;
   product_pieces(&p, workspace);
   conv_pack_bias(&p);
-  if (!p.packs_itself) {
-    bool small = volume(p.kernel) * p.given_depth * p.columns * p.groups < SMALL_WEIGHTS;
-    parallel_for(small ? NULL : pool, volume(p.phases) * p.groups * p.column_vectors,
-                 conv_pack_weights, &p);
-  }
+  if (p.packed)
+    p.packed_weight = (float *)weight; /* nothing writes to it then */
+  else if (!p.packs_itself)
+    pack_product(&p, pool);
   conv_copy_input(&p, pool);
   parallel_for(pool, volume(p.phases) * p.groups * p.blocks * p.chunks, product_task, &p);
+}
+
+/* Depthwise filters are read as they lie. Winograd's transform takes less than a thousandth of a
+ * product, and its result is nearly twice as large as the weights. */
+static bool packs(const conv_shape *s) {
+  return !conv_is_depthwise(s) && (matrix_fits(s) || !winograd_fits(s));
+}
+
+size_t conv_packed_bytes(const conv_shape *s, bool transposed) {
+  if (!packs(s)) return 0;
+  if (matrix_fits(s)) return matrix_packed_bytes(s, transposed);
+  conv_product p = product_of(s, transposed);
+  return (size_t)packed_floats(&p) * sizeof(float);
+}
+
+void conv_pack(const conv_shape *s, bool transposed, const float *weight, void *to,
+               thread_pool *pool) {
+  if (matrix_fits(s)) {
+    matrix_pack(s, transposed, weight, to, pool);
+    return;
+  }
+  conv_product p = product_of(s, transposed);
+  p.weight = weight;
+  p.packed_weight = to;
+  pack_product(&p, pool);
 }
 
 size_t conv_forward_workspace(const conv_shape *s) {

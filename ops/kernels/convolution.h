@@ -26,12 +26,23 @@ typedef struct conv_shape {
   /* The factors of the products are rounded to bf16 (bf16.h). Sums, results and everything in memory
    * stay f32, and so do depthwise filters, where a number is read for every product. */
   bool bf16;
+  /* The weight is given in the form that conv_pack has made of it: of the forward pass for
+   * conv_forward, of the data gradient for conv_backward_data. */
+  bool packed;
 } conv_shape;
 
 /* A linear layer over `rows` vectors, as a convolution. */
 conv_shape conv_shape_linear(int64_t rows, int64_t channels, int64_t features);
 /* Multiplications and additions of the forward pass, padding included. */
 double conv_flops(const conv_shape *s);
+
+/* Weights that stay the same from run to run can be packed once, in the order in which the kernels
+ * of this processor read them. How many bytes that takes, for the forward pass or (`transposed`) the
+ * data gradient; 0: the kernel of this shape has nothing to gain. */
+size_t conv_packed_bytes(const conv_shape *s, bool transposed);
+/* `to` is 64-byte aligned. Results with it are equal to the bit. */
+void conv_pack(const conv_shape *s, bool transposed, const float *weight, void *to,
+               thread_pool *pool);
 
 /* y from x. `bias` may be NULL. */
 size_t conv_forward_workspace(const conv_shape *s);

@@ -3,9 +3,9 @@
  * k is cut into blocks. Of each, a panel of B as wide as a tile is packed into L1, where it stays while
  * the tiles of some rows pass over it; their part of A stays in L2.
  *
- * Forward and data gradient read A where it lies and pack the weights. Where rows are many, weights are
- * packed first and tasks take rows; where they are few, the weights are the larger part: tasks take columns,
- * and each packs a panel at a time, so that the copy never leaves the caches.
+ * Forward and data gradient read A where it lies and pack the weights, unless these are given packed. Where
+ * rows are many, weights are packed first and tasks take rows; where they are few, the weights are the larger
+ * part: tasks take columns, and each packs a panel at a time, so that the copy never leaves the caches.
  *
  * In the weight gradient k runs over voxels, and both factors are packed: read in place, the k of a tile
  * would lie a row of channels apart, in few of the cache's sets. */
@@ -27,9 +27,11 @@ typedef struct matrix_product {
   int64_t row_parts, column_parts; /* of tasks */
   int64_t block;                   /* k of a block */
   bool by_column;                  /* B lies [column][k], otherwise [k][column] */
+  bool packed;                     /* B is given packed */
   const float *a, *b;
   float *c;
-  float *sums; /* of A over k, for each row; NULL: not wanted */
+  float *sums;           /* of A over k, for each row; NULL: not wanted */
+  const float *panels_b; /* all panels of B, packed: blocks of k, of each the panels */
   float *packed_a, *packed_b, *packed_bias;
   int64_t k, k_end; /* the present block, of the weight gradient */
 } matrix_product;
@@ -99,15 +101,37 @@ typedef struct next_panel {
   int64_t panel, k;
 } next_panel;
 
-/* Tiles fetch what the next panel is packed from: of weights [k][column] a cache line of every row, of
- * [column][k] one column. */
-static void fetch_next(const matrix_product *p, next_panel next, int64_t tile, gemm_segment *s) {
+static int64_t block_at(const matrix_product *p, int64_t k) {
+  return smaller(p->depth - k, p->block);
+}
+
+/* Floats of a row of k over all panels. */
+static int64_t packed_width(const matrix_product *p) {
+  int64_t last = p->panels.count - 1;
+  return last * p->panels.width + panel_vectors(&p->panels, last) * p->panels.kernels->lanes;
+}
+
+/* Where a panel begins among all that are packed. */
+static int64_t packed_offset(const matrix_product *p, int64_t panel, int64_t k) {
+  return k * packed_width(p) + panel * p->panels.width * block_at(p, k);
+}
+
+/* Of `tiles`, tile `tile` fetches its part of what the next panel is packed from: of weights [k][column] a
+ * cache line of every row, of [column][k] one column. Or of the panel, where all of them are packed. */
+static void fetch_next(const matrix_product *p, next_panel next, int64_t tile, int64_t tiles,
+                       gemm_segment *s) {
   enum { LINE = 16 };
   s->ahead = s->middle;
   s->ahead_k = 0;
   if (next.panel >= p->panels.count || next.k >= p->depth) return;
   int64_t columns = panel_columns(&p->panels, next.panel), column = next.panel * p->panels.width;
-  if (p->by_column && tile < columns) {
+  if (p->packed) {
+    int64_t step = (p->panels.width + tiles - 1) / tiles;
+    if (tile * step >= p->panels.width) return;
+    s->ahead =
+        p->panels_b + packed_offset(p, next.panel, next.k) + tile * step * block_at(p, next.k);
+    s->ahead_k = step * (ptrdiff_t)sizeof(float);
+  } else if (p->by_column && tile < columns) {
     s->ahead = p->b + (column + tile) * p->depth + next.k;
     s->ahead_k = sizeof(float);
   } else if (!p->by_column && tile * LINE < columns) {
@@ -127,10 +151,10 @@ static void multiply_panel(const matrix_product *p, const float *packed, int64_t
     int height = (int)(row + gemm_tile_begin(rows, tiles, t + 1) - r);
     const float *a = p->a + r * p->depth + k;
     gemm_segment s = {.first = a, .middle = a, .last = a + (height - 1) * p->depth, .b = packed};
-    fetch_next(p, next, t, &s);
+    fetch_next(p, next, t, tiles, &s);
     gemm_tile tile = {.segments = &s,
                       .segment_count = 1,
-                      .k = smaller(p->depth, k + p->block) - k,
+                      .k = block_at(p, k),
                       .a_row = p->depth * (ptrdiff_t)sizeof(float),
                       .a_k = sizeof(float),
                       .b_k = width * (ptrdiff_t)sizeof(float),
@@ -146,7 +170,7 @@ static void multiply_panel(const matrix_product *p, const float *packed, int64_t
 static void pack_panel(const matrix_product *p, float *packed, int64_t panel, int64_t k) {
   int64_t columns = panel_columns(&p->panels, panel), column = panel * p->panels.width;
   int64_t width = panel_vectors(&p->panels, panel) * p->panels.kernels->lanes;
-  int64_t count = smaller(p->depth, k + p->block) - k;
+  int64_t count = block_at(p, k);
   if (p->by_column)
     pack_columns(p->panels.kernels, packed, width, p->b + column * p->depth + k, p->depth, count,
                  columns);
@@ -159,24 +183,20 @@ static void columns_task(void *context, int64_t task) {
   const matrix_product *p = context;
   int64_t begin = p->panels.count * task / p->column_parts,
           end = p->panels.count * (task + 1) / p->column_parts;
-  float *packed = p->packed_b + task * p->block * p->panels.width;
+  float *own = p->packed ? NULL : p->packed_b + task * p->block * p->panels.width;
   for (int64_t k = 0; k < p->depth; k += p->block)
     for (int64_t panel = begin; panel < end; panel++) {
       bool is_last = panel + 1 == end;
-      pack_panel(p, packed, panel, k);
-      multiply_panel(p, packed, panel, k, 0, p->rows,
+      if (own) pack_panel(p, own, panel, k);
+      multiply_panel(p, own ? own : p->panels_b + packed_offset(p, panel, k), panel, k, 0, p->rows,
                      is_last ? (next_panel){begin, k + p->block} : (next_panel){panel + 1, k});
     }
-}
-
-static float *shared_panel(const matrix_product *p, int64_t panel, int64_t k) {
-  return p->packed_b + (k / p->block * p->panels.count + panel) * p->block * p->panels.width;
 }
 
 static void pack_shared_task(void *context, int64_t task) {
   const matrix_product *p = context;
   int64_t panel = task % p->panels.count, k = task / p->panels.count * p->block;
-  pack_panel(p, shared_panel(p, panel, k), panel, k);
+  pack_panel(p, p->packed_b + packed_offset(p, panel, k), panel, k);
 }
 
 static void rows_task(void *context, int64_t task) {
@@ -185,12 +205,13 @@ static void rows_task(void *context, int64_t task) {
   int64_t row_end = gemm_tile_begin(p->rows, p->row_parts, task + 1);
   for (int64_t k = 0; k < p->depth; k += p->block)
     for (int64_t panel = 0; panel < p->panels.count; panel++)
-      multiply_panel(p, shared_panel(p, panel, k), panel, k, row, row_end,
+      multiply_panel(p, p->panels_b + packed_offset(p, panel, k), panel, k, row, row_end,
                      (next_panel){p->panels.count, k});
 }
 
-static int64_t blocks_of(const matrix_product *p) {
-  return (p->depth + p->block - 1) / p->block;
+static void pack_all(matrix_product *p, thread_pool *pool) {
+  int64_t blocks = (p->depth + p->block - 1) / p->block;
+  parallel_for(pool, blocks * p->panels.count, pack_shared_task, p);
 }
 
 static matrix_product product_of(const conv_shape *shape, bool transposed) {
@@ -198,6 +219,7 @@ static matrix_product product_of(const conv_shape *shape, bool transposed) {
   matrix_product p = matrix_of(s.out[2], transposed ? s.channels : s.features,
                                transposed ? s.features : s.channels);
   p.by_column = !transposed;
+  p.packed = s.packed;
   p.column_parts = smaller(p.panels.count, TASKS);
   if (p.rows >= MANY_ROWS || (p.rows >= ROW_PART && p.panels.count < TASKS / 2))
     p.row_parts = (p.rows + ROW_PART - 1) / ROW_PART;
@@ -206,8 +228,9 @@ static matrix_product product_of(const conv_shape *shape, bool transposed) {
 
 static size_t product_pieces(matrix_product *p, void *workspace) {
   pieces w = {workspace, 0};
-  int64_t packed = p->row_parts ? blocks_of(p) * p->panels.count : p->column_parts;
-  p->packed_b = piece(&w, packed * p->block * p->panels.width);
+  int64_t packed =
+      p->row_parts ? p->depth * packed_width(p) : p->column_parts * p->block * p->panels.width;
+  p->packed_b = p->packed ? NULL : piece(&w, packed);
   p->packed_bias = piece(&w, p->panels.count * p->panels.width);
   return w.used;
 }
@@ -236,14 +259,27 @@ void matrix_run(const conv_shape *s, bool transposed, const float *input, const 
   p.b = weight;
   p.c = output;
   product_pieces(&p, workspace);
+  p.panels_b = p.packed ? weight : p.packed_b;
   for (int64_t i = 0; i < p.panels.count * p.panels.width; i++)
     p.packed_bias[i] = bias && i < p.panels.columns ? bias[i] : 0;
-  if (p.row_parts) {
-    parallel_for(pool, blocks_of(&p) * p.panels.count, pack_shared_task, &p);
+  if (p.row_parts && !p.packed) pack_all(&p, pool);
+  if (p.row_parts)
     parallel_for(pool, p.row_parts, rows_task, &p);
-  } else {
+  else
     parallel_for(pool, p.column_parts, columns_task, &p);
-  }
+}
+
+size_t matrix_packed_bytes(const conv_shape *s, bool transposed) {
+  matrix_product p = product_of(s, transposed);
+  return (size_t)(p.depth * packed_width(&p)) * sizeof(float);
+}
+
+void matrix_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
+                 thread_pool *pool) {
+  matrix_product p = product_of(s, transposed);
+  p.b = weight;
+  p.packed_b = to;
+  pack_all(&p, pool);
 }
 
 /* ---- weight gradient ------------------------------------------------------------------------------- */

@@ -106,6 +106,9 @@ bool matrix_weight_fits(const conv_shape *s);
 size_t matrix_workspace(const conv_shape *s, bool transposed);
 void matrix_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
                 const float *bias, float *output, void *workspace, thread_pool *pool);
+size_t matrix_packed_bytes(const conv_shape *s, bool transposed);
+void matrix_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
+                 thread_pool *pool);
 size_t matrix_weight_workspace(const conv_shape *s);
 void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
                        float *dbias, void *workspace, thread_pool *pool);

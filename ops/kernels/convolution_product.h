@@ -40,6 +40,7 @@ typedef struct conv_product {
   bool slides;       /* three taps along z, one voxel apart: sliding tiles fit */
   int64_t chunks;    /* tasks per phase, group and block */
   bool packs_itself; /* a task packs the weights it multiplies with */
+  bool packed;       /* the weights are given packed */
   /* data */
   const float *input, *weight, *bias;
   float *output;

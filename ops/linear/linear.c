@@ -10,6 +10,7 @@ typedef struct linear_attrs {
   bool bias;
   int precision;
   weight_init_attrs init;
+  bool packed; /* the weight is (op_packing) */
 } linear_attrs;
 
 static const attr linear_attr_list[] = {
@@ -111,7 +112,9 @@ static cost flops_of(conv_shape s) {
 }
 
 static conv_shape forward_shape(const linear_attrs *attrs, const tensor *in, const tensor *out) {
-  return rows_of(&in[IN_X], last_axis(&in[IN_X]), last_axis(&out[0]), attrs->precision);
+  conv_shape s = rows_of(&in[IN_X], last_axis(&in[IN_X]), last_axis(&out[0]), attrs->precision);
+  s.packed = attrs->packed;
+  return s;
 }
 
 static cost linear_cost(const void *attrs, const tensor *in, int in_count, const tensor *out) {
@@ -132,6 +135,23 @@ static status linear_cpu(const call *c) {
                c->workspace, c->pool);
   return OK;
 }
+
+static size_t linear_packed_bytes(const void *attrs, const tensor *in, int in_count,
+                                  const tensor *out) {
+  (void)in_count;
+  conv_shape s = forward_shape(attrs, in, out);
+  return conv_packed_bytes(&s, false);
+}
+
+static void linear_pack(const call *c, void *to) {
+  conv_shape s = forward_shape(c->attrs, c->in, c->out);
+  conv_pack(&s, false, c->in[IN_WEIGHT].data, to, c->pool);
+}
+
+static const op_packing linear_packing = {.input = IN_WEIGHT,
+                                          .flag = offsetof(linear_attrs, packed),
+                                          .bytes = linear_packed_bytes,
+                                          .pack = linear_pack};
 
 static status backward_data_infer(infer *rule) {
   const shape *dy = &rule->in[BACK_DY].shape, *weight = &rule->in[BACK_WEIGHT].shape;
@@ -232,6 +252,7 @@ const op op_linear = {
     .cost = linear_cost,
     .workspace_bytes = linear_workspace,
     .cpu = linear_cpu,
+    .packing = &linear_packing,
     .cases = (const op_case[]){{"{features: 1|3|5|16|17|40}", "[1..3, 1..30, 1|3|5|16|33]", 0},
                                {"{features: 4, bias: false}", "[1..9, 2..20]", 0},
                                {"{features: 6, init: truncated_normal, init_std: 0.5}",

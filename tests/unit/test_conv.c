@@ -76,13 +76,32 @@ static void assert_close(const char *what, const conv_shape *s, const float *exp
   }
 }
 
-/* A copy of the result of each pass, with two pools, must agree bit for bit. */
-static void assert_identical(const char *what, const conv_shape *s, const float *a, const float *b,
-                             int64_t count) {
+/* Results must agree bit for bit. `how`: what differs between the two. */
+static void assert_identical(const char *what, const char *how, const conv_shape *s, const float *a,
+                             const float *b, int64_t count) {
   if (memcmp(a, b, (size_t)count * sizeof *a) == 0) return;
   char text[512];
   describe(text, s);
-  fail_msg("%s with %s kernels differs between 1 and 3 threads (%s)", what, kernels_of(s), text);
+  fail_msg("%s with %s kernels differs %s (%s)", what, kernels_of(s), how, text);
+}
+
+/* The forward pass, or the data gradient, with the weight packed once: in memory of its own size. */
+static void check_packed(const conv_shape *given, bool transposed, const float *in, const float *w,
+                         const float *bias, const float *expected, int64_t count,
+                         thread_pool *pool) {
+  conv_shape s = *given;
+  size_t bytes = conv_packed_bytes(&s, transposed);
+  if (bytes == 0) return;
+  void *packed = workspace(bytes);
+  conv_pack(&s, transposed, w, packed, pool);
+  s.packed = true;
+  float *out = array(count);
+  void *scratch =
+      workspace(transposed ? conv_backward_data_workspace(&s) : conv_forward_workspace(&s));
+  (transposed ? conv_backward_data : conv_forward)(&s, in, packed, bias, out, scratch, pool);
+  assert_identical(transposed ? "data gradient" : "forward", "with a packed weight", &s, expected,
+                   out, count);
+  free(packed), free(out), free(scratch);
 }
 
 static float *rounded(const float *from, int64_t count, bool bf16) {
@@ -137,10 +156,13 @@ static void check_element(const conv_shape *s, rng *r, thread_pool *pool) {
     assert_close("data gradient", s, dx0, result[0][1], xs, filter * group_features);
     assert_close("weight gradient", s, dw0, result[0][2], ws, voxels);
     assert_close("bias gradient", s, db0, result[0][3], s->features, voxels);
-    assert_identical("forward", s, result[0][0], result[1][0], ys);
-    assert_identical("data gradient", s, result[0][1], result[1][1], xs);
-    assert_identical("weight gradient", s, result[0][2], result[1][2], ws);
-    assert_identical("bias gradient", s, result[0][3], result[1][3], s->features);
+    const char *how = "between 1 and 3 threads";
+    assert_identical("forward", how, s, result[0][0], result[1][0], ys);
+    assert_identical("data gradient", how, s, result[0][1], result[1][1], xs);
+    assert_identical("weight gradient", how, s, result[0][2], result[1][2], ws);
+    assert_identical("bias gradient", how, s, result[0][3], result[1][3], s->features);
+    check_packed(s, false, x, w, with_bias ? bias : NULL, result[0][0], ys, pool);
+    check_packed(s, true, dy, w, with_bias ? back_bias : NULL, result[0][1], xs, pool);
     for (int t = 0; t < 2; t++)
       for (int k = 0; k < 4; k++) free(result[t][k]);
   }

@@ -88,7 +88,11 @@ static void attributes_lie_in_their_struct_and_apart(void **state) {
         if (a->offset < b->offset + attr_bytes(b->kind) && b->offset < end)
           fail_msg("%s.%s and %s share memory", o->name, a->name, b->name);
       }
+      if (o->packing && o->packing->flag >= a->offset && o->packing->flag < end)
+        fail_msg("%s.%s and the mark of a packed weight share memory", o->name, a->name);
     }
+    if (o->packing && o->packing->flag + sizeof(bool) > o->attrs_bytes)
+      fail_msg("the mark of a packed weight of %s lies outside", o->name);
   }
 }
 

@@ -1,0 +1,41 @@
+#include "graph/passes.h"
+
+#include <stdlib.h>
+
+static size_t packed_bytes(const graph *g, const node *n) {
+  tensor in[MAX_PORTS], out[MAX_PORTS / 4];
+  for (int k = 0; k < n->in_count; k++)
+    in[k] = n->in[k] == VALUE_NONE ? (tensor){.shape = {.rank = -1}} : g->values[n->in[k]].type;
+  for (int k = 0; k < n->out_count; k++) out[k] = g->values[n->out[k]].type;
+  return n->op->packing->bytes(n->attrs, in, n->in_count, out);
+}
+
+/* The head of a network, which a program may run a few planes at a time: a packed form is that of one
+ * shape. */
+static bool runs_by_planes(const graph *g, int node) {
+  const op *o = g->nodes[node].op;
+  return node == g->node_count - 1 && o->by_plane && o->by_plane(g->nodes[node].attrs);
+}
+
+void graph_pack(graph *g, const value_id *keep, int keep_count) {
+  int *readers = calloc((size_t)g->value_count + 1, sizeof *readers);
+  if (!readers) return; /* as it was, only slower */
+  for (int i = 0; i < keep_count; i++)
+    if (keep[i] != VALUE_NONE) readers[keep[i]]++;
+  for (int i = 0; i < g->node_count; i++)
+    for (int k = 0; k < g->nodes[i].in_count; k++)
+      if (g->nodes[i].in[k] != VALUE_NONE) readers[g->nodes[i].in[k]]++;
+  for (int i = 0; i < g->node_count; i++) {
+    const node *n = &g->nodes[i];
+    if (!n->op->packing || runs_by_planes(g, i)) continue;
+    value_id v = n->in[n->op->packing->input];
+    if (g->values[v].kind != VALUE_PARAM || readers[v] != 1) continue;
+    size_t bytes = packed_bytes(g, n);
+    *node_packed(n) = bytes > 0 && bytes <= tensor_bytes(&g->values[v].type);
+  }
+  free(readers);
+}
+
+bool *node_packed(const node *n) {
+  return n->op->packing ? (bool *)((char *)n->attrs + n->op->packing->flag) : NULL;
+}
