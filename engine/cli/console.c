@@ -73,6 +73,10 @@ static void cut(char *text, int columns) {
 static void show_progress(void *context, const progress *p) {
   (void)context;
   if (console.quiet) return;
+  if (p->overall >= 1 && p->epochs == 0) { /* results follow */
+    console_finish();
+    return;
+  }
   double now = clock_now_s(),
          interval = console.is_terminal ? LIVE_INTERVAL_MS / 1e3 : PLAIN_INTERVAL_S;
   if (console.shown_s == 0 && !console.is_terminal) console.shown_s = now;

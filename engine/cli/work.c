@@ -1,4 +1,5 @@
 /* run, predict, evaluate, data, phantom. */
+#include "base/clock.h"
 #include "base/files.h"
 #include "base/json.h"
 #include "base/text.h"
@@ -152,23 +153,51 @@ static status predict_case(network *n, const data_spec *data, const case_entry *
   status error = case_prepare(data, input, NULL, &c);
   if (!error) error = network_segment(n, &c.image, input->image, &prediction);
   if (!error) error = nifti_write_labels(out, &prediction, input->image);
-  if (!error) printf("%s\n", out);
   labels_free(&prediction);
   case_free(&c);
   return error;
 }
 
-/* A bad case is reported and the others are still segmented. */
-static status predict_all(network *n, const data_spec *data, const predict_inputs *in) {
+/* How far predict is. */
+typedef struct predicting {
+  reporter report;
+  int done, count; /* cases */
+  double started;
+} predicting;
+
+static status stopped_predicting(const predicting *p) {
+  return error_new(ERROR_INTERRUPTED, NOWHERE, "stopped after %d of %d inputs", p->done, p->count);
+}
+
+static status after_windows(void *context, int64_t done, int64_t windows) {
+  const predicting *p = context;
+  double share = (p->done + (double)done / (double)windows) / p->count;
+  report_share(&p->report, "predict", "case", p->done, p->count, share, p->started);
+  return done < windows && run_stop_requested() ? stopped_predicting(p) : OK;
+}
+
+/* A bad case is reported and the others are still segmented. The files that are written are the
+ * command's output, also with --quiet. */
+static status predict_all(network *n, const data_spec *data, const predict_inputs *in, bool quiet) {
   problems found = {0};
-  status error = OK;
-  for (int i = 0; i < in->count && !error; i++) {
-    if (run_stop_requested())
-      error = error_new(ERROR_INTERRUPTED, NOWHERE, "stopped after %d of %d inputs", i, in->count);
-    else
-      problems_add(&found, predict_case(n, data, &in->cases[i], in->out[i]));
+  predicting p = {.report = console_reporter(quiet), .count = in->count, .started = clock_now_s()};
+  n->inferer.after = after_windows;
+  n->inferer.after_context = &p;
+  for (; p.done < p.count; p.done++) {
+    status error = run_stop_requested()
+                       ? stopped_predicting(&p)
+                       : predict_case(n, data, &in->cases[p.done], in->out[p.done]);
+    if (error && error_code_of(error) == ERROR_INTERRUPTED) {
+      error_free(error); /* it begins with the case's name */
+      problems_add(&found, stopped_predicting(&p));
+      break;
+    }
+    problems_add(&found, error);
+    if (error) continue;
+    console_finish();
+    printf("%s\n", in->out[p.done]);
+    fflush(stdout);
   }
-  problems_add(&found, error);
   return problems_take(&found);
 }
 
@@ -199,7 +228,7 @@ status command_predict(const arguments *a) {
                          e.classes, d, NULL, &n);
   if (!error) say_precision(n.graph.g, d);
   if (!error) error = network_load(&n, (const char *const *)e.weights, e.count);
-  if (!error) error = predict_all(&n, &p->data, &in);
+  if (!error) error = predict_all(&n, &p->data, &in, a->quiet);
   network_close(&n);
   device_close(d);
   arena_free(&memory);
@@ -289,7 +318,9 @@ status command_evaluate(const arguments *a) {
   TRY(choose("empty", a->empty, policies, 3, &policy));
   TRY(choose("hd95", a->hd95, definitions, 2, &definition));
   evaluate_spec spec = {.empty = (empty_policy)policy, .hd95_pooled = definition == 1};
-  evaluate_outputs to = {.table = stdout, .json_path = a->json, .csv_path = a->csv};
+  reporter report = console_reporter(false);
+  evaluate_outputs to = {
+      .table = stdout, .json_path = a->json, .csv_path = a->csv, .report = &report};
   arena memory = {0};
   thread_pool *pool = NULL;
   const char **names;
@@ -356,7 +387,8 @@ static status look_through(const data_spec *spec, uint64_t seed, const arguments
   problems found = {0};
   status error = dataset_inspect(spec, seed, &found, &d);
   if (!error) error = pool_create(a->threads > 0 ? (int)a->threads : 0, &pool);
-  if (!error) error = dataset_look_at(d, pool, &look);
+  reporter report = console_reporter(false);
+  if (!error) error = dataset_look_at(d, pool, &report, &look);
   if (!error && a->json) error = dataset_look_write(&look, a->json);
   if (!error) {
     dataset_look_print(&look, stdout);

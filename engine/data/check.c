@@ -1,5 +1,6 @@
 #include "data/check.h"
 
+#include "base/clock.h"
 #include "base/files.h"
 #include "base/json.h"
 #include "base/text.h"
@@ -22,7 +23,10 @@ typedef struct look_work {
   float **samples; /* by case: channels of a voxel side by side; owned */
   int64_t *sample_counts;
   problems *problems;   /* by case */
-  pthread_mutex_t lock; /* of the notes */
+  pthread_mutex_t lock; /* of the notes and the progress */
+  const reporter *report;
+  double started;
+  int done; /* cases */
 } look_work;
 
 static void add_note(look_work *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -166,6 +170,12 @@ static void look_at_case(void *context, int64_t index) {
   }
   case_files_free(&files);
   case_free(&c);
+  pthread_mutex_lock(&w->lock);
+  int count = w->look->data->case_count;
+  w->done++;
+  report_share(w->report, "data check", "case", w->done, count, (double)w->done / count,
+               w->started);
+  pthread_mutex_unlock(&w->lock);
 }
 
 /* ---- the whole ---- */
@@ -238,13 +248,16 @@ static void keep_messages(const problems *all, case_look *look) {
       look->problem_count++;
 }
 
-status dataset_look_at(const dataset *data, thread_pool *pool, dataset_look *out) {
+status dataset_look_at(const dataset *data, thread_pool *pool, const reporter *report,
+                       dataset_look *out) {
   size_t n = (size_t)data->case_count + 1;
   *out = (dataset_look){.data = data,
                         .cases = calloc(n, sizeof *out->cases),
                         .channel_count = data->channels,
                         .channels = calloc((size_t)data->channels, sizeof *out->channels)};
   look_work w = {.look = out,
+                 .report = report,
+                 .started = clock_now_s(),
                  .samples = calloc(n, sizeof *w.samples),
                  .sample_counts = calloc(n, sizeof *w.sample_counts),
                  .problems = calloc(n, sizeof *w.problems)};

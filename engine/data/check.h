@@ -4,6 +4,7 @@
 
 #include "base/parallel.h"
 #include "data/dataset.h"
+#include "run/report.h"
 
 /* Values of one channel in the foreground (voxels whose class is not 0) of the training cases, from
  * at most 10,000 voxels a case, evenly spread over its foreground. */
@@ -37,8 +38,9 @@ typedef struct dataset_look {
 } dataset_look;
 
 /* Opens every file of every case. What is wrong with one case is added to `found`, and the others
- * are still looked at. `pool` may be NULL. */
-status dataset_look_at(const dataset *data, thread_pool *pool, dataset_look *out);
+ * are still looked at. `report` is told of every case. `pool` and `report` may be NULL. */
+status dataset_look_at(const dataset *data, thread_pool *pool, const reporter *report,
+                       dataset_look *out);
 void dataset_look_free(dataset_look *l);
 void dataset_look_print(const dataset_look *l, FILE *out);
 /* Everything above as JSON. Atomic. */

@@ -1,6 +1,7 @@
 #include "evaluate/folders.h"
 
 #include "base/arena.h"
+#include "base/clock.h"
 #include "base/text.h"
 
 #include <dirent.h>
@@ -143,9 +144,10 @@ typedef struct folder_scores {
 } folder_scores;
 
 static status score_folders(arena *memory, const char *prediction_dir, const char *reference_dir,
-                            const evaluate_spec *spec, thread_pool *pool, problems *found,
-                            folder_scores *out) {
+                            const evaluate_spec *spec, thread_pool *pool, const reporter *report,
+                            problems *found, folder_scores *out) {
   label_folder predictions, references;
+  double started = clock_now_s();
   TRY(list_folder(memory, prediction_dir, found, &predictions));
   TRY(list_folder(memory, reference_dir, found, &references));
   if (predictions.count == 0)
@@ -154,6 +156,8 @@ static status score_folders(arena *memory, const char *prediction_dir, const cha
   out->reference_count = references.count;
   out->cases = arena_alloc(memory, (size_t)predictions.count * sizeof *out->cases);
   for (int i = 0; i < predictions.count; i++) {
+    report_share(report, "evaluate", "case", i, predictions.count, (double)i / predictions.count,
+                 started);
     const label_file *prediction = &predictions.files[i];
     const label_file *reference = find_file(&references, prediction->name);
     if (!reference) {
@@ -170,6 +174,7 @@ static status score_folders(arena *memory, const char *prediction_dir, const cha
     else
       out->case_count++;
   }
+  report_share(report, "evaluate", "case", predictions.count, predictions.count, 1, started);
   return OK;
 }
 
@@ -204,7 +209,8 @@ status evaluate_folders(const char *prediction_dir, const char *reference_dir,
   arena memory = {0};
   problems found = {0};
   folder_scores s = {0};
-  status error = score_folders(&memory, prediction_dir, reference_dir, spec, pool, &found, &s);
+  status error =
+      score_folders(&memory, prediction_dir, reference_dir, spec, pool, to->report, &found, &s);
   if (!error && class_names) error = check_named(s.cases, s.case_count, class_count);
   if (!error && s.case_count > 0) {
     evaluation e = {.class_names = class_names,

@@ -3,6 +3,7 @@
 #define STRATA_EVALUATE_FOLDERS_H
 
 #include "evaluate/metrics.h"
+#include "run/report.h"
 
 /* Scores every .nii or .nii.gz file of `prediction_dir` against the file of the same name (the
  * extension may differ) in `reference_dir`. A prediction without a reference, two files of one
@@ -17,6 +18,7 @@ typedef struct evaluate_outputs {
   FILE *table;
   const char *json_path; /* evaluation.json */
   const char *csv_path;
+  const reporter *report; /* how far it is, pair by pair */
 } evaluate_outputs;
 
 status evaluate_folders(const char *prediction_dir, const char *reference_dir,

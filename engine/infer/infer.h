@@ -28,6 +28,10 @@ typedef struct inferer {
   int members; /* of an ensemble; 0: one network, and no `choose` */
   member_fn choose;
   thread_pool *pool; /* NULL: one thread. Results do not depend on it */
+  /* Told after every batch how many of how many windows, mirrored copies and members of an ensemble
+   * are done; an error ends the call. NULL: nobody asks. */
+  status (*after)(void *context, int64_t done, int64_t windows);
+  void *after_context;
 } inferer;
 
 /* Window positions along one axis as MONAI's dense_patch_slices places them: step = int(window ×

@@ -177,6 +177,7 @@ static status run_items(blending *b, item *batch) {
     batch_taker taker = {b, batch, count};
     TRY(place_batch(b, batch, count));
     TRY(f->run(f->context, take_scores, &taker));
+    if (f->after) TRY(f->after(f->after_context, first + count, total));
   }
   return finish_slab(b, b->slab);
 }

@@ -26,6 +26,10 @@ typedef struct reporter {
   void *context;
 } reporter;
 
+/* `done` of `total` units, and `share` (0 … 1) of the work that began at `started` (clock_now_s), which
+ * may be part of a unit ahead: what is left takes as long as what is done. `r` may be NULL. */
+void report_share(const reporter *r, const char *stage, const char *unit, int64_t done,
+                  int64_t total, double share, double started);
 void report_line(const reporter *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

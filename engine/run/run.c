@@ -342,34 +342,48 @@ static status evaluate_case(run *r, network *n, custom_metrics *custom, const ca
   return error;
 }
 
+/* How far the evaluation is. */
+typedef struct evaluating {
+  const run *r;
+  int done, count; /* cases */
+  double started;
+} evaluating;
+
+static status stopped_evaluating(void) {
+  return error_new(ERROR_INTERRUPTED, NOWHERE,
+                   "stopped during the evaluation; the same command with --resume repeats it");
+}
+
+static status after_windows(void *context, int64_t done, int64_t windows) {
+  const evaluating *e = context;
+  double share = (e->done + (double)done / (double)windows) / e->count;
+  report_share(&e->r->report, "evaluate", "case", e->done, e->count, share, e->started);
+  return done < windows && run_stop_requested() ? stopped_evaluating() : OK;
+}
+
 /* A case whose files are broken is named, and the others are still segmented; but a mean over fewer
  * cases than asked for would pass for another number, so there is none. */
 static status evaluate_cases(run *r, network *n, custom_metrics *custom, const int *index,
                              int count, case_score *scores, int *scored) {
-  double started = clock_now_s();
   problems found = {0};
-  for (int i = 0; i < count; i++) {
-    if (run_stop_requested()) {
+  evaluating e = {.r = r, .count = count, .started = clock_now_s()};
+  n->inferer.after = after_windows;
+  n->inferer.after_context = &e;
+  for (; e.done < count; e.done++) {
+    bool counts = false;
+    const case_entry *entry = &r->data->cases[index[e.done]];
+    status error = run_stop_requested()
+                       ? stopped_evaluating()
+                       : evaluate_case(r, n, custom, entry, &scores[*scored], &counts);
+    if (error && error_code_of(error) == ERROR_INTERRUPTED) {
       problems_free(&found);
-      return error_new(ERROR_INTERRUPTED, NOWHERE,
-                       "stopped during the evaluation; the same command with --resume repeats it");
+      error_free(error); /* it begins with the case's name */
+      return stopped_evaluating();
     }
-    bool counts;
-    status error =
-        evaluate_case(r, n, custom, &r->data->cases[index[i]], &scores[*scored], &counts);
     bool is_bad_file = error && error_code_of(error) == ERROR_DATA;
     problems_add(&found, error);
     if (error && !is_bad_file) break;
-    if (!error && counts) ++*scored;
-    double spent = clock_now_s() - started;
-    progress p = {.stage = "evaluate",
-                  .unit = "case",
-                  .done = i + 1,
-                  .total = count,
-                  .overall = (double)(i + 1) / count,
-                  .elapsed_s = spent,
-                  .eta_s = spent / (i + 1) * (count - i - 1)};
-    if (r->report.update) r->report.update(r->report.context, &p);
+    if (counts) ++*scored;
   }
   return problems_take(&found);
 }

@@ -51,3 +51,25 @@ segment largest.nii.gz run0 --set evaluate.keep_largest=true
 if cmp -s plain.nii.gz largest.nii.gz; then fail "keep_largest changed nothing"; fi
 try 1 "$STRATA" check "${tiny[@]}" --set "evaluate.keep_largest=[2, 3]"
 says "keep_largest has class 3, but the classes of the data set end with 2"
+
+# On a terminal it says how far it is, window by window, and results stand on lines of their own.
+script -qec "'$STRATA' predict run0 phantom/imagesTr -o all --set $window.overlap=0.8" seen >/dev/null </dev/null ||
+  fail "predict on a terminal: $(cat seen)"
+for words in "predict ░" "case 0/6" "case 5/6" "ETA"; do has seen "$words"; done
+tr '\r' '\n' <seen | grep -q $'^\e\[Kall/.*\.nii\.gz$' || fail "a file's line is not its own"
+script -qec "'$STRATA' predict run0 phantom/imagesTr -o all --quiet" seen >/dev/null </dev/null
+if grep -q "ETA" seen; then fail "--quiet shows progress"; fi
+has seen "all/"
+script -qec "'$STRATA' evaluate --prediction all --reference phantom/labelsTr" seen >/dev/null </dev/null
+for words in "case 0/6" "mean"; do has seen "$words"; done
+script -qec "'$STRATA' data check phantom" seen >/dev/null </dev/null
+for words in "data check" "case 1/6"; do has seen "$words"; done
+
+# Ctrl-C ends it in the middle of a volume; what is finished stays.
+"$STRATA" predict run0 "$image" -o x.nii.gz --set "$window.overlap=0.95" >out 2>err &
+process=$!
+sleep 1
+kill -INT "$process" || fail "the prediction was over before it could be interrupted"
+wait "$process" && fail "an interrupted prediction succeeded"
+says "stopped after 0 of 1 inputs"
+[ ! -e x.nii.gz ] || fail "an interrupted prediction left a file"

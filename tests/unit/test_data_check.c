@@ -320,7 +320,7 @@ static void every_broken_file_is_named_and_the_others_are_read(void **state) {
     dataset_look look;
     expect_ok(dataset_inspect(&spec, 1, &found, &d));
     assert_int_equal(found.count, 0);
-    expect_ok(dataset_look_at(d, NULL, &look));
+    expect_ok(dataset_look_at(d, NULL, NULL, &look));
     const case_look *bad = &look.cases[1], *good = &look.cases[0];
     if (bad->problem_count != 1 || !strstr(bad->problems[0], rows[i].word) ||
         !strstr(bad->problems[0], file))
@@ -363,7 +363,7 @@ static void missing_files_and_folders_in_their_place_are_told(void **state) {
   for (int i = 0; i < 4; i++) assert_non_null(strstr(error_message(found.list[i]), words[i]));
   problems_free(&found);
   dataset_look look;
-  expect_ok(dataset_look_at(d, NULL, &look));
+  expect_ok(dataset_look_at(d, NULL, NULL, &look));
   assert_true(look.cases[0].is_good && !look.cases[0].class_voxels);
   dataset_look_free(&look);
   dataset_free(d);
@@ -391,7 +391,7 @@ static void a_good_data_set_is_described(void **state) {
   dataset_look look;
   expect_ok(pool_create(3, &three));
   expect_ok(dataset_inspect(&spec, 1, &found, &d));
-  expect_ok(dataset_look_at(d, three, &look));
+  expect_ok(dataset_look_at(d, three, NULL, &look));
   assert_int_equal(look.found.count, 0);
   assert_int_equal(look.note_count, 1);
   assert_string_equal(look.notes[0], "cases bad and good hold the same image");
@@ -456,7 +456,7 @@ static void forms_that_disagree_are_noted(void **state) {
   dataset *d;
   dataset_look look;
   expect_ok(dataset_inspect(&spec, 1, &found, &d));
-  expect_ok(dataset_look_at(d, NULL, &look));
+  expect_ok(dataset_look_at(d, NULL, NULL, &look));
   assert_int_equal(look.found.count, 0);
   assert_int_equal(look.note_count, 2);
   assert_non_null(strstr(look.notes[0], "img/bad.nii: qform and sform"));
@@ -477,7 +477,7 @@ static void classes_that_no_label_has_are_noted(void **state) {
   dataset *d;
   dataset_look look;
   expect_ok(dataset_inspect(&spec, 1, &found, &d));
-  expect_ok(dataset_look_at(d, NULL, &look));
+  expect_ok(dataset_look_at(d, NULL, NULL, &look));
   bool told = false;
   for (int i = 0; i < look.note_count; i++)
     told |= strstr(look.notes[i], "class 3 (spleen)") != NULL;

@@ -564,7 +564,8 @@ static void folders_are_paired_by_name_and_every_problem_is_told(void **state) {
   spec.groups = groups;
   spec.group_count = 1;
   char *csv_path = in_temporary_folder("folders.csv");
-  evaluate_outputs to = {out, json_path, csv_path}, nowhere = {0};
+  evaluate_outputs to = {.table = out, .json_path = json_path, .csv_path = csv_path},
+                   nowhere = {.table = NULL};
   assert_ok(evaluate_folders(predictions, references, NULL, 0, &spec, NULL, &to));
   fclose(out);
   assert_non_null(strstr(table, "1 of 3 references have no prediction"));
