@@ -56,13 +56,10 @@ static left left_operand(bool bf16, left a, int64_t m, int64_t depth, float room
   if (!bf16) return a;
   bf16_pair *pairs = (bf16_pair *)room;
   if (a.k == 1) {
-    for (int64_t i = 0; i < m; i++)
-      bf16_pair_neighbours(pairs + i * bf16_pairs(depth), a.at + i * a.row, 1, depth);
+    bf16_pair_neighbours(pairs, a.at, a.row, m, depth);
     return (left){room, bf16_pairs(depth), 1};
   }
-  for (int64_t k = 0; k < depth; k += 2)
-    bf16_pair_rows(pairs + k / 2 * m, a.at + k * a.k, k + 1 < depth ? a.at + (k + 1) * a.k : NULL,
-                   m);
+  bf16_pair_columns(pairs, m, a.at, a.k, depth, m);
   return (left){room, 1, m};
 }
 
@@ -72,15 +69,11 @@ static right right_operand(bool bf16, const float *b, int64_t row, int64_t depth
                            float room[RIGHT_ROOM]) {
   int64_t padded = padded_to(kernels_for(bf16), n);
   if (!bf16 && padded == n) return (right){b, row};
-  int64_t step = bf16 ? 2 : 1;
-  for (int64_t k = 0; k < depth; k += step) {
-    float *to = room + k / step * padded;
-    const float *from = b + k * row;
-    if (bf16)
-      bf16_pair_rows((bf16_pair *)to, from, k + 1 < depth ? from + row : NULL, n);
-    else
-      copy_row(to, from, n);
-    for (int64_t d = n; d < padded; d++) to[d] = 0;
+  int64_t rows = bf16 ? bf16_pairs(depth) : depth;
+  if (bf16) bf16_pair_columns((bf16_pair *)room, padded, b, row, depth, n);
+  for (int64_t k = 0; k < rows; k++) {
+    if (!bf16) copy_row(room + k * padded, b + k * row, n);
+    for (int64_t d = n; d < padded; d++) room[k * padded + d] = 0;
   }
   return (right){room, padded};
 }

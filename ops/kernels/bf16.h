@@ -18,9 +18,14 @@ static inline int64_t bf16_pairs(int64_t numbers) {
 
 /* to[i] = (first[i], second[i]); where one of them is NULL, it is zeros. */
 void bf16_pair_rows(bf16_pair *to, const float *first, const float *second, int64_t count);
-/* Each of `rows` rows of `width` numbers, one after the other in `from`, becomes bf16_pairs(width)
- * words of neighbours, one row after the other in `to`; an odd last number pairs with 0. */
-void bf16_pair_neighbours(bf16_pair *to, const float *from, int64_t rows, int64_t width);
+/* Of `rows` rows of `count` numbers, those that are neighbours become one row of words; an odd last row
+ * pairs with zeros. Distances count numbers and words. */
+void bf16_pair_columns(bf16_pair *to, int64_t to_row, const float *from, int64_t from_row,
+                       int64_t rows, int64_t count);
+/* Each of `rows` rows of `width` numbers becomes bf16_pairs(width) words of neighbours, one row after the
+ * other in `to`; an odd last number pairs with 0. */
+void bf16_pair_neighbours(bf16_pair *to, const float *from, int64_t from_row, int64_t rows,
+                          int64_t width);
 /* Fills one half of `count` words and keeps the other: numbers that pair, but come one at a time. */
 void bf16_set_first(bf16_pair *to, const float *from, int64_t count);
 void bf16_set_second(bf16_pair *to, const float *from, int64_t count);

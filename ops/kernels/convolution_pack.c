@@ -67,11 +67,38 @@ static void put_weights(const conv_product *p, float *out, int64_t width, int64_
     bf16_pair_rows(pair, row, NULL, lanes);
 }
 
+/* The weights of one tap as pairs. Where a column is a run, its neighbours become words first, and squares
+ * of words are transposed. */
+static void pack_pairs(const conv_product *p, float *out, int64_t width, const float *from) {
+  enum { WORDS = 64 };
+  int64_t lanes = p->kernels->lanes, step = width * lanes, depth = p->given_depth;
+  bf16_pair *to = (bf16_pair *)out;
+  if (p->column_step == 1) {
+    bf16_pair_columns(to, step, from, p->depth_step, depth, lanes);
+    return;
+  }
+  float room[GEMM_MAX_LANES * WORDS];
+  bf16_pair *words = (bf16_pair *)room;
+  for (int64_t d = 0; d < depth; d += 2 * WORDS, to += WORDS * step) {
+    int64_t run = smaller(2 * WORDS, depth - d), count = bf16_pairs(run);
+    int64_t whole = count / lanes * lanes;
+    bf16_pair_neighbours(words, from + d, p->column_step, lanes, run);
+    for (int64_t i = 0; i < whole; i += lanes)
+      p->kernels->transpose(room + i, count, (float *)(to + i * step), step);
+    for (int64_t i = whole; i < count; i++)
+      for (int64_t l = 0; l < lanes; l++) to[i * step + l] = words[l * count + i];
+  }
+}
+
 /* Where every output has the same taps, a column's weights are a run in PyTorch's order: squares of
  * lanes × run are transposed. Taps are packed in the order they are summed, reversed for the data
  * gradient. */
 static void pack_runs(const conv_product *p, float *out, int64_t width, const float *from) {
   int64_t lanes = p->kernels->lanes, taps = volume(p->kernel), depth = p->given_depth;
+  if (p->bf16 && taps == 1) {
+    pack_pairs(p, out, width, from);
+    return;
+  }
   /* The run goes over (depth, tap) in the forward direction, over taps in the other. */
   int64_t run = p->transposed ? taps : taps * depth, runs = p->transposed ? depth : 1;
   if (p->column_step == 1) {
@@ -185,7 +212,8 @@ static void pair_task(void *context, int64_t task) {
     bf16_pair *row = (bf16_pair *)p->copied_input + v / p->in[2] * p->padded_z * p->in_channels;
     if (z == 0) memset(row, 0, (size_t)(p->pad_low * p->in_channels) * sizeof *row);
     row += (p->pad_low + z) * p->in_channels;
-    bf16_pair_neighbours(row, p->input + v * p->given_channels, count * p->groups, p->given_depth);
+    bf16_pair_neighbours(row, p->input + v * p->given_channels, p->given_depth, count * p->groups,
+                         p->given_depth);
     v += count;
     if (v % p->in[2] == 0)
       memset(row + count * p->in_channels, 0, (size_t)(high * p->in_channels) * sizeof *row);

@@ -23,7 +23,7 @@ static float random_factor(rng *r, bool bf16) {
   if (!bf16) return x[0];
   x[1] = rng_normal(r);
   bf16_pair pair;
-  bf16_pair_neighbours(&pair, x, 1, 2);
+  bf16_pair_neighbours(&pair, x, 2, 1, 2);
   memcpy(&word, &pair, sizeof word);
   return word;
 }
@@ -223,10 +223,35 @@ static void factors_are_rounded_to_the_nearest_bf16(void **state) {
     assert_int_equal(other[i], cases[i].to | cases[i].to << 16);
   }
   /* An odd row ends with half a word. */
-  bf16_pair_neighbours(pairs, x, 2, 3);
+  bf16_pair_neighbours(pairs, x, 3, 2, 3);
   assert_int_equal(pairs[1], cases[2].to);
   assert_int_equal(pairs[2], cases[3].to | cases[4].to << 16);
   assert_int_equal(pairs[3], cases[5].to);
+}
+
+/* Shorter and longer than a vector, even and odd, rows side by side and apart. */
+static void matrices_become_pairs_along_either_axis(void **state) {
+  (void)state;
+  static bf16_pair words[ROOM];
+  fill_all(3, false);
+  for (int rows = 1; rows <= 5; rows++)
+    for (int width = 1; width <= 70; width++)
+      for (int gap = 0; gap <= 3; gap += 3) {
+        int row = width + gap;
+        bf16_pair_neighbours(words, a, row, rows, width);
+        for (int r = 0; r < rows; r++)
+          for (int i = 0; i < width; i += 2) {
+            uint32_t next = i + 1 < width ? bf16_bits(a[r * row + i + 1]) : 0;
+            uint32_t word = words[r * bf16_pairs(width) + i / 2];
+            assert_int_equal(word, bf16_bits(a[r * row + i]) | next << 16);
+          }
+        bf16_pair_columns(words, row, a, row, rows, width);
+        for (int r = 0; r < rows; r += 2)
+          for (int i = 0; i < width; i++) {
+            uint32_t next = r + 1 < rows ? bf16_bits(a[(r + 1) * row + i]) : 0;
+            assert_int_equal(words[r / 2 * row + i], bf16_bits(a[r * row + i]) | next << 16);
+          }
+      }
 }
 
 static void squares_transpose(void **state) {
@@ -270,6 +295,7 @@ int main(void) {
       cmocka_unit_test(sliding_tiles_add_three_taps),
       cmocka_unit_test(sliding_sums_add_three_taps),
       cmocka_unit_test(factors_are_rounded_to_the_nearest_bf16),
+      cmocka_unit_test(matrices_become_pairs_along_either_axis),
       cmocka_unit_test(squares_transpose),
       cmocka_unit_test(extents_split_into_tiles_that_exist),
   };
