@@ -332,12 +332,14 @@ const op op_attention = {
     .outputs = attention_outputs,
     ATTENTION_RULES,
     .cases =
-        (const op_case[]){{"{heads: 2}", "[n=1..2, 3..9, 12]; [n, t=2..70, 12]; [n, t, 12]", 0},
-                          {"{heads: 1, scale: 0.7}",
-                           "[n=1..2, w=1..3, q=1..40, 17]; [n, w, t=2..9, 17]; [n, w, t, 17]; "
-                           "[1, q, t]",
-                           0},
-                          {0}},
+        (const op_case[]){
+            {"{heads: 2}", "[n=1..2, 3..9, 12]; [n, t=2..70, 12]; [n, t, 12]", 0},
+            {"{heads: 1, scale: 0.7}",
+             "[n=1..2, w=1..3, q=1..40, 17]; [n, w, t=2..9, 17]; [n, w, t, 17]; "
+             "[1, q, t]",
+             0},
+            {"{heads: 1}", "[1, q=66..70, 100]; [1, t=129..133, 100]; [1, t, 100]; [1, q, t]", 0},
+            {0}},
 };
 
 const op op_cross_attention = {
@@ -384,13 +386,15 @@ const op op_self_attention = {
     .outputs = attention_outputs,
     ATTENTION_RULES,
     .cases =
-        (const op_case[]){{"{heads: 2}", "[1..2, 3..9, 12|24|36]", 0},
-                          {"{heads: 1}", "[1, 70, 51]", 0},
-                          {"{heads: 3}", "[2, 33, 144]", 0},
-                          {"{heads: 3}", "[n=1..2, w=1..40, t=2..9, 36]; [3, t, t]", 0},
-                          {"{heads: 1}", "[2, w=2|3, t=5|70, 24]; [1, t, t]; -; [w, t] in 0..2", 0},
-                          {"{heads: 2, dropout: 0.4}", "[n=1..2, 3, t=3..70, 24]; [2, t, t]", 0},
-                          {0}},
+        (const op_case[]){
+            {"{heads: 2}", "[1..2, 3..9, 12|24|36]", 0},
+            {"{heads: 1}", "[1, 70, 51]", 0},
+            {"{heads: 3}", "[2, 33, 144]", 0},
+            {"{heads: 3}", "[n=1..2, w=1..40, t=2..9, 36]; [3, t, t]", 0},
+            {"{heads: 1}", "[2, w=2|3, t=5|70, 24]; [1, t, t]; -; [w, t] in 0..2", 0},
+            {"{heads: 2, dropout: 0.4}", "[n=1..2, 3, t=3..70, 24]; [2, t, t]", 0},
+            {"{heads: 2, dropout: 0.2}", "[1, w=2, t=131, 192]; [2, t, t]; -; [w, t] in 0..2", 0},
+            {0}},
 };
 
 const op op_attention_backward = {

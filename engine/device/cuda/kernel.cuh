@@ -23,12 +23,18 @@
 
 #ifdef STRATA_EMULATE_CUDA
 #include "gpu/emulator/emulator.h"
+#define UNROLL
+#define KEEP_LOOP
 #else
 #include <cuda_runtime.h>
+/* Before a loop of a fixed count: its array indices become those of registers. */
+#define UNROLL _Pragma("unroll")
+/* Before a loop that would be too much code unrolled. */
+#define KEEP_LOOP _Pragma("unroll 1")
 #define LAUNCH(l, kernel, blocks, threads, shared, ...)                                            \
   (kernel<<<(blocks), (threads), (shared), (l)->stream>>>(__VA_ARGS__), launched((l), #kernel))
 #define SHARED_MEMORY(type, name)                                                                  \
-  extern __shared__ double strata_shared_memory[];                                                 \
+  extern __shared__ __align__(16) double strata_shared_memory[];                                   \
   type *name = reinterpret_cast<type *>(strata_shared_memory)
 #endif
 

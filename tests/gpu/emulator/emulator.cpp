@@ -14,7 +14,7 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-[[noreturn]] static void fail(const char *what) {
+[[noreturn]] void emulator_fail(const char *what) {
   fprintf(stderr, "CUDA emulator: %s (block %u %u %u, thread %u %u %u)\n", what, blockIdx.x,
           blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
   abort();
@@ -34,7 +34,8 @@ static int open_count;
 
 static void protect_all(int protection) {
   for (auto &m : mappings)
-    if (mprotect(m.second.base, m.second.bytes - PAGE, protection)) fail("mprotect failed");
+    if (mprotect(m.second.base, m.second.bytes - PAGE, protection))
+      emulator_fail("mprotect failed");
 }
 
 void emulator_unprotect() {
@@ -59,7 +60,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
 cudaError_t cudaFree(void *memory) {
   if (!memory) return cudaSuccess;
   auto at = mappings.find(memory);
-  if (at == mappings.end()) fail("cudaFree of what cudaMalloc has not given");
+  if (at == mappings.end()) emulator_fail("cudaFree of what cudaMalloc has not given");
   munmap(at->second.base, at->second.bytes);
   mappings.erase(at);
   return cudaSuccess;
@@ -97,12 +98,12 @@ void emulator_enqueue(std::function<void()> work) {
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
-  if (captured) fail("a capture within a capture");
+  if (captured) emulator_fail("a capture within a capture");
   captured = new emulated_graph();
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *out) {
-  if (!captured) fail("the end of a capture that did not begin");
+  if (!captured) emulator_fail("the end of a capture that did not begin");
   *out = captured;
   captured = nullptr;
   return cudaSuccess;
@@ -176,7 +177,7 @@ int64_t emulator_waits;
 
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
   emulator_waits++;
-  if (captured) fail("waiting for a stream that is being captured");
+  if (captured) emulator_fail("waiting for a stream that is being captured");
   return cudaSuccess;
 }
 cudaError_t cudaGetLastError() {
@@ -188,7 +189,7 @@ const char *cudaGetErrorString(cudaError_t error) {
 
 /* ---- threads as fibers --------------------------------------------------------------------------- */
 
-enum { STACK_BYTES = 128 << 10, LANES = 32, LEFT_BYTES = 16 };
+enum { STACK_BYTES = 128 << 10, LANES = 32, LEFT_BYTES = 32 };
 enum fiber_state { FREE, RUNNING, AT_BLOCK_BARRIER, AT_WARP_BARRIER };
 
 /* A fiber runs threads one after the other, until one waits; that one keeps it to its end. */
@@ -314,7 +315,7 @@ static fiber *new_fiber() {
   fiber *f = new fiber();
   f->stack = static_cast<char *>(mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-  if (f->stack == MAP_FAILED) fail("no memory for a stack");
+  if (f->stack == MAP_FAILED) emulator_fail("no memory for a stack");
   getcontext(&f->context);
   f->context.uc_stack.ss_sp = f->stack;
   f->context.uc_stack.ss_size = STACK_BYTES;
@@ -336,15 +337,28 @@ void emulator_block_barrier() {
 
 void emulator_exchange(uint32_t mask, const void *value, size_t bytes, int from, void *result) {
   unsigned thread = linear_thread(), warp = thread / LANES, lane = thread % LANES;
-  if (bytes > LEFT_BYTES) fail("a shuffle of more than 16 bytes");
-  if (!(mask >> lane & 1)) fail("a shuffle by a lane that its mask leaves out");
+  if (bytes > LEFT_BYTES) emulator_fail("a shuffle of more than 32 bytes");
+  if (!(mask >> lane & 1)) emulator_fail("a shuffle by a lane that its mask leaves out");
   memcpy(warps[warp].left[lane], value, bytes);
   current->mask = mask;
   wait_as(AT_WARP_BARRIER);
-  if (from >= 0 && !(mask >> from & 1)) fail("a shuffle from a lane that the mask leaves out");
+  if (from >= 0 && !(mask >> from & 1))
+    emulator_fail("a shuffle from a lane that the mask leaves out");
   memcpy(result, warps[warp].left[from < 0 ? static_cast<int>(lane) : from], bytes);
   /* Nobody leaves the next value before everybody has taken this one. */
   current->mask = mask;
+  wait_as(AT_WARP_BARRIER);
+}
+
+void emulator_gather(const void *value, size_t bytes, void *all) {
+  unsigned warp = linear_thread() / LANES, lane = linear_thread() % LANES;
+  if (bytes > LEFT_BYTES) emulator_fail("a lane leaves more than 32 bytes");
+  memcpy(warps[warp].left[lane], value, bytes);
+  current->mask = 0xffffffffu;
+  wait_as(AT_WARP_BARRIER);
+  for (int i = 0; i < LANES; i++)
+    memcpy(static_cast<char *>(all) + i * bytes, warps[warp].left[i], bytes);
+  current->mask = 0xffffffffu;
   wait_as(AT_WARP_BARRIER);
 }
 
@@ -380,7 +394,7 @@ static bool release_block() {
   /* The hardware lets threads that have ended count as arrived; code that relies on it is a mistake
    * here, because a kernel that grows would then hang. */
   for (unsigned t = 0; t < thread_count; t++)
-    if (is_done[t]) fail("__syncthreads that some threads never reach");
+    if (is_done[t]) emulator_fail("__syncthreads that some threads never reach");
   for (fiber *f : ready) {
     f->state = RUNNING;
     enter_fiber(f);
@@ -395,7 +409,7 @@ static void run_block() {
   while (release_warps() || release_block()) {
   }
   for (fiber *f : fibers)
-    if (f->state != FREE) fail("a warp waits for lanes that have ended");
+    if (f->state != FREE) emulator_fail("a warp waits for lanes that have ended");
 }
 
 static void run_kernel(dim3 blocks, dim3 threads, size_t shared_bytes,
@@ -405,8 +419,8 @@ static void run_kernel(dim3 blocks, dim3 threads, size_t shared_bytes,
   blockDim = threads;
   gridDim = blocks;
   thread_count = threads.x * threads.y * threads.z;
-  if (thread_count == 0 || thread_count > 1024) fail("a block has 1 to 1024 threads");
-  if (shared_bytes > 99 << 10) fail("more shared memory than every supported card has");
+  if (thread_count == 0 || thread_count > 1024) emulator_fail("a block has 1 to 1024 threads");
+  if (shared_bytes > 99 << 10) emulator_fail("more shared memory than every supported card has");
   kernel = &body;
   warps.assign((thread_count + LANES - 1) / LANES, warp_memory());
   emulator_unprotect();

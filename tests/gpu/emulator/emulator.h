@@ -36,6 +36,9 @@ struct alignas(16) float4 {
 struct alignas(8) float2 {
   float x, y;
 };
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
 
 /* ---- threads -------------------------------------------------------------------------------- */
 
@@ -48,10 +51,13 @@ static inline void emulate_kernel(dim3 blocks, dim3 threads, size_t shared_bytes
 }
 void *emulator_shared_memory();
 void emulator_block_barrier();
-/* Leaves `value` (at most 16 bytes) where the warp's lanes of `mask` can read it, waits for all of
+/* Leaves `value` (at most 32 bytes) where the warp's lanes of `mask` can read it, waits for all of
  * them, and takes what lane `from` left; `from` outside of the warp: its own. */
 void emulator_exchange(uint32_t mask, const void *value, size_t bytes, int from, void *result);
+/* Leaves `value` (at most 32 bytes), waits for the whole warp, and takes what all 32 lanes left. */
+void emulator_gather(const void *value, size_t bytes, void *all);
 int emulator_lane();
+[[noreturn]] void emulator_fail(const char *what);
 
 #define LAUNCH(l, kernel, blocks, threads, shared, ...)                                            \
   (emulate_kernel((blocks), (threads), (shared), kernel, __VA_ARGS__), launched((l), #kernel))
