@@ -12,7 +12,7 @@ enum { PLANS = 512, WORKSPACE_BYTES = 32 << 20 };
 
 struct plan_key {
   int64_t m, n, k, batch, a_row, b_row, c_row, a_step, b_step, c_step;
-  uint32_t a_aligned, b_aligned, c_aligned;
+  uint32_t a_aligned, b_aligned, c_aligned, bias_aligned;
   int flags;
 };
 
@@ -145,6 +145,9 @@ static cublasStatus_t make_plan(struct libraries *l, const matrix_product *p, pl
     cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
     BLAS_TRY(cublasLtMatmulDescSetAttribute(out->product, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
                                             sizeof epilogue));
+    /* The choice of an algorithm looks at how it is aligned; a bias may lie anywhere among the weights. */
+    BLAS_TRY(cublasLtMatmulDescSetAttribute(out->product, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                            &p->bias, sizeof p->bias));
   }
   BLAS_TRY(make_layout(&out->a, type, p->a_transposed ? p->k : p->m, p->a_transposed ? p->m : p->k,
                        p->a_row, p->batch, p->a_step));
@@ -175,6 +178,7 @@ status library_multiply(const launch *l, const matrix_product *p, const void *a,
   key.a_aligned = alignment_of(a, element, p->a_step, p->batch);
   key.b_aligned = alignment_of(b, element, p->b_step, p->batch);
   key.c_aligned = alignment_of(p->c, sizeof(float), p->c_step, p->batch);
+  key.bias_aligned = p->bias ? alignment_of(p->bias, sizeof(float), 0, 1) : 0;
   key.flags = p->a_transposed | p->b_transposed << 1 | (p->bias != nullptr) << 2 |
               (int)p->bf16 << 3 | (int)p->tf32 << 4;
   struct libraries *lib = l->libraries;
