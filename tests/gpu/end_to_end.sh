@@ -67,3 +67,5 @@ if STRATA_CUDA_PLUGIN=/nowhere.so run cuda none; then fail "a plug-in that is no
 grep -q "STRATA_CUDA_PLUGIN" "$work/err" || fail "the missing plug-in is not named"
 STRATA_CUDA_PLUGIN=/nowhere.so run auto none || fail "auto without a plug-in"
 grep -q "so the CPU is used" "$work/out" "$work/err" || fail "auto does not say why"
+
+echo "losses and predictions agree; two runs give the same weights to the bit"
