@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -354,35 +353,6 @@ static void maps_that_cannot_be_scored_are_named(void **state) {
   labels_free(&reference);
 }
 
-static void forty_small_cases_take_well_under_a_second(void **state) {
-  (void)state;
-  const int64_t size[3] = {48, 48, 48};
-  const double spacing_mm[3] = {1, 1, 1};
-  labels prediction = make_labels(size, spacing_mm), reference = make_labels(size, spacing_mm);
-  for (int64_t v = 0; v < 48 * 48 * 48; v++) {
-    int64_t x = v / 2304 - 24, y = v / 48 % 48 - 24, z = v % 48 - 24;
-    int64_t r = x * x + y * y + z * z, shifted = r + 6 * x;
-    reference.data[v] = r < 80 ? 2 : r < 300 ? 1 : 0;
-    prediction.data[v] = shifted < 90 ? 2 : shifted < 280 ? 1 : 0;
-  }
-  struct timespec begin, end;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
-  for (int i = 0; i < 40; i++) {
-    case_score score;
-    assert_ok(score_case(&prediction, &reference, 3, &skip_empty, "case", NULL, &score));
-    case_score_free(&score);
-  }
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
-  double seconds =
-      (double)(end.tv_sec - begin.tv_sec) + 1e-9 * (double)(end.tv_nsec - begin.tv_nsec);
-  print_message("40 cases of 48³ voxels, 2 classes: %.3f s\n", seconds);
-#ifndef __SANITIZE_ADDRESS__
-  assert_true(seconds < 2.0);
-#endif
-  labels_free(&prediction);
-  labels_free(&reference);
-}
-
 /* ---- summary ---- */
 
 static class_score scored(double dice, double hd95_mm, bool missed) {
@@ -663,7 +633,6 @@ int main(void) {
       cmocka_unit_test(scores_of_two_maps_equal_monai),
       cmocka_unit_test(the_policy_decides_on_classes_absent_from_both),
       cmocka_unit_test(maps_that_cannot_be_scored_are_named),
-      cmocka_unit_test(forty_small_cases_take_well_under_a_second),
       cmocka_unit_test(the_mean_is_over_classes_then_cases),
       cmocka_unit_test(nothing_counted_has_no_mean),
       cmocka_unit_test(evaluation_json_holds_means_counts_and_cases),
