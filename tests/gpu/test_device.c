@@ -3,6 +3,7 @@
 #include "gradient/trial.h"
 
 #include "graph/precision.h"
+#include "language/bind.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -167,6 +168,115 @@ static void tf32_rounds_factors_of_matrix_products_and_convolutions(void **state
   }
 }
 
+/* ---- updates: what is no node of a graph, and so nothing that compare_devices knows ------------- */
+
+enum { UPDATE_ELEMENTS = 5000, UPDATE_BUFFERS = 5, UPDATE_STEPS = 3 };
+
+typedef struct update_case {
+  const char *op;
+  const char *set[4][2]; /* attributes */
+} update_case;
+
+static const update_case update_cases[] = {
+    {"sgd", {{"lr", "0.1"}}},
+    {"sgd", {{"lr", "0.1"}, {"momentum", "0.9"}, {"weight_decay", "0.01"}}},
+    {"sgd", {{"lr", "0.1"}, {"momentum", "0.9"}, {"weight_decay", "0.01"}, {"nesterov", "true"}}},
+    {"adam", {{"lr", "0.01"}, {"weight_decay", "0.1"}}},
+    {"adamw", {{"lr", "0.01"}, {"weight_decay", "0.1"}, {"beta2", "0.99"}}},
+    {"gradient_accumulate", {{"parts", "3"}, {"part", "0"}}},
+    {"gradient_accumulate", {{"parts", "3"}, {"part", "1"}}},
+    {"gradient_accumulate", {{"parts", "3"}, {"part", "2"}}},
+    {"gradient_clamp", {{"max_value", "0.5"}}},
+    {"gradient_clip", {{"max_norm", "2"}}},
+    {"gradient_clip", {{"max_norm", "1000"}}},
+    {"weight_average", {{"decay", "0.9"}}},
+    {"weight_exchange", {{NULL, NULL}}},
+};
+
+/* The operator's flat buffers after some steps, one behind the other, and then its scalar result. */
+static void update_on(device *d, const update_case *c, float *out) {
+  const op *o = op_find(c->op);
+  assert_non_null(o);
+  bool is_optimizer = o->traits & OP_OPTIMIZER;
+  int buffers = is_optimizer ? 2 + o->state_buffers : port_count(o->inputs);
+  arena memory = {0};
+  void *attrs = calloc(1, o->attrs_bytes + 1), *data[UPDATE_BUFFERS], *step, *result;
+  op_defaults(o, attrs);
+  for (int k = 0; k < 4 && c->set[k][0]; k++)
+    for (const attr *a = o->attrs; a->name; a++)
+      if (strcmp(a->name, c->set[k][0]) == 0)
+        assert_null(bind_attr_text(a, c->set[k][1], &memory, attrs));
+  tensor in[UPDATE_BUFFERS + 1], norm = {.dtype = DTYPE_F32, .shape = {.rank = 0}};
+  rng random = rng_open(rng_key_of(1, "update", 0, "", 0), 0);
+  int count = 0;
+  assert_null(d->allocate(d, 64, &step));
+  assert_null(d->allocate(d, 64, &result));
+  for (int b = 0; b < buffers; b++) {
+    assert_null(d->allocate(d, UPDATE_ELEMENTS * sizeof(float), &data[b]));
+    for (int i = 0; i < UPDATE_ELEMENTS; i++) out[i] = (float)rng_normal(&random);
+    /* Moments begin at zero. */
+    if (!is_optimizer || b < 2)
+      assert_null(d->upload(d, data[b], out, UPDATE_ELEMENTS * sizeof *out));
+    in[count++] = (tensor){.dtype = DTYPE_F32, .shape = SHAPE(UPDATE_ELEMENTS), .data = data[b]};
+    if (is_optimizer && b == 1)
+      in[count++] = (tensor){.dtype = DTYPE_I32, .shape = SHAPE(1), .data = step};
+  }
+  norm.data = result;
+  call run = {.attrs = attrs, .in = in, .in_count = count, .pool = d->pool, .out = &norm};
+  run.out_count = o->outputs && o->outputs[0].name ? 1 : 0;
+  size_t workspace =
+      o->workspace_bytes ? o->workspace_bytes(attrs, in, count, &norm, device_plan_threads(d)) : 0;
+  if (d->is_host && workspace > 0) assert_null(d->allocate(d, workspace, &run.workspace));
+  if (d->reserve) assert_null(d->reserve(d, o, &run));
+  for (int32_t s = 1; s <= UPDATE_STEPS; s++) {
+    assert_null(d->upload(d, step, &s, sizeof s));
+    assert_null(d->launch(d, o, &run));
+    assert_null(d->synchronize(d));
+  }
+  for (int b = 0; b < buffers; b++)
+    assert_null(d->download(d, out + b * UPDATE_ELEMENTS, data[b], UPDATE_ELEMENTS * sizeof *out));
+  assert_null(d->download(d, out + buffers * UPDATE_ELEMENTS, result, sizeof *out));
+  for (int b = 0; b < buffers; b++) d->release(d, data[b], UPDATE_ELEMENTS * sizeof(float));
+  if (run.workspace) d->release(d, run.workspace, workspace);
+  d->release(d, step, 64);
+  d->release(d, result, 64);
+  free(attrs);
+  arena_free(&memory);
+}
+
+static void updates_equal_the_cpus(void **state) {
+  (void)state;
+  enum { VALUES = UPDATE_BUFFERS * UPDATE_ELEMENTS + 1 };
+  device *cpu;
+  assert_null(device_open("cpu", 1, &cpu, NULL));
+  float *expected = calloc(VALUES, sizeof *expected), *made = calloc(VALUES, sizeof *made);
+  for (size_t k = 0; k < sizeof update_cases / sizeof *update_cases; k++) {
+    memset(expected, 0, VALUES * sizeof *expected);
+    memset(made, 0, VALUES * sizeof *made);
+    update_on(cpu, &update_cases[k], expected);
+    update_on(cuda, &update_cases[k], made);
+    for (int i = 0; i < VALUES; i++)
+      if (!(fabsf(made[i] - expected[i]) <= 1e-5f * (1 + fabsf(expected[i]))))
+        fail_msg("%s (case %zu): value %d is %g, the CPU's is %g", update_cases[k].op, k, i,
+                 (double)made[i], (double)expected[i]);
+  }
+  free(expected);
+  free(made);
+  device_close(cpu);
+}
+
+static void every_update_operator_is_compared(void **state) {
+  (void)state;
+  for (int i = 0; i < op_count(); i++) {
+    const op *o = op_at(i);
+    if (!o->cpu || strcmp(o->family, "optimizer") != 0) continue;
+    bool found = false;
+    for (size_t k = 0; k < sizeof update_cases / sizeof *update_cases; k++)
+      found |= strcmp(update_cases[k].op, o->name) == 0;
+    if (!found) fail_msg("%s is compared by no case", o->name);
+  }
+}
+
 static void every_step_operator_has_a_kernel(void **state) {
   (void)state;
   for (int i = 0; i < op_count(); i++) {
@@ -213,6 +323,8 @@ int main(void) {
       cmocka_unit_test(a_step_that_comes_again_is_recorded_and_replayed),
       cmocka_unit_test(a_recording_survives_that_scratch_memory_moves),
       cmocka_unit_test(tf32_rounds_factors_of_matrix_products_and_convolutions),
+      cmocka_unit_test(updates_equal_the_cpus),
+      cmocka_unit_test(every_update_operator_is_compared),
       cmocka_unit_test(every_step_operator_has_a_kernel),
       cmocka_unit_test(without_cudnn_a_device_says_so_and_has_other_arithmetic),
       cmocka_unit_test(another_plug_in_is_an_error_that_names_it),
