@@ -53,7 +53,7 @@ try 1 "$STRATA" check "${tiny[@]}" --set "evaluate.keep_largest=[2, 3]"
 says "keep_largest has class 3, but the classes of the data set end with 2"
 
 # On a terminal it says how far it is, window by window, and results stand on lines of their own.
-script -qec "'$STRATA' predict run0 phantom/imagesTr -o all --set $window.overlap=0.8" seen >/dev/null </dev/null ||
+script -qec "'$STRATA' predict run0 phantom/imagesTr -o all --set $window.overlap=0.6" seen >/dev/null </dev/null ||
   fail "predict on a terminal: $(cat seen)"
 for words in "predict ░" "case 0/6" "case 5/6" "ETA"; do has seen "$words"; done
 tr '\r' '\n' <seen | grep -q $'^\e\[Kall/.*\.nii\.gz$' || fail "a file's line is not its own"
