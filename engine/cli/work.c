@@ -158,37 +158,25 @@ static status predict_case(network *n, const data_spec *data, const case_entry *
   return error;
 }
 
-/* How far predict is. */
-typedef struct predicting {
-  reporter report;
-  int done, count; /* cases */
-  double started;
-} predicting;
-
-static status stopped_predicting(const predicting *p) {
+static status stopped_predicting(const case_progress *p) {
   return error_new(ERROR_INTERRUPTED, NOWHERE, "stopped after %d of %d inputs", p->done, p->count);
-}
-
-static status after_windows(void *context, int64_t done, int64_t windows) {
-  const predicting *p = context;
-  double share = (p->done + (double)done / (double)windows) / p->count;
-  report_share(&p->report, "predict", "case", p->done, p->count, share, p->started);
-  return done < windows && run_stop_requested() ? stopped_predicting(p) : OK;
 }
 
 /* A bad case is reported and the others are still segmented. The files that are written are the
  * command's output, also with --quiet. */
 static status predict_all(network *n, const data_spec *data, const predict_inputs *in, bool quiet) {
   problems found = {0};
-  predicting p = {.report = console_reporter(quiet), .count = in->count, .started = clock_now_s()};
-  n->inferer.after = after_windows;
+  reporter report = console_reporter(quiet);
+  case_progress p = {
+      .report = &report, .stage = "predict", .count = in->count, .started_s = clock_now_s()};
+  n->inferer.after = run_after_windows;
   n->inferer.after_context = &p;
   for (; p.done < p.count; p.done++) {
     status error = run_stop_requested()
                        ? stopped_predicting(&p)
                        : predict_case(n, data, &in->cases[p.done], in->out[p.done]);
     if (error && error_code_of(error) == ERROR_INTERRUPTED) {
-      error_free(error); /* it begins with the case's name */
+      error_free(error); /* it speaks of windows */
       problems_add(&found, stopped_predicting(&p));
       break;
     }

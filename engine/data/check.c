@@ -24,9 +24,7 @@ typedef struct look_work {
   int64_t *sample_counts;
   problems *problems;   /* by case */
   pthread_mutex_t lock; /* of the notes and the progress */
-  const reporter *report;
-  double started;
-  int done; /* cases */
+  case_progress progress;
 } look_work;
 
 static void add_note(look_work *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -171,10 +169,8 @@ static void look_at_case(void *context, int64_t index) {
   case_files_free(&files);
   case_free(&c);
   pthread_mutex_lock(&w->lock);
-  int count = w->look->data->case_count;
-  w->done++;
-  report_share(w->report, "data check", "case", w->done, count, (double)w->done / count,
-               w->started);
+  w->progress.done++;
+  report_cases(&w->progress, 0);
   pthread_mutex_unlock(&w->lock);
 }
 
@@ -256,8 +252,10 @@ status dataset_look_at(const dataset *data, thread_pool *pool, const reporter *r
                         .channel_count = data->channels,
                         .channels = calloc((size_t)data->channels, sizeof *out->channels)};
   look_work w = {.look = out,
-                 .report = report,
-                 .started = clock_now_s(),
+                 .progress = {.report = report,
+                              .stage = "data check",
+                              .count = data->case_count,
+                              .started_s = clock_now_s()},
                  .samples = calloc(n, sizeof *w.samples),
                  .sample_counts = calloc(n, sizeof *w.sample_counts),
                  .problems = calloc(n, sizeof *w.problems)};

@@ -147,17 +147,20 @@ static status score_folders(arena *memory, const char *prediction_dir, const cha
                             const evaluate_spec *spec, thread_pool *pool, const reporter *report,
                             problems *found, folder_scores *out) {
   label_folder predictions, references;
-  double started = clock_now_s();
   TRY(list_folder(memory, prediction_dir, found, &predictions));
   TRY(list_folder(memory, reference_dir, found, &references));
   if (predictions.count == 0)
     return error_new(ERROR_DATA, NOWHERE, "there is no .nii or .nii.gz file in %s", prediction_dir);
+  case_progress progress = {.report = report,
+                            .stage = "evaluate",
+                            .count = predictions.count,
+                            .started_s = clock_now_s()};
   out->prediction_count = predictions.count;
   out->reference_count = references.count;
   out->cases = arena_alloc(memory, (size_t)predictions.count * sizeof *out->cases);
   for (int i = 0; i < predictions.count; i++) {
-    report_share(report, "evaluate", "case", i, predictions.count, (double)i / predictions.count,
-                 started);
+    progress.done = i;
+    report_cases(&progress, 0);
     const label_file *prediction = &predictions.files[i];
     const label_file *reference = find_file(&references, prediction->name);
     if (!reference) {
@@ -174,7 +177,8 @@ static status score_folders(arena *memory, const char *prediction_dir, const cha
     else
       out->case_count++;
   }
-  report_share(report, "evaluate", "case", predictions.count, predictions.count, 1, started);
+  progress.done = predictions.count;
+  report_cases(&progress, 0);
   return OK;
 }
 

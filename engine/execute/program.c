@@ -534,13 +534,15 @@ static int64_t planes_at_a_time(const program *p, const shape *s) {
   return planes < s->dim[1] ? planes : s->dim[1];
 }
 
-status program_run_by_planes(program *p, value_id v, program_reader read, void *context) {
+status program_run_by_planes(program *p, value_id v, float *room, program_reader read,
+                             void *context) {
   const shape *s = &p->g->values[v].type.shape;
   int64_t batch = s->dim[0], extent = s->dim[1], step = planes_at_a_time(p, s);
   plane_call c;
-  if (!open_plane_call(p, v, step, &c)) {
+  if (room || !open_plane_call(p, v, step, &c)) {
     TRY(program_run(p));
-    const float *data = program_data(p, v);
+    if (room) TRY(program_read(p, v, room));
+    const float *data = room ? room : program_data(p, v);
     for (int64_t n = 0; n < batch; n++)
       TRY(read(context, n, 0, extent, data + n * shape_elements(s) / batch));
     return OK;

@@ -76,8 +76,10 @@ typedef status (*program_reader)(void *context, int64_t n, int64_t from, int64_t
                                  const float *data);
 /* program_run without an update, of which only v, a f32 volume N × X × Y × Z × C, is read, in the order
  * of n and x. Where the last node makes v plane by plane (op.by_plane), it makes a few planes at a
- * time, and v is never there as a whole. On devices that are the host. */
-status program_run_by_planes(program *p, value_id v, program_reader read, void *context);
+ * time, and v is never there as a whole. `room`: host memory for v where the device is not the host,
+ * otherwise NULL. */
+status program_run_by_planes(program *p, value_id v, float *room, program_reader read,
+                             void *context);
 /* Part `part` of `parts` of an update: after the last one the mean of all parts' gradients is used.
  * parts ≤ optimizer_use.accumulate. */
 status program_run_part(program *p, int64_t part, int64_t parts);

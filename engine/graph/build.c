@@ -333,3 +333,20 @@ int64_t graph_param_elements(const graph *g) {
       total += shape_elements(&g->values[i].type.shape);
   return total;
 }
+
+int *graph_reader_counts(const graph *g, const value_id *keep, int keep_count) {
+  int *readers = calloc((size_t)g->value_count + 1, sizeof *readers);
+  if (!readers) return NULL;
+  for (int i = 0; i < keep_count; i++)
+    if (keep[i] != VALUE_NONE) readers[keep[i]]++;
+  for (int i = 0; i < g->node_count; i++)
+    for (int k = 0; k < g->nodes[i].in_count; k++)
+      if (g->nodes[i].in[k] != VALUE_NONE) readers[g->nodes[i].in[k]]++;
+  return readers;
+}
+
+void node_types(const graph *g, const node *n, tensor *in, tensor *out) {
+  for (int k = 0; k < n->in_count; k++)
+    in[k] = n->in[k] == VALUE_NONE ? (tensor){.shape = {.rank = -1}} : g->values[n->in[k]].type;
+  for (int k = 0; k < n->out_count; k++) out[k] = g->values[n->out[k]].type;
+}

@@ -103,14 +103,10 @@ void graph_dot(const graph *g, FILE *out) {
 cost node_cost(const graph *g, const node *n) {
   tensor in[MAX_PORTS], out[MAX_PORTS / 4];
   double bytes = 0;
-  for (int k = 0; k < n->in_count; k++) {
-    in[k] = n->in[k] == VALUE_NONE ? (tensor){.shape = {.rank = -1}} : g->values[n->in[k]].type;
+  node_types(g, n, in, out);
+  for (int k = 0; k < n->in_count; k++)
     if (n->in[k] != VALUE_NONE) bytes += (double)tensor_bytes(&in[k]);
-  }
-  for (int k = 0; k < n->out_count; k++) {
-    out[k] = g->values[n->out[k]].type;
-    bytes += (double)tensor_bytes(&out[k]);
-  }
+  for (int k = 0; k < n->out_count; k++) bytes += (double)tensor_bytes(&out[k]);
   cost c = {0};
   if (n->op->cost) c = n->op->cost(n->attrs, in, n->in_count, out);
   if (n->op->traits & OP_VIEW) return (cost){0};

@@ -36,13 +36,8 @@ static bool is_plain_norm(const node *n) {
 }
 
 void graph_fuse(graph *g, const value_id *keep, int keep_count) {
-  int *readers = calloc((size_t)g->value_count + 1, sizeof *readers);
+  int *readers = graph_reader_counts(g, keep, keep_count);
   if (!readers) return; /* the unfused graph is just as correct */
-  for (int i = 0; i < keep_count; i++)
-    if (keep[i] != VALUE_NONE) readers[keep[i]]++;
-  for (int i = 0; i < g->node_count; i++)
-    for (int k = 0; k < g->nodes[i].in_count; k++)
-      if (g->nodes[i].in[k] != VALUE_NONE) readers[g->nodes[i].in[k]]++;
   for (int i = 0; i < g->node_count; i++) {
     node *act = &g->nodes[i];
     if (!act->op || !is_op(act, "leaky_relu")) continue;

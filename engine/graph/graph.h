@@ -99,5 +99,9 @@ cost node_cost(const graph *g, const node *n);
 /* Elements of the learned parameters that some node reads; running statistics do not count. */
 int64_t graph_param_elements(const graph *g);
 bool value_is_read(const graph *g, value_id v);
+/* By value, how many nodes and places in `keep` read it. Heap-owned; NULL without memory. */
+int *graph_reader_counts(const graph *g, const value_id *keep, int keep_count);
+/* Types of a node's inputs (an absent one has rank −1) and outputs: MAX_PORTS and a quarter of it. */
+void node_types(const graph *g, const node *n, tensor *in, tensor *out);
 
 #endif

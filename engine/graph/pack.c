@@ -4,9 +4,7 @@
 
 static size_t packed_bytes(const graph *g, const node *n) {
   tensor in[MAX_PORTS], out[MAX_PORTS / 4];
-  for (int k = 0; k < n->in_count; k++)
-    in[k] = n->in[k] == VALUE_NONE ? (tensor){.shape = {.rank = -1}} : g->values[n->in[k]].type;
-  for (int k = 0; k < n->out_count; k++) out[k] = g->values[n->out[k]].type;
+  node_types(g, n, in, out);
   return n->op->packing->bytes(n->attrs, in, n->in_count, out);
 }
 
@@ -18,13 +16,8 @@ static bool runs_by_planes(const graph *g, int node) {
 }
 
 void graph_pack(graph *g, const value_id *keep, int keep_count) {
-  int *readers = calloc((size_t)g->value_count + 1, sizeof *readers);
+  int *readers = graph_reader_counts(g, keep, keep_count);
   if (!readers) return; /* as it was, only slower */
-  for (int i = 0; i < keep_count; i++)
-    if (keep[i] != VALUE_NONE) readers[keep[i]]++;
-  for (int i = 0; i < g->node_count; i++)
-    for (int k = 0; k < g->nodes[i].in_count; k++)
-      if (g->nodes[i].in[k] != VALUE_NONE) readers[g->nodes[i].in[k]]++;
   for (int i = 0; i < g->node_count; i++) {
     const node *n = &g->nodes[i];
     if (!n->op->packing || runs_by_planes(g, i)) continue;

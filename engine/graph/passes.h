@@ -16,8 +16,8 @@ void graph_fuse(graph *g, const value_id *keep, int keep_count);
 /* pack: for a graph whose parameters keep their values from run to run, on the CPU. Marks the nodes
  * that read a weight in the packed form of their kernels (op_packing): what no other node reads, and
  * where that form is no larger, so that it can take the weight's place; not the head, if it can run by
- * planes. Runs last. A program of the
- * graph packs when it runs first after its parameters were filled (parameters.packed). */
+ * planes. Runs last. A program of the graph packs when it runs first after its parameters were filled
+ * (parameters.packed). */
 void graph_pack(graph *g, const value_id *keep, int keep_count);
 /* The mark of a node, or NULL where its operator packs nothing. */
 bool *node_packed(const node *n);

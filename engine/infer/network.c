@@ -9,14 +9,8 @@
 static status run_windows(void *context, scores_fn take, void *taker) {
   network *n = context;
   program *p = &n->program;
-  if (!n->scores) return program_run_by_planes(p, n->output, take, taker);
-  const shape *s = &n->graph.g->values[n->output].type.shape;
-  TRY(program_write(p, n->graph.image, n->image));
-  TRY(program_run(p));
-  TRY(program_read(p, n->output, n->scores));
-  for (int64_t i = 0; i < s->dim[0]; i++)
-    TRY(take(taker, i, 0, s->dim[1], n->scores + i * shape_elements(s) / s->dim[0]));
-  return OK;
+  if (n->image) TRY(program_write(p, n->graph.image, n->image));
+  return program_run_by_planes(p, n->output, n->scores, take, taker);
 }
 
 static status host_copy_of(const network *n, value_id v, float **out) {

@@ -101,9 +101,7 @@ static size_t place(buffer *list, int count) {
 static int64_t workspace_of(const graph *g, const node *n, int threads) {
   if (!n->op->workspace_bytes || threads == 0) return 0;
   tensor in[MAX_PORTS], out[MAX_PORTS / 4];
-  for (int k = 0; k < n->in_count; k++)
-    in[k] = n->in[k] == VALUE_NONE ? (tensor){.shape = {.rank = -1}} : g->values[n->in[k]].type;
-  for (int k = 0; k < n->out_count; k++) out[k] = g->values[n->out[k]].type;
+  node_types(g, n, in, out);
   return (int64_t)n->op->workspace_bytes(n->attrs, in, n->in_count, out, threads);
 }
 

@@ -3,18 +3,17 @@
 #include "base/clock.h"
 #include "base/text.h"
 
-void report_share(const reporter *r, const char *stage, const char *unit, int64_t done,
-                  int64_t total, double share, double started) {
-  if (!r || !r->update) return;
-  double spent = clock_now_s() - started;
-  progress p = {.stage = stage,
-                .unit = unit,
-                .done = done,
-                .total = total,
+void report_cases(const case_progress *c, double begun) {
+  if (!c->report || !c->report->update) return;
+  double spent = clock_now_s() - c->started_s, share = (c->done + begun) / c->count;
+  progress p = {.stage = c->stage,
+                .unit = "case",
+                .done = c->done,
+                .total = c->count,
                 .overall = share,
                 .elapsed_s = spent,
                 .eta_s = share > 0 ? spent / share * (1 - share) : -1};
-  r->update(r->context, &p);
+  c->report->update(c->report->context, &p);
 }
 
 void report_line(const reporter *r, const char *format, ...) {

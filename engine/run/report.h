@@ -26,10 +26,16 @@ typedef struct reporter {
   void *context;
 } reporter;
 
-/* `done` of `total` units, and `share` (0 … 1) of the work that began at `started` (clock_now_s), which
- * may be part of a unit ahead: what is left takes as long as what is done. `r` may be NULL. */
-void report_share(const reporter *r, const char *stage, const char *unit, int64_t done,
-                  int64_t total, double share, double started);
+/* Work on cases, one after the other. */
+typedef struct case_progress {
+  const reporter *report; /* may be NULL */
+  const char *stage;
+  int done, count;  /* cases */
+  double started_s; /* clock_now_s */
+} case_progress;
+
+/* `begun`: the share of the next case that is done, 0 … 1. What is left takes as long as what is done. */
+void report_cases(const case_progress *c, double begun);
 void report_line(const reporter *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -342,23 +342,17 @@ static status evaluate_case(run *r, network *n, custom_metrics *custom, const ca
   return error;
 }
 
-/* How far the evaluation is. */
-typedef struct evaluating {
-  const run *r;
-  int done, count; /* cases */
-  double started;
-} evaluating;
+status run_after_windows(void *context, int64_t done, int64_t windows) {
+  const case_progress *c = context;
+  report_cases(c, (double)done / (double)windows);
+  if (done == windows || !run_stop_requested()) return OK;
+  return error_new(ERROR_INTERRUPTED, NOWHERE, "stopped after %lld of %lld windows",
+                   (long long)done, (long long)windows);
+}
 
 static status stopped_evaluating(void) {
   return error_new(ERROR_INTERRUPTED, NOWHERE,
                    "stopped during the evaluation; the same command with --resume repeats it");
-}
-
-static status after_windows(void *context, int64_t done, int64_t windows) {
-  const evaluating *e = context;
-  double share = (e->done + (double)done / (double)windows) / e->count;
-  report_share(&e->r->report, "evaluate", "case", e->done, e->count, share, e->started);
-  return done < windows && run_stop_requested() ? stopped_evaluating() : OK;
 }
 
 /* A case whose files are broken is named, and the others are still segmented; but a mean over fewer
@@ -366,8 +360,9 @@ static status after_windows(void *context, int64_t done, int64_t windows) {
 static status evaluate_cases(run *r, network *n, custom_metrics *custom, const int *index,
                              int count, case_score *scores, int *scored) {
   problems found = {0};
-  evaluating e = {.r = r, .count = count, .started = clock_now_s()};
-  n->inferer.after = after_windows;
+  case_progress e = {
+      .report = &r->report, .stage = "evaluate", .count = count, .started_s = clock_now_s()};
+  n->inferer.after = run_after_windows;
   n->inferer.after_context = &e;
   for (; e.done < count; e.done++) {
     bool counts = false;
@@ -377,7 +372,7 @@ static status evaluate_cases(run *r, network *n, custom_metrics *custom, const i
                        : evaluate_case(r, n, custom, entry, &scores[*scored], &counts);
     if (error && error_code_of(error) == ERROR_INTERRUPTED) {
       problems_free(&found);
-      error_free(error); /* it begins with the case's name */
+      error_free(error); /* it speaks of windows */
       return stopped_evaluating();
     }
     bool is_bad_file = error && error_code_of(error) == ERROR_DATA;

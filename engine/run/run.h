@@ -74,6 +74,9 @@ status run_pipeline(const run_options *o, char **folder);
 /* Asks a running run to stop after the present step (async-signal-safe). */
 void run_request_stop(void);
 bool run_stop_requested(void);
+/* An inferer's `after`, whose context is a case_progress: reports it, and is ERROR_INTERRUPTED in the
+ * middle of a case when a stop was requested. */
+status run_after_windows(void *context, int64_t done, int64_t windows);
 
 /* Where a run goes when nobody says: runs/<name>, or runs/<name>-2, … when that holds a run already.
  * Heap-owned. */

@@ -44,7 +44,7 @@ static void inference_run(inference *n, uint64_t windows) {
   float *x = program_data(&n->program, n->graph.image);
   rng r = rng_open(rng_key_of(windows, "test", 0, "windows", 0), 0);
   for (int64_t i = 0; i < shape_elements(&image->shape); i++) x[i] = rng_normal(&r);
-  must(program_run_by_planes(&n->program, n->graph.keep[0], take_planes, n));
+  must(program_run_by_planes(&n->program, n->graph.keep[0], NULL, take_planes, n));
 }
 
 static void inference_close(inference *n) {

@@ -232,7 +232,7 @@ static void a_head_runs_by_planes_with_the_bits_of_a_whole_run(void **state) {
       float *whole = malloc(bytes);
       must(program_read(&h.program, h.scores, whole));
       h.whole = whole;
-      must(program_run_by_planes(&h.program, h.scores, take_planes, &h));
+      must(program_run_by_planes(&h.program, h.scores, NULL, take_planes, &h));
       assert_int_equal(h.planes, HEAD_SAMPLES * HEAD_X);
       assert_true(heads[i].in_pieces ? h.calls > HEAD_SAMPLES : h.calls == HEAD_SAMPLES);
       free(whole);
@@ -250,7 +250,7 @@ static void a_reader_ends_a_run_by_planes(void **state) {
   (void)state;
   head_net h;
   head_open(&h, "1", 2);
-  must_fail(program_run_by_planes(&h.program, h.scores, refuse_second, &h), "no more");
+  must_fail(program_run_by_planes(&h.program, h.scores, NULL, refuse_second, &h), "no more");
   assert_int_equal(h.calls, 2);
   head_close(&h);
 }
