@@ -361,12 +361,16 @@ static __device__ inline query_sums sums_of_query(const problem &p, const gradie
   return {g.lse[index], g.delta[index]};
 }
 
-/* The gradients of the scores of a warp's 16 queries and PART keys, times `scale`. `s` holds the products
- * of queries and keys, `of_values` those of dy and values. */
-static __device__ inline void score_gradients(float (&s)[PART / 8][4],
-                                              const float (&of_values)[PART / 8][4],
-                                              const head_problem &of, const query_sums sums[2],
-                                              const score_place &at, float scale) {
+/* The gradients of the scores of a warp's 16 queries and PART keys, times `scale`. */
+template <int DIM, bool KEPT>
+static __device__ inline void
+score_gradients(float (&s)[PART / 8][4], const factor_rows<DIM, KEPT> &q,
+                const factor_rows<DIM, KEPT> &dy, const uint16_t *keys, const uint16_t *values,
+                const head_problem &of, const query_sums sums[2], const score_place &at,
+                float scale) {
+  float of_values[PART / 8][4];
+  multiply_tokens(s, q, keys);
+  multiply_tokens(of_values, dy, values);
   add_terms<false>(s, of.terms, at);
   close_columns(s, at);
   uint32_t kept = kept_of_queries<PART / 8>(of.drop, at);
@@ -407,11 +411,10 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 32   ? 4
     KEEP_LOOP
     for (int part = 0; part < ROWS; part += PART) {
       score_place scores = {query, k0 + part + own_column(), (int)p.queries, (int)p.keys};
-      float s[PART / 8][4], of_values[PART / 8][4];
-      multiply_tokens(s, q, keys + part * PITCH<DIM>);
-      multiply_tokens(of_values, dy, values + part * PITCH<DIM>);
-      score_gradients(s, of_values, of, sums, scores, p.scale);
-      add_weighted<DIM>(dq, s, keys + part * PITCH<DIM>);
+      int in_tile = part * PITCH<DIM>;
+      float s[PART / 8][4];
+      score_gradients(s, q, dy, keys + in_tile, values + in_tile, of, sums, scores, p.scale);
+      add_weighted<DIM>(dq, s, keys + in_tile);
     }
   }
   const float ones[2] = {1, 1};
@@ -530,10 +533,9 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 64 ? 3 : 2)
     UNROLL
     for (int part = 0; part < ROWS; part += PART) {
       score_place scores = {query, k0 + part + own_column(), (int)p.queries, (int)p.keys};
-      float s[PART / 8][4], of_values[PART / 8][4];
-      multiply_tokens(s, q_rows, keys + part * PITCH<DIM>);
-      multiply_tokens(of_values, dy_rows, values + part * PITCH<DIM>);
-      score_gradients(s, of_values, of, sums, scores, 1.0f);
+      int in_tile = part * PITCH<DIM>;
+      float s[PART / 8][4];
+      score_gradients(s, q_rows, dy_rows, keys + in_tile, values + in_tile, of, sums, scores, 1.0f);
       UNROLL
       for (int m = 0; m < PART / 8; m++)
         for (int e = 0; e < 4; e++) total[part / 8 + m][e] += s[m][e];
