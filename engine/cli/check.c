@@ -360,7 +360,7 @@ static status check_stage(checked *c, const stage_spec *s) {
   if (!error) error = plan_memory(g, &fitted.use, &memory);
   if (!error) {
     bool label_free = step.label == VALUE_NONE && !s->use_labels;
-    double update = 2.0 * 4 * (double)graph_param_elements(g) * stage_parameter_buffers(s);
+    double update = stage_update_bytes(s, g);
     double seconds = (double)s->accumulate * graph_seconds(g, update, &c->speed);
     int64_t steps = stage_steps(c->o, s, label_free);
     printf("\nstage %s\n", s->name);

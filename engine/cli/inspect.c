@@ -208,9 +208,16 @@ typedef struct timing {
   const step_memory *memory;
   double *seconds;
   int64_t steps;
-  double first;    /* when the first step of all was done, seconds after the start */
-  int64_t *faults; /* page faults of each */
+  double first;          /* when the first step of all was done, seconds after the start */
+  int64_t *faults;       /* page faults of each */
+  size_t device_bytes;   /* that the steps took of a device's own memory */
+  const double *profile; /* seconds of each call, all steps together; NULL without --profile */
 } timing;
+
+/* Of a device's own memory; 0 where it is the host's. */
+static size_t free_bytes_of(device *d) {
+  return d->free_bytes ? d->free_bytes(d) : 0;
+}
 
 static int64_t page_faults(void) {
   struct rusage usage;
@@ -232,13 +239,15 @@ static double useful_flops(const timing *t) {
 static void print_timing(const stage_spec *s, const timing *t) {
   const program *p = t->program;
   double median = t->seconds[t->steps / 2], flops = useful_flops(t);
-  char rss[24], held[24], arena_text[24];
+  char rss[24], taken[24], held[24], arena_text[24];
   text_buffer again = {0};
   printf("stage %s, batch %lld: median %.1f ms a step (min %.1f, max %.1f, %lld steps), "
          "%.1f GFLOP, %.1f GFLOP/s, peak memory %s, %s\n",
          s->name, (long long)p->batch, 1e3 * median, 1e3 * t->seconds[0],
          1e3 * t->seconds[t->steps - 1], (long long)t->steps, flops / 1e9, flops / median / 1e9,
          format_bytes(rss, (double)peak_rss_bytes()), p->device->description);
+  if (!p->device->is_host)
+    printf("the device gave %s of its memory\n", format_bytes(taken, (double)t->device_bytes));
   printf("first step done %.2f s after the start\n", t->first);
   step_memory_describe(t->memory, &again);
   printf("a step holds %s, %s of it planned; %.4g page faults a step%s%s\n",
@@ -248,21 +257,46 @@ static void print_timing(const stage_spec *s, const timing *t) {
   text_free(&again);
 }
 
+/* What a step does, call by call, in its order. */
+static json_t *timed_calls(const timing *t) {
+  json_t *calls = json_array();
+  for (int i = 0; i < t->program->call_count; i++) {
+    const node *n = program_call_node(t->program, i);
+    cost c = n ? node_cost(t->graph->g, n) : (cost){0};
+    json_t *call = json_pack("{s:s, s:s, s:s, s:f, s:f, s:b}", "node", n ? n->name : "", "op",
+                             n ? n->op->name : "optimizer", "precision",
+                             precision_choices[n ? node_precision(n) : PRECISION_F32], "flops",
+                             c.flops, "bytes", c.bytes, "again", n && n->recomputed);
+    if (t->profile)
+      json_object_set_new(call, "seconds", json_real(t->profile[i] / (double)t->steps));
+    json_array_append_new(calls, call);
+  }
+  return calls;
+}
+
 static status write_timing(const char *path, const stage_spec *s, const timing *t) {
   const plan *p = &t->program->plan;
   const recomputation *r = &t->memory->again;
   json_t *root = json_pack(
-      "{s:s, s:I, s:f, s:f, s:f, s:f, s:I, s:f, s:I, s:I, s:I, s:{s:i, s:f, s:f}}", "stage",
-      s->name, "steps", (json_int_t)t->steps, "median_s", t->seconds[t->steps / 2], "min_s",
-      t->seconds[0], "first_step_s", t->first, "flops", useful_flops(t), "peak_rss_bytes",
+      "{s:s, s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:I, s:I, s:I, s:I, s:{s:i, s:f, s:f}, s:o}",
+      "stage", s->name, "steps", (json_int_t)t->steps, "median_s", t->seconds[t->steps / 2],
+      "min_s", t->seconds[0], "first_step_s", t->first, "flops", useful_flops(t), "update_bytes",
+      t->program->update ? stage_update_bytes(s, t->graph->g) : 0.0, "peak_rss_bytes",
       peak_rss_bytes(), "page_faults_per_step", (double)t->faults[t->steps / 2], "arena_bytes",
       (json_int_t)p->arena_bytes, "arena_lower_bound_bytes", (json_int_t)p->lower_bound_bytes,
-      "outside_bytes", (json_int_t)t->memory->outside_bytes, "recomputed", "nodes", r->nodes,
-      "flops", r->flops, "bytes", r->bytes);
+      "outside_bytes", (json_int_t)t->memory->outside_bytes, "device_bytes",
+      (json_int_t)t->device_bytes, "recomputed", "nodes", r->nodes, "flops", r->flops, "bytes",
+      r->bytes, "calls", timed_calls(t));
   status error = json_write(path, root, JSON_INDENT(2), "");
   json_decref(root);
   return error;
 }
+
+/* Before anything is made for the step. */
+typedef struct bench_start {
+  double seconds;
+  size_t free_bytes;
+} bench_start;
 
 static status time_step(program *p, timing *t, int64_t step) {
   int64_t faults = page_faults();
@@ -274,7 +308,7 @@ static status time_step(program *p, timing *t, int64_t step) {
 }
 
 static status time_steps(program *p, const stage_graph *g, const step_memory *memory,
-                         const stage_spec *s, const arguments *a, double started) {
+                         const stage_spec *s, const arguments *a, const bench_start *start) {
   enum { WARM_UP = 2 };
   timing t = {.program = p, .graph = g, .memory = memory, .steps = a->steps > 0 ? a->steps : 10};
   t.seconds = calloc((size_t)t.steps, sizeof *t.seconds);
@@ -284,15 +318,19 @@ static status time_steps(program *p, const stage_graph *g, const step_memory *me
       t.seconds && t.faults && profile ? OK : error_out_of_memory((size_t)t.steps * sizeof(double));
   for (int i = 0; i < WARM_UP && !error; i++) {
     error = time_step(p, &t, 0);
-    if (i == 0) t.first = clock_now_s() - started;
+    if (i == 0) t.first = clock_now_s() - start->seconds;
   }
   for (int64_t i = 0; i < t.steps && !error; i++) { /* touches their pages */
     t.seconds[i] = 1;
     t.faults[i] = 1;
   }
-  if (a->profile) program_profile(p, profile);
+  if (a->profile) {
+    program_profile(p, profile);
+    t.profile = profile;
+  }
   for (int64_t i = 0; i < t.steps && !error; i++) error = time_step(p, &t, i);
   if (!error) {
+    t.device_bytes = start->free_bytes - free_bytes_of(p->device);
     qsort(t.seconds, (size_t)t.steps, sizeof *t.seconds, by_value);
     qsort(t.faults, (size_t)t.steps, sizeof *t.faults, by_count);
     print_timing(s, &t);
@@ -309,30 +347,31 @@ static status time_steps(program *p, const stage_graph *g, const step_memory *me
   return error;
 }
 
-static status bench_opened(opened *o, const arguments *a, double started) {
+static status bench_opened(opened *o, const arguments *a, const bench_start *start) {
   const stage_spec *s;
   TRY(choose_stage(o, a->stage, &s));
   if (a->inference) {
     network n;
     TRY(compile_inference(o, s, &n));
     step_memory weights = {.outside_bytes = (size_t)n.own.elements * sizeof(float)};
-    status error = time_steps(&n.program, &n.graph, &weights, s, a, started);
+    status error = time_steps(&n.program, &n.graph, &weights, s, a, start);
     network_close(&n);
     return error;
   }
   int64_t batch = a->batch > 0 ? a->batch : s->batch;
   compiled c;
   TRY(compile_step(o, s, batch, &c));
-  status error = time_steps(&c.program, &c.graph, &c.memory, s, a, started);
+  status error = time_steps(&c.program, &c.graph, &c.memory, s, a, start);
   close_step(&c);
   return error;
 }
 
 status command_bench(const arguments *a) {
-  double started = clock_now_s();
+  bench_start start = {.seconds = clock_now_s()};
   opened o;
   status error = open_pipeline(a, &o);
-  if (!error) error = bench_opened(&o, a, started);
+  if (!error) start.free_bytes = free_bytes_of(o.device);
+  if (!error) error = bench_opened(&o, a, &start);
   close_pipeline(&o);
   return error;
 }

@@ -15,8 +15,13 @@ const char *step_memory_outside(const step_memory *m) {
   return m->use.consume_gradients ? "weights and moments" : "weights, gradients and moments";
 }
 
-int stage_parameter_buffers(const stage_spec *s) {
+/* Copies of the trained parameters: weights, gradients, moments, sums and averages. */
+static int parameter_buffers(const stage_spec *s) {
   return 2 + s->optimizer.op->state_buffers + (s->accumulate > 1) + (s->ema_decay > 0);
+}
+
+double stage_update_bytes(const stage_spec *s, const graph *g) {
+  return 2.0 * sizeof(float) * (double)graph_param_elements(g) * parameter_buffers(s);
 }
 
 /* As parameters_create lays them out: each begins on a cache line. */
@@ -25,7 +30,7 @@ static size_t padded_bytes(const tensor *t) {
 }
 
 static size_t outside(const stage_spec *s, const graph *g, bool consume_gradients) {
-  size_t copies = (size_t)stage_parameter_buffers(s) - consume_gradients, bytes = 0;
+  size_t copies = (size_t)parameter_buffers(s) - consume_gradients, bytes = 0;
   for (int i = 0; i < g->value_count; i++) {
     const value *v = &g->values[i];
     if (v->kind != VALUE_PARAM || !value_is_read(g, i)) continue;

@@ -31,8 +31,7 @@ status stage_fit_memory(const stage_spec *s, const device *d, stage_graph *graph
 void step_memory_describe(const step_memory *m, text_buffer *out);
 /* What outside_bytes are, in words. */
 const char *step_memory_outside(const step_memory *m);
-/* Copies of the trained parameters that an update reads or writes: weights, gradients, moments,
- * sums and averages. */
-int stage_parameter_buffers(const stage_spec *s);
+/* Bytes that an update reads and writes of weights, gradients, moments, sums and averages. */
+double stage_update_bytes(const stage_spec *s, const graph *g);
 
 #endif

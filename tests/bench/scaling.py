@@ -25,6 +25,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
+    parser.set_defaults(device="cpu")
     options = parser.parse_args()
     found = {row: [] for row in ROWS}
     with tempfile.TemporaryDirectory() as folder:

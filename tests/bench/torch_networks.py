@@ -1,4 +1,4 @@
-"""Times networks in PyTorch on the CPU: the rival of tests/bench/compare_networks.py.
+"""Times networks in PyTorch: the rival of tests/bench/compare_networks.py.
 
     torch_networks.py --network unetr --work train --mode tuned --threads 2
 
@@ -9,9 +9,12 @@ Modes:  installed      PyTorch as pip installs it
         tuned          large pages, and freed memory stays with the process
         channels_last  tuned, with weights and volumes in channels-last order
         compiled       tuned, with torch.compile
+        eager          on a GPU: channels-last order, cuDNN's kernels chosen by time, fused AdamW
+        gpu_compiled   the same, with torch.compile
 
 Networks are MONAI's; UNETR++ is its authors', from --unetr-plus-plus FOLDER, a checkout of
-github.com/Amshaker/unetr_plus_plus. --bf16 is autocast, weights stay f32. Prints one line of JSON.
+github.com/Amshaker/unetr_plus_plus. bf16 is autocast, weights stay f32. Prints one line of JSON; on a
+GPU, device_bytes is what the card has less after the steps than before the network was made.
 
 PyTorch picks oneDNN for a convolution only when its input is large, counted over N·C·X·Y, and its own
 slower one otherwise. UNETR on 48×48×48 with batch 1 falls below at half resolution and takes longer
@@ -29,7 +32,8 @@ import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-MODES = ("installed", "tuned", "channels_last", "compiled")
+CPU_MODES = ("installed", "tuned", "channels_last", "compiled")
+GPU_MODES = ("eager", "gpu_compiled")
 # mmap_max=0 keeps big tensors in the heap and the trim threshold keeps the heap from shrinking, so a
 # page is faulted in once and not once a step; hugetlb=1 asks for transparent huge pages.
 TUNABLES = ("glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
@@ -85,15 +89,22 @@ def build_work(options):
     import torch
     from monai.losses import DiceCELoss
 
+    on_gpu = options.mode in GPU_MODES
+    device = "cuda" if on_gpu else "cpu"
+    if on_gpu:
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = options.precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = options.precision == "tf32"
     torch.manual_seed(0)
-    model = build_network(options)
-    image = torch.randn(options.batch, 1, *options.image)
-    label = torch.randint(0, options.outputs, (options.batch, 1, *options.image))
-    if options.mode == "channels_last":
+    model = build_network(options).to(device)
+    image = torch.randn(options.batch, 1, *options.image, device=device)
+    label = torch.randint(0, options.outputs, (options.batch, 1, *options.image), device=device)
+    if options.mode == "channels_last" or on_gpu:
         model = model.to(memory_format=torch.channels_last_3d)
         image = image.to(memory_format=torch.channels_last_3d)
-    cast = (lambda: torch.autocast("cpu", torch.bfloat16)) if options.bf16 else contextlib.nullcontext
-    compiled = torch.compile if options.mode == "compiled" else (lambda f: f)
+    bf16 = options.precision == "bf16"
+    cast = (lambda: torch.autocast(device, torch.bfloat16)) if bf16 else contextlib.nullcontext
+    compiled = torch.compile if options.mode.endswith("compiled") else (lambda f: f)
 
     def forward():
         result = model(image)
@@ -124,7 +135,7 @@ def build_work(options):
             return loss(logits.float(), label)
 
     objective = compiled(objective)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=1e-5)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=1e-5, fused=on_gpu or None)
 
     def run():
         optimizer.zero_grad(set_to_none=True)
@@ -136,6 +147,16 @@ def build_work(options):
     return run
 
 
+def free_bytes(options):
+    """Of the card's memory, the process's own overhead already taken."""
+    if options.mode not in GPU_MODES:
+        return 0
+    import torch
+
+    torch.zeros(1, device="cuda").item()
+    return torch.cuda.mem_get_info()[0]
+
+
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
@@ -145,6 +166,7 @@ def measure(options):
     import torch
 
     torch.set_num_threads(options.threads)
+    free = free_bytes(options)
     run = build_work(options)
     run()
     first = time.perf_counter() - started
@@ -156,9 +178,12 @@ def measure(options):
         value = run()
         seconds.append(time.perf_counter() - start)
     print(json.dumps({
-        "network": options.network, "work": options.work, "mode": options.mode, "bf16": options.bf16,
+        "network": options.network, "work": options.work, "mode": options.mode, "precision": options.precision,
         "image": options.image, "batch": options.batch, "threads": options.threads,
         "torch": torch.__version__, "median_s": statistics.median(seconds), "steps": options.steps,
+        "device_bytes": free - free_bytes(options),
+        # Without what the allocator holds and does not use; the driver's share is not in it.
+        "allocated_bytes": torch.cuda.max_memory_allocated() if options.mode in GPU_MODES else 0,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "page_faults_per_step": (faults() - before) // options.steps,
         "first_step_s": round(first, 2), "value": value,
@@ -169,8 +194,8 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=("unetr", "unetr_plus_plus", "swin_unetr"), default="unetr")
     parser.add_argument("--work", choices=("train", "pretrain", "infer"), default="train")
-    parser.add_argument("--mode", choices=MODES, default="installed")
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--mode", choices=CPU_MODES + GPU_MODES, default="installed")
+    parser.add_argument("--precision", choices=("f32", "tf32", "bf16"), default="f32")
     parser.add_argument("--image", type=int, nargs=3, default=[96, 96, 96])
     parser.add_argument("--outputs", type=int, default=14)
     parser.add_argument("--batch", type=int, default=1)
@@ -194,7 +219,7 @@ def main():
     if options.measure:
         return measure(options)
     environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
-    if options.mode != "installed":
+    if options.mode in CPU_MODES[1:]:
         environment["GLIBC_TUNABLES"] = TUNABLES
     return subprocess.run([sys.executable, *sys.argv, "--measure"], env=environment, check=False).returncode
 

@@ -62,6 +62,20 @@ for stage in pretrain segment; do
     fail "two runs on one device give different weights"
 done
 
+# What a benchmark needs to know: memory of the device's own, and what every call does.
+"$STRATA" bench "$pipeline" --set data.root="$work/phantom" --device cuda --steps 2 --json bench.json \
+  >"$work/out" 2>"$work/err" || fail "bench on the CUDA device"
+python3 - <<'PYTHON' || fail "what bench says of the CUDA device"
+import json
+found = json.load(open("bench.json"))
+assert found["device_bytes"] >= found["arena_bytes"] + found["outside_bytes"], found["device_bytes"]
+assert found["device_bytes"] < 2 * (found["arena_bytes"] + found["outside_bytes"]) + 2**24, found["device_bytes"]
+nodes = [c for c in found["calls"] if c["node"]]
+assert len(nodes) > 20 and all(c["bytes"] > 0 for c in nodes if c["op"] == "conv3d"), len(nodes)
+assert abs(sum(c["flops"] for c in nodes) - found["flops"]) <= 1e-6 * found["flops"]
+assert found["update_bytes"] > 0
+PYTHON
+
 # No plug-in: an error for cuda, the CPU with a reason for auto.
 if STRATA_CUDA_PLUGIN=/nowhere.so run cuda none; then fail "a plug-in that is not there"; fi
 grep -q "STRATA_CUDA_PLUGIN" "$work/err" || fail "the missing plug-in is not named"

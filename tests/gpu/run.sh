@@ -2,15 +2,20 @@
 # Checks the CUDA device on a machine with an NVIDIA GPU, and prints one short table.
 #
 #   tests/gpu/run.sh pack [FOLDER]   on a build machine: a self-contained folder, build-gpu by default
+#                                    (CUDAARCHS=90-real before it: for Hopper alone, in a fifth of the time)
 #   FOLDER/run.sh [FOLDER]           on the GPU machine, which needs the driver and CUDA's libraries
 #                                    (cuBLASLt; cuDNN 9 if it is to be used): checks, then times
 #
 # Checks: every operator against the CPU, in f32, bf16 and tf32, twice with the same bits; every sample operator;
 # convolutions by cuDNN and by our own kernels; what cuDNN plans; every network against PyTorch's recorded
 # results; both stages of a pipeline, losses and predictions equal to the CPU's; compute-sanitizer where it
-# is installed. Times: training steps of the published networks, beside PyTorch's where it is installed,
-# and what augmentation adds to them. Results: FOLDER/results.json. The exit status is 0 when every check
-# passed. Parts can be left out: CHECKS="operators networks run sanitizer" TIMES="step samples".
+# is installed. Times: training steps and inference of the published networks in bf16, beside PyTorch's
+# where it and MONAI are installed, the card's ceilings, and what augmentation adds to a step.
+# FOLDER/results.json is written after every row. The exit status is 0 when every check passed.
+#
+# Parts can be left out: CHECKS="operators networks run sanitizer" TIMES="step samples". LIMIT=900 is how
+# many seconds a row may take. COMPARE adds options of compare_networks.py, such as
+# COMPARE="--networks unetr --works train --precisions f32 tf32 bf16 --own-convolutions".
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -29,11 +34,12 @@ pack() {
   # The only library of the test programs that is not linked into them.
   cp "$(ldd "$folder/bin/test_device" | awk '/libcmocka/ {print $3}')" "$folder/bin/"
   cp -r "$source"/pipelines "$source"/lua "$folder/share/"
-  mkdir -p "$folder/tests/golden" "$folder/tests/pipelines" "$folder/tests/cli" "$folder/tests/gpu"
+  mkdir -p "$folder"/tests/{golden,pipelines,cli,gpu,bench}
   cp -r "$source"/tests/golden/networks "$folder/tests/golden/"
   cp "$source"/tests/pipelines/device*.yaml "$folder/tests/pipelines/"
   cp "$source"/tests/cli/lib.sh "$folder/tests/cli/"
-  cp "$source"/tests/gpu/{end_to_end.sh,time_step.py,time_samples.py} "$folder/tests/gpu/"
+  cp "$source"/tests/gpu/{end_to_end.sh,time_samples.py} "$folder/tests/gpu/"
+  cp "$source"/tests/bench/{compare_networks.py,torch_networks.py,network.yaml} "$folder/tests/bench/"
   cp "$here/run.sh" "$folder/run.sh"
   echo "$folder: $(du -sh --exclude=build "$folder" | cut -f1); run $folder/run.sh on the GPU machine"
 }
@@ -45,7 +51,10 @@ fi
 
 folder=${1:-$here}
 cd "$folder"
-export LD_LIBRARY_PATH="$folder/bin${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+# cuDNN and cuBLASLt may be there as PyTorch's packages alone.
+packaged=$(python3 -c 'import glob, sysconfig
+print(":".join(sorted(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib"))))' 2>/dev/null || true)
+export LD_LIBRARY_PATH="$folder/bin${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}${packaged:+:$packaged}"
 export STRATA="$folder/bin/strata" SOURCE="$folder" STRATA_SHARE="$folder/share"
 export STRATA_CUDA_PLUGIN="${STRATA_CUDA_PLUGIN:-$folder/bin/libstrata_cuda.so}"
 export STRATA_TEST_FIXTURES="$folder/tests"
@@ -55,20 +64,35 @@ mkdir -p logs
 results=()
 failed=0
 
-row() { # row NAME RESULT DETAIL
-  printf '%-28s %-8s %s\n' "$1" "$2" "$3"
-  results+=("$(printf '{"name": "%s", "result": "%s", "detail": "%s"}' "$1" "$2" "${3//\"/}")")
+row() { # row NAME RESULT DETAIL SECONDS
+  printf '%-28s %-8s %4s s  %s\n' "$1" "$2" "$4" "$3"
+  results+=("$(printf '{"name": "%s", "result": "%s", "seconds": %s, "detail": "%s"}' "$1" "$2" "$4" \
+    "$(printf %s "$3" | tr -d '"\\[:cntrl:]')")")
   [ "$2" != FAIL ] || failed=1
+  write_results
+}
+write_results() {
+  {
+    printf '{"checks": ['
+    (IFS=,; printf '%s' "${results[*]}")
+    printf '], "steps": '
+    cat logs/steps.json 2>/dev/null || printf 'null'
+    printf ', "samples": '
+    cat logs/samples.json 2>/dev/null || printf 'null'
+    printf '}\n'
+  } >results.json
 }
 check() { # check NAME LOG COMMAND…: the last line of the log is the detail
-  local name=$1 log=logs/$2.log
-  if "${@:3}" >"$log" 2>&1; then
-    row "$name" ok "$(tail -n 1 "$log")"
-  elif [ $? -eq 77 ]; then
-    row "$name" skipped "$(tail -n 1 "$log")"
-  else
-    row "$name" FAIL "$(grep -m 1 -E 'FAIL|error' "$log" || tail -n 1 "$log")"
-  fi
+  local name=$1 log=logs/$2.log status=0 begin=$SECONDS
+  timeout "${LIMIT:-900}" "${@:3}" >"$log" 2>&1 || status=$?
+  local seconds=$((SECONDS - begin)) last
+  last=$(tail -n 1 "$log")
+  case $status in
+    0) row "$name" ok "$last" "$seconds" ;;
+    77) row "$name" skipped "$last" "$seconds" ;;
+    124) row "$name" FAIL "not done after $seconds s; $last" "$seconds" ;;
+    *) row "$name" FAIL "$(grep -m 1 -E 'FAIL|error' "$log" || printf %s "$last")" "$seconds" ;;
+  esac
 }
 asked() { case " $1 " in *" $2 "*) true ;; *) false ;; esac }
 
@@ -98,25 +122,20 @@ if asked "$checks" sanitizer; then
         bin/test_augment
     done
   else
-    row "compute-sanitizer" skipped "not installed"
+    row "compute-sanitizer" skipped "not installed" 0
   fi
 fi
 if asked "$times" step; then
-  check "training steps" steps python3 tests/gpu/time_step.py --json logs/steps.json
+  read -r -a compare <<<"${COMPARE:-}"
+  rm -f logs/steps.json
+  check "steps and inference" steps python3 -u tests/bench/compare_networks.py --strata "$STRATA" \
+    --device cuda --rounds 3 --networks unetr unetr-plus-plus swin-unetr --precisions bf16 \
+    --json logs/steps.json "${compare[@]}"
   cat logs/steps.log
 fi
 if asked "$times" samples; then
   check "augmentation" samples-time python3 tests/gpu/time_samples.py --json logs/samples.json
   cat logs/samples-time.log
 fi
-
-{
-  printf '{"checks": ['
-  (IFS=,; printf '%s' "${results[*]}")
-  printf '], "steps": '
-  cat logs/steps.json 2>/dev/null || printf 'null'
-  printf ', "samples": '
-  cat logs/samples.json 2>/dev/null || printf 'null'
-  printf '}\n'
-} >results.json
+write_results
 exit "$failed"

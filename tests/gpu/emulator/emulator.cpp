@@ -75,11 +75,12 @@ cudaError_t cudaFreeHost(void *memory) {
   return cudaSuccess;
 }
 
-/* What a test wants the card to have left, or plenty. */
+/* What a test wants the card to have left, or plenty less what is taken. */
 cudaError_t cudaMemGetInfo(size_t *left, size_t *all) {
   const char *wanted = getenv("STRATA_EMULATOR_FREE_BYTES");
-  *all = size_t(1) << 34;
-  *left = wanted ? strtoull(wanted, nullptr, 10) : size_t(1) << 30;
+  *all = *left = size_t(1) << 34;
+  for (auto &m : mappings) *left -= m.second.bytes;
+  if (wanted) *left = strtoull(wanted, nullptr, 10);
   return cudaSuccess;
 }
 
