@@ -17,7 +17,7 @@ const op op_boundary = {
         "voxel; inside, 1 minus the distance to the nearest voxel outside; 0 where the class is "
         "absent or fills the crop (Kervadec et al., arXiv 1812.07032). It can be negative and has "
         "no force on its own where a region is missed: add it to a Dice loss with a small, "
-        "growing weight.",
+        "growing weight. Labels with unknown voxels are refused: it needs whole structures.",
     .version = 1,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},

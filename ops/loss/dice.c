@@ -71,6 +71,8 @@ const op op_dice = {
                           {"{squared: false, batch: true, include_background: false, "
                            "smooth_numerator: 1e-5, smooth_denominator: 1e-5}",
                            "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
+                          {"{squared: true|false}", "[2, v=2..99, 3]; [2, v] in -1..2", 0},
+                          {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
                           {0}},
 };
 

@@ -3,8 +3,8 @@
 
 static const attr dice_ce_attr_list[] = {DICE_CE_ATTRS(dice_ce_attrs, ), {0}};
 
-enum { OUT_LOSS, OUT_DICE, OUT_CE, OUT_SLOPES };
-enum { BACK_LOGITS, BACK_TARGET, BACK_SLOPES, BACK_DY };
+enum { OUT_LOSS, OUT_DICE, OUT_CE, OUT_SLOPES, OUT_WEIGHT };
+enum { BACK_LOGITS, BACK_TARGET, BACK_SLOPES, BACK_WEIGHT, BACK_DY };
 
 static segmentation_terms terms_of(const dice_ce_attrs *attrs) {
   return (segmentation_terms){.cross_entropy = true,
@@ -30,8 +30,9 @@ static status dice_ce_grad(grad *rule) {
     if (rule->dy[k] != VALUE_NONE)
       return shape_error("\"dice\" and \"ce\" are for the log; to train on one term alone, set the "
                          "other's weight to 0");
-  value_id in[] = {rule->in[0], rule->in[1], rule->out[OUT_SLOPES], rule->dy[OUT_LOSS]};
-  return rule->wanted[0] ? build_node(rule->b, "dice_ce_backward", rule->attrs, in, 4, &rule->dx[0])
+  value_id in[] = {rule->in[0], rule->in[1], rule->out[OUT_SLOPES], rule->out[OUT_WEIGHT],
+                   rule->dy[OUT_LOSS]};
+  return rule->wanted[0] ? build_node(rule->b, "dice_ce_backward", rule->attrs, in, 5, &rule->dx[0])
                          : OK;
 }
 
@@ -44,14 +45,14 @@ static status dice_ce_cpu(const call *c) {
       (float)(attrs->dice_weight * result.dice + attrs->ce_weight * result.cross_entropy);
   *(float *)c->out[OUT_DICE].data = (float)result.dice;
   *(float *)c->out[OUT_CE].data = (float)result.cross_entropy;
+  *(float *)c->out[OUT_WEIGHT].data = (float)result.weight;
   return OK;
 }
 
-/* Every voxel counts, so the cross-entropy is a mean over all of them. */
 static status dice_ce_backward_cpu(const call *c) {
   segmentation_terms terms = terms_of(c->attrs);
   segmentation_backward(c, &terms, c->in[BACK_SLOPES].data,
-                        (double)shape_elements(&c->in[BACK_TARGET].shape),
+                        (double)*(const float *)c->in[BACK_WEIGHT].data,
                         (double)*(const float *)c->in[BACK_DY].data, c->out[0].data);
   return OK;
 }
@@ -74,6 +75,7 @@ const op op_dice_ce = {
                               {"ce", "scalar", DTYPE_F32, 0, "cross-entropy, unweighted"},
                               {"slopes", "N C 2", DTYPE_F32, PORT_SAVED,
                                "derivatives of the Dice term by overlap and volume"},
+                              SEGMENTATION_COUNT(PORT_SAVED),
                               {0}},
     .attrs = dice_ce_attr_list,
     .attrs_bytes = sizeof(dice_ce_attrs),
@@ -87,6 +89,8 @@ const op op_dice_ce = {
                           {"{squared: false, batch: true, include_background: false, "
                            "smooth_numerator: 1e-5, smooth_denominator: 1e-5, ce_weight: 0.5}",
                            "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
+                          {"{batch: true|false}", "[2, v=2..99, 3]; [2, v] in -1..2", 0},
+                          {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
                           {0}},
 };
 
@@ -99,6 +103,7 @@ const op op_dice_ce_backward = {
     .inputs = (const port[]){SEGMENTATION_LOGITS,
                              SEGMENTATION_TARGET,
                              {"slopes", "N C 2", DTYPE_F32, 0, "saved derivatives"},
+                             SEGMENTATION_COUNT(0),
                              {"dy", "scalar", DTYPE_F32, 0, "gradient of the loss"},
                              {0}},
     .outputs = (const port[]){{"dlogits", "N … C", DTYPE_F32, 0, "gradient of the logits"}, {0}},

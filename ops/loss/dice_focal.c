@@ -25,8 +25,8 @@ static const attr dice_focal_attr_list[] = {
     {0},
 };
 
-enum { OUT_LOSS, OUT_DICE, OUT_FOCAL, OUT_SLOPES };
-enum { BACK_LOGITS, BACK_TARGET, BACK_SLOPES, BACK_DY };
+enum { OUT_LOSS, OUT_DICE, OUT_FOCAL, OUT_SLOPES, OUT_WEIGHT };
+enum { BACK_LOGITS, BACK_TARGET, BACK_SLOPES, BACK_WEIGHT, BACK_DY };
 
 static segmentation_terms terms_of(const dice_focal_attrs *attrs) {
   segmentation_terms t = {.dice = true,
@@ -53,9 +53,10 @@ static status dice_focal_grad(grad *rule) {
     if (rule->dy[k] != VALUE_NONE)
       return shape_error("\"dice\" and \"focal\" are for the log; to train on one term alone, set "
                          "the other's weight to 0");
-  value_id in[] = {rule->in[0], rule->in[1], rule->out[OUT_SLOPES], rule->dy[OUT_LOSS]};
+  value_id in[] = {rule->in[0], rule->in[1], rule->out[OUT_SLOPES], rule->out[OUT_WEIGHT],
+                   rule->dy[OUT_LOSS]};
   return rule->wanted[0]
-             ? build_node(rule->b, "dice_focal_backward", rule->attrs, in, 4, &rule->dx[0])
+             ? build_node(rule->b, "dice_focal_backward", rule->attrs, in, 5, &rule->dx[0])
              : OK;
 }
 
@@ -68,6 +69,7 @@ static status dice_focal_cpu(const call *c) {
       (float)(attrs->dice_weight * result.dice + attrs->focal_weight * result.cross_entropy);
   *(float *)c->out[OUT_DICE].data = (float)result.dice;
   *(float *)c->out[OUT_FOCAL].data = (float)result.cross_entropy;
+  *(float *)c->out[OUT_WEIGHT].data = (float)result.weight;
   return OK;
 }
 
@@ -75,7 +77,7 @@ static status dice_focal_backward_cpu(const call *c) {
   const dice_focal_attrs *attrs = c->attrs;
   segmentation_terms terms = terms_of(attrs);
   segmentation_backward(c, &terms, c->in[BACK_SLOPES].data,
-                        focal_count(&attrs->focal, &c->in[BACK_LOGITS]),
+                        (double)*(const float *)c->in[BACK_WEIGHT].data,
                         (double)*(const float *)c->in[BACK_DY].data, c->out[0].data);
   return OK;
 }
@@ -99,6 +101,7 @@ const op op_dice_focal = {
                               {"focal", "scalar", DTYPE_F32, 0, "focal loss, unweighted"},
                               {"slopes", "N C 2", DTYPE_F32, PORT_SAVED,
                                "derivatives of the Dice term by overlap and volume"},
+                              SEGMENTATION_COUNT(PORT_SAVED),
                               {0}},
     .attrs = dice_focal_attr_list,
     .attrs_bytes = sizeof(dice_focal_attrs),
@@ -113,6 +116,8 @@ const op op_dice_focal = {
                           {"{squared: true, batch: true, include_background: false, focal_weight: "
                            "3, dice_weight: 0.5}",
                            "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
+                          {"{sigmoid: true|false}", "[2, v=2..99, 3]; [2, v] in -1..2", 0},
+                          {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
                           {0}},
 };
 
@@ -125,6 +130,7 @@ const op op_dice_focal_backward = {
     .inputs = (const port[]){SEGMENTATION_LOGITS,
                              SEGMENTATION_TARGET,
                              {"slopes", "N C 2", DTYPE_F32, 0, "saved derivatives"},
+                             SEGMENTATION_COUNT(0),
                              {"dy", "scalar", DTYPE_F32, 0, "gradient of the loss"},
                              {0}},
     .outputs = (const port[]){{"dlogits", "N … C", DTYPE_F32, 0, "gradient of the logits"}, {0}},

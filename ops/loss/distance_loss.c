@@ -7,6 +7,8 @@
 
 #include <math.h>
 
+extern const op op_hausdorff_error, op_boundary_error;
+
 enum { IN_P, IN_TARGET };
 enum { OUT_LOSS, OUT_MAP };
 enum { BACK_P, BACK_TARGET, BACK_MAP, BACK_DY };
@@ -23,6 +25,18 @@ status distance_loss_lower(lower *rule, const char *error_op) {
   TRY(build_node(rule->b, error_op, rule->attrs, in, 2, out));
   rule->out[OUT_LOSS] = out[OUT_LOSS];
   return OK;
+}
+
+bool distance_loss_is(const op *o) {
+  return o == &op_hausdorff_error || o == &op_boundary_error;
+}
+
+status distance_loss_refuse(source_pos at) {
+  return error_new(ERROR_DATA, at,
+                   "the labels have voxels whose class is unknown (ignore_label), and distances to "
+                   "the boundary of a structure that is known in part are not defined: take a loss "
+                   "of overlaps and voxels, such as dice_ce, in place of boundary and "
+                   "hausdorff_loss");
 }
 
 static status distance_error_infer(infer *rule) {
@@ -169,6 +183,10 @@ static void error_task(void *context, int64_t task) {
   }
 }
 
+static status bad_target(int32_t target, int64_t classes) {
+  return target == TARGET_UNKNOWN ? distance_loss_refuse(NOWHERE) : label_error(target, classes);
+}
+
 static status distance_error(const call *c, bool hausdorff) {
   job j = {c, hausdorff};
   const tensor *p = &c->in[IN_P];
@@ -178,7 +196,7 @@ static status distance_error(const call *c, bool hausdorff) {
   for (int64_t k = 0; k < tasks; k++) {
     const task_result *r =
         (const task_result *)((const char *)c->workspace + (size_t)k * task_bytes(p));
-    if (r->is_bad) return label_error(r->bad_label, last_extent(p));
+    if (r->is_bad) return bad_target(r->bad_label, last_extent(p));
     sum += r->sum;
   }
   *(float *)c->out[OUT_LOSS].data = (float)(sum / term_count(c->attrs, p));

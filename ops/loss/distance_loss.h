@@ -17,6 +17,11 @@ typedef struct distance_loss_attrs {
         0, 0, NULL, 0, "class 0 counts as one of the classes"                                      \
   }
 
+/* Is it one of them, in a graph that has been expanded? They need the whole structure: labels with
+ * voxels whose class is unknown are refused, at the operator's place in the file. */
+bool distance_loss_is(const op *o);
+status distance_loss_refuse(source_pos at);
+
 /* Builds softmax and `error_op` on the loss's two inputs. */
 status distance_loss_lower(lower *rule, const char *error_op);
 

@@ -2,7 +2,8 @@
  * 1708.02002). */
 #include "ops/loss/focal.h"
 
-enum { BACK_LOGITS, BACK_TARGET, BACK_DY };
+enum { OUT_LOSS, OUT_WEIGHT };
+enum { BACK_LOGITS, BACK_TARGET, BACK_WEIGHT, BACK_DY };
 
 static const attr focal_attr_list[] = {FOCAL_ATTRS(focal_attrs, ), {0}};
 
@@ -17,8 +18,8 @@ static status focal_infer(infer *rule) {
 }
 
 static status focal_grad(grad *rule) {
-  value_id in[] = {rule->in[0], rule->in[1], rule->dy[0]};
-  return rule->wanted[0] ? build_node(rule->b, "focal_backward", rule->attrs, in, 3, &rule->dx[0])
+  value_id in[] = {rule->in[0], rule->in[1], rule->out[OUT_WEIGHT], rule->dy[OUT_LOSS]};
+  return rule->wanted[0] ? build_node(rule->b, "focal_backward", rule->attrs, in, 4, &rule->dx[0])
                          : OK;
 }
 
@@ -26,13 +27,14 @@ static status focal_cpu(const call *c) {
   segmentation_terms terms = terms_of(c->attrs);
   segmentation_result result;
   TRY(segmentation_forward(c, &terms, NULL, &result));
-  *(float *)c->out[0].data = (float)result.cross_entropy;
+  *(float *)c->out[OUT_LOSS].data = (float)result.cross_entropy;
+  *(float *)c->out[OUT_WEIGHT].data = (float)result.weight;
   return OK;
 }
 
 static status focal_backward_cpu(const call *c) {
   segmentation_terms terms = terms_of(c->attrs);
-  segmentation_backward(c, &terms, NULL, focal_count(c->attrs, &c->in[BACK_LOGITS]),
+  segmentation_backward(c, &terms, NULL, (double)*(const float *)c->in[BACK_WEIGHT].data,
                         (double)*(const float *)c->in[BACK_DY].data, c->out[0].data);
   return OK;
 }
@@ -52,7 +54,9 @@ const op op_focal = {
     .version = 1,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
-    .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "mean focal loss"}, {0}},
+    .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "mean focal loss"},
+                              SEGMENTATION_COUNT(PORT_SAVED),
+                              {0}},
     .attrs = focal_attr_list,
     .attrs_bytes = sizeof(focal_attrs),
     .infer = focal_infer,
@@ -68,6 +72,8 @@ const op op_focal = {
              "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
             {"{sigmoid: true|false, class_weights: [0.5, 2, 1]}", "[2, v=3..70, 3]; [2, v] in 0..2",
              0},
+            {"{sigmoid: true|false}", "[2, v=3..70, 3]; [2, v] in -1..2", 0},
+            {"{sigmoid: true|false}", "[2, v=3..70, 3]; [2, v] in -1..-1", 0},
             {0}},
 };
 
@@ -79,6 +85,7 @@ const op op_focal_backward = {
     .traits = OP_INTERNAL,
     .inputs = (const port[]){SEGMENTATION_LOGITS,
                              SEGMENTATION_TARGET,
+                             SEGMENTATION_COUNT(0),
                              {"dy", "scalar", DTYPE_F32, 0, "gradient of the loss"},
                              {0}},
     .outputs = (const port[]){{"dlogits", "N … C", DTYPE_F32, 0, "gradient of the logits"}, {0}},

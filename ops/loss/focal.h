@@ -66,11 +66,4 @@ static inline void focal_terms(const focal_attrs *attrs, double weight, segmenta
   t->focal_background = attrs->include_background;
 }
 
-/* What the mean runs over: voxels × classes. */
-static inline double focal_count(const focal_attrs *attrs, const tensor *logits) {
-  double classes = (double)logits->shape.dim[logits->shape.rank - 1];
-  double elements = (double)shape_elements(&logits->shape);
-  return attrs->include_background ? elements : elements / classes * (classes - 1);
-}
-
 #endif

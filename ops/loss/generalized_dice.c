@@ -65,9 +65,12 @@ const op op_generalized_dice = {
     .cost = segmentation_cost,
     .workspace_bytes = segmentation_workspace,
     .cpu = generalized_dice_cpu,
-    .cases = (const op_case[]){{"{weights: square|simple|uniform}",
-                                "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
-                               {"{batch: true, include_background: false, weights: simple}",
-                                "[n=1..3, v=20..99, 5]; [n, v] in 0..3", 0},
-                               {0}},
+    .cases =
+        (const op_case[]){{"{weights: square|simple|uniform}",
+                           "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
+                          {"{batch: true, include_background: false, weights: simple}",
+                           "[n=1..3, v=20..99, 5]; [n, v] in 0..3", 0},
+                          {"{weights: square|uniform}", "[2, v=20..99, 3]; [2, v] in -1..2", 0},
+                          {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
+                          {0}},
 };

@@ -16,7 +16,8 @@ const op op_hausdorff_loss = {
         "logits, t the one-hot target, and d_p, d_t a voxel's distance in voxels to the nearest "
         "one on the other side of the boundary of the predicted region (p > 0.5) and of the true "
         "one; a region that is empty or fills the crop adds nothing. No gradient flows through "
-        "the distances (Karimi and Salcudean, arXiv 1904.10030). Usually added to a Dice loss.",
+        "the distances (Karimi and Salcudean, arXiv 1904.10030). Usually added to a Dice loss. "
+        "Labels with unknown voxels are refused: it needs whole structures.",
     .torch = "monai.losses.HausdorffDTLoss(to_onehot_y=True, softmax=True, alpha=alpha, "
              "include_background=include_background)(logits.movedim(-1, 1), target.unsqueeze(1))",
     .version = 1,

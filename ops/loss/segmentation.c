@@ -82,9 +82,19 @@ typedef struct block {
   int32_t best[BLOCK];                       /* class of the largest logit */
 } block;
 
-/* Softmax of `count` ≤ BLOCK voxels; places beyond hold zeros. */
+/* The classes of `count` ≤ BLOCK voxels; −1 for those that do not count, and in places beyond. */
+static void block_labels(const segmentation_terms *t, const int32_t *target, int64_t count,
+                         int64_t classes, int32_t *label) {
+  for (int64_t v = 0; v < BLOCK; v++) {
+    label[v] = v < count && target[v] >= 0 && target[v] < classes ? target[v] : -1;
+    if (t->ignores && label[v] == t->ignore_index) label[v] = -1;
+  }
+}
+
+/* Softmax of `count` ≤ BLOCK voxels. Probabilities of voxels that do not count are 0. */
 FOR_EACH_ISA static void softmax_block(block *restrict b, const float *restrict logits,
-                                       int64_t count, int64_t classes) {
+                                       const int32_t *restrict label, int64_t count,
+                                       int64_t classes) {
   float largest[BLOCK], sum[BLOCK] = {0};
   for (int64_t c = 0; c < classes; c++) {
     float *plane = b->p + c * BLOCK;
@@ -108,7 +118,7 @@ FOR_EACH_ISA static void softmax_block(block *restrict b, const float *restrict 
     }
   }
   for (int v = 0; v < BLOCK; v++) b->log_sum[v] = largest[v] + vector_log(sum[v]);
-  for (int v = 0; v < BLOCK; v++) sum[v] = v < count ? 1.0f / sum[v] : 0.0f;
+  for (int v = 0; v < BLOCK; v++) sum[v] = label[v] >= 0 ? 1.0f / sum[v] : 0.0f;
   for (int64_t c = 0; c < classes; c++) {
     float *plane = b->p + c * BLOCK;
     for (int v = 0; v < BLOCK; v++) plane[v] *= sum[v];
@@ -130,6 +140,11 @@ static double class_weight(const segmentation_terms *t, int64_t label) {
   return t->class_weights && t->class_weights->count ? t->class_weights->at[label] : 1.0;
 }
 
+/* What a voxel that counts, with the weight 1, adds to what the mean runs over. */
+static double terms_of_voxel(const segmentation_terms *t, int64_t classes) {
+  return t->focal ? (double)(classes - !t->focal_background) : 1;
+}
+
 /* ---- forward --------------------------------------------------------------------------------- */
 
 typedef struct job {
@@ -137,7 +152,7 @@ typedef struct job {
   const segmentation_terms *terms;
   extents e;
   const float *slopes;
-  double factor; /* backward: dy · weight of the cross-entropy / Σ class weights */
+  double factor; /* backward: dy · weight of the cross-entropy / what its mean runs over */
   double dice_factor;
   float *dlogits;
 } job;
@@ -158,12 +173,11 @@ FOR_EACH_ISA static void focal_block(const float *restrict log_p, float gamma, f
   }
 }
 
-/* Log-probabilities of the true classes; 0 where there is none. */
-static void true_log_p(const block *b, const float *logits, const int32_t *label, int64_t count,
-                       int64_t classes, float *log_p) {
+/* Log-probabilities of the true classes; 0 where the voxel does not count. */
+static void true_log_p(const block *b, const float *logits, const int32_t *label, int64_t classes,
+                       float *log_p) {
   for (int64_t v = 0; v < BLOCK; v++) {
-    bool counts = v < count && label[v] >= 0 && label[v] < classes;
-    float l = counts ? logits[v * classes + label[v]] - b->log_sum[v] : 0.0f;
+    float l = label[v] >= 0 ? logits[v * classes + label[v]] - b->log_sum[v] : 0.0f;
     log_p[v] = l < 0.0f ? l : 0.0f;
   }
 }
@@ -183,13 +197,12 @@ static double focal_weight(const segmentation_terms *t, int64_t label) {
 FOR_EACH_ISA static double sigmoid_focal_class(const float *restrict x,
                                                const int32_t *restrict label, int32_t class,
                                                float gamma, float inside, float outside,
-                                               int64_t count, float *restrict gradient,
-                                               float scale) {
+                                               float *restrict gradient, float scale) {
   float sums[LANES] = {0};
   for (int v = 0; v < BLOCK; v++) {
     bool hit = label[v] == class;
     float s = hit ? x[v] : -x[v], weight = hit ? inside : outside;
-    weight = v < count ? weight : 0.0f;
+    weight = label[v] >= 0 ? weight : 0.0f;
     float small = vector_exp(-vector_abs(s)), log_term = vector_log(1.0f + small);
     float cost = (s < 0.0f ? -s : 0.0f) + log_term;                        /* −log σ(s) */
     float power = vector_exp(-gamma * ((s > 0.0f ? s : 0.0f) + log_term)); /* (1 − σ(s))^γ */
@@ -210,26 +223,22 @@ static double sigmoid_focal_block(const segmentation_terms *t, const float *logi
   for (int64_t c = t->focal_background ? 0 : 1; c < classes; c++) {
     for (int64_t v = 0; v < count; v++) x[v] = logits[v * classes + c];
     double weight = class_weight(t, c);
-    total +=
-        sigmoid_focal_class(x, label, (int32_t)c, (float)t->gamma,
-                            (float)(weight * balance(t, true)), (float)(weight * balance(t, false)),
-                            count, gradient ? gradient + c * BLOCK : NULL, (float)scale);
+    total += sigmoid_focal_class(
+        x, label, (int32_t)c, (float)t->gamma, (float)(weight * balance(t, true)),
+        (float)(weight * balance(t, false)), gradient ? gradient + c * BLOCK : NULL, (float)scale);
   }
   return total;
 }
 
 /* The sum of a block's focal terms. */
 static double focal_sum(const segmentation_terms *t, const block *b, const float *logits,
-                        const int32_t *target, int64_t count, int64_t classes) {
-  int32_t label[BLOCK];
-  for (int64_t v = 0; v < BLOCK; v++) label[v] = v < count ? target[v] : -1;
+                        const int32_t *label, int64_t count, int64_t classes) {
   if (t->sigmoid) return sigmoid_focal_block(t, logits, label, count, classes, NULL, 0);
   float log_p[BLOCK], loss[BLOCK], factor[BLOCK];
-  true_log_p(b, logits, label, count, classes, log_p);
+  true_log_p(b, logits, label, classes, log_p);
   focal_block(log_p, (float)t->gamma, loss, factor);
   double total = 0;
-  for (int64_t v = 0; v < count; v++)
-    if (label[v] < classes) total += focal_weight(t, label[v]) * (double)loss[v];
+  for (int64_t v = 0; v < count; v++) total += focal_weight(t, label[v]) * (double)loss[v];
   return total;
 }
 
@@ -261,30 +270,31 @@ static void forward_task(void *context, int64_t task) {
   for (int64_t at = 0; at < part.count; at += BLOCK) {
     int64_t n = part.count - at < BLOCK ? part.count - at : BLOCK;
     const float *x = logits + at * classes;
-    softmax_block(&b, x, n, classes);
+    int32_t labels[BLOCK];
+    block_labels(t, target + at, n, classes, labels);
+    softmax_block(&b, x, labels, n, classes);
     if (t->dice) add_volumes(lanes, b.p, classes, t->squared);
     for (int64_t v = 0; v < n; v++, x += classes) {
-      int32_t label = target[at + v];
-      if (t->ignores && label == t->ignore_index) continue;
-      if (label < 0 || label >= classes) {
+      int32_t label = labels[v];
+      if (label < 0) {
+        int32_t found = target[at + v];
+        if (found == TARGET_UNKNOWN || (t->ignores && found == t->ignore_index)) continue;
         sums[SUM_BAD] = 1;
-        sums[SUM_BAD_LABEL] = label;
+        sums[SUM_BAD_LABEL] = found;
         continue;
       }
       if (t->cross_entropy && !t->focal) {
         sums[SUM_CE] += voxel_cross_entropy(t, x, b.log_sum[v], classes, label);
         sums[SUM_WEIGHT] += class_weight(t, label);
         sums[SUM_CORRECT] += b.best[v] == label;
-        sums[SUM_COUNTED] += 1;
       }
+      sums[SUM_COUNTED] += 1;
       overlap[label] += (double)b.p[label * BLOCK + v];
       count[label] += 1;
     }
-    if (t->focal) {
-      sums[SUM_CE] += focal_sum(t, &b, logits + at * classes, target + at, n, classes);
-      sums[SUM_WEIGHT] += (double)(n * (classes - !t->focal_background));
-    }
+    if (t->focal) sums[SUM_CE] += focal_sum(t, &b, logits + at * classes, labels, n, classes);
   }
+  if (t->focal) sums[SUM_WEIGHT] = sums[SUM_COUNTED];
   for (int64_t c = 0; c < classes; c++)
     for (int l = 0; l < SUM_LANES; l++) volume[c] += (double)lanes[c * SUM_LANES + l];
 }
@@ -347,16 +357,30 @@ static double generalized_group(const segmentation_terms *t, region *r, int64_t 
   return 1 - numerator / denominator;
 }
 
-/* The region term and its slopes from the sums, which lie `stride` doubles apart per task. */
+/* Does a voxel of these tasks count? */
+static bool is_annotated(const double *sums, int64_t stride, int64_t tasks) {
+  for (int64_t k = 0; k < tasks; k++)
+    if (sums[k * stride + SUM_COUNTED] > 0) return true;
+  return false;
+}
+
+/* The region term and its slopes from the sums, which lie `stride` doubles apart per task. Groups
+ * (samples, or the batch) in which no voxel counts are no part of the mean. */
 static double region_term(const job *j, const double *sums, int64_t stride, float *slopes) {
   const segmentation_terms *t = j->terms;
   const extents *e = &j->e;
   int64_t first = t->include_background ? 0 : 1, groups = t->batch ? 1 : e->samples;
   int64_t tasks = t->batch ? e->samples * e->chunks : e->chunks;
-  double loss = 0, share = 1.0 / (double)groups;
+  int64_t counted = 0;
+  for (int64_t g = 0; g < groups; g++)
+    counted += is_annotated(sums + g * e->chunks * stride, stride, tasks);
+  memset(slopes, 0, (size_t)(e->samples * e->classes * 2) * sizeof *slopes);
+  if (counted == 0) return 0;
+  double loss = 0, share = 1.0 / (double)counted;
   if (t->form != REGION_GENERALIZED_DICE) share /= (double)(e->classes - first);
   for (int64_t g = 0; g < groups; g++) {
     region r[SEGMENTATION_CLASSES_MAX];
+    if (!is_annotated(sums + g * e->chunks * stride, stride, tasks)) continue;
     memset(r, 0, (size_t)e->classes * sizeof *r);
     for (int64_t k = g * e->chunks; k < g * e->chunks + tasks; k++)
       for (int64_t c = 0; c < e->classes; c++) {
@@ -374,7 +398,7 @@ static double region_term(const job *j, const double *sums, int64_t stride, floa
         slopes[(n * e->classes + c) * 2 + 1] = (float)(share * r[c].by_predicted);
       }
   }
-  return loss / (double)groups;
+  return loss / (double)counted;
 }
 
 status segmentation_forward(const call *c, const segmentation_terms *terms, float *slopes,
@@ -391,7 +415,8 @@ status segmentation_forward(const call *c, const segmentation_terms *terms, floa
   }
   *result = (segmentation_result){.weight = total[SUM_WEIGHT]};
   if (terms->cross_entropy && total[SUM_WEIGHT] > 0)
-    result->cross_entropy = total[SUM_CE] / total[SUM_WEIGHT];
+    result->cross_entropy =
+        total[SUM_CE] / (total[SUM_WEIGHT] * terms_of_voxel(terms, j.e.classes));
   if (total[SUM_COUNTED] > 0) result->accuracy = total[SUM_CORRECT] / total[SUM_COUNTED];
   if (terms->dice) result->dice = region_term(&j, sums, stride, slopes);
   return OK;
@@ -437,7 +462,7 @@ static void add_focal(float *gradient, const block *b, const float *logits, cons
     return;
   }
   float log_p[BLOCK], loss[BLOCK], factor[BLOCK];
-  true_log_p(b, logits, label, count, classes, log_p);
+  true_log_p(b, logits, label, classes, log_p);
   focal_block(log_p, (float)t->gamma, loss, factor);
   for (int v = 0; v < BLOCK; v++) factor[v] *= (float)(scale * focal_weight(t, label[v]));
   add_cross_entropy(gradient, b->p, label, classes, factor);
@@ -479,12 +504,9 @@ static void backward_task(void *context, int64_t task) {
   float gradient[SEGMENTATION_CLASSES_MAX * BLOCK];
   for (int64_t at = 0; at < part.count; at += BLOCK) {
     int64_t n = part.count - at < BLOCK ? part.count - at : BLOCK;
-    int32_t label[BLOCK]; /* −1: the voxel does not count */
-    for (int64_t v = 0; v < BLOCK; v++) {
-      label[v] = v < n ? target[at + v] : -1;
-      if (label[v] >= classes || (t->ignores && label[v] == t->ignore_index)) label[v] = -1;
-    }
-    softmax_block(&b, logits + at * classes, n, classes);
+    int32_t label[BLOCK];
+    block_labels(t, target + at, n, classes, label);
+    softmax_block(&b, logits + at * classes, label, n, classes);
     if (t->dice)
       dice_gradient(b.p, gradient, label, j->slopes + sample * classes * 2, classes,
                     (float)j->dice_factor, t->squared);
@@ -509,9 +531,10 @@ void segmentation_backward(const call *c, const segmentation_terms *terms, const
            .terms = terms,
            .e = extents_of(&c->in[IN_LOGITS]),
            .slopes = slopes,
-           .factor = weight > 0 ? dy * terms->cross_entropy_weight / weight : 0,
            .dice_factor = dy * terms->dice_weight,
            .dlogits = dlogits};
+  if (weight > 0)
+    j.factor = dy * terms->cross_entropy_weight / (weight * terms_of_voxel(terms, j.e.classes));
   parallel_for(c->pool, j.e.samples * j.e.chunks, backward_task, &j);
 }
 

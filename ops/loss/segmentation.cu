@@ -1,6 +1,7 @@
 /* The losses of a label map: cross_entropy, focal, dice, tversky, generalized_dice and their sums.
  * ops/loss/segmentation.h says what they share. One pass over the logits forward, which leaves
  * partial sums per chunk of voxels; one block finishes; one pass back. */
+#include "data/unknown.h"
 #include "device/cuda/kernel.cuh"
 
 namespace segmentation_kernels {
@@ -27,6 +28,17 @@ struct terms {
   float gamma;
   double balance; /* focal's alpha; negative: none */
 
+  /* Is the target one that does not count? Of others, those that are no class are mistakes. */
+  __device__ bool leaves_out(int target) const {
+    return target == TARGET_UNKNOWN || (ignores && target == ignore_index);
+  }
+  __device__ bool counts(int target, int64_t classes) const {
+    return target >= 0 && target < classes && !leaves_out(target);
+  }
+  /* What a voxel that counts, with the weight 1, adds to what the mean runs over. */
+  __device__ double of_voxel(int64_t classes) const {
+    return focal ? (double)(classes - (focal_background ? 0 : 1)) : 1;
+  }
   __device__ double class_weight(int64_t c) const {
     return weight_count ? (double)class_weights[c] : 1.0;
   }
@@ -130,18 +142,18 @@ static __global__ void chunk_sums(double *partials, const float *logits, const i
     int best, label = labels[v];
     const float *row = x + v * e.classes;
     float log_sum = log_sums[v] = log_sum_of(row, e.classes, &best);
+    if (!t.counts(label, e.classes)) {
+      if (!t.leaves_out(label)) note_label(faults, label, e.classes);
+      continue;
+    }
+    sums[SUM_COUNTED] += 1;
     if (t.focal) {
       sums[SUM_VOXELS] += voxel_focal(t, row, log_sum, e.classes, label);
-      sums[SUM_WEIGHT] += (double)(e.classes - (t.focal_background ? 0 : 1));
-    }
-    if (t.ignores && label == t.ignore_index) continue;
-    if (label < 0 || label >= e.classes) {
-      note_label(faults, label, e.classes);
+      sums[SUM_WEIGHT] += 1;
     } else if (t.cross_entropy) {
       sums[SUM_VOXELS] += voxel_cross_entropy(t, row, log_sum, e.classes, label);
       sums[SUM_WEIGHT] += t.class_weight(label);
       sums[SUM_CORRECT] += best == label;
-      sums[SUM_COUNTED] += 1;
     }
   }
   double *to =
@@ -156,6 +168,7 @@ static __global__ void chunk_sums(double *partials, const float *logits, const i
   for (int64_t c = threadIdx.x / WARP; c < e.classes; c += warps) {
     double overlap = 0, volume = 0, actual = 0;
     for (int v = lane; v < count; v += WARP) {
+      if (!t.counts(labels[v], e.classes)) continue;
       float p = expf(x[v * e.classes + c] - log_sums[v]);
       bool hit = labels[v] == c;
       overlap += hit ? (double)p : 0;
@@ -232,6 +245,14 @@ struct losses {
   float *loss, *region, *voxels, *accuracy, *weight; /* each may be NULL */
 };
 
+/* Does a voxel of these chunks count? */
+static __device__ bool is_annotated(const double *partials, int64_t stride, int64_t first,
+                                    int64_t chunks) {
+  for (int64_t i = first; i < first + chunks; i++)
+    if (partials[i * stride + SUM_COUNTED] > 0) return true;
+  return false;
+}
+
 /* One block. */
 static __global__ void finish(const double *partials, extents e, terms t, float *slopes,
                               losses out) {
@@ -248,7 +269,12 @@ static __global__ void finish(const double *partials, extents e, terms t, float 
   int64_t first = t.include_background ? 0 : 1, groups = t.batch ? 1 : e.samples;
   int64_t of_group = t.batch ? tasks : e.chunks;
   int lane = (int)(threadIdx.x % WARP), warps = (int)(blockDim.x / WARP);
+  /* Groups in which no voxel counts are no part of the mean. */
+  int64_t annotated = 0;
+  for (int64_t g = 0; t.regions && g < groups; g++)
+    annotated += is_annotated(partials, stride, g * e.chunks, of_group);
   for (int64_t g = 0; t.regions && g < groups; g++) {
+    bool counts = is_annotated(partials, stride, g * e.chunks, of_group);
     __syncthreads();
     for (int64_t c = threadIdx.x / WARP; c < e.classes; c += warps) {
       double sums[3] = {0, 0, 0};
@@ -258,12 +284,12 @@ static __global__ void finish(const double *partials, extents e, terms t, float 
       if (lane == 0) r[c] = {sums[0], sums[1], sums[2], 0, 0};
     }
     __syncthreads();
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0 && counts)
       region_loss += t.kind == TVERSKY       ? tversky_group(t, r, first, e.classes)
                      : t.kind == GENERALIZED ? generalized_group(t, r, first, e.classes)
                                              : dice_group(t, r, first, e.classes);
     __syncthreads();
-    double share = 1.0 / (double)groups;
+    double share = counts ? 1.0 / (double)annotated : 0;
     if (t.kind != GENERALIZED) share /= (double)(e.classes - first);
     int64_t begin = t.batch ? 0 : g, end = t.batch ? e.samples : g + 1;
     for (int64_t i = begin * e.classes + threadIdx.x; i < end * e.classes; i += blockDim.x) {
@@ -272,8 +298,9 @@ static __global__ void finish(const double *partials, extents e, terms t, float 
     }
   }
   if (threadIdx.x != 0) return;
-  region_loss /= (double)groups;
-  double voxel_loss = fixed[SUM_WEIGHT] > 0 ? fixed[SUM_VOXELS] / fixed[SUM_WEIGHT] : 0;
+  if (annotated > 0) region_loss /= (double)annotated;
+  double mean_over = fixed[SUM_WEIGHT] * t.of_voxel(e.classes);
+  double voxel_loss = mean_over > 0 ? fixed[SUM_VOXELS] / mean_over : 0;
   if (out.loss)
     *out.loss = (float)((t.regions ? t.region_weight * region_loss : 0) +
                         (t.cross_entropy || t.focal ? t.voxel_weight * voxel_loss : 0));
@@ -303,20 +330,24 @@ static status forward(const launch *l, const terms &t, float *slopes, losses res
 
 struct gradient_f {
   float *dlogits;
-  const float *logits, *slopes, *dy, *weight; /* weight NULL: `counted` */
+  const float *logits, *slopes, *dy;
+  const float *weight; /* NULL without a voxel term */
   const int32_t *target;
   extents e;
   terms t;
-  double counted;
 
   /* One voxel. p_c is made anew from the logits wherever it is needed. */
   __device__ void operator()(int64_t v) const {
     int best, label = target[v];
     int64_t classes = e.classes, sample = v / e.voxels;
-    if (label < 0 || label >= classes || (t.ignores && label == t.ignore_index)) label = -1;
+    float *to = dlogits + v * classes;
+    if (!t.counts(label, classes)) {
+      for (int64_t c = 0; c < classes; c++) to[c] = 0;
+      return;
+    }
     const float *x = logits + v * classes;
-    float *to = dlogits + v * classes, log_sum = log_sum_of(x, classes, &best);
-    double total = weight ? (double)*weight : counted;
+    float log_sum = log_sum_of(x, classes, &best);
+    double total = weight ? (double)*weight * t.of_voxel(classes) : 0;
     double scale = total > 0 ? (double)*dy * t.voxel_weight / total : 0;
     float region_scale = (float)((double)*dy * t.region_weight), dot = 0;
     const float *s = slopes + sample * classes * 2;
@@ -326,12 +357,12 @@ struct gradient_f {
         dot += p * region_slope(s, c, label, p, region_scale);
       }
     float factor = 0;
-    if (t.focal && !t.sigmoid && label >= 0) {
+    if (t.focal && !t.sigmoid) {
       focal_of(x[label] - log_sum, t.gamma, &factor);
       factor *= (float)(scale * t.focal_weight(label));
     }
     double hit = 0, everywhere = 0, all = 0;
-    if (t.cross_entropy && label >= 0) {
+    if (t.cross_entropy) {
       everywhere = t.label_smoothing / (double)classes;
       hit = (1 - t.label_smoothing) * t.class_weight(label);
       double weights = 0;
@@ -341,7 +372,7 @@ struct gradient_f {
     for (int64_t c = 0; c < classes; c++) {
       float p = expf(x[c] - log_sum), g = 0;
       if (t.regions) g = p * (region_slope(s, c, label, p, region_scale) - dot);
-      if (t.cross_entropy && label >= 0) {
+      if (t.cross_entropy) {
         double a = everywhere * t.class_weight(c) + (c == label ? hit : 0);
         g += (float)(scale * ((double)p * all - a));
       }
@@ -364,11 +395,11 @@ struct gradient_f {
 };
 
 static status backward(const launch *l, const terms &t, const float *slopes, const float *weight,
-                       double counted, const float *dy) {
+                       const float *dy) {
   extents e = extents_of(l);
-  return for_each_index(l, e.samples * e.voxels,
-                        gradient_f{out(l, 0), in(l, IN_LOGITS), slopes, dy, weight,
-                                   in<int32_t>(l, IN_TARGET), e, t, counted});
+  return for_each_index(
+      l, e.samples * e.voxels,
+      gradient_f{out(l, 0), in(l, IN_LOGITS), slopes, dy, weight, in<int32_t>(l, IN_TARGET), e, t});
 }
 
 /* ---- the operators ----------------------------------------------------------------------------------- */
@@ -407,7 +438,7 @@ CUDA_OP(cross_entropy) {
                  {out(l, 0), nullptr, nullptr, out(l, 1), out(l, 2)});
 }
 CUDA_OP(cross_entropy_backward) {
-  return backward(l, cross_entropy_terms(l), nullptr, in(l, 2), 0, in(l, 3));
+  return backward(l, cross_entropy_terms(l), nullptr, in(l, 2), in(l, 3));
 }
 
 static terms dice_terms(const launch *l) {
@@ -424,7 +455,7 @@ CUDA_OP(dice) {
   return forward(l, dice_terms(l), out(l, 1), {out(l, 0), nullptr, nullptr, nullptr, nullptr});
 }
 CUDA_OP(dice_backward) {
-  return backward(l, dice_terms(l), in(l, 2), nullptr, 0, in(l, 3));
+  return backward(l, dice_terms(l), in(l, 2), nullptr, in(l, 3));
 }
 
 CUDA_SCRATCH(tversky) {
@@ -463,11 +494,10 @@ CUDA_SCRATCH(dice_ce) {
 }
 CUDA_OP(dice_ce) {
   return forward(l, dice_ce_terms(l), out(l, 3),
-                 {out(l, 0), out(l, 1), out(l, 2), nullptr, nullptr});
+                 {out(l, 0), out(l, 1), out(l, 2), nullptr, out(l, 4)});
 }
 CUDA_OP(dice_ce_backward) {
-  return backward(l, dice_ce_terms(l), in(l, 2), nullptr, (double)elements(in_shape(l, IN_TARGET)),
-                  in(l, 3));
+  return backward(l, dice_ce_terms(l), in(l, 2), in(l, 3), in(l, 4));
 }
 
 static void read_focal(const launch *l, terms *t) {
@@ -480,12 +510,6 @@ static void read_focal(const launch *l, terms *t) {
   t->focal_background = flag(l, "include_background");
 }
 
-/* What the mean runs over: voxels × classes. */
-static double focal_count(const launch *l, const terms &t) {
-  extents e = extents_of(l);
-  return (double)(e.samples * e.voxels * (e.classes - (t.focal_background ? 0 : 1)));
-}
-
 static terms focal_terms(const launch *l) {
   terms t = {};
   read_focal(l, &t);
@@ -496,11 +520,10 @@ CUDA_SCRATCH(focal) {
   return forward_scratch(l);
 }
 CUDA_OP(focal) {
-  return forward(l, focal_terms(l), nullptr, {out(l, 0), nullptr, nullptr, nullptr, nullptr});
+  return forward(l, focal_terms(l), nullptr, {out(l, 0), nullptr, nullptr, nullptr, out(l, 1)});
 }
 CUDA_OP(focal_backward) {
-  terms t = focal_terms(l);
-  return backward(l, t, nullptr, nullptr, focal_count(l, t), in(l, 2));
+  return backward(l, focal_terms(l), nullptr, in(l, 2), in(l, 3));
 }
 
 static terms dice_focal_terms(const launch *l) {
@@ -516,11 +539,10 @@ CUDA_SCRATCH(dice_focal) {
 }
 CUDA_OP(dice_focal) {
   return forward(l, dice_focal_terms(l), out(l, 3),
-                 {out(l, 0), out(l, 1), out(l, 2), nullptr, nullptr});
+                 {out(l, 0), out(l, 1), out(l, 2), nullptr, out(l, 4)});
 }
 CUDA_OP(dice_focal_backward) {
-  terms t = dice_focal_terms(l);
-  return backward(l, t, in(l, 2), nullptr, focal_count(l, t), in(l, 3));
+  return backward(l, dice_focal_terms(l), in(l, 2), in(l, 3), in(l, 4));
 }
 
 } // namespace segmentation_kernels

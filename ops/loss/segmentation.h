@@ -1,10 +1,16 @@
 /* What the losses of a label map share: one pass over logits and labels that computes the softmax of
  * each voxel in registers and sums what the losses need; and one pass back that computes it again
  * rather than storing it. A loss has at most one term of each sort: one that adds up voxels
- * (cross-entropy or focal) and one of regions, made of each class's overlap and volumes. */
+ * (cross-entropy or focal) and one of regions, made of each class's overlap and volumes.
+ *
+ * A voxel whose target is TARGET_UNKNOWN (or a loss's ignore_index) is left out of every sum, so that
+ * neither loss nor gradient depends on its logits, and means run over the voxels that count. A region
+ * term per sample is a mean over the samples in which a voxel counts. Where none does, the loss and
+ * its gradient are 0. */
 #ifndef STRATA_OPS_SEGMENTATION_H
 #define STRATA_OPS_SEGMENTATION_H
 
+#include "data/unknown.h"
 #include "graph/graph.h"
 
 enum { SEGMENTATION_CLASSES_MAX = 256 };
@@ -34,14 +40,14 @@ typedef struct segmentation_terms {
 
 typedef struct segmentation_result {
   double cross_entropy, dice, accuracy;
-  double weight; /* Σ of the class weights of the voxels that count; focal: voxels × classes */
+  double weight; /* Σ of the class weights of the voxels that count; focal: of 1 a voxel */
 } segmentation_result;
 
 /* Ports 0 and 1 of every operator here: logits (N … C) and target (N …), or (N … 1). */
 status segmentation_check(const infer *rule, const float_list *class_weights);
 /* Shape rule of their gradients, whose input 0 is the logits too: dlogits. */
 status segmentation_backward_infer(infer *rule);
-/* For a label that is no class. */
+/* For a target that is no class. */
 status label_error(int label, int64_t classes);
 size_t segmentation_workspace(const void *attrs, const tensor *in, int in_count, const tensor *out,
                               int threads);
@@ -51,7 +57,7 @@ cost segmentation_cost(const void *attrs, const tensor *in, int in_count, const 
  * and by the denominator; may be NULL without a dice term. */
 status segmentation_forward(const call *c, const segmentation_terms *terms, float *slopes,
                             segmentation_result *result);
-/* dlogits of dy · (weighted terms). */
+/* dlogits of dy · (weighted terms). `weight` is the result's. */
 void segmentation_backward(const call *c, const segmentation_terms *terms, const float *slopes,
                            double weight, double dy, float *dlogits);
 
@@ -78,6 +84,8 @@ status region_forward(const call *c, const segmentation_terms *terms);
 #define SEGMENTATION_LOGITS                                                                        \
   { "logits", "N … C", DTYPE_F32, 0, "one score per class, before softmax" }
 #define SEGMENTATION_TARGET                                                                        \
-  { "target", "N …", DTYPE_I32, 0, "class numbers, 0 … C − 1" }
+  { "target", "N …", DTYPE_I32, 0, "class numbers, 0 … C − 1; −1: unknown, does not count" }
+#define SEGMENTATION_COUNT(flags)                                                                  \
+  { "weight", "scalar", DTYPE_F32, flags, "voxels that count" }
 
 #endif

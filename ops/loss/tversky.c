@@ -67,5 +67,7 @@ const op op_tversky = {
                                 "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
                                {"{alpha: 0.8, beta: 0.1, batch: true, include_background: false}",
                                 "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
+                               {"{alpha: 0.3}", "[2, v=2..99, 3]; [2, v] in -1..2", 0},
+                               {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
                                {0}},
 };
