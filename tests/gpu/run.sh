@@ -20,16 +20,17 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 pack() {
-  local source folder
+  local source folder build
   source=$(cd "$here/../.." && pwd)
   folder=${1:-$source/build-gpu}
-  cmake -S "$source" -B "$folder/build" -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release \
+  build=$folder.build
+  cmake -S "$source" -B "$build" -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release \
     -DSTRATA_PORTABLE=ON -DSTRATA_TESTS=ON -DSTRATA_CUDA=ON
-  cmake --build "$folder/build" --target strata strata_cuda compare_devices test_device \
+  cmake --build "$build" --target strata strata_cuda compare_devices test_device \
     test_augment test_networks test_cudnn_plans
   mkdir -p "$folder/bin" "$folder/share"
-  cp "$folder"/build/strata "$folder"/build/libstrata_cuda.so "$folder/bin/"
-  cp "$folder"/build/tests/gpu/{compare_devices,test_device,test_augment,test_cudnn_plans} "$folder"/build/tests/test_networks \
+  cp "$build"/strata "$build"/libstrata_cuda.so "$folder/bin/"
+  cp "$build"/tests/gpu/{compare_devices,test_device,test_augment,test_cudnn_plans} "$build"/tests/test_networks \
     "$folder/bin/"
   # The only library of the test programs that is not linked into them.
   cp "$(ldd "$folder/bin/test_device" | awk '/libcmocka/ {print $3}')" "$folder/bin/"
@@ -41,7 +42,7 @@ pack() {
   cp "$source"/tests/gpu/{end_to_end.sh,time_samples.py} "$folder/tests/gpu/"
   cp "$source"/tests/bench/{compare_networks.py,torch_networks.py,network.yaml} "$folder/tests/bench/"
   cp "$here/run.sh" "$folder/run.sh"
-  echo "$folder: $(du -sh --exclude=build "$folder" | cut -f1); run $folder/run.sh on the GPU machine"
+  echo "$folder: $(du -sh "$folder" | cut -f1); run $folder/run.sh on the GPU machine"
 }
 
 if [ "${1:-}" = pack ]; then
