@@ -125,16 +125,10 @@ static sum_to_plan plan_sum_to(const launch *l) {
   p.terms.x = in(l, 0);
   p.places = elements(y);
   p.count = elements(x) / p.places;
-  int64_t step = 1;
-  strides *kept = &p.terms.kept, *summed = &p.terms.summed;
-  kept->rank = summed->rank = x->rank;
-  for (int a = x->rank - 1; a >= 0; a--) {
+  for (int a = 0; a < x->rank; a++) {
     int own = a - (x->rank - y->rank);
     bool is_kept = own >= 0 && y->dim[own] == x->dim[a];
-    kept->extent[a] = is_kept ? x->dim[a] : 1;
-    summed->extent[a] = is_kept ? 1 : x->dim[a];
-    kept->step[a] = summed->step[a] = step;
-    step *= x->dim[a];
+    add_axis(is_kept ? &p.terms.kept : &p.terms.summed, x->dim[a], elements_after(x, a));
   }
   if (has_in(l, 1)) {
     p.terms.factor = in(l, 1);

@@ -197,11 +197,9 @@ struct permute_f {
 CUDA_OP(permute) {
   const plugin_shape *x = in_shape(l, 0), *y = out_shape(l, 0);
   permute_f f = {out(l, 0), in(l, 0), {}};
-  f.at.rank = y->rank;
   for (int d = 0; d < y->rank; d++) {
     int axis = d == 0 ? 0 : (int)integer_at(l, "axes", d - 1);
-    f.at.extent[d] = y->dim[d];
-    f.at.step[d] = elements_after(x, axis);
+    add_axis(&f.at, y->dim[d], elements_after(x, axis));
   }
   return for_each_index(l, elements(y), f);
 }

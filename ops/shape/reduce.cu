@@ -21,9 +21,7 @@ static reduction plan_reduction(const launch *l, const plugin_shape *x) {
   }
   reduction r = {1, 1, {}, {}};
   for (int d = 0; d < x->rank; d++) {
-    strides *side = axes >> d & 1 ? &r.reduced : &r.kept;
-    side->extent[side->rank] = x->dim[d];
-    side->step[side->rank++] = elements_after(x, d);
+    add_axis(axes >> d & 1 ? &r.reduced : &r.kept, x->dim[d], elements_after(x, d));
     (axes >> d & 1 ? r.length : r.results) *= x->dim[d];
   }
   return r;
