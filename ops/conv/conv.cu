@@ -8,13 +8,15 @@
  * The first two differ only in which voxel a tap reads. Weights are laid out anew, [tap][in][out],
  * so that neighbouring threads read neighbouring numbers.
  *
- * Where a library computes a convolution (library.cuh) or one product does (apart.cuh), these kernels
- * rest. */
+ * Where a library computes a convolution (library.cuh), one product does (apart.cuh) or tensor cores do
+ * (tensor_cores.cuh), these kernels rest. */
 #include "device/cuda/bf16.cuh"
 #include "device/cuda/channels.cuh"
 #include "device/cuda/index.cuh"
 #include "ops/conv/apart.cuh"
+#include "ops/conv/filters.cuh"
 #include "ops/conv/library.cuh"
+#include "ops/conv/tensor_cores.cuh"
 
 namespace conv_kernels {
 
@@ -124,22 +126,6 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* packed[group][tap][in][out] from PyTorch's weight [F][C / groups][tap]. `by_feature`: the result
- * has the weight's first axis (forward), otherwise its second (backward data). */
-struct pack_f {
-  float *packed;
-  const float *weight;
-  int64_t in_width, out_width, taps;
-  bool by_feature, bf16;
-  __device__ void operator()(int64_t i) const {
-    int64_t o = i % out_width, c = i / out_width % in_width;
-    int64_t tap = i / (out_width * in_width) % taps, group = i / (out_width * in_width * taps);
-    int64_t feature = by_feature ? group * out_width + o : group * in_width + c;
-    int64_t channel = by_feature ? c : o, channels = by_feature ? in_width : out_width;
-    packed[i] = rounded_if(bf16, weight[(feature * channels + channel) * taps + tap]);
-  }
-};
-
 static geometry geometry_of(const launch *l, const plugin_shape *weight, bool backward) {
   geometry g = {};
   g.taps = 1;
@@ -177,9 +163,9 @@ static unsigned tiles_of(int64_t n) {
 static status run_product(const launch *l, const problem &p, const float *x, const float *weight,
                           const float *bias, float *y) {
   float *packed = (float *)l->scratch;
-  status error = for_each_index(
-      l, p.groups * p.depth * p.out_width,
-      pack_f{packed, weight, p.in_width, p.out_width, p.g.taps, !p.g.backward, p.bf16});
+  status error = for_each_index(l, p.groups * p.depth * p.out_width,
+                                pack_f<float>{packed, weight, p.in_width, p.out_width, p.in_width,
+                                              p.out_width, p.g.taps, !p.g.backward, p.bf16});
   if (error) return error;
   return LAUNCH(l, gathered_product,
                 dim3(tiles_of(p.rows), tiles_of(p.out_width), (unsigned)p.groups), THREADS, 0, y, x,
@@ -190,49 +176,71 @@ static size_t weight_bytes(const launch *l, int input) {
   return (size_t)elements(in_shape(l, input)) * sizeof(float);
 }
 
-static library_call forward_call(const launch *l) {
-  return library_call_of(l, CONVOLUTION_FORWARD, in_shape(l, 1), &l->call->in[0], &l->call->out[0]);
+/* What can compute a convolution: a library or one product, tensor cores, or else the kernels above. */
+struct conv_ways {
+  library_call library;
+  tile_call tiles;
+};
+
+static conv_ways ways_of(const launch *l, convolution_pass pass, const plugin_shape *weight,
+                         const plugin_tensor *image, const plugin_tensor *result) {
+  conv_ways w = {};
+  convolution c = convolution_of(l, pass, weight, image, result);
+  w.library = library_call_of(l, c, image->data, result->data);
+  if (!w.library.is_there && !w.library.is_apart)
+    w.tiles = tile_call_of(c, image->data, result->data);
+  return w;
+}
+
+static conv_ways forward_ways(const launch *l) {
+  return ways_of(l, CONVOLUTION_FORWARD, in_shape(l, 1), &l->call->in[0], &l->call->out[0]);
 }
 
 /* Of backward data and of the transposed convolution, which is the same. */
-static library_call adjoint_call(const launch *l) {
-  return library_call_of(l, CONVOLUTION_BACKWARD_DATA, in_shape(l, 1), &l->call->out[0],
-                         &l->call->in[0]);
+static conv_ways adjoint_ways(const launch *l) {
+  return ways_of(l, CONVOLUTION_BACKWARD_DATA, in_shape(l, 1), &l->call->out[0], &l->call->in[0]);
 }
 
-static size_t product_bytes(const launch *l, const library_call &k) {
-  if (k.is_apart) return apart_scratch(l, &k);
-  return k.is_there ? library_scratch(&k) : weight_bytes(l, 1);
+static size_t product_bytes(const launch *l, const conv_ways &w) {
+  if (w.library.is_apart) return apart_scratch(l, &w.library);
+  if (w.library.is_there) return library_scratch(&w.library);
+  return w.tiles.t.fits ? tile_scratch(&w.tiles) : weight_bytes(l, 1);
 }
 
-CUDA_SCRATCH(conv3d) {
-  return product_bytes(l, forward_call(l));
-}
-CUDA_OP(conv3d) {
-  library_call k = forward_call(l);
-  if (k.is_there)
-    return run_library(l, &k, (float *)in(l, 0), (float *)in(l, 1), out(l, 0), in(l, 2));
-  problem p = problem_of(l, in_shape(l, 1), in_shape(l, 0), out_shape(l, 0), false);
-  return run_product(l, p, in(l, 0), in(l, 1), in(l, 2), out(l, 0));
-}
-
-static status run_adjoint(const launch *l, const float *bias) {
-  library_call k = adjoint_call(l);
-  if (k.is_apart) return run_apart(l, &k, out(l, 0), out_shape(l, 0), in(l, 1), in(l, 0), bias);
-  if (k.is_there) return run_library(l, &k, out(l, 0), (float *)in(l, 1), (float *)in(l, 0), bias);
-  problem p = problem_of(l, in_shape(l, 1), in_shape(l, 0), out_shape(l, 0), true);
+static status run_own(const launch *l, const conv_ways &w, const float *bias) {
+  if (w.tiles.t.fits) return run_taps(l, &w.tiles, in(l, 0), in(l, 1), bias, out(l, 0));
+  bool is_data = w.library.c.pass == CONVOLUTION_BACKWARD_DATA;
+  problem p = problem_of(l, in_shape(l, 1), in_shape(l, 0), out_shape(l, 0), is_data);
   return run_product(l, p, in(l, 0), in(l, 1), bias, out(l, 0));
 }
 
+CUDA_SCRATCH(conv3d) {
+  return product_bytes(l, forward_ways(l));
+}
+CUDA_OP(conv3d) {
+  conv_ways w = forward_ways(l);
+  if (w.library.is_there)
+    return run_library(l, &w.library, (float *)in(l, 0), (float *)in(l, 1), out(l, 0), in(l, 2));
+  return run_own(l, w, in(l, 2));
+}
+
+static status run_adjoint(const launch *l, const float *bias) {
+  conv_ways w = adjoint_ways(l);
+  const library_call *k = &w.library;
+  if (k->is_apart) return run_apart(l, k, out(l, 0), out_shape(l, 0), in(l, 1), in(l, 0), bias);
+  if (k->is_there) return run_library(l, k, out(l, 0), (float *)in(l, 1), (float *)in(l, 0), bias);
+  return run_own(l, w, bias);
+}
+
 CUDA_SCRATCH(conv3d_backward_data) {
-  return product_bytes(l, adjoint_call(l));
+  return product_bytes(l, adjoint_ways(l));
 }
 CUDA_OP(conv3d_backward_data) {
   return run_adjoint(l, nullptr);
 }
 
 CUDA_SCRATCH(conv_transpose3d) {
-  return product_bytes(l, adjoint_call(l));
+  return product_bytes(l, adjoint_ways(l));
 }
 CUDA_OP(conv_transpose3d) {
   return run_adjoint(l, in(l, 2));
@@ -280,22 +288,6 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* PyTorch's weight [F][C / groups][tap] from the pieces, added in order. */
-struct unpack_f {
-  float *dweight;
-  const float *partials;
-  int64_t in_width, out_width, taps, groups, pieces;
-  __device__ void operator()(int64_t i) const {
-    int64_t tap = i % taps, c = i / taps % in_width, feature = i / (taps * in_width);
-    int64_t group = feature / out_width, depth = taps * in_width;
-    int64_t at = (group * depth + tap * in_width + c) * out_width + feature % out_width;
-    double total = 0;
-    for (int64_t p = 0; p < pieces; p++)
-      total += (double)partials[p * groups * depth * out_width + at];
-    dweight[i] = (float)total;
-  }
-};
-
 struct weight_plan {
   problem p;
   int64_t pieces, piece_rows;
@@ -320,9 +312,8 @@ static size_t weight_partial_bytes(const weight_plan &w) {
   return (bytes + 255) / 256 * 256;
 }
 
-static library_call weight_call(const launch *l) {
-  return library_call_of(l, CONVOLUTION_BACKWARD_WEIGHT, out_shape(l, 0), &l->call->in[0],
-                         &l->call->in[1]);
+static conv_ways weight_ways(const launch *l) {
+  return ways_of(l, CONVOLUTION_BACKWARD_WEIGHT, out_shape(l, 0), &l->call->in[0], &l->call->in[1]);
 }
 
 static status run_pieces(const launch *l, const weight_plan &w) {
@@ -332,28 +323,30 @@ static status run_pieces(const launch *l, const weight_plan &w) {
              dim3(tiles_of(w.p.depth), tiles_of(w.p.out_width), (unsigned)(w.pieces * w.p.groups)),
              THREADS, 0, partials, in(l, 0), in(l, 1), w.p, w.piece_rows);
   if (error) return error;
-  return for_each_index(
-      l, elements(out_shape(l, 0)),
-      unpack_f{out(l, 0), partials, w.p.in_width, w.p.out_width, w.p.g.taps, w.p.groups, w.pieces});
+  return add_weight_pieces(l, out(l, 0), partials, w.p.in_width, w.p.in_width, w.p.out_width,
+                           w.p.g.taps, w.p.groups, w.pieces);
 }
 
 /* The filter's gradient and the bias's sums take turns. */
 CUDA_SCRATCH(conv3d_backward_weight) {
-  weight_plan w = plan_weight(l);
-  library_call k = weight_call(l);
-  size_t weight = k.is_there ? library_scratch(&k) : weight_partial_bytes(w);
-  size_t sums = column_sums_scratch(w.p.rows, w.p.to.dim[4]);
+  weight_plan plan = plan_weight(l);
+  conv_ways w = weight_ways(l);
+  size_t weight = w.library.is_there ? library_scratch(&w.library)
+                  : w.tiles.t.fits   ? tile_scratch(&w.tiles)
+                                     : weight_partial_bytes(plan);
+  size_t sums = column_sums_scratch(plan.p.rows, plan.p.to.dim[4]);
   return weight > sums ? weight : sums;
 }
 
 CUDA_OP(conv3d_backward_weight) {
-  weight_plan w = plan_weight(l);
-  library_call k = weight_call(l);
-  status error = k.is_there
-                     ? run_library(l, &k, (float *)in(l, 0), out(l, 0), (float *)in(l, 1), nullptr)
-                     : run_pieces(l, w);
+  weight_plan plan = plan_weight(l);
+  conv_ways w = weight_ways(l);
+  status error = w.library.is_there ? run_library(l, &w.library, (float *)in(l, 0), out(l, 0),
+                                                  (float *)in(l, 1), nullptr)
+                 : w.tiles.t.fits   ? run_voxels(l, &w.tiles, in(l, 0), in(l, 1), out(l, 0))
+                                    : run_pieces(l, plan);
   if (error || !flag(l, "bias")) return error;
-  return sum_columns(l, in(l, 1), w.p.rows, w.p.to.dim[4], out(l, 1));
+  return sum_columns(l, in(l, 1), plan.p.rows, plan.p.to.dim[4], out(l, 1));
 }
 
 CUDA_SCRATCH(conv_transpose3d_backward_bias) {

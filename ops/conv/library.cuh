@@ -45,27 +45,38 @@ static inline bool places_are_apart(const convolution *c) {
 }
 
 /* `image` and `result` of the forward pass that this is, or is the adjoint of. */
-static inline library_call library_call_of(const launch *l, convolution_pass pass,
-                                           const plugin_shape *weight, const plugin_tensor *image,
-                                           const plugin_tensor *result) {
+static inline convolution convolution_of(const launch *l, convolution_pass pass,
+                                         const plugin_shape *weight, const plugin_tensor *image,
+                                         const plugin_tensor *result) {
+  convolution c = {};
+  c.pass = pass;
+  c.batch = image->shape.dim[0];
+  c.channels = image->shape.dim[4];
+  c.features = result->shape.dim[4];
+  c.groups = integer(l, "groups");
+  c.bf16 = is_bf16(l);
+  c.tf32 = is_tf32(l);
+  for (int a = 0; a < 3; a++) {
+    c.image[a] = image->shape.dim[1 + a];
+    c.out[a] = result->shape.dim[1 + a];
+    c.kernel[a] = weight->dim[2 + a];
+    c.stride[a] = integer_at(l, "stride", a);
+    c.dilation[a] = integer_at(l, "dilation", a);
+    int64_t padding = integer_at(l, "padding", a);
+    c.padding[a] = padding >= 0 ? padding : c.dilation[a] * (c.kernel[a] - 1) / 2;
+  }
+  return c;
+}
+
+/* How the library is asked for it. Operands as they lie in memory. */
+static inline library_call library_call_of(const launch *l, const convolution &problem,
+                                           const void *image, const void *result) {
   library_call k = {};
   convolution *c = &k.c;
-  c->pass = pass;
-  c->batch = image->shape.dim[0];
-  c->channels = k.channels = image->shape.dim[4];
-  c->features = k.features = result->shape.dim[4];
-  c->groups = integer(l, "groups");
-  c->bf16 = is_bf16(l);
-  c->tf32 = is_tf32(l);
-  for (int a = 0; a < 3; a++) {
-    c->image[a] = image->shape.dim[1 + a];
-    c->out[a] = result->shape.dim[1 + a];
-    c->kernel[a] = weight->dim[2 + a];
-    c->stride[a] = integer_at(l, "stride", a);
-    c->dilation[a] = integer_at(l, "dilation", a);
-    int64_t padding = integer_at(l, "padding", a);
-    c->padding[a] = padding >= 0 ? padding : c->dilation[a] * (c->kernel[a] - 1) / 2;
-  }
+  *c = problem;
+  int64_t pass = c->pass;
+  k.channels = c->channels;
+  k.features = c->features;
   k.taps = voxels_of(c->kernel);
   if (c->bf16 && c->groups == 1) {
     if (pass != CONVOLUTION_BACKWARD_DATA) c->channels = filled_up(k.channels);
@@ -78,7 +89,7 @@ static inline library_call library_call_of(const launch *l, convolution_pass pas
     k.image_bytes = aligned_bytes(c->batch * voxels_of(c->image) * c->channels, read);
   if (c->bf16 && pass != CONVOLUTION_FORWARD)
     k.result_bytes = aligned_bytes(c->batch * voxels_of(c->out) * c->features, read);
-  bool is_aligned = ((uintptr_t)image->data | (uintptr_t)result->data) % 16 == 0;
+  bool is_aligned = ((uintptr_t)image | (uintptr_t)result) % 16 == 0;
   k.is_apart = places_are_apart(c);
   k.is_there = !k.is_apart && is_aligned && library_plans_convolution(l, c, &k.workspace);
   return k;

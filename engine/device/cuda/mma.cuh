@@ -115,6 +115,14 @@ static __device__ inline void load_a(uint32_t a[4], const uint16_t *rows, int pi
   load_matrices(a, rows + lane % 16 * pitch + column + lane / 16 * 8);
 }
 
+/* A of a matrix that lies transposed: its 16 rows are columns column … column + 15 there, its columns the
+ * 16 rows at `rows`. */
+static __device__ inline void load_a_of_columns(uint32_t a[4], const uint16_t *rows, int pitch,
+                                                int column) {
+  int lane = (int)threadIdx.x % WARP;
+  load_transposed(a, rows + (lane / 16 * 8 + lane % 8) * pitch + column + lane / 8 % 2 * 8);
+}
+
 /* Two B side by side, of a matrix that lies transposed: their 16 columns are the 16 rows at `rows`,
  * their rows columns column … column + 15 there. b[0], b[1] are the first. */
 static __device__ inline void load_b_of_rows(uint32_t b[4], const uint16_t *rows, int pitch,

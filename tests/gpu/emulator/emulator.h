@@ -39,6 +39,9 @@ struct alignas(8) float2 {
 struct alignas(8) uint2 {
   unsigned x, y;
 };
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
 
 /* ---- threads -------------------------------------------------------------------------------- */
 
@@ -59,8 +62,12 @@ void emulator_gather(const void *value, size_t bytes, void *all);
 int emulator_lane();
 [[noreturn]] void emulator_fail(const char *what);
 
+/* Counts launches by the kernel's name, for tests. */
+void emulator_count(const char *kernel);
+
 #define LAUNCH(l, kernel, blocks, threads, shared, ...)                                            \
-  (emulate_kernel((blocks), (threads), (shared), kernel, __VA_ARGS__), launched((l), #kernel))
+  (emulate_kernel((blocks), (threads), (shared), kernel, __VA_ARGS__), emulator_count(#kernel),    \
+   launched((l), #kernel))
 #define SHARED_MEMORY(type, name) type *name = static_cast<type *>(emulator_shared_memory())
 
 static inline void __syncthreads() {

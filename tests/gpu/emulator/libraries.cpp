@@ -112,11 +112,14 @@ static void convolve(const convolution *c, const void *image, const void *filter
   emulator_protect();
 }
 
-/* As cuDNN does, it leaves some to the kernels: those with a dilation. */
+/* As cuDNN does, it leaves some to the kernels: those with a dilation, and in bf16 gradients of the data
+ * with a stride. */
 bool library_plans_convolution(const launch *l, const convolution *c, size_t *workspace) {
   *workspace = 0;
   bool dilated = c->dilation[0] * c->dilation[1] * c->dilation[2] > 1;
-  return l->libraries->convolves && !dilated;
+  bool strided = c->stride[0] * c->stride[1] * c->stride[2] > 1;
+  bool refused = c->bf16 && c->pass == CONVOLUTION_BACKWARD_DATA && strided;
+  return l->libraries->convolves && !dilated && !refused;
 }
 
 status library_convolve(const launch *, const convolution *c, const void *image, const void *filter,
