@@ -62,6 +62,7 @@ static launch launch_of(const plugin_device *d, const plugin_call *c) {
 }
 
 static void device_close(plugin_device *d) {
+  if (d->stream) cudaStreamSynchronize(d->stream);
   libraries_close(d->libraries);
   if (d->scratch) cudaFree(d->scratch);
   if (d->faults) cudaFree(d->faults);
@@ -83,8 +84,10 @@ static status open_card(plugin_device *d) {
   CUDA_TRY(d->host, "opening the GPU", cudaSetDevice(0));
   cudaDeviceProp card;
   CUDA_TRY(d->host, "opening the GPU", cudaGetDeviceProperties(&card, 0));
+  int least, greatest;
+  CUDA_TRY(d->host, "opening the GPU", cudaDeviceGetStreamPriorityRange(&least, &greatest));
   CUDA_TRY(d->host, "opening the GPU",
-           cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
+           cudaStreamCreateWithPriority(&d->stream, cudaStreamNonBlocking, greatest));
   void *faults = nullptr, *stages = nullptr;
   CUDA_TRY(d->host, "opening the GPU", cudaMallocHost(&stages, STAGES * STAGE_BYTES));
   d->stages = (char *)stages;

@@ -1,8 +1,10 @@
 #include "gpu/emulator/emulator.h"
 
 #include <csetjmp>
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <string>
 #include <sys/mman.h>
@@ -47,7 +49,14 @@ void emulator_protect() {
   if (--open_count == 0) protect_all(PROT_NONE);
 }
 
-cudaError_t cudaMalloc(void **out, size_t bytes) {
+static cudaStream_t capturing; /* the stream that is being captured; nullptr: none */
+
+/* The runtime refuses what may wait for the device while a stream is captured. */
+static void refuse_in_capture(const char *what) {
+  if (capturing) emulator_fail(what);
+}
+
+static cudaError_t map_memory(void **out, size_t bytes) {
   size_t used = (bytes + ALIGN - 1) / ALIGN * ALIGN;
   size_t pages = (used + PAGE - 1) / PAGE * PAGE + PAGE; /* the last one stays out of reach */
   char *base =
@@ -58,12 +67,29 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
   return cudaSuccess;
 }
 
-cudaError_t cudaFree(void *memory) {
-  if (!memory) return cudaSuccess;
+static void unmap_memory(void *memory) {
   auto at = mappings.find(memory);
-  if (at == mappings.end()) emulator_fail("cudaFree of what cudaMalloc has not given");
+  if (at == mappings.end()) emulator_fail("memory is given back that was not taken");
   munmap(at->second.base, at->second.bytes);
   mappings.erase(at);
+}
+
+cudaError_t cudaMalloc(void **out, size_t bytes) {
+  refuse_in_capture("cudaMalloc while a stream is captured");
+  return map_memory(out, bytes);
+}
+cudaError_t cudaFree(void *memory) {
+  refuse_in_capture("cudaFree while a stream is captured");
+  if (memory) unmap_memory(memory);
+  return cudaSuccess;
+}
+cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t) {
+  refuse_in_capture("cudaMallocAsync while a stream is captured");
+  return map_memory(out, bytes);
+}
+cudaError_t cudaFreeAsync(void *memory, cudaStream_t stream) {
+  refuse_in_capture("cudaFreeAsync while a stream is captured");
+  if (memory) emulator_enqueue(stream, [=] { unmap_memory(memory); });
   return cudaSuccess;
 }
 
@@ -85,37 +111,148 @@ cudaError_t cudaMemGetInfo(size_t *left, size_t *all) {
   return cudaSuccess;
 }
 
-/* ---- the stream --------------------------------------------------------------------------------- */
+/* ---- streams ------------------------------------------------------------------------------------ */
+
+/* Records of an event so far: asked for by the host, and reached by the stream. */
+struct emulated_event {
+  uint64_t asked = 0, reached = 0;
+  cudaStream_t stream = nullptr; /* of the last record */
+};
+
+/* Work, or a wait for an event as it was recorded then. */
+struct task {
+  std::function<void()> work;
+  emulated_event *event; /* nullptr: work */
+  uint64_t record;
+};
 
 struct emulated_graph {
   std::vector<std::function<void()>> work;
 };
-static emulated_graph *captured; /* nullptr: what is enqueued runs */
 
-void emulator_enqueue(std::function<void()> work) {
-  if (captured)
-    captured->work.push_back(std::move(work));
+struct emulated_stream {
+  std::deque<task> queue;
+  emulated_graph *captured = nullptr;
+};
+
+static std::vector<cudaStream_t> streams;
+
+void emulator_enqueue(cudaStream_t stream, std::function<void()> work) {
+  if (stream->captured)
+    stream->captured->work.push_back(std::move(work));
   else
-    work();
+    stream->queue.push_back({std::move(work), nullptr, 0});
 }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
-  if (captured) emulator_fail("a capture within a capture");
-  captured = new emulated_graph();
+static bool is_runnable(cudaStream_t s) {
+  if (s->queue.empty()) return false;
+  const task &next = s->queue.front();
+  return !next.event || next.event->reached >= next.record;
+}
+
+static void run_next(cudaStream_t s) {
+  task next = std::move(s->queue.front());
+  s->queue.pop_front();
+  if (next.work) next.work();
+}
+
+static uint64_t drawn = 0x9e3779b97f4a7c15ull;
+
+/* Whose turn it is while the host waits for `wanted`; the header says in what orders. */
+static cudaStream_t next_stream(cudaStream_t wanted) {
+  const char *order = getenv("STRATA_EMULATOR_STREAMS");
+  bool early = order && strcmp(order, "early") == 0, mixed = order && strcmp(order, "mixed") == 0;
+  std::vector<cudaStream_t> ready;
+  for (cudaStream_t s : streams)
+    if (s != wanted && is_runnable(s)) ready.push_back(s);
+  if (is_runnable(wanted)) ready.insert(early ? ready.end() : ready.begin(), wanted);
+  if (ready.empty()) emulator_fail("the host waits for what no stream can reach");
+  if (!mixed) return ready.front();
+  drawn ^= drawn << 13, drawn ^= drawn >> 7, drawn ^= drawn << 17;
+  return ready[drawn % ready.size()];
+}
+
+/* How often the host has waited, for tests. */
+extern "C" __attribute__((visibility("default"))) int64_t emulator_waits;
+int64_t emulator_waits;
+
+cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+  emulator_waits++;
+  if (capturing == s) emulator_fail("waiting for a stream that is being captured");
+  while (!s->queue.empty()) run_next(next_stream(s));
   return cudaSuccess;
 }
-cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *out) {
-  if (!captured) emulator_fail("the end of a capture that did not begin");
-  *out = captured;
-  captured = nullptr;
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
+  *least = 0;
+  *greatest = -5;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned, int) {
+  *out = new emulated_stream();
+  streams.push_back(*out);
+  return cudaSuccess;
+}
+/* The runtime lets what was asked for end first. */
+cudaError_t cudaStreamDestroy(cudaStream_t s) {
+  while (!s->queue.empty()) run_next(next_stream(s));
+  for (size_t i = 0; i < streams.size(); i++)
+    if (streams[i] == s) streams.erase(streams.begin() + static_cast<std::ptrdiff_t>(i));
+  delete s;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
+  *out = new emulated_event();
+  return cudaSuccess;
+}
+/* Work that still waits for it or reaches it is a mistake here. */
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  for (cudaStream_t s : streams)
+    for (const task &t : s->queue)
+      if (t.event == event) emulator_fail("an event is destroyed that a stream waits for");
+  if (event->reached != event->asked) emulator_fail("an event is destroyed before it is reached");
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (stream->captured) emulator_fail("an event is recorded in a capture");
+  uint64_t record = ++event->asked;
+  event->stream = stream;
+  stream->queue.push_back({[=] { event->reached = record; }, nullptr, 0});
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (stream->captured) emulator_fail("a captured stream waits for an event");
+  if (event->asked > 0) stream->queue.push_back({nullptr, event, event->asked});
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->reached == event->asked) return cudaSuccess;
+  emulator_waits++;
+  while (event->reached < event->asked) run_next(next_stream(event->stream));
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (capturing) emulator_fail("a capture within a capture");
+  capturing = stream;
+  stream->captured = new emulated_graph();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out) {
+  if (capturing != stream) emulator_fail("the end of a capture that did not begin");
+  capturing = nullptr;
+  *out = stream->captured;
+  stream->captured = nullptr;
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
   *out = new emulated_graph(*graph);
   return cudaSuccess;
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
-  for (auto &work : graph->work) work();
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+  for (auto &work : graph->work) emulator_enqueue(stream, work);
   return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
@@ -127,9 +264,10 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
   return cudaSuccess;
 }
 
+/* Both sides are touched when its turn comes: what a card may do to pageable memory, too. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind,
-                            cudaStream_t) {
-  emulator_enqueue([=] {
+                            cudaStream_t stream) {
+  emulator_enqueue(stream, [=] {
     emulator_unprotect();
     memcpy(to, from, bytes);
     emulator_protect();
@@ -137,8 +275,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
   return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t) {
-  emulator_enqueue([=] {
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream) {
+  emulator_enqueue(stream, [=] {
     emulator_unprotect();
     memset(to, value, bytes);
     emulator_protect();
@@ -166,20 +304,8 @@ cudaError_t cudaDriverGetVersion(int *version) {
   *version = 13000;
   return cudaSuccess;
 }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
-  *out = nullptr;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamDestroy(cudaStream_t) {
-  return cudaSuccess;
-}
-/* How often the host has waited, for tests. */
-extern "C" __attribute__((visibility("default"))) int64_t emulator_waits;
-int64_t emulator_waits;
-
-cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  emulator_waits++;
-  if (captured) emulator_fail("waiting for a stream that is being captured");
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int) {
+  *value = 1;
   return cudaSuccess;
 }
 cudaError_t cudaGetLastError() {
@@ -452,6 +578,7 @@ static void run_kernel(dim3 blocks, dim3 threads, size_t shared_bytes,
   emulator_protect();
 }
 
-void emulate(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function<void()> &body) {
-  emulator_enqueue([=] { run_kernel(blocks, threads, shared_bytes, body); });
+void emulate(cudaStream_t stream, dim3 blocks, dim3 threads, size_t shared_bytes,
+             const std::function<void()> &body) {
+  emulator_enqueue(stream, [=] { run_kernel(blocks, threads, shared_bytes, body); });
 }

@@ -6,7 +6,13 @@
  * sanitizer), barriers and shuffles that not all threads reach, host code that touches device
  * memory (it is protected except while a kernel or a copy runs), and races that show when the order
  * of threads is turned round (STRATA_EMULATOR_ORDER=reverse). What it cannot find: timing, limits of
- * registers and shared memory, races within a warp's instruction. */
+ * registers and shared memory, races within a warp's instruction.
+ *
+ * Streams are lazy: nothing runs before the host waits, and then in an order that only streams and
+ * events constrain, by STRATA_EMULATOR_STREAMS: `late`, the default, runs other streams' work only
+ * where it is waited for; `early` runs other streams as far as they go before the one that the host
+ * waits for; `mixed` draws from the streams. So work that lacks a wait gives wrong results under one of
+ * them, and so does host memory that changes while a copy of it is still to come. */
 #ifndef STRATA_EMULATOR_H
 #define STRATA_EMULATOR_H
 
@@ -45,12 +51,14 @@ struct alignas(16) uint4 {
 
 /* ---- threads -------------------------------------------------------------------------------- */
 
-void emulate(dim3 blocks, dim3 threads, size_t shared_bytes, const std::function<void()> &body);
-/* Arguments are taken now: a launch that is recorded runs later. */
+typedef struct emulated_stream *cudaStream_t;
+void emulate(cudaStream_t stream, dim3 blocks, dim3 threads, size_t shared_bytes,
+             const std::function<void()> &body);
+/* Arguments are taken now: a launch runs later. */
 template <typename... P, typename... A>
-static inline void emulate_kernel(dim3 blocks, dim3 threads, size_t shared_bytes,
-                                  void (*kernel)(P...), A... arguments) {
-  emulate(blocks, threads, shared_bytes, [=] { kernel(arguments...); });
+static inline void emulate_kernel(cudaStream_t stream, dim3 blocks, dim3 threads,
+                                  size_t shared_bytes, void (*kernel)(P...), A... arguments) {
+  emulate(stream, blocks, threads, shared_bytes, [=] { kernel(arguments...); });
 }
 void *emulator_shared_memory();
 void emulator_block_barrier();
@@ -66,8 +74,8 @@ int emulator_lane();
 void emulator_count(const char *kernel);
 
 #define LAUNCH(l, kernel, blocks, threads, shared, ...)                                            \
-  (emulate_kernel((blocks), (threads), (shared), kernel, __VA_ARGS__), emulator_count(#kernel),    \
-   launched((l), #kernel))
+  (emulate_kernel((l)->stream, (blocks), (threads), (shared), kernel, __VA_ARGS__),                \
+   emulator_count(#kernel), launched((l), #kernel))
 #define SHARED_MEMORY(type, name) type *name = static_cast<type *>(emulator_shared_memory())
 
 static inline void __syncthreads() {
@@ -128,9 +136,14 @@ typedef enum cudaError {
   cudaErrorMemoryAllocation = 2,
   cudaErrorNoDevice = 100
 } cudaError_t;
-typedef enum { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost } cudaMemcpyKind;
-typedef struct emulated_stream *cudaStream_t;
-enum { cudaStreamNonBlocking = 1 };
+typedef enum {
+  cudaMemcpyHostToDevice,
+  cudaMemcpyDeviceToHost,
+  cudaMemcpyDeviceToDevice
+} cudaMemcpyKind;
+typedef enum { cudaDevAttrMemoryPoolsSupported = 115 } cudaDeviceAttr;
+typedef struct emulated_event *cudaEvent_t;
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
 struct cudaDeviceProp {
   char name[256];
   int major, minor, multiProcessorCount;
@@ -141,22 +154,32 @@ cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaSetDevice(int index);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int index);
 cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr which, int index);
 cudaError_t cudaMalloc(void **out, size_t bytes);
-cudaError_t cudaFree(void *memory);
+cudaError_t cudaFree(void *memory); /* at once: work that still uses the memory fails */
+cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream);
+cudaError_t cudaFreeAsync(void *memory, cudaStream_t stream);
 cudaError_t cudaMallocHost(void **out, size_t bytes);
 cudaError_t cudaFreeHost(void *memory);
 cudaError_t cudaMemGetInfo(size_t *left, size_t *all);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream);
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags);
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, unsigned flags, int priority);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+/* What is asked of the stream from now on waits for the event as it was recorded last. */
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaGetLastError();
 const char *cudaGetErrorString(cudaError_t error);
 
-/* Streams are captured and replayed as the runtime does it: what is launched meanwhile does not run,
- * and waiting for the stream is a mistake. */
+/* A stream is captured and replayed as the runtime does it: what is launched meanwhile does not run,
+ * and waiting for the stream, events, and taking or giving back memory are mistakes. */
 typedef struct emulated_graph *cudaGraph_t, *cudaGraphExec_t;
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
@@ -165,8 +188,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsign
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph);
-/* Runs `work` on the emulated stream: at once, or when what is being captured is launched. */
-void emulator_enqueue(std::function<void()> work);
+/* Runs `work` when its turn comes on the stream, or in what is being captured. */
+void emulator_enqueue(cudaStream_t stream, std::function<void()> work);
 
 /* Device memory may be touched between these; LAUNCH and the copies do it by themselves, the
  * emulated libraries with these. */

@@ -59,9 +59,9 @@ static void multiply(const matrix_product *p, const void *a, const void *b) {
   emulator_protect();
 }
 
-status library_multiply(const launch *, const matrix_product *p, const void *a, const void *b) {
+status library_multiply(const launch *l, const matrix_product *p, const void *a, const void *b) {
   matrix_product product = *p;
-  emulator_enqueue([=] { multiply(&product, a, b); });
+  emulator_enqueue(l->stream, [=] { multiply(&product, a, b); });
   return OK;
 }
 
@@ -122,9 +122,9 @@ bool library_plans_convolution(const launch *l, const convolution *c, size_t *wo
   return l->libraries->convolves && !dilated && !refused;
 }
 
-status library_convolve(const launch *, const convolution *c, const void *image, const void *filter,
-                        const void *result, void *) {
+status library_convolve(const launch *l, const convolution *c, const void *image,
+                        const void *filter, const void *result, void *) {
   convolution problem = *c;
-  emulator_enqueue([=] { convolve(&problem, image, filter, result); });
+  emulator_enqueue(l->stream, [=] { convolve(&problem, image, filter, result); });
   return OK;
 }
