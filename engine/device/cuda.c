@@ -78,9 +78,18 @@ static int host_length(const plugin_call *c, const char *name) {
   return attr_length(a, (const char *)c->attrs + a->offset);
 }
 
+/* What a kernel is given now would stand in a recording for good. */
+static void refuse_scheduled(const plugin_call *c, const attr *a) {
+  if (!attr_is_scheduled(a)) return;
+  fprintf(stderr, "strata: the CUDA kernel of %s takes %s for fixed, which schedules may change\n",
+          ((const op *)c->op)->name, a->name);
+  abort();
+}
+
 static double host_number_at(const plugin_call *c, const char *name, int index) {
   const attr *a = find_attr(c, name);
   const void *field = (const char *)c->attrs + a->offset;
+  refuse_scheduled(c, a);
   if (index >= 0 && index < attr_length(a, field)) switch (a->kind) {
     case ATTR_BOOL:
       return *(const bool *)field;
@@ -113,11 +122,21 @@ static double host_number(const plugin_call *c, const char *name) {
   return host_number_at(c, name, 0);
 }
 
+static int host_scheduled(const plugin_call *c, const char *name, double *value) {
+  const op *o = c->op;
+  const attr *a = find_attr(c, name);
+  int index = 0;
+  for (const attr *before = o->attrs; before != a; before++) index += attr_is_scheduled(before);
+  *value = attr_scheduled_value(a, c->attrs);
+  return index;
+}
+
 static const plugin_host host_table = {.version = PLUGIN_VERSION,
                                        .error = host_error,
                                        .number = host_number,
                                        .number_at = host_number_at,
-                                       .length = host_length};
+                                       .length = host_length,
+                                       .scheduled = host_scheduled};
 
 /* ---- the device's table ------------------------------------------------------------------- */
 
@@ -158,7 +177,8 @@ static plugin_call translate(const op *o, const call *c) {
                        .in_count = c->in_count,
                        .out_count = c->out_count,
                        .rng_keys = c->rng_keys,
-                       .node_id = c->node_id};
+                       .node_id = c->node_id,
+                       .scheduled = c->scheduled};
 }
 
 static status cuda_reserve(device *d, const op *o, const call *c) {
@@ -279,10 +299,13 @@ status cuda_device_open(int threads, device **out) {
   c->device.reserve = cuda_reserve;
   c->device.launch = cuda_launch;
   c->device.synchronize = cuda_synchronize;
-  c->device.record = cuda_record;
-  c->device.recorded = cuda_recorded;
-  c->device.replay = cuda_replay;
-  c->device.forget = cuda_forget;
+  const char *graphs = getenv("STRATA_CUDA_GRAPHS");
+  if (!graphs || strcmp(graphs, "off") != 0) {
+    c->device.record = cuda_record;
+    c->device.recorded = cuda_recorded;
+    c->device.replay = cuda_replay;
+    c->device.forget = cuda_forget;
+  }
   c->device.close = cuda_close;
   *out = &c->device;
   return OK;

@@ -38,5 +38,5 @@ int device_plan_threads(const device *d) {
 }
 
 bool device_updates_between(const device *d) {
-  return d->record == NULL;
+  return d->is_host;
 }

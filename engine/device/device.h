@@ -36,7 +36,7 @@ struct device {
   status (*synchronize)(device *d);
   /* NULL where the device cannot. After `record`, launches are noted instead of run, until `recorded`
    * makes a recording of them, which `replay` runs as one, with the attributes and addresses they
-   * had. It has to be called after an error, too. `replay` runs nothing and says so in *is_stale when
+   * had, except scheduled ones (call.scheduled). It has to be called after an error, too. `replay` runs nothing and says so in *is_stale when
    * the device's own memory has moved since. A recording's launches must have run once before. */
   status (*record)(device *d);
   status (*recorded)(device *d, void **recording);
@@ -55,8 +55,8 @@ const char *device_precision_note(const device *d, precision p);
 /* What plan_memory wants to know of a device: its threads, or 0 where kernels' scratch memory is its
  * own. */
 int device_plan_threads(const device *d);
-/* Whether updates of weights may stand between the nodes of a step. Not where these are recorded: a
- * rate that changes with every step would make every recording useless. */
+/* Whether updates of weights may stand between the nodes of a step. Not on a GPU, where one launch over
+ * all weights beats one for each of hundreds. */
 bool device_updates_between(const device *d);
 
 #endif

@@ -1,18 +1,9 @@
-#include "execute/program.h"
+#include "execute/bound.h"
 
-#include "base/clock.h"
-#include "base/text.h"
 #include "graph/passes.h"
-#include "language/pipeline.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct bound_call {
-  const op *op;
-  const node *node; /* NULL: clipping or the optimizer */
-  call call;
-} bound_call;
 
 static const parameter *parameter_of(const program *p, value_id v) {
   return parameters_find(p->parameters, p->g->values[v].name);
@@ -42,8 +33,7 @@ static tensor bound_tensor(const program *p, value_id v) {
   return t;
 }
 
-/* Of the weight that the call's kernel reads packed; 0: there is none. */
-static size_t packed_bytes(const bound_call *b) {
+size_t bound_packed_bytes(const bound_call *b) {
   const bool *packed = b->node ? node_packed(b->node) : NULL;
   if (!packed || !*packed) return 0;
   return b->op->packing->bytes(b->call.attrs, b->call.in, b->call.in_count, b->call.out);
@@ -67,7 +57,7 @@ static void bind_node(program *p, int index, bound_call *bound) {
                        .pool = p->device->pool,
                        .rng_keys = p->rng_keys,
                        .node_id = node_stream(n)};
-  size_t packed = packed_bytes(bound);
+  size_t packed = bound_packed_bytes(bound);
   if (packed > p->packing_bytes) p->packing_bytes = packed;
 }
 
@@ -76,27 +66,6 @@ static status device_floats(program *p, int64_t n, float **out) {
   TRY(p->device->allocate(p->device, (size_t)n * sizeof(float), &memory));
   *out = memory;
   return OK;
-}
-
-static tensor flat_tensor(float *data, int64_t n) {
-  return (tensor){.dtype = DTYPE_F32, .shape = SHAPE(n), .data = data};
-}
-
-/* What changes from one update to the next: attributes of the calls after the last node. */
-struct updates {
-  const op *op;
-  const void *base_attrs; /* the optimizer's, borrowed */
-  const group_spec *const *groups;
-  void **group_attrs; /* a copy per group, which the group's numbers then change */
-  int group_count;
-  void *accumulate_attrs, *average_attrs;
-  int accumulate_call; /* −1: there is none */
-  double average_decay;
-  bool average_warmup;
-};
-
-static int64_t flat_count(const program *p) {
-  return p->parameters->trained_elements;
 }
 
 static status bind_optimizer(program *p, const optimizer_use *o) {
@@ -108,9 +77,6 @@ static status bind_optimizer(program *p, const optimizer_use *o) {
     TRY(device_floats(p, n, &p->states[i]));
     p->state_count++;
   }
-  float *number = NULL;
-  TRY(device_floats(p, 16, &number));
-  p->step_number = (int32_t *)number;
   if (o->accumulate > 1) TRY(device_floats(p, n, &p->gradient_sum));
   if (o->average_decay > 0) TRY(device_floats(p, n, &p->average));
   if (o->clip_norm == 0) return OK;
@@ -219,14 +185,17 @@ static void bind_flat_update(program *p, const optimizer_use *o) {
   for (int i = 0; i < u->group_count; i++) bind_group(p, o, i);
 }
 
+static int call_room(const program *p) {
+  /* Accumulation, both clippings, average; of a consumed gradient, clamp and optimizer. */
+  enum { UPDATE_CALLS = 4, CONSUMER_CALLS = 2 };
+  return p->g->node_count + UPDATE_CALLS + p->parameters->group_count +
+         CONSUMER_CALLS * p->parameters->count;
+}
+
 /* Every node, and where gradients are consumed the updates between them; then what is left. */
 static void bind_calls(program *p, const optimizer_use *o) {
   const graph *g = p->g;
-  /* Accumulation, both clippings, average; of a consumed gradient, clamp and optimizer. */
-  enum { UPDATE_CALLS = 4, CONSUMER_CALLS = 2 };
-  int room = g->node_count + UPDATE_CALLS + p->parameters->group_count +
-             CONSUMER_CALLS * p->parameters->count;
-  p->calls = arena_alloc(&p->memory, (size_t)room * sizeof *p->calls);
+  p->calls = arena_alloc(&p->memory, (size_t)call_room(p) * sizeof *p->calls);
   if (o) open_update(p, o);
   value_id *consumed = arena_alloc(&p->memory, (size_t)(g->value_count + 1) * sizeof *consumed);
   int consumed_count = 0;
@@ -298,6 +267,7 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
   void *memory = NULL;
   if (!error) error = d->allocate(d, out->plan.arena_bytes, &memory);
   out->arena = memory;
+  if (!error) error = scheduled_open(out, call_room(out));
   if (!error && trains) error = bind_optimizer(out, optimizer);
   if (!error && batch > 0) {
     void *keys = NULL;
@@ -309,30 +279,26 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
     return error;
   }
   bind_calls(out, trains ? optimizer : NULL);
-  error = reserve_scratch(out);
+  error = scheduled_bind(out);
+  if (!error) error = reserve_scratch(out);
   if (error) program_free(out);
   return error;
-}
-
-static void forget_recording(program *p) {
-  if (p->recording) p->device->forget(p->device, p->recording);
-  p->recording = NULL;
 }
 
 void program_free(program *p) {
   device *d = p->device;
   if (d) {
     size_t flat = p->parameters ? (size_t)p->parameters->trained_elements * sizeof(float) : 0;
-    forget_recording(p);
+    step_forget_recordings(p);
     if (p->arena) d->release(d, p->arena, p->plan.arena_bytes);
     if (p->gradients) d->release(d, p->gradients, flat);
     if (p->gradient_sum) d->release(d, p->gradient_sum, flat);
     if (p->average) d->release(d, p->average, flat);
     for (int i = 0; i < p->state_count; i++) d->release(d, p->states[i], flat);
-    if (p->step_number) d->release(d, p->step_number, 64);
     if (p->gradient_norm) d->release(d, p->gradient_norm, 64);
     if (p->update_workspace) d->release(d, p->update_workspace, p->update_workspace_bytes);
     if (p->rng_keys) d->release(d, p->rng_keys, (size_t)p->batch * sizeof(rng_key));
+    scheduled_close(p);
   }
   plan_free(&p->plan);
   arena_free(&p->memory);
@@ -364,244 +330,4 @@ status program_read(program *p, value_id v, void *to) {
 
 status program_set_keys(program *p, const rng_key *keys) {
   return p->device->upload(p->device, p->rng_keys, keys, (size_t)p->batch * sizeof *keys);
-}
-
-static status run_call(program *p, int i) {
-  double begin = p->profile_seconds ? clock_now_s() : 0;
-  TRY(p->device->launch(p->device, p->calls[i].op, &p->calls[i].call));
-  if (p->profile_seconds) {
-    TRY(p->device->synchronize(p->device));
-    p->profile_seconds[i] += clock_now_s() - begin;
-  }
-  return OK;
-}
-
-/* ---- the nodes of a step ------------------------------------------------------------------- */
-
-/* Each packed weight takes the place of the weight it is made of. */
-static status pack_weights(program *p) {
-  if (p->packing_bytes == 0 || p->parameters->packed) return OK;
-  void *packed = NULL;
-  if (posix_memalign(&packed, 64, p->packing_bytes)) return error_out_of_memory(p->packing_bytes);
-  status error = OK;
-  for (int i = 0; !error && i < p->call_count; i++) {
-    const bound_call *b = &p->calls[i];
-    size_t bytes = packed_bytes(b);
-    if (bytes == 0) continue;
-    b->op->packing->pack(&b->call, packed);
-    error = p->device->upload(p->device, b->call.in[b->op->packing->input].data, packed, bytes);
-  }
-  free(packed);
-  p->parameters->packed = !error;
-  return error;
-}
-
-static status launch_nodes(program *p) {
-  for (int i = 0; i < p->update_first; i++) TRY(run_call(p, i));
-  return OK;
-}
-
-/* Of everything that launches of nodes take from the host. */
-static uint64_t attributes_hash(const program *p) {
-  uint64_t hash = 0;
-  for (int i = 0; i < p->update_first; i++)
-    if (p->calls[i].op->attrs_bytes > 0)
-      hash = hash_mix(hash, bytes_hash(p->calls[i].call.attrs, p->calls[i].op->attrs_bytes));
-  return hash;
-}
-
-static status record_nodes(program *p) {
-  device *d = p->device;
-  forget_recording(p);
-  TRY(d->record(d));
-  status error = launch_nodes(p), end = d->recorded(d, &p->recording);
-  if (!error) return end;
-  error_free(end);
-  return error;
-}
-
-/* Where the device can record launches, a step that comes a second time with the attributes of the
- * one before is recorded, and replayed as long as they stay. */
-static status run_nodes(program *p) {
-  device *d = p->device;
-  if (!d->record || p->profile_seconds) return launch_nodes(p);
-  uint64_t attributes = attributes_hash(p);
-  bool as_before = p->has_run && attributes == p->last_attributes, is_stale = true;
-  p->has_run = true;
-  p->last_attributes = attributes;
-  if (!as_before) {
-    forget_recording(p);
-    return launch_nodes(p);
-  }
-  if (p->recording) TRY(d->replay(d, p->recording, &is_stale));
-  if (!is_stale) return OK;
-  TRY(record_nodes(p));
-  return d->replay(d, p->recording, &is_stale);
-}
-
-/* ---- the update ------------------------------------------------------------------------------ */
-
-/* What a group says about the optimizer's attributes. */
-static void group_apply(const group_spec *group, const op *o, void *attrs) {
-  *attr_number(o, attrs, "lr") *= group->lr_scale;
-  for (int i = 0; i < group->number_count; i++)
-    *attr_number(o, attrs, group->numbers[i].name) = group->numbers[i].value;
-}
-
-/* Schedules and hooks change the optimizer's attributes between updates; the groups follow. */
-static status prepare_update(program *p) {
-  struct updates *u = p->update;
-  int32_t number = (int32_t)++p->updates;
-  TRY(p->device->upload(p->device, p->step_number, &number, sizeof number));
-  for (int i = 0; i < u->group_count; i++) {
-    memcpy(u->group_attrs[i], u->base_attrs, u->op->attrs_bytes);
-    if (u->groups && u->groups[i]) group_apply(u->groups[i], u->op, u->group_attrs[i]);
-  }
-  if (p->average) {
-    double t = (double)p->updates, early = (1 + t) / (10 + t);
-    *attr_number(op_find("weight_average"), u->average_attrs, "decay") =
-        u->average_warmup && early < u->average_decay ? early : u->average_decay;
-  }
-  return OK;
-}
-
-status program_run_part(program *p, int64_t part, int64_t parts) {
-  bool updates = p->update && part == parts - 1;
-  if (updates) TRY(prepare_update(p));
-  TRY(pack_weights(p));
-  TRY(run_nodes(p));
-  if (p->update && parts > 1) {
-    const op *accumulate = op_find("gradient_accumulate");
-    *attr_integer(accumulate, p->update->accumulate_attrs, "part") = part;
-    *attr_integer(accumulate, p->update->accumulate_attrs, "parts") = parts;
-    TRY(run_call(p, p->update->accumulate_call));
-  }
-  for (int i = p->update_first; updates && i < p->call_count; i++)
-    if (i != p->update->accumulate_call) TRY(run_call(p, i));
-  return p->device->synchronize(p->device);
-}
-
-status program_run(program *p) {
-  return program_run_part(p, 0, 1);
-}
-
-/* ---- the last node, a few planes at a time ---------------------------------------------------- */
-
-enum {
-  PLANES_BYTES = 1 << 22, /* made at a time: they stay in the cache until they are read */
-  PLANES_INPUTS = 4       /* of an operator that makes them, at most */
-};
-
-/* The last call, for `planes` planes of one sample. */
-typedef struct plane_call {
-  call call;
-  tensor in[PLANES_INPUTS], out;
-  size_t in_bytes, out_bytes; /* of a plane */
-} plane_call;
-
-static size_t plane_of(tensor *t, int64_t planes) {
-  t->shape.dim[0] = t->shape.dim[1] = 1;
-  size_t bytes = tensor_bytes(t);
-  t->shape.dim[1] = planes;
-  return bytes;
-}
-
-/* False where the last node does not make v, or not plane by plane, or would need more workspace for
- * some planes than for all. */
-static bool open_plane_call(const program *p, value_id v, int64_t planes, plane_call *out) {
-  const bound_call *last = &p->calls[p->update_first - 1];
-  const call *whole = &last->call;
-  if (last->node->out_count != 1 || last->node->out[0] != v || !last->op->by_plane ||
-      !last->op->by_plane(whole->attrs) || whole->in_count > PLANES_INPUTS)
-    return false;
-  out->call = *whole;
-  memcpy(out->in, whole->in, (size_t)whole->in_count * sizeof *whole->in);
-  out->out = whole->out[0];
-  out->call.in = out->in;
-  out->call.out = &out->out;
-  out->in_bytes = plane_of(&out->in[0], planes);
-  out->out_bytes = plane_of(&out->out, planes);
-  if (!last->op->workspace_bytes) return true;
-  int threads = pool_threads(p->device->pool);
-  return last->op->workspace_bytes(whole->attrs, out->in, whole->in_count, &out->out, threads) <=
-         last->op->workspace_bytes(whole->attrs, whole->in, whole->in_count, whole->out, threads);
-}
-
-static int64_t planes_at_a_time(const program *p, const shape *s) {
-  int64_t bytes = s->dim[2] * s->dim[3] * s->dim[4] * (int64_t)sizeof(float);
-  int64_t planes = PLANES_BYTES / bytes, threads = pool_threads(p->device->pool);
-  if (planes < threads) planes = threads;
-  return planes < s->dim[1] ? planes : s->dim[1];
-}
-
-status program_run_by_planes(program *p, value_id v, float *room, program_reader read,
-                             void *context) {
-  const shape *s = &p->g->values[v].type.shape;
-  int64_t batch = s->dim[0], extent = s->dim[1], step = planes_at_a_time(p, s);
-  plane_call c;
-  if (room || !open_plane_call(p, v, step, &c)) {
-    TRY(program_run(p));
-    if (room) TRY(program_read(p, v, room));
-    const float *data = room ? room : program_data(p, v);
-    for (int64_t n = 0; n < batch; n++)
-      TRY(read(context, n, 0, extent, data + n * shape_elements(s) / batch));
-    return OK;
-  }
-  const op *head = p->calls[p->update_first - 1].op;
-  const char *from = c.in[0].data;
-  TRY(pack_weights(p));
-  for (int i = 0; i < p->update_first - 1; i++) TRY(run_call(p, i));
-  for (int64_t plane = 0, planes; plane < batch * extent; plane += planes) {
-    int64_t n = plane / extent, x = plane % extent;
-    planes = extent - x < step ? extent - x : step;
-    c.in[0].shape.dim[1] = c.out.shape.dim[1] = planes;
-    c.in[0].data = (char *)from + (size_t)plane * c.in_bytes;
-    TRY(p->device->launch(p->device, head, &c.call));
-    TRY(read(context, n, x, x + planes, c.out.data));
-  }
-  return OK;
-}
-
-status program_run_forward(program *p, program_visit visit, void *context) {
-  TRY(pack_weights(p));
-  for (int i = 0; i < p->update_first; i++) {
-    const node *n = p->calls[i].node;
-    if (!n || n->backward) continue;
-    bool again;
-    do {
-      again = false;
-      TRY(run_call(p, i));
-      TRY(p->device->synchronize(p->device));
-      TRY(visit(context, p, n, &again));
-    } while (again);
-  }
-  return OK;
-}
-
-/* One call of an operator on averaged and trained weights, outside of a step. */
-static status run_on_average(program *p, const char *op_name, const void *attrs) {
-  tensor in[] = {flat_tensor(p->average, flat_count(p)),
-                 flat_tensor(p->parameters->data, flat_count(p))};
-  call c = {.attrs = attrs, .in = in, .in_count = 2, .pool = p->device->pool};
-  TRY(p->device->launch(p->device, op_find(op_name), &c));
-  return p->device->synchronize(p->device);
-}
-
-status program_start_average(program *p) {
-  if (!p->average) return OK;
-  /* The average is all zeros yet, so that with nothing of it kept it becomes the parameters. */
-  *attr_number(op_find("weight_average"), p->update->average_attrs, "decay") = 0;
-  return run_on_average(p, "weight_average", p->update->average_attrs);
-}
-
-status program_exchange_average(program *p) {
-  return p->average ? run_on_average(p, "weight_exchange", NULL) : OK;
-}
-
-void program_profile(program *p, double *seconds_per_call) {
-  p->profile_seconds = seconds_per_call;
-}
-
-const node *program_call_node(const program *p, int call) {
-  return p->calls[call].node;
 }

@@ -37,16 +37,18 @@ typedef struct program {
   float *average;         /* exponential moving average of the trained parameters; NULL: none */
   float **states;         /* optimizer moments, each trained_elements */
   int state_count;
-  int32_t *step_number; /* device: 1 at the first update */
-  int64_t updates;      /* done so far */
-  rng_key *rng_keys;    /* device: one per sample of the batch */
+  struct scheduled_numbers *scheduled; /* what changes from step to step, on the device */
+  int32_t *step_number;                /* device, among them: 1 at the first update */
+  int64_t updates;                     /* done so far */
+  rng_key *rng_keys;                   /* device: one per sample of the batch */
   int64_t batch;
   float *gradient_norm;   /* device scalar; NULL without clipping */
   void *update_workspace; /* of the clipping */
   size_t update_workspace_bytes;
-  void *recording; /* the device's, of the nodes of a step with last_attributes; NULL: none */
-  uint64_t last_attributes; /* hash of the nodes' attributes in the step before, if one has_run */
-  bool has_run;
+  /* The device's, of a step that gathers gradients for a later one, and of one that ends in an update
+   * (or trains nothing: [0]); NULL: none. A step is recorded once it has_run. */
+  void *recordings[2];
+  bool has_run[2];
   size_t packing_bytes;    /* of the largest weight that is packed; 0: none is */
   bool consumes_gradients; /* updates stand between the nodes */
   double *profile_seconds; /* borrowed; NULL: off */
@@ -81,8 +83,11 @@ typedef status (*program_reader)(void *context, int64_t n, int64_t from, int64_t
 status program_run_by_planes(program *p, value_id v, float *room, program_reader read,
                              void *context);
 /* Part `part` of `parts` of an update: after the last one the mean of all parts' gradients is used.
- * parts ≤ optimizer_use.accumulate. */
+ * parts ≤ optimizer_use.accumulate. Between program_create and the last run, the attributes of nodes
+ * change only where they are scheduled numbers (attr_is_scheduled): a device records the rest. */
 status program_run_part(program *p, int64_t part, int64_t parts);
+/* The same without waiting for its end. */
+status program_start_part(program *p, int64_t part, int64_t parts);
 /* Call by call through the forward nodes. After each, `visit` may ask for it to be run again, having
  * changed a parameter. */
 typedef status (*program_visit)(void *context, program *p, const node *n, bool *again);

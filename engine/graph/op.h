@@ -181,6 +181,9 @@ typedef struct call {
   thread_pool *pool;
   const rng_key *rng_keys; /* OP_RANDOM: one per sample n of the batch */
   uint64_t node_id;        /* OP_RANDOM: rng_open(rng_keys[n], node_id) */
+  /* Device memory: the scheduled attributes (attr_is_scheduled) in their order, as they are when the
+   * call runs, which may be after `attrs` was read. NULL: they are those of `attrs`. */
+  const double *scheduled;
 } call;
 
 /* How an operator's CPU kernel takes a weight that does not change from call to call: in the order in
@@ -266,5 +269,9 @@ double *attr_number(const op *o, void *attrs, const char *attribute);
 int64_t *attr_integer(const op *o, void *attrs, const char *attribute);
 /* The same for choices (ATTR_CHOICE): the index. */
 int *attr_choice(const op *o, void *attrs, const char *attribute);
+/* Is it a number (ATTR_FLOAT, ATTR_INT) that the run may change between steps? */
+bool attr_is_scheduled(const attr *a);
+/* Its value in an attribute struct. */
+double attr_scheduled_value(const attr *a, const void *attrs);
 
 #endif

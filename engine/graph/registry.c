@@ -56,6 +56,15 @@ int *attr_choice(const op *o, void *attrs, const char *attribute) {
   return attr_of_kind(o, attrs, attribute, ATTR_CHOICE);
 }
 
+bool attr_is_scheduled(const attr *a) {
+  return (a->flags & ATTR_SCHEDULABLE) && (a->kind == ATTR_FLOAT || a->kind == ATTR_INT);
+}
+
+double attr_scheduled_value(const attr *a, const void *attrs) {
+  const void *field = (const char *)attrs + a->offset;
+  return a->kind == ATTR_INT ? (double)*(const int64_t *)field : *(const double *)field;
+}
+
 int port_count(const port *ports) {
   int n = 0;
   while (ports && ports[n].name) n++;

@@ -164,15 +164,15 @@ CUDA_OP(constant) {
 struct scale_f {
   float *y;
   const float *x;
-  float factor;
+  scheduled_number factor;
   __device__ void operator()(int64_t i) const {
-    y[i] = factor * x[i];
+    y[i] = (float)factor * x[i];
   }
 };
 
 CUDA_OP(scale) {
   return for_each_index(l, elements(in_shape(l, 0)),
-                        scale_f{out(l, 0), in(l, 0), number_f(l, "factor")});
+                        scale_f{out(l, 0), in(l, 0), scheduled(l, "factor")});
 }
 
 struct stack_f {
@@ -199,19 +199,24 @@ struct dropping {
   const float *x;
   const rng_key *keys;
   uint64_t node;
-  uint32_t limit; /* dropped when 32 random bits are below it */
-  float factor;
+  scheduled_number rate;
   int64_t length; /* of a sample */
+
+  /* Dropped when 32 random bits are below it. */
+  __device__ uint32_t limit() const {
+    return (uint32_t)(rate * 4294967296.0);
+  }
+  __device__ float factor() const {
+    return (float)(1.0 / (1.0 - rate));
+  }
 };
 
 static dropping dropping_of(const launch *l) {
-  double rate = number(l, "rate");
   return {out(l, 0),
           in(l, 0),
           l->call->rng_keys,
           l->call->node_id,
-          (uint32_t)(rate * 4294967296.0),
-          (float)(1.0 / (1.0 - rate)),
+          scheduled(l, "rate"),
           elements(in_shape(l, 0)) / in_shape(l, 0)->dim[0]};
 }
 
@@ -222,11 +227,12 @@ struct dropout_f {
   __device__ void operator()(int64_t i) const {
     int64_t sample = i / blocks, block = i % blocks;
     rng stream = open_stream(d.keys[sample], d.node);
-    uint32_t bits[4];
-    random_block(stream, (uint32_t)block, bits);
+    uint32_t bits[4], limit = d.limit();
+    float factor = d.factor();
+    if (limit > 0) random_block(stream, (uint32_t)block, bits);
     for (int k = 0; k < 4 && block * 4 + k < d.length; k++) {
       int64_t at = sample * d.length + block * 4 + k;
-      d.y[at] = bits[k] < d.limit ? 0.0f : d.factor * d.x[at];
+      d.y[at] = limit > 0 && bits[k] < limit ? 0.0f : factor * d.x[at];
     }
   }
 };
@@ -234,7 +240,6 @@ struct dropout_f {
 CUDA_OP(dropout) {
   dropping d = dropping_of(l);
   int64_t samples = in_shape(l, 0)->dim[0];
-  if (d.limit == 0) return for_each_index(l, samples * d.length, scale_f{d.y, d.x, 1.0f});
   int64_t blocks = (d.length + 3) / 4;
   return for_each_index(l, samples * blocks, dropout_f{d, blocks});
 }
@@ -246,7 +251,7 @@ struct spatial_dropout_f {
     int64_t sample = i / d.length, channel = i % channels;
     uint32_t bits[4];
     random_block(open_stream(d.keys[sample], d.node), (uint32_t)(channel / 4), bits);
-    d.y[i] = bits[channel % 4] < d.limit ? 0.0f : d.factor * d.x[i];
+    d.y[i] = bits[channel % 4] < d.limit() ? 0.0f : d.factor() * d.x[i];
   }
 };
 
@@ -262,7 +267,7 @@ struct stochastic_depth_f {
     int64_t sample = i / d.length;
     uint32_t bits[4];
     random_block(open_stream(d.keys[by_batch ? 0 : sample], d.node), 0, bits);
-    d.y[i] = bits[0] < d.limit ? 0.0f : d.factor * d.x[i];
+    d.y[i] = bits[0] < d.limit() ? 0.0f : d.factor() * d.x[i];
   }
 };
 

@@ -10,7 +10,7 @@ enum { BACK_UNIT, BACK_NORM, BACK_SOFTMAX, BACK_DY };
 
 struct views {
   int64_t samples, width;
-  double temperature;
+  scheduled_number temperature;
 };
 
 static __device__ double block_dot(const float *x, const float *y, int64_t count) {
@@ -72,7 +72,7 @@ static size_t aligned(int64_t floats) {
 
 static views views_of(const launch *l) {
   const plugin_shape *a = in_shape(l, IN_A);
-  return {a->dim[0], elements(a) / a->dim[0], number(l, "temperature")};
+  return {a->dim[0], elements(a) / a->dim[0], scheduled(l, "temperature")};
 }
 
 /* The results, then unit vectors, norms and softmax where they are not outputs. */
@@ -124,7 +124,7 @@ static __global__ void backward_rows(float *da, float *db, const float *unit, co
 
 CUDA_OP(nt_xent_backward) {
   const plugin_shape *unit = in_shape(l, BACK_UNIT);
-  views v = {unit->dim[0] / 2, unit->dim[1], number(l, "temperature")};
+  views v = {unit->dim[0] / 2, unit->dim[1], scheduled(l, "temperature")};
   return LAUNCH(l, backward_rows, (unsigned)unit->dim[0], 128, 0, out(l, 0), out(l, 1),
                 in(l, BACK_UNIT), in(l, BACK_NORM), in(l, BACK_SOFTMAX), in(l, BACK_DY), v);
 }

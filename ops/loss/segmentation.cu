@@ -12,9 +12,9 @@ enum { WEIGHT_SQUARE, WEIGHT_SIMPLE, WEIGHT_UNIFORM };
 constexpr int MOST_WEIGHTS = 16, MOST_CLASSES = 256, CHUNK = 2048; /* voxels of a block */
 
 struct terms {
-  bool cross_entropy, focal, regions; /* which terms there are */
-  double voxel_weight, region_weight; /* their factors in the loss */
-  int weight_count;                   /* of class_weights; 0: all 1 */
+  bool cross_entropy, focal, regions;           /* which terms there are */
+  scheduled_number voxel_weight, region_weight; /* their factors in the loss */
+  int weight_count;                             /* of class_weights; 0: all 1 */
   float class_weights[MOST_WEIGHTS];
   bool ignores;
   int ignore_index;
@@ -412,7 +412,7 @@ static void read_class_weights(const launch *l, terms *t) {
 
 static void read_region(const launch *l, terms *t) {
   t->regions = true;
-  t->region_weight = 1;
+  t->region_weight = always(1);
   t->include_background = flag(l, "include_background");
   t->batch = flag(l, "batch");
   t->smooth_numerator = number(l, "smooth_numerator");
@@ -422,7 +422,7 @@ static void read_region(const launch *l, terms *t) {
 static terms cross_entropy_terms(const launch *l) {
   terms t = {};
   t.cross_entropy = true;
-  t.voxel_weight = 1;
+  t.voxel_weight = always(1);
   read_class_weights(l, &t);
   t.ignores = true;
   t.ignore_index = (int)integer(l, "ignore_index");
@@ -484,8 +484,8 @@ CUDA_OP(generalized_dice) {
 static terms dice_ce_terms(const launch *l) {
   terms t = dice_terms(l);
   t.cross_entropy = true;
-  t.region_weight = number(l, "dice_weight");
-  t.voxel_weight = number(l, "ce_weight");
+  t.region_weight = scheduled(l, "dice_weight");
+  t.voxel_weight = scheduled(l, "ce_weight");
   return t;
 }
 
@@ -502,7 +502,7 @@ CUDA_OP(dice_ce_backward) {
 
 static void read_focal(const launch *l, terms *t) {
   t->focal = true;
-  t->voxel_weight = 1;
+  t->voxel_weight = always(1);
   read_class_weights(l, t);
   t->gamma = number_f(l, "gamma");
   t->balance = number(l, "alpha");
@@ -529,8 +529,8 @@ CUDA_OP(focal_backward) {
 static terms dice_focal_terms(const launch *l) {
   terms t = dice_terms(l);
   read_focal(l, &t);
-  t.region_weight = number(l, "dice_weight");
-  t.voxel_weight = number(l, "focal_weight");
+  t.region_weight = scheduled(l, "dice_weight");
+  t.voxel_weight = scheduled(l, "focal_weight");
   return t;
 }
 

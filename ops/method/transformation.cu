@@ -131,8 +131,11 @@ struct draw_patches {
   int32_t *order;
   const rng_key *keys;
   uint64_t node;
-  int64_t patches, masked;
+  int64_t patches;
+  scheduled_number ratio;
   __device__ void operator()(int64_t n) const {
+    /* Rounded down, but 0.29 of 100 is 29 although 0.29 · 100 falls just short of it. */
+    int64_t masked = (int64_t)floor(ratio * (double)patches + 1e-9);
     rng r = open_stream(keys[n], node);
     draw_permutation(&r, order + n * patches, (int32_t)patches);
     for (int64_t i = 0; i < patches; i++) mask[n * patches + i] = 0;
@@ -150,11 +153,10 @@ CUDA_SCRATCH(mask_patches) {
 
 CUDA_OP(mask_patches) {
   int64_t samples = in_shape(l, 0)->dim[0], patches = elements(out_shape(l, OUT_MASK)) / samples;
-  /* Rounded down, but 0.29 of 100 is 29 although 0.29 · 100 falls just short of it. */
-  int64_t masked = (int64_t)floor(number(l, "ratio") * (double)patches + 1e-9);
-  status error = for_each_index(l, samples,
-                                draw_patches{out(l, OUT_MASK), (int32_t *)l->scratch,
-                                             l->call->rng_keys, l->call->node_id, patches, masked});
+  status error =
+      for_each_index(l, samples,
+                     draw_patches{out(l, OUT_MASK), (int32_t *)l->scratch, l->call->rng_keys,
+                                  l->call->node_id, patches, scheduled(l, "ratio")});
   return error ? error : fill_hidden(l, (char *)l->scratch + order_bytes(l));
 }
 
@@ -165,7 +167,8 @@ struct draw_boxes {
   const rng_key *keys;
   uint64_t node;
   int64_t dim[3], margin[3], boxes;
-  double inner, outer, another, inner_size[2], outer_size[2];
+  double inner, outer, inner_size[2], outer_size[2];
+  scheduled_number another;
 
   /* Bounds of a box's extent in voxels; ops/method/cutout.c. */
   __device__ void extents(const double size[2], int64_t side, int64_t *least, int64_t *most) const {
@@ -215,7 +218,7 @@ CUDA_OP(cutout) {
   f.boxes = integer(l, "boxes");
   f.inner = number(l, "inner");
   f.outer = number(l, "outer");
-  f.another = number(l, "another");
+  f.another = scheduled(l, "another");
   for (int k = 0; k < 2; k++) {
     f.inner_size[k] = l->host->number_at(l->call, "inner_size", k);
     f.outer_size[k] = l->host->number_at(l->call, "outer_size", k);
@@ -285,7 +288,7 @@ struct shuffle_boxes {
   const rng_key *keys;
   uint64_t node;
   volume_shape volume;
-  double probability;
+  scheduled_number probability;
   int64_t boxes, largest[3], room; /* voxels of the largest box */
 };
 
@@ -327,7 +330,7 @@ static shuffle_boxes boxes_of(const launch *l) {
   f.keys = l->call->rng_keys;
   f.node = l->call->node_id;
   f.volume = volume_of(in_shape(l, 0));
-  f.probability = number(l, "probability");
+  f.probability = scheduled(l, "probability");
   f.boxes = integer(l, "boxes");
   f.room = 1;
   for (int a = 0; a < 3; a++) {
@@ -414,7 +417,7 @@ struct draw_curve {
   curve *curves;
   const rng_key *keys;
   uint64_t node;
-  double probability, invert;
+  scheduled_number probability, invert;
   __device__ void operator()(int64_t i) const {
     int64_t n = i / (CURVE_STEPS + 1);
     int k = (int)(i % (CURVE_STEPS + 1));
@@ -467,7 +470,7 @@ CUDA_OP(random_curve) {
   curve *curves = (curve *)l->scratch;
   status error = for_each_index(l, samples * (CURVE_STEPS + 1),
                                 draw_curve{curves, l->call->rng_keys, l->call->node_id,
-                                           number(l, "probability"), number(l, "invert")});
+                                           scheduled(l, "probability"), scheduled(l, "invert")});
   if (error) return error;
   double low = l->host->number_at(l->call, "range", 0),
          high = l->host->number_at(l->call, "range", 1);

@@ -75,7 +75,7 @@ const op op_weight_average = {
     .traits = OP_INTERNAL,
     .inputs = buffers,
     .attrs = (const attr[]){{"decay", ATTR_FLOAT, offsetof(weight_average_attrs, decay), "0.999", 0,
-                             1, NULL, 0, "share of the average that stays"},
+                             1, NULL, ATTR_SCHEDULABLE, "share of the average that stays"},
                             {0}},
     .attrs_bytes = sizeof(weight_average_attrs),
     .infer = weight_average_infer,

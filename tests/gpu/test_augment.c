@@ -4,17 +4,6 @@
 #include "gpu/cuda_fixture.h"
 #include "unit/data_fixture.h"
 
-#include <dlfcn.h>
-
-/* How often the host has waited for the device; 0 always where that is not counted, on a card. */
-static int64_t waits(void) {
-  void *plugin = dlopen(getenv("STRATA_CUDA_PLUGIN"), RTLD_NOW | RTLD_NOLOAD);
-  const int64_t *counted = plugin ? dlsym(plugin, "emulator_waits") : NULL;
-  int64_t count = counted ? *counted : 0;
-  if (plugin) dlclose(plugin);
-  return count;
-}
-
 /* ---- a step that only has inputs ---------------------------------------------------------------- */
 
 typedef struct inputs {
@@ -141,11 +130,11 @@ static comparison compare_batch(sampling *s, feed *f, uint64_t seed, int copied)
   if (copied == SAMPLES) b.drawn = NULL; /* as of a loader that draws none */
   inputs in;
   inputs_open(SAMPLES, v->size, v->channels, &in);
-  int64_t waited[3] = {waits()};
+  int64_t waited[3] = {emulator_count("emulator_waits")};
   expect_ok(feed_write(f, &b, &in.program, in.image, label ? in.label : VALUE_NONE));
-  waited[1] = waits();
+  waited[1] = emulator_count("emulator_waits");
   expect_ok(program_run(&in.program));
-  waited[2] = waits();
+  waited[2] = emulator_count("emulator_waits");
   float *image = malloc((size_t)(SAMPLES * values) * sizeof *image);
   int32_t *classes = malloc((size_t)(SAMPLES * voxels) * sizeof *classes);
   expect_ok(program_read(&in.program, in.image, image));
@@ -278,7 +267,8 @@ static void a_step_waits_for_the_device_only_at_its_end(void **state) {
   for (uint64_t seed = 0; seed < 4; seed++) {
     comparison c = compare_batch(&s, &f, seed, 0);
     assert_int_equal(c.waits, 0);
-    assert_int_equal(c.step_waits, waits() > 0); /* or they are not counted */
+    assert_int_equal(c.step_waits,
+                     emulator_count("emulator_waits") > 0); /* or they are not counted */
   }
   sampling_finish(&s, &f);
 }

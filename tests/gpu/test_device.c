@@ -40,6 +40,23 @@ static void small_uploads_may_be_many_and_their_source_changes_at_once(void **st
   cuda->release(cuda, memory, sizeof back);
 }
 
+static void uploads_of_any_size_take_what_their_source_is_then(void **state) {
+  (void)state;
+  enum { MOST = 50000 };
+  static float values[MOST], back[MOST];
+  static const int counts[] = {1, 1023, 1024, 1025, 20000, MOST};
+  void *memory;
+  assert_null(cuda->allocate(cuda, sizeof back, &memory));
+  for (size_t k = 0; k < sizeof counts / sizeof *counts; k++) {
+    for (int i = 0; i < MOST; i++) values[i] = (float)(i + counts[k]);
+    assert_null(cuda->upload(cuda, memory, values, (size_t)counts[k] * sizeof *values));
+    for (int i = 0; i < MOST; i++) values[i] = -1;
+    assert_null(cuda->download(cuda, back, memory, sizeof back));
+    for (int i = 0; i < counts[k]; i++) assert_true(back[i] == (float)(i + counts[k]));
+  }
+  cuda->release(cuda, memory, sizeof back);
+}
+
 static void a_label_that_is_no_class_is_reported_when_the_step_ends(void **state) {
   (void)state;
   static const char *const losses[] = {"dice_ce", "cross_entropy", "boundary"};
@@ -80,31 +97,35 @@ static void a_step_that_comes_again_is_recorded_and_replayed(void **state) {
   assert_null(trial_open(&t, cuda));
   program *p = &t.program;
   value_id image = t.param_count ? t.params[0] : t.images[0], result = t.results[0];
+  const void *const *recording =
+      (const void *const *)&p->recordings[true]; /* it ends in an update */
   run_and_read(&t, result, first);
-  assert_null(p->recording);
+  assert_null(*recording);
   run_and_read(&t, result, now); /* is recorded, and replayed at once */
-  assert_non_null(p->recording);
+  assert_non_null(*recording);
   assert_memory_equal(now, first, sizeof now);
-  const void *kept = p->recording;
+  const void *kept = *recording;
 
   /* Other values at the same place. */
   assert_null(program_read(p, image, input));
   for (int i = 0; i < COUNT; i++) input[i] = (float)i;
   assert_null(program_write(p, image, input));
   run_and_read(&t, result, now);
-  assert_ptr_equal(p->recording, kept);
   for (int i = 0; i < COUNT; i++) assert_true(now[i] == 3 * (float)i);
 
-  /* Another attribute: at once, and in a recording when it stays. */
+  /* Another number of those that schedules change. */
   int scale_call = 0;
   while (strcmp(program_call_node(p, scale_call)->op->name, "scale") != 0) scale_call++;
   const node *n = program_call_node(p, scale_call);
-  *attr_number(n->op, (void *)(uintptr_t)n->attrs, "factor") = 5;
-  for (int run = 0; run < 3; run++) {
+  for (int factor = 5; factor < 8; factor++) {
+    *attr_number(n->op, (void *)(uintptr_t)n->attrs, "factor") = factor;
     run_and_read(&t, result, now);
-    for (int i = 0; i < COUNT; i++) assert_true(now[i] == 5 * (float)i);
+    for (int i = 0; i < COUNT; i++) assert_true(now[i] == (float)factor * (float)i);
   }
-  assert_ptr_not_equal(p->recording, NULL);
+  assert_ptr_equal(*recording, kept);
+  int64_t launches = emulator_count("emulator_single_launches");
+  run_and_read(&t, result, now); /* forward, backward and update: all of it in the recording */
+  assert_int_equal(emulator_count("emulator_single_launches"), launches);
   trial_close(&t);
   trial_free(&t);
 }
@@ -118,7 +139,7 @@ static void a_recording_survives_that_scratch_memory_moves(void **state) {
   assert_null(trial_build(op_find("conv3d"), &few, 1, &small));
   assert_null(trial_open(&small, cuda));
   for (int run = 0; run < 2; run++) run_and_read(&small, small.results[0], first);
-  assert_non_null(small.program.recording);
+  assert_non_null(small.program.recordings[true]);
   assert_null(trial_build(op_find("conv3d"), &many, 1, &large));
   assert_null(trial_open(&large, cuda)); /* which takes more scratch memory */
   assert_null(program_run(&large.program));
@@ -319,6 +340,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(memory_is_zeroed_and_keeps_what_is_copied),
       cmocka_unit_test(small_uploads_may_be_many_and_their_source_changes_at_once),
+      cmocka_unit_test(uploads_of_any_size_take_what_their_source_is_then),
       cmocka_unit_test(a_label_that_is_no_class_is_reported_when_the_step_ends),
       cmocka_unit_test(a_step_that_comes_again_is_recorded_and_replayed),
       cmocka_unit_test(a_recording_survives_that_scratch_memory_moves),

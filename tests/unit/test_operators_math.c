@@ -148,7 +148,7 @@ static void operators_work_in_place(void **state) {
     float extra[2][N];
     for (int i = 0; i < 2; i++) out[1 + i].data = extra[i];
     out[0].data = apart;
-    call c = {attrs, in, out, ports, port_count(o->outputs), workspace, NULL, keys, 7};
+    call c = {attrs, in, out, ports, port_count(o->outputs), workspace, NULL, keys, 7, NULL};
     must(o->cpu(&c));
     in[0].data = out[0].data = shared;
     must(o->cpu(&c));

@@ -17,7 +17,8 @@ struct kernel_entry {
 
 enum { KERNELS = sizeof kernel_list / sizeof *kernel_list };
 
-/* Random keys and step numbers come at every step, and nobody should wait for them. */
+/* Random keys and scheduled numbers come at every step, and nobody should wait for them: they are copied
+ * by way of pinned memory, a ring of stages. What is larger than half of them waits. */
 enum { STAGE_BYTES = 4096, STAGES = 64 };
 
 /* Kernels run one after the other on one stream, so one block of scratch serves them all. */
@@ -27,8 +28,9 @@ struct plugin_device {
   struct libraries *libraries;
   void *scratch;
   size_t scratch_bytes;
-  char *stages;    /* pinned host memory: small uploads on their way */
-  int stages_used; /* since nothing was on its way */
+  char *stages;             /* pinned host memory: small uploads on their way */
+  cudaEvent_t sent[STAGES]; /* the stage has been read */
+  int next_stage;
   struct fault *faults;
   char description[128], numerics[64];
 };
@@ -63,6 +65,8 @@ static launch launch_of(const plugin_device *d, const plugin_call *c) {
 
 static void device_close(plugin_device *d) {
   if (d->stream) cudaStreamSynchronize(d->stream);
+  for (int i = 0; i < STAGES; i++)
+    if (d->sent[i]) cudaEventDestroy(d->sent[i]);
   libraries_close(d->libraries);
   if (d->scratch) cudaFree(d->scratch);
   if (d->faults) cudaFree(d->faults);
@@ -91,6 +95,9 @@ static status open_card(plugin_device *d) {
   void *faults = nullptr, *stages = nullptr;
   CUDA_TRY(d->host, "opening the GPU", cudaMallocHost(&stages, STAGES * STAGE_BYTES));
   d->stages = (char *)stages;
+  for (int i = 0; i < STAGES; i++)
+    CUDA_TRY(d->host, "opening the GPU",
+             cudaEventCreateWithFlags(&d->sent[i], cudaEventDisableTiming));
   CUDA_TRY(d->host, "opening the GPU", cudaMalloc(&faults, sizeof *d->faults));
   d->faults = (struct fault *)faults;
   CUDA_TRY(d->host, "opening the GPU", cudaMemsetAsync(faults, 0, sizeof *d->faults, d->stream));
@@ -149,24 +156,31 @@ static size_t device_free_bytes(plugin_device *d) {
 /* Waits until everything that was asked for is done. */
 static status wait_for_stream(plugin_device *d, const char *what) {
   CUDA_TRY(d->host, what, cudaStreamSynchronize(d->stream));
-  d->stages_used = 0;
   return OK;
 }
 
-static status upload_by_stage(plugin_device *d, void *to, const void *from, size_t bytes) {
-  if (d->stages_used == STAGES) {
-    status error = wait_for_stream(d, "copying to the GPU");
-    if (error) return error;
-  }
-  char *stage = d->stages + STAGE_BYTES * d->stages_used++;
+static status upload_by_stage(plugin_device *d, char *to, const char *from, size_t bytes) {
+  int i = d->next_stage;
+  d->next_stage = (i + 1) % STAGES;
+  char *stage = d->stages + STAGE_BYTES * i;
+  /* In use since STAGES uploads ago, which a run that is not far ahead of the device never meets. */
+  CUDA_TRY(d->host, "copying to the GPU", cudaEventSynchronize(d->sent[i]));
   memcpy(stage, from, bytes);
   CUDA_TRY(d->host, "copying to the GPU",
            cudaMemcpyAsync(to, stage, bytes, cudaMemcpyHostToDevice, d->stream));
+  CUDA_TRY(d->host, "copying to the GPU", cudaEventRecord(d->sent[i], d->stream));
   return OK;
 }
 
 static status device_upload(plugin_device *d, void *to, const void *from, size_t bytes) {
-  if (bytes <= STAGE_BYTES) return upload_by_stage(d, to, from, bytes);
+  if (bytes <= STAGES / 2 * STAGE_BYTES) {
+    for (size_t at = 0; at < bytes; at += STAGE_BYTES) {
+      size_t part = bytes - at < STAGE_BYTES ? bytes - at : (size_t)STAGE_BYTES;
+      status error = upload_by_stage(d, (char *)to + at, (const char *)from + at, part);
+      if (error) return error;
+    }
+    return OK;
+  }
   CUDA_TRY(d->host, "copying to the GPU",
            cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, d->stream));
   /* `from` may be changed by the caller at once. */

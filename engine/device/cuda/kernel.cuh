@@ -8,6 +8,9 @@
  * file's own: structs of one name in two files would be taken for one. Shapes have been checked when the graph
  * was built; kernels check nothing.
  *
+ * A number that schedules may change (ATTR_SCHEDULABLE) is read by `scheduled` here and by its kernel on
+ * the device: a step is recorded once and played again with other numbers.
+ *
  * Rule for identical results from run to run: what a thread computes depends only on its index and
  * the problem; no floating-point atomics; a reduction leaves one partial result per block, and the
  * partials are added in index order.
@@ -84,6 +87,24 @@ static inline bool flag(const launch *l, const char *name) {
 }
 static inline int64_t integer_at(const launch *l, const char *name, int index) {
   return (int64_t)l->host->number_at(l->call, name, index);
+}
+
+/* A number that the run changes between steps, for kernels to read. */
+struct scheduled_number {
+  const double *at; /* NULL: the call is of no step, and `value` counts */
+  double value;
+  __device__ operator double() const {
+    return at ? *at : value;
+  }
+};
+static inline scheduled_number scheduled(const launch *l, const char *name) {
+  scheduled_number n = {nullptr, 0};
+  int index = l->host->scheduled(l->call, name, &n.value);
+  if (l->call->scheduled) n.at = l->call->scheduled + index;
+  return n;
+}
+static inline scheduled_number always(double value) {
+  return {nullptr, value};
 }
 
 static inline bool has_in(const launch *l, int i) {

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-enum { PLUGIN_VERSION = 3, PLUGIN_DIMS = 8 };
+enum { PLUGIN_VERSION = 4, PLUGIN_DIMS = 8 };
 
 /* The choices of the attribute `precision` that round (graph/precision.h). */
 enum { PLUGIN_PRECISION_BF16 = 2, PLUGIN_PRECISION_TF32 = 3 };
@@ -44,6 +44,7 @@ typedef struct plugin_call {
   int in_count, out_count;
   const rng_key *rng_keys; /* device memory; one per sample */
   uint64_t node_id;
+  const double *scheduled; /* device memory or NULL, as in a `call` */
 } plugin_call;
 
 /* What the program does for the plug-in. */
@@ -53,10 +54,13 @@ typedef struct plugin_host {
   status (*error)(error_code code, const char *format, ...);
   /* Attributes by their name in the operator's declaration: numbers of every kind (booleans are 0
    * and 1, choices their index, axes their bits), and one number of a list or a triple. Asking for
-   * a name or an index that is not there is a bug and ends the program. */
+   * a name or an index that is not there is a bug and ends the program, and so is asking for a number
+   * that a schedule may change, other than by `scheduled`. */
   double (*number)(const plugin_call *c, const char *name);
   double (*number_at)(const plugin_call *c, const char *name, int index);
   int (*length)(const plugin_call *c, const char *name); /* of a list or triple */
+  /* The index of an attribute in `plugin_call.scheduled`, and its value now. */
+  int (*scheduled)(const plugin_call *c, const char *name, double *value);
 } plugin_host;
 
 typedef struct plugin_device plugin_device;

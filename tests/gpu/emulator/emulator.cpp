@@ -172,9 +172,9 @@ static cudaStream_t next_stream(cudaStream_t wanted) {
   return ready[drawn % ready.size()];
 }
 
-/* How often the host has waited, for tests. */
-extern "C" __attribute__((visibility("default"))) int64_t emulator_waits;
-int64_t emulator_waits;
+/* For tests: how often the host has waited, and kernels it has launched by themselves, in no graph. */
+extern "C" __attribute__((visibility("default"))) int64_t emulator_waits, emulator_single_launches;
+int64_t emulator_waits, emulator_single_launches;
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
   emulator_waits++;
@@ -580,5 +580,6 @@ static void run_kernel(dim3 blocks, dim3 threads, size_t shared_bytes,
 
 void emulate(cudaStream_t stream, dim3 blocks, dim3 threads, size_t shared_bytes,
              const std::function<void()> &body) {
+  if (!stream->captured) emulator_single_launches++;
   emulator_enqueue(stream, [=] { run_kernel(blocks, threads, shared_bytes, body); });
 }
