@@ -24,8 +24,8 @@ static int close_cuda(void **state) {
   return 0;
 }
 
-/* "emulator_waits" of the host or its "emulator_single_launches", in no graph, so far; 0 always where that is not counted, on
- * a card. */
+/* "emulator_waits" of the host so far, or its "emulator_single_launches", in no graph; 0 always where that
+ * is not counted, on a card. */
 static inline int64_t emulator_count(const char *what) {
   void *plugin = dlopen(getenv("STRATA_CUDA_PLUGIN"), RTLD_NOW | RTLD_NOLOAD);
   const int64_t *counted = plugin ? dlsym(plugin, what) : NULL;
