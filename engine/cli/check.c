@@ -123,7 +123,9 @@ static void print_classes(const dataset *d) {
   text_buffer line = {0};
   for (int i = 0; i < d->class_count && i < SHOWN; i++)
     text_add(&line, "%s%d %s", i ? ", " : "", i, d->class_names[i]);
-  row("classes", "%s%s", line.data, d->class_count > SHOWN ? ", …" : "");
+  if (d->class_count > SHOWN) text_add(&line, ", …");
+  if (d->ignore_label) text_add(&line, "; %d unknown, left out", d->ignore_label);
+  row("classes", "%s", line.data);
   text_free(&line);
 }
 

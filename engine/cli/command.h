@@ -46,6 +46,7 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 #define OPTION_WITHIN (UINT64_C(1) << 31)
 #define OPTION_LAYOUT (UINT64_C(1) << 32)
 #define OPTION_MARKDOWN (UINT64_C(1) << 33)
+#define OPTION_IGNORE_LABEL (UINT64_C(1) << 36)
 #define OPTION_ARG (UINT64_C(1) << 40)
 #define OPTION_JOBS (UINT64_C(1) << 41)
 #define OPTION_DRY_RUN (UINT64_C(1) << 42)
@@ -80,6 +81,7 @@ typedef struct arguments {
   bool resume, dot, profile, inference, quiet, train, markdown, changed_scripts, dry_run;
   const char *case_name;
   int64_t crops, epoch; /* −1: not given */
+  int64_t ignore_label; /* −1: not given */
   bool common;
   const char *classes, *zeros, *bootstrap;
   double confidence;                                              /* 0: not given */

@@ -59,6 +59,8 @@ static const option_help option_table[] = {
     {OPTION_TOLERANCE, "tolerance", "MM", "of nsd; with commas: by class from 1 (default 1)"},
     {OPTION_GROUP, "group", "NAME=CLASSES", "a mean over these classes, such as kidneys=2,3"},
     {OPTION_NAMES, "names", "NAMES", "of the classes from 1 on, with commas between them"},
+    {OPTION_IGNORE_LABEL, "ignore-label", "N",
+     "voxels that are N in the reference are left out (their class is unknown)"},
     {OPTION_MAP, "map", "RULES.yaml", "how names change: strip, drop, rename"},
     {OPTION_MARKDOWN, "markdown", NULL, "print Markdown"},
     {OPTION_COMMON, "common", NULL, "compare the cases and classes that all runs have"},
@@ -239,6 +241,8 @@ static status store(arguments *a, const option_help *o, char *value) {
   case OPTION_EMPTY:
     a->empty = value;
     break;
+  case OPTION_IGNORE_LABEL:
+    return read_number(o->name, value, &a->ignore_label);
   case OPTION_HD95:
     a->hd95 = value;
     break;
@@ -426,6 +430,7 @@ int main(int argc, char **argv) {
                   .size = -1,
                   .batch = -1,
                   .jobs = -1,
+                  .ignore_label = -1,
                   .crops = -1,
                   .epoch = -1,
                   .resamples = -1};

@@ -66,7 +66,8 @@ static status preview_opened(opened *o, const arguments *a) {
   if (!text_ends_with(path, ".png") && !text_ends_with(path, ".html"))
     return error_new(ERROR_USAGE, NOWHERE, "%s: the result is a .png or an .html file", path);
   preview_album album = {.class_names = (const char *const *)o->data->class_names,
-                         .class_count = o->data->class_count};
+                         .class_count = o->data->class_count,
+                         .has_unknown = o->data->ignore_label != 0};
   preview_options options = {.p = o->p,
                              .data = o->data,
                              .device = o->device,

@@ -305,7 +305,13 @@ status command_evaluate(const arguments *a) {
   int policy, definition;
   TRY(choose("empty", a->empty, policies, 3, &policy));
   TRY(choose("hd95", a->hd95, definitions, 2, &definition));
-  evaluate_spec spec = {.empty = (empty_policy)policy, .hd95_pooled = definition == 1};
+  if (a->ignore_label == 0 || a->ignore_label >= LABEL_VALUES)
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "--ignore-label takes a number from 1 to %d, not %lld (0 is the background)",
+                     LABEL_VALUES - 1, (long long)a->ignore_label);
+  evaluate_spec spec = {.empty = (empty_policy)policy,
+                        .hd95_pooled = definition == 1,
+                        .ignore_label = a->ignore_label > 0 ? (int)a->ignore_label : 0};
   reporter report = console_reporter(false);
   evaluate_outputs to = {
       .table = stdout, .json_path = a->json, .csv_path = a->csv, .report = &report};

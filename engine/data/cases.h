@@ -16,6 +16,8 @@ void split_assign(const data_spec *spec, uint64_t seed, dataset *d, problems *fo
 /* File i of a case: images, then the label. */
 const char *case_file_path(const case_entry *entry, int i);
 int case_file_count(const case_entry *entry);
+/* prepare.c: what the cache key has besides the files: the prepare graph and the ignore label. */
+uint64_t prepared_identity(const data_spec *spec, int ignore_label);
 /* prepare.c: what tells whether files are the ones that were read, and the cache key they gave. */
 bool case_stamp(const case_entry *entry, uint64_t stamp[2]);
 void case_remember(const case_entry *entry, const uint64_t stamp[2], uint64_t prepare,

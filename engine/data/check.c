@@ -87,7 +87,7 @@ static status take_samples(look_work *w, int64_t index, const medical_case *c, i
   float *samples = malloc(bytes);
   if (!samples) return error_out_of_memory(bytes);
   for (int64_t v = 0; v < voxels; v++)
-    if (c->label.data[v] > 0 && seen++ % step == 0)
+    if (c->label.data[v] > 0 && c->label.data[v] != LABEL_UNKNOWN && seen++ % step == 0)
       memcpy(samples + count++ * channels, c->image.data + v * channels,
              (size_t)channels * sizeof *samples);
   w->samples[index] = samples;
@@ -117,8 +117,11 @@ static status describe(look_work *w, int64_t index, const medical_case *c) {
   if (!c->label.data) return OK;
   look->class_voxels = calloc((size_t)w->look->data->class_count, sizeof *look->class_voxels);
   if (!look->class_voxels) return error_out_of_memory(4096);
-  for (int64_t i = 0; i < voxels; i++) look->class_voxels[c->label.data[i]]++;
+  int64_t counts[LABEL_VALUES] = {0};
+  for (int64_t i = 0; i < voxels; i++) counts[c->label.data[i]]++;
+  for (int k = 0; k < w->look->data->class_count; k++) look->class_voxels[k] = counts[k];
   for (int k = 1; k < w->look->data->class_count; k++) foreground += look->class_voxels[k];
+  look->unknown = (double)counts[LABEL_UNKNOWN] / (double)voxels;
   /* What is learned from intensities must not come from cases that are reported on. */
   return look->entry->role == ROLE_TRAIN ? take_samples(w, index, c, foreground) : OK;
 }
@@ -233,6 +236,10 @@ static void note_unused_classes(look_work *w) {
       used = l->cases[i].class_voxels && l->cases[i].class_voxels[c] > 0;
     if (!used) add_note(w, "class %d (%s) is in no label", c, l->data->class_names[c]);
   }
+  bool unknown = false;
+  for (int i = 0; i < l->data->case_count; i++) unknown |= l->cases[i].unknown > 0;
+  if (l->data->ignore_label && any_label && !unknown)
+    add_note(w, "the ignore label %d is in no label", l->data->ignore_label);
 }
 
 /* `found` keeps the first problems only; the report of a case has all. */
@@ -324,6 +331,12 @@ static double volume_of(const case_look *c, int class_number) {
   return (double)c->class_voxels[class_number] * c->voxel_ml;
 }
 
+/* NaN: every voxel's class is known. */
+static double unknown_of(const case_look *c, int which) {
+  (void)which;
+  return c->unknown > 0 ? c->unknown : (double)NAN;
+}
+
 static spread spread_over(const dataset_look *l, case_number number, int which) {
   spread s = {0};
   double *values = malloc((size_t)(l->data->case_count + 1) * sizeof *values), sum = 0;
@@ -410,6 +423,14 @@ void dataset_look_print(const dataset_look *l, FILE *out) {
     if (s.count > 0) fprintf(out, " %10.4g %10.4g %10.4g %10.4g", s.min, s.median, s.mean, s.max);
     fputc('\n', out);
   }
+  if (d->ignore_label) {
+    spread s = spread_over(l, unknown_of, 0);
+    fprintf(out, "%5d %-24s %6lld", d->ignore_label, "unknown, left out", (long long)s.count);
+    if (s.count > 0)
+      fprintf(out, "   %.3g to %.3g %% of the voxels, mean %.3g", 100 * s.min, 100 * s.max,
+              100 * s.mean);
+    fputc('\n', out);
+  }
   if (l->note_count > 0) fputc('\n', out);
   for (int i = 0; i < l->note_count; i++) fprintf(out, "note: %s\n", l->notes[i]);
 }
@@ -448,6 +469,7 @@ static json_t *case_json(const dataset_look *l, const case_look *c) {
   for (int k = 0; k < l->data->class_count; k++)
     json_array_append_new(volumes, json_real((double)c->class_voxels[k] * c->voxel_ml));
   json_object_set_new(entry, "class_volumes_ml", volumes);
+  if (l->data->ignore_label) json_object_set_new(entry, "unknown_share", json_real(c->unknown));
   return entry;
 }
 
@@ -479,6 +501,7 @@ static json_t *look_json(const dataset_look *l) {
   for (int i = 0; i < l->note_count; i++) json_array_append_new(notes, json_string(l->notes[i]));
   json_t *root = json_pack("{s:s, s:i, s:i, s:o}", "name", d->name, "case_count", d->case_count,
                            "good", good_cases(l), "notes", notes);
+  if (d->ignore_label) json_object_set_new(root, "ignore_label", json_integer(d->ignore_label));
   if (good_cases(l) > 0)
     json_object_update_new(root, json_pack("{s:o, s:o}", "size", three(l, size_of), "spacing_mm",
                                            three(l, spacing_of)));

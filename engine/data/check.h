@@ -6,8 +6,8 @@
 #include "data/dataset.h"
 #include "run/report.h"
 
-/* Values of one channel in the foreground (voxels whose class is not 0) of the training cases, from
- * at most 10,000 voxels a case, evenly spread over its foreground. */
+/* Values of one channel in the foreground (voxels whose class is known and not 0) of the training
+ * cases, from at most 10,000 voxels a case, evenly spread over its foreground. */
 typedef struct channel_values {
   int64_t count; /* 0: no case has a foreground */
   double mean, deviation, min, max;
@@ -22,6 +22,7 @@ typedef struct case_look {
   char axes[4];          /* directions in which the indices grow, "RAS" */
   double min, max, mean; /* of all voxels and channels */
   int64_t *class_voxels; /* class_count of the data set; NULL: no label */
+  double unknown;        /* share of the voxels whose class is unknown (ignore_label) */
   uint64_t image_hash;
   char **problems; /* messages */
   int problem_count;

@@ -42,7 +42,7 @@ status dataset_hash(const data_spec *spec, dataset *d, const char *cache, thread
   hashing h = {.spec = spec, .d = d, .cache = cache};
   h.errors = calloc((size_t)d->case_count + 1, sizeof *h.errors);
   if (!h.errors) return error_out_of_memory((size_t)d->case_count * sizeof *h.errors);
-  if (cache) h.prepare = prepare_identity(spec);
+  if (cache) h.prepare = prepared_identity(spec, d->ignore_label);
   for (int i = 0; i < d->case_count; i++)
     if (d->cases[i].role != ROLE_NONE)
       d->cases[i].content = arena_alloc(&d->memory, ((size_t)d->cases[i].more_image_count + 2) *
@@ -57,6 +57,7 @@ status dataset_hash(const data_spec *spec, dataset *d, const char *cache, thread
 uint64_t dataset_content(const dataset *d) {
   uint64_t hash = 0;
   for (int i = 0; i < d->class_count; i++) hash = hash_mix(hash, text_hash(d->class_names[i]));
+  if (d->ignore_label) hash = hash_mix(hash, (uint64_t)d->ignore_label);
   for (int i = 0; i < d->case_count; i++) {
     const case_entry *c = &d->cases[i];
     if (!c->content) continue;

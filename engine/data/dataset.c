@@ -11,9 +11,9 @@ static uint64_t size_of_file(const char *path) {
   return stat(path, &info) == 0 ? (uint64_t)info.st_size : 0;
 }
 
-/* Case list, roles and file sizes. */
+/* Case list, roles, file sizes and ignore label. */
 static uint64_t identity_of(const dataset *d) {
-  uint64_t identity = 0;
+  uint64_t identity = (uint64_t)d->ignore_label;
   for (int i = 0; i < d->case_count; i++) {
     const case_entry *c = &d->cases[i];
     identity = hash_mix(identity, text_hash(c->name));

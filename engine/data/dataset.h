@@ -21,6 +21,7 @@ typedef struct case_entry {
   struct known_files *known;   /* what the cache key was made of; NULL: not remembered */
   const content_hash *content; /* of the images' files, then the label's; NULL: not hashed */
   int class_count; /* classes the dataset names; a label map with others is refused. 0: not known */
+  int ignore_label; /* value in the label's file of voxels whose class is unknown; 0: there is none */
 } case_entry;
 
 typedef struct dataset {
@@ -30,8 +31,9 @@ typedef struct dataset {
   int case_count;
   const char **class_names; /* [0] = background */
   int class_count;
+  int ignore_label; /* in the label files, above all classes; 0: none. See LABEL_UNKNOWN */
   int channels;
-  uint64_t identity; /* hash of the case list, roles and file sizes */
+  uint64_t identity; /* hash of the case list, roles, file sizes and ignore label */
 } dataset;
 
 /* Lists the cases of the data set and assigns roles. `seed` is the pipeline's; spec->split_seed counts
@@ -65,7 +67,7 @@ int64_t dataset_steps(const dataset *d, role r, const data_spec *spec, bool labe
  * keeps the hashes: files whose inode, size and times are as when they were hashed are not read again.
  * What is learned of the cache's keys is kept, so that its entries are found without reading files. */
 status dataset_hash(const data_spec *spec, dataset *d, const char *cache, thread_pool *pool);
-/* Classes, cases with their roles, and content: what the data decide about a run. */
+/* Classes, ignore label, cases with their roles, and content: what the data decide about a run. */
 uint64_t dataset_content(const dataset *d);
 
 /* Runs the shape rules of the prepare and the sample graph, which also refuse attributes that make
@@ -87,8 +89,8 @@ typedef struct case_files {
 
 status case_files_load(const case_entry *entry, case_files *out);
 void case_files_free(case_files *files);
-/* Image, with the channels of all files, and label, on one grid; classes checked. Messages name the
- * file, not the case. */
+/* Image, with the channels of all files, and label, on one grid; classes checked, and the ignore label
+ * made LABEL_UNKNOWN. Messages name the file, not the case. */
 status case_parse(const case_entry *entry, const case_files *files, medical_case *out);
 
 /* ---- prepare, with its cache ---- */
@@ -112,11 +114,11 @@ status case_check_channels(const case_entry *entry, int64_t channels, const data
 status dataset_read_headers(const dataset *d, thread_pool *pool, volume *grids);
 
 /* Loads a case and runs the prepare graph, or reads the result from the cache folder. The key is
- * the content of the source files and the prepare graph (operators, versions, attributes), so a
- * stale entry cannot be used; a damaged entry is detected (hash) and made anew. Files whose inode,
- * size and times are as when this dataset last read them are not read again. `cache` NULL: no
- * cache. A cache that cannot be written (disk full, folder not permitted) never fails a case: see
- * cache_problem_take. */
+ * the content of the source files, the prepare graph (operators, versions, attributes) and the
+ * ignore label, so a stale entry cannot be used; a damaged entry is detected (hash) and made anew.
+ * Files whose inode, size and times are as when this dataset last read them are not read again.
+ * `cache` NULL: no cache. A cache that cannot be written (disk full, folder not permitted) never
+ * fails a case: see cache_problem_take. */
 status case_prepare(const data_spec *spec, const case_entry *entry, const char *cache,
                     medical_case *out);
 /* Has the cache an entry for the case? Reads its files to know, but prepares nothing. */

@@ -11,11 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum {
-  JSON_LIMIT_BYTES = 64 << 20,
-  CLASSES_MAX = 256, /* label maps are uint8 */
-  CHANNELS_MAX = 1024
-};
+enum { JSON_LIMIT_BYTES = 64 << 20, CHANNELS_MAX = 1024 };
 
 /* ---- dataset.json -------------------------------------------------------------------------- */
 
@@ -47,27 +43,40 @@ static bool is_printable(const char *text) {
   return true;
 }
 
-/* "labels": {"0": "background", "1": "liver"}, or the other way round with numbers as values. */
+/* Above all classes, so that these stay 0, 1, … */
+static status check_ignore_label(const dataset *d) {
+  if (d->ignore_label == 0 || d->ignore_label >= d->class_count) return OK;
+  return error_new(ERROR_DATA, NOWHERE,
+                   "the ignore label %d must be above all classes, but class %d (%s) is above it",
+                   d->ignore_label, d->class_count - 1, d->class_names[d->class_count - 1]);
+}
+
+/* "labels": {"0": "background", "1": "liver"}, or the other way round with numbers as values. The
+ * ignore label may have a name there, too. */
 static status read_classes(const char *path, const json_t *root, dataset *d) {
   const json_t *map = json_object_get(root, "labels");
   if (!json_is_object(map) || json_object_size(map) == 0)
     return bad_json(path, "\"labels\" must be a mapping from class numbers to names, as in "
                           "{\"0\": \"background\", \"1\": \"liver\"}.");
-  const char *names[CLASSES_MAX] = {0}, *key;
+  const char *names[LABEL_CLASSES] = {0}, *key;
   json_t *value;
   json_object_foreach((json_t *)map, key, value) {
     int number = 0;
     const char *name = key;
-    if (plain_number(key, CLASSES_MAX, &number) && json_is_string(value))
+    bool is_paired = true;
+    if (plain_number(key, LABEL_VALUES, &number) && json_is_string(value))
       name = json_string_value(value);
     else if (json_is_integer(value) && json_integer_value(value) >= 0 &&
-             json_integer_value(value) < CLASSES_MAX)
+             json_integer_value(value) < LABEL_VALUES)
       number = (int)json_integer_value(value);
     else
+      is_paired = false;
+    if (is_paired && number > 0 && number == d->ignore_label) continue;
+    if (!is_paired || number >= LABEL_CLASSES)
       return bad_json(path,
                       "\"labels\": the entry \"%.60s\" does not pair a class number from 0 to "
-                      "255 with a name.",
-                      key);
+                      "%d with a name.",
+                      key, LABEL_CLASSES - 1);
     if (names[number])
       return bad_json(path, "\"labels\": class %d is named twice, \"%.60s\" and \"%.60s\".", number,
                       names[number], name);
@@ -83,7 +92,7 @@ static status read_classes(const char *path, const json_t *root, dataset *d) {
     d->class_names[i] = names[i] ? arena_strdup(&d->memory, names[i])
                         : i == 0 ? "background"
                                  : arena_printf(&d->memory, "class %d", i);
-  return OK;
+  return error_prefix(check_ignore_label(d), "%s", path);
 }
 
 static status read_channels(const char *path, const json_t *root, dataset *d) {
@@ -453,6 +462,7 @@ static status read_patterns(const data_spec *spec, dataset *d, problems *found) 
   d->class_names = arena_copy(&d->memory, spec->class_names,
                               (size_t)spec->class_count * sizeof *spec->class_names);
   d->class_count = spec->class_count;
+  TRY(check_ignore_label(d));
   TRY(pair_files(spec->dataset, spec->image_patterns, spec->image_pattern_count,
                  spec->label_pattern, false, d, found));
   if (d->case_count > 0) count_channels(&d->cases[0], d);
@@ -483,12 +493,31 @@ static status read_btcv(const data_spec *spec, dataset *d, problems *found) {
   d->name = "BTCV";
   d->class_count = (int)(sizeof btcv_classes / sizeof *btcv_classes);
   d->class_names = arena_copy(&d->memory, btcv_classes, sizeof btcv_classes);
+  TRY(check_ignore_label(d));
   return error_prefix(
       pair_files(spec->dataset, images, 1, "label/label*.nii.gz", true, d, found),
       "the BTCV layout is a folder with img/img0001.nii.gz … and label/label0001.nii.gz …");
 }
 
 /* ---- nnU-Net ------------------------------------------------------------------------------- */
+
+/* "ignore": 4 among the labels: voxels that nobody annotated. */
+static status read_ignore(const char *path, const json_t *labels, dataset *d) {
+  const json_t *ignore = json_object_get(labels, "ignore");
+  if (!ignore) return OK;
+  json_int_t number = json_is_integer(ignore) ? json_integer_value(ignore) : 0;
+  if (number < 1 || number >= LABEL_VALUES)
+    return bad_json(path,
+                    "\"labels\": \"ignore\" must be a number from 1 to %d, above all classes.",
+                    LABEL_VALUES - 1);
+  if (d->ignore_label && d->ignore_label != number)
+    return bad_json(path,
+                    "\"labels\": \"ignore\" is %lld, but data: ignore_label says %d. Take that "
+                    "key away, or correct one of them.",
+                    (long long)number, d->ignore_label);
+  d->ignore_label = (int)number;
+  return OK;
+}
 
 /* Version 2 of the raw format: channels are files of their own, case_0000.nii.gz, case_0001 …; the
  * cases are what lies in imagesTr. */
@@ -511,13 +540,8 @@ static status read_nnunet_json(const char *path, const json_t *root, dataset *d,
                       "classes apart: give every class of the label files a name and a number of "
                       "its own, and score regions with evaluate: {groups: {%.60s: [1, 2]}}.",
                       key, key);
-    if (strcmp(key, "ignore") == 0)
-      return bad_json(path,
-                      "\"labels\" has an \"ignore\" class. Voxels cannot be left out of crops and "
-                      "metrics here: make them background in the label files, or give them a class "
-                      "of its own by another name; its share of the loss can be taken away with "
-                      "cross_entropy: {ignore_index: …}.");
   }
+  TRY(read_ignore(path, labels, d));
   TRY(read_classes(path, root, d));
   return read_channels(path, root, d);
 }
@@ -550,6 +574,7 @@ static status read_nnunet(const data_spec *spec, dataset *d, problems *found) {
 }
 
 status layout_read(const data_spec *spec, dataset *d, problems *found) {
+  d->ignore_label = spec->ignore_label;
   switch (spec->layout) {
   case DATASET_DECATHLON:
     TRY(read_decathlon(spec, d, found));
@@ -564,6 +589,7 @@ status layout_read(const data_spec *spec, dataset *d, problems *found) {
     TRY(read_patterns(spec, d, found));
     break;
   }
+  for (int i = 0; i < d->case_count; i++) d->cases[i].ignore_label = d->ignore_label;
   sort_cases(spec->dataset, d, found);
   return OK;
 }

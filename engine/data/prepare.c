@@ -53,20 +53,42 @@ static status check_same_grid(const char *image, const int64_t image_size[3],
   return OK;
 }
 
-FOR_EACH_ISA static uint8_t largest_class(const uint8_t *class, int64_t n) {
+/* Voxels of the value `ignored` are left out. */
+FOR_EACH_ISA static uint8_t largest_class(const uint8_t *class, int64_t n, uint8_t ignored) {
   uint8_t largest = 0;
-  for (int64_t i = 0; i < n; i++) largest = class[i] > largest ? class[i] : largest;
+  for (int64_t i = 0; i < n; i++) {
+    uint8_t here = class[i] == ignored ? 0 : class[i];
+    largest = here > largest ? here : largest;
+  }
   return largest;
 }
 
-static status check_classes(const case_entry *entry, const labels *l) {
+/* `ignored`: what stands for an unknown class in the map; 0: nothing. */
+static status check_classes(const case_entry *entry, const labels *l, int ignored) {
   if (!l->data || entry->class_count == 0) return OK;
-  uint8_t largest = largest_class(l->data, l->size[0] * l->size[1] * l->size[2]);
+  uint8_t largest = largest_class(l->data, l->size[0] * l->size[1] * l->size[2], (uint8_t)ignored);
   if (largest < entry->class_count) return OK;
-  return error_new(ERROR_DATA, NOWHERE,
-                   "the label %s contains class %d, but the data set names only classes 0 to %d. "
-                   "Name it there, or correct the label.",
-                   entry->label, largest, entry->class_count - 1);
+  char other[160] = "";
+  if (entry->ignore_label)
+    snprintf(other, sizeof other, " and the ignore label %d", entry->ignore_label);
+  status error = error_new(ERROR_DATA, NOWHERE,
+                           "the label %s contains class %d, but the data set names only classes 0 "
+                           "to %d%s. Name it there, or correct the label",
+                           entry->label, largest, entry->class_count - 1, other);
+  if (!entry->ignore_label)
+    snprintf(other, sizeof other,
+             "; if it marks voxels whose class nobody knows, say data: {ignore_label: %d}",
+             largest);
+  else
+    other[0] = 0;
+  return error_suffix(error, "%s.", other);
+}
+
+/* The map of the file, checked; the ignore label becomes LABEL_UNKNOWN. */
+static status take_classes(const case_entry *entry, labels *l) {
+  TRY(check_classes(entry, l, entry->ignore_label));
+  if (entry->ignore_label) labels_replace(l, (uint8_t)entry->ignore_label, LABEL_UNKNOWN);
+  return OK;
 }
 
 /* ---- files ---- */
@@ -163,7 +185,7 @@ status case_parse(const case_entry *entry, const case_files *files, medical_case
     if (!error)
       error = check_same_grid(entry->image, out->image.size, out->image.affine, "label",
                               entry->label, out->label.size, out->label.affine);
-    if (!error) error = check_classes(entry, &out->label);
+    if (!error) error = take_classes(entry, &out->label);
   }
   if (error) case_free(out);
   return error;
@@ -234,8 +256,8 @@ void case_remember(const case_entry *entry, const uint64_t stamp[2], uint64_t pr
 status case_is_cached(const data_spec *spec, const case_entry *entry, const char *cache, bool *is) {
   case_files files;
   TRY(error_prefix(case_files_load(entry, &files), "case %s", entry->name));
-  *is = cache_holds(
-      cache, cache_key_of(prepare_identity(spec), files.images, files.image_count, &files.label));
+  *is = cache_holds(cache, cache_key_of(prepared_identity(spec, entry->ignore_label), files.images,
+                                        files.image_count, &files.label));
   case_files_free(&files);
   return OK;
 }
@@ -243,7 +265,8 @@ status case_is_cached(const data_spec *spec, const case_entry *entry, const char
 /* The same file may stand in two datasets that name different classes. */
 static status take_entry(const case_entry *entry, medical_case *out) {
   out->name = entry->name;
-  status error = error_prefix(check_classes(entry, &out->label), "case %s", entry->name);
+  int ignored = entry->ignore_label ? LABEL_UNKNOWN : 0;
+  status error = error_prefix(check_classes(entry, &out->label, ignored), "case %s", entry->name);
   if (error) case_free(out);
   return error;
 }
@@ -251,7 +274,7 @@ static status take_entry(const case_entry *entry, medical_case *out) {
 status case_prepare(const data_spec *spec, const case_entry *entry, const char *cache,
                     medical_case *out) {
   *out = (medical_case){.name = entry->name};
-  uint64_t prepare = cache ? prepare_identity(spec) : 0, stamp[2];
+  uint64_t prepare = cache ? prepared_identity(spec, entry->ignore_label) : 0, stamp[2];
   cache_key key = {{0}};
   /* Taken before the files are read: if they change meanwhile, it does not fit the next time. */
   bool has_stamp = cache && entry->known && case_stamp(entry, stamp);
@@ -396,4 +419,9 @@ uint64_t prepare_identity(const data_spec *spec) {
   text_free(&text);
   arena_free(&memory);
   return identity;
+}
+
+uint64_t prepared_identity(const data_spec *spec, int ignore_label) {
+  uint64_t identity = prepare_identity(spec);
+  return ignore_label ? hash_mix(identity, (uint64_t)ignore_label) : identity;
 }

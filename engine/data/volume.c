@@ -130,14 +130,22 @@ FOR_EACH_ISA static void count_line(const uint8_t *class, int64_t n, uint32_t *c
 
 status labels_count(labels *l) {
   const int64_t slab = l->size[1] * l->size[2];
-  size_t entries = (size_t)l->size[0] * LABEL_CLASSES;
+  size_t entries = (size_t)l->size[0] * LABEL_VALUES;
   uint32_t *counts = calloc(entries, sizeof *counts);
   if (!counts) return error_out_of_memory(entries * sizeof *counts);
   for (int64_t x = 0; x < l->size[0]; x++)
-    count_line(l->data + x * slab, slab, counts + x * LABEL_CLASSES);
+    count_line(l->data + x * slab, slab, counts + x * LABEL_VALUES);
   free(l->counts);
   l->counts = counts;
   return OK;
+}
+
+FOR_EACH_ISA static void replace_values(uint8_t *v, int64_t n, uint8_t from, uint8_t to) {
+  for (int64_t i = 0; i < n; i++) v[i] = v[i] == from ? to : v[i];
+}
+
+void labels_replace(labels *l, uint8_t from, uint8_t to) {
+  replace_values(l->data, l->size[0] * l->size[1] * l->size[2], from, to);
 }
 
 status case_copy(const medical_case *in, medical_case *out) {

@@ -4,6 +4,7 @@
 #define STRATA_DATA_VOLUME_H
 
 #include "base/status.h"
+#include "data/label.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,13 +16,13 @@ typedef struct volume {
   double affine[4][4];
 } volume;
 
-enum { LABEL_CLASSES = 256 }; /* of a label map: 0 … 255 */
-
-typedef struct labels { /* a label map: one class number a voxel, (X, Y, Z) */
+/* A label map: one class number a voxel, (X, Y, Z), or LABEL_UNKNOWN. A map as it stands in a file
+ * may hold any byte; case_parse makes LABEL_UNKNOWN of the data set's ignore label. */
+typedef struct labels {
   int64_t size[3];
   uint8_t *data; /* owned; NULL = no label */
   double affine[4][4];
-  uint32_t *counts; /* owned; (X, LABEL_CLASSES) voxels of each class at every x, or NULL */
+  uint32_t *counts; /* owned; (X, LABEL_VALUES) voxels of each value at every x, or NULL */
 } labels;
 
 typedef struct medical_case {
@@ -49,9 +50,11 @@ void case_free(medical_case *c);
 void memory_want_huge_pages(void *memory, size_t bytes);
 /* None of them is NaN or infinite. */
 bool floats_are_finite(const float *v, int64_t n);
-/* Fills in `counts` of a map of classes below LABEL_CLASSES, for whoever draws voxels by class again
- * and again. Whatever changes the map afterwards makes a new one, or lets the counts go. */
+/* Fills in `counts`, for whoever draws voxels by class again and again. Whatever changes the map
+ * afterwards makes a new one, or lets the counts go. */
 status labels_count(labels *l);
+/* Makes `to` of every voxel that is `from`. */
+void labels_replace(labels *l, uint8_t from, uint8_t to);
 /* Deep copy, without counts; the name stays borrowed. */
 status case_copy(const medical_case *in, medical_case *out);
 /* Spacing in mm: the column norms of the affine. */

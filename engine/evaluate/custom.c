@@ -19,7 +19,7 @@ status custom_metrics_score(custom_metrics *m, const labels *reference,
                             const char *const *class_names, int class_count, case_score *score) {
   double spacing_mm[3];
   affine_spacing(reference->affine, spacing_mm);
-  int64_t voxels = reference->size[0] * reference->size[1] * reference->size[2];
+  int64_t voxels = score->voxels - score->ignored_voxels;
   for (int i = 0; i < m->count; i++)
     for (int c = 1; c < class_count; c++) {
       class_score *s = &score->classes[c];

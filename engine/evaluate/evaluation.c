@@ -156,6 +156,8 @@ static json_t *case_entry(const evaluation *e, const json_t *keys, const case_sc
   json_object_set_new(entry, "missed", missed);
   json_object_set_new(entry, "hallucinated", hallucinated);
   json_object_set_new(entry, "voxels", voxels);
+  if (e->spec->ignore_label)
+    json_object_set_new(entry, "ignored_voxels", json_integer(s->ignored_voxels));
   return entry;
 }
 
@@ -223,6 +225,8 @@ static json_t *to_json(const evaluation *e) {
   json_object_set_new(root, "aggregation",
                       json_string("mean over the foreground classes of a case that count, then "
                                   "over cases; standard deviations over cases"));
+  if (e->spec->ignore_label)
+    json_object_set_new(root, "ignore_label", json_integer(e->spec->ignore_label));
   json_object_set_new(root, "empty_policy", json_string(policy_names[e->spec->empty]));
   json_t *missed = json_object(), *hallucinated = json_object(), *cases = json_array();
   for (int c = 1; c < e->class_count; c++) {
@@ -345,6 +349,15 @@ static table_row table_row_at(const evaluation *e, int i) {
   return row_of_mean(e, g->name, g);
 }
 
+static double ignored_share(const evaluation *e) {
+  int64_t ignored = 0, voxels = 0;
+  for (int i = 0; i < e->case_count; i++) {
+    ignored += e->cases[i].ignored_voxels;
+    voxels += e->cases[i].voxels;
+  }
+  return voxels > 0 ? (double)ignored / (double)voxels : 0;
+}
+
 void evaluation_print(const evaluation *e, FILE *out) {
   int rows = e->class_count + 1 + e->spec->group_count;
   int name_width = 0, width[COLUMNS] = {0};
@@ -371,6 +384,9 @@ void evaluation_print(const evaluation *e, FILE *out) {
           e->case_count == 1 ? "" : "s");
   fprintf(out, "A class in neither the reference nor the prediction %s (empty: %s).\n",
           policy_words[e->spec->empty], policy_names[e->spec->empty]);
+  if (e->spec->ignore_label)
+    fprintf(out, "Voxels with the label %d in the reference are left out, %.3g %% of all.\n",
+            e->spec->ignore_label, 100 * ignored_share(e));
   if (is_wanted(e, METRIC_HD95)) fprintf(out, "HD95: %s.\n", hd95_in_words(e));
   if (is_wanted(e, METRIC_NSD)) {
     fputs("NSD: tolerance", out);

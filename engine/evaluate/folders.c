@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LABEL_VALUES = 256 }; /* nifti_read_labels gives 0…255 */
-
 /* Grids may differ by this part of a voxel anywhere: headers hold f32 values and quaternions. */
 static const double SAME_GRID_VOXELS = 0.01;
 

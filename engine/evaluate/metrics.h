@@ -16,7 +16,9 @@ typedef struct class_score {
 
 typedef struct case_score {
   const char *name;
-  class_score *classes; /* class_count entries; [0] = background: overlap only, never averaged */
+  class_score *classes;   /* class_count entries; [0] = background: overlap only, never averaged */
+  int64_t voxels;         /* of the map */
+  int64_t ignored_voxels; /* of them, left out: in the counts of no class */
 } case_score;
 
 /* Every metric of every class, P being the prediction's voxels and R the reference's:
@@ -33,6 +35,9 @@ typedef struct case_score {
  * - where P and R are both empty, Dice, Jaccard, precision, recall and NSD are what the policy
  *   says, and nothing else is defined; where one is, distances, and the ratio whose denominator is
  *   0, are not defined, and NSD is 0.
+ *
+ * Voxels in which the reference has the spec's ignore_label are in neither P nor R: no overlap, volume
+ * or surface is measured there, whatever the prediction says.
  *
  * Surface metrics are computed for foreground classes where the spec wants one. Class numbers
  * outside 0 … class_count − 1 and maps of different sizes are errors that name the case. `name` is
@@ -56,7 +61,8 @@ typedef struct evaluation {
 
 /* evaluation.json. For each metric that the spec wants, under its key (`dice`, `hd95_mm`): mean (over
  * the foreground classes of a case that count, then cases), per_class and their deviations; the same
- * means for each group of classes; missed and hallucinated counts per class; the policy and
+ * means for each group of classes; the ignore label, where there is one, with its voxels per case;
+ * missed and hallucinated counts per class; the policy and
  * definitions by name; a row per case. NaN is written as null. Atomic. */
 status evaluation_write(const evaluation *e, const char *path);
 /* A row for each case and class: names, metrics, voxel counts. Empty where a metric is not defined.

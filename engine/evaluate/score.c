@@ -32,9 +32,10 @@ static status bad_class(const char *name, const char *which, int value, const in
 }
 
 /* Voxel counts of all classes in one pass over both maps; stretches in which nothing changes are
- * counted at once. */
+ * counted at once. `ignored`: value of the reference's voxels that are left out; 0: none. */
 static status count_voxels(const labels *prediction, const labels *reference, int class_count,
-                           const char *name, class_score *classes) {
+                           int ignored, const char *name, case_score *out) {
+  class_score *classes = out->classes;
   const int64_t *size = reference->size, rows = size[0] * size[1];
   for (int64_t row = 0; row < rows; row++) {
     const uint8_t *p = prediction->data + row * size[2], *r = reference->data + row * size[2];
@@ -42,6 +43,10 @@ static status count_voxels(const labels *prediction, const labels *reference, in
       for (end = z + 1; end < size[2] && p[end] == p[z] && r[end] == r[z];) end++;
       const int64_t at[3] = {row / size[1], row % size[1], z};
       if (p[z] >= class_count) return bad_class(name, "prediction", p[z], at, class_count);
+      if (ignored && r[z] == ignored) {
+        out->ignored_voxels += end - z;
+        continue;
+      }
       if (r[z] >= class_count) return bad_class(name, "reference", r[z], at, class_count);
       classes[p[z]].predicted_voxels += end - z;
       classes[r[z]].reference_voxels += end - z;
@@ -240,24 +245,49 @@ double evaluate_tolerance_mm(const evaluate_spec *spec, int class_number) {
   return spec->tolerance_mm[class_number <= count ? class_number - 1 : count - 1];
 }
 
+/* A copy of the map with background in the voxels that the reference ignores. */
+static status without_ignored(const labels *map, const labels *reference, int ignored,
+                              labels *out) {
+  TRY(labels_reserve(out, map->size));
+  memcpy(out->affine, map->affine, sizeof out->affine);
+  const int64_t voxels = map->size[0] * map->size[1] * map->size[2];
+  for (int64_t v = 0; v < voxels; v++)
+    out->data[v] = reference->data[v] == ignored ? 0 : map->data[v];
+  return OK;
+}
+
+static status score_known_surfaces(const labels *prediction, const labels *reference,
+                                   int class_count, const evaluate_spec *spec, thread_pool *pool,
+                                   case_score *score) {
+  if (score->ignored_voxels == 0)
+    return score_surfaces(prediction, reference, class_count, spec, pool, score->classes);
+  labels known[2];
+  memset(known, 0, sizeof known);
+  status error = without_ignored(prediction, reference, spec->ignore_label, &known[0]);
+  if (!error) error = without_ignored(reference, reference, spec->ignore_label, &known[1]);
+  if (!error) error = score_surfaces(&known[0], &known[1], class_count, spec, pool, score->classes);
+  for (int side = 0; side < 2; side++) labels_free(&known[side]);
+  return error;
+}
+
 status score_case(const labels *prediction, const labels *reference, int class_count,
                   const evaluate_spec *spec, const char *name, thread_pool *pool, case_score *out) {
   *out = (case_score){.name = name};
   TRY(check_maps(prediction, reference, name));
   class_score *classes = calloc((size_t)class_count, sizeof *classes);
   if (!classes) return error_out_of_memory((size_t)class_count * sizeof *classes);
-  status error = count_voxels(prediction, reference, class_count, name, classes);
+  out->classes = classes;
+  out->voxels = reference->size[0] * reference->size[1] * reference->size[2];
+  status error = count_voxels(prediction, reference, class_count, spec->ignore_label, name, out);
   for (int c = 0; c < class_count && !error; c++) {
     for (int m = 0; m < METRIC_SLOTS; m++) classes[c].value[m] = NAN;
-    score_overlap(&classes[c], affine_voxel_mm3(reference->affine) / 1000, spec->empty);
+    if (out->ignored_voxels < out->voxels) /* else there is nothing to agree on */
+      score_overlap(&classes[c], affine_voxel_mm3(reference->affine) / 1000, spec->empty);
   }
   if (!error && spec->metrics & METRICS_OF_SURFACES)
-    error = error_prefix(score_surfaces(prediction, reference, class_count, spec, pool, classes),
+    error = error_prefix(score_known_surfaces(prediction, reference, class_count, spec, pool, out),
                          "%s", name);
-  if (error)
-    free(classes);
-  else
-    out->classes = classes;
+  if (error) case_score_free(out);
   return error;
 }
 

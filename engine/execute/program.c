@@ -1,5 +1,6 @@
 #include "execute/bound.h"
 
+#include "data/label.h"
 #include "graph/passes.h"
 
 #include <stdlib.h>
@@ -317,7 +318,8 @@ status program_write_classes(program *p, value_id v, const uint8_t *from) {
   int64_t count = shape_elements(&p->g->values[v].type.shape);
   for (int64_t done = 0; done < count; done += PART) {
     int64_t n = count - done < PART ? count - done : PART;
-    for (int64_t i = 0; i < n; i++) wide[i] = from[done + i];
+    for (int64_t i = 0; i < n; i++)
+      wide[i] = from[done + i] == LABEL_UNKNOWN ? TARGET_UNKNOWN : from[done + i];
     TRY(p->device->upload(p->device, to + done, wide, (size_t)n * sizeof *wide));
   }
   return OK;

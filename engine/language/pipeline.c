@@ -10,6 +10,7 @@
 
 #include "base/files.h"
 #include "base/text.h"
+#include "data/label.h"
 #include "language/bind.h"
 #include "language/elsewhere.h"
 #include "language/load.h"
@@ -364,8 +365,6 @@ static void check_dataset_there(loader *l, const data_root *root, const tree *t)
          path);
 }
 
-enum { CLASSES_MAX = 256 };
-
 /* [liver, tumour], from 1 on, or {1: liver, 2: tumour}. Images without labels need none. */
 static void read_classes(loader *l, const tree *files, const char *what) {
   static const char *only_background[] = {"background"};
@@ -376,12 +375,12 @@ static void read_classes(loader *l, const tree *files, const char *what) {
   d->class_names = only_background;
   d->class_count = 1;
   if (!is_there(t)) return;
-  if (t->kind == TREE_SCALAR || t->count == 0 || t->count >= CLASSES_MAX) {
+  if (t->kind == TREE_SCALAR || t->count == 0 || t->count >= LABEL_CLASSES) {
     report(l, t->at, "%s: classes must be a list of names, [liver, tumour], or {1: liver}, not %s.",
            what, tree_describe(t, found));
     return;
   }
-  d->class_names = arena_alloc(l->memory, CLASSES_MAX * sizeof *d->class_names);
+  d->class_names = arena_alloc(l->memory, LABEL_CLASSES * sizeof *d->class_names);
   d->class_names[0] = "background";
   d->class_count = 1;
   for (int i = 0; i < t->count; i++) {
@@ -390,10 +389,10 @@ static void read_classes(loader *l, const tree *files, const char *what) {
     if (t->items[i] == &unreadable) continue;
     status error = t->kind == TREE_MAP ? tree_int(t->keys[i], &number) : OK;
     if (!error) error = tree_string(t->items[i], &name);
-    if (!error && (number < 0 || number >= CLASSES_MAX))
+    if (!error && (number < 0 || number >= LABEL_CLASSES))
       error =
           error_new(ERROR_PIPELINE, t->keys[i]->at, "a class is a number from 1 to %d, not %lld.",
-                    CLASSES_MAX - 1, (long long)number);
+                    LABEL_CLASSES - 1, (long long)number);
     problems_add(&l->all, error_prefix(error, "%s: classes", what));
     if (error) continue;
     d->class_names[number] = name;
@@ -658,11 +657,21 @@ static void read_patient(loader *l, const tree *data) {
            tree_describe(t, found));
 }
 
+static void read_ignore_label(loader *l, const tree *data) {
+  data_spec *d = &l->p->data;
+  d->ignore_label =
+      (int)read_int(l, data, "data", "ignore_label", 0, 1, LABEL_VALUES - 1, data->at);
+  if (d->layout == DATASET_FILES && d->ignore_label > 0 && d->ignore_label < d->class_count)
+    report(l, tree_get(data, "ignore_label")->at,
+           "data: ignore_label must be above all classes, but class %d (%s) is not below %d.",
+           d->class_count - 1, d->class_names[d->class_count - 1], d->ignore_label);
+}
+
 static void read_data(loader *l, const tree *data) {
   static const char *const keys[] = {
-      "root",           "dataset",        "split",         "split_seed", "patient",
-      "label_fraction", "prepare",        "sample",        "cache",      "crops_per_case",
-      "queue",          "loader_threads", fingerprint_key, NULL};
+      "root",           "dataset",        "split",          "split_seed",    "patient",
+      "ignore_label",   "label_fraction", "prepare",        "sample",        "cache",
+      "crops_per_case", "queue",          "loader_threads", fingerprint_key, NULL};
   data_spec *d = &l->p->data;
   if (!is_map(l, data, "data")) return;
   tree_check_keys(data, "data", keys, &l->all);
@@ -671,6 +680,7 @@ static void read_data(loader *l, const tree *data) {
   d->has_split_seed = is_there(tree_get(data, "split_seed"));
   d->split_seed = (uint64_t)read_int(l, data, "data", "split_seed", 0, 0, INT64_MAX, data->at);
   read_patient(l, data);
+  read_ignore_label(l, data);
   d->label_fraction = read_float(l, data, "data", "label_fraction", 1, 0, 1);
   if (d->label_fraction <= 0)
     report(l, tree_get(data, "label_fraction")->at, "data: label_fraction must be more than 0.");

@@ -44,6 +44,8 @@ typedef struct data_spec {
   const char *label_pattern; /* NULL: no labels */
   const char **class_names;  /* DATASET_FILES: [0] = background */
   int class_count;
+  int ignore_label; /* of voxels in label files whose class is unknown; 0: only what the data set's own
+                       json says */
   split_kind split_kind;
   double split[3]; /* train, validation, test: fractions adding up to 1. Folds: [1] of the rest */
   int64_t folds, fold;
@@ -191,6 +193,8 @@ typedef struct evaluate_spec {
   custom_metric *custom;           /* METRIC_BIT(METRIC_COUNT + i) is the i-th */
   int custom_count;
   empty_policy empty;
+  int ignore_label; /* value of the reference's voxels that are left out; 0: none. Not of `evaluate:`:
+                       the data set's, or --ignore-label */
   bool hd95_pooled; /* one percentile over both directions (MedPy), not the larger of two (MONAI) */
   double *tolerance_mm; /* of NSD, by class from 1; the last holds for the classes after. None: 1 */
   int tolerance_count;

@@ -14,6 +14,7 @@ enum {
   LEGEND_GAP = 4
 };
 static const colour ground = {250, 250, 250, 255}, ink = {20, 20, 20, 255};
+static const char unknown_name[] = "unknown (ignored)";
 static const plane planes[PLANE_COUNT] = {PLANE_AXIAL, PLANE_CORONAL, PLANE_SAGITTAL};
 
 static int64_t clamp(int64_t x, int64_t low, int64_t high) {
@@ -37,7 +38,7 @@ static void find_focus(preview_album *album, const medical_case *c) {
     for (int64_t x = 0; x < n[0]; x++)
       for (int64_t y = 0; y < n[1]; y++)
         for (int64_t z = 0; z < n[2]; z++, i++)
-          if (c->label.data[i]) {
+          if (c->label.data[i] && c->label.data[i] != LABEL_UNKNOWN) {
             sum[0] += (double)x;
             sum[1] += (double)y;
             sum[2] += (double)z;
@@ -119,12 +120,13 @@ static void add_values(const volume *v, text_buffer *out) {
 }
 
 static void add_classes(const labels *l, text_buffer *out) {
-  bool seen[LABEL_CLASSES] = {false};
-  int64_t count = l->size[0] * l->size[1] * l->size[2];
-  for (int64_t i = 0; i < count; i++) seen[l->data[i]] = true;
+  int64_t voxels[LABEL_VALUES] = {0}, count = l->size[0] * l->size[1] * l->size[2];
+  for (int64_t i = 0; i < count; i++) voxels[l->data[i]]++;
   text_add(out, "\nclasses");
   for (int k = 0; k < LABEL_CLASSES; k++)
-    if (seen[k]) text_add(out, " %d", k);
+    if (voxels[k]) text_add(out, " %d", k);
+  if (voxels[LABEL_UNKNOWN])
+    text_add(out, ", %.3g %% unknown", 100 * (double)voxels[LABEL_UNKNOWN] / (double)count);
 }
 
 static char *caption_of(const preview_edge *edge) {
@@ -241,20 +243,25 @@ static status graph_sheet(const preview_album *a, preview_graph g, image *out) {
 
 /* A square and a name for each class; as wide as `width` at least allows. Returns the height. */
 static int draw_legend(const preview_album *a, int x, int y, int width, image *onto) {
-  int left = x, top = y, name_width, name_height = 0;
-  for (int k = 1; k < a->class_count; k++) {
-    image_text_size(a->class_names[k], 1, &name_width, &name_height);
+  int left = x, top = y, name_width, name_height = 0, entries = a->class_count + a->has_unknown;
+  for (int k = 1; k < entries; k++) {
+    const bool is_class = k < a->class_count;
+    const char *name = is_class ? a->class_names[k] : unknown_name;
+    image_text_size(name, 1, &name_width, &name_height);
     if (left > x && left + LEGEND_SQUARE + name_width + SHEET_GAP > width) {
       left = x;
       top += name_height + LEGEND_GAP;
     }
     if (onto) {
-      image_rectangle(onto, left, top, LEGEND_SQUARE, LEGEND_SQUARE, class_colour(k));
-      image_text(onto, left + LEGEND_SQUARE + LEGEND_GAP, top, 1, ink, a->class_names[k]);
+      if (is_class)
+        image_rectangle(onto, left, top, LEGEND_SQUARE, LEGEND_SQUARE, class_colour(k));
+      else
+        image_unknown(onto, left, top, LEGEND_SQUARE);
+      image_text(onto, left + LEGEND_SQUARE + LEGEND_GAP, top, 1, ink, name);
     }
     left += LEGEND_SQUARE + LEGEND_GAP + name_width + SHEET_GAP;
   }
-  return a->class_count > 1 ? top - y + name_height + SHEET_GAP : 0;
+  return entries > 1 ? top - y + name_height + SHEET_GAP : 0;
 }
 
 status preview_sheet(const preview_album *a, const char *title, image *out) {
@@ -324,6 +331,8 @@ static const char page_style[] =
     "figure{margin:0}img{display:block;width:100%;max-width:36em;image-rendering:pixelated}"
     "figcaption{font-size:.9em;color:#444}.class{display:inline-block;margin-right:1em}"
     ".class i{display:inline-block;width:.8em;height:.8em;margin-right:.3em}"
+    ".class .unknown{background:repeating-linear-gradient(135deg,#ebebeb 0 1px,#282828 1px 2px,"
+    "#969696 2px 4px)}"
     "@media print{figure,h3{break-inside:avoid}}";
 
 status preview_page(const preview_album *a, const char *title, text_buffer *out) {
@@ -339,6 +348,8 @@ status preview_page(const preview_album *a, const char *title, text_buffer *out)
     add_escaped(a->class_names[k], out);
     text_add(out, "</span>\n");
   }
+  if (a->has_unknown)
+    text_add(out, "<span class=\"class\"><i class=\"unknown\"></i>%s</span>\n", unknown_name);
   text_add(out, "</p>\n");
   for (int i = 0; i < a->count; i++) {
     const preview_cell *c = &a->cells[i];

@@ -17,6 +17,7 @@ typedef struct preview_cell {
 typedef struct preview_album {
   const char *const *class_names; /* borrowed: for the legend of the contours; [0] background */
   int class_count;
+  bool has_unknown; /* the data set has an ignore label: it stands in the legend */
   preview_cell *cells;
   int count, capacity;
   int crops;

@@ -112,7 +112,7 @@ static status add_viewers(text_buffer *out, const case_entry *entry, const char 
   overlay_plane planes[PLANE_COUNT];
   static const plane order[PLANE_COUNT] = {PLANE_AXIAL, PLANE_CORONAL, PLANE_SAGITTAL};
   const char *reference = entry->label && file_exists(entry->label) ? entry->label : NULL;
-  TRY(overlay_make(entry->image, reference, prediction, size, planes));
+  TRY(overlay_make(entry->image, reference, entry->ignore_label, prediction, size, planes));
   status error = OK;
   enum { MAX_HEIGHT = 440, GAP = 14 }; /* CSS pixels */
   double height_mm = 0, width_mm = 0;
@@ -197,6 +197,8 @@ static void legend(page *p) {
     html_text(out, name ? name : "?");
     text_add(out, "</span>");
   }
+  if (json_object_get(p->run->description, "ignore_label"))
+    text_add(out, " <span><i class=\"swatch unknown\"></i>unknown (ignored)</span>");
   text_add(out, "</p>\n<p class=\"facts\">The patient's right is on the left; in sagittal pictures "
                 "anterior is. Slices cover what is labelled.</p>\n");
 }

@@ -16,18 +16,24 @@ static void include_labels(const labels *l, box *b) {
   int64_t at[3];
   for (at[0] = 0; at[0] < l->size[0]; at[0]++)
     for (at[1] = 0; at[1] < l->size[1]; at[1]++)
-      for (at[2] = 0; at[2] < l->size[2]; at[2]++)
-        if (*voxel++ != 0)
+      for (at[2] = 0; at[2] < l->size[2]; at[2]++, voxel++)
+        if (*voxel != 0 && *voxel != LABEL_UNKNOWN)
           for (int a = 0; a < 3; a++) {
             if (at[a] < b->low[a]) b->low[a] = at[a];
             if (at[a] > b->high[a]) b->high[a] = at[a];
           }
 }
 
-static status include_file(const char *path, const volume *grid, box *b) {
+static status read_map(const char *path, int ignore_label, labels *out) {
+  TRY(nifti_read_labels(path, out));
+  if (ignore_label) labels_replace(out, (uint8_t)ignore_label, LABEL_UNKNOWN);
+  return OK;
+}
+
+static status include_file(const char *path, int ignore_label, const volume *grid, box *b) {
   if (!path) return OK;
   labels l = {0};
-  TRY(nifti_read_labels(path, &l));
+  TRY(read_map(path, ignore_label, &l));
   status error = OK;
   if (memcmp(l.size, grid->size, sizeof l.size) != 0)
     error = error_new(ERROR_DATA, NOWHERE, "%s is not on the grid of the image", path);
@@ -137,9 +143,10 @@ static status read_region(const char *path, const grid_map *region, volume *out)
   return error;
 }
 
-static status read_label_region(const char *path, const grid_map *region, labels *out) {
+static status read_label_region(const char *path, int ignore_label, const grid_map *region,
+                                labels *out) {
   labels whole = {0};
-  TRY(nifti_read_labels(path, &whole));
+  TRY(read_map(path, ignore_label, &whole));
   status error = labels_regrid(&whole, region, out);
   labels_free(&whole);
   return error;
@@ -157,10 +164,11 @@ static status draw_image(const char *path, const grid_map *region, const cut cut
   return error;
 }
 
-static status draw_labels(const char *path, const grid_map *region, const cut cuts[PLANE_COUNT],
-                          bool is_reference, double scale, overlay_plane out[PLANE_COUNT]) {
+static status draw_labels(const char *path, int ignore_label, const grid_map *region,
+                          const cut cuts[PLANE_COUNT], bool is_reference, double scale,
+                          overlay_plane out[PLANE_COUNT]) {
   labels l = {0};
-  status error = read_label_region(path, region, &l);
+  status error = read_label_region(path, ignore_label, region, &l);
   for (int p = 0; p < PLANE_COUNT && !error; p++)
     error = label_layer(&l, &cuts[p], is_reference ? LABEL_CONTOUR : LABEL_DASHED, scale,
                         is_reference ? &out[p].reference : &out[p].prediction);
@@ -168,9 +176,11 @@ static status draw_labels(const char *path, const grid_map *region, const cut cu
   return error;
 }
 
+/* Of contours, which are opaque; hatching is not. */
 static int64_t drawn_pixels(const image *i, int slice, int count) {
   int64_t drawn = 0, pixels = i->rgba ? (int64_t)i->width * (i->height / count) : 0;
-  for (int64_t p = slice * pixels; p < (slice + 1) * pixels; p++) drawn += i->rgba[4 * p + 3] > 0;
+  for (int64_t p = slice * pixels; p < (slice + 1) * pixels; p++)
+    drawn += i->rgba[4 * p + 3] == 255;
   return drawn;
 }
 
@@ -187,13 +197,13 @@ static void choose_first(overlay_plane *p) {
   }
 }
 
-static status make(const char *image_path, const char *reference, const char *prediction,
-                   overlay_size size, overlay_plane out[PLANE_COUNT]) {
+static status make(const char *image_path, const char *reference, int ignore_label,
+                   const char *prediction, overlay_size size, overlay_plane out[PLANE_COUNT]) {
   volume grid = {0};
   TRY(nifti_read_grid(image_path, &grid));
   box inner = {{INT64_MAX, INT64_MAX, INT64_MAX}, {-1, -1, -1}};
-  TRY(include_file(reference, &grid, &inner));
-  TRY(include_file(prediction, &grid, &inner));
+  TRY(include_file(reference, ignore_label, &grid, &inner));
+  TRY(include_file(prediction, 0, &grid, &inner));
   if (inner.high[0] < 0)
     for (int a = 0; a < 3; a++) {
       inner.low[a] = 0;
@@ -212,16 +222,16 @@ static status make(const char *image_path, const char *reference, const char *pr
   }
   double scale = size.side / longest_mm;
   TRY(draw_image(image_path, &region, cuts, scale, out));
-  if (reference) TRY(draw_labels(reference, &region, cuts, true, 2 * scale, out));
-  TRY(draw_labels(prediction, &region, cuts, false, 2 * scale, out));
+  if (reference) TRY(draw_labels(reference, ignore_label, &region, cuts, true, 2 * scale, out));
+  TRY(draw_labels(prediction, 0, &region, cuts, false, 2 * scale, out));
   for (int p = 0; p < PLANE_COUNT; p++) choose_first(&out[p]);
   return OK;
 }
 
-status overlay_make(const char *image_path, const char *reference, const char *prediction,
-                    overlay_size size, overlay_plane out[PLANE_COUNT]) {
+status overlay_make(const char *image_path, const char *reference, int ignore_label,
+                    const char *prediction, overlay_size size, overlay_plane out[PLANE_COUNT]) {
   memset(out, 0, PLANE_COUNT * sizeof *out);
-  status error = make(image_path, reference, prediction, size, out);
+  status error = make(image_path, reference, ignore_label, prediction, size, out);
   if (error) overlay_free(out);
   return error;
 }

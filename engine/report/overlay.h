@@ -20,9 +20,10 @@ typedef struct overlay_size {
 
 /* Reads the files one after the other, so that one volume is in memory at a time, and shows the box of
  * all labelled voxels with a margin, windowed by the intensities in it; everything where nothing is
- * labelled. `reference` may be NULL. Of images with several channels the first is shown. */
-status overlay_make(const char *image_path, const char *reference, const char *prediction,
-                    overlay_size size, overlay_plane out[PLANE_COUNT]);
+ * labelled. `reference` may be NULL; its voxels of the value `ignore_label` (0: none) are hatched and
+ * not taken for labelled. Of images with several channels the first is shown. */
+status overlay_make(const char *image_path, const char *reference, int ignore_label,
+                    const char *prediction, overlay_size size, overlay_plane out[PLANE_COUNT]);
 void overlay_free(overlay_plane planes[PLANE_COUNT]);
 
 /* Greys in 64 steps: nobody sees the difference, and the picture is a third smaller. */

@@ -106,6 +106,8 @@ static void class_styles(text_buffer *out) {
     colour k = class_colour(c);
     text_add(out, ".swatch.c%d{background:#%02x%02x%02x}\n", c, k.r, k.g, k.b);
   }
+  text_add(out, ".swatch.unknown{background:repeating-linear-gradient(135deg,#ebebeb 0 1px,#282828 "
+                "1px 2px,#969696 2px 4px)}\n");
 }
 
 static void assemble(page *p, text_buffer *out) {

@@ -7,6 +7,7 @@
 #include "evaluate/custom.h"
 #include "graph/fit.h"
 #include "infer/network.h"
+#include "ops/loss/distance_loss.h"
 #include "report/page.h"
 #include "run/metrics_csv.h"
 #include "run/reproduce.h"
@@ -76,6 +77,8 @@ static status write_description(const run *r) {
                 "pipeline_identity_without_scripts", bare_identity, "data_identity", data_identity,
                 "seed", (json_int_t)r->p->seed, "device", r->device->description, "numerics",
                 run_numerics(r), "channels", (json_int_t)r->channels, "classes", classes);
+  if (root && r->data->ignore_label)
+    json_object_set_new(root, "ignore_label", json_integer(r->data->ignore_label));
   json_t *command = json_array();
   for (int i = 0; r->command && r->command[i]; i++)
     json_array_append_new(command, json_text(r->command[i]));
@@ -210,6 +213,12 @@ static void mark_listed_operators(const run *r) {
   }
 }
 
+static void check_distance_losses(const graph *g, problems *found) {
+  for (int i = 0; i < g->node_count; i++)
+    if (distance_loss_is(g->nodes[i].op))
+      problems_add_new_places(found, distance_loss_refuse(g->nodes[i].at));
+}
+
 static void compile_stage(const run *r, const stage_spec *s, problems *found, bool *refused) {
   stage_graph graph;
   status error = expand(r, s, &graph);
@@ -233,6 +242,7 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found, bo
   parameter_groups groups;
   problems_add(found, parameter_groups_open(s, graph.g, &groups));
   problems_add(found, program_check(graph.g, r->device));
+  if (r->data->ignore_label) check_distance_losses(graph.g, found);
   if (s->init_from) problems_add(found, check_transfer(r, s, &graph));
   step_memory memory;
   status unfit = stage_fit_memory(s, r->device, &graph, &memory);
@@ -510,6 +520,7 @@ static void say_start(run *r, const char *why) {
 static status open_run(run *r, const run_options *o, char *why) {
   TRY(pipeline_load(o->pipeline_path, o->overrides, o->override_count, &r->p));
   TRY(dataset_open(&r->p->data, r->p->seed, &r->data));
+  r->p->evaluate.ignore_label = r->data->ignore_label;
   TRY(sample_infer(&r->p->data, r->data->channels, r->size, &r->channels));
   return device_open(o->device ? o->device : r->p->device,
                      (int)(o->threads > 0 ? o->threads : r->p->threads), &r->device, why);

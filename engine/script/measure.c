@@ -47,7 +47,7 @@ static const script_entry count_entries[] = {
     {"tp", "integer", "voxels of the class in both the prediction and the reference", 0, NULL},
     {"fp", "integer", "voxels of the class in the prediction only", 0, NULL},
     {"fn", "integer", "voxels of the class in the reference only", 0, NULL},
-    {"tn", "integer", "all other voxels", 0, NULL},
+    {"tn", "integer", "all other voxels whose class is known", 0, NULL},
     {"voxel_mm3", "number", "volume of a voxel", 0, NULL},
     {"class", "text", "name of the class", 0, NULL},
     {"number", "integer", "number of the class, from 1", 0, NULL},
@@ -100,6 +100,7 @@ static const script_entry case_entries[] = {
      NULL},
     {"voxels", "integer", "of the prepared volume", 0, NULL},
     {"voxel_mm3", "number", "volume of a voxel", 0, NULL},
+    {"unknown", "integer", "voxels whose class is unknown (`data: ignore_label`)", 0, NULL},
     {"classes", "list of tables",
      "a table for each foreground class of the label: `number`, `name`, `voxels`; empty in a stage "
      "that reads no labels",
@@ -119,6 +120,7 @@ static void push_case(lua_State *L, const void *facts) {
   set_text(L, "patient", c->patient);
   set_integer(L, "voxels", c->voxels);
   set_number(L, "voxel_mm3", c->voxel_mm3);
+  set_integer(L, "unknown", c->unknown_voxels);
   lua_newtable(L);
   for (int i = 1; i < c->class_count; i++) {
     lua_newtable(L);

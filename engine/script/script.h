@@ -120,7 +120,8 @@ typedef struct case_facts {
   double voxel_mm3;
   const char *const *class_names; /* [0] = background */
   const int64_t *class_voxels;
-  int class_count; /* 0: no label */
+  int64_t unknown_voxels; /* of no class */
+  int class_count;        /* 0: no label */
 } case_facts;
 status script_case_weight(script *s, const case_facts *facts, double *out);
 

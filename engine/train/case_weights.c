@@ -11,7 +11,7 @@ typedef struct weighing {
   script *script;
 } weighing;
 
-static void count_classes(const labels *l, int64_t voxels[LABEL_CLASSES]) {
+static void count_values(const labels *l, int64_t voxels[LABEL_VALUES]) {
   int64_t count = l->size[0] * l->size[1] * l->size[2];
   for (int64_t i = 0; i < count; i++) voxels[l->data[i]]++;
 }
@@ -19,10 +19,10 @@ static void count_classes(const labels *l, int64_t voxels[LABEL_CLASSES]) {
 static status weigh(const weighing *w, const case_entry *entry, double *out) {
   medical_case c = {0};
   TRY(case_prepare(&w->r->p->data, entry, w->r->cache, &c));
-  int64_t voxels[LABEL_CLASSES] = {0};
+  int64_t voxels[LABEL_VALUES] = {0};
   double spacing_mm[3];
   bool has_label = c.label.data && !w->label_free;
-  if (has_label) count_classes(&c.label, voxels);
+  if (has_label) count_values(&c.label, voxels);
   affine_spacing(c.image.affine, spacing_mm);
   case_facts facts = {.name = entry->name,
                       .patient = entry->patient ? entry->patient : entry->name,
@@ -30,6 +30,7 @@ static status weigh(const weighing *w, const case_entry *entry, double *out) {
                       .voxel_mm3 = spacing_mm[0] * spacing_mm[1] * spacing_mm[2],
                       .class_names = w->r->data->class_names,
                       .class_voxels = voxels,
+                      .unknown_voxels = voxels[LABEL_UNKNOWN],
                       .class_count = has_label ? w->r->data->class_count : 0};
   status error = script_case_weight(w->script, &facts, out);
   case_free(&c);

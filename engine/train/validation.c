@@ -114,6 +114,7 @@ static status check_segmentation(trainer *t) {
   int count = index ? dataset_role(r->data, ROLE_VALIDATION, index) : 0, scored = 0;
   evaluate_spec spec = r->p->evaluate;
   spec.metrics = METRIC_BIT(METRIC_DICE) | t->stage->validate_metrics;
+  spec.ignore_label = r->data->ignore_label ? LABEL_UNKNOWN : 0; /* of prepared cases */
   spec.custom = t->stage->validate_custom;
   spec.custom_count = t->stage->validate_custom_count;
   custom_metrics custom = {0};

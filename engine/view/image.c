@@ -252,3 +252,16 @@ colour class_colour(int32_t class) {
   const uint8_t *c = palette[(class - 1) % PALETTE_SIZE];
   return (colour){c[0], c[1], c[2], 255};
 }
+
+colour unknown_colour(int x, int y) {
+  enum { EVERY = 7, ALPHA = 150 };
+  int line = (x + y) % EVERY;
+  uint8_t grey = line == 0 ? 235 : 40;
+  return line < 2 ? (colour){grey, grey, grey, ALPHA} : COLOUR_CLEAR;
+}
+
+void image_unknown(image *onto, int x, int y, int side) {
+  image_rectangle(onto, x, y, side, side, (colour){150, 150, 150, 255});
+  for (int k = 0; k < side * side; k++)
+    image_put(onto, x + k % side, y + k / side, unknown_colour(k % side, k / side));
+}

@@ -71,6 +71,10 @@ status image_sheet(const sheet_cell *cells, int count, const sheet_style *style,
  * class 1 gets the first, and after PALETTE_SIZE classes they begin again. Class 0 is transparent. */
 enum { PALETTE_SIZE = 20 };
 colour class_colour(int32_t class);
+/* Where the class is unknown: thin hatching, half transparent, dark beside light so that it shows on
+ * any grey; at a pixel of the picture, and as a square of a legend. */
+colour unknown_colour(int x, int y);
+void image_unknown(image *onto, int x, int y, int side);
 
 /* ---- PNG ------------------------------------------------------------------------------------ */
 

@@ -230,6 +230,10 @@ void slice_labels(const labels *l, const slice_axes *axes, int64_t index, label_
     for (int x = 0; x < onto->width; x++) {
       uint8_t class = row[p.column[x]];
       if (class == 0) continue;
+      if (class == LABEL_UNKNOWN) {
+        image_put(onto, x, y, unknown_colour(x, y));
+        continue;
+      }
       colour c = class_colour(class);
       if (style == LABEL_FILL) c.a = HALF;
       if (style != LABEL_FILL && !is_edge(&p, x, y, thickness, class)) continue;

@@ -20,7 +20,7 @@ const op op_boundary = {
         "growing weight. Labels with unknown voxels are refused: it needs whole structures.",
     .version = 1,
     .traits = OP_LOSS,
-    .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
+    .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_KNOWN_TARGET, {0}},
     .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "mean of p · φ"}, {0}},
     .attrs = (const attr[]){DISTANCE_BACKGROUND_ATTR, {0}},
     .attrs_bytes = sizeof(distance_loss_attrs),

@@ -22,7 +22,7 @@ const op op_hausdorff_loss = {
              "include_background=include_background)(logits.movedim(-1, 1), target.unsqueeze(1))",
     .version = 1,
     .traits = OP_LOSS,
-    .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
+    .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_KNOWN_TARGET, {0}},
     .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "mean of the weighted errors"}, {0}},
     .attrs = (const attr[]){DISTANCE_BACKGROUND_ATTR,
                             {"alpha", ATTR_FLOAT, offsetof(distance_loss_attrs, alpha), "2", 0.1,

@@ -1,7 +1,7 @@
 /* The losses of a label map: cross_entropy, focal, dice, tversky, generalized_dice and their sums.
  * ops/loss/segmentation.h says what they share. One pass over the logits forward, which leaves
  * partial sums per chunk of voxels; one block finishes; one pass back. */
-#include "data/unknown.h"
+#include "data/label.h"
 #include "device/cuda/kernel.cuh"
 
 namespace segmentation_kernels {

@@ -10,7 +10,7 @@
 #ifndef STRATA_OPS_SEGMENTATION_H
 #define STRATA_OPS_SEGMENTATION_H
 
-#include "data/unknown.h"
+#include "data/label.h"
 #include "graph/graph.h"
 
 enum { SEGMENTATION_CLASSES_MAX = 256 };
@@ -83,8 +83,15 @@ status region_forward(const call *c, const segmentation_terms *terms);
 
 #define SEGMENTATION_LOGITS                                                                        \
   { "logits", "N … C", DTYPE_F32, 0, "one score per class, before softmax" }
-#define SEGMENTATION_TARGET                                                                        \
-  { "target", "N …", DTYPE_I32, 0, "class numbers, 0 … C − 1; −1: unknown, does not count" }
+#define SEGMENTATION_TARGET                                                                                   \
+  {                                                                                                           \
+    "target", "N …", DTYPE_I32, 0,                                                                            \
+        "class numbers, 0 … C − 1; −1 where the class is unknown (data: ignore_label): such voxels do " \
+        "not count"                                                                                           \
+  }
+/* Of losses that need every voxel's class. */
+#define SEGMENTATION_KNOWN_TARGET                                                                  \
+  { "target", "N …", DTYPE_I32, 0, "class numbers, 0 … C − 1" }
 #define SEGMENTATION_COUNT(flags)                                                                  \
   { "weight", "scalar", DTYPE_F32, flags, "voxels that count" }
 

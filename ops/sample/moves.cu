@@ -1,5 +1,6 @@
 /* Crops, flips and turns with a change of intensity, turned and bent crops, and class numbers for
  * the step. */
+#include "data/label.h"
 #include "data/recipe.h"
 #include "ops/sample/lines.cuh"
 
@@ -141,7 +142,7 @@ struct widen_f {
   int32_t *to;
   const uint8_t *from;
   __device__ void operator()(int64_t i) const {
-    to[i] = from[i];
+    to[i] = from[i] == LABEL_UNKNOWN ? (int32_t)TARGET_UNKNOWN : from[i];
   }
 };
 

@@ -39,7 +39,8 @@ typedef struct class_range {
   int low, high;
 } class_range;
 
-static const class_range BACKGROUND = {0, 0}, LABELLED = {1, LABEL_CLASSES - 1};
+static const class_range BACKGROUND = {0, 0}, LABELLED = {1, LABEL_CLASSES - 1},
+                         KNOWN = {0, LABEL_CLASSES - 1};
 
 static int64_t count_matching(const uint8_t *voxels, int64_t n, class_range wanted) {
   int64_t count = 0;
@@ -57,7 +58,7 @@ static int64_t count_slab(const labels *l, int64_t x, class_range wanted) {
   const int64_t slab = l->size[1] * l->size[2];
   if (!l->counts) return count_matching(l->data + x * slab, slab, wanted);
   int64_t count = 0;
-  for (int k = wanted.low; k <= wanted.high; k++) count += l->counts[x * LABEL_CLASSES + k];
+  for (int k = wanted.low; k <= wanted.high; k++) count += l->counts[x * LABEL_VALUES + k];
   return count;
 }
 
@@ -87,11 +88,11 @@ static bool draw_voxel(const labels *l, class_range wanted, rng *random, int64_t
   return false;
 }
 
-static void classes_of(const labels *l, bool has[LABEL_CLASSES]) {
+static void values_of(const labels *l, bool has[LABEL_VALUES]) {
   const int64_t voxels = l->size[0] * l->size[1] * l->size[2];
   if (l->counts)
-    for (int64_t i = 0; i < l->size[0] * LABEL_CLASSES; i++)
-      has[i % LABEL_CLASSES] |= l->counts[i] > 0;
+    for (int64_t i = 0; i < l->size[0] * LABEL_VALUES; i++)
+      has[i % LABEL_VALUES] |= l->counts[i] > 0;
   else
     for (int64_t i = 0; i < voxels; i++) has[l->data[i]] = true;
 }
@@ -99,8 +100,8 @@ static void classes_of(const labels *l, bool has[LABEL_CLASSES]) {
 /* A class that the case has, drawn by the weights; −1 when it has none of them. The last weight
  * holds for the classes after it. */
 static int draw_class(const labels *l, const double *weight, int weights, rng *random) {
-  bool has[LABEL_CLASSES] = {false};
-  classes_of(l, has);
+  bool has[LABEL_VALUES] = {false};
+  values_of(l, has);
   double sum = 0;
   for (int k = 0; k < LABEL_CLASSES; k++)
     if (has[k]) sum += weight[k < weights ? k : weights - 1];
@@ -122,6 +123,13 @@ static bool draw_of_class(const labels *l, const double *weight, int weights, rn
   return k >= 0 && draw_voxel(l, (class_range){k, k}, random, at);
 }
 
+/* A voxel whose class is known, where there are others: a crop without one would teach nothing. */
+static bool draw_known(const labels *l, rng *random, int64_t at[3]) {
+  bool has[LABEL_VALUES] = {false};
+  values_of(l, has);
+  return has[LABEL_UNKNOWN] && draw_voxel(l, KNOWN, random, at);
+}
+
 /* The voxel that the crop is to have in its middle; false: anywhere. */
 static bool draw_centre(host_call *call, int64_t at[3]) {
   const random_crop_attrs *attrs = call->attrs;
@@ -132,7 +140,8 @@ static bool draw_centre(host_call *call, int64_t at[3]) {
     return draw_of_class(label, attrs->class_ratios.at, attrs->class_ratios.count, random, at);
   if (attrs->foreground > 0) {
     static const double alike[2] = {0, 1};
-    return host_happens(call, attrs->foreground) && draw_of_class(label, alike, 2, random, at);
+    return (host_happens(call, attrs->foreground) && draw_of_class(label, alike, 2, random, at)) ||
+           draw_known(label, random, at);
   }
   double shares = attrs->positive + attrs->negative;
   if (!(shares > 0)) return false;
@@ -172,7 +181,9 @@ const op op_random_crop = {
         "place is equally likely. Axes shorter than the crop are padded with 0 on both sides.\n"
         "A stage whose graph reads no label samples without labels.\n"
         "foreground: 0.33 is nnU-Net's oversample_foreground_percent: a third of the crops around\n"
-        "a voxel of one of the classes of the case, each as likely, the others anywhere.\n"
+        "a voxel of one of the classes of the case, each as likely, the others anywhere; in a case\n"
+        "with voxels of unknown class (ignore_label) the others lie around any voxel whose class\n"
+        "is known, as in nnU-Net. Unknown voxels are of no class and no background.\n"
         "class_ratios are MONAI's ratios of RandCropByLabelClasses: background, class 1, …, the\n"
         "last one for all after it; classes that the case lacks are left out.",
     .torch = "monai.transforms.RandCropByPosNegLabel(size, pos=positive, neg=negative), or\n"

@@ -81,12 +81,12 @@ static void check_label(const char *what, const labels *l, const json_t *expecte
   const int64_t n = voxels_of(l->size),
                 stride = json_integer_value(json_object_get(expected, "stride"));
   assert_int_equal(json_array_size(samples), (n + stride - 1) / stride);
-  int64_t counts[LABEL_CLASSES] = {0}, wrong = 0, apart = 0;
+  int64_t counts[LABEL_VALUES] = {0}, wrong = 0, apart = 0;
   for (int64_t i = 0; i < n; i++) {
     counts[l->data[i]]++;
     if (i % stride == 0) wrong += l->data[i] != (int)number_at(samples, (size_t)(i / stride));
   }
-  for (int c = 0; c < LABEL_CLASSES; c++) {
+  for (int c = 0; c < LABEL_VALUES; c++) {
     char key[8];
     snprintf(key, sizeof key, "%d", c);
     int64_t wanted = json_integer_value(json_object_get(voxels, key)); /* absent: 0 */
@@ -198,7 +198,7 @@ static void label_maps_are_scored_as_scipy_and_monai_do(void **state) {
                               .hd95_pooled = pooled};
         case_score score;
         expect_ok(
-            score_case(&prediction, &reference, LABEL_CLASSES, &spec, entry.name, NULL, &score));
+            score_case(&prediction, &reference, LABEL_VALUES, &spec, entry.name, NULL, &score));
         check_scores(entry.name, c, &score, pooled);
         case_score_free(&score);
       }

@@ -55,7 +55,10 @@ static medical_case case_of(const int64_t size[3], int64_t channels, uint64_t se
   if (!label) return c;
   expect_ok(labels_allocate(&c.label, size));
   memcpy(c.label.affine, c.image.affine, sizeof c.image.affine);
-  for (int64_t i = 0; i < voxels; i++) c.label.data[i] = (uint8_t)rng_below(&r, 3);
+  for (int64_t i = 0; i < voxels; i++) {
+    uint8_t class = (uint8_t)rng_below(&r, 4);
+    c.label.data[i] = class == 3 ? LABEL_UNKNOWN : class;
+  }
   return c;
 }
 
@@ -151,8 +154,10 @@ static comparison compare_batch(sampling *s, feed *f, uint64_t seed, int copied)
     }
     if (worst > 0) c.worst = fmax(c.worst, worst / largest);
     c.same_bits &= memcmp(got, want, (size_t)values * sizeof *got) == 0;
-    for (int64_t i = 0; i < voxels && label; i++)
-      assert_int_equal(classes[n * voxels + i], expected[n].label.data[i]);
+    for (int64_t i = 0; i < voxels && label; i++) {
+      uint8_t class = expected[n].label.data[i];
+      assert_int_equal(classes[n * voxels + i], class == LABEL_UNKNOWN ? TARGET_UNKNOWN : class);
+    }
     case_free(&expected[n]);
     recipe_free(&drawn[n].recipe);
   }

@@ -137,9 +137,12 @@ static void nnunet_descriptions_that_cannot_be_read_say_why(void **state) {
       {"{\"labels\": {\"a\": 0, \"whole\": [1, 2]}, \"channel_names\": {\"0\": \"CT\"}, "
        "\"file_ending\": \".nii\"}",
        "evaluate: {groups: {whole: [1, 2]}}"},
-      {"{\"labels\": {\"a\": 0, \"b\": 1, \"ignore\": 2}, \"channel_names\": {\"0\": \"CT\"}, "
+      {"{\"labels\": {\"a\": 0, \"b\": 2, \"ignore\": 1}, \"channel_names\": {\"0\": \"CT\"}, "
        "\"file_ending\": \".nii\"}",
-       "make them background"},
+       "must be above all classes, but class 2 (b) is above it"},
+      {"{\"labels\": {\"a\": 0, \"b\": 1, \"ignore\": 256}, \"channel_names\": {\"0\": \"CT\"}, "
+       "\"file_ending\": \".nii\"}",
+       "\"ignore\" must be a number from 1 to 255"},
       {"{\"labels\": {\"a\": 0, \"b\": 1}, \"channel_names\": {\"0\": \"CT\"}, \"file_ending\": "
        "\".nii\"}",
        "no .nii or .nii.gz file fits imagesTr/*_0000.nii"},

@@ -110,8 +110,8 @@ static void bad_descriptions_are_refused(void **state) {
       {"{\"labels\": {\"0\": \"a\", \"1\": \"b\"}, \"labels\": {}}", "duplicate"},
       {"{\"training\": []}", "labels"},
       {"{\"labels\": {\"0\": \"background\"}}", "no class"},
-      {"{\"labels\": {\"0\": \"a\", \"256\": \"b\"}}", "0 to 255"},
-      {"{\"labels\": {\"-1\": \"a\"}}", "0 to 255"},
+      {"{\"labels\": {\"0\": \"a\", \"256\": \"b\"}}", "0 to 254"},
+      {"{\"labels\": {\"-1\": \"a\"}}", "0 to 254"},
       {"{\"labels\": {\"a\": 1, \"b\": 1}}", "named twice"},
       {"{\"labels\": {\"0\": \"a\", \"1\": \"b\"}, \"modality\": {\"1\": \"CT\"}}", "channel"},
       {"{\"labels\": {\"0\": \"a\", \"1\": \"b\"}}", "training"},
@@ -337,7 +337,8 @@ static void classes_without_a_name_are_refused(void **state) {
   case_free(&c);
   d->cases[0].class_count = 4; /* the phantom has classes 0 to 4 */
   expect_error(case_prepare(&f->spec, &d->cases[0], f->cache, &c), "class 4"); /* cached */
-  expect_error(case_prepare(&f->spec, &d->cases[0], NULL, &c), "class 4");
+  expect_error(case_prepare(&f->spec, &d->cases[0], NULL, &c),
+               "if it marks voxels whose class nobody knows, say data: {ignore_label: 4}");
   dataset_free(d);
 }
 

@@ -369,7 +369,8 @@ static const char *const summary_names[] = {"background", "Antérieur", "lower\t
 static void with_summary(const evaluate_spec *spec, void (*body)(const evaluation *)) {
   class_score first[] = {{.missed = false}, scored(0.8, 2, false), scored(0.4, 4, false)};
   class_score second[] = {{.missed = false}, scored(NAN, NAN, false), scored(0, NAN, true)};
-  case_score cases[] = {{"hippocampus_001", first}, {"bad\xff", second}};
+  case_score cases[] = {{.name = "hippocampus_001", .classes = first},
+                        {.name = "bad\xff", .classes = second}};
   evaluation e = {.class_names = summary_names,
                   .class_count = 3,
                   .cases = cases,

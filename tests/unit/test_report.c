@@ -141,7 +141,7 @@ static void overlays_show_the_labelled_box_with_a_margin(void **state) {
   write_block(other, small, 12, 24);
   overlay_plane planes[PLANE_COUNT];
   overlay_size wanted = {.side = 96, .slices = 7};
-  expect_ok(overlay_make(image_path, reference, prediction, wanted, planes));
+  expect_ok(overlay_make(image_path, reference, 0, prediction, wanted, planes));
   for (int p = 0; p < PLANE_COUNT; p++) {
     assert_int_equal(planes[p].count, 7);
     assert_true(planes[p].width_mm == 48);      /* 10 … 23 and 5 voxels (10 mm) around it */
@@ -152,14 +152,14 @@ static void overlays_show_the_labelled_box_with_a_margin(void **state) {
     assert_in_range(planes[p].first_shown, 0, 6);
   }
   overlay_free(planes);
-  expect_ok(overlay_make(image_path, NULL, prediction, wanted, planes));
+  expect_ok(overlay_make(image_path, NULL, 0, prediction, wanted, planes));
   assert_null(planes[0].reference.rgba);
   assert_true(planes[0].width_mm == 44); /* 12 … 23 */
   overlay_free(planes);
-  expect_error(overlay_make(image_path, reference, other, wanted, planes), "not on the grid");
+  expect_error(overlay_make(image_path, reference, 0, other, wanted, planes), "not on the grid");
   assert_null(planes[0].grey.rgba);
   remove(image_path);
-  expect_error(overlay_make(image_path, reference, prediction, wanted, planes), "i.nii");
+  expect_error(overlay_make(image_path, reference, 0, prediction, wanted, planes), "i.nii");
   free(image_path);
   free(reference);
   free(prediction);

@@ -951,6 +951,13 @@ static void rare_classes_weigh_more(void **unused) {
   assert_true(weight == 1);
   script_close(s);
   free(source);
+  /* A script's own: the less of a case is annotated, the less it weighs. */
+  facts.unknown_voxels = 2500;
+  assert_ok(open_as(SCRIPT_CASE_WEIGHT,
+                    "return function(case) return 1 - case.unknown / case.voxels end", NULL, &s));
+  assert_ok(script_case_weight(s, &facts, &weight));
+  assert_true(weight == 0.75);
+  script_close(s);
 }
 
 static void bad_measures_name_their_case(void **unused) {

@@ -187,6 +187,9 @@ static json_t *data_schema(void) {
       part_examples(formed(part_text("pattern of the cases' names, the patient in parentheses"),
                            "^[^()]*\\([^()]+\\)[^()]*$"),
                     YAML("\"(*)_*\"")));
+  put(p, "ignore_label",
+      part_integer(1, 255,
+                   "value of voxels whose class is unknown: no loss or metric counts them"));
   put(p, "label_fraction",
       part_default(part_number(0, 1, "of the training cases keep their label"), "1"));
   put(p, "fingerprint",
