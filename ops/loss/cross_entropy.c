@@ -11,7 +11,7 @@ static const attr cross_entropy_attr_list[] = {
     {"class_weights", ATTR_FLOATS, offsetof(cross_entropy_attrs, class_weights), "[]", 0, 1e6, NULL,
      0, "one factor per class; the mean is weighted too; empty: all 1"},
     {"ignore_index", ATTR_INT, offsetof(cross_entropy_attrs, ignore_index), "-100", 0, 0, NULL, 0,
-     "label of voxels that do not count"},
+     "a class whose voxels do not count in this loss (for unknown classes: data: ignore_label)"},
     {"label_smoothing", ATTR_FLOAT, offsetof(cross_entropy_attrs, label_smoothing), "0", 0, 1, NULL,
      0, "share of the target spread evenly over all classes"},
     {0},
@@ -61,9 +61,10 @@ const op op_cross_entropy = {
     .name = "cross_entropy",
     .family = "loss",
     .summary = "Softmax cross-entropy against class numbers.",
-    .doc = "loss = Σ w[t]·(log Σ e^x − x[t]) / Σ w[t] over the voxels whose label t is not "
-           "ignore_index. `accuracy` is the share of those voxels whose largest logit is the true "
-           "class.",
+    .doc =
+        "loss = Σ w[t]·(log Σ e^x − x[t]) / Σ w[t] over the voxels whose label t is known and "
+        "not ignore_index. `accuracy` is the share of those voxels whose largest logit is the true "
+        "class.",
     .torch = "torch.nn.functional.cross_entropy(logits.movedim(-1, 1), target.long(), "
              "weight=class_weights, ignore_index=ignore_index, label_smoothing=label_smoothing)",
     .version = 1,
