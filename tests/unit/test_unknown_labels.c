@@ -347,6 +347,31 @@ static void resampling_keeps_unknown_a_label_of_its_own(void **state) {
   arena_free(&memory);
 }
 
+/* Turned, bent and scaled maps have the values that they had, and background from outside. */
+static void augmentation_makes_no_other_labels(void **state) {
+  (void)state;
+  arena memory = {0};
+  op_use uses[] = {USE(&memory, "random_affine", "rotation", "40", "rotate_probability", "1",
+                       "zoom", "[0.7, 1.4]", "zoom_probability", "1"),
+                   USE(&memory, "random_elastic", "probability", "1"),
+                   USE(&memory, "random_flip", "probability", "1")};
+  for (int k = 0; k < 3; k++) {
+    data_spec spec = {.sample = &uses[k], .sample_count = 1};
+    int count[256] = {0};
+    for (int draw = 0; draw < 20; draw++) {
+      medical_case c = {.name = "case", .image = numbered_volume(X, Y, Z, 1)}, out;
+      c.label = map_with(LABEL_UNKNOWN);
+      expect_ok(case_sample(&spec, &c, rng_key_of(1, "stage", 0, "case", draw), &out));
+      for (int i = 0; i < CASE_VOXELS; i++) count[out.label.data[i]]++;
+      case_free(&out);
+      case_free(&c);
+    }
+    assert_true(count[LABEL_UNKNOWN] > 0);
+    assert_int_equal(count[0] + count[1] + count[2] + count[LABEL_UNKNOWN], 20 * CASE_VOXELS);
+  }
+  arena_free(&memory);
+}
+
 static void padding_is_background(void **state) {
   (void)state;
   arena memory = {0};
@@ -494,6 +519,7 @@ int main(void) {
       cmocka_unit_test_setup_teardown(data_check_counts_unknown_voxels_apart, begin, end),
       cmocka_unit_test(crops_lie_around_voxels_whose_class_is_known),
       cmocka_unit_test(resampling_keeps_unknown_a_label_of_its_own),
+      cmocka_unit_test(augmentation_makes_no_other_labels),
       cmocka_unit_test(padding_is_background),
       cmocka_unit_test(metrics_leave_out_unknown_voxels_of_the_reference),
       cmocka_unit_test(a_case_of_which_nothing_is_known_has_no_score),
