@@ -130,21 +130,21 @@ struct unpack_filter_f {
   }
 };
 
-/* Voxels of `own` channels in bf16, filled up to `width`. */
-struct fill_up_f {
-  uint16_t *to;
+/* Voxels of `own` channels, filled up to `width`. */
+template <typename T> struct fill_up_f {
+  T *to;
   const float *x;
   int64_t own, width;
   __device__ void operator()(int64_t i) const {
     int64_t c = i % width;
-    to[i] = c < own ? (uint16_t)bf16_bits(x[i / width * own + c]) : 0;
+    to[i] = as_element<T>(c < own ? x[i / width * own + c] : 0.0f);
   }
 };
 
 static inline status copy_rounded(const launch *l, uint16_t *to, const float *x, int64_t voxels,
                                   int64_t own, int64_t width) {
   if (own == width) return to_bf16(l, to, x, voxels * own);
-  return for_each_index(l, voxels * width, fill_up_f{to, x, own, width});
+  return for_each_index(l, voxels * width, fill_up_f<uint16_t>{to, x, own, width});
 }
 
 struct add_bias_f {

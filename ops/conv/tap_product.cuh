@@ -1,6 +1,6 @@
 /* Forward convolution and gradient of the data by tensor cores: rows are voxels of the result, the depth
- * is a group's channels, TILE_DEPTH at a time, and of each such chunk all taps of the window; so voxels
- * that neighbouring taps read again are still in the cache. Included by tensor_cores.cuh. */
+ * is a group's channels, a step's depth at a time, and of each such chunk all taps of the window; so
+ * voxels that neighbouring taps read again are still in the cache. Included by tensor_cores.cuh. */
 #ifndef STRATA_OPS_CONV_TAP_PRODUCT_CUH
 #define STRATA_OPS_CONV_TAP_PRODUCT_CUH
 
@@ -43,26 +43,32 @@ struct list_taps_f {
   }
 };
 
-template <typename T, int N> struct tap_product {
+/* E is a tile's element, T and F are those of what is gathered and of the filter in memory. */
+template <typename E, typename T, typename F, int N> struct tap_product {
+  typedef E element;
   typedef T gathered;
+  typedef F filter;
   static constexpr int COLUMNS = N;
-  static constexpr int A = TILE_ROWS * DEPTH_PITCH, B = TILE_DEPTH * COLUMN_PITCH<N>;
+  static constexpr int A = TILE_ROWS * DEPTH_PITCH<E>, B = DEPTH<E> * COLUMN_PITCH<N>;
   static constexpr size_t BYTES =
-      2 * (A + B) * sizeof(uint16_t) + 3 * sizeof(axis_window) + TILE_ROWS * sizeof(int);
+      2 * (A + B) * sizeof(E) + 3 * sizeof(axis_window) + TILE_ROWS * sizeof(int);
+  static_assert(BYTES <= 48 << 10, "what a block may have without asking");
 };
 
 template <typename H> struct tap_steps {
+  typedef typename H::element E;
   typedef typename H::gathered T;
-  typedef share<T, TILE_ROWS, TILE_DEPTH> a_share;
-  typedef share<uint16_t, TILE_DEPTH, H::COLUMNS> b_share;
+  typedef typename H::filter F;
+  typedef share<T, TILE_ROWS, DEPTH<E>> a_share;
+  typedef share<F, DEPTH<E>, H::COLUMNS> b_share;
 
   const tile_problem &p;
   tile_place place;
-  const T *x;             /* this thread's channels of the first voxel, in the next chunk */
-  const uint16_t *filter; /* and its columns of the chunk's first row */
-  uint16_t *a, *b;        /* tiles of two steps, one after the other */
-  axis_window *window;    /* along the axes; in shared memory, too */
-  int *voxels;            /* of the result, for each row; −1: none */
+  const T *x;          /* this thread's channels of the first voxel, in the next chunk */
+  const F *filter;     /* and its columns of the chunk's first row */
+  E *a, *b;            /* tiles of two steps, one after the other */
+  axis_window *window; /* along the axes; in shared memory, too */
+  int *voxels;         /* of the result, for each row; −1: none */
   const window_tap *first_tap, *taps; /* of the window; of the next step */
   int row_count, chunk_steps;         /* a chunk goes through the taps in so many steps */
   int left_in_chunk;
@@ -70,11 +76,11 @@ template <typename H> struct tap_steps {
   bool is_busy; /* this warp has anything to multiply */
   tile_voxel rows[a_share::COUNT];
   part<T> of_rows[a_share::COUNT];
-  part<uint16_t> of_filter[b_share::COUNT];
+  part<F> of_filter[b_share::COUNT];
   warp_tile<H::COLUMNS> tile;
 
-  __device__ tap_steps(const tile_problem &problem, const T *image, const uint16_t *filters,
-                       const window_tap *table, uint16_t *memory)
+  __device__ tap_steps(const tile_problem &problem, const T *image, const F *filters,
+                       const window_tap *table, E *memory)
       : p(problem), place(place_of_tile(p, H::COLUMNS)) {
     a = memory;
     b = a + 2 * H::A;
@@ -89,7 +95,7 @@ template <typename H> struct tap_steps {
     find_window();
   }
   __device__ int step_taps() const {
-    return TILE_DEPTH >> p.width_bits;
+    return DEPTH<E> >> p.width_bits;
   }
   __device__ int step_count() const {
     return chunk_steps * (p.filter_depth >> p.width_bits);
@@ -133,7 +139,7 @@ template <typename H> struct tap_steps {
     int before = (int)steps.begin % chunk_steps;
     left_in_chunk = chunk_steps - before;
     taps = first_tap + before * step_taps();
-    advance((int)steps.begin / chunk_steps * TILE_DEPTH);
+    advance((int)steps.begin / chunk_steps * DEPTH<E>);
   }
   __device__ void advance(int width) {
     channels -= width;
@@ -161,10 +167,10 @@ template <typename H> struct tap_steps {
     if (--left_in_chunk > 0) return;
     left_in_chunk = chunk_steps;
     taps = first_tap;
-    advance(TILE_DEPTH);
+    advance(DEPTH<E>);
   }
   __device__ void store(unsigned step) {
-    a_share::store(a + step % 2 * H::A, DEPTH_PITCH, of_rows);
+    a_share::store(a + step % 2 * H::A, DEPTH_PITCH<E>, of_rows);
     b_share::store(b + step % 2 * H::B, COLUMN_PITCH<H::COLUMNS>, of_filter);
   }
   __device__ void multiply(unsigned step) {
@@ -191,9 +197,9 @@ template <typename H> struct tap_steps {
  * as [group][tap][filter_depth][filter_columns]. */
 template <typename H>
 static __global__ void __launch_bounds__(TILE_THREADS, 2)
-    multiply_taps(float *y, const typename H::gathered *x, const uint16_t *filter,
+    multiply_taps(float *y, const typename H::gathered *x, const typename H::filter *filter,
                   const window_tap *taps, const float *bias, int64_t count, tile_problem p) {
-  SHARED_MEMORY(uint16_t, memory);
+  SHARED_MEMORY(typename H::element, memory);
   tap_steps<H> f(p, x, filter, taps, memory);
   if (f.place.row >= f.row_count) return; /* not all windows are as long */
   step_range steps = steps_of_piece(p, f.step_count(), f.place.piece);

@@ -1,5 +1,5 @@
-/* Convolutions with rounded factors, by tensor cores: the kernels of `precision: bf16`. Included by
- * conv.cu; tiles.h says which problem is cut how.
+/* Convolutions with rounded factors, by tensor cores: the kernels of `precision: bf16` and `tf32`. Included
+ * by conv.cu; tiles.h says which problem is cut how.
  *
  * A block of eight warps multiplies a tile of 128 rows with one of 32, 64 or 128 columns; a warp has 32
  * columns of the result and its part of the rows in registers (tiles.cuh). Factors come from memory 16
@@ -33,6 +33,11 @@ static inline int64_t result_elements(const convolution *c) {
                                               : c->batch * voxels_of(c->out) * c->features;
 }
 
+/* Of a factor that was copied. */
+static inline size_t factor_bytes(const convolution *c) {
+  return c->bf16 ? sizeof(uint16_t) : sizeof(float);
+}
+
 static inline tile_problem tile_problem_of(const convolution *c, const conv_tiling *t) {
   tile_problem p = {};
   p.is_data = c->pass == CONVOLUTION_BACKWARD_DATA;
@@ -40,13 +45,15 @@ static inline tile_problem tile_problem_of(const convolution *c, const conv_tili
   int in_width = (int)((p.is_data ? c->features : c->channels) / c->groups);
   p.out_width = (int)((p.is_data ? c->channels : c->features) / c->groups);
   p.gathered_width = (int)t->gathered_width, p.other_width = (int)t->other_width;
-  p.gathered_pitch = (unsigned)(p.groups * p.gathered_width * (t->rounds_gathered ? 2 : 4));
-  p.other_pitch = (unsigned)(p.groups * p.other_width * (t->rounds_other ? 2 : 4));
+  size_t factor = factor_bytes(c);
+  p.gathered_pitch =
+      (unsigned)(p.groups * p.gathered_width * (t->copies_gathered ? factor : sizeof(float)));
+  p.other_pitch = (unsigned)(p.groups * p.other_width * (t->copies_other ? factor : sizeof(float)));
   p.width = t->width;
   while (p.width >> p.width_bits > 1) p.width_bits++;
   if (t->width > 0) p.filter_depth = (int)tiles_over(in_width, t->width) * t->width;
   p.filter_columns = (int)filled_width(p.out_width, true);
-  p.filter_pitch = (unsigned)p.filter_columns * 2;
+  p.filter_pitch = (unsigned)(p.filter_columns * factor);
   p.window_taps = (int)t->window_taps;
   for (int a = 0; a < 3; a++) {
     p.axis[a] = tile_axis_of(c, a);
@@ -69,15 +76,16 @@ static inline tile_call tile_call_of(const convolution &c, const void *image, co
   if (!k.t.fits) return k;
   k.p = tile_problem_of(&c, &k.t);
   bool is_weight = c.pass == CONVOLUTION_BACKWARD_WEIGHT;
+  size_t factor = factor_bytes(&c);
   if (!is_weight) {
     k.filter_bytes =
-        bf16_bytes(c.groups * k.p.taps * (int64_t)k.p.filter_depth * k.p.filter_columns);
+        aligned_bytes(c.groups * k.p.taps * (int64_t)k.p.filter_depth * k.p.filter_columns, factor);
     k.tap_bytes = aligned_bytes(k.t.windows * k.t.window_taps, sizeof(window_tap));
   }
-  if (k.t.rounds_gathered)
-    k.gathered_bytes = bf16_bytes(voxels_gathered(&c) * c.groups * k.t.gathered_width);
-  if (k.t.rounds_other)
-    k.other_bytes = bf16_bytes(c.batch * voxels_of(c.out) * c.groups * k.t.other_width);
+  if (k.t.copies_gathered)
+    k.gathered_bytes = aligned_bytes(voxels_gathered(&c) * c.groups * k.t.gathered_width, factor);
+  if (k.t.copies_other)
+    k.other_bytes = aligned_bytes(c.batch * voxels_of(c.out) * c.groups * k.t.other_width, factor);
   int64_t sums = is_weight ? c.groups * k.t.rows * k.p.out_width : result_elements(&c);
   if (is_weight || k.t.pieces > 1) k.sum_bytes = aligned_bytes(k.t.pieces * sums, sizeof(float));
   return k;
@@ -92,26 +100,35 @@ static inline unsigned tile_blocks(const tile_call *k) {
 }
 
 /* An operand as the kernels read it: where it is, or a copy in `room`. */
-static inline status factor_of(const launch *l, const float *x, int64_t count, int64_t own,
-                               int64_t width, bool is_copied, char *room, const void **out) {
+static inline status factor_of(const launch *l, const convolution *c, const float *x, int64_t count,
+                               int64_t own, int64_t width, bool is_copied, char *room,
+                               const void **out) {
   *out = is_copied ? (const void *)room : x;
-  return is_copied ? copy_rounded(l, (uint16_t *)room, x, count, own, width) : OK;
+  if (!is_copied) return OK;
+  if (c->bf16) return copy_rounded(l, (uint16_t *)room, x, count, own, width);
+  return for_each_index(l, count * width, fill_up_f<float>{(float *)room, x, own, width});
 }
 
-template <typename T, int COLUMNS>
-static status launch_taps(const launch *l, const tile_call *k, const void *x,
-                          const uint16_t *filter, const float *bias, float *y) {
-  typedef tap_product<T, COLUMNS> how;
-  const window_tap *taps = (const window_tap *)((const char *)filter + k->filter_bytes);
-  return LAUNCH(l, multiply_taps<how>, tile_blocks(k), TILE_THREADS, how::BYTES, y, (const T *)x,
-                filter, taps, bias, result_elements(&k->c), k->p);
+/* What a launch of multiply_taps reads and writes. */
+struct tap_operands {
+  const void *x, *filter, *taps;
+  const float *bias;
+  float *y;
+};
+
+template <typename E, typename T, typename F, int COLUMNS>
+static status launch_taps(const launch *l, const tile_call *k, const tap_operands &o) {
+  typedef tap_product<E, T, F, COLUMNS> how;
+  return LAUNCH(l, multiply_taps<how>, tile_blocks(k), TILE_THREADS, how::BYTES, o.y,
+                (const T *)o.x, (const F *)o.filter, (const window_tap *)o.taps, o.bias,
+                result_elements(&k->c), k->p);
 }
 
 template <int COLUMNS>
-static status launch_taps_of(const launch *l, const tile_call *k, const void *x,
-                             const uint16_t *filter, const float *bias, float *y) {
-  return k->t.rounds_gathered ? launch_taps<uint16_t, COLUMNS>(l, k, x, filter, bias, y)
-                              : launch_taps<float, COLUMNS>(l, k, x, filter, bias, y);
+static status launch_taps_of(const launch *l, const tile_call *k, const tap_operands &o) {
+  if (k->c.tf32) return launch_taps<uint32_t, float, float, COLUMNS>(l, k, o);
+  return k->t.copies_gathered ? launch_taps<uint16_t, uint16_t, uint16_t, COLUMNS>(l, k, o)
+                              : launch_taps<uint16_t, float, uint16_t, COLUMNS>(l, k, o);
 }
 
 struct add_depth_pieces_f {
@@ -125,42 +142,50 @@ struct add_depth_pieces_f {
   }
 };
 
+/* PyTorch's filter as multiply_taps reads it. */
+template <typename F>
+static status pack_taps(const launch *l, const tile_call *k, int64_t in_width, const float *weight,
+                        void *to) {
+  const tile_problem &p = k->p;
+  return for_each_index(l, k->c.groups * p.taps * (int64_t)p.filter_depth * p.filter_columns,
+                        pack_f<F>{(F *)to, weight, in_width, p.out_width, p.filter_depth,
+                                  p.filter_columns, p.taps, !p.is_data, false});
+}
+
 /* Forward and gradient of the data. `weight` is PyTorch's. */
 static inline status run_taps(const launch *l, const tile_call *k, const float *x,
                               const float *weight, const float *bias, float *y) {
+  const convolution *c = &k->c;
   const tile_problem &p = k->p;
   char *filter = (char *)l->scratch, *taps = filter + k->filter_bytes, *room = taps + k->tap_bytes;
   float *partials = (float *)(room + k->gathered_bytes);
-  int64_t in_width = (p.is_data ? k->c.features : k->c.channels) / k->c.groups;
-  const void *factor;
+  int64_t in_width = (p.is_data ? c->features : c->channels) / c->groups;
+  bool is_cut = k->t.pieces > 1;
+  tap_operands o = {nullptr, filter, taps, is_cut ? nullptr : bias, is_cut ? partials : y};
   status error =
       for_each_index(l, k->t.windows * k->t.window_taps, list_taps_f{(window_tap *)taps, p});
   if (!error)
-    error = for_each_index(l, k->c.groups * p.taps * (int64_t)p.filter_depth * p.filter_columns,
-                           pack_f<uint16_t>{(uint16_t *)filter, weight, in_width, p.out_width,
-                                            p.filter_depth, p.filter_columns, p.taps, !p.is_data,
-                                            true});
+    error = c->bf16 ? pack_taps<uint16_t>(l, k, in_width, weight, filter)
+                    : pack_taps<float>(l, k, in_width, weight, filter);
   if (!error)
-    error = factor_of(l, x, voxels_gathered(&k->c) * k->c.groups, in_width, p.gathered_width,
-                      k->t.rounds_gathered, room, &factor);
+    error = factor_of(l, c, x, voxels_gathered(c) * c->groups, in_width, p.gathered_width,
+                      k->t.copies_gathered, room, &o.x);
   if (error) return error;
-  bool is_cut = k->t.pieces > 1;
   auto launch_columns = k->t.columns == 128  ? launch_taps_of<128>
                         : k->t.columns == 64 ? launch_taps_of<64>
                                              : launch_taps_of<32>;
-  error = launch_columns(l, k, factor, (const uint16_t *)filter, is_cut ? nullptr : bias,
-                         is_cut ? partials : y);
+  error = launch_columns(l, k, o);
   if (error || !is_cut) return error;
-  int64_t count = result_elements(&k->c);
+  int64_t count = result_elements(c);
   return for_each_index(
       l, count,
       add_depth_pieces_f{y, partials, bias, count, (int64_t)p.groups * p.out_width, k->t.pieces});
 }
 
-template <typename T, typename U, int COLUMNS>
+template <typename E, typename T, typename U, int COLUMNS>
 static status launch_voxels(const launch *l, const tile_call *k, const void *x, const void *dy,
                             float *partials) {
-  typedef voxel_product<T, U, COLUMNS> how;
+  typedef voxel_product<E, T, U, COLUMNS> how;
   return LAUNCH(l, multiply_voxels<how>, tile_blocks(k), TILE_THREADS, how::BYTES, partials,
                 (const T *)x, (const U *)dy, k->p);
 }
@@ -168,11 +193,14 @@ static status launch_voxels(const launch *l, const tile_call *k, const void *x, 
 template <int COLUMNS>
 static status launch_voxels_of(const launch *l, const tile_call *k, const void *x, const void *dy,
                                float *partials) {
-  if (k->t.rounds_gathered)
-    return k->t.rounds_other ? launch_voxels<uint16_t, uint16_t, COLUMNS>(l, k, x, dy, partials)
-                             : launch_voxels<uint16_t, float, COLUMNS>(l, k, x, dy, partials);
-  return k->t.rounds_other ? launch_voxels<float, uint16_t, COLUMNS>(l, k, x, dy, partials)
-                           : launch_voxels<float, float, COLUMNS>(l, k, x, dy, partials);
+  if (k->c.tf32) return launch_voxels<uint32_t, float, float, COLUMNS>(l, k, x, dy, partials);
+  if (k->t.copies_gathered)
+    return k->t.copies_other
+               ? launch_voxels<uint16_t, uint16_t, uint16_t, COLUMNS>(l, k, x, dy, partials)
+               : launch_voxels<uint16_t, uint16_t, float, COLUMNS>(l, k, x, dy, partials);
+  return k->t.copies_other
+             ? launch_voxels<uint16_t, float, uint16_t, COLUMNS>(l, k, x, dy, partials)
+             : launch_voxels<uint16_t, float, float, COLUMNS>(l, k, x, dy, partials);
 }
 
 /* Gradient of the weight. */
@@ -183,11 +211,11 @@ static inline status run_voxels(const launch *l, const tile_call *k, const float
   float *partials = (float *)(other_room + k->other_bytes);
   int64_t channels = c->channels / c->groups;
   const void *image, *result;
-  status error = factor_of(l, x, voxels_gathered(c) * c->groups, channels, k->t.gathered_width,
-                           k->t.rounds_gathered, room, &image);
+  status error = factor_of(l, c, x, voxels_gathered(c) * c->groups, channels, k->t.gathered_width,
+                           k->t.copies_gathered, room, &image);
   if (!error)
-    error = factor_of(l, dy, c->batch * voxels_of(c->out) * c->groups, k->p.out_width,
-                      k->t.other_width, k->t.rounds_other, other_room, &result);
+    error = factor_of(l, c, dy, c->batch * voxels_of(c->out) * c->groups, k->p.out_width,
+                      k->t.other_width, k->t.copies_other, other_room, &result);
   if (error) return error;
   auto launch_columns = k->t.columns == 128  ? launch_voxels_of<128>
                         : k->t.columns == 64 ? launch_voxels_of<64>

@@ -10,9 +10,11 @@
 
 namespace conv_kernels {
 
-/* From row to row in shared memory: rows are aligned to 16 bytes, and eight of them lie in all 32
- * banks. */
-constexpr int DEPTH_PITCH = TILE_DEPTH + 8, ROWS_PITCH = TILE_ROWS + 8;
+/* Tiles of factors in bf16 (E is uint16_t) or TF32 (E is uint32_t). From row to row in shared memory:
+ * rows are aligned to 16 bytes, and what a warp reads at once lies in all 32 banks. */
+template <typename E> constexpr int DEPTH = sizeof(E) == 2 ? BF16_DEPTH : TF32_DEPTH;
+template <typename E> constexpr int DEPTH_PITCH = DEPTH<E> + 16 / (int)sizeof(E);
+constexpr int ROWS_PITCH = TILE_ROWS + 8;
 template <int COLUMNS> constexpr int COLUMN_PITCH = COLUMNS + 8;
 
 /* The numbers of the kernels' problem; tiles.h has their meaning. */
@@ -46,6 +48,10 @@ template <> struct part<float> {
     uint2 pairs = {bf16_pair(x.x, x.y), bf16_pair(x.z, x.w)};
     *reinterpret_cast<uint2 *>(to) = pairs;
   }
+  __device__ void store(uint32_t *to) const {
+    uint4 rounded = {tf32_bits(x.x), tf32_bits(x.y), tf32_bits(x.z), tf32_bits(x.w)};
+    *reinterpret_cast<uint4 *>(to) = rounded;
+  }
 };
 
 template <> struct part<uint16_t> {
@@ -73,7 +79,8 @@ template <typename T, int ROWS, int COLUMNS> struct share {
   static __device__ bool has(int i) {
     return ROWS >= STEP || row(i) < ROWS;
   }
-  static __device__ void store(uint16_t *tile, int pitch, const part<T> (&held)[COUNT]) {
+  template <typename E>
+  static __device__ void store(E *tile, int pitch, const part<T> (&held)[COUNT]) {
     UNROLL
     for (int i = 0; i < COUNT; i++)
       if (has(i)) held[i].store(tile + row(i) * pitch + column());
@@ -152,9 +159,9 @@ template <int COLUMNS> struct warp_tile {
   }
   /* += a · b, a step. `a` lies row by row, or with BY_COLUMNS column by column. */
   template <bool BY_COLUMNS> __device__ void multiply(const uint16_t *a, const uint16_t *b) {
-    constexpr int PITCH = COLUMN_PITCH<COLUMNS>;
+    constexpr int PITCH = COLUMN_PITCH<COLUMNS>, A_PITCH = DEPTH_PITCH<uint16_t>;
     UNROLL
-    for (int k = 0; k < TILE_DEPTH; k += 16) {
+    for (int k = 0; k < BF16_DEPTH; k += 16) {
       uint32_t x[4], y[2][4];
       load_b(y[0], b + k * PITCH, PITCH, column());
       load_b(y[1], b + k * PITCH, PITCH, column() + 16);
@@ -163,9 +170,30 @@ template <int COLUMNS> struct warp_tile {
         if constexpr (BY_COLUMNS)
           load_a_of_columns(x, a + k * ROWS_PITCH, ROWS_PITCH, row() + 16 * m);
         else
-          load_a(x, a + (row() + 16 * m) * DEPTH_PITCH, DEPTH_PITCH, k);
+          load_a(x, a + (row() + 16 * m) * A_PITCH, A_PITCH, k);
         UNROLL
         for (int n = 0; n < 4; n++) multiply_add(sums[m][n], x, y[n / 2] + n % 2 * 2);
+      }
+    }
+  }
+  template <bool BY_COLUMNS> __device__ void multiply(const uint32_t *a, const uint32_t *b) {
+    constexpr int PITCH = COLUMN_PITCH<COLUMNS>;
+    constexpr int A_ROW = BY_COLUMNS ? 1 : DEPTH_PITCH<uint32_t>, A_K = BY_COLUMNS ? ROWS_PITCH : 1;
+    int g = (int)(threadIdx.x % WARP / 4), t = (int)(threadIdx.x % 4);
+    const uint32_t *of_a = a + (row() + g) * A_ROW + t * A_K;
+    const uint32_t *of_b = b + t * PITCH + column() + g;
+    UNROLL
+    for (int k = 0; k < TF32_DEPTH; k += 8) {
+      uint32_t x[4], y[4][2];
+      UNROLL
+      for (int n = 0; n < 4; n++)
+        for (int i = 0; i < 2; i++) y[n][i] = of_b[(k + 4 * i) * PITCH + 8 * n];
+      UNROLL
+      for (int m = 0; m < PIECES; m++) {
+        for (int i = 0; i < 4; i++)
+          x[i] = of_a[(16 * m + i % 2 * 8) * A_ROW + (k + i / 2 * 4) * A_K];
+        UNROLL
+        for (int n = 0; n < 4; n++) multiply_add_tf32(sums[m][n], x, y[n]);
       }
     }
   }

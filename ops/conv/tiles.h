@@ -13,9 +13,9 @@
 #define TILES_FUNCTION static inline
 #endif
 
-/* A block multiplies a tile of TILE_ROWS × depth with one of depth × 32, 64 or 128 columns, TILE_DEPTH
- * at a time: a step. */
-enum { TILE_ROWS = 128, TILE_DEPTH = 32, TILE_THREADS = 256, TILE_WIDTH = 8 };
+/* A block multiplies a tile of TILE_ROWS × depth with one of depth × 32, 64 or 128 columns, BF16_DEPTH or
+ * TF32_DEPTH at a time: a step. */
+enum { TILE_ROWS = 128, BF16_DEPTH = 32, TF32_DEPTH = 16, TILE_THREADS = 256, TILE_WIDTH = 8 };
 
 TILES_FUNCTION int64_t tiles_over(int64_t count, int64_t tile) {
   return (count + tile - 1) / tile;
@@ -82,11 +82,12 @@ TILES_FUNCTION axis_window backward_window(const tile_axis *a, int residue) {
 typedef struct conv_tiling {
   bool fits;   /* tensor cores take it */
   int columns; /* of a tile */
-  int width; /* channels of one tap in a step; TILE_DEPTH / width taps are in it. Not for the weight */
+  int depth;   /* of a step */
+  int width;   /* channels of one tap in a step; depth / width taps are in it. Not for the weight */
   int windows; /* kinds of voxels that read taps of their own: stride³ in the gradient of the data */
   int64_t window_taps;  /* of a window at most, filled up to whole steps */
-  bool rounds_gathered; /* what taps read is copied in bf16 first */
-  bool rounds_other;    /* and in the gradient of the weight, the result's gradient */
+  bool copies_gathered; /* what taps read is copied first, in bf16 where factors are */
+  bool copies_other;    /* and in the gradient of the weight, the result's gradient */
   int64_t gathered_width, other_width; /* a group's channels there, filled up */
   int64_t rows;                        /* of the longest window, or of the weight */
   int64_t row_tiles, column_tiles;
@@ -97,8 +98,9 @@ typedef struct conv_tiling {
 
 /* Clocks of one multiprocessor, for comparing kernels and tiles; they were counted, not measured. A step
  * takes the longer of two: its warps' instructions, as compiled for sm_90 (115, 125 and 180 a warp for 32,
- * 64 and 128 columns; eight warps, four issued a clock), and its products, at 1280 a clock, five eighths
- * of the tensor cores' peak, which is what mma.sync is known to reach on Hopper. */
+ * 64 and 128 columns, in TF32 a half more; eight warps, four issued a clock), and its products, at 1280 a
+ * clock, five eighths of the tensor cores' peak, which is what mma.sync is said to reach on Hopper; in
+ * TF32 a step has half as many, at half the rate. */
 TILES_FUNCTION int64_t step_clocks(int columns) {
   return columns == 32 ? 230 : columns == 64 ? 250 : 410;
 }
@@ -115,9 +117,10 @@ static inline int64_t filled_width(int64_t channels, bool is_copied) {
   return is_copied ? tiles_over(channels, TILE_WIDTH) * TILE_WIDTH : channels;
 }
 
-/* A copy pays where every number is read often; and what is read 16 bytes at a time needs whole ones. */
-static inline bool pays_to_round(int64_t channels, int64_t reads) {
-  return channels % 4 || reads >= 4;
+/* What is read 16 bytes at a time needs whole ones; and where every number is read often, a copy in half
+ * the bytes pays. */
+static inline bool pays_to_copy(const convolution *c, int64_t channels, int64_t reads) {
+  return channels % 4 || (c->bf16 && reads >= 4);
 }
 
 /* Enough blocks for two waves of two on each of 132 multiprocessors, no piece under eight steps, partial
@@ -150,7 +153,8 @@ static inline bool tensor_cores_fit(const convolution *c) {
   int64_t image = c->batch, out = c->batch;
   for (int a = 0; a < 3; a++) image *= c->image[a], out *= c->out[a];
   bool is_narrow = channels < TILE_WIDTH || features < TILE_WIDTH;
-  return c->bf16 && !(c->groups > 1 && is_narrow) && image < INT32_MAX / 2 && out < INT32_MAX / 2;
+  return (c->bf16 || c->tf32) && !(c->groups > 1 && is_narrow) && image < INT32_MAX / 2 &&
+         out < INT32_MAX / 2;
 }
 
 /* Of the kernels without tensor cores: rows × depth × out_width for each group. */
@@ -188,20 +192,21 @@ static inline conv_tiling tiling_of(const convolution *c) {
     most_taps *= tiles_over(c->kernel[a], w.tap_stride);
     if (is_data) t.windows *= backward_windows(&axis);
   }
+  t.depth = c->bf16 ? BF16_DEPTH : TF32_DEPTH;
   t.columns = columns_of(out_width);
   t.column_tiles = tiles_over(out_width, t.columns);
-  t.rounds_gathered = pays_to_round(in_width, taps * t.column_tiles / (is_data ? 1 : strides));
-  t.gathered_width = filled_width(in_width, t.rounds_gathered);
+  t.copies_gathered = pays_to_copy(c, in_width, taps * t.column_tiles / (is_data ? 1 : strides));
+  t.gathered_width = filled_width(in_width, t.copies_gathered);
   int64_t voxels = is_data ? image : out, plain, all_steps;
   int64_t sums = voxels * out_width * c->groups, steps;
   if (is_weight) {
     t.rows = taps * t.gathered_width;
-    all_steps = steps = tiles_over(out, TILE_DEPTH);
+    all_steps = steps = tiles_over(out, t.depth);
     sums = t.rows * out_width * c->groups;
     plain = plain_clocks(c->groups, taps * in_width, out, out_width);
   } else {
-    t.width = in_width <= 8 ? 8 : in_width <= 16 ? 16 : TILE_DEPTH;
-    int64_t step_taps = TILE_DEPTH / t.width, chunks = tiles_over(in_width, TILE_DEPTH);
+    t.width = in_width <= 8 ? 8 : in_width <= 16 ? 16 : t.depth;
+    int64_t step_taps = t.depth / t.width, chunks = tiles_over(in_width, t.depth);
     int64_t with_taps = least(t.windows, taps); /* at most */
     t.window_taps = tiles_over(most_taps, step_taps) * step_taps;
     steps = t.window_taps / step_taps * chunks;
@@ -209,10 +214,12 @@ static inline conv_tiling tiling_of(const convolution *c) {
     plain = plain_clocks(c->groups, voxels, taps * in_width, out_width);
   }
   t.row_tiles = tiles_over(t.rows, TILE_ROWS);
-  t.rounds_other = is_weight && pays_to_round(out_width, t.row_tiles);
-  t.other_width = filled_width(out_width, t.rounds_other);
+  t.copies_other = is_weight && pays_to_copy(c, out_width, t.row_tiles);
+  t.other_width = filled_width(out_width, t.copies_other);
   t.pieces = pieces_of(t.row_tiles * t.column_tiles * t.windows * c->groups, steps, sums);
-  t.fits = tiling_clocks(&t, c->groups, all_steps) < plain;
+  int64_t blocks = t.row_tiles * t.column_tiles * t.windows * c->groups * t.pieces;
+  bool is_small = blocks < INT32_MAX && taps * (in_width + t.depth) < INT32_MAX / 2;
+  t.fits = is_small && tiling_clocks(&t, c->groups, all_steps) < plain;
   return t;
 }
 

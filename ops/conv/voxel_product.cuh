@@ -7,26 +7,29 @@
 
 namespace conv_kernels {
 
-template <typename T, typename U, int N> struct voxel_product {
+/* E is a tile's element, T and U are those of the image and of the result's gradient in memory. */
+template <typename E, typename T, typename U, int N> struct voxel_product {
+  typedef E element;
   typedef T gathered;
   typedef U other;
   static constexpr int COLUMNS = N;
-  static constexpr int A = TILE_DEPTH * ROWS_PITCH, B = TILE_DEPTH * COLUMN_PITCH<N>;
-  static constexpr size_t BYTES =
-      2 * (A + B) * sizeof(uint16_t) + 2 * TILE_DEPTH * sizeof(tile_voxel);
+  static constexpr int A = DEPTH<E> * ROWS_PITCH, B = DEPTH<E> * COLUMN_PITCH<N>;
+  static constexpr size_t BYTES = 2 * (A + B) * sizeof(E) + 2 * DEPTH<E> * sizeof(tile_voxel);
+  static_assert(BYTES <= 48 << 10, "what a block may have without asking");
 };
 
 template <typename H> struct voxel_steps {
+  typedef typename H::element E;
   typedef typename H::gathered T;
   typedef typename H::other U;
-  typedef share<T, TILE_DEPTH, TILE_ROWS> a_share;
-  typedef share<U, TILE_DEPTH, H::COLUMNS> b_share;
+  typedef share<T, DEPTH<E>, TILE_ROWS> a_share;
+  typedef share<U, DEPTH<E>, H::COLUMNS> b_share;
 
   const tile_problem &p;
   tile_place place;
   const T *x; /* this thread's channels of the first voxel */
   const U *dy;
-  uint16_t *a, *b;    /* tiles of two steps, one after the other */
+  E *a, *b;           /* tiles of two steps, one after the other */
   tile_voxel *voxels; /* of two steps */
   int shift[3];       /* of this thread's tap */
   unsigned shift_number;
@@ -42,8 +45,10 @@ template <typename H> struct voxel_steps {
   __device__ int voxel_count() const {
     return p.batch * p.axis[0].out * p.axis[1].out * p.axis[2].out;
   }
-  __device__ voxel_steps(const tile_problem &problem, const T *image, const U *result,
-                         uint16_t *memory)
+  __device__ int step_count() const {
+    return (voxel_count() + DEPTH<E> - 1) / DEPTH<E>;
+  }
+  __device__ voxel_steps(const tile_problem &problem, const T *image, const U *result, E *memory)
       : p(problem), place(place_of_tile(p, H::COLUMNS)) {
     a = memory;
     b = a + 2 * H::A;
@@ -64,26 +69,27 @@ template <typename H> struct voxel_steps {
 
   /* By another warp at every step, so that none is always the last. */
   __device__ void prepare(unsigned step) {
-    if (threadIdx.x / WARP != step % (TILE_THREADS / WARP)) return;
-    int own = (int)(threadIdx.x % WARP), number = (int)step * TILE_DEPTH + own, sample;
+    int own = (int)(threadIdx.x % WARP);
+    if (threadIdx.x / WARP != step % (TILE_THREADS / WARP) || own >= DEPTH<E>) return;
+    int number = (int)step * DEPTH<E> + own, sample;
     const int extent[3] = {p.axis[0].out, p.axis[1].out, p.axis[2].out};
     tile_voxel v;
     split_index(number, extent, &sample, v.at);
     for (int axis = 0; axis < 3; axis++) v.at[axis] *= p.axis[axis].stride;
     v.number = number_in(p, sample, v.at);
     if (number >= voxel_count()) v.at[0] = OUT_OF_REACH;
-    voxels[step % 2 * TILE_DEPTH + own] = v;
+    voxels[step % 2 * DEPTH<E> + own] = v;
   }
   __device__ void load(unsigned step) {
     UNROLL
     for (int i = 0; i < a_share::COUNT; i++) {
-      tile_voxel v = voxels[step % 2 * TILE_DEPTH + a_share::row(i)];
+      tile_voxel v = voxels[step % 2 * DEPTH<E> + a_share::row(i)];
       of_image[i].load(rows_after(x, v.number + shift_number, p.gathered_pitch),
                        is_inside(p, v, shift));
     }
     UNROLL
     for (int i = 0; i < b_share::COUNT; i++) {
-      int voxel = (int)step * TILE_DEPTH + b_share::row(i);
+      int voxel = (int)step * DEPTH<E> + b_share::row(i);
       of_result[i].load(rows_after(dy, (unsigned)voxel, p.other_pitch),
                         b_share::has(i) && voxel < voxel_count() && columns > 0);
     }
@@ -102,10 +108,10 @@ template <typename H>
 static __global__ void __launch_bounds__(TILE_THREADS, 2)
     multiply_voxels(float *partials, const typename H::gathered *x, const typename H::other *dy,
                     tile_problem p) {
-  SHARED_MEMORY(uint16_t, memory);
+  SHARED_MEMORY(typename H::element, memory);
   voxel_steps<H> f(p, x, dy, memory);
   const tile_place &place = f.place;
-  int steps = (f.voxel_count() + TILE_DEPTH - 1) / TILE_DEPTH;
+  int steps = f.step_count();
   go_through(steps_of_piece(p, steps, place.piece), f);
   int rows = f.row_count();
   float *to = partials + ((int64_t)place.piece * p.groups + place.group) * rows * p.out_width;

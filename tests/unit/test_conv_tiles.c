@@ -102,7 +102,7 @@ static void only_rounded_factors_and_groups_of_eight_channels_fit(void **state) 
   c.bf16 = 0;
   assert_false(tiling_of(&c).fits);
   c.tf32 = 1;
-  assert_false(tiling_of(&c).fits);
+  assert_true(tiling_of(&c).fits);
   c = cubic(CONVOLUTION_FORWARD, 32, 64, 16, 3, 1);
   c.groups = 4;
   assert_true(tiling_of(&c).fits);
@@ -162,27 +162,34 @@ static void narrow_inputs_share_a_step_between_taps(void **state) {
   for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
     convolution c = cubic(CONVOLUTION_FORWARD, widths[i][0], 32, 16, 3, 1);
     assert_int_equal(tiling_of(&c).width, widths[i][1]);
+    c.bf16 = 0, c.tf32 = 1;
+    assert_int_equal(tiling_of(&c).width, widths[i][1] < TF32_DEPTH ? widths[i][1] : TF32_DEPTH);
   }
 }
 
 static void what_is_read_often_or_has_odd_channels_is_rounded_first(void **state) {
   (void)state;
   convolution c = cubic(CONVOLUTION_FORWARD, 32, 64, 16, 3, 1);
-  assert_true(tiling_of(&c).rounds_gathered);
+  assert_true(tiling_of(&c).copies_gathered);
   c = cubic(CONVOLUTION_FORWARD, 32, 64, 16, 1, 1);
-  assert_false(tiling_of(&c).rounds_gathered);
+  assert_false(tiling_of(&c).copies_gathered);
   assert_int_equal(tiling_of(&c).gathered_width, 32);
+  c = cubic(CONVOLUTION_FORWARD, 32, 64, 16, 3, 1);
+  c.bf16 = 0, c.tf32 = 1;
+  assert_false(tiling_of(&c).copies_gathered); /* it would be as large */
+  c.channels = 33;
+  assert_true(tiling_of(&c).copies_gathered);
   c = cubic(CONVOLUTION_FORWARD, 30, 64, 16, 1, 1);
-  assert_true(tiling_of(&c).rounds_gathered);
+  assert_true(tiling_of(&c).copies_gathered);
   assert_int_equal(tiling_of(&c).gathered_width, 32);
   /* Every voxel under one tap. */
   c = cubic(CONVOLUTION_FORWARD, 32, 64, 16, 2, 2);
-  assert_false(tiling_of(&c).rounds_gathered);
+  assert_false(tiling_of(&c).copies_gathered);
   c = cubic(CONVOLUTION_BACKWARD_WEIGHT, 12, 20, 16, 3, 1);
-  assert_true(tiling_of(&c).rounds_gathered);
-  assert_true(tiling_of(&c).rounds_other); /* 27 · 16 rows are four tiles, which all read it */
+  assert_true(tiling_of(&c).copies_gathered);
+  assert_true(tiling_of(&c).copies_other); /* 27 · 16 rows are four tiles, which all read it */
   c = cubic(CONVOLUTION_BACKWARD_WEIGHT, 8, 20, 16, 3, 1);
-  assert_false(tiling_of(&c).rounds_other); /* 27 · 8 rows are two */
+  assert_false(tiling_of(&c).copies_other); /* 27 · 8 rows are two */
 }
 
 static void pieces_fill_the_card_and_stay_in_memory(void **state) {

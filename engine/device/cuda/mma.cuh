@@ -1,5 +1,5 @@
-/* Products of small bf16 matrices by a warp's tensor cores: D = A·B + D, A 16×16, B 16×8, D 16×8, with
- * f32 sums. PTX ISA: mma.sync.aligned.m16n8k16, ldmatrix.sync.aligned.m8n8.x4; sm_80 and later.
+/* Products of small matrices by a warp's tensor cores: D = A·B + D, with f32 sums. Of bf16: A 16×16,
+ * B 16×8, D 16×8. PTX ISA: mma.sync.aligned.m16n8k16, ldmatrix.sync.aligned.m8n8.x4; sm_80 and later.
  *
  * A warp holds each matrix in pieces. With g = lane / 4 and t = lane % 4, two neighbours in one
  * 32-bit register, the first in its lower half:
@@ -11,6 +11,11 @@
  *                   d[2], d[3]  row g + 8, columns 2t, 2t + 1
  *
  * So two neighbouring D of 16×8, rounded, are an A of 16×16.
+ *
+ * Of TF32, a number a register: A 16×8, B 8×8, D as above. PTX ISA: mma.sync.aligned.m16n8k8.
+ *
+ *   A   a[0]  row g, column t    a[1]  row g + 8, column t    a[2], a[3]  the same, column t + 4
+ *   B   b[0]  row t of column g  b[1]  row t + 4 of column g
  *
  * Every lane of the warp calls these functions, with one and the same way through the code before. */
 #ifndef STRATA_DEVICE_CUDA_MMA_CUH
@@ -43,6 +48,31 @@ static inline void multiply_add(float d[4], const uint32_t a[4], const uint32_t 
       uint32_t of_a = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2];
       uint32_t of_b = all[column * 4 + k % 8 / 2].b[k / 8];
       d[e] += half_of(of_a, k % 2) * half_of(of_b, k % 2);
+    }
+  }
+}
+
+/* A number rounded to ten bits of fraction, ties away from zero. */
+static inline uint32_t tf32_bits(float x) {
+  uint32_t bits = (uint32_t)__float_as_int(x);
+  return std::isfinite(x) ? (bits + 0x1000u) & ~0x1fffu : bits;
+}
+
+static inline void multiply_add_tf32(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+  struct pieces {
+    uint32_t a[4], b[2];
+  } own, all[WARP];
+  memcpy(own.a, a, sizeof own.a);
+  memcpy(own.b, b, sizeof own.b);
+  emulator_gather(&own, sizeof own, all);
+  int g = emulator_lane() / 4, t = emulator_lane() % 4;
+  for (int e = 0; e < 4; e++) {
+    int row = g + e / 2 * 8, column = 2 * t + e % 2;
+    for (int k = 0; k < 8; k++) {
+      uint32_t of_a = all[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2];
+      uint32_t of_b = all[column * 4 + k % 4].b[k / 4];
+      if ((of_a | of_b) & 0x1fffu) emulator_fail("a factor that was not rounded to TF32");
+      d[e] += __int_as_float((int)of_a) * __int_as_float((int)of_b);
     }
   }
 }
@@ -83,6 +113,22 @@ static __device__ inline uint32_t bf16_pair(float first, float second) {
 /* d += a · b */
 static __device__ inline void multiply_add(float d[4], const uint32_t a[4], const uint32_t b[2]) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
+               "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/* A number rounded to TF32, as a register of A or B. */
+static __device__ inline uint32_t tf32_bits(float x) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+  return bits;
+}
+
+/* d += a · b */
+static __device__ inline void multiply_add_tf32(float d[4], const uint32_t a[4],
+                                                const uint32_t b[2]) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, "
                "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
