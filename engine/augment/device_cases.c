@@ -7,7 +7,7 @@ void device_cases_open(device *d, size_t bound_bytes, device_cases *out) {
   *out = (device_cases){.d = d, .bound_bytes = bound_bytes};
 }
 
-/* Work on the device that reads the memory is waited for by `release`. */
+/* `release` comes after the device's work that reads the memory. */
 static void free_memory(device_cases *c, device_case *which) {
   if (which->image) c->d->release(c->d, which->image, which->image_bytes);
   if (which->label) c->d->release(c->d, which->label, which->label_bytes);

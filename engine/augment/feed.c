@@ -32,16 +32,18 @@ static bool finds_kernels(feed *f) {
   return false;
 }
 
-void feed_open(const data_spec *spec, device *d, feed *out) {
-  *out = (feed){.d = d, .spec = spec};
-  if (d->is_host) return;
+status feed_open(const data_spec *spec, device *d, feed *out) {
+  *out = (feed){.d = d, .side = d, .spec = spec};
+  if (d->is_host) return OK;
+  if (d->beside) TRY(d->beside(d, &out->side));
   out->makes_samples = finds_kernels(out);
   size_t bound = out->makes_samples ? d->free_bytes(d) / CASES_SHARE : 0;
-  device_cases_open(d, bound, &out->cases);
+  device_cases_open(out->side, bound, &out->cases);
+  return OK;
 }
 
 static void let_memory_go(feed *f, feed_memory *m) {
-  if (m->data) f->d->release(f->d, m->data, m->bytes);
+  if (m->data) f->side->release(f->side, m->data, m->bytes);
   *m = (feed_memory){0};
 }
 
@@ -51,7 +53,10 @@ void feed_close(feed *f) {
     let_memory_go(f, &f->labels[i]);
   }
   let_memory_go(f, &f->classes);
+  let_memory_go(f, &f->next_image);
+  let_memory_go(f, &f->next_classes);
   device_cases_close(&f->cases);
+  if (f->side != f->d) device_close(f->side);
   *f = (feed){0};
 }
 
@@ -62,7 +67,7 @@ size_t feed_case_bytes(const feed *f) {
 static status want_memory(feed *f, feed_memory *m, size_t bytes, void **out) {
   if (m->bytes < bytes) {
     let_memory_go(f, m);
-    TRY(f->d->allocate(f->d, bytes, &m->data));
+    TRY(f->side->allocate(f->side, bytes, &m->data));
     m->bytes = bytes;
   }
   *out = m->data;
@@ -93,8 +98,8 @@ static status launch_change(feed *f, const recipe *r, const change *c, const ten
                       .in_count = 2,
                       .out_count = 2,
                       .pool = f->d->pool};
-  if (f->d->reserve) TRY(f->d->reserve(f->d, c->op, &bound));
-  return f->d->launch(f->d, c->op, &bound);
+  if (f->side->reserve) TRY(f->side->reserve(f->side, c->op, &bound));
+  return f->side->launch(f->side, c->op, &bound);
 }
 
 /* Where a change puts voxels: the last one into the batch, those before it into one of two places in
@@ -146,8 +151,9 @@ static status copy_sample(feed *f, const batch *b, int64_t n, const form *row, i
                        .label = {.data = b->label + n * voxels}};
   memcpy(room.image.size, row->size, sizeof room.image.size);
   if (b->drawn[n].from) TRY(case_sample_into(f->spec, b->drawn[n].from, b->keys[n], &room));
-  TRY(f->d->upload(f->d, row->image, room.image.data, (size_t)(voxels * channels) * sizeof(float)));
-  return row->label ? f->d->upload(f->d, row->label, room.label.data, (size_t)voxels) : OK;
+  device *d = f->side;
+  TRY(d->upload(d, row->image, room.image.data, (size_t)(voxels * channels) * sizeof(float)));
+  return row->label ? d->upload(d, row->label, room.label.data, (size_t)voxels) : OK;
 }
 
 static status write_row(feed *f, const batch *b, int64_t n, const form *row, int64_t channels) {
@@ -160,45 +166,83 @@ static status write_row(feed *f, const batch *b, int64_t n, const form *row, int
   return is_there ? make_sample(f, &s->recipe, &from, row) : copy_sample(f, b, n, row, channels);
 }
 
-/* From bytes on the device to what the step reads. */
-static status widen(feed *f, program *p, value_id label, void *classes) {
+/* From bytes on the device to what the step reads, on `d`. */
+static status widen(device *d, program *p, value_id label, void *classes) {
   tensor wide = p->g->values[label].type;
   wide.data = program_data(p, label);
   const tensor bytes = {.shape = wide.shape, .data = classes};
   const call c = {.in = &bytes, .out = &wide, .in_count = 1, .out_count = 1};
-  return f->d->launch(f->d, &widen_classes, &c);
+  return d->launch(d, &widen_classes, &c);
 }
 
-static status write_samples(feed *f, const batch *b, program *p, value_id image, value_id label) {
-  const shape *s = &p->g->values[image].type.shape;
+/* Of the batch, in the device's memory. `s` is the shape of the image; classes may be NULL. */
+static status make_batch(feed *f, const batch *b, const shape *s, float *image, uint8_t *classes) {
   const int64_t voxels = s->dim[1] * s->dim[2] * s->dim[3], channels = s->dim[4];
-  void *classes = NULL;
-  if (label != VALUE_NONE) TRY(want_memory(f, &f->classes, (size_t)(s->dim[0] * voxels), &classes));
+  const size_t all = (size_t)(s->dim[0] * voxels);
+  if (!b->drawn) {
+    TRY(f->side->upload(f->side, image, b->image, all * (size_t)channels * sizeof *image));
+    return classes ? f->side->upload(f->side, classes, b->label, all) : OK;
+  }
   for (int64_t n = 0; n < s->dim[0]; n++) {
     form row = {.size = {s->dim[1], s->dim[2], s->dim[3]},
-                .image = (float *)program_data(p, image) + n * voxels * channels,
-                .label = classes ? (uint8_t *)classes + n * voxels : NULL};
+                .image = image + n * voxels * channels,
+                .label = classes ? classes + n * voxels : NULL};
     TRY(write_row(f, b, n, &row, channels));
   }
-  return classes ? widen(f, p, label, classes) : OK;
+  return OK;
 }
 
-/* Of a batch that the loader has made. */
-static status write_classes(feed *f, const batch *b, program *p, value_id label) {
-  if (!f->d->supports(f->d, &widen_classes)) return program_write_classes(p, label, b->label);
-  const size_t voxels = (size_t)shape_elements(&p->g->values[label].type.shape);
-  void *classes;
-  TRY(want_memory(f, &f->classes, voxels, &classes));
-  TRY(f->d->upload(f->d, classes, b->label, voxels));
-  return widen(f, p, label, classes);
+static size_t class_bytes(const program *p, value_id label) {
+  return label == VALUE_NONE ? 0 : (size_t)shape_elements(&p->g->values[label].type.shape);
+}
+
+/* What is asked of `after` from now on finds done what was asked of the other so far. */
+static status put_after(device *after, device *before) {
+  return after == before ? OK : after->follow(after, before);
+}
+
+/* A host reads batches where they lie, and so does a device without the kernels. */
+static bool widens(const feed *f) {
+  return !f->d->is_host && f->d->supports(f->d, &widen_classes);
 }
 
 status feed_write(feed *f, const batch *b, program *p, value_id image, value_id label) {
-  if (b->drawn) {
-    TRY(write_samples(f, b, p, image, label));
-  } else {
+  if (!widens(f)) {
     TRY(program_write(p, image, b->image));
-    if (label != VALUE_NONE) TRY(write_classes(f, b, p, label));
+    if (label != VALUE_NONE) TRY(program_write_classes(p, label, b->label));
+    return program_set_keys(p, b->keys);
   }
+  void *classes = NULL;
+  TRY(put_after(f->side, f->d)); /* a step may still read its inputs */
+  if (label != VALUE_NONE) TRY(want_memory(f, &f->classes, class_bytes(p, label), &classes));
+  TRY(make_batch(f, b, &p->g->values[image].type.shape, program_data(p, image), classes));
+  if (classes) TRY(widen(f->side, p, label, classes));
+  TRY(put_after(f->d, f->side));
+  return program_set_keys(p, b->keys);
+}
+
+bool feed_works_ahead(const feed *f) {
+  return f->side != f->d && widens(f);
+}
+
+size_t feed_ahead_bytes(const feed *f, const program *p, value_id image, value_id label) {
+  return feed_works_ahead(f) ? tensor_bytes(&p->g->values[image].type) + class_bytes(p, label) : 0;
+}
+
+status feed_ahead(feed *f, const batch *b, const program *p, value_id image, value_id label) {
+  const tensor *type = &p->g->values[image].type;
+  void *values, *classes = NULL;
+  TRY(want_memory(f, &f->next_image, tensor_bytes(type), &values));
+  if (label != VALUE_NONE) TRY(want_memory(f, &f->next_classes, class_bytes(p, label), &classes));
+  return make_batch(f, b, &type->shape, values, classes);
+}
+
+status feed_deliver(feed *f, const batch *b, program *p, value_id image, value_id label) {
+  device *d = f->d;
+  TRY(put_after(d, f->side)); /* the batch is ready */
+  TRY(d->copy(d, program_data(p, image), f->next_image.data,
+              tensor_bytes(&p->g->values[image].type)));
+  if (label != VALUE_NONE) TRY(widen(d, p, label, f->next_classes.data));
+  TRY(put_after(f->side, d)); /* its memory is free, before the step runs */
   return program_set_keys(p, b->keys);
 }

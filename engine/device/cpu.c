@@ -50,6 +50,38 @@ static status cpu_synchronize(device *d) {
   return OK;
 }
 
+typedef struct cpu_note {
+  size_t bytes;
+  char content[];
+} cpu_note;
+
+static status cpu_note_down(device *d, const void *const *pieces, const size_t *bytes, int count,
+                            void **note) {
+  (void)d;
+  size_t total = 0, at = 0;
+  for (int i = 0; i < count; i++) total += bytes[i];
+  cpu_note *n = *note;
+  if (!n) {
+    *note = n = malloc(sizeof *n + total);
+    if (!n) return error_out_of_memory(total);
+    n->bytes = total;
+  }
+  for (int i = 0; i < count; at += bytes[i++]) memcpy(n->content + at, pieces[i], bytes[i]);
+  return OK;
+}
+
+static status cpu_read_note(device *d, void *note, void *to) {
+  (void)d;
+  const cpu_note *n = note;
+  memcpy(to, n->content, n->bytes);
+  return OK;
+}
+
+static void cpu_forget_note(device *d, void *note) {
+  (void)d;
+  free(note);
+}
+
 static void cpu_close(device *d) {
   pool_destroy(d->pool);
   free(d);
@@ -88,6 +120,9 @@ status cpu_device_open(int threads, device **out) {
   d->supports = cpu_supports;
   d->launch = cpu_launch;
   d->synchronize = cpu_synchronize;
+  d->note = cpu_note_down;
+  d->read_note = cpu_read_note;
+  d->forget_note = cpu_forget_note;
   d->close = cpu_close;
   *out = d;
   return OK;

@@ -211,6 +211,49 @@ static void cuda_forget(device *d, void *recording) {
   if (recording) cuda_of(d)->table->forget(cuda_of(d)->opened, recording);
 }
 
+static status cuda_note(device *d, const void *const *pieces, const size_t *bytes, int count,
+                        void **note) {
+  return cuda_of(d)->table->note(cuda_of(d)->opened, pieces, bytes, count, note);
+}
+
+static status cuda_read_note(device *d, void *note, void *to) {
+  return cuda_of(d)->table->read_note(cuda_of(d)->opened, note, to);
+}
+
+static void cuda_forget_note(device *d, void *note) {
+  if (note) cuda_of(d)->table->forget_note(cuda_of(d)->opened, note);
+}
+
+static status cuda_follow(device *d, device *other) {
+  return cuda_of(d)->table->follow(cuda_of(d)->opened, cuda_of(other)->opened);
+}
+
+static status cuda_copy(device *d, void *to, const void *from, size_t bytes) {
+  return cuda_of(d)->table->copy(cuda_of(d)->opened, to, from, bytes);
+}
+
+static void cuda_close_beside(device *d) {
+  cuda_device *c = cuda_of(d);
+  if (c->opened) c->table->close(c->opened);
+  free(c);
+}
+
+static status cuda_beside(device *d, device **out) {
+  cuda_device *c = malloc(sizeof *c);
+  if (!c) return error_out_of_memory(sizeof *c);
+  *c = *cuda_of(d);
+  c->opened = NULL;
+  c->device.beside = NULL;
+  c->device.record = NULL;
+  c->device.close = cuda_close_beside;
+  status error = c->table->beside(cuda_of(d)->opened, &c->opened);
+  if (error)
+    cuda_close_beside(&c->device);
+  else
+    *out = &c->device;
+  return error;
+}
+
 static void cuda_close(device *d) {
   cuda_device *c = cuda_of(d);
   if (c->opened) c->table->close(c->opened);
@@ -306,6 +349,12 @@ status cuda_device_open(int threads, device **out) {
     c->device.replay = cuda_replay;
     c->device.forget = cuda_forget;
   }
+  c->device.note = cuda_note;
+  c->device.read_note = cuda_read_note;
+  c->device.forget_note = cuda_forget_note;
+  c->device.beside = cuda_beside;
+  c->device.follow = cuda_follow;
+  c->device.copy = cuda_copy;
   c->device.close = cuda_close;
   *out = &c->device;
   return OK;

@@ -42,6 +42,21 @@ struct device {
   status (*recorded)(device *d, void **recording);
   status (*replay)(device *d, const void *recording, bool *is_stale);
   void (*forget)(device *d, void *recording); /* NULL is allowed */
+  /* For the host to read later: copies `count` pieces, as they are once what was asked for so far is
+   * done, one behind the other into *note, which is made where it is NULL and then takes as many
+   * bytes as the first time. `read_note` waits for that, not for what was asked for since, and
+   * reports as `synchronize` does. */
+  status (*note)(device *d, const void *const *pieces, const size_t *bytes, int count, void **note);
+  status (*read_note)(device *d, void *note, void *to);
+  void (*forget_note)(device *d, void *note); /* NULL is allowed */
+  /* NULL where the device does one thing after the other. Another order of work on the same device,
+   * which runs beside its own and yields to it, with scratch memory of its own and no libraries:
+   * memory of either can be used by both. To be closed before the device. What it allocates is given back
+   * without waiting, after its own work so far. */
+  status (*beside)(device *d, device **out);
+  /* What is asked of d from now on runs after all that has been asked of `other` so far. */
+  status (*follow)(device *d, device *other);
+  status (*copy)(device *d, void *to, const void *from, size_t bytes); /* within its memory */
   void (*close)(device *d);
 };
 

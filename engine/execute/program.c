@@ -330,6 +330,19 @@ status program_read(program *p, value_id v, void *to) {
                              tensor_bytes(&p->g->values[v].type));
 }
 
+status program_note(program *p, const value_id *values, int count, void **note) {
+  enum { MOST = 256 };
+  const void *pieces[MOST];
+  size_t bytes[MOST];
+  if (count > MOST)
+    return error_new(ERROR_INTERNAL, NOWHERE, "%d values are too many for a note", count);
+  for (int i = 0; i < count; i++) {
+    pieces[i] = program_data(p, values[i]);
+    bytes[i] = tensor_bytes(&p->g->values[values[i]].type);
+  }
+  return p->device->note(p->device, pieces, bytes, count, note);
+}
+
 status program_set_keys(program *p, const rng_key *keys) {
   return p->device->upload(p->device, p->rng_keys, keys, (size_t)p->batch * sizeof *keys);
 }

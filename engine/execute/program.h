@@ -69,6 +69,9 @@ status program_write(program *p, value_id v, const void *from); /* whole tensor,
 /* The same for a tensor of class numbers (i32), which batches keep as bytes. */
 status program_write_classes(program *p, value_id v, const uint8_t *from);
 status program_read(program *p, value_id v, void *to);
+/* Values (kept, f32) as they are after what has run so far, one behind the other; *note NULL: is made,
+ * for the same values ever after. */
+status program_note(program *p, const value_id *values, int count, void **note);
 /* The random keys of the next run, one per sample of the batch. */
 status program_set_keys(program *p, const rng_key *keys);
 /* One step: forward, and for a training program backward, clipping and the update. */

@@ -193,7 +193,10 @@ double trainer_elapsed_s(const trainer *t) {
   return t->state.elapsed_s + clock_now_s() - t->started_s;
 }
 
+static status settle(trainer *t);
+
 static status save_state(trainer *t) {
+  TRY(settle(t));
   run_state s = t->state;
   s.stage = t->index;
   s.epochs = t->stage->epochs;
@@ -260,40 +263,88 @@ static void say_progress(trainer *t) {
   if (t->r->report.update) t->r->report.update(t->r->report.context, &p);
 }
 
-static status not_finite(trainer *t, const batch *b, double loss) {
+static status not_finite(const trainer *t, const running_batch *which, double loss,
+                         const char *culprit) {
   text_buffer cases = {0};
   for (int64_t n = 0; n < t->stage->batch; n++)
-    text_add(&cases, "%s%s", n ? ", " : "", b->case_names[n]);
-  const char *culprit = "";
-  for (int i = 0; i < t->graph.term_count; i++) {
-    float value = 0;
-    error_free(program_read(&t->program, t->graph.terms[i], &value));
-    if (!isfinite(value)) culprit = t->graph.term_names[i];
-  }
+    text_add(&cases, "%s%s", n ? ", " : "", which->case_names[n]);
   status error = error_new(
       ERROR_NUMERIC, t->stage->at,
       "stage %s, epoch %lld, step %lld (case %s): the loss%s%s became %s. The last saved state is "
       "untouched. Try a lower learning rate, or clip_norm: 1",
-      t->stage->name, (long long)b->epoch + 1, (long long)b->step + 1,
+      t->stage->name, (long long)which->epoch + 1, (long long)which->step + 1,
       cases.data ? cases.data : "?", culprit[0] ? " term " : "", culprit,
       isnan(loss) ? "NaN" : "infinite");
   text_free(&cases);
   return error;
 }
 
-/* One batch: part `part` of the `parts` that make an update. */
-static status one_batch(trainer *t, int64_t part, int64_t parts) {
-  batch *b = NULL;
-  TRY(loader_next(t->loader, &b));
-  if (!b) return error_new(ERROR_INTERNAL, t->stage->at, "the loader ended before the stage");
+static status read_results(trainer *t, running_batch *which) {
+  double loss;
+  const char *culprit;
+  if (!which->is_there) return OK;
+  which->is_there = false;
+  TRY(tally_read(&t->epoch, &t->program, &t->graph, which->note, &loss, &culprit));
+  return isfinite(loss) ? OK : not_finite(t, which, loss, culprit);
+}
+
+/* Waits for the steps that still run, and reads what they have left. */
+static status settle(trainer *t) {
+  TRY(read_results(t, &t->running[t->turn]));
+  return read_results(t, &t->running[1 - t->turn]);
+}
+
+/* Ahead of its step where the feed can make it beside the one that runs. */
+static status take_batch(trainer *t) {
+  TRY(loader_next(t->loader, &t->next));
   status warning = cache_problem_take();
   if (warning) report_line(&t->r->report, "warning: %s", error_message(warning));
   error_free(warning);
-  TRY(write_batch(t, b));
-  TRY(program_run_part(&t->program, part, parts));
-  double loss;
-  TRY(tally_read(&t->epoch, &t->program, &t->graph, &loss));
-  return isfinite(loss) ? OK : not_finite(t, b, loss);
+  if (!t->next || !feed_works_ahead(&t->feed)) return OK;
+  return feed_ahead(&t->feed, t->next, &t->program, t->graph.image, t->graph.label);
+}
+
+/* Whatever goes wrong is the next step's. */
+static void look_ahead(trainer *t) {
+  t->next_error = take_batch(t);
+}
+
+/* The next batch, into the program's inputs. */
+static status give_batch(trainer *t) {
+  status error = t->next_error;
+  t->next_error = OK;
+  if (!error && !t->next) error = take_batch(t);
+  if (error) return error;
+  if (!t->next) return error_new(ERROR_INTERNAL, t->stage->at, "the loader ended before the stage");
+  if (!feed_works_ahead(&t->feed)) return write_batch(t, t->next);
+  return feed_deliver(&t->feed, t->next, &t->program, t->graph.image, t->graph.label);
+}
+
+static status note_batch(trainer *t, running_batch *out) {
+  const batch *b = t->next;
+  size_t names = (size_t)t->stage->batch * sizeof *out->case_names;
+  if (!out->case_names) out->case_names = malloc(names);
+  if (!out->case_names) return error_out_of_memory(names);
+  memcpy(out->case_names, b->case_names, names);
+  out->epoch = b->epoch;
+  out->step = b->step;
+  TRY(tally_note(&t->program, &t->graph, &out->note));
+  out->is_there = true;
+  return OK;
+}
+
+/* One batch: part `part` of the `parts` that make an update. Where batches are made ahead, the device goes
+ * from step to step without waiting for the host: this one is started, the next batch is made beside
+ * it, and only then does the host look at the step before, which is over or nearly so. */
+static status one_batch(trainer *t, int64_t part, int64_t parts) {
+  TRY(give_batch(t));
+  TRY(program_start_part(&t->program, part, parts));
+  TRY(note_batch(t, &t->running[t->turn]));
+  t->turn = 1 - t->turn;
+  t->next = NULL;
+  if (!feed_works_ahead(&t->feed)) return settle(t);
+  look_ahead(t);
+  return read_results(t, &t->running[t->turn]);
 }
 
 static status stop_here(trainer *t) {
@@ -341,6 +392,7 @@ static status train(trainer *t) {
     if (t->state.step < t->steps_per_epoch) {
       TRY(next_step(t));
     } else {
+      TRY(settle(t));
       TRY(trainer_finish_epoch(t, &stop));
       bool over = stop || t->state.epoch == t->stage->epochs;
       if (!over && clock_now_s() - t->saved_s >= (double)t->stage->checkpoint_every_s)
@@ -372,8 +424,13 @@ static status train_to_the_end(trainer *t) {
 }
 
 static void trainer_close(trainer *t) {
-  loader_close(t->loader);
   feed_close(&t->feed);
+  loader_close(t->loader);
+  error_free(t->next_error);
+  for (int i = 0; i < 2; i++) {
+    t->r->device->forget_note(t->r->device, t->running[i].note);
+    free(t->running[i].case_names);
+  }
   controls_close(&t->controls);
   if (t->has_network) network_close(&t->network);
   program_free(&t->check);
@@ -460,7 +517,7 @@ static status say_new_length(trainer *t, const run_state *from) {
 }
 
 static void say_feed(const trainer *t) {
-  char bytes[24];
+  char bytes[24], ahead[24];
   if (t->feed.makes_samples)
     report_line(
         &t->r->report,
@@ -470,6 +527,10 @@ static void say_feed(const trainer *t) {
   else if (t->feed.why_not[0])
     report_line(&t->r->report, "stage %s: crops and augmentation on the host: %s", t->stage->name,
                 t->feed.why_not);
+  size_t room = feed_ahead_bytes(&t->feed, &t->program, t->graph.image, t->graph.label);
+  if (room > 0)
+    report_line(&t->r->report, "stage %s: the next batch is made beside the step, in %s of its own",
+                t->stage->name, format_bytes(ahead, (double)room));
 }
 
 status stage_train(run *r, int stage_index, const run_state *resume_from) {
@@ -484,7 +545,9 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   status error = open_graphs(&t);
   if (!error) {
     say_memory(&t);
-    feed_open(&r->p->data, r->device, &t.feed);
+    error = feed_open(&r->p->data, r->device, &t.feed);
+  }
+  if (!error) {
     say_feed(&t);
     error = resume_from ? restore(&t, resume_from) : fill_parameters(&t);
   }

@@ -1,5 +1,6 @@
 #include "train/tally.h"
 
+#include <math.h>
 #include <string.h>
 
 void tally_add(tally *t, const char *name, double value) {
@@ -13,29 +14,65 @@ void tally_add(tally *t, const char *name, double value) {
   t->sums[t->count++].value = value;
 }
 
-status tally_read(tally *t, program *p, const stage_graph *g, double *loss) {
-  float value = 0;
-  TRY(program_read(p, g->loss, &value));
-  *loss = (double)value;
-  tally_add(t, "loss", *loss);
-  for (int i = 0; i < g->term_count; i++) {
-    char name[TALLY_NAME_BYTES];
-    if (g->term_count == 1 && strcmp(g->term_names[i], "loss") == 0) break;
-    snprintf(name, sizeof name, "loss.%s", g->term_names[i]);
-    TRY(program_read(p, g->terms[i], &value));
-    tally_add(t, name, (double)value);
+enum { MOST_VALUES = 256, MOST_FLOATS = 1024 };
+
+static int64_t value_elements(const stage_graph *g, value_id v) {
+  return shape_elements(&g->g->values[v].type.shape);
+}
+
+/* Loss, terms, metrics. What is beyond the room, which is far beyond the names of a tally, is left
+ * out. */
+static int noted_values(const stage_graph *g, value_id out[MOST_VALUES]) {
+  int count = 0;
+  int64_t floats = 0;
+  for (int i = 0; i < 1 + g->term_count + g->metric_count && count < MOST_VALUES; i++) {
+    int term = i - 1, metric = term - g->term_count;
+    value_id v = i == 0 ? g->loss : metric < 0 ? g->terms[term] : g->metrics[metric];
+    floats += value_elements(g, v);
+    if (floats > MOST_FLOATS) break;
+    out[count++] = v;
   }
-  for (int i = 0; i < g->metric_count; i++) {
-    float values[LIST_MAX];
-    int64_t n = shape_elements(&g->g->values[g->metrics[i]].type.shape);
-    TRY(program_read(p, g->metrics[i], values));
-    for (int64_t k = 0; k < n; k++) {
+  return count;
+}
+
+status tally_note(program *p, const stage_graph *g, void **note) {
+  value_id values[MOST_VALUES];
+  int count = noted_values(g, values);
+  return program_note(p, values, count, note);
+}
+
+static void add_metric(tally *t, const char *metric, const float *values, int64_t count) {
+  for (int64_t k = 0; k < count; k++) {
+    char name[TALLY_NAME_BYTES];
+    if (count == 1)
+      snprintf(name, sizeof name, "%s", metric);
+    else
+      snprintf(name, sizeof name, "%s.%lld", metric, (long long)k);
+    tally_add(t, name, (double)values[k]);
+  }
+}
+
+status tally_read(tally *t, program *p, const stage_graph *g, void *note, double *loss,
+                  const char **culprit) {
+  value_id values[MOST_VALUES];
+  float read[MOST_FLOATS];
+  int count = noted_values(g, values);
+  TRY(p->device->read_note(p->device, note, read));
+  const float *at = read;
+  bool is_plain = g->term_count == 1 && strcmp(g->term_names[0], "loss") == 0;
+  *culprit = "";
+  for (int i = 0; i < count; at += value_elements(g, values[i++])) {
+    if (i == 0) {
+      *loss = (double)*at;
+      tally_add(t, "loss", *loss);
+    } else if (i <= g->term_count) {
       char name[TALLY_NAME_BYTES];
-      if (n == 1)
-        snprintf(name, sizeof name, "%s", g->metric_names[i]);
-      else
-        snprintf(name, sizeof name, "%s.%lld", g->metric_names[i], (long long)k);
-      tally_add(t, name, (double)values[k]);
+      snprintf(name, sizeof name, "loss.%s", g->term_names[i - 1]);
+      if (!is_plain) tally_add(t, name, (double)*at);
+      if (!isfinite(*at)) *culprit = g->term_names[i - 1];
+    } else {
+      int m = i - 1 - g->term_count;
+      add_metric(t, g->metric_names[m], at, value_elements(g, values[i]));
     }
   }
   t->batches += 1;

@@ -16,7 +16,10 @@ typedef struct tally {
 
 /* Adds to the sum of that name; what is beyond STATE_MAX_VALUES names is left out. */
 void tally_add(tally *t, const char *name, double value);
-/* Reads the loss, its terms and the metrics of the batch just run. */
-status tally_read(tally *t, program *p, const stage_graph *g, double *loss);
+/* Notes the loss, its terms and the metrics of the batch just run (device.h); *note NULL: is made. */
+status tally_note(program *p, const stage_graph *g, void **note);
+/* Adds them up. `culprit`: of a loss that is not finite, a term that is not; "": none. */
+status tally_read(tally *t, program *p, const stage_graph *g, void *note, double *loss,
+                  const char **culprit);
 
 #endif

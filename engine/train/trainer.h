@@ -10,6 +10,14 @@
 #include "train/memory.h"
 #include "train/tally.h"
 
+/* A batch whose step has been started and whose results have not been read. */
+typedef struct running_batch {
+  bool is_there;
+  void *note; /* the device's; kept from batch to batch */
+  int64_t epoch, step;
+  const char **case_names; /* heap, a name a sample; the names are the data set's */
+} running_batch;
+
 typedef struct trainer {
   run *r;
   const stage_spec *stage;
@@ -27,7 +35,11 @@ typedef struct trainer {
   bool keeps_state; /* when it is finished */
   feed feed;        /* of batches to the programs */
   loader *loader;
-  double *case_weights; /* NULL: every case alike */
+  batch *next;              /* taken from the loader for the next step; NULL: none yet */
+  status next_error;        /* why there is none */
+  running_batch running[2]; /* on a GPU a step runs while the host looks at the one before */
+  int turn;                 /* of `running`, the next one */
+  double *case_weights;     /* NULL: every case alike */
   run_state state;
   tally epoch;
   named_number results[STATE_MAX_VALUES]; /* of the last finished epoch, for the hook and the log */

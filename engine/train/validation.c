@@ -31,6 +31,8 @@ static status check_losses(trainer *t) {
                       .world = 1};
   loader *l;
   tally sums = {0};
+  void *note = NULL;
+  const char *culprit;
   TRY(loader_open(&o, &l));
   status error = OK;
   for (;;) {
@@ -39,10 +41,12 @@ static status check_losses(trainer *t) {
     error = loader_next(l, &b);
     if (error || !b) break;
     error = feed_write(&t->feed, b, &t->check, t->check_graph.image, t->check_graph.label);
-    if (!error) error = program_run(&t->check);
-    if (!error) error = tally_read(&sums, &t->check, &t->check_graph, &loss);
+    if (!error) error = program_start_part(&t->check, 0, 1);
+    if (!error) error = tally_note(&t->check, &t->check_graph, &note);
+    if (!error) error = tally_read(&sums, &t->check, &t->check_graph, note, &loss, &culprit);
     if (error) break;
   }
+  r->device->forget_note(r->device, note);
   loader_close(l);
   for (int i = 0; i < sums.count && !error; i++)
     trainer_add_result(t, "validation.", sums.sums[i].name, sums.sums[i].value / sums.batches);

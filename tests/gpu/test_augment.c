@@ -76,7 +76,7 @@ static void sampling_end(sampling *s) {
 /* A feed of these cases and the operators added so far. */
 static void sampling_begin(sampling *s, feed *f) {
   s->spec.sample = s->uses;
-  feed_open(&s->spec, cuda, f);
+  expect_ok(feed_open(&s->spec, cuda, f));
 }
 
 static void sampling_finish(sampling *s, feed *f) {
@@ -414,7 +414,7 @@ static void the_host_makes_its_own_samples(void **state) {
   expect_ok(device_open("cpu", 1, &cpu, NULL));
   data_spec spec = {0};
   feed f;
-  feed_open(&spec, cpu, &f);
+  expect_ok(feed_open(&spec, cpu, &f));
   assert_false(f.makes_samples);
   assert_string_equal(f.why_not, "");
   assert_int_equal(feed_case_bytes(&f), 0);

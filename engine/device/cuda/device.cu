@@ -1,5 +1,5 @@
-/* The plug-in: one GPU, one stream, and the table of kernels that the build makes from the CUDA_OP
- * lines under ops/. */
+/* The plug-in: one GPU, a stream for the step and one for what runs beside it, and the table of kernels
+ * that the build makes from the CUDA_OP lines under ops/. */
 #include "device/cuda/kernel.cuh"
 #include "device/cuda/libraries.cuh"
 
@@ -21,11 +21,14 @@ enum { KERNELS = sizeof kernel_list / sizeof *kernel_list };
  * by way of pinned memory, a ring of stages. What is larger than half of them waits. */
 enum { STAGE_BYTES = 4096, STAGES = 64 };
 
-/* Kernels run one after the other on one stream, so one block of scratch serves them all. */
+/* Kernels run one after the other on a stream, so one block of scratch serves all of it. */
 struct plugin_device {
   const plugin_host *host;
+  bool is_beside;      /* of another one, whose faults it has */
+  bool frees_in_order; /* its allocations are part of the stream's order */
   cudaStream_t stream;
-  struct libraries *libraries;
+  cudaEvent_t passed;          /* where another stream follows this one */
+  struct libraries *libraries; /* NULL beside: their workspace is the step's */
   void *scratch;
   size_t scratch_bytes;
   char *stages;             /* pinned host memory: small uploads on their way */
@@ -67,12 +70,29 @@ static void device_close(plugin_device *d) {
   if (d->stream) cudaStreamSynchronize(d->stream);
   for (int i = 0; i < STAGES; i++)
     if (d->sent[i]) cudaEventDestroy(d->sent[i]);
+  if (d->passed) cudaEventDestroy(d->passed);
   libraries_close(d->libraries);
   if (d->scratch) cudaFree(d->scratch);
-  if (d->faults) cudaFree(d->faults);
+  if (d->faults && !d->is_beside) cudaFree(d->faults);
   if (d->stages) cudaFreeHost(d->stages);
   if (d->stream) cudaStreamDestroy(d->stream);
   free(d);
+}
+
+static status open_stream(plugin_device *d) {
+  static const char what[] = "opening the GPU";
+  int least, greatest;
+  CUDA_TRY(d->host, what, cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  CUDA_TRY(d->host, what,
+           cudaStreamCreateWithPriority(&d->stream, cudaStreamNonBlocking,
+                                        d->is_beside ? least : greatest));
+  CUDA_TRY(d->host, what, cudaEventCreateWithFlags(&d->passed, cudaEventDisableTiming));
+  void *stages = nullptr;
+  CUDA_TRY(d->host, what, cudaMallocHost(&stages, STAGES * STAGE_BYTES));
+  d->stages = (char *)stages;
+  for (int i = 0; i < STAGES; i++)
+    CUDA_TRY(d->host, what, cudaEventCreateWithFlags(&d->sent[i], cudaEventDisableTiming));
+  return OK;
 }
 
 static status open_card(plugin_device *d) {
@@ -88,20 +108,13 @@ static status open_card(plugin_device *d) {
   CUDA_TRY(d->host, "opening the GPU", cudaSetDevice(0));
   cudaDeviceProp card;
   CUDA_TRY(d->host, "opening the GPU", cudaGetDeviceProperties(&card, 0));
-  int least, greatest;
-  CUDA_TRY(d->host, "opening the GPU", cudaDeviceGetStreamPriorityRange(&least, &greatest));
-  CUDA_TRY(d->host, "opening the GPU",
-           cudaStreamCreateWithPriority(&d->stream, cudaStreamNonBlocking, greatest));
-  void *faults = nullptr, *stages = nullptr;
-  CUDA_TRY(d->host, "opening the GPU", cudaMallocHost(&stages, STAGES * STAGE_BYTES));
-  d->stages = (char *)stages;
-  for (int i = 0; i < STAGES; i++)
-    CUDA_TRY(d->host, "opening the GPU",
-             cudaEventCreateWithFlags(&d->sent[i], cudaEventDisableTiming));
+  status failed = open_stream(d);
+  if (failed) return failed;
+  void *faults = nullptr;
   CUDA_TRY(d->host, "opening the GPU", cudaMalloc(&faults, sizeof *d->faults));
   d->faults = (struct fault *)faults;
   CUDA_TRY(d->host, "opening the GPU", cudaMemsetAsync(faults, 0, sizeof *d->faults, d->stream));
-  status failed = libraries_open(d->host, d->stream, &d->libraries);
+  failed = libraries_open(d->host, d->stream, &d->libraries);
   if (failed) return failed;
   const char *convolutions = libraries_convolutions(d->libraries);
   snprintf(d->description, sizeof d->description, "%.40s, %.1f GiB, sm_%d%d, %.50s", card.name,
@@ -113,17 +126,38 @@ static status open_card(plugin_device *d) {
   return OK;
 }
 
-static status device_open(const plugin_host *host, plugin_device **out) {
-  plugin_device *d = (plugin_device *)calloc(1, sizeof *d);
-  if (!d) return host->error(ERROR_MEMORY, "out of memory");
-  d->host = host;
-  status error = open_card(d);
-  if (error) {
-    device_close(d);
-    return error;
-  }
-  *out = d;
+static status new_device(const plugin_host *host, plugin_device **out) {
+  *out = (plugin_device *)calloc(1, sizeof **out);
+  if (!*out) return host->error(ERROR_MEMORY, "out of memory");
+  (*out)->host = host;
   return OK;
+}
+
+/* Gives `d` to the caller, or up. */
+static status opened(plugin_device *d, status error, plugin_device **out) {
+  if (error)
+    device_close(d);
+  else
+    *out = d;
+  return error;
+}
+
+static status device_open(const plugin_host *host, plugin_device **out) {
+  plugin_device *d;
+  status error = new_device(host, &d);
+  return error ? error : opened(d, open_card(d), out);
+}
+
+static status device_beside(plugin_device *of, plugin_device **out) {
+  plugin_device *d;
+  status error = new_device(of->host, &d);
+  if (error) return error;
+  int has_pools = 0;
+  d->is_beside = true;
+  d->faults = of->faults;
+  cudaDeviceGetAttribute(&has_pools, cudaDevAttrMemoryPoolsSupported, 0);
+  d->frees_in_order = has_pools != 0;
+  return opened(d, open_stream(d), out);
 }
 
 static void device_describe(const plugin_device *d, char description[128], char numerics[64]) {
@@ -132,7 +166,9 @@ static void device_describe(const plugin_device *d, char description[128], char 
 }
 
 static status device_allocate(plugin_device *d, size_t bytes, void **out) {
-  cudaError_t error = cudaMalloc(out, bytes ? bytes : 1);
+  if (bytes == 0) bytes = 1;
+  cudaError_t error =
+      d->frees_in_order ? cudaMallocAsync(out, bytes, d->stream) : cudaMalloc(out, bytes);
   if (error == cudaErrorMemoryAllocation)
     return d->host->error(ERROR_MEMORY,
                           "the GPU has no %.1f GiB left; a smaller batch or crop needs less",
@@ -143,6 +179,10 @@ static status device_allocate(plugin_device *d, size_t bytes, void **out) {
 }
 
 static void device_release(plugin_device *d, void *memory) {
+  if (d->frees_in_order) {
+    cudaFreeAsync(memory, d->stream);
+    return;
+  }
   cudaStreamSynchronize(d->stream);
   cudaFree(memory);
 }
@@ -222,19 +262,98 @@ static status device_launch(plugin_device *d, int kernel, const plugin_call *c) 
   return kernel_list[kernel].run(&l);
 }
 
-static status device_synchronize(plugin_device *d) {
-  struct fault found;
-  CUDA_TRY(d->host, "a kernel on the GPU",
-           cudaMemcpyAsync(&found, d->faults, sizeof found, cudaMemcpyDeviceToHost, d->stream));
-  status error = wait_for_stream(d, "a kernel on the GPU");
-  if (error) return error;
-  if (!found.label_found) return OK;
+/* What kernels found wrong with the data, which is then forgotten. */
+static status report_fault(plugin_device *d, const struct fault *found) {
+  if (!found->label_found) return OK;
   CUDA_TRY(d->host, "a kernel on the GPU",
            cudaMemsetAsync(d->faults, 0, sizeof *d->faults, d->stream));
   return d->host->error(ERROR_DATA,
                         "a label is %d, but the network has %d outputs for classes 0 to %d; check "
                         "the labels of the data set or the number of outputs",
-                        found.label, found.classes, found.classes - 1);
+                        found->label, found->classes, found->classes - 1);
+}
+
+static status device_synchronize(plugin_device *d) {
+  struct fault found;
+  CUDA_TRY(d->host, "a kernel on the GPU",
+           cudaMemcpyAsync(&found, d->faults, sizeof found, cudaMemcpyDeviceToHost, d->stream));
+  status error = wait_for_stream(d, "a kernel on the GPU");
+  return error ? error : report_fault(d, &found);
+}
+
+/* ---- notes: values for the host to read later, with what was found wrong until then ---------------- */
+
+struct note {
+  cudaEvent_t written;
+  size_t bytes;
+  char *content; /* pinned: a fault, then the pieces */
+};
+
+static const char noting[] = "reading results from the GPU";
+
+static void device_forget_note(plugin_device *, void *which) {
+  note *n = (note *)which;
+  if (n->written) cudaEventSynchronize(n->written);
+  if (n->written) cudaEventDestroy(n->written);
+  if (n->content) cudaFreeHost(n->content);
+  free(n);
+}
+
+static status make_note(plugin_device *d, size_t bytes, void **out) {
+  note *n = (note *)calloc(1, sizeof *n);
+  if (!n) return d->host->error(ERROR_MEMORY, "out of memory");
+  void *content = nullptr;
+  n->bytes = bytes;
+  cudaError_t error = cudaMallocHost(&content, sizeof(fault) + bytes);
+  n->content = (char *)content;
+  if (error == cudaSuccess) error = cudaEventCreateWithFlags(&n->written, cudaEventDisableTiming);
+  if (error == cudaSuccess) {
+    *out = n;
+    return OK;
+  }
+  device_forget_note(d, n);
+  return cuda_failed(d->host, noting, error);
+}
+
+static status device_note(plugin_device *d, const void *const *pieces, const size_t *bytes,
+                          int count, void **out) {
+  size_t total = 0;
+  for (int i = 0; i < count; i++) total += bytes[i];
+  status error = *out ? OK : make_note(d, total, out);
+  if (error) return error;
+  note *n = (note *)*out;
+  char *to = n->content;
+  CUDA_TRY(d->host, noting,
+           cudaMemcpyAsync(to, d->faults, sizeof(fault), cudaMemcpyDeviceToHost, d->stream));
+  to += sizeof(fault);
+  for (int i = 0; i < count; to += bytes[i++])
+    CUDA_TRY(d->host, noting,
+             cudaMemcpyAsync(to, pieces[i], bytes[i], cudaMemcpyDeviceToHost, d->stream));
+  CUDA_TRY(d->host, noting, cudaEventRecord(n->written, d->stream));
+  return OK;
+}
+
+static status device_read_note(plugin_device *d, void *which, void *to) {
+  const note *n = (const note *)which;
+  struct fault found;
+  CUDA_TRY(d->host, "a kernel on the GPU", cudaEventSynchronize(n->written));
+  memcpy(&found, n->content, sizeof found);
+  memcpy(to, n->content + sizeof found, n->bytes);
+  return report_fault(d, &found);
+}
+
+/* ---- the order between streams ---------------------------------------------------------------------- */
+
+static status device_follow(plugin_device *d, plugin_device *other) {
+  CUDA_TRY(d->host, "ordering work on the GPU", cudaEventRecord(other->passed, other->stream));
+  CUDA_TRY(d->host, "ordering work on the GPU", cudaStreamWaitEvent(d->stream, other->passed, 0));
+  return OK;
+}
+
+static status device_copy(plugin_device *d, void *to, const void *from, size_t bytes) {
+  CUDA_TRY(d->host, "copying on the GPU",
+           cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, d->stream));
+  return OK;
 }
 
 /* ---- a step as one CUDA graph: thousands of launches for the price of one ------------------------- */
@@ -282,10 +401,11 @@ static void device_forget(plugin_device *d, void *which) {
 }
 
 static const plugin_table table = {
-    PLUGIN_VERSION, device_open,       device_close,       device_describe, device_allocate,
-    device_release, device_free_bytes, device_upload,      device_download, device_find,
-    device_reserve, device_launch,     device_synchronize, device_record,   device_recorded,
-    device_replay,  device_forget};
+    PLUGIN_VERSION, device_open,       device_close,       device_describe,  device_allocate,
+    device_release, device_free_bytes, device_upload,      device_download,  device_find,
+    device_reserve, device_launch,     device_synchronize, device_record,    device_recorded,
+    device_replay,  device_forget,     device_note,        device_read_note, device_forget_note,
+    device_beside,  device_follow,     device_copy};
 
 extern "C" __attribute__((visibility("default"))) const plugin_table *strata_cuda_plugin(void) {
   return &table;

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-enum { PLUGIN_VERSION = 4, PLUGIN_DIMS = 8 };
+enum { PLUGIN_VERSION = 5, PLUGIN_DIMS = 8 };
 
 /* The choices of the attribute `precision` that round (graph/precision.h). */
 enum { PLUGIN_PRECISION_BF16 = 2, PLUGIN_PRECISION_TF32 = 3 };
@@ -88,6 +88,13 @@ typedef struct plugin_table {
   status (*recorded)(plugin_device *d, void **recording);
   status (*replay)(plugin_device *d, const void *recording, bool *is_stale);
   void (*forget)(plugin_device *d, void *recording);
+  status (*note)(plugin_device *d, const void *const *pieces, const size_t *bytes, int count,
+                 void **note);
+  status (*read_note)(plugin_device *d, void *note, void *to);
+  void (*forget_note)(plugin_device *d, void *note);
+  status (*beside)(plugin_device *d, plugin_device **out);
+  status (*follow)(plugin_device *d, plugin_device *other);
+  status (*copy)(plugin_device *d, void *to, const void *from, size_t bytes);
 } plugin_table;
 
 /* The one symbol that the plug-in exports. */
