@@ -56,14 +56,15 @@ agree on-cpu in-tf32 1e-3 0.99 || fail "the run in tf32 is far from f32"
   --device cpu >"$work/out" 2>"$work/err" || fail "the CUDA run's weights on the CPU"
 
 # The same bits launch by launch as in recorded steps, although rates, weights and ratios change.
-STRATA_CUDA_GRAPHS=off run cuda unrecorded || fail "the run without recorded steps"
+STRATA_CUDA_GRAPHS=off STRATA_EMULATOR_STREAMS=mixed run cuda unrecorded || fail "the run without recorded steps"
 for stage in pretrain segment; do
   cmp on-cuda/weights/$stage.safetensors unrecorded/weights/$stage.safetensors ||
     fail "recorded steps give other weights"
 done
 
-# Twice the same, with room for one prepared case at a time. (A card has the room it has.)
-STRATA_EMULATOR_FREE_BYTES=50000 run cuda again || fail "the second run on the CUDA device"
+# Twice the same, with room for one prepared case at a time, and batches made as early as they may be.
+# (A card has the room it has, and its own order.)
+STRATA_EMULATOR_FREE_BYTES=50000 STRATA_EMULATOR_STREAMS=early run cuda again || fail "the second run on the CUDA device"
 for stage in pretrain segment; do
   cmp on-cuda/weights/$stage.safetensors again/weights/$stage.safetensors ||
     fail "two runs on one device give different weights"
@@ -82,6 +83,14 @@ assert len(nodes) > 20 and all(c["bytes"] > 0 for c in nodes if c["op"] == "conv
 assert abs(sum(c["flops"] for c in nodes) - found["flops"]) <= 1e-6 * found["flops"]
 assert found["update_bytes"] > 0
 PYTHON
+
+# Results are read a step late; what is wrong with them is still said of the step and its cases.
+if run cuda diverged --set stages.pretrain.optimizer.adamw.lr=1000 --set stages.pretrain.schedule= \
+  --set stages.pretrain.epochs=20 --set stages.pretrain.optimizer.adamw.weight_decay=1000; then
+  fail "a loss that is no number"
+fi
+grep -qE "epoch [0-9]+, step [1-4] \(case phantom_00[^)]*\): the loss.* became (NaN|infinite)" "$work/err" ||
+  fail "the message does not say where the loss stopped being a number"
 
 # No plug-in: an error for cuda, the CPU with a reason for auto.
 if STRATA_CUDA_PLUGIN=/nowhere.so run cuda none; then fail "a plug-in that is not there"; fi

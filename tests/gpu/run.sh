@@ -27,10 +27,10 @@ pack() {
   cmake -S "$source" -B "$build" -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release \
     -DSTRATA_PORTABLE=ON -DSTRATA_TESTS=ON -DSTRATA_CUDA=ON
   cmake --build "$build" --target strata strata_cuda compare_devices test_device \
-    test_augment test_convolutions test_networks test_cudnn_plans
+    test_augment test_ahead test_convolutions test_networks test_cudnn_plans
   mkdir -p "$folder/bin" "$folder/share"
   cp "$build"/strata "$build"/libstrata_cuda.so "$folder/bin/"
-  cp "$build"/tests/gpu/{compare_devices,test_device,test_augment,test_convolutions,test_cudnn_plans} "$build"/tests/test_networks \
+  cp "$build"/tests/gpu/{compare_devices,test_device,test_augment,test_ahead,test_convolutions,test_cudnn_plans} "$build"/tests/test_networks \
     "$folder/bin/"
   # The only library of the test programs that is not linked into them.
   cp "$(ldd "$folder/bin/test_device" | awk '/libcmocka/ {print $3}')" "$folder/bin/"
@@ -105,6 +105,7 @@ if asked "$checks" operators; then
   check "what cuDNN plans" cudnn bin/test_cudnn_plans
   check "operators against the CPU" operators bin/compare_devices
   check "samples against the CPU" samples bin/test_augment
+  check "batches beside steps" ahead bin/test_ahead
   STRATA_CUDNN=off check "our own convolutions" convolutions bin/compare_devices conv3d \
     conv_transpose3d
   check "... by tensor cores" tensor-cores bin/test_convolutions

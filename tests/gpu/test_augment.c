@@ -1,171 +1,29 @@
 /* Samples that a device makes against those of the host: every sample operator over its declared
  * cases, lists of them, the device's memory of prepared cases, and what the device cannot do. */
-#include "augment/feed.h"
-#include "gpu/cuda_fixture.h"
-#include "unit/data_fixture.h"
+#include "gpu/sampling_fixture.h"
 
-/* ---- a step that only has inputs ---------------------------------------------------------------- */
-
-typedef struct inputs {
-  graph *g;
-  program program;
-  parameters parameters;
-  value_id image, label;
-} inputs;
-
-static void inputs_open(int64_t batch, const int64_t size[3], int64_t channels, inputs *in) {
-  *in = (inputs){.g = graph_new(false)};
-  builder b = {.g = in->g, .prefix = ""};
-  value_id scaled, kept[2];
-  in->image =
-      build_input(&b, "image", DTYPE_F32, SHAPE(batch, size[0], size[1], size[2], channels));
-  in->label = build_input(&b, "label", DTYPE_I32, SHAPE(batch, size[0], size[1], size[2]));
-  expect_ok(build_node(&b, "scale", NULL, &in->image, 1, &scaled));
-  expect_ok(parameters_create(in->g, cuda, &in->parameters));
-  kept[0] = in->image;
-  kept[1] = in->label;
-  expect_ok(program_create(in->g, cuda, &in->parameters, kept, 2, batch, NULL, &in->program));
-}
-
-static void inputs_close(inputs *in) {
-  program_free(&in->program);
-  parameters_free(&in->parameters);
-  graph_free(in->g);
-}
-
-/* ---- a batch as the loader draws it -------------------------------------------------------------- */
-
-enum { SAMPLES = 4, OPERATORS = 12 };
-
-typedef struct sampling {
-  arena memory;
-  data_spec spec;
-  op_use uses[OPERATORS];
-  medical_case cases[SAMPLES];
-  case_entry entries[SAMPLES]; /* only their addresses count */
-} sampling;
-
-/* A case of voxels in no simple order, of either sign, and three classes. */
-static medical_case case_of(const int64_t size[3], int64_t channels, uint64_t seed, bool label) {
-  rng r = rng_open(rng_key_of(seed, "test", 0, "case", 0), 1);
-  medical_case c = {.name = "case", .image = numbered_volume(size[0], size[1], size[2], channels)};
-  const int64_t voxels = size[0] * size[1] * size[2];
-  for (int64_t i = 0; i < voxels * channels; i++)
-    c.image.data[i] = rng_normal(&r) + (float)(i % channels);
-  if (!label) return c;
-  expect_ok(labels_allocate(&c.label, size));
-  memcpy(c.label.affine, c.image.affine, sizeof c.image.affine);
-  for (int64_t i = 0; i < voxels; i++) {
-    uint8_t class = (uint8_t)rng_below(&r, 4);
-    c.label.data[i] = class == 3 ? LABEL_UNKNOWN : class;
-  }
-  return c;
-}
-
-static sampling sampling_of(const int64_t size[3], int64_t channels, bool label) {
-  sampling s = {0};
-  for (int n = 0; n < SAMPLES; n++) s.cases[n] = case_of(size, channels, (uint64_t)n, label);
-  return s;
-}
-
-static void sampling_end(sampling *s) {
-  for (int n = 0; n < SAMPLES; n++) case_free(&s->cases[n]);
-  arena_free(&s->memory);
-}
-
-/* A feed of these cases and the operators added so far. */
-static void sampling_begin(sampling *s, feed *f) {
-  s->spec.sample = s->uses;
-  expect_ok(feed_open(&s->spec, cuda, f));
-}
-
-static void sampling_finish(sampling *s, feed *f) {
-  feed_close(f);
-  sampling_end(s);
-}
-
-static void sampling_add(sampling *s, const char *name, const char *attributes) {
-  const op *o = op_find(name);
-  tree *map = NULL;
-  problems found = {0};
-  expect_ok(tree_parse(&s->memory, attributes, strlen(attributes), name, &map));
-  op_use use = {.op = o, .attrs = arena_alloc(&s->memory, o->attrs_bytes)};
-  bind_attrs(o, map, NULL, NOWHERE, &s->memory, use.attrs, &found);
-  expect_ok(problems_take(&found));
-  s->uses[s->spec.sample_count++] = use;
-}
-
-typedef struct comparison {
-  double worst; /* difference of two voxels, of the largest magnitude of the image */
-  bool same_bits;
-  int64_t waits, step_waits; /* for the batch and for the step that reads it */
-} comparison;
-
-/* One batch on both, `copied` of whose samples the loader has made already. The label has to agree to
- * the bit. */
+/* One batch on both, `copied` of whose samples the loader has made already. */
 static comparison compare_batch(sampling *s, feed *f, uint64_t seed, int copied) {
-  medical_case expected[SAMPLES];
-  drawn_sample drawn[SAMPLES] = {0};
-  rng_key keys[SAMPLES];
-  const bool label = s->cases[0].label.data != NULL;
-  s->spec.sample = s->uses;
-  for (int n = 0; n < SAMPLES; n++) {
-    keys[n] = rng_key_of(seed, "stage", 0, "case", n);
-    expect_ok(case_sample(&s->spec, &s->cases[n], keys[n], &expected[n]));
-  }
-  const volume *v = &expected[0].image;
-  const int64_t voxels = v->size[0] * v->size[1] * v->size[2], values = voxels * v->channels;
-  batch b = {.drawn = drawn, .keys = keys};
-  b.image = malloc((size_t)(SAMPLES * values) * sizeof(float));
-  b.label = malloc((size_t)(SAMPLES * voxels));
-  for (int n = 0; n < SAMPLES; n++) {
-    drawn[n].entry = &s->entries[n];
-    medical_case room = {.image = {.channels = v->channels, .data = b.image + n * values},
-                         .label = {.data = b.label + n * voxels}};
-    memcpy(room.image.size, v->size, sizeof v->size);
-    if (n < copied) {
-      expect_ok(case_sample_into(&s->spec, &s->cases[n], keys[n], &room));
-      continue;
-    }
-    drawn[n].from = &s->cases[n];
-    expect_ok(case_draw(&s->spec, &s->cases[n], keys[n], v, &drawn[n].recipe));
-  }
-  if (copied == SAMPLES) b.drawn = NULL; /* as of a loader that draws none */
+  drawn_batch d;
   inputs in;
-  inputs_open(SAMPLES, v->size, v->channels, &in);
+  draw_batch(s, seed, copied, &d);
+  inputs_open_for(&d, &in);
   int64_t waited[3] = {emulator_count("emulator_waits")};
-  expect_ok(feed_write(f, &b, &in.program, in.image, label ? in.label : VALUE_NONE));
+  expect_ok(feed_write(f, &d.b, &in.program, in.image, label_of(&in, &d)));
   waited[1] = emulator_count("emulator_waits");
   expect_ok(program_run(&in.program));
   waited[2] = emulator_count("emulator_waits");
-  float *image = malloc((size_t)(SAMPLES * values) * sizeof *image);
-  int32_t *classes = malloc((size_t)(SAMPLES * voxels) * sizeof *classes);
+  float *image = malloc((size_t)(SAMPLES * d.values) * sizeof *image);
+  int32_t *classes = malloc((size_t)(SAMPLES * d.voxels) * sizeof *classes);
   expect_ok(program_read(&in.program, in.image, image));
   expect_ok(program_read(&in.program, in.label, classes));
-  comparison c = {
-      .same_bits = true, .waits = waited[1] - waited[0], .step_waits = waited[2] - waited[1]};
-  for (int n = 0; n < SAMPLES; n++) {
-    const float *want = expected[n].image.data, *got = image + n * values;
-    double largest = 0, worst = 0;
-    for (int64_t i = 0; i < values; i++) {
-      assert_true(isfinite(got[i]));
-      largest = fmax(largest, fabs((double)want[i]));
-      worst = fmax(worst, fabs((double)got[i] - (double)want[i]));
-    }
-    if (worst > 0) c.worst = fmax(c.worst, worst / largest);
-    c.same_bits &= memcmp(got, want, (size_t)values * sizeof *got) == 0;
-    for (int64_t i = 0; i < voxels && label; i++) {
-      uint8_t class = expected[n].label.data[i];
-      assert_int_equal(classes[n * voxels + i], class == LABEL_UNKNOWN ? TARGET_UNKNOWN : class);
-    }
-    case_free(&expected[n]);
-    recipe_free(&drawn[n].recipe);
-  }
+  comparison c = compare_inputs(&d, image, classes);
+  c.waits = waited[1] - waited[0];
+  c.step_waits = waited[2] - waited[1];
   free(image);
   free(classes);
-  free(b.image);
-  free(b.label);
   inputs_close(&in);
+  free_batch(&d);
   return c;
 }
 
