@@ -102,6 +102,26 @@ static void a_batch_of_another_program_may_come_in_between(void **state) {
   sampling_finish(&s, &f);
 }
 
+static void a_batch_takes_the_place_of_another_after_the_step_that_reads_it(void **state) {
+  (void)state;
+  drawn_batch batches[STEPS];
+  reading r;
+  sampling s = sampling_for(0);
+  feed f;
+  sampling_begin(&s, &f);
+  for (int k = 0; k < STEPS; k++) draw_batch(&s, (uint64_t)k, 0, &batches[k]);
+  reading_open(&batches[0], &r);
+  for (int k = 0; k < STEPS; k++) {
+    expect_ok(feed_write(&f, &batches[k].b, &r.in.program, r.in.image, r.in.label));
+    start_step(&r, k);
+    if (k > 0) check_step(&r, k - 1, &batches[k - 1]);
+  }
+  check_step(&r, STEPS - 1, &batches[STEPS - 1]);
+  reading_close(&r);
+  for (int k = 0; k < STEPS; k++) free_batch(&batches[k]);
+  sampling_finish(&s, &f);
+}
+
 static void batches_of_the_loader_are_copied_ahead(void **state) {
   (void)state;
   for (int copied = 2; copied <= SAMPLES; copied += 2) {
@@ -172,6 +192,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(steps_read_the_batches_that_were_made_beside_them),
       cmocka_unit_test(a_batch_of_another_program_may_come_in_between),
+      cmocka_unit_test(a_batch_takes_the_place_of_another_after_the_step_that_reads_it),
       cmocka_unit_test(batches_of_the_loader_are_copied_ahead),
       cmocka_unit_test(cases_leave_the_device_after_their_last_reader),
       cmocka_unit_test(the_host_waits_for_the_step_before_and_for_nothing_else),
