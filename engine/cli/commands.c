@@ -44,10 +44,10 @@ const command commands[] = {
      OPTION_SET | OPTION_THREADS, 1, 1, command_check},
     {"plan", "FILE", "show the compiled step graph",
      "A row for each node of a stage's training step: shape, parameters, FLOPs, bytes; then the\n"
-     "memory plan. --dot writes the graph for Graphviz.\n\n"
+     "memory plan. --dot writes the graph for Graphviz. --device cuda plans as that GPU would.\n\n"
      "  strata plan my.yaml --stage segment\n"
      "  strata plan my.yaml --dot | dot -Tsvg > plan.svg\n",
-     OPTION_SET | OPTION_STAGE | OPTION_DOT | OPTION_THREADS, 1, 1, command_plan},
+     OPTION_SET | OPTION_STAGE | OPTION_DOT | OPTION_THREADS | OPTION_DEVICE, 1, 1, command_plan},
     {"preview", "FILE", "show what the transforms do to a case",
      "A picture of every step on a case's way to the network: the prepare operators, every sample\n"
      "operator for several random crops, and what a stage does before its network (shuffled, masked).\n"

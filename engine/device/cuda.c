@@ -19,7 +19,8 @@ SAME_MEMBER(tensor, plugin_tensor, shape);
 SAME_MEMBER(tensor, plugin_tensor, data);
 SAME_MEMBER(shape, plugin_shape, rank);
 SAME_MEMBER(shape, plugin_shape, dim);
-_Static_assert((int)DTYPE_F32 == (int)PLUGIN_F32 && (int)DTYPE_I32 == (int)PLUGIN_I32,
+_Static_assert((int)DTYPE_F32 == (int)PLUGIN_F32 && (int)DTYPE_I32 == (int)PLUGIN_I32 &&
+                   (int)DTYPE_BF16 == (int)PLUGIN_BF16,
                "the types have one numbering");
 _Static_assert((int)PRECISION_BF16 == (int)PLUGIN_PRECISION_BF16 &&
                    (int)PRECISION_TF32 == (int)PLUGIN_PRECISION_TF32,
@@ -333,6 +334,8 @@ status cuda_device_open(int threads, device **out) {
   c->device.name = "cuda";
   c->device.numerics = c->device.numerics_bf16 = c->numerics;
   c->device.has_tf32 = true;
+  const char *storage = getenv("STRATA_STORAGE");
+  c->device.stores_bf16 = !storage || strcmp(storage, "f32") != 0;
   c->device.allocate = cuda_allocate;
   c->device.release = cuda_release;
   c->device.free_bytes = cuda_free_bytes;

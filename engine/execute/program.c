@@ -2,6 +2,7 @@
 
 #include "data/label.h"
 #include "graph/passes.h"
+#include "graph/storage.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -255,8 +256,8 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
                   .keep_count = keep_count,
                   .threads = device_plan_threads(d),
                   .consume_gradients = out->consumes_gradients};
-  status error = OK;
-  if (out->consumes_gradients && (optimizer->clip_norm > 0 || optimizer->accumulate > 1))
+  status error = d->stores_bf16 ? graph_choose_storage(g, keep, keep_count) : OK;
+  if (!error && out->consumes_gradients && (optimizer->clip_norm > 0 || optimizer->accumulate > 1))
     error = error_new(ERROR_INTERNAL, NOWHERE,
                       "clipping by norm and accumulation need all gradients at once");
   if (!error) error = plan_memory(g, &use, &out->plan);
@@ -326,6 +327,9 @@ status program_write_classes(program *p, value_id v, const uint8_t *from) {
 }
 
 status program_read(program *p, value_id v, void *to) {
+  if (p->g->values[v].type.dtype == DTYPE_BF16)
+    return error_new(ERROR_INTERNAL, NOWHERE, "value %s is read from outside and not kept",
+                     p->g->values[v].name);
   return p->device->download(p->device, to, program_data(p, v),
                              tensor_bytes(&p->g->values[v].type));
 }

@@ -82,7 +82,7 @@ static bool is_variadic(const op *o, int *fixed) {
   return variadic;
 }
 
-static const port *input_port(const op *o, int index) {
+const port *input_port(const op *o, int index) {
   int fixed;
   is_variadic(o, &fixed);
   return &o->inputs[index < fixed ? index : fixed];

@@ -50,6 +50,7 @@ typedef struct graph {
   value *values;
   int value_count, value_capacity;
   bool training;
+  bool stored; /* graph_choose_storage has run */
 } graph;
 
 struct builder {
@@ -101,6 +102,8 @@ int64_t graph_param_elements(const graph *g);
 bool value_is_read(const graph *g, value_id v);
 /* By value, how many nodes and places in `keep` read it. Heap-owned; NULL without memory. */
 int *graph_reader_counts(const graph *g, const value_id *keep, int keep_count);
+/* The port of an input; the last one may stand for several. */
+const port *input_port(const op *o, int index);
 /* Types of a node's inputs (an absent one has rank −1) and outputs: MAX_PORTS and a quarter of it. */
 void node_types(const graph *g, const node *n, tensor *in, tensor *out);
 

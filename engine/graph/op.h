@@ -51,7 +51,14 @@ typedef enum port_flag {
    * created, saved, transferred and resumed like a parameter, and has no gradient. Its kernel
    * updates it where it lies; only in training graphs, so that validation and inference read it. */
   PORT_STATE = 1 << 4,
-  PORT_OF_ITEM = 1 << 5 /* with PORT_PARAM: the parameter is called <node>, without the port */
+  PORT_OF_ITEM = 1 << 5, /* with PORT_PARAM: the parameter is called <node>, without the port */
+  /* What graph/storage.h has to know: what of an input the result depends on, and which outputs can be
+   * written as bf16. */
+  PORT_ROUNDED = 1 << 6,  /* where products are in bf16, on this input rounded to bf16 alone */
+  PORT_SIGN = 1 << 7,     /* on whether each number is positive alone */
+  PORT_CARRIED = 1 << 8,  /* its numbers come out in output 0 as they are, among others or moved */
+  PORT_STORABLE = 1 << 9, /* output: the kernels of a device that stores bf16 can write it so, and
+                             those that read one of the three above can read it so */
 } port_flag;
 
 typedef struct port {
@@ -243,6 +250,8 @@ typedef struct op {
    * scores somebody reads while they are in the cache. NULL: no. */
   bool (*by_plane)(const void *attrs);
   const op_packing *packing; /* NULL: none */
+  /* Whether a PORT_ROUNDED input is read as it is all the same. NULL: none is. */
+  bool (*reads_exactly)(const void *attrs, const tensor *in, int in_count, int input);
   int state_buffers; /* OP_OPTIMIZER: flat f32 buffers of moments it keeps beside the parameters */
 
   status (*host)(struct host_call *);

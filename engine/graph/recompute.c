@@ -88,6 +88,7 @@ void graph_recompute(const graph *g, const bool *chosen, arena *memory, graph *o
     more_values += p.again[i] ? g->nodes[i].out_count : 0;
   }
   *out = (graph){.training = g->training,
+                 .stored = g->stored,
                  .node_capacity = nodes + more_nodes,
                  .value_capacity = values + more_values,
                  .value_count = values};

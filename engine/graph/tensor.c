@@ -27,7 +27,7 @@ char *shape_format(char out[96], const shape *s) {
 }
 
 const char *dtype_name(dtype type) {
-  return type == DTYPE_F32 ? "f32" : "i32";
+  return type == DTYPE_F32 ? "f32" : type == DTYPE_I32 ? "i32" : "bf16";
 }
 
 double tensor_norm(const tensor *t) {

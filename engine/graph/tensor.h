@@ -11,7 +11,11 @@
 
 enum { MAX_DIMS = 8 };
 
-typedef enum dtype { DTYPE_F32, DTYPE_I32 } dtype;
+typedef enum dtype {
+  DTYPE_F32,
+  DTYPE_I32,
+  DTYPE_BF16 /* f32 rounded to 16 bits; only what storage.h chooses, on a device that asks for it */
+} dtype;
 
 typedef struct shape {
   int rank;
@@ -25,8 +29,7 @@ typedef struct tensor {
 } tensor;
 
 static inline size_t dtype_bytes(dtype type) {
-  (void)type;
-  return 4;
+  return type == DTYPE_BF16 ? 2 : 4;
 }
 
 static inline int64_t shape_elements(const shape *s) {

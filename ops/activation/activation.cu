@@ -1,12 +1,12 @@
 /* Activations that work element by element, and their gradients; ops/activation/<name>.c has the
  * definitions. */
-#include "device/cuda/kernel.cuh"
+#include "device/cuda/stored.cuh"
 
 namespace activation_kernels {
 
 /* y = f(a), and y = f(a, b); y may be a. */
 template <typename F> struct one_input {
-  float *y;
+  target y;
   const float *a;
   F f;
   __device__ void operator()(int64_t i) const {
@@ -15,7 +15,8 @@ template <typename F> struct one_input {
 };
 template <typename F> struct two_inputs {
   float *y;
-  const float *a, *b;
+  source a; /* of ReLUs, where the sign is all that is read */
+  const float *b;
   F f;
   __device__ void operator()(int64_t i) const {
     y[i] = f(a[i], b[i]);
@@ -23,11 +24,11 @@ template <typename F> struct two_inputs {
 };
 
 template <typename F> static status run_one(const launch *l, F f) {
-  return for_each_index(l, elements(in_shape(l, 0)), one_input<F>{out(l, 0), in(l, 0), f});
+  return for_each_index(l, elements(in_shape(l, 0)), one_input<F>{target_of(l, 0), in(l, 0), f});
 }
 template <typename F> static status run_two(const launch *l, F f) {
   return for_each_index(l, elements(in_shape(l, 0)),
-                        two_inputs<F>{out(l, 0), in(l, 0), in(l, 1), f});
+                        two_inputs<F>{out(l, 0), source_of(l, 0), in(l, 1), f});
 }
 
 /* ---- relu, leaky_relu: the gradient reads the result ------------------------------------------ */

@@ -1,6 +1,7 @@
 /* Sums, products and random dropping, element by element; ops/arithmetic/<name>.c has the
  * definitions. */
 #include "device/cuda/index.cuh"
+#include "device/cuda/stored.cuh"
 #include "device/cuda/sums.cuh"
 
 namespace arithmetic_kernels {
@@ -10,7 +11,7 @@ constexpr int MOST_TERMS = 64, MOST_REPEATED = 8;
 /* ---- add, multiply ---------------------------------------------------------------------------- */
 
 struct add_same {
-  float *y;
+  target y;
   const float *x[MOST_TERMS];
   int count;
   __device__ void operator()(int64_t i) const {
@@ -21,7 +22,7 @@ struct add_same {
 };
 
 template <bool MULTIPLIES> struct combine_repeated {
-  float *y;
+  target y;
   const float *x[MOST_REPEATED];
   strides at[MOST_REPEATED];
   int count;
@@ -36,7 +37,7 @@ template <bool MULTIPLIES> struct combine_repeated {
 };
 
 struct multiply_same {
-  float *y;
+  target y;
   const float *a, *b;
   __device__ void operator()(int64_t i) const {
     y[i] = a[i] * b[i];
@@ -55,7 +56,7 @@ template <bool MULTIPLIES> static status run_repeated(const launch *l) {
   if (f.count > MOST_REPEATED)
     return l->host->error(
         ERROR_USAGE, "at most %d values can be combined with broadcast on the GPU", MOST_REPEATED);
-  f.y = out(l, 0);
+  f.y = target_of(l, 0);
   for (int k = 0; k < f.count; k++) {
     f.x[k] = in(l, k);
     f.at[k] = broadcast_strides(out_shape(l, 0), in_shape(l, k));
@@ -66,7 +67,7 @@ template <bool MULTIPLIES> static status run_repeated(const launch *l) {
 CUDA_OP(add) {
   if (repeats(l)) return run_repeated<false>(l);
   add_same f = {};
-  f.y = out(l, 0);
+  f.y = target_of(l, 0);
   f.count = l->call->in_count;
   if (f.count > MOST_TERMS)
     return l->host->error(ERROR_USAGE, "at most %d values can be added on the GPU", MOST_TERMS);
@@ -76,7 +77,8 @@ CUDA_OP(add) {
 
 CUDA_OP(multiply) {
   if (repeats(l)) return run_repeated<true>(l);
-  return for_each_index(l, elements(out_shape(l, 0)), multiply_same{out(l, 0), in(l, 0), in(l, 1)});
+  return for_each_index(l, elements(out_shape(l, 0)),
+                        multiply_same{target_of(l, 0), in(l, 0), in(l, 1)});
 }
 
 /* ---- sum_to: out[k] = Σ x · factor over what k repeats to --------------------------------------- */
@@ -162,7 +164,7 @@ CUDA_OP(constant) {
 }
 
 struct scale_f {
-  float *y;
+  target y;
   const float *x;
   scheduled_number factor;
   __device__ void operator()(int64_t i) const {
@@ -172,7 +174,7 @@ struct scale_f {
 
 CUDA_OP(scale) {
   return for_each_index(l, elements(in_shape(l, 0)),
-                        scale_f{out(l, 0), in(l, 0), scheduled(l, "factor")});
+                        scale_f{target_of(l, 0), in(l, 0), scheduled(l, "factor")});
 }
 
 struct stack_f {
@@ -195,7 +197,7 @@ CUDA_OP(stack) {
 /* ---- dropout, spatial_dropout, stochastic_depth ----------------------------------------------------- */
 
 struct dropping {
-  float *y;
+  target y;
   const float *x;
   const rng_key *keys;
   uint64_t node;
@@ -212,12 +214,9 @@ struct dropping {
 };
 
 static dropping dropping_of(const launch *l) {
-  return {out(l, 0),
-          in(l, 0),
-          l->call->rng_keys,
-          l->call->node_id,
-          scheduled(l, "rate"),
-          elements(in_shape(l, 0)) / in_shape(l, 0)->dim[0]};
+  return {target_of(l, 0),      in(l, 0),
+          l->call->rng_keys,    l->call->node_id,
+          scheduled(l, "rate"), elements(in_shape(l, 0)) / in_shape(l, 0)->dim[0]};
 }
 
 /* Four neighbours of a sample share a block of random numbers. Index: sample · blocks + block. */

@@ -66,7 +66,8 @@ const op op_dropout = {
     .version = 1,
     .traits = OP_IN_PLACE | OP_RANDOM | OP_TRAIN_ONLY,
     .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "values"}, {0}},
-    .outputs = (const port[]){{"out", "as x", DTYPE_F32, 0, "values, some of them 0"}, {0}},
+    .outputs =
+        (const port[]){{"out", "as x", DTYPE_F32, PORT_STORABLE, "values, some of them 0"}, {0}},
     .attrs = (const attr[]){DROP_RATE_ATTR("share of elements to drop"), {0}},
     .attrs_bytes = sizeof(drop_attrs),
     .infer = drop_infer,

@@ -64,7 +64,7 @@ const op op_multiply = {
     .inputs = (const port[]){{"a", "any", DTYPE_F32, 0, "first factor"},
                              {"b", "any", DTYPE_F32, 0, "second factor"},
                              {0}},
-    .outputs = (const port[]){{"out", "common shape", DTYPE_F32, 0, "a · b"}, {0}},
+    .outputs = (const port[]){{"out", "common shape", DTYPE_F32, PORT_STORABLE, "a · b"}, {0}},
     .attrs = broadcast_attr_list,
     .attrs_bytes = sizeof(broadcast_attrs),
     .infer = infer_broadcast,

@@ -42,7 +42,7 @@ const op op_scale = {
     .version = 1,
     .traits = OP_IN_PLACE,
     .inputs = (const port[]){{"x", "any", DTYPE_F32, 0, "values"}, {0}},
-    .outputs = (const port[]){{"out", "as x", DTYPE_F32, 0, "factor · x"}, {0}},
+    .outputs = (const port[]){{"out", "as x", DTYPE_F32, PORT_STORABLE, "factor · x"}, {0}},
     .attrs = (const attr[]){{"factor", ATTR_FLOAT, offsetof(scale_attrs, factor), NULL, 0, 0, NULL,
                              ATTR_SCHEDULABLE, "what to multiply by"},
                             {0}},

@@ -78,7 +78,8 @@ const op op_spatial_dropout = {
     .version = 1,
     .traits = OP_IN_PLACE | OP_RANDOM | OP_TRAIN_ONLY,
     .inputs = (const port[]){{"x", "N … C", DTYPE_F32, 0, "feature map"}, {0}},
-    .outputs = (const port[]){{"out", "as x", DTYPE_F32, 0, "the map, some channels 0"}, {0}},
+    .outputs =
+        (const port[]){{"out", "as x", DTYPE_F32, PORT_STORABLE, "the map, some channels 0"}, {0}},
     .attrs = (const attr[]){DROP_RATE_ATTR("share of channels to drop"), {0}},
     .attrs_bytes = sizeof(drop_attrs),
     .infer = spatial_dropout_infer,

@@ -61,7 +61,7 @@ const op op_stochastic_depth = {
     .version = 1,
     .traits = OP_IN_PLACE | OP_RANDOM | OP_TRAIN_ONLY,
     .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "result of the branch"}, {0}},
-    .outputs = (const port[]){{"out", "as x", DTYPE_F32, 0, "the same or 0"}, {0}},
+    .outputs = (const port[]){{"out", "as x", DTYPE_F32, PORT_STORABLE, "the same or 0"}, {0}},
     .attrs = (const attr[]){DROP_RATE_ATTR("how often the branch is dropped"),
                             {"mode", ATTR_CHOICE, offsetof(stochastic_depth_attrs, mode), "row", 0,
                              0, (const char *const[]){"row", "batch", NULL}, 0,

@@ -272,6 +272,24 @@ static status attention_backward_cpu(const call *c) {
   return OK;
 }
 
+/* ---- what may be stored as bf16 ---------------------------------------------------------------- */
+
+/* Queries are scaled before they are rounded. A power of two changes nothing of how they are. */
+static bool reads_queries_exactly(const attention_attrs *attrs, const tensor *in, int operands,
+                                  int input) {
+  int exponent;
+  return input == 0 && frexpf(problem_of(attrs, in, operands).scale, &exponent) != 0.5f;
+}
+
+static bool attention_reads_exactly(const void *attrs, const tensor *in, int in_count, int input) {
+  return reads_queries_exactly(attrs, in, operands_of(in_count), input);
+}
+
+static bool attention_backward_reads_exactly(const void *attrs, const tensor *in, int in_count,
+                                             int input) {
+  return reads_queries_exactly(attrs, in, backward_operands_of(in_count), input);
+}
+
 /* ---- declarations ---------------------------------------------------------------------------- */
 
 #define TERM_PORTS                                                                                 \
@@ -293,7 +311,7 @@ static status attention_backward_cpu(const call *c) {
   { "dbias", "H Tq Tk", DTYPE_F32, 0, "gradient of bias" }
 
 static const port attention_outputs[] = {
-    {"out", "N W Tq C", DTYPE_F32, 0, "attended values"},
+    {"out", "N W Tq C", DTYPE_F32, PORT_STORABLE, "attended values"},
     {"lse", "N·W H Tq", DTYPE_F32, PORT_SAVED, "log Σ e^score"},
     {0}};
 
@@ -307,12 +325,13 @@ static const port attention_outputs[] = {
 #define ATTENTION_RULES                                                                            \
   .attrs = attention_attr_list, .attrs_bytes = sizeof(attention_attrs), .infer = attention_infer,  \
   .grad = attention_grad, .cost = attention_cost, .workspace_bytes = attention_workspace,          \
-  .cpu = attention_cpu
+  .reads_exactly = attention_reads_exactly, .cpu = attention_cpu
 
 #define ATTENTION_BACKWARD_RULES                                                                   \
   .attrs = attention_attr_list, .attrs_bytes = sizeof(attention_attrs),                            \
   .infer = attention_backward_infer, .cost = attention_backward_cost,                              \
-  .workspace_bytes = attention_backward_memory, .cpu = attention_backward_cpu
+  .workspace_bytes = attention_backward_memory, .cpu = attention_backward_cpu,                     \
+  .reads_exactly = attention_backward_reads_exactly
 
 const op op_attention = {
     .name = "attention",
@@ -324,9 +343,9 @@ const op op_attention = {
              "-1)).transpose(-3, -2) for x in (q, k, v)))",
     .version = 1,
     .traits = OP_RANDOM,
-    .inputs = (const port[]){{"q", "N W Tq C", DTYPE_F32, 0, "queries"},
-                             {"k", "N W Tk C", DTYPE_F32, 0, "keys"},
-                             {"v", "N W Tk C", DTYPE_F32, 0, "values"},
+    .inputs = (const port[]){{"q", "N W Tq C", DTYPE_F32, PORT_ROUNDED, "queries"},
+                             {"k", "N W Tk C", DTYPE_F32, PORT_ROUNDED, "keys"},
+                             {"v", "N W Tk C", DTYPE_F32, PORT_ROUNDED, "values"},
                              TERM_PORTS,
                              {0}},
     .outputs = attention_outputs,
@@ -339,6 +358,7 @@ const op op_attention = {
              "[1, q, t]",
              0},
             {"{heads: 1}", "[1, q=66..70, 100]; [1, t=129..133, 100]; [1, t, 100]; [1, q, t]", 0},
+            {"{heads: 3, scale: 0.25}", "[1, 2..9, 24]; [1, t=2..9, 24]; [1, t, 24]", 0},
             {0}},
 };
 
@@ -354,13 +374,14 @@ const op op_cross_attention = {
              "0).transpose(-3, -2))",
     .version = 1,
     .traits = OP_RANDOM,
-    .inputs = (const port[]){{"q", "N W Tq C", DTYPE_F32, 0, "queries"},
-                             {"kv", "N W Tk 2·C", DTYPE_F32, 0, "keys and values"},
+    .inputs = (const port[]){{"q", "N W Tq C", DTYPE_F32, PORT_ROUNDED, "queries"},
+                             {"kv", "N W Tk 2·C", DTYPE_F32, PORT_ROUNDED, "keys and values"},
                              TERM_PORTS,
                              {0}},
     .outputs = attention_outputs,
     ATTENTION_RULES,
     .cases = (const op_case[]){{"{heads: 2}", "[n=1..2, 3..9, 12]; [n, 2..70, 24]", 0},
+                               {"{heads: 2}", "[1, 2..9, 32]; [1, 2..9, 64]", 0},
                                {"{heads: 2, dropout: 0.3}",
                                 "[n=1..2, w=1..3, t=33|40, 10]; [n, w, t, 20]; [2, t, t]; -; "
                                 "[w, t] in 0..2",
@@ -380,9 +401,10 @@ const op op_self_attention = {
              "heads, -1)).movedim(-3, 0).transpose(-3, -2))",
     .version = 2,
     .traits = OP_RANDOM,
-    .inputs = (const port[]){{"qkv", "N W T 3·C", DTYPE_F32, 0, "queries, keys and values"},
-                             TERM_PORTS,
-                             {0}},
+    .inputs =
+        (const port[]){{"qkv", "N W T 3·C", DTYPE_F32, PORT_ROUNDED, "queries, keys and values"},
+                       TERM_PORTS,
+                       {0}},
     .outputs = attention_outputs,
     ATTENTION_RULES,
     .cases =
@@ -403,15 +425,15 @@ const op op_attention_backward = {
     .summary = "Gradient of attention.",
     .version = 1,
     .traits = OP_INTERNAL | OP_RANDOM,
-    .inputs = (const port[]){{"q", "N W Tq C", DTYPE_F32, 0, "queries"},
-                             {"k", "N W Tk C", DTYPE_F32, 0, "keys"},
-                             {"v", "N W Tk C", DTYPE_F32, 0, "values"},
+    .inputs = (const port[]){{"q", "N W Tq C", DTYPE_F32, PORT_ROUNDED, "queries"},
+                             {"k", "N W Tk C", DTYPE_F32, PORT_ROUNDED, "keys"},
+                             {"v", "N W Tk C", DTYPE_F32, PORT_ROUNDED, "values"},
                              TERM_PORTS,
                              BACK_PORTS,
                              {0}},
-    .outputs = (const port[]){{"dq", "N W Tq C", DTYPE_F32, 0, "gradient of q"},
-                              {"dk", "N W Tk C", DTYPE_F32, 0, "gradient of k"},
-                              {"dv", "N W Tk C", DTYPE_F32, 0, "gradient of v"},
+    .outputs = (const port[]){{"dq", "N W Tq C", DTYPE_F32, PORT_STORABLE, "gradient of q"},
+                              {"dk", "N W Tk C", DTYPE_F32, PORT_STORABLE, "gradient of k"},
+                              {"dv", "N W Tk C", DTYPE_F32, PORT_STORABLE, "gradient of v"},
                               DBIAS_PORT,
                               {0}},
     ATTENTION_BACKWARD_RULES,
@@ -423,13 +445,13 @@ const op op_cross_attention_backward = {
     .summary = "Gradient of cross_attention.",
     .version = 1,
     .traits = OP_INTERNAL | OP_RANDOM,
-    .inputs = (const port[]){{"q", "N W Tq C", DTYPE_F32, 0, "queries"},
-                             {"kv", "N W Tk 2·C", DTYPE_F32, 0, "keys and values"},
+    .inputs = (const port[]){{"q", "N W Tq C", DTYPE_F32, PORT_ROUNDED, "queries"},
+                             {"kv", "N W Tk 2·C", DTYPE_F32, PORT_ROUNDED, "keys and values"},
                              TERM_PORTS,
                              BACK_PORTS,
                              {0}},
-    .outputs = (const port[]){{"dq", "N W Tq C", DTYPE_F32, 0, "gradient of q"},
-                              {"dkv", "N W Tk 2·C", DTYPE_F32, 0, "gradient of kv"},
+    .outputs = (const port[]){{"dq", "N W Tq C", DTYPE_F32, PORT_STORABLE, "gradient of q"},
+                              {"dkv", "N W Tk 2·C", DTYPE_F32, PORT_STORABLE, "gradient of kv"},
                               DBIAS_PORT,
                               {0}},
     ATTENTION_BACKWARD_RULES,
@@ -441,11 +463,13 @@ const op op_self_attention_backward = {
     .summary = "Gradient of self_attention.",
     .version = 2,
     .traits = OP_INTERNAL | OP_RANDOM,
-    .inputs = (const port[]){{"qkv", "N W T 3·C", DTYPE_F32, 0, "queries, keys and values"},
-                             TERM_PORTS,
-                             BACK_PORTS,
-                             {0}},
-    .outputs =
-        (const port[]){{"dqkv", "N W T 3·C", DTYPE_F32, 0, "gradient of qkv"}, DBIAS_PORT, {0}},
+    .inputs =
+        (const port[]){{"qkv", "N W T 3·C", DTYPE_F32, PORT_ROUNDED, "queries, keys and values"},
+                       TERM_PORTS,
+                       BACK_PORTS,
+                       {0}},
+    .outputs = (const port[]){{"dqkv", "N W T 3·C", DTYPE_F32, PORT_STORABLE, "gradient of qkv"},
+                              DBIAS_PORT,
+                              {0}},
     ATTENTION_BACKWARD_RULES,
 };

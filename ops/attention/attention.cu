@@ -40,7 +40,7 @@ static __device__ inline float drop_factor(const drops &d, int64_t i, int64_t j)
 /* ---- forward ---------------------------------------------------------------------------------------- */
 
 /* Grid: (tiles of queries, heads, sequences). */
-static __global__ void __launch_bounds__(BLOCK) attend(float *out, float *lse, problem p) {
+static __global__ void __launch_bounds__(BLOCK) attend(target out, float *lse, problem p) {
   SHARED_MEMORY(float, memory);
   int dim = (int)p.dim, pad = dim + 1;
   float *q = memory, *kv = q + SIDE * pad, *weights = kv + SIDE * pad;
@@ -86,7 +86,7 @@ static __global__ void __launch_bounds__(BLOCK) attend(float *out, float *lse, p
     }
   }
   if (query >= p.queries) return;
-  float *to = out + ((sequence * p.queries + query) * p.heads + head) * dim;
+  target to = out.from(((sequence * p.queries + query) * p.heads + head) * dim);
   for (int n = 0; n < OWN && own + n * TEAM < dim; n++) to[own + n * TEAM] = result[n] / sum;
   if (lse && own == 0) lse[(sequence * p.heads + head) * p.queries + query] = largest + logf(sum);
 }
@@ -108,7 +108,7 @@ static status run_forward(const launch *l, int operands) {
   if (is_bf16(l)) return attend_rounded(l, p);
   size_t bytes = tiles_bytes(p, 2, 1);
   allow_shared(attend, bytes);
-  return LAUNCH(l, attend, grid_of(p, p.queries), BLOCK, bytes, out(l, 0), out(l, 1), p);
+  return LAUNCH(l, attend, grid_of(p, p.queries), BLOCK, bytes, target_of(l, 0), out(l, 1), p);
 }
 
 CUDA_OP(self_attention) {
@@ -182,7 +182,7 @@ static __global__ void __launch_bounds__(BLOCK) query_gradients(problem p, gradi
         result[n] += pairs[row * (SIDE + 1) + j] * k[j * pad + own + n * TEAM];
   }
   if (first + row >= p.queries) return;
-  float *to = g.dq + (sequence * p.queries + first + row) * p.q_row + head * dim;
+  target to = g.dq.from((sequence * p.queries + first + row) * p.q_row + head * dim);
   for (int n = 0; n < OWN && own + n * TEAM < dim; n++) to[own + n * TEAM] = p.scale * result[n];
 }
 
@@ -219,8 +219,8 @@ static __global__ void __launch_bounds__(BLOCK) key_gradients(problem p, gradien
       }
   }
   if (first + row >= p.keys) return;
-  float *to_k = g.dk + (sequence * p.keys + first + row) * p.k_row + head * dim;
-  float *to_v = g.dv + (sequence * p.keys + first + row) * p.v_row + head * dim;
+  target to_k = g.dk.from((sequence * p.keys + first + row) * p.k_row + head * dim);
+  target to_v = g.dv.from((sequence * p.keys + first + row) * p.v_row + head * dim);
   for (int n = 0; n < OWN && own + n * TEAM < dim; n++) {
     to_k[own + n * TEAM] = p.scale * dk[n];
     to_v[own + n * TEAM] = dv[n];
@@ -281,12 +281,12 @@ static status run_backward(const launch *l, int operands) {
                  in(l, backs + BACK_LSE),
                  in(l, backs + BACK_DY),
                  delta,
-                 out(l, 0),
-                 nullptr,
-                 nullptr,
+                 target_of(l, 0),
+                 {},
+                 {},
                  out(l, operands)};
-  g.dk = operands == 1 ? g.dq + channels : out(l, 1);
-  g.dv = operands == 3 ? out(l, 2) : g.dk + channels;
+  g.dk = operands == 1 ? g.dq.from(channels) : target_of(l, 1);
+  g.dv = operands == 3 ? target_of(l, 2) : g.dk.from(channels);
   status error = for_each_index(l, p.samples * p.windows * p.heads * p.queries,
                                 delta_f{delta, g.out, g.dy, p.queries, p.heads, p.dim});
   if (error) return error;

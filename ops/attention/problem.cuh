@@ -3,7 +3,7 @@
 #ifndef STRATA_OPS_ATTENTION_PROBLEM_CUH
 #define STRATA_OPS_ATTENTION_PROBLEM_CUH
 
-#include "device/cuda/bf16.cuh"
+#include "device/cuda/stored.cuh"
 
 namespace attention_kernels {
 
@@ -12,7 +12,8 @@ constexpr float APART = -100.0f; /* between tokens of different regions */
 
 struct problem {
   int64_t samples, windows, heads, dim, queries, keys, q_row, k_row, v_row;
-  const float *q, *k, *v, *bias, *mask;
+  source q, k, v;
+  const float *bias, *mask;
   const int32_t *regions;
   int64_t mask_windows, region_windows;
   float scale;
@@ -29,8 +30,9 @@ static int64_t tokens_of(const plugin_shape *s) {
   return s->dim[s->rank - 2];
 }
 
-static bool is_aligned(const void *at) {
-  return (uintptr_t)at % 16 == 0;
+/* For four numbers at a time. */
+static bool is_aligned(const source &x) {
+  return (uintptr_t)x.at % (size_t)stored_bytes(x.bf16, 4) == 0;
 }
 
 /* `operands` tensors hold queries, keys and values; the last of them what is left, side by side. */
@@ -48,9 +50,9 @@ static problem problem_of(const launch *l, int operands) {
   p.v_row = last_extent(last);
   int64_t channels = p.v_row / (4 - operands);
   p.dim = channels / p.heads;
-  p.q = in(l, 0);
-  p.k = operands == 1 ? p.q + channels : in(l, 1);
-  p.v = operands == 3 ? in(l, 2) : p.k + channels;
+  p.q = source_of(l, 0);
+  p.k = operands == 1 ? p.q.from(channels) : source_of(l, 1);
+  p.v = operands == 3 ? source_of(l, 2) : p.k.from(channels);
   p.bias = in(l, operands + TERM_BIAS);
   p.mask = in(l, operands + TERM_MASK);
   p.regions = in<int32_t>(l, operands + TERM_REGIONS);
@@ -69,7 +71,7 @@ static problem problem_of(const launch *l, int operands) {
 
 /* Queries, keys, values or the gradient of the result, of a head of a sequence. */
 struct head_tokens {
-  const float *first;
+  source first;
   int64_t row, count; /* from token to token; tokens */
 };
 
@@ -105,9 +107,9 @@ static __device__ inline drops drops_of(const problem &p, int64_t sequence, int6
 
 static __device__ inline head_problem head_of(const problem &p, int64_t sequence, int64_t head) {
   int64_t window = sequence % p.windows, pairs = p.queries * p.keys, channel = head * p.dim;
-  return {{p.q + sequence * p.queries * p.q_row + channel, p.q_row, p.queries},
-          {p.k + sequence * p.keys * p.k_row + channel, p.k_row, p.keys},
-          {p.v + sequence * p.keys * p.v_row + channel, p.v_row, p.keys},
+  return {{p.q.from(sequence * p.queries * p.q_row + channel), p.q_row, p.queries},
+          {p.k.from(sequence * p.keys * p.k_row + channel), p.k_row, p.keys},
+          {p.v.from(sequence * p.keys * p.v_row + channel), p.v_row, p.keys},
           {p.bias ? p.bias + head * pairs : nullptr,
            p.mask ? p.mask + window % p.mask_windows * pairs : nullptr,
            p.regions ? p.regions + window % p.region_windows * p.keys : nullptr, p.keys},
@@ -147,13 +149,15 @@ static __device__ inline float team_max(float v) {
 
 struct gradients {
   const float *out, *lse, *dy, *delta; /* delta: sequences × heads × queries */
-  float *dq, *dk, *dv, *dbias;
+  target dq, dk, dv;
+  float *dbias;
 };
 
 static __device__ inline head_tokens result_gradient_of(const problem &p, const gradients &g,
                                                         int64_t sequence, int64_t head) {
   int64_t channels = p.heads * p.dim;
-  return {g.dy + sequence * p.queries * channels + head * p.dim, channels, p.queries};
+  source dy = {g.dy, false};
+  return {dy.from(sequence * p.queries * channels + head * p.dim), channels, p.queries};
 }
 
 /* More shared memory than a kernel gets unasked. */

@@ -30,8 +30,13 @@ static __device__ inline float4 four_channels(const head_tokens &from, int64_t t
                                               int dim, bool is_wide) {
   float4 x = {0, 0, 0, 0};
   if (token >= from.count || channel >= dim) return x;
-  const float *at = from.first + token * from.row + channel;
-  if (is_wide) return *reinterpret_cast<const float4 *>(at);
+  source at = from.first.from(token * from.row + channel);
+  if (is_wide && !at.bf16) return *static_cast<const float4 *>(at.at);
+  if (is_wide) {
+    uint2 pairs = *static_cast<const uint2 *>(at.at);
+    return {bf16_number(pairs.x & 0xffffu), bf16_number(pairs.x >> 16),
+            bf16_number(pairs.y & 0xffffu), bf16_number(pairs.y >> 16)};
+  }
   x.x = at[0];
   if (channel + 1 < dim) x.y = at[1];
   if (channel + 2 < dim) x.z = at[2];
@@ -257,13 +262,13 @@ static __device__ inline uint32_t kept_of_keys(const drops &d, const score_place
 
 /* Rows of D, times `factors`, as numbers of a head of a token; tokens are `row` apart in memory. */
 template <int DIM>
-static __device__ inline void store_rows(float *to, int64_t row, const float (&sums)[DIM / 8][4],
+static __device__ inline void store_rows(target to, int64_t row, const float (&sums)[DIM / 8][4],
                                          const float factors[2], int first, int64_t count,
                                          int dim) {
   for (int h = 0; h < 2; h++) {
     int token = first + own_row() + 8 * h;
     if (token >= count) continue;
-    float *own = to + token * row + own_column();
+    target own = to.from(token * row + own_column());
     UNROLL
     for (int n = 0; n < DIM / 8; n++)
       for (int e = 0; e < 2; e++)
@@ -302,7 +307,7 @@ static __device__ inline void take_scores(float (&s)[8][4], softmax_state *state
 
 template <int DIM>
 static __global__ void __launch_bounds__(BLOCK, DIM <= 64 ? 4 : 2)
-    attend_tiles(float *out, float *lse, problem p) {
+    attend_tiles(target out, float *lse, problem p) {
   SHARED_MEMORY(uint16_t, keys);
   uint16_t *values = keys + ROWS * PITCH<DIM>;
   block_place at = place_of_block(p, p.queries);
@@ -337,7 +342,7 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 64 ? 4 : 2)
   }
   const float factors[2] = {1 / state.sum[0], 1 / state.sum[1]};
   int64_t channels = p.heads * p.dim;
-  store_rows<DIM>(out + at.sequence * p.queries * channels + at.head * p.dim, channels, sums,
+  store_rows<DIM>(out.from(at.sequence * p.queries * channels + at.head * p.dim), channels, sums,
                   factors, at.first, p.queries, (int)p.dim);
   if (!lse || own_column() > 0) return;
   float *own = lse + (at.sequence * p.heads + at.head) * p.queries;
@@ -418,7 +423,7 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 32   ? 4
     }
   }
   const float ones[2] = {1, 1};
-  store_rows<DIM>(g.dq + at.sequence * p.queries * p.q_row + at.head * p.dim, p.q_row, dq, ones,
+  store_rows<DIM>(g.dq.from(at.sequence * p.queries * p.q_row + at.head * p.dim), p.q_row, dq, ones,
                   at.first, p.queries, (int)p.dim);
 }
 
@@ -495,9 +500,9 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 16   ? 4
     }
   }
   const float ones[2] = {1, 1};
-  store_rows<DIM>(g.dk + at.sequence * p.keys * p.k_row + at.head * p.dim, p.k_row, dk, ones,
+  store_rows<DIM>(g.dk.from(at.sequence * p.keys * p.k_row + at.head * p.dim), p.k_row, dk, ones,
                   at.first, p.keys, (int)p.dim);
-  store_rows<DIM>(g.dv + at.sequence * p.keys * p.v_row + at.head * p.dim, p.v_row, dv, ones,
+  store_rows<DIM>(g.dv.from(at.sequence * p.keys * p.v_row + at.head * p.dim), p.v_row, dv, ones,
                   at.first, p.keys, (int)p.dim);
 }
 
@@ -590,8 +595,8 @@ static size_t rounded_scratch(const problem &p, bool has_bias_gradient) {
 template <int DIM> static status attend_with(const launch *l, const problem &p) {
   size_t bytes = 2 * ROWS * PITCH<DIM> * sizeof(uint16_t);
   allow_shared(attend_tiles<DIM>, bytes);
-  return LAUNCH(l, attend_tiles<DIM>, block_count(p, p.queries), BLOCK, bytes, out(l, 0), out(l, 1),
-                p);
+  return LAUNCH(l, attend_tiles<DIM>, block_count(p, p.queries), BLOCK, bytes, target_of(l, 0),
+                out(l, 1), p);
 }
 
 template <int DIM>
@@ -625,7 +630,7 @@ static status attend_rounded(const launch *l, const problem &p) {
 /* `scratch` holds rounded_scratch bytes. */
 static status rounded_gradients(const launch *l, problem p, const gradients &g, float *scratch,
                                 bool has_bias_gradient) {
-  p.is_wide &= is_aligned(g.dy);
+  p.is_wide &= is_aligned(source{g.dy, false});
   return p.dim <= 16   ? gradients_with<16>(l, p, g, scratch, has_bias_gradient)
          : p.dim <= 32 ? gradients_with<32>(l, p, g, scratch, has_bias_gradient)
          : p.dim <= 64 ? gradients_with<64>(l, p, g, scratch, has_bias_gradient)

@@ -175,8 +175,9 @@ const op op_window_partition = {
     .torch = "monai.networks.nets.swin_unetr.window_partition(torch.roll(torch.nn.functional.pad("
              "x, padding), [-s for s in shift], (1, 2, 3)), window).unflatten(0, (x.shape[0], -1))",
     .version = 1,
-    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "feature map"}, {0}},
-    .outputs = (const port[]){{"out", "N W T C", DTYPE_F32, 0, "tokens of every window"}, {0}},
+    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, PORT_CARRIED, "feature map"}, {0}},
+    .outputs =
+        (const port[]){{"out", "N W T C", DTYPE_F32, PORT_STORABLE, "tokens of every window"}, {0}},
     .attrs = (const attr[]){WINDOW_ATTRS, {0}},
     .attrs_bytes = sizeof(window_attrs),
     .infer = window_partition_infer,
@@ -224,8 +225,9 @@ const op op_window_merge = {
     .torch = "torch.roll(monai.networks.nets.swin_unetr.window_reverse(x, window, padded), shift, "
              "(1, 2, 3))[:, :size[0], :size[1], :size[2]]",
     .version = 1,
-    .inputs = (const port[]){{"x", "N W T C", DTYPE_F32, 0, "tokens of every window"}, {0}},
-    .outputs = (const port[]){{"out", "N X Y Z C", DTYPE_F32, 0, "feature map"}, {0}},
+    .inputs =
+        (const port[]){{"x", "N W T C", DTYPE_F32, PORT_CARRIED, "tokens of every window"}, {0}},
+    .outputs = (const port[]){{"out", "N X Y Z C", DTYPE_F32, PORT_STORABLE, "feature map"}, {0}},
     .attrs = (const attr[]){WINDOW_ATTRS, SIZE_ATTR, {0}},
     .attrs_bytes = sizeof(window_attrs),
     .infer = window_merge_infer,

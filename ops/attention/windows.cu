@@ -1,6 +1,7 @@
 /* window_partition, window_merge, window_regions and relative_position_bias;
  * ops/attention/windows.c and relative_position_bias.c have the definitions. */
 #include "device/cuda/index.cuh"
+#include "device/cuda/stored.cuh"
 
 namespace windows_kernels {
 
@@ -34,8 +35,8 @@ static __device__ inline void place_of(const windows &w, int64_t window, int64_t
 
 /* Tokens from the volume; what was filled up is 0. */
 struct partition_f {
-  float *tokens;
-  const float *volume;
+  target tokens;
+  source volume;
   windows w;
   int64_t channels;
   __device__ void operator()(int64_t i) const {
@@ -54,8 +55,8 @@ struct partition_f {
 
 /* The volume from its tokens: every voxel asks for its own. */
 struct merge_f {
-  float *volume;
-  const float *tokens;
+  target volume;
+  source tokens;
   windows w;
   int64_t channels;
   __device__ void operator()(int64_t i) const {
@@ -78,12 +79,13 @@ CUDA_OP(window_partition) {
   const plugin_shape *x = in_shape(l, 0);
   return for_each_index(
       l, elements(out_shape(l, 0)),
-      partition_f{out(l, 0), in(l, 0), windows_of(l, x->dim + 1), last_extent(x)});
+      partition_f{target_of(l, 0), source_of(l, 0), windows_of(l, x->dim + 1), last_extent(x)});
 }
 CUDA_OP(window_merge) {
   const plugin_shape *y = out_shape(l, 0);
-  return for_each_index(l, elements(y),
-                        merge_f{out(l, 0), in(l, 0), windows_of(l, y->dim + 1), last_extent(y)});
+  return for_each_index(
+      l, elements(y),
+      merge_f{target_of(l, 0), source_of(l, 0), windows_of(l, y->dim + 1), last_extent(y)});
 }
 
 struct regions_f {

@@ -11,12 +11,12 @@ namespace conv_kernels {
 
 /* products (places × (taps · channels)) = result (places × features) · filter */
 static inline matrix_product product_of_places(const launch *l, const library_call *k,
-                                               const float *result) {
+                                               const void *result) {
   matrix_product p = {};
   p.m = k->c.batch * voxels_of(k->c.out), p.n = k->taps * k->channels, p.k = k->features;
   p.batch = 1;
-  p.a = result;
-  p.b = (const float *)l->scratch;
+  p.a = {result, k->result_stored};
+  p.b = {l->scratch, false};
   p.c = (float *)l->scratch + aligned_bytes(p.k * p.n, sizeof(float)) / sizeof(float);
   p.a_row = p.k, p.b_row = p.n, p.c_row = p.n;
   p.alpha = 1;
@@ -54,7 +54,7 @@ struct put_places_f {
 
 static inline status run_apart(const launch *l, const library_call *k, float *image,
                                const plugin_shape *image_shape, const float *weight,
-                               const float *result, const float *bias) {
+                               const void *result, const float *bias) {
   matrix_product p = product_of_places(l, k, result);
   status error = for_each_index(l, p.k * p.n,
                                 pack_filter_f<float>{(float *)l->scratch, weight, k->features,

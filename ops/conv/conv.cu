@@ -91,7 +91,7 @@ static __device__ inline void multiply_step(float sums[PER_THREAD][PER_THREAD],
 
 /* y = gathered x · packed weights + bias. Grid: (tiles of rows, tiles of columns, groups). */
 static __global__ void __launch_bounds__(THREADS)
-    gathered_product(float *y, const float *x, const float *packed, const float *bias, problem p) {
+    gathered_product(float *y, source x, const float *packed, const float *bias, problem p) {
   __shared__ float a[STEP][TILE + 1], b[STEP][TILE + 1];
   __shared__ int64_t where[TILE][4];
   int64_t first_row = (int64_t)blockIdx.x * TILE, first_column = (int64_t)blockIdx.y * TILE;
@@ -160,7 +160,7 @@ static unsigned tiles_of(int64_t n) {
   return (unsigned)((n + TILE - 1) / TILE);
 }
 
-static status run_product(const launch *l, const problem &p, const float *x, const float *weight,
+static status run_product(const launch *l, const problem &p, const source &x, const float *weight,
                           const float *bias, float *y) {
   float *packed = (float *)l->scratch;
   status error = for_each_index(l, p.groups * p.depth * p.out_width,
@@ -186,9 +186,8 @@ static conv_ways ways_of(const launch *l, convolution_pass pass, const plugin_sh
                          const plugin_tensor *image, const plugin_tensor *result) {
   conv_ways w = {};
   convolution c = convolution_of(l, pass, weight, image, result);
-  w.library = library_call_of(l, c, image->data, result->data);
-  if (!w.library.is_there && !w.library.is_apart)
-    w.tiles = tile_call_of(c, image->data, result->data);
+  w.library = library_call_of(l, c, image, result);
+  if (!w.library.is_there && !w.library.is_apart) w.tiles = tile_call_of(c, image, result);
   return w;
 }
 
@@ -208,10 +207,10 @@ static size_t product_bytes(const launch *l, const conv_ways &w) {
 }
 
 static status run_own(const launch *l, const conv_ways &w, const float *bias) {
-  if (w.tiles.t.fits) return run_taps(l, &w.tiles, in(l, 0), in(l, 1), bias, out(l, 0));
+  if (w.tiles.t.fits) return run_taps(l, &w.tiles, source_of(l, 0), in(l, 1), bias, out(l, 0));
   bool is_data = w.library.c.pass == CONVOLUTION_BACKWARD_DATA;
   problem p = problem_of(l, in_shape(l, 1), in_shape(l, 0), out_shape(l, 0), is_data);
-  return run_product(l, p, in(l, 0), in(l, 1), bias, out(l, 0));
+  return run_product(l, p, source_of(l, 0), in(l, 1), bias, out(l, 0));
 }
 
 CUDA_SCRATCH(conv3d) {
@@ -220,15 +219,16 @@ CUDA_SCRATCH(conv3d) {
 CUDA_OP(conv3d) {
   conv_ways w = forward_ways(l);
   if (w.library.is_there)
-    return run_library(l, &w.library, (float *)in(l, 0), (float *)in(l, 1), out(l, 0), in(l, 2));
+    return run_library(l, &w.library, in<void>(l, 0), (float *)in(l, 1), out(l, 0), in(l, 2));
   return run_own(l, w, in(l, 2));
 }
 
 static status run_adjoint(const launch *l, const float *bias) {
   conv_ways w = adjoint_ways(l);
   const library_call *k = &w.library;
-  if (k->is_apart) return run_apart(l, k, out(l, 0), out_shape(l, 0), in(l, 1), in(l, 0), bias);
-  if (k->is_there) return run_library(l, k, out(l, 0), (float *)in(l, 1), (float *)in(l, 0), bias);
+  if (k->is_apart)
+    return run_apart(l, k, out(l, 0), out_shape(l, 0), in(l, 1), in<void>(l, 0), bias);
+  if (k->is_there) return run_library(l, k, out(l, 0), (float *)in(l, 1), in<void>(l, 0), bias);
   return run_own(l, w, bias);
 }
 
@@ -251,7 +251,7 @@ CUDA_OP(conv_transpose3d) {
 /* Voxels are cut into pieces, each with sums of its own: partials[piece][group][(tap, c)][f]. Grid:
  * (tiles of (tap, c), tiles of f, pieces · groups). */
 static __global__ void __launch_bounds__(THREADS)
-    weight_pieces(float *partials, const float *x, const float *dy, problem p, int64_t piece_rows) {
+    weight_pieces(float *partials, source x, source dy, problem p, int64_t piece_rows) {
   __shared__ float a[STEP][TILE + 1], b[STEP][TILE + 1];
   __shared__ int64_t where[STEP][4];
   int64_t first_row = (int64_t)blockIdx.x * TILE, first_column = (int64_t)blockIdx.y * TILE;
@@ -321,7 +321,7 @@ static status run_pieces(const launch *l, const weight_plan &w) {
   status error =
       LAUNCH(l, weight_pieces,
              dim3(tiles_of(w.p.depth), tiles_of(w.p.out_width), (unsigned)(w.pieces * w.p.groups)),
-             THREADS, 0, partials, in(l, 0), in(l, 1), w.p, w.piece_rows);
+             THREADS, 0, partials, source_of(l, 0), source_of(l, 1), w.p, w.piece_rows);
   if (error) return error;
   return add_weight_pieces(l, out(l, 0), partials, w.p.in_width, w.p.in_width, w.p.out_width,
                            w.p.g.taps, w.p.groups, w.pieces);
@@ -341,10 +341,11 @@ CUDA_SCRATCH(conv3d_backward_weight) {
 CUDA_OP(conv3d_backward_weight) {
   weight_plan plan = plan_weight(l);
   conv_ways w = weight_ways(l);
-  status error = w.library.is_there ? run_library(l, &w.library, (float *)in(l, 0), out(l, 0),
-                                                  (float *)in(l, 1), nullptr)
-                 : w.tiles.t.fits   ? run_voxels(l, &w.tiles, in(l, 0), in(l, 1), out(l, 0))
-                                    : run_pieces(l, plan);
+  status error =
+      w.library.is_there
+          ? run_library(l, &w.library, in<void>(l, 0), out(l, 0), in<void>(l, 1), nullptr)
+      : w.tiles.t.fits ? run_voxels(l, &w.tiles, source_of(l, 0), source_of(l, 1), out(l, 0))
+                       : run_pieces(l, plan);
   if (error || !flag(l, "bias")) return error;
   return sum_columns(l, in(l, 1), plan.p.rows, plan.p.to.dim[4], out(l, 1));
 }

@@ -286,6 +286,13 @@ static status backward_weight_cpu(const call *c) {
   return OK;
 }
 
+/* The bias's gradient adds dy up as it is. */
+static bool backward_weight_reads_exactly(const void *attrs, const tensor *in, int in_count,
+                                          int input) {
+  (void)in, (void)in_count;
+  return input == WEIGHT_DY && ((const conv_backward_attrs *)attrs)->bias;
+}
+
 const op op_conv3d = {
     .name = "conv3d",
     .family = "conv",
@@ -297,7 +304,7 @@ const op op_conv3d = {
     .torch = "torch.nn.functional.conv3d(x, weight, bias, stride=stride, padding=padding, "
              "dilation=dilation, groups=groups)",
     .version = 2,
-    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "feature map"},
+    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, PORT_ROUNDED, "feature map"},
                              {"weight", "features C/groups kx ky kz", DTYPE_F32, PORT_PARAM,
                               "one filter for each feature"},
                              {"bias", "features", DTYPE_F32, PORT_PARAM | PORT_OPTIONAL,
@@ -338,7 +345,8 @@ const op op_conv3d_backward_data = {
     .summary = "Gradient of conv3d's input.",
     .version = 1,
     .traits = OP_INTERNAL,
-    .inputs = (const port[]){{"dy", "N X Y Z features", DTYPE_F32, 0, "gradient of the result"},
+    .inputs = (const port[]){{"dy", "N X Y Z features", DTYPE_F32, PORT_ROUNDED,
+                              "gradient of the result"},
                              {"weight", "features C/groups kx ky kz", DTYPE_F32, 0, "the filters"},
                              {0}},
     .outputs = (const port[]){{"dx", "N X Y Z C", DTYPE_F32, 0, "gradient of x"}, {0}},
@@ -356,8 +364,9 @@ const op op_conv3d_backward_weight = {
     .summary = "Gradients of conv3d's weight and bias.",
     .version = 1,
     .traits = OP_INTERNAL,
-    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "input of conv3d"},
-                             {"dy", "N X Y Z features", DTYPE_F32, 0, "gradient of the result"},
+    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, PORT_ROUNDED, "input of conv3d"},
+                             {"dy", "N X Y Z features", DTYPE_F32, PORT_ROUNDED,
+                              "gradient of the result"},
                              {0}},
     .outputs =
         (const port[]){
@@ -369,5 +378,6 @@ const op op_conv3d_backward_weight = {
     .infer = backward_weight_infer,
     .cost = backward_weight_cost,
     .workspace_bytes = backward_weight_workspace,
+    .reads_exactly = backward_weight_reads_exactly,
     .cpu = backward_weight_cpu,
 };

@@ -3,7 +3,6 @@
 #ifndef STRATA_OPS_CONV_LIBRARY_CUH
 #define STRATA_OPS_CONV_LIBRARY_CUH
 
-#include "device/cuda/bf16.cuh"
 #include "device/cuda/libraries.cuh"
 
 namespace conv_kernels {
@@ -15,6 +14,7 @@ struct library_call {
   bool is_apart; /* there is a better way: apart.cuh */
   convolution c;
   int64_t channels, features, taps; /* as they are in our memory */
+  bool image_stored, result_stored; /* as bf16 */
   size_t filter_bytes, image_bytes, result_bytes, workspace;
 };
 
@@ -70,7 +70,8 @@ static inline convolution convolution_of(const launch *l, convolution_pass pass,
 
 /* How the library is asked for it. Operands as they lie in memory. */
 static inline library_call library_call_of(const launch *l, const convolution &problem,
-                                           const void *image, const void *result) {
+                                           const plugin_tensor *image,
+                                           const plugin_tensor *result) {
   library_call k = {};
   convolution *c = &k.c;
   *c = problem;
@@ -82,14 +83,17 @@ static inline library_call library_call_of(const launch *l, const convolution &p
     if (pass != CONVOLUTION_BACKWARD_DATA) c->channels = filled_up(k.channels);
     if (pass != CONVOLUTION_FORWARD) c->features = filled_up(k.features);
   }
+  k.image_stored = image->dtype == PLUGIN_BF16;
+  k.result_stored = result->dtype == PLUGIN_BF16;
   size_t read = c->bf16 ? sizeof(uint16_t) : sizeof(float);
   k.filter_bytes =
       aligned_bytes(filter_elements(c), pass == CONVOLUTION_BACKWARD_WEIGHT ? sizeof(float) : read);
-  if (c->bf16 && pass != CONVOLUTION_BACKWARD_DATA)
+  if (c->bf16 && pass != CONVOLUTION_BACKWARD_DATA &&
+      !(k.image_stored && c->channels == k.channels))
     k.image_bytes = aligned_bytes(c->batch * voxels_of(c->image) * c->channels, read);
-  if (c->bf16 && pass != CONVOLUTION_FORWARD)
+  if (c->bf16 && pass != CONVOLUTION_FORWARD && !(k.result_stored && c->features == k.features))
     k.result_bytes = aligned_bytes(c->batch * voxels_of(c->out) * c->features, read);
-  bool is_aligned = ((uintptr_t)image | (uintptr_t)result) % 16 == 0;
+  bool is_aligned = ((uintptr_t)image->data | (uintptr_t)result->data) % 16 == 0;
   k.is_apart = places_are_apart(c);
   k.is_there = !k.is_apart && is_aligned && library_plans_convolution(l, c, &k.workspace);
   return k;
@@ -131,20 +135,20 @@ struct unpack_filter_f {
 };
 
 /* Voxels of `own` channels, filled up to `width`. */
-template <typename T> struct fill_up_f {
-  T *to;
-  const float *x;
+struct fill_up_f {
+  target to;
+  source x;
   int64_t own, width;
   __device__ void operator()(int64_t i) const {
     int64_t c = i % width;
-    to[i] = as_element<T>(c < own ? x[i / width * own + c] : 0.0f);
+    to[i] = c < own ? x[i / width * own + c] : 0.0f;
   }
 };
 
-static inline status copy_rounded(const launch *l, uint16_t *to, const float *x, int64_t voxels,
+static inline status copy_rounded(const launch *l, void *to, const source &x, int64_t voxels,
                                   int64_t own, int64_t width) {
-  if (own == width) return to_bf16(l, to, x, voxels * own);
-  return for_each_index(l, voxels * width, fill_up_f<uint16_t>{to, x, own, width});
+  if (own == width) return to_bf16(l, (uint16_t *)to, (const float *)x.at, voxels * own);
+  return for_each_index(l, voxels * width, fill_up_f{{to, true}, x, own, width});
 }
 
 struct add_bias_f {
@@ -169,10 +173,10 @@ static inline status pack_filter(const launch *l, const library_call *k, void *t
       pack_filter_f<uint16_t>{(uint16_t *)to, weight, k->features, own, width, k->taps});
 }
 
-/* `image`, `weight` and `result` are ours; the one that the pass computes is written, with `bias` (may
- * be NULL) added along its channels. */
-static inline status run_library(const launch *l, const library_call *k, float *image,
-                                 float *weight, float *result, const float *bias) {
+/* `image`, `weight` and `result` are ours; the one that the pass computes is written in f32, with `bias`
+ * (may be NULL) added along its channels. */
+static inline status run_library(const launch *l, const library_call *k, const void *image,
+                                 float *weight, const void *result, const float *bias) {
   const convolution *c = &k->c;
   char *filter = (char *)l->scratch, *rounded_image = filter + k->filter_bytes;
   char *rounded_result = rounded_image + k->image_bytes;
@@ -182,13 +186,14 @@ static inline status run_library(const launch *l, const library_call *k, float *
   status error = OK;
   if (!computes_weight) error = pack_filter(l, k, filter, weight);
   if (!error && k->image_bytes)
-    error = copy_rounded(l, (uint16_t *)rounded_image, image, in_image, k->channels, c->channels);
+    error = copy_rounded(l, rounded_image, source{image, k->image_stored}, in_image, k->channels,
+                         c->channels);
   if (!error && k->result_bytes)
-    error =
-        copy_rounded(l, (uint16_t *)rounded_result, result, in_result, k->features, c->features);
+    error = copy_rounded(l, rounded_result, source{result, k->result_stored}, in_result,
+                         k->features, c->features);
   if (!error)
-    error = library_convolve(l, c, k->image_bytes ? (void *)rounded_image : image, filter,
-                             k->result_bytes ? (void *)rounded_result : result, workspace);
+    error = library_convolve(l, c, k->image_bytes ? (const void *)rounded_image : image, filter,
+                             k->result_bytes ? (const void *)rounded_result : result, workspace);
   if (!error && computes_weight)
     error = for_each_index(l, k->features * k->taps * (k->channels / c->groups),
                            unpack_filter_f{weight, (const float *)filter, k->channels / c->groups,
@@ -197,7 +202,7 @@ static inline status run_library(const launch *l, const library_call *k, float *
   bool forward = c->pass == CONVOLUTION_FORWARD;
   int64_t channels = forward ? k->features : k->channels;
   return for_each_index(l, (forward ? in_result : in_image) * channels,
-                        add_bias_f{forward ? result : image, bias, channels});
+                        add_bias_f{(float *)(forward ? result : image), bias, channels});
 }
 
 } // namespace conv_kernels

@@ -67,25 +67,42 @@ static inline tile_problem tile_problem_of(const convolution *c, const conv_tili
   return p;
 }
 
-/* Operands as they lie in memory. */
-static inline tile_call tile_call_of(const convolution &c, const void *image, const void *result) {
+/* Bytes of the copy of an operand of `rows` times `own` channels; 0: it is read where it lies. `copies`, as
+ * the tiling has it, becomes whether the kernel reads factors and not f32. The tiling is the one for f32,
+ * so that sums are added in the same order. */
+static inline size_t copy_bytes(const convolution *c, const plugin_tensor *x, int64_t rows,
+                                int64_t own, int64_t width, bool *copies) {
+  bool stored = x->dtype == PLUGIN_BF16, is_whole = own == width && own % TILE_WIDTH == 0;
+  if (stored && is_whole) {
+    *copies = true;
+    return 0;
+  }
+  if (*copies) return aligned_bytes(rows * width, factor_bytes(c));
+  return stored ? aligned_bytes(rows * width, sizeof(float)) : 0;
+}
+
+static inline tile_call tile_call_of(const convolution &c, const plugin_tensor *image,
+                                     const plugin_tensor *result) {
   tile_call k = {};
   k.c = c;
   k.t = tiling_of(&c);
-  k.t.fits &= ((uintptr_t)image | (uintptr_t)result) % 16 == 0;
+  k.t.fits &= ((uintptr_t)image->data | (uintptr_t)result->data) % 16 == 0;
   if (!k.t.fits) return k;
-  k.p = tile_problem_of(&c, &k.t);
+  bool is_data = c.pass == CONVOLUTION_BACKWARD_DATA;
   bool is_weight = c.pass == CONVOLUTION_BACKWARD_WEIGHT;
+  k.gathered_bytes = copy_bytes(&c, is_data ? result : image, voxels_gathered(&c) * c.groups,
+                                (is_data ? c.features : c.channels) / c.groups, k.t.gathered_width,
+                                &k.t.copies_gathered);
+  if (is_weight)
+    k.other_bytes = copy_bytes(&c, result, c.batch * voxels_of(c.out) * c.groups,
+                               c.features / c.groups, k.t.other_width, &k.t.copies_other);
+  k.p = tile_problem_of(&c, &k.t);
   size_t factor = factor_bytes(&c);
   if (!is_weight) {
     k.filter_bytes =
         aligned_bytes(c.groups * k.p.taps * (int64_t)k.p.filter_depth * k.p.filter_columns, factor);
     k.tap_bytes = aligned_bytes(k.t.windows * k.t.window_taps, sizeof(window_tap));
   }
-  if (k.t.copies_gathered)
-    k.gathered_bytes = aligned_bytes(voxels_gathered(&c) * c.groups * k.t.gathered_width, factor);
-  if (k.t.copies_other)
-    k.other_bytes = aligned_bytes(c.batch * voxels_of(c.out) * c.groups * k.t.other_width, factor);
   int64_t sums = is_weight ? c.groups * k.t.rows * k.p.out_width : result_elements(&c);
   if (is_weight || k.t.pieces > 1) k.sum_bytes = aligned_bytes(k.t.pieces * sums, sizeof(float));
   return k;
@@ -99,14 +116,14 @@ static inline unsigned tile_blocks(const tile_call *k) {
   return (unsigned)(k->t.row_tiles * k->t.column_tiles * k->t.windows * k->c.groups * k->t.pieces);
 }
 
-/* An operand as the kernels read it: where it is, or a copy in `room`. */
-static inline status factor_of(const launch *l, const convolution *c, const float *x, int64_t count,
-                               int64_t own, int64_t width, bool is_copied, char *room,
-                               const void **out) {
-  *out = is_copied ? (const void *)room : x;
-  if (!is_copied) return OK;
-  if (c->bf16) return copy_rounded(l, (uint16_t *)room, x, count, own, width);
-  return for_each_index(l, count * width, fill_up_f<float>{(float *)room, x, own, width});
+/* An operand as the kernels read it: where it is, or `bytes` of a copy in `room`. */
+static inline status factor_of(const launch *l, const convolution *c, const source &x,
+                               int64_t count, int64_t own, int64_t width, bool copies, size_t bytes,
+                               char *room, const void **out) {
+  *out = bytes ? room : x.at;
+  if (bytes == 0) return OK;
+  if (copies && c->bf16) return copy_rounded(l, room, x, count, own, width);
+  return for_each_index(l, count * width, fill_up_f{{room, false}, x, own, width});
 }
 
 /* What a launch of multiply_taps reads and writes. */
@@ -153,7 +170,7 @@ static status pack_taps(const launch *l, const tile_call *k, int64_t in_width, c
 }
 
 /* Forward and gradient of the data. `weight` is PyTorch's. */
-static inline status run_taps(const launch *l, const tile_call *k, const float *x,
+static inline status run_taps(const launch *l, const tile_call *k, const source &x,
                               const float *weight, const float *bias, float *y) {
   const convolution *c = &k->c;
   const tile_problem &p = k->p;
@@ -169,7 +186,7 @@ static inline status run_taps(const launch *l, const tile_call *k, const float *
                     : pack_taps<float>(l, k, in_width, weight, filter);
   if (!error)
     error = factor_of(l, c, x, voxels_gathered(c) * c->groups, in_width, p.gathered_width,
-                      k->t.copies_gathered, room, &o.x);
+                      k->t.copies_gathered, k->gathered_bytes, room, &o.x);
   if (error) return error;
   auto launch_columns = k->t.columns == 128  ? launch_taps_of<128>
                         : k->t.columns == 64 ? launch_taps_of<64>
@@ -204,18 +221,18 @@ static status launch_voxels_of(const launch *l, const tile_call *k, const void *
 }
 
 /* Gradient of the weight. */
-static inline status run_voxels(const launch *l, const tile_call *k, const float *x,
-                                const float *dy, float *dweight) {
+static inline status run_voxels(const launch *l, const tile_call *k, const source &x,
+                                const source &dy, float *dweight) {
   const convolution *c = &k->c;
   char *room = (char *)l->scratch, *other_room = room + k->gathered_bytes;
   float *partials = (float *)(other_room + k->other_bytes);
   int64_t channels = c->channels / c->groups;
   const void *image, *result;
   status error = factor_of(l, c, x, voxels_gathered(c) * c->groups, channels, k->t.gathered_width,
-                           k->t.copies_gathered, room, &image);
+                           k->t.copies_gathered, k->gathered_bytes, room, &image);
   if (!error)
     error = factor_of(l, c, dy, c->batch * voxels_of(c->out) * c->groups, k->p.out_width,
-                      k->t.other_width, k->t.copies_other, other_room, &result);
+                      k->t.other_width, k->t.copies_other, k->other_bytes, other_room, &result);
   if (error) return error;
   auto launch_columns = k->t.columns == 128  ? launch_voxels_of<128>
                         : k->t.columns == 64 ? launch_voxels_of<64>

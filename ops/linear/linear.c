@@ -230,6 +230,13 @@ static status backward_weight_cpu(const call *c) {
   return OK;
 }
 
+/* The bias's gradient adds dy up as it is. */
+static bool backward_weight_reads_exactly(const void *attrs, const tensor *in, int in_count,
+                                          int input) {
+  (void)in, (void)in_count;
+  return input == WEIGHT_DY && ((const linear_backward_weight_attrs *)attrs)->bias;
+}
+
 const op op_linear = {
     .name = "linear",
     .family = "linear",
@@ -238,7 +245,7 @@ const op op_linear = {
            "axis but the last.",
     .torch = "torch.nn.functional.linear(x, weight, bias)",
     .version = 1,
-    .inputs = (const port[]){{"x", "N … C", DTYPE_F32, 0, "rows of channels"},
+    .inputs = (const port[]){{"x", "N … C", DTYPE_F32, PORT_ROUNDED, "rows of channels"},
                              {"weight", "features C", DTYPE_F32, PORT_PARAM, "the map"},
                              {"bias", "features", DTYPE_F32, PORT_PARAM | PORT_OPTIONAL,
                               "added to every row"},
@@ -266,9 +273,10 @@ const op op_linear_backward_data = {
     .summary = "Gradient of linear's input.",
     .version = 1,
     .traits = OP_INTERNAL,
-    .inputs = (const port[]){{"dy", "N … features", DTYPE_F32, 0, "gradient of the result"},
-                             {"weight", "features C", DTYPE_F32, 0, "the map"},
-                             {0}},
+    .inputs =
+        (const port[]){{"dy", "N … features", DTYPE_F32, PORT_ROUNDED, "gradient of the result"},
+                       {"weight", "features C", DTYPE_F32, 0, "the map"},
+                       {0}},
     .outputs = (const port[]){{"dx", "N … C", DTYPE_F32, 0, "gradient of x"}, {0}},
     .attrs = linear_backward_data_attr_list,
     .attrs_bytes = sizeof(linear_backward_data_attrs),
@@ -284,9 +292,10 @@ const op op_linear_backward_weight = {
     .summary = "Gradients of linear's weight and bias.",
     .version = 1,
     .traits = OP_INTERNAL,
-    .inputs = (const port[]){{"x", "N … C", DTYPE_F32, 0, "input of linear"},
-                             {"dy", "N … features", DTYPE_F32, 0, "gradient of the result"},
-                             {0}},
+    .inputs =
+        (const port[]){{"x", "N … C", DTYPE_F32, PORT_ROUNDED, "input of linear"},
+                       {"dy", "N … features", DTYPE_F32, PORT_ROUNDED, "gradient of the result"},
+                       {0}},
     .outputs =
         (const port[]){{"dweight", "features C", DTYPE_F32, 0, "gradient of weight"},
                        {"dbias", "features", DTYPE_F32, 0, "gradient of bias, where asked for"},
@@ -296,5 +305,6 @@ const op op_linear_backward_weight = {
     .infer = backward_weight_infer,
     .cost = backward_weight_cost,
     .workspace_bytes = backward_weight_workspace,
+    .reads_exactly = backward_weight_reads_exactly,
     .cpu = backward_weight_cpu,
 };

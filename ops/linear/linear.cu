@@ -1,6 +1,5 @@
 /* linear and matmul: matrix products by cuBLASLt; ops/linear/linear.c, matmul.c have the
  * definitions. */
-#include "device/cuda/bf16.cuh"
 #include "device/cuda/channels.cuh"
 #include "device/cuda/index.cuh"
 #include "device/cuda/libraries.cuh"
@@ -25,7 +24,7 @@ static matrix_product dense(const launch *l, int64_t m, int64_t n, int64_t k) {
 static matrix_product forward_of(const launch *l) {
   int64_t c = last_extent(in_shape(l, 0)), f = last_extent(out_shape(l, 0));
   matrix_product p = dense(l, rows_of(in_shape(l, 0)), f, c);
-  p.a = in(l, 0), p.b = in(l, 1), p.bias = in(l, 2);
+  p.a = source_of(l, 0), p.b = source_of(l, 1), p.bias = in(l, 2);
   p.a_row = c, p.b_row = c;
   p.b_transposed = true;
   return p;
@@ -43,7 +42,7 @@ CUDA_OP(linear) {
 static matrix_product backward_data_of(const launch *l) {
   int64_t f = last_extent(in_shape(l, 0)), c = last_extent(out_shape(l, 0));
   matrix_product p = dense(l, rows_of(in_shape(l, 0)), c, f);
-  p.a = in(l, 0), p.b = in(l, 1);
+  p.a = source_of(l, 0), p.b = source_of(l, 1);
   p.a_row = f, p.b_row = c;
   return p;
 }
@@ -60,7 +59,7 @@ CUDA_OP(linear_backward_data) {
 static matrix_product backward_weight_of(const launch *l) {
   int64_t c = last_extent(in_shape(l, 0)), f = last_extent(in_shape(l, 1));
   matrix_product p = dense(l, f, c, rows_of(in_shape(l, 0)));
-  p.a = in(l, 1), p.b = in(l, 0);
+  p.a = source_of(l, 1), p.b = source_of(l, 0);
   p.a_row = f, p.b_row = c;
   p.a_transposed = true;
   return p;
@@ -113,7 +112,7 @@ static matrix_product batch_of(const launch *l) {
   p.a_step = of_a == 1 ? 0 : p.m * p.k;
   p.b_step = of_b == 1 ? 0 : p.k * p.n;
   p.c_step = p.m * p.n;
-  p.a = in(l, 0), p.b = in(l, 1);
+  p.a = source_of(l, 0), p.b = source_of(l, 1);
   return p;
 }
 
@@ -126,8 +125,8 @@ CUDA_OP(matmul) {
   matrix_product p = batch_of(l);
   if (p.batch == leading(y)) return multiply_matrices(l, &p);
   for (int64_t item = 0; item < leading(y); item++) {
-    p.a = in(l, 0) + matrix_of(in_shape(l, 0), y, item) * p.m * p.k;
-    p.b = in(l, 1) + matrix_of(in_shape(l, 1), y, item) * p.k * p.n;
+    p.a = source_of(l, 0).from(matrix_of(in_shape(l, 0), y, item) * p.m * p.k);
+    p.b = source_of(l, 1).from(matrix_of(in_shape(l, 1), y, item) * p.k * p.n);
     p.c = out(l, 0) + item * p.c_step;
     status error = multiply_matrices(l, &p);
     if (error) return error;

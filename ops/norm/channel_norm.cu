@@ -1,6 +1,7 @@
 /* instance_norm, group_norm, batch_norm and their gradient; ops/norm/channel_norm.h has the
  * definitions, channel_norm.c the derivation of the gradient. */
 #include "device/cuda/channels.cuh"
+#include "device/cuda/stored.cuh"
 
 namespace channel_norm_kernels {
 
@@ -71,7 +72,7 @@ static status find_statistics(const launch *l, channel_pieces c, int64_t togethe
 /* ---- out = leaky((x − mean) · rstd · weight + bias + residual) -------------------------------- */
 
 struct apply_norm {
-  float *y;
+  target y;
   const float *x, *residual, *mean, *rstd, *weight, *bias;
   int64_t per_sample, channels; /* elements that share a row of statistics */
   float slope;
@@ -85,9 +86,16 @@ struct apply_norm {
 };
 
 static status apply(const launch *l, channel_pieces c, const float *mean, const float *rstd) {
-  apply_norm f = {out(l, 0),  in(l, NORM_X),       in(l, NORM_RESIDUAL), mean,
-                  rstd,       in(l, NORM_WEIGHT),  in(l, NORM_BIAS),     c.voxels * c.channels,
-                  c.channels, number_f(l, "slope")};
+  apply_norm f = {target_of(l, 0),
+                  in(l, NORM_X),
+                  in(l, NORM_RESIDUAL),
+                  mean,
+                  rstd,
+                  in(l, NORM_WEIGHT),
+                  in(l, NORM_BIAS),
+                  c.voxels * c.channels,
+                  c.channels,
+                  number_f(l, "slope")};
   return for_each_index(l, elements(in_shape(l, NORM_X)), f);
 }
 
@@ -184,13 +192,14 @@ enum { BACK_DX, BACK_DRESIDUAL, BACK_DWEIGHT, BACK_DBIAS };
 
 /* Σ g and Σ g·x̂ */
 struct gradient_sums {
-  const float *x, *y, *dy, *mean, *rstd;
+  const float *x, *dy, *mean, *rstd;
+  source y; /* its sign */
   int64_t voxels, channels;
   float slope;
   __device__ void operator()(int64_t sample, int64_t channel, int64_t voxel, int64_t,
                              float sums[2]) const {
     int64_t at = (sample * voxels + voxel) * channels + channel, row = sample * channels + channel;
-    float g = !y || y[at] > 0.0f ? dy[at] : slope * dy[at];
+    float g = !y.at || y[at] > 0.0f ? dy[at] : slope * dy[at];
     sums[0] += g;
     sums[1] += g * ((x[at] - mean[row]) * rstd[row]);
   }
@@ -247,16 +256,17 @@ struct lines_f {
 };
 
 struct norm_backward_f {
-  float *dx, *dresidual;
-  const float *x, *y, *dy, *mean, *rstd, *weight, *lines;
+  target dx, dresidual;
+  const float *x, *dy, *mean, *rstd, *weight, *lines;
+  source y; /* its sign */
   int64_t per_sample, channels;
   float slope;
   __device__ void operator()(int64_t i) const {
     int64_t sample = i / per_sample, channel = i % channels, row = sample * channels + channel;
-    float g = !y || y[i] > 0.0f ? dy[i] : slope * dy[i];
+    float g = !y.at || y[i] > 0.0f ? dy[i] : slope * dy[i];
     float factor = weight ? rstd[row] * weight[channel] : rstd[row];
     const float *line = lines + sample * 2 * channels + channel;
-    if (dresidual) dresidual[i] = g;
+    if (dresidual.at) dresidual[i] = g;
     dx[i] = factor * g - line[0] - (x[i] - mean[row]) * line[channels];
   }
 };
@@ -278,13 +288,14 @@ CUDA_OP(channel_norm_backward) {
   float *partials = (float *)l->scratch, slope = number_f(l, "slope");
   float *totals = (float *)((char *)l->scratch + channel_pieces_bytes(&c));
   float *lines = totals + 2 * c.samples * c.channels;
-  const float *x = in(l, BACK_X), *y = in(l, BACK_Y), *dy = in(l, BACK_DY);
+  const float *x = in(l, BACK_X), *dy = in(l, BACK_DY);
+  source y = source_of(l, BACK_Y);
   const float *mean = in(l, BACK_MEAN), *rstd = in(l, BACK_RSTD), *weight = in(l, BACK_WEIGHT);
   bool residual = flag(l, "residual");
   int64_t together = integer(l, "channels");
   double share = flag(l, "fixed") ? 0 : 1 / (double)(c.voxels * together);
   status error = launch_channel_sums(
-      l, partials, c, gradient_sums{x, y, dy, mean, rstd, c.voxels, c.channels, slope});
+      l, partials, c, gradient_sums{x, dy, mean, rstd, y, c.voxels, c.channels, slope});
   if (!error) error = for_each_index(l, 2 * c.samples * c.channels, total_f{totals, partials, c});
   if (!error) /* without a weight, its gradients are scalars that nobody reads */
     error = for_each_index(l, weight ? c.channels : 1,
@@ -296,8 +307,8 @@ CUDA_OP(channel_norm_backward) {
   if (error) return error;
   return for_each_index(
       l, elements(in_shape(l, BACK_X)),
-      norm_backward_f{out(l, BACK_DX), residual ? out(l, BACK_DRESIDUAL) : nullptr, x, y, dy, mean,
-                      rstd, weight, lines, c.voxels * c.channels, c.channels, slope});
+      norm_backward_f{target_of(l, BACK_DX), residual ? target_of(l, BACK_DRESIDUAL) : target{}, x,
+                      dy, mean, rstd, weight, lines, y, c.voxels * c.channels, c.channels, slope});
 }
 
 } // namespace channel_norm_kernels

@@ -43,7 +43,7 @@ enum { NORM_X, NORM_WEIGHT, NORM_BIAS, NORM_RESIDUAL };
     "residual", "N X Y Z C", DTYPE_F32, PORT_OPTIONAL, "added before the activation"               \
   }
 #define CHANNEL_NORM_OUTPUT                                                                        \
-  { "out", "N X Y Z C", DTYPE_F32, 0, "normalized feature map" }
+  { "out", "N X Y Z C", DTYPE_F32, PORT_STORABLE, "normalized feature map" }
 
 /* Checks x, weight, bias and residual; fills the shape of the result. */
 status channel_norm_infer(infer *rule, int least_rank);

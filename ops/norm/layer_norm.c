@@ -228,7 +228,7 @@ const op op_layer_norm = {
                              {"weight", "C", DTYPE_F32, PORT_PARAM | PORT_OPTIONAL, "scale"},
                              {"bias", "C", DTYPE_F32, PORT_PARAM | PORT_OPTIONAL, "shift"},
                              {0}},
-    .outputs = (const port[]){{"out", "… C", DTYPE_F32, 0, "normalized values"},
+    .outputs = (const port[]){{"out", "… C", DTYPE_F32, PORT_STORABLE, "normalized values"},
                               {"mean", "…", DTYPE_F32, PORT_SAVED, "mean of each row"},
                               {"rstd", "…", DTYPE_F32, PORT_SAVED, "1 / √(variance + eps)"},
                               {0}},

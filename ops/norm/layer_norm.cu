@@ -1,9 +1,9 @@
 /* layer_norm: a warp for each row; ops/norm/layer_norm.c has the definition. */
-#include "device/cuda/kernel.cuh"
+#include "device/cuda/stored.cuh"
 
 namespace layer_norm_kernels {
 
-static __global__ void normalize_rows(float *y, float *means, float *rstds, const float *x,
+static __global__ void normalize_rows(target y, float *means, float *rstds, const float *x,
                                       const float *weight, const float *bias, int64_t rows,
                                       int64_t width, double eps) {
   int lane = (int)(threadIdx.x % WARP);
@@ -27,7 +27,7 @@ static __global__ void normalize_rows(float *y, float *means, float *rstds, cons
 
 CUDA_OP(layer_norm) {
   int64_t width = last_extent(in_shape(l, 0)), rows = elements(in_shape(l, 0)) / width;
-  return LAUNCH(l, normalize_rows, blocks_of(rows, THREADS / WARP), THREADS, 0, out(l, 0),
+  return LAUNCH(l, normalize_rows, blocks_of(rows, THREADS / WARP), THREADS, 0, target_of(l, 0),
                 out(l, 1), out(l, 2), in(l, 0), in(l, 1), in(l, 2), rows, width, number(l, "eps"));
 }
 

@@ -86,8 +86,10 @@ const op op_concat = {
            "takes them apart.",
     .torch = "torch.cat(x, dim=axis)",
     .version = 1,
-    .inputs = (const port[]){{"x", "… C", DTYPE_F32, PORT_VARIADIC, "feature maps or tokens"}, {0}},
-    .outputs = (const port[]){{"out", "… ΣC", DTYPE_F32, 0, "side by side"}, {0}},
+    .inputs =
+        (const port[]){
+            {"x", "… C", DTYPE_F32, PORT_VARIADIC | PORT_CARRIED, "feature maps or tokens"}, {0}},
+    .outputs = (const port[]){{"out", "… ΣC", DTYPE_F32, PORT_STORABLE, "side by side"}, {0}},
     .attrs = (const attr[]){{"axis", ATTR_CHOICE, offsetof(concat_attrs, axis), "channel", 0, 0,
                              axis_choices, 0, AXIS_DOC},
                             {0}},

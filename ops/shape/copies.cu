@@ -1,6 +1,7 @@
 /* Operators that only move numbers: each element of the result knows where it comes from.
  * ops/shape/<name>.c has the definitions. */
 #include "device/cuda/index.cuh"
+#include "device/cuda/stored.cuh"
 
 namespace copies_kernels {
 
@@ -8,8 +9,8 @@ namespace copies_kernels {
 
 /* Columns `offset` … of rows of `whole` elements, to or from rows of `part` elements of their own. */
 struct put_columns {
-  float *whole;
-  const float *part;
+  target whole;
+  source part;
   int64_t whole_width, part_width, offset;
   __device__ void operator()(int64_t i) const {
     whole[i / part_width * whole_width + offset + i % part_width] = part[i];
@@ -17,8 +18,8 @@ struct put_columns {
 };
 
 struct take_columns {
-  float *part;
-  const float *whole;
+  target part;
+  source whole;
   int64_t whole_width, part_width, offset;
   __device__ void operator()(int64_t i) const {
     part[i] = whole[i / part_width * whole_width + offset + i % part_width];
@@ -26,8 +27,8 @@ struct take_columns {
 };
 
 struct widen_columns { /* zeros around the part */
-  float *whole;
-  const float *part;
+  target whole;
+  source part;
   int64_t whole_width, part_width, offset;
   __device__ void operator()(int64_t i) const {
     int64_t column = i % whole_width - offset;
@@ -43,8 +44,8 @@ CUDA_OP(concat) {
   for (int k = 0; k < l->call->in_count; k++) {
     const plugin_shape *x = in_shape(l, k);
     int64_t part = x->dim[axis] * elements_after(x, axis);
-    status error =
-        for_each_index(l, elements(x), put_columns{out(l, 0), in(l, k), width, part, offset});
+    status error = for_each_index(
+        l, elements(x), put_columns{target_of(l, 0), source_of(l, k), width, part, offset});
     if (error) return error;
     offset += part;
   }
@@ -56,7 +57,7 @@ CUDA_OP(slice) {
   int axis = chosen_axis(l, x);
   int64_t stride = elements_after(x, axis);
   return for_each_index(l, elements(y),
-                        take_columns{out(l, 0), in(l, 0), x->dim[axis] * stride,
+                        take_columns{target_of(l, 0), source_of(l, 0), x->dim[axis] * stride,
                                      y->dim[axis] * stride, integer(l, "start") * stride});
 }
 
@@ -65,15 +66,15 @@ CUDA_OP(slice_backward) {
   int axis = chosen_axis(l, whole);
   int64_t stride = elements_after(whole, axis);
   return for_each_index(l, elements(whole),
-                        widen_columns{out(l, 0), in(l, 0), whole->dim[axis] * stride,
+                        widen_columns{target_of(l, 0), source_of(l, 0), whole->dim[axis] * stride,
                                       part->dim[axis] * stride, integer(l, "start") * stride});
 }
 
 /* ---- crop_volume, pad_volume --------------------------------------------------------------------- */
 
 struct crop_f {
-  float *y;
-  const float *x;
+  target y;
+  source x;
   volume_shape from, to;
   int64_t start[3];
   __device__ void operator()(int64_t i) const {
@@ -83,7 +84,8 @@ struct crop_f {
 };
 
 CUDA_OP(crop_volume) {
-  crop_f f = {out(l, 0), in(l, 0), volume_of(in_shape(l, 0)), volume_of(out_shape(l, 0)), {}};
+  crop_f f = {
+      target_of(l, 0), source_of(l, 0), volume_of(in_shape(l, 0)), volume_of(out_shape(l, 0)), {}};
   for (int a = 0; a < 3; a++) {
     int64_t start = integer_at(l, "start", a); /* −1: centred */
     f.start[a] = start >= 0 ? start : (f.from.dim[1 + a] - f.to.dim[1 + a]) / 2;
@@ -103,8 +105,8 @@ static __device__ inline int64_t padding_source(int mode, int64_t i, int64_t ext
 }
 
 struct pad_f {
-  float *y;
-  const float *x;
+  target y;
+  source x;
   volume_shape from, to;
   int64_t before[3];
   int mode;
@@ -146,8 +148,13 @@ struct pad_backward_f {
 };
 
 CUDA_OP(pad_volume) {
-  pad_f f = {out(l, 0), in(l, 0), volume_of(in_shape(l, 0)), volume_of(out_shape(l, 0)),
-             {},        0,        number_f(l, "value")};
+  pad_f f = {target_of(l, 0),
+             source_of(l, 0),
+             volume_of(in_shape(l, 0)),
+             volume_of(out_shape(l, 0)),
+             {},
+             0,
+             number_f(l, "value")};
   f.mode = (int)integer(l, "mode");
   for (int a = 0; a < 3; a++) f.before[a] = integer_at(l, "before", a);
   return for_each_index(l, elements(out_shape(l, 0)), f);
@@ -164,8 +171,8 @@ CUDA_OP(pad_volume_backward) {
 /* ---- roll, permute ---------------------------------------------------------------------------------- */
 
 struct roll_f {
-  float *y;
-  const float *x;
+  target y;
+  source x;
   volume_shape shape;
   int64_t origin[3]; /* the position in x of position 0 of the result */
   __device__ void operator()(int64_t i) const {
@@ -177,7 +184,7 @@ struct roll_f {
 };
 
 CUDA_OP(roll) {
-  roll_f f = {out(l, 0), in(l, 0), volume_of(in_shape(l, 0)), {}};
+  roll_f f = {target_of(l, 0), source_of(l, 0), volume_of(in_shape(l, 0)), {}};
   for (int a = 0; a < 3; a++) {
     int64_t shift = integer_at(l, "shift", a) % f.shape.dim[1 + a];
     f.origin[a] = shift > 0 ? f.shape.dim[1 + a] - shift : -shift;
@@ -186,8 +193,8 @@ CUDA_OP(roll) {
 }
 
 struct permute_f {
-  float *y;
-  const float *x;
+  target y;
+  source x;
   strides at;
   __device__ void operator()(int64_t i) const {
     y[i] = x[at.offset(i)];
@@ -196,7 +203,7 @@ struct permute_f {
 
 CUDA_OP(permute) {
   const plugin_shape *x = in_shape(l, 0), *y = out_shape(l, 0);
-  permute_f f = {out(l, 0), in(l, 0), {}};
+  permute_f f = {target_of(l, 0), source_of(l, 0), {}};
   for (int d = 0; d < y->rank; d++) {
     int axis = d == 0 ? 0 : (int)integer_at(l, "axes", d - 1);
     add_axis(&f.at, y->dim[d], elements_after(x, axis));
@@ -222,8 +229,8 @@ struct patches {
 };
 
 struct patchify_f {
-  float *tokens;
-  const float *volume;
+  target tokens;
+  source volume;
   patches p;
   __device__ void operator()(int64_t i) const {
     tokens[p.token_index(i)] = volume[i];
@@ -231,8 +238,8 @@ struct patchify_f {
 };
 
 struct unpatchify_f {
-  float *volume;
-  const float *tokens;
+  target volume;
+  source tokens;
   patches p;
   __device__ void operator()(int64_t i) const {
     volume[i] = tokens[p.token_index(i)];
@@ -246,12 +253,14 @@ static patches patches_of(const launch *l, const plugin_shape *volume) {
 }
 
 CUDA_OP(patchify) {
-  return for_each_index(l, elements(in_shape(l, 0)),
-                        patchify_f{out(l, 0), in(l, 0), patches_of(l, in_shape(l, 0))});
+  return for_each_index(
+      l, elements(in_shape(l, 0)),
+      patchify_f{target_of(l, 0), source_of(l, 0), patches_of(l, in_shape(l, 0))});
 }
 CUDA_OP(unpatchify) {
-  return for_each_index(l, elements(out_shape(l, 0)),
-                        unpatchify_f{out(l, 0), in(l, 0), patches_of(l, out_shape(l, 0))});
+  return for_each_index(
+      l, elements(out_shape(l, 0)),
+      unpatchify_f{target_of(l, 0), source_of(l, 0), patches_of(l, out_shape(l, 0))});
 }
 
 constexpr int MOST_NAMED = 16; /* LIST_MAX of graph/op.h */
@@ -276,8 +285,8 @@ static blocks blocks_of_launch(const launch *l, const plugin_shape *volume,
 }
 
 struct merge_f {
-  float *y;
-  const float *x;
+  target y;
+  source x;
   blocks b;
   __device__ void operator()(int64_t i) const {
     voxel v = b.merged.locate(i);
@@ -313,9 +322,9 @@ struct merge_backward_f {
 };
 
 CUDA_OP(space_to_channels) {
-  return for_each_index(
-      l, elements(out_shape(l, 0)),
-      merge_f{out(l, 0), in(l, 0), blocks_of_launch(l, in_shape(l, 0), out_shape(l, 0))});
+  return for_each_index(l, elements(out_shape(l, 0)),
+                        merge_f{target_of(l, 0), source_of(l, 0),
+                                blocks_of_launch(l, in_shape(l, 0), out_shape(l, 0))});
 }
 CUDA_OP(space_to_channels_backward) {
   return for_each_index(

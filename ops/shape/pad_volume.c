@@ -117,8 +117,10 @@ const op op_pad_volume = {
            "(Cases are brought to a least size by the prepare operator pad.)",
     .torch = "torch.nn.functional.pad(x, (z0, z1, y0, y1, x0, x1), mode, value)  # on N C X Y Z",
     .version = 1,
-    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "feature map"}, {0}},
-    .outputs = (const port[]){{"out", "N X' Y' Z' C", DTYPE_F32, 0, "larger feature map"}, {0}},
+    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, PORT_CARRIED, "feature map"}, {0}},
+    .outputs =
+        (const port[]){{"out", "N X' Y' Z' C", DTYPE_F32, PORT_STORABLE, "larger feature map"},
+                       {0}},
     .attrs = pad_attr_list,
     .attrs_bytes = sizeof(pad_volume_attrs),
     .infer = pad_infer,

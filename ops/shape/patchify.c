@@ -133,9 +133,10 @@ const op op_patchify = {
         "einops.rearrange(x, 'b (h p1) (w p2) (d p3) c -> b (h w d) (p1 p2 p3 c)', p1=size[0], "
         "p2=size[1], p3=size[2])",
     .version = 1,
-    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "volume"}, {0}},
+    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, PORT_CARRIED, "volume"}, {0}},
     .outputs =
-        (const port[]){{"out", "N T P·P·P·C", DTYPE_F32, 0, "one token for each patch"}, {0}},
+        (const port[]){{"out", "N T P·P·P·C", DTYPE_F32, PORT_STORABLE, "one token for each patch"},
+                       {0}},
     .attrs = patchify_attr_list,
     .attrs_bytes = sizeof(patchify_attrs),
     .infer = patchify_infer,
@@ -153,8 +154,10 @@ const op op_unpatchify = {
     .summary = "Puts the tokens of patchify back where they came from.",
     .version = 1,
     .traits = OP_INTERNAL,
-    .inputs = (const port[]){{"x", "N T P·P·P·C", DTYPE_F32, 0, "one token for each patch"}, {0}},
-    .outputs = (const port[]){{"out", "N X Y Z C", DTYPE_F32, 0, "volume"}, {0}},
+    .inputs =
+        (const port[]){{"x", "N T P·P·P·C", DTYPE_F32, PORT_CARRIED, "one token for each patch"},
+                       {0}},
+    .outputs = (const port[]){{"out", "N X Y Z C", DTYPE_F32, PORT_STORABLE, "volume"}, {0}},
     .attrs = (const attr[]){{"size", ATTR_INT3, offsetof(unpatchify_attrs, size), NULL, 1, 1024,
                              NULL, 0, "extent of a patch in voxels"},
                             {"grid", ATTR_INT3, offsetof(unpatchify_attrs, grid), NULL, 1, 100000,

@@ -145,8 +145,9 @@ const op op_permute = {
            "axis 0, stays where it is.",
     .torch = "x.permute(0, *axes)",
     .version = 1,
-    .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "values"}, {0}},
-    .outputs = (const port[]){{"out", "N …", DTYPE_F32, 0, "the same values, moved"}, {0}},
+    .inputs = (const port[]){{"x", "N …", DTYPE_F32, PORT_CARRIED, "values"}, {0}},
+    .outputs =
+        (const port[]){{"out", "N …", DTYPE_F32, PORT_STORABLE, "the same values, moved"}, {0}},
     .attrs =
         (const attr[]){{"axes", ATTR_INTS, offsetof(permute_attrs, axes), NULL, 1, MAX_DIMS - 1,
                         NULL, 0, "axes of x after the batch, in their new order"},

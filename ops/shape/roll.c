@@ -68,8 +68,9 @@ const op op_roll = {
            "comes in on the other.",
     .torch = "torch.roll(x, shift, dims=(1, 2, 3))",
     .version = 1,
-    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "feature map"}, {0}},
-    .outputs = (const port[]){{"out", "N X Y Z C", DTYPE_F32, 0, "the same, shifted"}, {0}},
+    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, PORT_CARRIED, "feature map"}, {0}},
+    .outputs =
+        (const port[]){{"out", "N X Y Z C", DTYPE_F32, PORT_STORABLE, "the same, shifted"}, {0}},
     .attrs = (const attr[]){{"shift", ATTR_INT3, offsetof(roll_attrs, shift), NULL, -1e6, 1e6, NULL,
                              0, "voxels towards larger x, y, z; negative: towards smaller"},
                             {0}},

@@ -79,8 +79,9 @@ const op op_slice = {
            "slices split a tensor into parts.",
     .torch = "x.narrow(axis, start, size)",
     .version = 1,
-    .inputs = (const port[]){{"x", "… C", DTYPE_F32, 0, "feature map or tokens"}, {0}},
-    .outputs = (const port[]){{"out", "… size", DTYPE_F32, 0, "the chosen positions"}, {0}},
+    .inputs = (const port[]){{"x", "… C", DTYPE_F32, PORT_CARRIED, "feature map or tokens"}, {0}},
+    .outputs =
+        (const port[]){{"out", "… size", DTYPE_F32, PORT_STORABLE, "the chosen positions"}, {0}},
     .attrs = (const attr[]){{"axis", ATTR_CHOICE, offsetof(slice_attrs, axis), "channel", 0, 0,
                              axis_choices, 0, AXIS_DOC},
                             {"start", ATTR_INT, offsetof(slice_attrs, start), "0", 0, 1e9, NULL, 0,
@@ -157,8 +158,10 @@ const op op_slice_backward = {
     .summary = "Gradient of slice: dy among zeros.",
     .version = 1,
     .traits = OP_INTERNAL,
-    .inputs = (const port[]){{"dy", "… size", DTYPE_F32, 0, "gradient of the slice"}, {0}},
-    .outputs = (const port[]){{"dx", "… C", DTYPE_F32, 0, "gradient of the input"}, {0}},
+    .inputs =
+        (const port[]){{"dy", "… size", DTYPE_F32, PORT_CARRIED, "gradient of the slice"}, {0}},
+    .outputs =
+        (const port[]){{"dx", "… C", DTYPE_F32, PORT_STORABLE, "gradient of the input"}, {0}},
     .attrs = (const attr[]){{"axis", ATTR_CHOICE, offsetof(slice_backward_attrs, axis), "channel",
                              0, 0, axis_choices, 0, AXIS_DOC},
                             {"start", ATTR_INT, offsetof(slice_backward_attrs, start), "0", 0, 1e9,

@@ -153,10 +153,10 @@ const op op_space_to_channels = {
     .torch = "torch.cat([x[:, i::2, j::2, k::2] for i, j, k in itertools.product((0, 1), "
              "repeat=3)], -1)",
     .version = 1,
-    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, 0, "feature map"}, {0}},
-    .outputs =
-        (const port[]){
-            {"out", "N X/fx Y/fy Z/fz fx·fy·fz·C", DTYPE_F32, 0, "one voxel for each block"}, {0}},
+    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, PORT_CARRIED, "feature map"}, {0}},
+    .outputs = (const port[]){{"out", "N X/fx Y/fy Z/fz fx·fy·fz·C", DTYPE_F32, PORT_STORABLE,
+                               "one voxel for each block"},
+                              {0}},
     .attrs = block_attr_list,
     .attrs_bytes = sizeof(block_attrs),
     .infer = space_to_channels_infer,

@@ -26,20 +26,20 @@ pack() {
   build=$folder.build
   cmake -S "$source" -B "$build" -G Ninja -Wno-dev -DCMAKE_BUILD_TYPE=Release \
     -DSTRATA_PORTABLE=ON -DSTRATA_TESTS=ON -DSTRATA_CUDA=ON
-  cmake --build "$build" --target strata strata_cuda compare_devices test_device \
+  cmake --build "$build" --target strata strata_cuda compare_devices compare_storage test_device \
     test_augment test_ahead test_convolutions test_networks test_cudnn_plans
   mkdir -p "$folder/bin" "$folder/share"
   cp "$build"/strata "$build"/libstrata_cuda.so "$folder/bin/"
-  cp "$build"/tests/gpu/{compare_devices,test_device,test_augment,test_ahead,test_convolutions,test_cudnn_plans} "$build"/tests/test_networks \
+  cp "$build"/tests/gpu/{compare_devices,compare_storage,test_device,test_augment,test_ahead,test_convolutions,test_cudnn_plans} "$build"/tests/test_networks \
     "$folder/bin/"
   # The only library of the test programs that is not linked into them.
   cp "$(ldd "$folder/bin/test_device" | awk '/libcmocka/ {print $3}')" "$folder/bin/"
   cp -r "$source"/pipelines "$source"/lua "$folder/share/"
   mkdir -p "$folder"/tests/{golden,pipelines,cli,gpu,bench}
   cp -r "$source"/tests/golden/networks "$folder/tests/golden/"
-  cp "$source"/tests/pipelines/device*.yaml "$folder/tests/pipelines/"
+  cp "$source"/tests/pipelines/{device*,tiny}.yaml "$folder/tests/pipelines/"
   cp "$source"/tests/cli/lib.sh "$folder/tests/cli/"
-  cp "$source"/tests/gpu/{end_to_end.sh,time_samples.py} "$folder/tests/gpu/"
+  cp "$source"/tests/gpu/{end_to_end.sh,storage.sh,time_samples.py} "$folder/tests/gpu/"
   cp "$source"/tests/bench/{compare_networks.py,torch_networks.py,network.yaml} "$folder/tests/bench/"
   cp "$here/run.sh" "$folder/run.sh"
   echo "$folder: $(du -sh "$folder" | cut -f1); run $folder/run.sh on the GPU machine"
@@ -109,12 +109,16 @@ if asked "$checks" operators; then
   STRATA_CUDNN=off check "our own convolutions" convolutions bin/compare_devices conv3d \
     conv_transpose3d
   check "... by tensor cores" tensor-cores bin/test_convolutions
+  check "values stored as bf16" storage bin/compare_storage
+  STRATA_CUDNN=off check "... for our convolutions" storage-own bin/compare_storage conv3d \
+    conv_transpose3d
 fi
 if asked "$checks" networks; then
   STRATA_TEST_DEVICE=cuda check "networks against PyTorch" networks bin/test_networks
 fi
 if asked "$checks" run; then
   check "both stages, CPU and GPU" run bash tests/gpu/end_to_end.sh
+  check "both stages, stored as bf16" storage-run bash tests/gpu/storage.sh
 fi
 if asked "$checks" sanitizer; then
   if command -v compute-sanitizer >/dev/null; then

@@ -139,9 +139,35 @@ bool trial_is_differentiable(const op *o) {
   return (o->grad || composite) && !(o->traits & OP_INTERNAL);
 }
 
+/* A layer before or after the operator, and a scaling on the operator's side of it. */
+static status build_around(builder *b, const char *name, bool before, bool scales, value_id *v) {
+  char at[40];
+  const tensor *type = value_type(b, *v);
+  enum { WIDEST = 600 }; /* of a layer in a small test */
+  int64_t width = type->shape.rank >= 2 ? type->shape.dim[type->shape.rank - 1] : 0;
+  bool is_rows = type->dtype == DTYPE_F32 && width > 0 && width <= WIDEST;
+  char attrs[256];
+  const op *linear = op_find("linear"), *scale = op_find("scale");
+  op_defaults(scale, attrs);
+  *attr_number(scale, attrs, "factor") = 1.25;
+  snprintf(at, sizeof at, "scale_%s", name);
+  if (scales && !before) TRY(build_apply(b, at, scale, attrs, v, 1, v));
+  if (is_rows) {
+    char own[256];
+    op_defaults(linear, own);
+    *attr_integer(linear, own, "features") = width;
+    for (const attr *a = linear->attrs; a->name; a++)
+      if (strcmp(a->name, "bias") == 0) *(bool *)(own + a->offset) = false;
+    TRY(build_apply(b, name, linear, own, v, 1, v));
+  }
+  return scales && before ? build_apply(b, at, scale, attrs, v, 1, v) : OK;
+}
+
 static status build_trial(const op *o, const void *attrs, const input_text *texts, int text_count,
                           trial *t) {
-  t->g = graph_new(true);
+  const surroundings *around = &t->around;
+  bool differentiates = trial_is_differentiable(o) && !around->inference;
+  t->g = graph_new(!around->inference);
   builder b = {.g = t->g, .prefix = ""};
   value_id in[TRIAL_TENSORS], out[TRIAL_TENSORS];
   const port *ports[TRIAL_TENSORS];
@@ -160,7 +186,10 @@ static status build_trial(const op *o, const void *attrs, const input_text *text
       t->label_range[t->label_count] = texts[i];
       t->labels[t->label_count++] = in[count++];
     } else if (trial_is_differentiable(o)) {
-      TRY(build_param(&b, name, (param_spec){.shape = texts[i].shape}, &in[count++]));
+      TRY(build_param(&b, name, (param_spec){.shape = texts[i].shape}, &in[count]));
+      snprintf(name, sizeof name, "before%d", i);
+      if (around->products) TRY(build_around(&b, name, true, around->scales_in, &in[count]));
+      count++;
     } else {
       t->images[t->image_count++] = in[count] = build_input(&b, name, DTYPE_F32, texts[i].shape);
       count++;
@@ -168,9 +197,15 @@ static status build_trial(const op *o, const void *attrs, const input_text *text
   }
   while (count > 0 && in[count - 1] == VALUE_NONE) count--;
   TRY(build_apply(&b, "op", o, attrs, in, count, out));
+  for (int i = 0; around->products && o->outputs[i].name; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "after%d", i);
+    if (!(o->outputs[i].flags & PORT_SAVED))
+      TRY(build_around(&b, name, false, around->scales_out, &out[i]));
+  }
   for (int i = 0; o->outputs[i].name; i++)
     if (!(o->outputs[i].flags & PORT_SAVED)) t->results[t->result_count++] = out[i];
-  for (int i = 0; trial_is_differentiable(o) && o->outputs[i].name; i++) {
+  for (int i = 0; differentiates && o->outputs[i].name; i++) {
     if ((o->outputs[i].flags & PORT_SAVED) || o->outputs[i].dtype != DTYPE_F32) continue;
     if ((o->traits & OP_LOSS) && i > 0)
       break; /* what a loss reports beside itself has no gradient */
@@ -179,8 +214,7 @@ static status build_trial(const op *o, const void *attrs, const input_text *text
     t->outputs[t->output_count] = out[i];
     t->seeds[t->output_count++] = build_input(&b, name, DTYPE_F32, value_type(&b, out[i])->shape);
   }
-  if (trial_is_differentiable(o))
-    TRY(graph_differentiate_from(t->g, t->outputs, t->seeds, t->output_count));
+  if (differentiates) TRY(graph_differentiate_from(t->g, t->outputs, t->seeds, t->output_count));
   for (int v = 0; v < t->g->value_count; v++)
     if (t->g->values[v].kind == VALUE_PARAM && t->g->values[v].state)
       t->states[t->state_count++] = v;
@@ -247,7 +281,12 @@ void trial_close(trial *t) {
 }
 
 status trial_build(const op *o, const op_case *c, uint64_t seed, trial *out) {
-  *out = (trial){0};
+  return trial_build_among(o, c, seed, NULL, out);
+}
+
+status trial_build_among(const op *o, const op_case *c, uint64_t seed, const surroundings *around,
+                         trial *out) {
+  *out = (trial){.around = around ? *around : (surroundings){0}};
   rng r = rng_open(rng_key_of(seed, "gradient check", 0, o->name, 0), text_hash(c->attrs));
   letters l = {0};
   char attr_text[TRIAL_TEXT_BYTES], input_list[TRIAL_TEXT_BYTES];

@@ -13,8 +13,17 @@ typedef struct input_text {
   int32_t low, high; /* i32 */
 } input_text;
 
+/* What stands around the operator. */
+typedef struct surroundings {
+  bool products;  /* linear layers of its inputs and of its results, where these are rows */
+  bool scales_in; /* a scaling between the layer of an input and the operator */
+  bool scales_out;
+  bool inference; /* nothing is differentiated */
+} surroundings;
+
 typedef struct trial {
   graph *g;
+  surroundings around;
   value_id params[TRIAL_TENSORS]; /* everything differentiated */
   int param_count;
   value_id states[TRIAL_TENSORS]; /* running statistics: no gradient */
@@ -40,6 +49,9 @@ typedef struct trial {
 bool trial_is_differentiable(const op *o);
 /* Draws the shapes and attributes and builds the graph; trial_free in any case. */
 status trial_build(const op *o, const op_case *c, uint64_t seed, trial *out);
+/* The same for an operator among others; NULL: alone. */
+status trial_build_among(const op *o, const op_case *c, uint64_t seed, const surroundings *around,
+                         trial *out);
 void trial_free(trial *t);
 /* Compiles it for a device and fills it with the same values every time. */
 status trial_open(trial *t, device *d);

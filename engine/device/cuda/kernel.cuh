@@ -23,6 +23,8 @@
 #include "device/cuda/plugin.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 
 #ifdef STRATA_EMULATE_CUDA
 #include "gpu/emulator/emulator.h"
@@ -110,12 +112,25 @@ static inline scheduled_number always(double value) {
 static inline bool has_in(const launch *l, int i) {
   return i < l->call->in_count && l->call->in[i].data != nullptr;
 }
+template <typename T> struct is_float { static constexpr bool value = false; };
+template <> struct is_float<float> { static constexpr bool value = true; };
+
+/* Memory taken for f32. Where it is stored as bf16 (device/cuda/stored.cuh), a port says of its kernel
+ * what the kernel cannot do: a bug, which ends the program. */
+template <typename T> static inline T *memory_of(const plugin_tensor *t) {
+  if (is_float<T>::value && t->dtype == PLUGIN_BF16) {
+    fprintf(stderr, "strata: a CUDA kernel takes for f32 what is stored as bf16\n");
+    abort();
+  }
+  return (T *)t->data;
+}
+
 /* The memory of input or output i; NULL where it is absent. */
 template <typename T = float> static inline const T *in(const launch *l, int i) {
-  return i < l->call->in_count ? (const T *)l->call->in[i].data : nullptr;
+  return i < l->call->in_count ? memory_of<T>(&l->call->in[i]) : nullptr;
 }
 template <typename T = float> static inline T *out(const launch *l, int i) {
-  return i < l->call->out_count ? (T *)l->call->out[i].data : nullptr;
+  return i < l->call->out_count ? memory_of<T>(&l->call->out[i]) : nullptr;
 }
 static inline const plugin_shape *in_shape(const launch *l, int i) {
   return &l->call->in[i].shape;

@@ -103,8 +103,10 @@ static cublasStatus_t make_layout(cublasLtMatrixLayout_t *out, cudaDataType type
 
 /* To how many bytes an operand is aligned: cuBLASLt takes 256 for granted and chooses kernels that
  * need it. */
+/* At most what the memory plan aligns to, so that the same algorithm is chosen for an operand that is
+ * stored as bf16 and for one that is copied. */
 static uint32_t alignment_of(const void *at, size_t element, int64_t step, int64_t batch) {
-  uintptr_t bits = (uintptr_t)at | 256;
+  uintptr_t bits = (uintptr_t)at | 64;
   if (batch > 1) bits |= (uintptr_t)step * element;
   return (uint32_t)(bits & -bits);
 }

@@ -3,7 +3,7 @@
 #define STRATA_DEVICE_CUDA_LIBRARIES_CUH
 
 #include "device/cuda/convolution.h"
-#include "device/cuda/kernel.cuh"
+#include "device/cuda/stored.cuh"
 
 /* Opaque: the handles of the libraries and what they have planned. */
 struct libraries;
@@ -18,7 +18,7 @@ const char *libraries_convolutions(const struct libraries *l);
  * is k×n, or n×k when `b_transposed`; C is m×n. Rows lie a_row, b_row, c_row elements apart. */
 struct matrix_product {
   int64_t m, n, k, batch;
-  const float *a, *b;
+  source a, b; /* with bf16 either may be stored so */
   float *c;
   const float *bias; /* n numbers, the same for every row and matrix; NULL: none */
   int64_t a_row, b_row, c_row;

@@ -1,6 +1,4 @@
-/* Matrix products of rounded factors: both are copied to scratch memory as bf16, which takes a pass
- * over each and no time beside a product of any size. */
-#include "device/cuda/bf16.cuh"
+/* Matrix products of rounded factors: what is stored as f32 is copied to scratch memory as bf16. */
 #include "device/cuda/libraries.cuh"
 
 /* From the first element of the first matrix to the last of the last one; rows keep their distance. */
@@ -17,14 +15,29 @@ static int64_t b_span(const matrix_product *p) {
                          : span_of(p->k, p->n, p->b_row, p->batch, p->b_step);
 }
 
+static size_t copy_bytes(const matrix_product *p, const source &factor, int64_t span) {
+  return p->bf16 && !factor.bf16 ? bf16_bytes(span) : 0;
+}
+
 size_t product_scratch(const matrix_product *p) {
-  return p->bf16 ? bf16_bytes(a_span(p)) + bf16_bytes(b_span(p)) : 0;
+  return copy_bytes(p, p->a, a_span(p)) + copy_bytes(p, p->b, b_span(p));
+}
+
+/* The factor as the product takes it: where it lies, or copied to *scratch, which moves on. */
+static status rounded_factor(const launch *l, const source &factor, int64_t span, char **scratch,
+                             const void **out) {
+  *out = factor.at;
+  if (factor.bf16) return OK;
+  *out = *scratch;
+  *scratch += bf16_bytes(span);
+  return to_bf16(l, (uint16_t *)*out, (const float *)factor.at, span);
 }
 
 status multiply_matrices(const launch *l, const matrix_product *p) {
-  if (!p->bf16) return library_multiply(l, p, p->a, p->b);
-  uint16_t *a = (uint16_t *)l->scratch, *b = a + bf16_bytes(a_span(p)) / sizeof *a;
-  status error = to_bf16(l, a, p->a, a_span(p));
-  if (!error) error = to_bf16(l, b, p->b, b_span(p));
+  if (!p->bf16) return library_multiply(l, p, p->a.at, p->b.at);
+  char *scratch = (char *)l->scratch;
+  const void *a, *b;
+  status error = rounded_factor(l, p->a, a_span(p), &scratch, &a);
+  if (!error) error = rounded_factor(l, p->b, b_span(p), &scratch, &b);
   return error ? error : library_multiply(l, p, a, b);
 }
