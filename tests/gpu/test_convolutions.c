@@ -90,6 +90,35 @@ static void any_number_of_channels_goes_to_tensor_cores(void **state) {
   EXPECT_ALL(list);
 }
 
+/* Factors as they are and copied, in tiles of 32, 64 and 128 columns: every way to fill a tile. */
+static void factors_are_read_where_they_are_or_copied(void **state) {
+  (void)state;
+  static const expectation list[] = {
+      /* Image and result where they are. */
+      {"conv3d", "{features: 16, kernel: 1}", "[1, 3, 4, 3, 12]", {1, 1, 0, 0}},
+      {"conv3d", "{features: 40, kernel: 1}", "[1, 3, 4, 3, 12]", {1, 1, 0, 0}},
+      {"conv3d", "{features: 100, kernel: 1}", "[1, 3, 4, 3, 12]", {1, 1, 0, 0}},
+      /* The result copied. */
+      {"conv3d", "{features: 16, kernel: 2, stride: 2}", "[1, 4, 3, 5, 68]", {2, 1, 0, 0}},
+      {"conv3d", "{features: 40, kernel: 2, stride: 2}", "[1, 4, 3, 5, 68]", {2, 1, 0, 0}},
+      {"conv3d", "{features: 100, kernel: 2, stride: 2}", "[1, 4, 3, 5, 68]", {2, 1, 0, 0}},
+      /* The image copied. */
+      {"conv3d", "{features: 16, kernel: 3}", "[1, 3, 4, 3, 8]", {2, 1, 0, 0}},
+      {"conv3d", "{features: 40, kernel: 3}", "[1, 3, 4, 3, 8]", {2, 1, 0, 0}},
+      {"conv3d", "{features: 100, kernel: 3}", "[1, 3, 4, 3, 8]", {2, 1, 0, 0}},
+      /* Few taps of gradients of the data, read where they are. */
+      {"conv_transpose3d",
+       "{features: 40, kernel: [1, 1, 3], stride: [1, 1, 2]}",
+       "[1, 2, 3, 4, 12]",
+       {2, 1, 0, 0}},
+      {"conv_transpose3d",
+       "{features: 100, kernel: [1, 1, 3], stride: [1, 1, 2]}",
+       "[1, 2, 3, 4, 12]",
+       {2, 1, 0, 0}},
+  };
+  EXPECT_ALL(list);
+}
+
 static void strides_and_dilations_go_to_tensor_cores(void **state) {
   (void)state;
   static const expectation list[] = {
@@ -218,6 +247,7 @@ static int close_devices(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(any_number_of_channels_goes_to_tensor_cores),
+      cmocka_unit_test(factors_are_read_where_they_are_or_copied),
       cmocka_unit_test(strides_and_dilations_go_to_tensor_cores),
       cmocka_unit_test(results_of_one_voxel_go_to_tensor_cores),
       cmocka_unit_test(transposed_convolutions_go_to_tensor_cores),
