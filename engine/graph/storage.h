@@ -9,7 +9,8 @@
  * What is read from outside stays f32, as do inputs, parameters and their gradients. The CPU stores
  * everything as f32: it rounds as it packs, which it does anyway.
  *
- * Rounding to nothing: a positive number below 2^-134 counts as positive in f32 and is 0 in bf16. */
+ * The exception is at the end of the range: a positive number below 2^-134 counts as positive in f32 and is
+ * 0 in bf16, and a query that its scale takes below 2^-126 is rounded twice. */
 #ifndef STRATA_GRAPH_STORAGE_H
 #define STRATA_GRAPH_STORAGE_H
 

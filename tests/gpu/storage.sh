@@ -4,7 +4,7 @@
 . "$SOURCE/tests/cli/lib.sh"
 
 "$STRATA" phantom phantom --cases 4 --size 32 --organs 2 >/dev/null 2>&1
-options=(--set data.root="$work/phantom")
+options=(--set data.root="$work/phantom" --set evaluate.inferer.sliding_window.overlap=0)
 for stage in pretrain segment; do
   options+=(--set stages.$stage.precision=bf16 --set stages.$stage.epochs=1
     --set stages.$stage.steps_per_epoch=1)
