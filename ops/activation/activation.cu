@@ -1,6 +1,6 @@
 /* Activations that work element by element, and their gradients; ops/activation/<name>.c has the
  * definitions. */
-#include "device/cuda/stored.cuh"
+#include "device/cuda/groups.cuh"
 
 namespace activation_kernels {
 
@@ -9,8 +9,10 @@ template <typename F> struct one_input {
   target y;
   const float *a;
   F f;
-  __device__ void operator()(int64_t i) const {
-    y[i] = f(a[i]);
+  template <int N> __device__ void at(int64_t i) const {
+    numbers<N> x = load<N>(a, i);
+    UNROLL for (int k = 0; k < N; k++) x.at[k] = f(x.at[k]);
+    store(y, i, x);
   }
 };
 template <typename F> struct two_inputs {
@@ -18,17 +20,20 @@ template <typename F> struct two_inputs {
   source a; /* of ReLUs, where the sign is all that is read */
   const float *b;
   F f;
-  __device__ void operator()(int64_t i) const {
-    y[i] = f(a[i], b[i]);
+  template <int N> __device__ void at(int64_t i) const {
+    numbers<N> one = load<N>(a, i), other = load<N>(b, i);
+    UNROLL for (int k = 0; k < N; k++) one.at[k] = f(one.at[k], other.at[k]);
+    store(y, i, one);
   }
 };
 
 template <typename F> static status run_one(const launch *l, F f) {
-  return for_each_index(l, elements(in_shape(l, 0)), one_input<F>{target_of(l, 0), in(l, 0), f});
+  int64_t count = elements(in_shape(l, 0));
+  return for_each_group(l, count, count, one_input<F>{target_of(l, 0), in(l, 0), f});
 }
 template <typename F> static status run_two(const launch *l, F f) {
-  return for_each_index(l, elements(in_shape(l, 0)),
-                        two_inputs<F>{out(l, 0), source_of(l, 0), in(l, 1), f});
+  int64_t count = elements(in_shape(l, 0));
+  return for_each_group(l, count, count, two_inputs<F>{out(l, 0), source_of(l, 0), in(l, 1), f});
 }
 
 /* ---- relu, leaky_relu: the gradient reads the result ------------------------------------------ */

@@ -33,9 +33,12 @@ struct prelu_backward_f {
 struct slope_terms {
   const float *x, *dy;
   int64_t channels;
-  __device__ void operator()(int64_t, int64_t channel, int64_t row, int64_t, float sums[2]) const {
+  template <int N>
+  __device__ void add(int64_t, int64_t channel, int64_t row, int64_t, float sums[2][N]) const {
     int64_t i = row * channels + channel;
-    if (!(x[i] > 0.0f)) sums[0] += x[i] * dy[i];
+    numbers<N> at = load<N>(x, i), gradient = load<N>(dy, i);
+    UNROLL for (int k = 0; k < N; k++) if (!(at.at[k] > 0.0f)) sums[0][k] +=
+        at.at[k] * gradient.at[k];
   }
 };
 

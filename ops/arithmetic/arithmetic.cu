@@ -1,7 +1,7 @@
 /* Sums, products and random dropping, element by element; ops/arithmetic/<name>.c has the
  * definitions. */
+#include "device/cuda/groups.cuh"
 #include "device/cuda/index.cuh"
-#include "device/cuda/stored.cuh"
 #include "device/cuda/sums.cuh"
 
 namespace arithmetic_kernels {
@@ -14,10 +14,13 @@ struct add_same {
   target y;
   const float *x[MOST_TERMS];
   int count;
-  __device__ void operator()(int64_t i) const {
-    float sum = x[0][i];
-    for (int k = 1; k < count; k++) sum += x[k][i];
-    y[i] = sum;
+  template <int N> __device__ void at(int64_t i) const {
+    numbers<N> sum = load<N>(x[0], i);
+    for (int term = 1; term < count; term++) {
+      numbers<N> next = load<N>(x[term], i);
+      UNROLL for (int k = 0; k < N; k++) sum.at[k] += next.at[k];
+    }
+    store(y, i, sum);
   }
 };
 
@@ -39,8 +42,10 @@ template <bool MULTIPLIES> struct combine_repeated {
 struct multiply_same {
   target y;
   const float *a, *b;
-  __device__ void operator()(int64_t i) const {
-    y[i] = a[i] * b[i];
+  template <int N> __device__ void at(int64_t i) const {
+    numbers<N> product = load<N>(a, i), other = load<N>(b, i);
+    UNROLL for (int k = 0; k < N; k++) product.at[k] *= other.at[k];
+    store(y, i, product);
   }
 };
 
@@ -72,13 +77,14 @@ CUDA_OP(add) {
   if (f.count > MOST_TERMS)
     return l->host->error(ERROR_USAGE, "at most %d values can be added on the GPU", MOST_TERMS);
   for (int k = 0; k < f.count; k++) f.x[k] = in(l, k);
-  return for_each_index(l, elements(out_shape(l, 0)), f);
+  int64_t count = elements(out_shape(l, 0));
+  return for_each_group(l, count, count, f);
 }
 
 CUDA_OP(multiply) {
   if (repeats(l)) return run_repeated<true>(l);
-  return for_each_index(l, elements(out_shape(l, 0)),
-                        multiply_same{target_of(l, 0), in(l, 0), in(l, 1)});
+  int64_t count = elements(out_shape(l, 0));
+  return for_each_group(l, count, count, multiply_same{target_of(l, 0), in(l, 0), in(l, 1)});
 }
 
 /* ---- sum_to: out[k] = Σ x · factor over what k repeats to --------------------------------------- */
@@ -167,13 +173,17 @@ struct scale_f {
   target y;
   const float *x;
   scheduled_number factor;
-  __device__ void operator()(int64_t i) const {
-    y[i] = (float)factor * x[i];
+  template <int N> __device__ void at(int64_t i) const {
+    numbers<N> scaled = load<N>(x, i);
+    float times = (float)factor;
+    UNROLL for (int k = 0; k < N; k++) scaled.at[k] *= times;
+    store(y, i, scaled);
   }
 };
 
 CUDA_OP(scale) {
-  return for_each_index(l, elements(in_shape(l, 0)),
+  int64_t count = elements(in_shape(l, 0));
+  return for_each_group(l, count, count,
                         scale_f{target_of(l, 0), in(l, 0), scheduled(l, "factor")});
 }
 

@@ -72,6 +72,7 @@ const op op_multiply = {
     .cost = multiply_cost,
     .cpu = multiply_cpu,
     .cases = (const op_case[]){{"{}", "[n=1..2, c=1..9]; [n, c]", 0},
+                               {"{}", "[2, 3, 8]; [2, 3, 8]", 0},
                                {"{broadcast: true}", "[n=1..2, 1..40, c=1..40]; [c]", 0},
                                {"{broadcast: true}", "[n=1..2, h=1..3, 1..9, 1..70]; [h, 1, 1]", 0},
                                {"{broadcast: true}", "[n=1..3, 1, a=2..5]; [n, 4, 1]", 0},

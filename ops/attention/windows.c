@@ -186,6 +186,7 @@ const op op_window_partition = {
     .cpu = window_partition_cpu,
     .cases = (const op_case[]){{"{window: [2, 3, 4]}", "[1..2, 1..5, 1..7, 1..9, 1..3]", 0},
                                {"{window: 3, shift: 1}", "[1..2, 1..7, 2..7, 3..8, 1|17]", 0},
+                               {"{window: 3, shift: 1}", "[2, 4, 5, 3..8, 8]", 0},
                                {"{window: [3, 2, 4], shift: [2, 0, 1], clamp: false}",
                                 "[2, 1..7, 1..4, 1..9, 2]", 0},
                                {0}},
@@ -236,6 +237,7 @@ const op op_window_merge = {
     .cpu = window_merge_cpu,
     .cases = (const op_case[]){{"{window: [2, 2, 3], size: [4, 3, 7]}", "[1..2, 12, 12, 1..5]", 0},
                                {"{window: 3, shift: 1, size: [2, 5, 7]}", "[1..2, 6, 18, 1|17]", 0},
+                               {"{window: 3, shift: 1, size: [2, 5, 7]}", "[2, 6, 18, 8]", 0},
                                {0}},
 };
 

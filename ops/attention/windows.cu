@@ -1,36 +1,45 @@
 /* window_partition, window_merge, window_regions and relative_position_bias;
  * ops/attention/windows.c and relative_position_bias.c have the definitions. */
+#include "device/cuda/groups.cuh"
 #include "device/cuda/index.cuh"
-#include "device/cuda/stored.cuh"
 
 namespace windows_kernels {
 
 struct windows {
-  int64_t window[3], shift[3], size[3], grid[3], tokens;
+  int64_t size[3], extent[3], shift[3]; /* of the volume; with what fills up the windows */
+  divisor window[3], grid[3], tokens;   /* of a window; windows; tokens of a window */
 };
 
 static windows windows_of(const launch *l, const int64_t size[3]) {
   windows w = {};
   bool clamp = flag(l, "clamp");
-  w.tokens = 1;
+  int64_t tokens = 1;
   for (int a = 0; a < 3; a++) {
     int64_t window = integer_at(l, "window", a);
     bool whole = clamp && size[a] <= window;
+    if (whole) window = size[a];
     w.size[a] = size[a];
-    w.window[a] = whole ? size[a] : window;
+    w.window[a] = divide_by(window);
     w.shift[a] = whole ? 0 : integer_at(l, "shift", a);
-    w.grid[a] = (size[a] + w.window[a] - 1) / w.window[a];
-    w.tokens *= w.window[a];
+    w.grid[a] = divide_by((size[a] + window - 1) / window);
+    w.extent[a] = w.grid[a].value * window;
+    tokens *= window;
   }
+  w.tokens = divide_by(tokens);
   return w;
 }
 
-/* The place on the turned axes of a token, given its window's and its own number. */
-static __device__ inline void place_of(const windows &w, int64_t window, int64_t token,
-                                       int64_t at[3]) {
-  at[2] = window % w.grid[2] * w.window[2] + token % w.window[2];
-  at[1] = window / w.grid[2] % w.grid[1] * w.window[1] + token / w.window[2] % w.window[1];
-  at[0] = window / (w.grid[2] * w.grid[1]) * w.window[0] + token / (w.window[2] * w.window[1]);
+/* The place on the turned axes of a token, given the numbers of its window, over all samples, and its
+ * own; the sample. */
+static __device__ inline int64_t place_of(const windows &w, int64_t window, int64_t token,
+                                          int64_t at[3]) {
+  for (int a = 2; a >= 0; a--) {
+    int64_t cell, within;
+    window = divide(window, &w.grid[a], &cell);
+    token = divide(token, &w.window[a], &within);
+    at[a] = cell * w.window[a].value + within;
+  }
+  return window;
 }
 
 /* Tokens from the volume; what was filled up is 0. */
@@ -38,18 +47,19 @@ struct partition_f {
   target tokens;
   source volume;
   windows w;
-  int64_t channels;
-  __device__ void operator()(int64_t i) const {
-    int64_t c = i % channels, token = i / channels % w.tokens, rest = i / channels / w.tokens;
-    int64_t count = w.grid[0] * w.grid[1] * w.grid[2], at[3], offset = rest / count;
-    place_of(w, rest % count, token, at);
+  divisor channels;
+  template <int N> __device__ void at(int64_t i) const {
+    int64_t c, token, place[3];
+    int64_t window = divide(divide(i, &channels, &c), &w.tokens, &token);
+    int64_t offset = place_of(w, window, token, place);
     bool is_inside = true;
     for (int a = 0; a < 3; a++) {
-      at[a] = (at[a] + w.shift[a]) % (w.grid[a] * w.window[a]);
-      is_inside = is_inside && at[a] < w.size[a];
-      offset = offset * w.size[a] + at[a];
+      place[a] += w.shift[a];
+      if (place[a] >= w.extent[a]) place[a] -= w.extent[a];
+      is_inside = is_inside && place[a] < w.size[a];
+      offset = offset * w.size[a] + place[a];
     }
-    tokens[i] = is_inside ? volume[offset * channels + c] : 0.0f;
+    store(tokens, i, is_inside ? load<N>(volume, offset * channels.value + c) : numbers<N>{});
   }
 };
 
@@ -58,48 +68,45 @@ struct merge_f {
   target volume;
   source tokens;
   windows w;
-  int64_t channels;
-  __device__ void operator()(int64_t i) const {
-    int64_t c = i % channels, rest = i / channels, at[3];
-    for (int a = 2; a >= 0; a--) {
-      int64_t extent = w.grid[a] * w.window[a];
-      at[a] = (rest % w.size[a] + extent - w.shift[a]) % extent;
-      rest /= w.size[a];
-    }
-    int64_t window = rest, token = 0; /* rest: the sample */
+  volume_shape shape;
+  template <int N> __device__ void at(int64_t i) const {
+    voxel v = shape.locate(i);
+    int64_t window = v.n, token = 0;
     for (int a = 0; a < 3; a++) {
-      window = window * w.grid[a] + at[a] / w.window[a];
-      token = token * w.window[a] + at[a] % w.window[a];
+      int64_t place = v.at[a] - w.shift[a], within;
+      int64_t cell = divide(place < 0 ? place + w.extent[a] : place, &w.window[a], &within);
+      window = window * w.grid[a].value + cell;
+      token = token * w.window[a].value + within;
     }
-    volume[i] = tokens[(window * w.tokens + token) * channels + c];
+    store(volume, i, load<N>(tokens, (window * w.tokens.value + token) * shape.dim[4] + v.c));
   }
 };
 
 CUDA_OP(window_partition) {
   const plugin_shape *x = in_shape(l, 0);
-  return for_each_index(
-      l, elements(out_shape(l, 0)),
-      partition_f{target_of(l, 0), source_of(l, 0), windows_of(l, x->dim + 1), last_extent(x)});
+  int64_t channels = last_extent(x);
+  return for_each_group(l, elements(out_shape(l, 0)), channels,
+                        partition_f{target_of(l, 0), source_of(l, 0), windows_of(l, x->dim + 1),
+                                    divide_by(channels)});
 }
 CUDA_OP(window_merge) {
   const plugin_shape *y = out_shape(l, 0);
-  return for_each_index(
-      l, elements(y),
-      merge_f{target_of(l, 0), source_of(l, 0), windows_of(l, y->dim + 1), last_extent(y)});
+  return for_each_group(
+      l, elements(y), last_extent(y),
+      merge_f{target_of(l, 0), source_of(l, 0), windows_of(l, y->dim + 1), volume_of(y)});
 }
 
 struct regions_f {
   int32_t *regions;
   windows w;
   __device__ void operator()(int64_t i) const {
-    int64_t at[3];
+    int64_t at[3], token, window = divide(i, &w.tokens, &token);
     int32_t region = 0;
-    place_of(w, i / w.tokens, i % w.tokens, at);
+    place_of(w, window, token, at);
     for (int a = 0; a < 3; a++) {
-      int64_t extent = w.grid[a] * w.window[a];
-      int32_t part = w.shift[a] == 0 || at[a] < extent - w.window[a] ? 0
-                     : at[a] < extent - w.shift[a]                   ? 1
-                                                                     : 2;
+      int32_t part = w.shift[a] == 0 || at[a] < w.extent[a] - w.window[a].value ? 0
+                     : at[a] < w.extent[a] - w.shift[a]                         ? 1
+                                                                                : 2;
       region = region * 3 + part;
     }
     regions[i] = region;

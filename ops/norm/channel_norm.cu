@@ -14,12 +14,17 @@ enum { NORM_X, NORM_WEIGHT, NORM_BIAS, NORM_RESIDUAL };
 struct shifted_squares {
   const float *x;
   int64_t voxels, channels;
-  __device__ void operator()(int64_t sample, int64_t channel, int64_t voxel, int64_t first,
-                             float sums[2]) const {
-    const float *at = x + sample * voxels * channels + channel;
-    float d = at[voxel * channels] - at[first * channels];
-    sums[0] += d;
-    sums[1] += d * d;
+  template <int N>
+  __device__ void add(int64_t sample, int64_t channel, int64_t voxel, int64_t first,
+                      float sums[2][N]) const {
+    int64_t begin = sample * voxels * channels + channel;
+    numbers<N> value = load<N>(x, begin + voxel * channels);
+    numbers<N> shift = load<N>(x, begin + first * channels);
+    UNROLL for (int k = 0; k < N; k++) {
+      float d = value.at[k] - shift.at[k];
+      sums[0][k] += d;
+      sums[1][k] += d * d;
+    }
   }
 };
 
@@ -74,14 +79,29 @@ static status find_statistics(const launch *l, channel_pieces c, int64_t togethe
 struct apply_norm {
   target y;
   const float *x, *residual, *mean, *rstd, *weight, *bias;
-  int64_t per_sample, channels; /* elements that share a row of statistics */
+  divisor per_sample, channels; /* elements that share a row of statistics */
   float slope;
-  __device__ void operator()(int64_t i) const {
-    int64_t channel = i % channels, row = i / per_sample * channels + channel;
-    float factor = weight ? rstd[row] * weight[channel] : rstd[row];
-    float v = (x[i] - mean[row]) * factor + (bias ? bias[channel] : 0.0f);
-    if (residual) v += residual[i];
-    y[i] = v > 0.0f ? v : slope * v;
+
+  template <int N> __device__ void at(int64_t i) const {
+    int64_t within, channel, sample = divide(i, &per_sample, &within);
+    divide(within, &channels, &channel);
+    int64_t row = sample * channels.value + channel;
+    numbers<N> value = load<N>(x, i), m = load<N>(mean, row), factor = load<N>(rstd, row);
+    if (weight) {
+      numbers<N> w = load<N>(weight, channel);
+      UNROLL for (int k = 0; k < N; k++) factor.at[k] *= w.at[k];
+    }
+    numbers<N> added = {};
+    if (bias) added = load<N>(bias, channel);
+    UNROLL for (int k = 0; k < N; k++) value.at[k] =
+        (value.at[k] - m.at[k]) * factor.at[k] + added.at[k];
+    if (residual) {
+      numbers<N> r = load<N>(residual, i);
+      UNROLL for (int k = 0; k < N; k++) value.at[k] += r.at[k];
+    }
+    UNROLL for (int k = 0; k < N; k++) value.at[k] =
+        value.at[k] > 0.0f ? value.at[k] : slope * value.at[k];
+    store(y, i, value);
   }
 };
 
@@ -93,10 +113,10 @@ static status apply(const launch *l, channel_pieces c, const float *mean, const 
                   rstd,
                   in(l, NORM_WEIGHT),
                   in(l, NORM_BIAS),
-                  c.voxels * c.channels,
-                  c.channels,
+                  divide_by(c.voxels * c.channels),
+                  divide_by(c.channels),
                   number_f(l, "slope")};
-  return for_each_index(l, elements(in_shape(l, NORM_X)), f);
+  return for_each_group(l, elements(in_shape(l, NORM_X)), c.channels, f);
 }
 
 static channel_pieces pieces_of(const launch *l, bool by_sample) {
@@ -190,18 +210,34 @@ CUDA_OP(batch_norm_inference) {
 enum { BACK_X, BACK_Y, BACK_MEAN, BACK_RSTD, BACK_WEIGHT, BACK_DY };
 enum { BACK_DX, BACK_DRESIDUAL, BACK_DWEIGHT, BACK_DBIAS };
 
+/* dy times the slope of the activation after the norm. */
+template <int N>
+static __device__ inline numbers<N> norm_gradient(const float *dy, const source &y, float slope,
+                                                  int64_t i) {
+  numbers<N> g = load<N>(dy, i);
+  if (!y.at) return g;
+  numbers<N> sign = load<N>(y, i);
+  UNROLL for (int k = 0; k < N; k++) g.at[k] = sign.at[k] > 0.0f ? g.at[k] : slope * g.at[k];
+  return g;
+}
+
 /* Σ g and Σ g·x̂ */
 struct gradient_sums {
   const float *x, *dy, *mean, *rstd;
   source y; /* its sign */
   int64_t voxels, channels;
   float slope;
-  __device__ void operator()(int64_t sample, int64_t channel, int64_t voxel, int64_t,
-                             float sums[2]) const {
+
+  template <int N>
+  __device__ void add(int64_t sample, int64_t channel, int64_t voxel, int64_t,
+                      float sums[2][N]) const {
     int64_t at = (sample * voxels + voxel) * channels + channel, row = sample * channels + channel;
-    float g = !y.at || y[at] > 0.0f ? dy[at] : slope * dy[at];
-    sums[0] += g;
-    sums[1] += g * ((x[at] - mean[row]) * rstd[row]);
+    numbers<N> g = norm_gradient<N>(dy, y, slope, at), value = load<N>(x, at);
+    numbers<N> m = load<N>(mean, row), r = load<N>(rstd, row);
+    UNROLL for (int k = 0; k < N; k++) {
+      sums[0][k] += g.at[k];
+      sums[1][k] += g.at[k] * ((value.at[k] - m.at[k]) * r.at[k]);
+    }
   }
 };
 
@@ -259,15 +295,25 @@ struct norm_backward_f {
   target dx, dresidual;
   const float *x, *dy, *mean, *rstd, *weight, *lines;
   source y; /* its sign */
-  int64_t per_sample, channels;
+  divisor per_sample, channels;
   float slope;
-  __device__ void operator()(int64_t i) const {
-    int64_t sample = i / per_sample, channel = i % channels, row = sample * channels + channel;
-    float g = !y.at || y[i] > 0.0f ? dy[i] : slope * dy[i];
-    float factor = weight ? rstd[row] * weight[channel] : rstd[row];
-    const float *line = lines + sample * 2 * channels + channel;
-    if (dresidual.at) dresidual[i] = g;
-    dx[i] = factor * g - line[0] - (x[i] - mean[row]) * line[channels];
+
+  template <int N> __device__ void at(int64_t i) const {
+    int64_t within, channel, sample = divide(i, &per_sample, &within);
+    divide(within, &channels, &channel);
+    int64_t row = sample * channels.value + channel;
+    numbers<N> g = norm_gradient<N>(dy, y, slope, i), value = load<N>(x, i);
+    numbers<N> m = load<N>(mean, row), factor = load<N>(rstd, row);
+    numbers<N> shift = load<N>(lines, row + sample * channels.value);
+    numbers<N> tilt = load<N>(lines, row + (sample + 1) * channels.value);
+    if (weight) {
+      numbers<N> w = load<N>(weight, channel);
+      UNROLL for (int k = 0; k < N; k++) factor.at[k] *= w.at[k];
+    }
+    if (dresidual.at) store(dresidual, i, g);
+    UNROLL for (int k = 0; k < N; k++) value.at[k] =
+        factor.at[k] * g.at[k] - shift.at[k] - (value.at[k] - m.at[k]) * tilt.at[k];
+    store(dx, i, value);
   }
 };
 
@@ -305,10 +351,19 @@ CUDA_OP(channel_norm_backward) {
     error = for_each_index(l, c.samples * c.channels,
                            lines_f{lines, totals, rstd, weight, c.channels, together, share});
   if (error) return error;
-  return for_each_index(
-      l, elements(in_shape(l, BACK_X)),
-      norm_backward_f{target_of(l, BACK_DX), residual ? target_of(l, BACK_DRESIDUAL) : target{}, x,
-                      dy, mean, rstd, weight, lines, y, c.voxels * c.channels, c.channels, slope});
+  norm_backward_f f = {target_of(l, BACK_DX),
+                       residual ? target_of(l, BACK_DRESIDUAL) : target{},
+                       x,
+                       dy,
+                       mean,
+                       rstd,
+                       weight,
+                       lines,
+                       y,
+                       divide_by(c.voxels * c.channels),
+                       divide_by(c.channels),
+                       slope};
+  return for_each_group(l, elements(in_shape(l, BACK_X)), c.channels, f);
 }
 
 } // namespace channel_norm_kernels

@@ -1,73 +1,90 @@
 /* Operators that only move numbers: each element of the result knows where it comes from.
  * ops/shape/<name>.c has the definitions. */
+#include "device/cuda/groups.cuh"
 #include "device/cuda/index.cuh"
-#include "device/cuda/stored.cuh"
 
 namespace copies_kernels {
 
 /* ---- concat, slice ------------------------------------------------------------------------------ */
 
 /* Columns `offset` … of rows of `whole` elements, to or from rows of `part` elements of their own. */
+struct columns {
+  divisor whole_width, part_width;
+  int64_t offset;
+
+  __device__ int64_t in_whole(int64_t i) const {
+    int64_t column, row = divide(i, &part_width, &column);
+    return row * whole_width.value + offset + column;
+  }
+  /* What groups must not straddle. */
+  int64_t rows() const {
+    return whole_width.value | part_width.value | offset;
+  }
+};
+
 struct put_columns {
   target whole;
   source part;
-  int64_t whole_width, part_width, offset;
-  __device__ void operator()(int64_t i) const {
-    whole[i / part_width * whole_width + offset + i % part_width] = part[i];
+  columns c;
+  template <int N> __device__ void at(int64_t i) const {
+    store(whole, c.in_whole(i), load<N>(part, i));
   }
 };
 
 struct take_columns {
   target part;
   source whole;
-  int64_t whole_width, part_width, offset;
-  __device__ void operator()(int64_t i) const {
-    part[i] = whole[i / part_width * whole_width + offset + i % part_width];
+  columns c;
+  template <int N> __device__ void at(int64_t i) const {
+    store(part, i, load<N>(whole, c.in_whole(i)));
   }
 };
 
 struct widen_columns { /* zeros around the part */
   target whole;
   source part;
-  int64_t whole_width, part_width, offset;
-  __device__ void operator()(int64_t i) const {
-    int64_t column = i % whole_width - offset;
-    whole[i] =
-        column >= 0 && column < part_width ? part[i / whole_width * part_width + column] : 0.0f;
+  columns c;
+  template <int N> __device__ void at(int64_t i) const {
+    int64_t column, row = divide(i, &c.whole_width, &column);
+    column -= c.offset;
+    bool is_inside = column >= 0 && column < c.part_width.value;
+    store(whole, i, is_inside ? load<N>(part, row * c.part_width.value + column) : numbers<N>{});
   }
 };
 
 CUDA_OP(concat) {
   const plugin_shape *y = out_shape(l, 0);
   int axis = chosen_axis(l, y);
-  int64_t width = y->dim[axis] * elements_after(y, axis), offset = 0;
+  int64_t after = elements_after(y, axis), offset = 0;
   for (int k = 0; k < l->call->in_count; k++) {
     const plugin_shape *x = in_shape(l, k);
-    int64_t part = x->dim[axis] * elements_after(x, axis);
-    status error = for_each_index(
-        l, elements(x), put_columns{target_of(l, 0), source_of(l, k), width, part, offset});
+    columns c = {divide_by(y->dim[axis] * after), divide_by(x->dim[axis] * after), offset};
+    status error =
+        for_each_group(l, elements(x), c.rows(), put_columns{target_of(l, 0), source_of(l, k), c});
     if (error) return error;
-    offset += part;
+    offset += c.part_width.value;
   }
   return OK;
 }
 
+/* Where `part`, a slice of `whole`, lies. */
+static columns slice_of(const launch *l, const plugin_shape *whole, const plugin_shape *part) {
+  int axis = chosen_axis(l, whole);
+  int64_t after = elements_after(whole, axis);
+  return {divide_by(whole->dim[axis] * after), divide_by(part->dim[axis] * after),
+          integer(l, "start") * after};
+}
+
 CUDA_OP(slice) {
-  const plugin_shape *x = in_shape(l, 0), *y = out_shape(l, 0);
-  int axis = chosen_axis(l, x);
-  int64_t stride = elements_after(x, axis);
-  return for_each_index(l, elements(y),
-                        take_columns{target_of(l, 0), source_of(l, 0), x->dim[axis] * stride,
-                                     y->dim[axis] * stride, integer(l, "start") * stride});
+  columns c = slice_of(l, in_shape(l, 0), out_shape(l, 0));
+  return for_each_group(l, elements(out_shape(l, 0)), c.rows(),
+                        take_columns{target_of(l, 0), source_of(l, 0), c});
 }
 
 CUDA_OP(slice_backward) {
-  const plugin_shape *part = in_shape(l, 0), *whole = out_shape(l, 0);
-  int axis = chosen_axis(l, whole);
-  int64_t stride = elements_after(whole, axis);
-  return for_each_index(l, elements(whole),
-                        widen_columns{target_of(l, 0), source_of(l, 0), whole->dim[axis] * stride,
-                                      part->dim[axis] * stride, integer(l, "start") * stride});
+  columns c = slice_of(l, out_shape(l, 0), in_shape(l, 0));
+  return for_each_group(l, elements(out_shape(l, 0)), c.rows(),
+                        widen_columns{target_of(l, 0), source_of(l, 0), c});
 }
 
 /* ---- crop_volume, pad_volume --------------------------------------------------------------------- */
@@ -175,11 +192,14 @@ struct roll_f {
   source x;
   volume_shape shape;
   int64_t origin[3]; /* the position in x of position 0 of the result */
-  __device__ void operator()(int64_t i) const {
+  template <int N> __device__ void at(int64_t i) const {
     voxel v = shape.locate(i);
-    int64_t at[3];
-    for (int a = 0; a < 3; a++) at[a] = (v.at[a] + origin[a]) % shape.dim[1 + a];
-    y[i] = x[shape.index(v.n, at[0], at[1], at[2], v.c)];
+    int64_t from[3];
+    for (int a = 0; a < 3; a++) {
+      from[a] = v.at[a] + origin[a];
+      if (from[a] >= shape.dim[1 + a]) from[a] -= shape.dim[1 + a];
+    }
+    store(y, i, load<N>(x, shape.index(v.n, from[0], from[1], from[2], v.c)));
   }
 };
 
@@ -189,15 +209,15 @@ CUDA_OP(roll) {
     int64_t shift = integer_at(l, "shift", a) % f.shape.dim[1 + a];
     f.origin[a] = shift > 0 ? f.shape.dim[1 + a] - shift : -shift;
   }
-  return for_each_index(l, elements(out_shape(l, 0)), f);
+  return for_each_group(l, elements(out_shape(l, 0)), f.shape.dim[4], f);
 }
 
 struct permute_f {
   target y;
   source x;
-  strides at;
-  __device__ void operator()(int64_t i) const {
-    y[i] = x[at.offset(i)];
+  strides from;
+  template <int N> __device__ void at(int64_t i) const {
+    store(y, i, load<N>(x, from.offset(i)));
   }
 };
 
@@ -206,9 +226,9 @@ CUDA_OP(permute) {
   permute_f f = {target_of(l, 0), source_of(l, 0), {}};
   for (int d = 0; d < y->rank; d++) {
     int axis = d == 0 ? 0 : (int)integer_at(l, "axes", d - 1);
-    add_axis(&f.at, y->dim[d], elements_after(x, axis));
+    add_axis(&f.from, y->dim[d], elements_after(x, axis));
   }
-  return for_each_index(l, elements(y), f);
+  return for_each_group(l, elements(y), f.from.rows(), f);
 }
 
 /* ---- patchify, space_to_channels --------------------------------------------------------------------- */
@@ -216,15 +236,18 @@ CUDA_OP(permute) {
 /* Where a voxel lies among the tokens. */
 struct patches {
   volume_shape volume;
-  int64_t size[3];
+  divisor size[3];
+  int64_t count[3];
   __device__ int64_t token_index(int64_t i) const {
     voxel v = volume.locate(i);
     int64_t token = v.n, within = 0;
     for (int a = 0; a < 3; a++) {
-      token = token * (volume.dim[1 + a] / size[a]) + v.at[a] / size[a];
-      within = within * size[a] + v.at[a] % size[a];
+      int64_t rest;
+      token = token * count[a] + divide(v.at[a], &size[a], &rest);
+      within = within * size[a].value + rest;
     }
-    return (token * size[0] * size[1] * size[2] + within) * volume.dim[4] + v.c;
+    token *= size[0].value * size[1].value * size[2].value;
+    return (token + within) * volume.dim[4] + v.c;
   }
 };
 
@@ -247,8 +270,11 @@ struct unpatchify_f {
 };
 
 static patches patches_of(const launch *l, const plugin_shape *volume) {
-  patches p = {volume_of(volume), {}};
-  for (int a = 0; a < 3; a++) p.size[a] = integer_at(l, "size", a);
+  patches p = {volume_of(volume), {}, {}};
+  for (int a = 0; a < 3; a++) {
+    p.size[a] = divide_by(integer_at(l, "size", a));
+    p.count[a] = volume->dim[1 + a] / p.size[a].value;
+  }
   return p;
 }
 
@@ -267,7 +293,7 @@ constexpr int MOST_NAMED = 16; /* LIST_MAX of graph/op.h */
 
 struct blocks {
   volume_shape volume, merged;
-  int64_t factor[3];
+  divisor channels, factor[3];
   int kept, named; /* voxels of a block in the result; 0 named: all, as they are numbered */
   int64_t order[MOST_NAMED];
 };
@@ -277,10 +303,11 @@ static blocks blocks_of_launch(const launch *l, const plugin_shape *volume,
   blocks b = {};
   b.volume = volume_of(volume);
   b.merged = volume_of(merged);
-  for (int a = 0; a < 3; a++) b.factor[a] = integer_at(l, "factor", a);
+  b.channels = divide_by(b.volume.dim[4]);
+  for (int a = 0; a < 3; a++) b.factor[a] = divide_by(integer_at(l, "factor", a));
   b.named = l->host->length(l->call, "order");
   for (int k = 0; k < b.named; k++) b.order[k] = integer_at(l, "order", k);
-  b.kept = b.named ? b.named : (int)(b.factor[0] * b.factor[1] * b.factor[2]);
+  b.kept = b.named ? b.named : (int)(b.factor[0].value * b.factor[1].value * b.factor[2].value);
   return b;
 }
 
@@ -288,15 +315,19 @@ struct merge_f {
   target y;
   source x;
   blocks b;
-  __device__ void operator()(int64_t i) const {
+  template <int N> __device__ void at(int64_t i) const {
     voxel v = b.merged.locate(i);
-    int64_t channels = b.volume.dim[4], k = v.c / channels, c = v.c % channels;
+    int64_t c, k = divide(v.c, &b.channels, &c), place[3];
     if (b.named) k = b.order[k];
-    int64_t at[3] = {v.at[0] * b.factor[0] + k / (b.factor[1] * b.factor[2]),
-                     v.at[1] * b.factor[1] + k / b.factor[2] % b.factor[1],
-                     v.at[2] * b.factor[2] + k % b.factor[2]};
-    bool is_inside = at[0] < b.volume.dim[1] && at[1] < b.volume.dim[2] && at[2] < b.volume.dim[3];
-    y[i] = is_inside ? x[b.volume.index(v.n, at[0], at[1], at[2], c)] : 0.0f;
+    for (int a = 2; a >= 0; a--) k = divide(k, &b.factor[a], &place[a]);
+    bool is_inside = true;
+    for (int a = 0; a < 3; a++) {
+      place[a] += v.at[a] * b.factor[a].value;
+      is_inside = is_inside && place[a] < b.volume.dim[1 + a];
+    }
+    store(y, i,
+          is_inside ? load<N>(x, b.volume.index(v.n, place[0], place[1], place[2], c))
+                    : numbers<N>{});
   }
 };
 
@@ -305,31 +336,35 @@ struct merge_backward_f {
   float *dx;
   const float *dy;
   blocks b;
-  __device__ void operator()(int64_t i) const {
+  template <int N> __device__ void at(int64_t i) const {
     voxel v = b.volume.locate(i);
     int64_t block[3], number = 0;
     for (int a = 0; a < 3; a++) {
-      block[a] = v.at[a] / b.factor[a];
-      number = number * b.factor[a] + v.at[a] % b.factor[a];
+      int64_t within;
+      block[a] = divide(v.at[a], &b.factor[a], &within);
+      number = number * b.factor[a].value + within;
     }
     int64_t row = b.merged.index(v.n, block[0], block[1], block[2], v.c);
-    float sum = 0;
-    if (!b.named) sum = dy[row + number * b.volume.dim[4]];
-    for (int k = 0; k < b.named; k++)
-      if (b.order[k] == number) sum += dy[row + k * b.volume.dim[4]];
-    dx[i] = sum;
+    numbers<N> sum = {};
+    if (!b.named) sum = load<N>(dy, row + number * b.volume.dim[4]);
+    for (int k = 0; k < b.named; k++) {
+      if (b.order[k] != number) continue;
+      numbers<N> next = load<N>(dy, row + k * b.volume.dim[4]);
+      UNROLL for (int j = 0; j < N; j++) sum.at[j] += next.at[j];
+    }
+    store(dx, i, sum);
   }
 };
 
 CUDA_OP(space_to_channels) {
-  return for_each_index(l, elements(out_shape(l, 0)),
-                        merge_f{target_of(l, 0), source_of(l, 0),
-                                blocks_of_launch(l, in_shape(l, 0), out_shape(l, 0))});
+  blocks b = blocks_of_launch(l, in_shape(l, 0), out_shape(l, 0));
+  return for_each_group(l, elements(out_shape(l, 0)), b.channels.value,
+                        merge_f{target_of(l, 0), source_of(l, 0), b});
 }
 CUDA_OP(space_to_channels_backward) {
-  return for_each_index(
-      l, elements(out_shape(l, 0)),
-      merge_backward_f{out(l, 0), in(l, 0), blocks_of_launch(l, out_shape(l, 0), in_shape(l, 0))});
+  blocks b = blocks_of_launch(l, out_shape(l, 0), in_shape(l, 0));
+  return for_each_group(l, elements(out_shape(l, 0)), b.channels.value,
+                        merge_backward_f{out(l, 0), in(l, 0), b});
 }
 
 /* ---- position_embedding ------------------------------------------------------------------------------ */
@@ -337,15 +372,18 @@ CUDA_OP(space_to_channels_backward) {
 struct add_table {
   float *y;
   const float *x, *table;
-  int64_t length;
+  divisor length;
   __device__ void operator()(int64_t i) const {
-    y[i] = x[i] + table[i % length];
+    int64_t at;
+    divide(i, &length, &at);
+    y[i] = x[i] + table[at];
   }
 };
 
 CUDA_OP(position_embedding) {
-  return for_each_index(l, elements(in_shape(l, 0)),
-                        add_table{out(l, 0), in(l, 0), in(l, 1), elements(in_shape(l, 1))});
+  return for_each_index(
+      l, elements(in_shape(l, 0)),
+      add_table{out(l, 0), in(l, 0), in(l, 1), divide_by(elements(in_shape(l, 1)))});
 }
 
 struct sum_samples_f {

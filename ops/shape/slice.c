@@ -96,6 +96,7 @@ const op op_slice = {
     .cpu = slice_cpu,
     .cases = (const op_case[]){{"{start: 1, size: 1..3}", "[1..2, 1..5, 4..20]", 0},
                                {"{size: 16}", "[1..2, 3, 3, 2, 32]", 0},
+                               {"{start: 4, size: 8}", "[2, 3, 20]", 0},
                                {"{axis: y, start: 0..1, size: 2}", "[1..2, 2, 3..5, 3, 1..4]", 0},
                                {"{axis: 2, start: 1, size: 1}", "[2, 3, 3, 2, 1..3, 4]", 0},
                                {"{axis: token|1, start: 1, size: 1..3}", "[1..2, 4..9, 1..9]", 0},

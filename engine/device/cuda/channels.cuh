@@ -3,7 +3,8 @@
 #ifndef STRATA_DEVICE_CUDA_CHANNELS_CUH
 #define STRATA_DEVICE_CUDA_CHANNELS_CUH
 
-#include "device/cuda/kernel.cuh"
+#include "device/cuda/divisor.h"
+#include "device/cuda/groups.cuh"
 
 constexpr int CHANNEL_TILE = 256; /* channels of a block at most; also its threads */
 
@@ -13,10 +14,15 @@ struct channel_pieces {
   int pieces;
 };
 
+/* Channels that a thread adds up. */
+static inline int channels_at_once(int64_t channels) {
+  return channels % GROUP == 0 ? GROUP : 1;
+}
+
 static inline channel_pieces cut_channels(int64_t samples, int64_t voxels, int64_t channels) {
   channel_pieces c = {samples, voxels, channels, 0, 0};
-  int64_t tile = channels < CHANNEL_TILE ? channels : CHANNEL_TILE;
-  int64_t least = 16 * (CHANNEL_TILE / tile); /* sixteen voxels a thread */
+  int64_t lanes = (channels < CHANNEL_TILE ? channels : CHANNEL_TILE) / channels_at_once(channels);
+  int64_t least = 16 * (CHANNEL_TILE / lanes); /* sixteen voxels a thread */
   int64_t pieces = (voxels + least - 1) / least;
   c.pieces = (int)(pieces < 1 ? 1 : pieces > 512 ? 512 : pieces);
   c.piece_voxels = (voxels + c.pieces - 1) / c.pieces;
@@ -27,31 +33,36 @@ static inline size_t channel_pieces_bytes(const channel_pieces *c) {
   return (size_t)(c->samples * c->pieces * 2 * c->channels) * sizeof(float);
 }
 
-/* partials[sample][piece][2][channel] = Σ over the piece's voxels of what f(sample, channel, voxel,
- * first, sums) adds to its two sums; `first` is the piece's first voxel. Grid (pieces, tiles of
- * channels, samples), CHANNEL_TILE threads: neighbouring threads have neighbouring channels. */
-template <typename F> __global__ void sum_channels(float *partials, channel_pieces c, F f) {
-  __shared__ float shared[2][CHANNEL_TILE];
+/* partials[sample][piece][2][channel] = Σ over the piece's voxels of what f.add<N>(sample, channel,
+ * voxel, first, sums) adds to the two sums of channels `channel` … + N − 1; `first` is the piece's first
+ * voxel. Grid (pieces, tiles of channels, samples), CHANNEL_TILE threads: neighbouring threads have
+ * neighbouring channels. */
+template <int N, typename F> __global__ void sum_channels(float *partials, channel_pieces c, F f) {
+  __shared__ float shared[2][N * CHANNEL_TILE];
   int64_t base = (int64_t)blockIdx.y * CHANNEL_TILE;
   int width = (int)(c.channels - base < CHANNEL_TILE ? c.channels - base : CHANNEL_TILE);
-  int rows = CHANNEL_TILE / width, row = (int)threadIdx.x / width, k = (int)threadIdx.x % width;
+  int lanes = width / N, rows = CHANNEL_TILE / lanes;
+  int row = (int)threadIdx.x / lanes, k = (int)threadIdx.x % lanes * N;
   int64_t first = blockIdx.x * c.piece_voxels;
   int64_t end = first + c.piece_voxels < c.voxels ? first + c.piece_voxels : c.voxels;
-  float sums[2] = {0, 0};
+  float sums[2][N] = {};
   if (row < rows)
-    for (int64_t v = first + row; v < end; v += rows) f(blockIdx.z, base + k, v, first, sums);
-  shared[0][threadIdx.x] = sums[0];
-  shared[1][threadIdx.x] = sums[1];
+    for (int64_t v = first + row; v < end; v += rows)
+      f.template add<N>(blockIdx.z, base + k, v, first, sums);
+  UNROLL for (int i = 0; i < N; i++) {
+    shared[0][row * width + k + i] = sums[0][i];
+    shared[1][row * width + k + i] = sums[1][i];
+  }
   __syncthreads();
   if ((int)threadIdx.x < width) {
     float a = 0, b = 0;
     for (int r = 0; r < rows; r++) {
-      a += shared[0][r * width + k];
-      b += shared[1][r * width + k];
+      a += shared[0][r * width + threadIdx.x];
+      b += shared[1][r * width + threadIdx.x];
     }
-    float *to = partials + ((int64_t)blockIdx.z * gridDim.x + blockIdx.x) * 2 * c.channels;
-    to[base + k] = a;
-    to[c.channels + base + k] = b;
+    float *to = partials + ((int64_t)blockIdx.z * gridDim.x + blockIdx.x) * 2 * c.channels + base;
+    to[threadIdx.x] = a;
+    to[c.channels + threadIdx.x] = b;
   }
 }
 
@@ -59,7 +70,9 @@ template <typename F>
 static inline status launch_channel_sums(const launch *l, float *partials, channel_pieces c, F f) {
   dim3 grid((unsigned)c.pieces, (unsigned)((c.channels + CHANNEL_TILE - 1) / CHANNEL_TILE),
             (unsigned)c.samples);
-  return LAUNCH(l, sum_channels<F>, grid, CHANNEL_TILE, 0, partials, c, f);
+  if (channels_at_once(c.channels) == 1)
+    return LAUNCH(l, (sum_channels<1, F>), grid, CHANNEL_TILE, 0, partials, c, f);
+  return LAUNCH(l, (sum_channels<GROUP, F>), grid, CHANNEL_TILE, 0, partials, c, f);
 }
 
 /* ---- sums of the columns of a matrix, as of a bias's gradient ---------------------------------- */
@@ -67,8 +80,10 @@ static inline status launch_channel_sums(const launch *l, float *partials, chann
 struct column_terms {
   const float *x;
   int64_t columns;
-  __device__ void operator()(int64_t, int64_t column, int64_t row, int64_t, float sums[2]) const {
-    sums[0] += x[row * columns + column];
+  template <int N>
+  __device__ void add(int64_t, int64_t column, int64_t row, int64_t, float sums[2][N]) const {
+    numbers<N> found = load<N>(x, row * columns + column);
+    UNROLL for (int k = 0; k < N; k++) sums[0][k] += found.at[k];
   }
 };
 

@@ -22,6 +22,13 @@ struct strides {
     }
     return rank > 0 ? at + index * step[0] : 0;
   }
+  /* A number that 4 divides where elements 4 i … 4 i + 3 are neighbours in both tensors. */
+  int64_t rows() const {
+    if (rank == 0 || step[rank - 1] != 1) return 1;
+    int64_t bits = extent[rank - 1].value;
+    for (int a = 0; a < rank - 1; a++) bits |= step[a];
+    return bits;
+  }
 };
 
 /* The next axis further in. Axes that lie in the other tensor as they do in this one become one. */
