@@ -155,13 +155,25 @@ struct bias_f {
   }
 };
 
-/* All pairs of a row of the table, in order: one block for each row and head. */
+/* All pairs of a row of the table, in order: one block for each row and head. A row is a distance along
+ * the axes, of which each token j is at most one i away. Where the strides give several distances one
+ * row, they follow one another. */
 static __global__ void gather_rows(float *dtable, const float *dy, positions p) {
-  int64_t row = blockIdx.x / p.heads, head = blockIdx.x % p.heads;
-  const float *from = dy + head * p.tokens * p.tokens;
+  int row = (int)(blockIdx.x / p.heads), head = (int)(blockIdx.x % p.heads);
+  int w[3] = {(int)p.window[0], (int)p.window[1], (int)p.window[2]}, tokens = (int)p.tokens;
+  const float *from = dy + (int64_t)head * p.tokens * p.tokens;
   float sum = 0;
-  for (int64_t k = threadIdx.x; k < p.tokens * p.tokens; k += blockDim.x)
-    if (p.row_of(k / p.tokens, k % p.tokens) == row) sum += from[k];
+  for (int x = 0; x < 2 * w[0] - 1; x++)
+    for (int y = 0; y < 2 * w[1] - 1; y++) {
+      int z = row - x * (int)p.stride_x - y * (int)p.stride_y;
+      if (z < 0 || z >= 2 * w[2] - 1) continue;
+      for (int j = (int)threadIdx.x; j < tokens; j += (int)blockDim.x) {
+        int ix = j / (w[1] * w[2]) + x - (w[0] - 1), iy = j / w[2] % w[1] + y - (w[1] - 1);
+        int iz = j % w[2] + z - (w[2] - 1), i = (ix * w[1] + iy) * w[2] + iz;
+        bool is_inside = iy >= 0 && iy < w[1] && iz >= 0 && iz < w[2] && i >= 0 && i < tokens;
+        if (is_inside) sum += from[(int64_t)i * tokens + j];
+      }
+    }
   sum = block_sum(sum);
   if (threadIdx.x == 0) dtable[row * p.heads + head] = sum;
 }

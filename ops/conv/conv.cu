@@ -186,6 +186,11 @@ static conv_ways ways_of(const launch *l, convolution_pass pass, const plugin_sh
                          const plugin_tensor *image, const plugin_tensor *result) {
   conv_ways w = {};
   convolution c = convolution_of(l, pass, weight, image, result);
+  if (tiles_are_faster(&c) && !places_are_apart(&c)) {
+    w.library.c = c;
+    w.tiles = tile_call_of(c, image, result);
+    if (w.tiles.t.fits) return w;
+  }
   w.library = library_call_of(l, c, image, result);
   if (!w.library.is_there && !w.library.is_apart) w.tiles = tile_call_of(c, image, result);
   return w;

@@ -1,6 +1,8 @@
-/* l2_normalize and its gradient; ops/norm/l2_normalize.c has the definition. One warp for each
- * vector where it is contiguous, one thread elsewhere. */
+/* l2_normalize and its gradient; ops/norm/l2_normalize.c has the definition. A few long vectors are
+ * shared by many blocks, in three launches; of others, a warp has each that is contiguous, and a thread
+ * each elsewhere. */
 #include "device/cuda/index.cuh"
+#include "device/cuda/sums.cuh"
 
 namespace l2_normalize_kernels {
 
@@ -79,20 +81,114 @@ template <typename F> __global__ void by_warp(vectors vs, F f) {
     f.template run<with_warp>(vs, v, threadIdx.x % WARP, WARP);
 }
 
-template <typename F> static status for_each_vector(const launch *l, F f) {
-  vectors vs = vectors_of(l);
+template <typename F> static status for_each_vector(const launch *l, const vectors &vs, F f) {
   if (vs.stride == 1)
     return LAUNCH(l, by_warp<F>, blocks_of(vs.count, THREADS / WARP), THREADS, 0, vs, f);
   return LAUNCH(l, by_thread<F>, blocks_of(vs.count), THREADS, 0, vs, f);
 }
 
-CUDA_OP(l2_normalize) {
-  return for_each_vector(l, normalize_f{out(l, 0), out(l, 1), in(l, 0), number_f(l, "eps")});
+/* ---- few long vectors: a sum of each by many blocks, then element by element --------------------- */
+
+constexpr int64_t FEW = 4096;
+
+static bool is_shared(const vectors &vs) {
+  return vs.count <= FEW && vs.extent >= (vs.stride == 1 ? 1024 : 64);
 }
 
+/* The sums' partials, then a number for each vector. */
+static size_t shared_scratch(const launch *l) {
+  vectors vs = vectors_of(l);
+  return is_shared(vs) ? sum_scratch(vs.count, vs.extent) + (size_t)vs.count * sizeof(float) : 0;
+}
+static float *numbers_of_vectors(const launch *l, const vectors &vs) {
+  return (float *)((char *)l->scratch + sum_scratch(vs.count, vs.extent));
+}
+
+/* Σ a·b */
+struct products_f {
+  const float *a, *b;
+  vectors vs;
+  __device__ float operator()(int64_t v, int64_t i) const {
+    int64_t at = vs.begin(v) + i * vs.stride;
+    return a[at] * b[at];
+  }
+};
+
+struct store_factor {
+  float *factor, eps;
+  __device__ void operator()(int64_t v, double squares) const {
+    float length = (float)sqrt(squares);
+    factor[v] = 1.0f / (length > eps ? length : eps);
+  }
+};
+
+struct store_dot {
+  float *dots;
+  const float *factor;
+  float longest;
+  __device__ void operator()(int64_t v, double dot) const {
+    dots[v] = factor[v] < longest ? (float)dot : 0.0f;
+  }
+};
+
+/* The vector of an element. */
+struct owner {
+  divisor stride, extent;
+  __device__ int64_t of(int64_t i) const {
+    int64_t across, along, outer = divide(divide(i, &stride, &across), &extent, &along);
+    return outer * stride.value + across;
+  }
+};
+
+struct scale_elements {
+  float *y;
+  const float *x, *factor;
+  owner vector;
+  __device__ void operator()(int64_t i) const {
+    y[i] = x[i] * factor[vector.of(i)];
+  }
+};
+
+struct scale_gradients {
+  float *dx;
+  const float *y, *factor, *dy, *dots;
+  owner vector;
+  __device__ void operator()(int64_t i) const {
+    int64_t v = vector.of(i);
+    dx[i] = (dy[i] - y[i] * dots[v]) * factor[v];
+  }
+};
+
+CUDA_SCRATCH(l2_normalize) {
+  return shared_scratch(l);
+}
+CUDA_OP(l2_normalize) {
+  vectors vs = vectors_of(l);
+  float *y = out(l, 0), *factor = out(l, 1), eps = number_f(l, "eps");
+  const float *x = in(l, 0);
+  if (!is_shared(vs)) return for_each_vector(l, vs, normalize_f{y, factor, x, eps});
+  if (!factor) factor = numbers_of_vectors(l, vs);
+  status error = sum_each(l, vs.count, vs.extent, products_f{x, x, vs}, store_factor{factor, eps});
+  if (error) return error;
+  owner vector = {divide_by(vs.stride), divide_by(vs.extent)};
+  return for_each_index(l, vs.count * vs.extent, scale_elements{y, x, factor, vector});
+}
+
+CUDA_SCRATCH(l2_normalize_backward) {
+  return shared_scratch(l);
+}
 CUDA_OP(l2_normalize_backward) {
-  return for_each_vector(
-      l, normalize_backward_f{out(l, 0), in(l, 0), in(l, 1), in(l, 2), 1.0f / number_f(l, "eps")});
+  vectors vs = vectors_of(l);
+  float *dx = out(l, 0), longest = 1.0f / number_f(l, "eps");
+  const float *y = in(l, 0), *factor = in(l, 1), *dy = in(l, 2);
+  if (!is_shared(vs))
+    return for_each_vector(l, vs, normalize_backward_f{dx, y, factor, dy, longest});
+  float *dots = numbers_of_vectors(l, vs);
+  status error =
+      sum_each(l, vs.count, vs.extent, products_f{y, dy, vs}, store_dot{dots, factor, longest});
+  if (error) return error;
+  owner vector = {divide_by(vs.stride), divide_by(vs.extent)};
+  return for_each_index(l, vs.count * vs.extent, scale_gradients{dx, y, factor, dy, dots, vector});
 }
 
 } // namespace l2_normalize_kernels

@@ -209,6 +209,24 @@ static void pieces_fill_the_card_and_stay_in_memory(void **state) {
   assert_int_equal(t.pieces, 1);
 }
 
+static void what_a_library_is_slower_at(void **state) {
+  (void)state;
+  convolution c = cubic(CONVOLUTION_BACKWARD_WEIGHT, 32, 32, 48, 3, 1);
+  assert_true(tiles_are_faster(&c));
+  c.bf16 = 0;
+  assert_false(tiles_are_faster(&c));
+  c = cubic(CONVOLUTION_BACKWARD_WEIGHT, 128, 128, 12, 3, 1); /* few voxels */
+  assert_false(tiles_are_faster(&c));
+  c = cubic(CONVOLUTION_BACKWARD_DATA, 32, 16, 96, 3, 1);
+  assert_true(tiles_are_faster(&c));
+  c = cubic(CONVOLUTION_BACKWARD_DATA, 16, 32, 96, 3, 1);
+  assert_false(tiles_are_faster(&c));
+  c = cubic(CONVOLUTION_FORWARD, 1, 48, 96, 3, 1);
+  assert_true(tiles_are_faster(&c) && tiling_of(&c).fits);
+  c = cubic(CONVOLUTION_FORWARD, 16, 16, 96, 3, 1);
+  assert_false(tiles_are_faster(&c));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(windows_read_what_the_definition_says_once),
@@ -219,6 +237,7 @@ int main(void) {
       cmocka_unit_test(narrow_inputs_share_a_step_between_taps),
       cmocka_unit_test(what_is_read_often_or_has_odd_channels_is_rounded_first),
       cmocka_unit_test(pieces_fill_the_card_and_stay_in_memory),
+      cmocka_unit_test(what_a_library_is_slower_at),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
