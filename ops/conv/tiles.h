@@ -225,7 +225,7 @@ static inline conv_tiling tiling_of(const convolution *c) {
 
 /* Whether these kernels are faster than cuDNN's for the problem, where both can. Measured in bf16 with cuDNN
  * 9.19 on an H200, node by node in steps of UNETR and Swin UNETR: gradients of weights over many voxels
- * take 0.13 to 0.67 of its time (its deterministic engines cut them into too few pieces), gradients of
+ * take 0.13 to 1.0 of its time (its deterministic engines cut them into too few pieces), gradients of
  * the data from at most 16 features half, and filters over a single channel 0.4. Elsewhere cuDNN takes 0.4
  * to 0.8 of theirs. */
 TILES_FUNCTION bool tiles_are_faster(const convolution *c) {
