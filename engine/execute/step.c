@@ -74,17 +74,19 @@ static status launch_step(program *p, bool updates) {
   return OK;
 }
 
+static void forget_recording(program *p, bool updates) {
+  if (p->recordings[updates]) p->device->forget(p->device, p->recordings[updates]);
+  p->recordings[updates] = NULL;
+}
+
 void step_forget_recordings(program *p) {
-  for (int i = 0; i < 2; i++) {
-    if (p->recordings[i]) p->device->forget(p->device, p->recordings[i]);
-    p->recordings[i] = NULL;
-  }
+  forget_recording(p, false);
+  forget_recording(p, true);
 }
 
 static status record_step(program *p, bool updates) {
   device *d = p->device;
-  if (p->recordings[updates]) d->forget(d, p->recordings[updates]);
-  p->recordings[updates] = NULL;
+  forget_recording(p, updates);
   TRY(d->record(d));
   status error = launch_step(p, updates), end = d->recorded(d, &p->recordings[updates]);
   if (!error) return end;

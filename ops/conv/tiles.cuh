@@ -34,6 +34,11 @@ struct tile_problem {
 
 /* ---- factors ----------------------------------------------------------------------------------------- */
 
+template <typename V> static __device__ inline V load_or_zeros(const void *from, bool is_there) {
+  const V zeros = {0, 0, 0, 0};
+  return is_there ? *static_cast<const V *>(from) : zeros;
+}
+
 /* 16 bytes of factors, on their way from memory to a tile. */
 template <typename T> struct part;
 
@@ -41,8 +46,7 @@ template <> struct part<float> {
   static constexpr int COUNT = 4;
   float4 x;
   __device__ void load(const float *from, bool is_there) {
-    const float4 zeros = {0, 0, 0, 0};
-    x = is_there ? *reinterpret_cast<const float4 *>(from) : zeros;
+    x = load_or_zeros<float4>(from, is_there);
   }
   __device__ void store(uint16_t *to) const {
     uint2 pairs = {bf16_pair(x.x, x.y), bf16_pair(x.z, x.w)};
@@ -58,8 +62,7 @@ template <> struct part<uint16_t> {
   static constexpr int COUNT = 8;
   uint4 x;
   __device__ void load(const uint16_t *from, bool is_there) {
-    const uint4 zeros = {0, 0, 0, 0};
-    x = is_there ? *reinterpret_cast<const uint4 *>(from) : zeros;
+    x = load_or_zeros<uint4>(from, is_there);
   }
   __device__ void store(uint16_t *to) const {
     *reinterpret_cast<uint4 *>(to) = x;

@@ -54,8 +54,7 @@ def strata_pipeline(network, size, batch, sizes):
 
 
 def make_phantom(strata, folder):
-    subprocess.run([strata, "phantom", f"{folder}/phantom", "--cases", "4", "--organs", "13", "--size", "48"],
-                   check=True, stdout=subprocess.DEVNULL)
+    run([strata, "phantom", f"{folder}/phantom", "--cases", "4", "--organs", "13", "--size", "48"])
 
 
 def bench(options, folder, network, size, sizes, batch, work, extra=(), environment=None):

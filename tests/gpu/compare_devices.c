@@ -71,23 +71,11 @@ static bool compare_operator(const op *o, uint64_t seed, int trials, device *cpu
 }
 
 int main(int argc, char **argv) {
-  const char *only[16], *name = "cuda";
-  int only_count = 0;
-  uint64_t seed = 1;
-  int trials = 2;
-  for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
-      seed = strtoull(argv[++i], NULL, 10);
-    else if (strcmp(argv[i], "--trials") == 0 && i + 1 < argc)
-      trials = atoi(argv[++i]);
-    else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
-      name = argv[++i];
-    else if (only_count < (int)(sizeof only / sizeof *only))
-      only[only_count++] = argv[i];
-  }
+  trial_options options = {.seed = 1, .trials = 2, .device = "cuda"};
+  trial_options_read(argc, argv, &options);
   device *cpu, *other;
   status error = device_open("cpu", 1, &cpu, NULL);
-  if (!error) error = device_open(name, 1, &other, NULL);
+  if (!error) error = device_open(options.device, 1, &other, NULL);
   if (error) {
     error_print(stderr, error);
     return 1;
@@ -97,14 +85,12 @@ int main(int argc, char **argv) {
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);
     bool is_step = o->cpu && !(o->traits & OP_VIEW);
-    bool is_asked = only_count == 0;
-    for (int k = 0; k < only_count; k++) is_asked |= strcmp(only[k], o->name) == 0;
-    if (!is_asked) continue;
+    if (!trial_is_asked(&options, o)) continue;
     if (is_step && !other->supports(other, o)) {
       printf("MISS %-24s has no kernel for %s\n", o->name, other->name);
       missing++;
     } else if (!(o->traits & OP_NOT_IN_GRAPHS) && o->cases && o->cases->attrs) {
-      bool agrees = compare_operator(o, seed, trials, cpu, other);
+      bool agrees = compare_operator(o, options.seed, options.trials, cpu, other);
       passed += agrees;
       failed += !agrees;
     } else if (is_step && !(o->traits & (OP_INTERNAL | OP_OPTIMIZER))) {

@@ -142,19 +142,10 @@ static int report_missing(void) {
 }
 
 int main(int argc, char **argv) {
-  const char *name = "cuda", *only[8];
-  int only_count = 0;
-  uint64_t seed = 1;
-  for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
-      seed = strtoull(argv[++i], NULL, 10);
-    else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
-      name = argv[++i];
-    else if (only_count < (int)(sizeof only / sizeof *only))
-      only[only_count++] = argv[i];
-  }
+  trial_options options = {.seed = 1, .device = "cuda"};
+  trial_options_read(argc, argv, &options);
   device *d;
-  status error = device_open(name, 1, &d, NULL);
+  status error = device_open(options.device, 1, &d, NULL);
   if (error) {
     error_print(stderr, error);
     return 1;
@@ -162,17 +153,15 @@ int main(int argc, char **argv) {
   int failed = 0, passed = 0;
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);
-    bool is_asked = only_count == 0;
-    for (int k = 0; k < only_count; k++) is_asked |= strcmp(only[k], o->name) == 0;
     /* Losses read what they are given as it is. */
-    if (!is_asked || o->traits & (OP_NOT_IN_GRAPHS | OP_LOSS) || !o->cases ||
+    if (!trial_is_asked(&options, o) || o->traits & (OP_NOT_IN_GRAPHS | OP_LOSS) || !o->cases ||
         !trial_is_differentiable(o))
       continue;
-    int trials = compare_operator(o, seed, d);
+    int trials = compare_operator(o, options.seed, d);
     failed += trials < 0;
     passed += trials > 0;
   }
-  int missing = only_count > 0 ? 0 : report_missing();
+  int missing = options.name_count > 0 ? 0 : report_missing();
   device_close(d);
   printf("%d operators are the same to the bit, %d are not, %d ports not seen\n", passed, failed,
          missing);

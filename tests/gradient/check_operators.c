@@ -221,17 +221,10 @@ static bool check_bf16(const op *o, uint64_t seed, int trials, device *const dev
 }
 
 int main(int argc, char **argv) {
-  const char *only = NULL;
-  uint64_t seed = 1;
-  int trials = 3;
-  for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
-      seed = strtoull(argv[++i], NULL, 10);
-    else if (strcmp(argv[i], "--trials") == 0 && i + 1 < argc)
-      trials = atoi(argv[++i]);
-    else
-      only = argv[i];
-  }
+  trial_options options = {.seed = 1, .trials = 3};
+  trial_options_read(argc, argv, &options);
+  const uint64_t seed = options.seed;
+  const int trials = options.trials;
   device *devices[2];
   for (int d = 0; d < 2; d++) {
     status error = device_open("cpu", d == 0 ? 1 : 3, &devices[d], NULL);
@@ -243,7 +236,7 @@ int main(int argc, char **argv) {
   int failed = 0, passed = 0;
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);
-    if ((only && strcmp(only, o->name) != 0) || !trial_is_differentiable(o)) continue;
+    if (!trial_is_asked(&options, o) || !trial_is_differentiable(o)) continue;
     if (!o->cases || !o->cases->attrs) {
       printf("FAIL %-24s has a gradient but declares no cases\n", o->name);
       failed++;

@@ -134,6 +134,27 @@ static int parse_inputs(const char *text, input_text *list) {
 }
 
 /* A composite that draws at random works on the image, which asks for no gradient. */
+void trial_options_read(int argc, char **argv, trial_options *o) {
+  o->names = argv + 1;
+  for (int i = 1; i < argc; i++) {
+    bool has_value = i + 1 < argc;
+    if (has_value && strcmp(argv[i], "--seed") == 0)
+      o->seed = strtoull(argv[++i], NULL, 10);
+    else if (has_value && strcmp(argv[i], "--trials") == 0)
+      o->trials = atoi(argv[++i]);
+    else if (has_value && strcmp(argv[i], "--device") == 0)
+      o->device = argv[++i];
+    else
+      o->names[o->name_count++] = argv[i];
+  }
+}
+
+bool trial_is_asked(const trial_options *o, const op *which) {
+  for (int k = 0; k < o->name_count; k++)
+    if (strcmp(o->names[k], which->name) == 0) return true;
+  return o->name_count == 0;
+}
+
 bool trial_is_differentiable(const op *o) {
   bool composite = o->lower && !(o->traits & OP_RANDOM);
   return (o->grad || composite) && !(o->traits & OP_INTERNAL);

@@ -45,6 +45,19 @@ typedef struct trial {
   arena memory;
 } trial;
 
+/* What the command line of a program of trials asks for. */
+typedef struct trial_options {
+  uint64_t seed;
+  int trials;
+  const char *device;
+  char **names; /* of operators, within argv; none: all */
+  int name_count;
+} trial_options;
+
+/* [--seed N] [--trials N] [--device NAME] [OPERATOR…]; what is not given stays as it is in *o. Orders argv. */
+void trial_options_read(int argc, char **argv, trial_options *o);
+bool trial_is_asked(const trial_options *o, const op *which);
+
 /* A step operator that the gradient check is for. */
 bool trial_is_differentiable(const op *o);
 /* Draws the shapes and attributes and builds the graph; trial_free in any case. */

@@ -34,22 +34,34 @@ static inline float half_of(uint32_t bits, int which) {
   return __int_as_float((int)(which ? bits & 0xffff0000u : bits << 16));
 }
 
-static inline void multiply_add(float d[4], const uint32_t a[4], const uint32_t b[2]) {
-  struct pieces {
-    uint32_t a[4], b[2];
-  } own, all[WARP];
+struct fragments {
+  uint32_t a[4], b[2];
+};
+
+/* d += Σ over k of a product of the registers of A and B that hold row, column and k: f(of_a, of_b, k).
+ * PER_REGISTER neighbours along k lie in one. */
+template <int PER_REGISTER, typename F>
+static inline void add_products(float d[4], const uint32_t a[4], const uint32_t b[2], F f) {
+  fragments own, all[WARP];
   memcpy(own.a, a, sizeof own.a);
   memcpy(own.b, b, sizeof own.b);
   emulator_gather(&own, sizeof own, all);
+  constexpr int HALF = 4 * PER_REGISTER; /* of the depth */
   int g = emulator_lane() / 4, t = emulator_lane() % 4;
   for (int e = 0; e < 4; e++) {
     int row = g + e / 2 * 8, column = 2 * t + e % 2;
-    for (int k = 0; k < 16; k++) {
-      uint32_t of_a = all[row % 8 * 4 + k % 8 / 2].a[row / 8 + k / 8 * 2];
-      uint32_t of_b = all[column * 4 + k % 8 / 2].b[k / 8];
-      d[e] += half_of(of_a, k % 2) * half_of(of_b, k % 2);
+    for (int k = 0; k < 2 * HALF; k++) {
+      uint32_t of_a = all[row % 8 * 4 + k % HALF / PER_REGISTER].a[row / 8 + k / HALF * 2];
+      uint32_t of_b = all[column * 4 + k % HALF / PER_REGISTER].b[k / HALF];
+      d[e] += f(of_a, of_b, k);
     }
   }
+}
+
+static inline void multiply_add(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+  add_products<2>(d, a, b, [](uint32_t of_a, uint32_t of_b, int k) {
+    return half_of(of_a, k % 2) * half_of(of_b, k % 2);
+  });
 }
 
 /* A number rounded to ten bits of fraction, ties away from zero. */
@@ -59,22 +71,10 @@ static inline uint32_t tf32_bits(float x) {
 }
 
 static inline void multiply_add_tf32(float d[4], const uint32_t a[4], const uint32_t b[2]) {
-  struct pieces {
-    uint32_t a[4], b[2];
-  } own, all[WARP];
-  memcpy(own.a, a, sizeof own.a);
-  memcpy(own.b, b, sizeof own.b);
-  emulator_gather(&own, sizeof own, all);
-  int g = emulator_lane() / 4, t = emulator_lane() % 4;
-  for (int e = 0; e < 4; e++) {
-    int row = g + e / 2 * 8, column = 2 * t + e % 2;
-    for (int k = 0; k < 8; k++) {
-      uint32_t of_a = all[row % 8 * 4 + k % 4].a[row / 8 + k / 4 * 2];
-      uint32_t of_b = all[column * 4 + k % 4].b[k / 4];
-      if ((of_a | of_b) & 0x1fffu) emulator_fail("a factor that was not rounded to TF32");
-      d[e] += __int_as_float((int)of_a) * __int_as_float((int)of_b);
-    }
-  }
+  add_products<1>(d, a, b, [](uint32_t of_a, uint32_t of_b, int) {
+    if ((of_a | of_b) & 0x1fffu) emulator_fail("a factor that was not rounded to TF32");
+    return __int_as_float((int)of_a) * __int_as_float((int)of_b);
+  });
 }
 
 /* What lane `i` has given as the place of a row of eight. */
