@@ -97,6 +97,13 @@ static const char *instruction_set(void) {
 #endif
 }
 
+static const char *rounding_set(void) {
+  const char *f32 = instruction_set();
+  if (strcmp(f32, "AVX-512") == 0) return "AVX-512, rounded to bf16";
+  if (strcmp(f32, "AVX2") == 0) return "AVX2, rounded to bf16";
+  return "rounded to bf16";
+}
+
 status cpu_device_open(int threads, device **out) {
   device *d = calloc(1, sizeof *d);
   if (!d) return error_out_of_memory(sizeof *d);
@@ -108,8 +115,8 @@ status cpu_device_open(int threads, device **out) {
   d->name = "cpu";
   d->is_host = true;
   d->numerics = instruction_set();
-  d->emulates_bf16 = gemm_best_bf16()->emulated;
-  d->numerics_bf16 = d->emulates_bf16 ? d->numerics : "AVX-512 BF16";
+  d->rounds_bf16 = !gemm_best_bf16();
+  d->numerics_bf16 = d->rounds_bf16 ? rounding_set() : "AVX-512 BF16";
   int n = pool_threads(d->pool);
   snprintf(d->description, sizeof d->description, "CPU, %d thread%s, %s", n, n == 1 ? "" : "s",
            d->numerics);

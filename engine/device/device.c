@@ -25,9 +25,9 @@ void device_close(device *d) {
 }
 
 const char *device_precision_note(const device *d, precision p) {
-  if (p == PRECISION_BF16 && d->emulates_bf16)
-    return "warning: bf16 is emulated on this processor, which lacks avx512_bf16, and is slower than "
-           "f32";
+  if (p == PRECISION_BF16 && d->rounds_bf16)
+    return "warning: bf16 is no faster than f32 on this processor: factors are rounded to it and "
+           "multiplied as f32";
   if (p == PRECISION_TF32 && !d->has_tf32)
     return "note: tf32 is a format of NVIDIA GPUs; on the CPU these products are f32";
   return NULL;

@@ -16,7 +16,7 @@ struct device {
   char description[128];     /* "CPU, 2 threads, AVX-512" */
   const char *numerics;      /* "AVX-512": runs are equal to the bit where this is equal */
   const char *numerics_bf16; /* the same with products in bf16 */
-  bool emulates_bf16;        /* in the arithmetic of f32, which is slower than f32 itself */
+  bool rounds_bf16;          /* factors to bf16, and multiplies them as f32: no faster than f32 */
   bool stores_bf16;          /* its kernels read and write what graph/storage.h stores as bf16 */
   bool has_tf32;             /* it multiplies factors rounded to tf32 faster than f32 */
   thread_pool *pool;         /* CPU: the threads kernels run on */

@@ -27,11 +27,16 @@ enum {
 typedef attention_left left;
 typedef attention_right right;
 
-/* Room for the pairs of a left operand, and for a copy or the pairs of a right one. */
-enum { LEFT_ROOM = KEYS * DIM_MAX / 2, RIGHT_ROOM = KEYS * DIM_MAX };
+/* Room for a copy of an operand, or its pairs. */
+enum { ROOM = KEYS * DIM_MAX };
+
+/* Whether products are of pairs; the factors are rounded in bf16 otherwise. */
+static bool pairs(bool bf16) {
+  return bf16 && gemm_best_bf16();
+}
 
 static const gemm_kernels *kernels_for(bool bf16) {
-  return bf16 ? gemm_best_bf16() : gemm_best();
+  return pairs(bf16) ? gemm_best_bf16() : gemm_best();
 }
 
 /* The loops of the same vectors. */
@@ -50,29 +55,37 @@ static int64_t padded_to(const gemm_kernels *kernels, int64_t n) {
   return divide_up(n, kernels->lanes) * kernels->lanes;
 }
 
-/* a (m×depth) as the tiles read it: where it lies, or its pairs along the depth, in `room`. One of
- * its distances is 1. */
-static left left_operand(bool bf16, left a, int64_t m, int64_t depth, float room[LEFT_ROOM]) {
+/* a (m×depth) as the tiles read it: where it lies, or in `room` rounded, or its pairs along the depth. One
+ * of its distances is 1. */
+static left left_operand(bool bf16, left a, int64_t m, int64_t depth, float room[ROOM]) {
   if (!bf16) return a;
-  bf16_pair *pairs = (bf16_pair *)room;
+  if (!pairs(bf16)) {
+    int64_t rows = a.k == 1 ? m : depth, width = a.k == 1 ? depth : m;
+    for (int64_t r = 0; r < rows; r++)
+      bf16_round_copy(room + r * width, a.at + r * (a.k == 1 ? a.row : a.k), width);
+    return a.k == 1 ? (left){room, width, 1} : (left){room, 1, width};
+  }
   if (a.k == 1) {
-    bf16_pair_neighbours(pairs, a.at, a.row, m, depth);
+    bf16_pair_neighbours((bf16_pair *)room, a.at, a.row, m, depth);
     return (left){room, bf16_pairs(depth), 1};
   }
-  bf16_pair_columns(pairs, m, a.at, a.k, depth, m);
+  bf16_pair_columns((bf16_pair *)room, m, a.at, a.k, depth, m);
   return (left){room, 1, m};
 }
 
 /* b (depth×n) as the tiles read it: where it lies, when its rows can be read in full vectors, a
- * padded copy, or its pairs along the depth. */
+ * padded copy, rounded in bf16, or its pairs along the depth. */
 static right right_operand(bool bf16, const float *b, int64_t row, int64_t depth, int64_t n,
-                           float room[RIGHT_ROOM]) {
+                           float room[ROOM]) {
   int64_t padded = padded_to(kernels_for(bf16), n);
   if (!bf16 && padded == n) return (right){b, row};
-  int64_t rows = bf16 ? bf16_pairs(depth) : depth;
-  if (bf16) bf16_pair_columns((bf16_pair *)room, padded, b, row, depth, n);
+  int64_t rows = pairs(bf16) ? bf16_pairs(depth) : depth;
+  if (pairs(bf16)) bf16_pair_columns((bf16_pair *)room, padded, b, row, depth, n);
   for (int64_t k = 0; k < rows; k++) {
-    if (!bf16) copy_row(room + k * padded, b + k * row, n);
+    if (!bf16)
+      copy_row(room + k * padded, b + k * row, n);
+    else if (!pairs(bf16))
+      bf16_round_copy(room + k * padded, b + k * row, n);
     for (int64_t d = n; d < padded; d++) room[k * padded + d] = 0;
   }
   return (right){room, padded};
@@ -81,7 +94,7 @@ static right right_operand(bool bf16, const float *b, int64_t row, int64_t depth
 /* c (m×n) = or += a (m×depth) · b (depth×n). */
 static void product(bool bf16, float *c, int64_t c_row, left a, right b, int64_t m, int64_t n,
                     int64_t depth, bool accumulate) {
-  if (!bf16) {
+  if (!pairs(bf16)) {
     loops_for(false)->product(c, c_row, a, b, m, n, depth, accumulate);
     return;
   }
@@ -311,7 +324,7 @@ static void forward_task(void *context, int64_t task) {
   const float *q = p->q + first_query * p->q_row + channel;
 
   ALIGNED float queries_t[DIM_MAX * QUERIES], scores[KEYS * QUERIES], out[QUERIES * DIM_MAX];
-  ALIGNED float query_room[RIGHT_ROOM], value_room[RIGHT_ROOM], left_room[LEFT_ROOM];
+  ALIGNED float query_room[ROOM], value_room[ROOM], left_room[ROOM];
   ALIGNED float factors[KEYS * QUERIES];
   int32_t own[QUERIES];
   attention_running run = {.sum = {0}};
@@ -381,8 +394,8 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
   const float *dy = job->dy + first_query * y_row + channel;
   const float *lse = job->lse + (at.sequence * p->heads + at.head) * p->queries;
   ALIGNED float queries_t[DIM_MAX * QUERIES], dy_t[DIM_MAX * QUERIES];
-  ALIGNED float query_room[RIGHT_ROOM], query_t_room[RIGHT_ROOM], dy_room[RIGHT_ROOM];
-  ALIGNED float dy_t_room[RIGHT_ROOM], key_room[RIGHT_ROOM], left_room[LEFT_ROOM];
+  ALIGNED float query_room[ROOM], query_t_room[ROOM], dy_room[ROOM];
+  ALIGNED float dy_t_room[ROOM], key_room[ROOM], left_room[ROOM];
   ALIGNED float weights[KEYS * QUERIES], d_weights[KEYS * QUERIES], factors[KEYS * QUERIES];
   float block_lse[QUERIES], block_dots[QUERIES];
   int32_t own[QUERIES];

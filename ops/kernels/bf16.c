@@ -4,6 +4,15 @@
 
 #include <stddef.h>
 
+FOR_EACH_ISA void bf16_round_copy(float *restrict to, const float *restrict from, int64_t count) {
+  for (int64_t i = 0; i < count; i++) to[i] = bf16_round(from[i]);
+}
+
+FOR_EACH_ISA void bf16_round_rows(float *x, int64_t row, int64_t rows, int64_t width) {
+  for (int64_t r = 0; r < rows; r++, x += row)
+    for (int64_t i = 0; i < width; i++) x[i] = bf16_round(x[i]);
+}
+
 FOR_EACH_ISA static void pair_both(bf16_pair *restrict to, const float *restrict first,
                                    const float *restrict second, int64_t count) {
   for (int64_t i = 0; i < count; i++) to[i] = bf16_bits(first[i]) | bf16_bits(second[i]) << 16;

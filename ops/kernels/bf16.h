@@ -2,8 +2,8 @@
  * of its fraction (the leading 1 counted). Factors of products are rounded to it, to the nearest,
  * ties to even; NaN stays NaN. What a product of two adds to is f32: the product is exact there.
  *
- * The tiles (gemm.h) read pairs: one 32-bit word holds two numbers that are neighbours along k, the
- * first in its lower half. */
+ * The tiles (gemm.h) read factors that were rounded and stay f32, or pairs: one 32-bit word holds two
+ * numbers that are neighbours along k, the first in its lower half. */
 #ifndef STRATA_OPS_KERNELS_BF16_H
 #define STRATA_OPS_KERNELS_BF16_H
 
@@ -11,6 +11,10 @@
 
 /* A word of workspace that tiles address as they address floats. */
 typedef uint32_t bf16_pair __attribute__((may_alias));
+
+void bf16_round_copy(float *to, const float *from, int64_t count);
+/* In place: `rows` rows of `width` numbers, `row` apart. */
+void bf16_round_rows(float *x, int64_t row, int64_t rows, int64_t width);
 
 static inline int64_t bf16_pairs(int64_t numbers) {
   return (numbers + 1) / 2;

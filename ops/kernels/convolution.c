@@ -44,13 +44,13 @@ static void plan_z(conv_product *p) {
   p->pad_low = p->padded ? low : 0;
   p->padded_z = p->in[2] + (p->padded ? low + high : 0);
   p->fused = consecutive && !p->slides && (p->padded || !outside);
-  p->copied = p->padded || p->bf16;
+  p->copied = p->padded || p->pairs || p->rounds;
 }
 
 enum { FEW_OUTPUTS = 64, TASKS = 128 };
 
 static void plan_product(conv_product *p) {
-  p->kernels = p->bf16 ? gemm_best_bf16() : gemm_best();
+  p->kernels = p->pairs ? gemm_best_bf16() : gemm_best();
   for (int a = 0; a < 3; a++) p->phases[a] = p->transposed ? p->stride[a] : 1;
   int64_t rows = (p->out[2] + p->phases[2] - 1) / p->phases[2];
   p->vectors = gemm_vectors(p->kernels, rows, p->columns);
@@ -81,12 +81,13 @@ static conv_product product_of(const conv_shape *shape, bool transposed) {
   memcpy(p.dilation, s.dilation, sizeof p.dilation);
   memcpy(p.in, transposed ? s.out : s.image, sizeof p.in);
   memcpy(p.out, transposed ? s.image : s.out, sizeof p.out);
-  p.bf16 = s.bf16;
+  p.pairs = conv_pairs(&s);
+  p.rounds = conv_rounds(&s);
   p.packed = s.packed;
   p.given_channels = transposed ? s.features : s.channels;
   p.out_channels = p.bias_period = transposed ? s.channels : s.features;
   p.given_depth = p.given_channels / s.groups;
-  p.depth = p.bf16 ? bf16_pairs(p.given_depth) : p.given_depth;
+  p.depth = p.pairs ? bf16_pairs(p.given_depth) : p.given_depth;
   p.in_channels = p.depth * s.groups;
   p.columns = p.out_channels / s.groups;
   p.depth_step = transposed ? group_channels * taps : taps;

@@ -8,7 +8,10 @@
  * part: tasks take columns, and each packs a panel at a time, so that the copy never leaves the caches.
  *
  * In the weight gradient k runs over voxels, and both factors are packed: read in place, the k of a tile
- * would lie a row of channels apart, in few of the cache's sets. */
+ * would lie a row of channels apart, in few of the cache's sets.
+ *
+ * Factors that bf16 rounds are rounded where they are packed. A is not, so it is copied: a task's own rows,
+ * or all of A where tasks take columns. */
 #include "ops/kernels/convolution_parts.h"
 
 enum {
@@ -28,9 +31,11 @@ typedef struct matrix_product {
   int64_t block;                   /* k of a block */
   bool by_column;                  /* B lies [column][k], otherwise [k][column] */
   bool packed;                     /* B is given packed */
+  bool rounds;                     /* the factors, to bf16 */
   const float *a, *b;
   float *c;
-  float *sums;           /* of A over k, for each row; NULL: not wanted */
+  float *sums; /* of A over k, for each row; NULL: not wanted */
+  float *rounded_a;
   const float *panels_b; /* all panels of B, packed: blocks of k, of each the panels */
   float *packed_a, *packed_b, *packed_bias;
   int64_t k, k_end; /* the present block, of the weight gradient */
@@ -140,22 +145,25 @@ static void fetch_next(const matrix_product *p, next_panel next, int64_t tile, i
   }
 }
 
-/* Rows [row, row_end) of a panel of columns, over a block of k. `next` is packed after it. */
-static void multiply_panel(const matrix_product *p, const float *packed, int64_t panel, int64_t k,
-                           int64_t row, int64_t row_end, next_panel next) {
+/* Rows [row, row_end) of a panel of columns, over a block of k. `a` is their part of A, in rows `a_row`
+ * apart. `next` is packed after it. */
+static void multiply_panel(const matrix_product *p, const float *a, int64_t a_row,
+                           const float *packed, int64_t panel, int64_t k, int64_t row,
+                           int64_t row_end, next_panel next) {
   int vectors = panel_vectors(&p->panels, panel);
   int64_t columns = panel_columns(&p->panels, panel), width = vectors * p->panels.kernels->lanes;
   int64_t rows = row_end - row, tiles = gemm_tile_count(rows, p->panels.kernels->max_rows[vectors]);
   for (int64_t t = 0; t < tiles; t++) {
-    int64_t r = row + gemm_tile_begin(rows, tiles, t);
-    int height = (int)(row + gemm_tile_begin(rows, tiles, t + 1) - r);
-    const float *a = p->a + r * p->depth + k;
-    gemm_segment s = {.first = a, .middle = a, .last = a + (height - 1) * p->depth, .b = packed};
+    int64_t begin = gemm_tile_begin(rows, tiles, t), r = row + begin;
+    int height = (int)(gemm_tile_begin(rows, tiles, t + 1) - begin);
+    const float *first = a + begin * a_row;
+    gemm_segment s = {
+        .first = first, .middle = first, .last = first + (height - 1) * a_row, .b = packed};
     fetch_next(p, next, t, tiles, &s);
     gemm_tile tile = {.segments = &s,
                       .segment_count = 1,
                       .k = block_at(p, k),
-                      .a_row = p->depth * (ptrdiff_t)sizeof(float),
+                      .a_row = a_row * (ptrdiff_t)sizeof(float),
                       .a_k = sizeof(float),
                       .b_k = width * (ptrdiff_t)sizeof(float),
                       .c = p->c + r * p->panels.columns + panel * p->panels.width,
@@ -177,6 +185,7 @@ static void pack_panel(const matrix_product *p, float *packed, int64_t panel, in
   else
     pack_rows(packed, width, p->b + k * p->panels.columns + column, p->panels.columns, count,
               columns);
+  if (p->rounds) bf16_round_rows(packed, width, count, width);
 }
 
 static void columns_task(void *context, int64_t task) {
@@ -188,7 +197,8 @@ static void columns_task(void *context, int64_t task) {
     for (int64_t panel = begin; panel < end; panel++) {
       bool is_last = panel + 1 == end;
       if (own) pack_panel(p, own, panel, k);
-      multiply_panel(p, own ? own : p->panels_b + packed_offset(p, panel, k), panel, k, 0, p->rows,
+      multiply_panel(p, (p->rounds ? p->rounded_a : p->a) + k, p->depth,
+                     own ? own : p->panels_b + packed_offset(p, panel, k), panel, k, 0, p->rows,
                      is_last ? (next_panel){begin, k + p->block} : (next_panel){panel + 1, k});
     }
 }
@@ -203,10 +213,16 @@ static void rows_task(void *context, int64_t task) {
   const matrix_product *p = context;
   int64_t row = gemm_tile_begin(p->rows, p->row_parts, task);
   int64_t row_end = gemm_tile_begin(p->rows, p->row_parts, task + 1);
-  for (int64_t k = 0; k < p->depth; k += p->block)
+  float rounded[(ROW_PART + 1) * DEPTH];
+  for (int64_t k = 0; k < p->depth; k += p->block) {
+    const float *a = p->a + row * p->depth + k;
+    int64_t a_row = p->rounds ? p->block : p->depth;
+    for (int64_t r = 0; r < row_end - row && p->rounds; r++)
+      bf16_round_copy(rounded + r * a_row, a + r * p->depth, block_at(p, k));
     for (int64_t panel = 0; panel < p->panels.count; panel++)
-      multiply_panel(p, p->panels_b + packed_offset(p, panel, k), panel, k, row, row_end,
-                     (next_panel){p->panels.count, k});
+      multiply_panel(p, p->rounds ? rounded : a, a_row, p->panels_b + packed_offset(p, panel, k),
+                     panel, k, row, row_end, (next_panel){p->panels.count, k});
+  }
 }
 
 static void pack_all(matrix_product *p, thread_pool *pool) {
@@ -220,6 +236,7 @@ static matrix_product product_of(const conv_shape *shape, bool transposed) {
                                transposed ? s.features : s.channels);
   p.by_column = !transposed;
   p.packed = s.packed;
+  p.rounds = conv_rounds(&s);
   p.column_parts = smaller(p.panels.count, TASKS);
   if (p.rows >= MANY_ROWS || (p.rows >= ROW_PART && p.panels.count < TASKS / 2))
     p.row_parts = (p.rows + ROW_PART - 1) / ROW_PART;
@@ -231,13 +248,14 @@ static size_t product_pieces(matrix_product *p, void *workspace) {
   int64_t packed =
       p->row_parts ? p->depth * packed_width(p) : p->column_parts * p->block * p->panels.width;
   p->packed_b = p->packed ? NULL : piece(&w, packed);
+  p->rounded_a = p->rounds && !p->row_parts ? piece(&w, p->rows * p->depth) : NULL;
   p->packed_bias = piece(&w, p->panels.count * p->panels.width);
   return w.used;
 }
 
 static bool is_matrix(const conv_shape *s) {
-  return s->groups == 1 && !s->bf16 && volume(s->kernel) == 1 && s->batch == 1 && s->out[0] == 1 &&
-         s->out[1] == 1 && s->out[2] == s->image[2];
+  return s->groups == 1 && !conv_pairs(s) && volume(s->kernel) == 1 && s->batch == 1 &&
+         s->out[0] == 1 && s->out[1] == 1 && s->out[2] == s->image[2];
 }
 
 /* With few rows a panel is hardly used, with few channels a tile. */
@@ -263,6 +281,7 @@ void matrix_run(const conv_shape *s, bool transposed, const float *input, const 
   for (int64_t i = 0; i < p.panels.count * p.panels.width; i++)
     p.packed_bias[i] = bias && i < p.panels.columns ? bias[i] : 0;
   if (p.row_parts && !p.packed) pack_all(&p, pool);
+  if (p.rounded_a) bf16_round_copy(p.rounded_a, input, p.rows * p.depth);
   if (p.row_parts)
     parallel_for(pool, p.row_parts, rows_task, &p);
   else
@@ -288,6 +307,7 @@ void matrix_pack(const conv_shape *s, bool transposed, const float *weight, floa
 static matrix_product weight_of(const conv_shape *shape) {
   conv_shape s = merge_pointwise(*shape);
   matrix_product p = matrix_of(s.features, s.channels, s.out[2]);
+  p.rounds = conv_rounds(&s);
   p.row_parts = (p.rows + ROW_PART - 1) / ROW_PART;
   p.column_parts = smaller(p.panels.count, (TASKS + p.row_parts - 1) / p.row_parts);
   return p;
@@ -320,6 +340,7 @@ static void pack_a_part(const matrix_product *p, int64_t i) {
     int64_t row = r.row + gemm_tile_begin(r.rows, r.tiles, t);
     int64_t rows = r.row + gemm_tile_begin(r.rows, r.tiles, t + 1) - row;
     pack_a_tile(p->packed_a + row * k, from + row, p->rows, k, rows);
+    if (p->rounds) bf16_round_rows(p->packed_a + row * k, rows * k, 1, rows * k);
   }
   if (!p->sums) return;
   float *sums = p->sums + r.row;
@@ -335,10 +356,11 @@ static void pack_task(void *context, int64_t task) {
     return;
   }
   int64_t panel = task - p->row_parts, k = p->k_end - p->k;
-  pack_rows(p->packed_b + panel * p->panels.width * k,
-            panel_vectors(&p->panels, panel) * p->panels.kernels->lanes,
-            p->b + p->k * p->panels.columns + panel * p->panels.width, p->panels.columns, k,
-            panel_columns(&p->panels, panel));
+  int64_t width = panel_vectors(&p->panels, panel) * p->panels.kernels->lanes;
+  float *packed = p->packed_b + panel * p->panels.width * k;
+  pack_rows(packed, width, p->b + p->k * p->panels.columns + panel * p->panels.width,
+            p->panels.columns, k, panel_columns(&p->panels, panel));
+  if (p->rounds) bf16_round_rows(packed, width, k, width);
 }
 
 static void weight_task(void *context, int64_t task) {

@@ -1,5 +1,5 @@
 /* What the tiles of a convolution's product read: weights in their order, the bias, and a copy of the
- * input with zeros around its z rows, or of pairs of its channels. */
+ * input with zeros around its z rows, rounded, or of pairs of its channels. */
 #include "ops/kernels/convolution_product.h"
 
 conv_axis conv_axis_of(const conv_product *p, int a, int64_t phase) {
@@ -54,7 +54,7 @@ float *conv_packed_block(const conv_product *p, const int64_t phase[3], const co
 static void put_weights(const conv_product *p, float *out, int64_t width, int64_t tap, int64_t d,
                         const float *row) {
   int64_t lanes = p->kernels->lanes;
-  if (!p->bf16) {
+  if (!p->pairs) {
     memcpy(out + (tap * p->depth + d) * width * lanes, row, (size_t)lanes * sizeof(float));
     return;
   }
@@ -95,7 +95,7 @@ static void pack_pairs(const conv_product *p, float *out, int64_t width, const f
  * gradient. */
 static void pack_runs(const conv_product *p, float *out, int64_t width, const float *from) {
   int64_t lanes = p->kernels->lanes, taps = volume(p->kernel), depth = p->given_depth;
-  if (p->bf16 && taps == 1) {
+  if (p->pairs && taps == 1) {
     pack_pairs(p, out, width, from);
     return;
   }
@@ -111,7 +111,7 @@ static void pack_runs(const conv_product *p, float *out, int64_t width, const fl
       /* The last square overlaps the one before rather than hang over. */
       int64_t j = larger(0, smaller(begin, run - lanes)), count = smaller(lanes, run - j);
       int64_t d = r + j / taps, tap = j % taps;
-      if (count == lanes && taps == 1 && !p->bf16) { /* rows are packed at even distances */
+      if (count == lanes && taps == 1 && !p->pairs) { /* rows are packed at even distances */
         p->kernels->transpose(from + j, p->column_step, out + j * width * lanes, width * lanes);
         continue;
       }
@@ -133,6 +133,32 @@ static void pack_runs(const conv_product *p, float *out, int64_t width, const fl
   }
 }
 
+/* Column by column: the last vector of them, taps that a phase meets, z steps that were made columns. */
+static void pack_columns(const conv_product *p, float *out, int64_t width, const conv_axis *x,
+                         const conv_axis *y, const conv_axis *z, int64_t group, int64_t v) {
+  /* A column is a channel, and where z steps were made columns, a channel at one of them. */
+  int64_t channels = p->bias_period / p->groups, filter_z = p->kernel[2] * (p->columns / channels);
+  int64_t lanes = p->kernels->lanes;
+  int count = (int)smaller(lanes, p->columns - v * lanes);
+  const float *from[GEMM_MAX_LANES];
+  for (int l = 0; l < count; l++) {
+    int64_t column = v * lanes + l;
+    from[l] =
+        p->weight + group * p->group_step + column % channels * p->column_step + column / channels;
+  }
+  float row[GEMM_MAX_LANES] = {0};
+  for (int64_t d = 0; d < p->given_depth; d++)
+    for (int i = 0; i < x->taps; i++)
+      for (int j = 0; j < y->taps; j++)
+        for (int k = 0; k < z->taps; k++) {
+          int64_t at = d * p->depth_step + (x->index[i] * p->kernel[1] + y->index[j]) * filter_z +
+                       z->index[k];
+          int64_t tap = ((int64_t)i * y->taps + j) * z->taps + k;
+          for (int l = 0; l < count; l++) row[l] = from[l][at];
+          put_weights(p, out, width, tap, d, row);
+        }
+}
+
 void conv_pack_weights(void *context, int64_t task) {
   const conv_product *p = context;
   int64_t lanes = p->kernels->lanes, v = task % p->column_vectors, rest = task / p->column_vectors;
@@ -149,30 +175,13 @@ void conv_pack_weights(void *context, int64_t task) {
           width = smaller(p->vectors, p->column_vectors - block * p->vectors);
   float *out =
       conv_packed_block(p, phase, &x, &y, &z, group, block) + (v - block * p->vectors) * lanes;
-  /* A column is a channel, and where z steps were made columns, a channel at one of them. */
-  int64_t channels = p->bias_period / p->groups, filter_z = p->kernel[2] * (p->columns / channels);
-  int count = (int)smaller(lanes, p->columns - v * lanes);
-  if (count == lanes && volume(p->phases) == 1 && p->columns == channels) {
+  bool whole = v * lanes + lanes <= p->columns;
+  if (whole && volume(p->phases) == 1 && p->columns == p->bias_period / p->groups)
     pack_runs(p, out, width, p->weight + group * p->group_step + v * lanes * p->column_step);
-    return;
-  }
-  const float *from[GEMM_MAX_LANES];
-  for (int l = 0; l < count; l++) {
-    int64_t column = v * lanes + l;
-    from[l] =
-        p->weight + group * p->group_step + column % channels * p->column_step + column / channels;
-  }
-  float row[GEMM_MAX_LANES] = {0};
-  for (int64_t d = 0; d < p->given_depth; d++)
-    for (int i = 0; i < x.taps; i++)
-      for (int j = 0; j < y.taps; j++)
-        for (int k = 0; k < z.taps; k++) {
-          int64_t at =
-              d * p->depth_step + (x.index[i] * p->kernel[1] + y.index[j]) * filter_z + z.index[k];
-          int64_t tap = ((int64_t)i * y.taps + j) * z.taps + k;
-          for (int l = 0; l < count; l++) row[l] = from[l][at];
-          put_weights(p, out, width, tap, d, row);
-        }
+  else
+    pack_columns(p, out, width, &x, &y, &z, group, v);
+  if (p->rounds)
+    bf16_round_rows(out, width * lanes, (int64_t)x.taps * y.taps * z.taps * p->depth, lanes);
 }
 
 void conv_pack_bias(const conv_product *p) {
@@ -186,43 +195,18 @@ void conv_pack_bias(const conv_product *p) {
   memset(p->zeros, 0, (size_t)p->depth * sizeof(float));
 }
 
-static void pad_task(void *context, int64_t task) {
-  const conv_product *p = context;
-  size_t row = (size_t)(p->in[2] * p->in_channels);
-  size_t low = (size_t)(p->pad_low * p->in_channels);
-  size_t padded = (size_t)(p->padded_z * p->in_channels);
-  for (int64_t y = 0; y < p->in[1]; y++) {
-    int64_t r = task * p->in[1] + y;
-    float *to = p->copied_input + (size_t)r * padded;
-    memset(to, 0, low * sizeof(float));
-    memcpy(to + low, p->input + (size_t)r * row, row * sizeof(float));
-    memset(to + low + row, 0, (padded - low - row) * sizeof(float));
-  }
-}
-
-/* Some voxels of the input into pairs of channels, and the zeros around the z rows they begin or
- * end. */
-static void pair_task(void *context, int64_t task) {
-  const conv_product *p = context;
-  int64_t voxels = p->batch * volume(p->in), high = p->padded_z - p->pad_low - p->in[2];
-  int64_t v = pair_rows_begin(voxels, p->given_channels, task);
-  int64_t end = pair_rows_begin(voxels, p->given_channels, task + 1);
-  while (v < end) {
-    int64_t z = v % p->in[2], count = smaller(p->in[2] - z, end - v);
-    bf16_pair *row = (bf16_pair *)p->copied_input + v / p->in[2] * p->padded_z * p->in_channels;
-    if (z == 0) memset(row, 0, (size_t)(p->pad_low * p->in_channels) * sizeof *row);
-    row += (p->pad_low + z) * p->in_channels;
-    bf16_pair_neighbours(row, p->input + v * p->given_channels, p->given_depth, count * p->groups,
-                         p->given_depth);
-    v += count;
-    if (v % p->in[2] == 0)
-      memset(row + count * p->in_channels, 0, (size_t)(high * p->in_channels) * sizeof *row);
-  }
-}
-
 void conv_copy_input(conv_product *p, thread_pool *pool) {
-  if (p->bf16)
-    parallel_for(pool, pair_tasks(p->batch * volume(p->in), p->given_channels), pair_task, p);
-  else if (p->padded)
-    parallel_for(pool, p->batch * p->in[0], pad_task, p);
+  if (!p->copied) return;
+  conv_copy copy = {.from = p->input,
+                    .to = p->copied_input,
+                    .rows = p->batch * p->in[0] * p->in[1],
+                    .z = p->in[2],
+                    .low = p->pad_low,
+                    .to_z = p->padded_z,
+                    .groups = p->groups,
+                    .group = p->given_depth,
+                    .to_group = p->depth,
+                    .rounds = p->rounds,
+                    .pairs = p->pairs};
+  conv_copy_rows(&copy, pool);
 }

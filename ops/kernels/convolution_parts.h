@@ -29,6 +29,23 @@ static inline int64_t volume(const int64_t extent[3]) {
   return extent[0] * extent[1] * extent[2];
 }
 
+/* In bf16 the tiles read pairs, or rounded factors, whichever the processor multiplies faster (gemm.h).
+ */
+static inline bool conv_pairs(const conv_shape *s) {
+  return s->bf16 && gemm_best_bf16();
+}
+static inline bool conv_rounds(const conv_shape *s) {
+  return s->bf16 && !gemm_best_bf16();
+}
+
+/* Copies factors, which in bf16 may have to be rounded. */
+static inline void copy_factors(float *to, const float *from, int64_t count, bool rounds) {
+  if (rounds)
+    bf16_round_copy(to, from, count);
+  else
+    memcpy(to, from, (size_t)count * sizeof(float));
+}
+
 /* Workspace is handed out in pieces of whole cache lines. A first pass with base NULL adds up
  * sizes. */
 typedef struct pieces {
@@ -79,16 +96,28 @@ static inline int panel_vectors(const column_panels *p, int64_t panel) {
 
 enum {
   CONV_MAX_SEGMENTS = 512, /* of one tile */
-  PAIR_ELEMENTS = 32768    /* about as many a task makes pairs of */
+  COPY_ELEMENTS = 32768    /* about as many a task copies */
 };
 
 /* Tasks over `rows` rows of `width` numbers, and the rows of one of them. */
-static inline int64_t pair_tasks(int64_t rows, int64_t width) {
-  return rows / (PAIR_ELEMENTS / width + 1) + 1;
+static inline int64_t copy_tasks(int64_t rows, int64_t width) {
+  return rows / (COPY_ELEMENTS / width + 1) + 1;
 }
-static inline int64_t pair_rows_begin(int64_t rows, int64_t width, int64_t task) {
-  return smaller(rows, task * (PAIR_ELEMENTS / width + 1));
+static inline int64_t copy_rows_begin(int64_t rows, int64_t width, int64_t task) {
+  return smaller(rows, task * (COPY_ELEMENTS / width + 1));
 }
+
+/* A copy of z rows (convolution_copy.c): with zeros before and after each, every group's channels padded
+ * with zeros, rounded, or as words of two neighbouring channels. */
+typedef struct conv_copy {
+  const float *from;
+  float *to;
+  int64_t rows, z;   /* a row's voxels */
+  int64_t low, to_z; /* zeros before a row; voxels of a row of the copy, zeros and all */
+  int64_t groups, group, to_group; /* channels of a group; in the copy, channels or words */
+  bool rounds, pairs;
+} conv_copy;
+void conv_copy_rows(const conv_copy *c, thread_pool *pool);
 
 /* One filter for each channel (convolution_depthwise.c). `transposed`: the data gradient. */
 bool conv_is_depthwise(const conv_shape *s);

@@ -23,9 +23,10 @@ typedef struct conv_product {
   int64_t depth, columns;                      /* summed and made channels of a group */
   int64_t group_step, depth_step, column_step; /* in weight */
   int64_t bias_period;
-  /* In bf16 the tiles read words of two channels. in_channels and depth count words, these two the
-   * tensor's channels. */
-  bool bf16;
+  bool rounds; /* the factors, to bf16 */
+  /* The tiles read words of two channels. in_channels and depth count words, these two the tensor's
+   * channels. */
+  bool pairs;
   int64_t given_channels, given_depth;
   /* derived */
   const gemm_kernels *kernels;

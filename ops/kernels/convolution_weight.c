@@ -6,22 +6,23 @@
  * channels fill whole vectors. The voxels are cut into slabs whose partial sums are added in order
  * at the end; where the weights are many and the voxels few, tasks split the weights instead.
  *
- * In bf16, neighbours along z are pairs: x and dy are copied into words, those of dy of voxels 2m
+ * Factors that bf16 rounds are copied. Of pairs, neighbours along z are one: x and dy are copied into words, those of dy of voxels 2m
  * and 2m + 1, those of x of the two voxels that a tap multiplies them with. For that, with several
  * taps along z, every voxel of x is paired with the one a stride further, and a step of k is two
  * strides. */
 typedef struct weight_product {
   conv_shape s;
-  bool swapped; /* lanes are channels */
-  bool fused;   /* rows run over (kz, channel) */
-  bool slides;  /* so they do, and sliding tiles make the three of them at once */
+  bool pairs, rounds; /* bf16: which of them */
+  bool swapped;       /* lanes are channels */
+  bool fused;         /* rows run over (kz, channel) */
+  bool slides;        /* so they do, and sliding tiles make the three of them at once */
   const gemm_kernels *kernels;
   int64_t taps;                     /* not counting fused ones */
   int64_t rows, lanes_used, padded; /* per group: rows, columns, columns in whole vectors */
   int vectors;
   int64_t blocks, row_parts;         /* of columns and of rows, per tap and group */
   int64_t dy_z, x_step;              /* along z: voxels or pairs of dy, from one to the next of x */
-  int64_t x_first;                   /* bf16: voxels of x from one word of the copy to the next */
+  int64_t x_first;                   /* pairs: voxels of x from one word of the copy to the next */
   int64_t z_length, z_pieces, lines; /* a line is a run of voxels or pairs along z */
   bool in_place;                     /* the only slab's sums are dweight itself */
   int64_t slabs, parts;              /* tasks are slabs × parts */
@@ -37,8 +38,9 @@ typedef struct weight_product {
 enum { LINE_LENGTH = 128, SLABS = 16, MAX_SLABS = 64, ROW_PART = 96, FINISH_ROWS = 8 };
 
 static weight_product weight_product_of(const conv_shape *shape) {
-  weight_product p = {.s = merge_pointwise(*shape),
-                      .kernels = shape->bf16 ? gemm_best_bf16() : gemm_best()};
+  weight_product p = {
+      .s = merge_pointwise(*shape), .pairs = conv_pairs(shape), .rounds = conv_rounds(shape)};
+  p.kernels = p.pairs ? gemm_best_bf16() : gemm_best();
   const conv_shape *s = &p.s;
   int64_t lanes = p.kernels->lanes;
   int64_t channels = s->channels / s->groups, features = s->features / s->groups;
@@ -57,7 +59,7 @@ static weight_product weight_product_of(const conv_shape *shape) {
   p.padded = p.swapped ? padded_channels : padded_features;
   p.copy_dy = !p.swapped && p.padded != features;
   p.copy_x = p.swapped && p.padded != channels;
-  p.slides = !s->bf16 && !p.swapped && s->kernel[2] == 3 && s->stride[2] == 1 &&
+  p.slides = !p.pairs && !p.swapped && s->kernel[2] == 3 && s->stride[2] == 1 &&
              s->padding[2] == 1 && s->dilation[2] == 1;
   if (p.slides) {
     p.fused = true;
@@ -67,7 +69,7 @@ static weight_product weight_product_of(const conv_shape *shape) {
   int64_t reach =
       (s->out[2] - 1) * s->stride[2] + s->dilation[2] * (s->kernel[2] - 1) + 1 - s->padding[2];
   bool in_line = !p.swapped && s->groups == 1 && s->kernel[2] > 1 && s->dilation[2] == 1;
-  if (s->bf16) {
+  if (p.pairs) {
     p.copy_x = p.copy_dy = true;
     p.dy_z = bf16_pairs(s->out[2]);
     p.pad_low = s->padding[2];
@@ -90,6 +92,7 @@ static weight_product weight_product_of(const conv_shape *shape) {
       p.padded_z = larger(s->image[2], reach) + s->padding[2];
     }
   }
+  if (p.rounds) p.copy_x = p.copy_dy = true;
   p.x_channels = s->channels;
   p.x_group = channels;
   p.dy_channels = s->features;
@@ -136,41 +139,6 @@ static size_t weight_pieces(weight_product *p, void *workspace) {
   return w.used;
 }
 
-/* A z row of x or dy into the copy's channel layout. */
-static void copy_row(float *to, const float *from, int64_t voxels, int64_t groups, int64_t group,
-                     int64_t to_group) {
-  if (group == to_group) {
-    memcpy(to, from, (size_t)(voxels * groups * group) * sizeof(float));
-    return;
-  }
-  for (int64_t v = 0; v < voxels * groups; v++) {
-    memcpy(to + v * to_group, from + v * group, (size_t)group * sizeof(float));
-    memset(to + v * to_group + group, 0, (size_t)(to_group - group) * sizeof(float));
-  }
-}
-
-static void copy_x_task(void *context, int64_t task) {
-  const weight_product *p = context;
-  const conv_shape *s = &p->s;
-  for (int64_t y = 0; y < s->image[1]; y++) {
-    int64_t row = task * s->image[1] + y;
-    float *to = p->x_copy + row * p->padded_z * p->x_channels;
-    int64_t low = p->pad_low * p->x_channels, filled = low + s->image[2] * p->x_channels;
-    memset(to, 0, (size_t)low * sizeof(float));
-    copy_row(to + low, p->x + row * s->image[2] * s->channels, s->image[2], s->groups,
-             s->channels / s->groups, p->x_group);
-    memset(to + filled, 0, (size_t)(p->padded_z * p->x_channels - filled) * sizeof(float));
-  }
-}
-
-static void copy_dy_task(void *context, int64_t task) {
-  const weight_product *p = context;
-  const conv_shape *s = &p->s;
-  int64_t voxels = s->out[1] * s->out[2];
-  copy_row(p->dy_copy + task * voxels * p->dy_channels, p->dy + task * voxels * s->features, voxels,
-           s->groups, s->features / s->groups, p->dy_group);
-}
-
 /* A voxel's groups into words, each padded to `to_group`. */
 static void pair_voxel(bf16_pair *to, const float *first, const float *second, int64_t groups,
                        int64_t group, int64_t to_group) {
@@ -184,8 +152,8 @@ static void pair_x_task(void *context, int64_t task) {
   const weight_product *p = context;
   const conv_shape *s = &p->s;
   int64_t words = s->batch * s->image[0] * s->image[1] * p->padded_z;
-  int64_t end = pair_rows_begin(words, p->x_channels, task + 1);
-  for (int64_t w = pair_rows_begin(words, p->x_channels, task); w < end; w++) {
+  int64_t end = copy_rows_begin(words, p->x_channels, task + 1);
+  for (int64_t w = copy_rows_begin(words, p->x_channels, task); w < end; w++) {
     const float *row = p->x + w / p->padded_z * s->image[2] * s->channels;
     int64_t z = w % p->padded_z * p->x_first - p->pad_low, next = z + s->stride[2];
     pair_voxel((bf16_pair *)p->x_copy + w * p->x_channels,
@@ -199,8 +167,8 @@ static void pair_dy_task(void *context, int64_t task) {
   const weight_product *p = context;
   const conv_shape *s = &p->s;
   int64_t words = s->batch * s->out[0] * s->out[1] * p->dy_z;
-  int64_t end = pair_rows_begin(words, p->dy_channels, task + 1);
-  for (int64_t w = pair_rows_begin(words, p->dy_channels, task); w < end; w++) {
+  int64_t end = copy_rows_begin(words, p->dy_channels, task + 1);
+  for (int64_t w = copy_rows_begin(words, p->dy_channels, task); w < end; w++) {
     int64_t z = w % p->dy_z * 2;
     const float *first = p->dy + (w / p->dy_z * s->out[2] + z) * s->features;
     pair_voxel((bf16_pair *)p->dy_copy + w * p->dy_channels, first,
@@ -211,15 +179,34 @@ static void pair_dy_task(void *context, int64_t task) {
 
 static void copy_inputs(weight_product *p, thread_pool *pool) {
   const conv_shape *s = &p->s;
-  if (s->bf16) {
+  if (p->pairs) {
     int64_t words_x = s->batch * s->image[0] * s->image[1] * p->padded_z;
     int64_t words_dy = s->batch * s->out[0] * s->out[1] * p->dy_z;
-    parallel_for(pool, pair_tasks(words_x, p->x_channels), pair_x_task, p);
-    parallel_for(pool, pair_tasks(words_dy, p->dy_channels), pair_dy_task, p);
+    parallel_for(pool, copy_tasks(words_x, p->x_channels), pair_x_task, p);
+    parallel_for(pool, copy_tasks(words_dy, p->dy_channels), pair_dy_task, p);
     return;
   }
-  if (p->copy_x) parallel_for(pool, s->batch * s->image[0], copy_x_task, p);
-  if (p->copy_dy) parallel_for(pool, s->batch * s->out[0], copy_dy_task, p);
+  conv_copy x = {.from = p->x,
+                 .to = p->x_copy,
+                 .rows = s->batch * s->image[0] * s->image[1],
+                 .z = s->image[2],
+                 .low = p->pad_low,
+                 .to_z = p->padded_z,
+                 .groups = s->groups,
+                 .group = s->channels / s->groups,
+                 .to_group = p->x_group,
+                 .rounds = p->rounds};
+  conv_copy dy = {.from = p->dy,
+                  .to = p->dy_copy,
+                  .rows = s->batch * s->out[0] * s->out[1],
+                  .z = s->out[2],
+                  .to_z = s->out[2],
+                  .groups = s->groups,
+                  .group = s->features / s->groups,
+                  .to_group = p->dy_group,
+                  .rounds = p->rounds};
+  if (p->copy_x) conv_copy_rows(&x, pool);
+  if (p->copy_dy) conv_copy_rows(&dy, pool);
 }
 
 /* Adds to the rows [row, row_end) × one block of columns of one tap the voxels of some lines. */
@@ -328,7 +315,7 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
 
 static void sum_lines(const weight_product *p, float *sum, int64_t line_begin, int64_t line_end) {
   const conv_shape *s = &p->s;
-  int64_t length = p->z_length * (s->bf16 ? 2 : 1);
+  int64_t length = p->z_length * (p->pairs ? 2 : 1);
   memset(sum, 0, (size_t)s->features * sizeof(float));
   for (int64_t line = line_begin; line < line_end; line++) {
     int64_t z0 = line % p->z_pieces * length, z1 = smaller(s->out[2], z0 + length);

@@ -12,8 +12,7 @@
  * over the border of the volume there reads zeros.
  *
  * The same source is compiled for AVX-512, AVX2 and portable vectors (gemm_tile.h), and for pairs
- * with and without the processor's own instruction for them; the best set the processor has is
- * chosen once. */
+ * with the processor's own instruction and without; the best set the processor has is chosen once. */
 #ifndef STRATA_OPS_KERNELS_GEMM_H
 #define STRATA_OPS_KERNELS_GEMM_H
 
@@ -70,7 +69,6 @@ enum { GEMM_MAX_VECTORS = 4, GEMM_MAX_ROWS = 24, GEMM_MAX_LANES = 16 };
 typedef struct gemm_kernels {
   const char *name;
   bool bf16;       /* A and B are pairs; there are no sliding sums and no depthwise filters */
-  bool emulated;   /* … multiplied with instructions for f32, which is slower than f32 is */
   int lanes;       /* floats in a vector */
   int max_vectors; /* vectors a tile may be wide */
   int max_rows[GEMM_MAX_VECTORS + 1];                         /* by width in vectors */
@@ -91,13 +89,16 @@ typedef struct gemm_kernels {
 
 /* The widest kernels this processor runs. */
 const gemm_kernels *gemm_best(void);
+/* Those for pairs, or NULL: where the processor multiplies f32 faster, factors are rounded to bf16 and
+ * stay f32 (bf16_round_copy), for the kernels of gemm_best. */
 const gemm_kernels *gemm_best_bf16(void);
-/* Every set this processor runs, best first, for tests; returns how many. */
+/* Every set this processor runs, best first, for tests; returns how many. Pairs can always be multiplied,
+ * if slowly. */
 enum { GEMM_MAX_SETS = 4 };
 int gemm_available(const gemm_kernels *out[GEMM_MAX_SETS]);
 int gemm_available_bf16(const gemm_kernels *out[GEMM_MAX_SETS]);
-/* Lets a test choose a set in the place of the best of its sort; NULL goes back to the best of both.
- * Not while kernels run. */
+/* Lets a test choose: a set for f32, which factors rounded to bf16 then meet too, or one for pairs; NULL
+ * goes back to the best of both. Not while kernels run. */
 void gemm_choose(const gemm_kernels *kernels);
 
 /* How many vectors wide tiles over `rows` × `columns` are best made. */

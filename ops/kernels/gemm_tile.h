@@ -508,7 +508,6 @@ const gemm_kernels GEMM_SET = {
     .slide = {UP_TO(GEMM_ROWS_1)(SLIDE_ENTRY, 1)},
 #if GEMM_BF16
     .bf16 = true,
-    .emulated = GEMM_BF16 == 1,
 #else
     .slide_sum_rows = GEMM_SLIDE_SUM,
     .slide_sum = {UP_TO(GEMM_SLIDE_SUM)(SLIDE_SUM_ENTRY, 1)},

@@ -81,8 +81,8 @@ int main(int argc, char **argv) {
   double seconds = argc > 1 ? atof(argv[1]) : 0.1;
   thread_pool *pool = NULL;
   if (pool_create(0, &pool)) return 1;
-  printf("%s and %s kernels, %d threads; GFLOP/s (ms)\n", gemm_best()->name, gemm_best_bf16()->name,
-         pool_threads(pool));
+  printf("%s kernels and %s, %d threads; GFLOP/s (ms)\n", gemm_best()->name,
+         gemm_best_bf16() ? gemm_best_bf16()->name : "factors rounded to bf16", pool_threads(pool));
   printf("%-26s %18s %18s %18s\n", "shape", "forward", "data gradient", "weight gradient");
   for (size_t i = 0; i < 2 * (sizeof cases / sizeof cases[0]); i++) {
     const bench_case *c = &cases[i / 2];
