@@ -39,20 +39,32 @@ static const gemm_kernels *kernels_for(bool bf16) {
   return pairs(bf16) ? gemm_best_bf16() : gemm_best();
 }
 
-/* The loops of the same vectors. */
-static const attention_kernels *loops_for(bool bf16) {
+/* The loops of these vectors. */
+static const attention_kernels *loops_of(int lanes) {
 #if defined(__x86_64__)
   const attention_kernels *sets[] = {&attention_avx512, &attention_avx2};
   for (int i = 0; i < 2; i++)
-    if (sets[i]->lanes == kernels_for(bf16)->lanes) return sets[i];
+    if (sets[i]->lanes <= lanes) return sets[i];
 #else
-  (void)bf16;
+  (void)lanes;
 #endif
   return &attention_portable;
 }
 
-static int64_t padded_to(const gemm_kernels *kernels, int64_t n) {
-  return divide_up(n, kernels->lanes) * kernels->lanes;
+static const attention_kernels *loops_for(bool bf16) {
+  return loops_of(kernels_for(bf16)->lanes);
+}
+
+/* Those for products with n columns: of vectors that are not wider, for heads narrower than a vector. */
+static const attention_kernels *products_for(bool bf16, int64_t n) {
+  int lanes = kernels_for(bf16)->lanes;
+  return loops_of(n < lanes ? (int)n : lanes);
+}
+
+/* Columns of a right operand with n of them, in full vectors. */
+static int64_t padded_columns(bool bf16, int64_t n) {
+  int64_t lanes = pairs(bf16) ? gemm_best_bf16()->lanes : products_for(bf16, n)->lanes;
+  return divide_up(n, lanes) * lanes;
 }
 
 /* a (m×depth) as the tiles read it: where it lies, or in `room` rounded, or its pairs along the depth. One
@@ -77,7 +89,7 @@ static left left_operand(bool bf16, left a, int64_t m, int64_t depth, float room
  * padded copy, rounded in bf16, or its pairs along the depth. */
 static right right_operand(bool bf16, const float *b, int64_t row, int64_t depth, int64_t n,
                            float room[ROOM]) {
-  int64_t padded = padded_to(kernels_for(bf16), n);
+  int64_t padded = padded_columns(bf16, n);
   if (!bf16 && padded == n) return (right){b, row};
   int64_t rows = pairs(bf16) ? bf16_pairs(depth) : depth;
   if (pairs(bf16)) bf16_pair_columns((bf16_pair *)room, padded, b, row, depth, n);
@@ -95,7 +107,7 @@ static right right_operand(bool bf16, const float *b, int64_t row, int64_t depth
 static void product(bool bf16, float *c, int64_t c_row, left a, right b, int64_t m, int64_t n,
                     int64_t depth, bool accumulate) {
   if (!pairs(bf16)) {
-    loops_for(false)->product(c, c_row, a, b, m, n, depth, accumulate);
+    products_for(bf16, n)->product(c, c_row, a, b, m, n, depth, accumulate);
     return;
   }
   static const float zeros[GEMM_MAX_VECTORS * GEMM_MAX_LANES];
@@ -134,21 +146,34 @@ static void clear(float *x, int64_t count) {
   memset(x, 0, (size_t)count * sizeof *x);
 }
 
+/* to[j][i] = from[i][j], in squares as wide as vectors, and what they leave in narrower ones. */
+static void transpose(float *restrict to, int64_t to_row, const float *restrict from,
+                      int64_t from_row, int64_t rows, int64_t columns) {
+  const gemm_kernels *sets[GEMM_MAX_SETS];
+  int count = gemm_available(sets), set = 0;
+  int64_t shorter = rows < columns ? rows : columns;
+  while (set < count && sets[set]->lanes > shorter) set++;
+  if (set == count) {
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = 0; j < columns; j++) to[j * to_row + i] = from[i * from_row + j];
+    return;
+  }
+  int64_t side = sets[set]->lanes, wide = columns - columns % side, high = rows - rows % side;
+  for (int64_t i = 0; i < high; i += side)
+    for (int64_t j = 0; j < wide; j += side)
+      sets[set]->transpose(from + i * from_row + j, from_row, to + j * to_row + i, to_row);
+  if (wide < columns)
+    transpose(to + wide * to_row, to_row, from + wide, from_row, high, columns - wide);
+  if (high < rows)
+    transpose(to + high, to_row, from + high * from_row, from_row, rows - high, columns);
+}
+
 /* to (width × QUERIES, rows to_row apart) = fromᵀ; places of absent queries hold zeros. */
 static void turn_rows(float *restrict to, int64_t to_row, const float *restrict from, int64_t row,
                       int64_t queries, int64_t width) {
-  const gemm_kernels *kernels = gemm_best();
-  int64_t side = kernels->lanes, even = width - width % side, i = 0;
-  for (; i + side <= queries; i += side) {
-    for (int64_t d = 0; d < even; d += side)
-      kernels->transpose(from + i * row + d, row, to + d * to_row + i, to_row);
-    for (int64_t d = even; d < width; d++)
-      for (int64_t k = i; k < i + side; k++) to[d * to_row + k] = from[k * row + d];
-  }
-  for (int64_t d = 0; d < width; d++) {
-    for (int64_t k = i; k < queries; k++) to[d * to_row + k] = from[k * row + d];
+  transpose(to, to_row, from, row, queries, width);
+  for (int64_t d = 0; d < width && queries < QUERIES; d++)
     for (int64_t k = queries; k < QUERIES; k++) to[d * to_row + k] = 0;
-  }
 }
 
 FOR_EACH_ISA static void scale_block(float *restrict x, float factor, int64_t count) {
@@ -290,10 +315,11 @@ typedef struct forward_job {
   float *y, *lse;
 } forward_job;
 
-FOR_EACH_ISA static void scale_rows(float *restrict out, int64_t row, const float *restrict factors,
-                                    int64_t rows, int64_t dim) {
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t d = 0; d < dim; d++) out[i * row + d] *= factors[i];
+/* Each of `rows` rows of QUERIES numbers, times the factors of the queries. */
+FOR_EACH_ISA static void scale_queries(float *restrict x, const float *restrict factors,
+                                       int64_t rows) {
+  for (int64_t d = 0; d < rows; d++)
+    for (int64_t i = 0; i < QUERIES; i++) x[d * QUERIES + i] *= factors[i];
 }
 
 /* After the last block: `kept` becomes 1 / sum. What is no number stays none. */
@@ -305,26 +331,19 @@ FOR_EACH_ISA static void finish_queries(attention_running *run, float log_sums[Q
   }
 }
 
-FOR_EACH_ISA static void store_rows(float *restrict y, int64_t y_row, const float *restrict out,
-                                    int64_t row, const float *restrict factors, int64_t rows,
-                                    int64_t dim) {
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t d = 0; d < dim; d++) y[i * y_row + d] = out[i * row + d] * factors[i];
-}
-
 /* One block of queries of one head of one sequence. */
 static void forward_task(void *context, int64_t task) {
   const forward_job *job = context;
   const attention_problem *p = job->p;
-  int64_t blocks = query_blocks(p), padded = padded_to(kernels_for(p->bf16), p->dim);
+  int64_t blocks = query_blocks(p);
   const attention_kernels *loops = loops_for(p->bf16);
   place at = place_of(p, task / blocks / p->heads, task % p->heads, job->bias_t);
   span queries = piece_of(p->queries, QUERIES, task / p->heads % blocks);
   int64_t first_query = at.sequence * p->queries + queries.first, channel = at.head * p->dim;
   const float *q = p->q + first_query * p->q_row + channel;
 
-  ALIGNED float queries_t[DIM_MAX * QUERIES], scores[KEYS * QUERIES], out[QUERIES * DIM_MAX];
-  ALIGNED float query_room[ROOM], value_room[ROOM], left_room[ROOM];
+  ALIGNED float queries_t[DIM_MAX * QUERIES], scores[KEYS * QUERIES], out_t[DIM_MAX * QUERIES];
+  ALIGNED float query_room[ROOM], weight_room[ROOM], left_room[ROOM];
   ALIGNED float factors[KEYS * QUERIES];
   int32_t own[QUERIES];
   attention_running run = {.sum = {0}};
@@ -333,7 +352,7 @@ static void forward_task(void *context, int64_t task) {
   turn_rows(queries_t, QUERIES, q, p->q_row, queries.count, p->dim);
   scale_block(queries_t, p->scale, p->dim * QUERIES);
   right query = right_operand(p->bf16, queries_t, QUERIES, p->dim, QUERIES, query_room);
-  clear(out, queries.count * padded);
+  clear(out_t, p->dim * QUERIES);
   for (int64_t block = 0; block < divide_up(p->keys, KEYS); block++) {
     span keys = piece_of(p->keys, KEYS, block);
     int64_t first_key = at.sequence * p->keys + keys.first;
@@ -342,18 +361,17 @@ static void forward_task(void *context, int64_t task) {
     product(p->bf16, scores, QUERIES, key, query, keys.count, QUERIES, p->dim, false);
     attention_terms terms = terms_of(&at, queries, keys, scores, own, factors);
     loops->absorb(scores, keys.count, terms, &run);
-    if (block > 0) scale_rows(out, padded, run.kept, queries.count, padded);
-    right value = right_operand(p->bf16, p->v + first_key * p->v_row + channel, p->v_row,
-                                keys.count, p->dim, value_room);
-    left weights =
-        left_operand(p->bf16, (left){scores, 1, QUERIES}, queries.count, keys.count, left_room);
-    product(p->bf16, out, padded, weights, value, queries.count, padded, keys.count, true);
+    if (block > 0) scale_queries(out_t, run.kept, p->dim);
+    left value = {p->v + first_key * p->v_row + channel, 1, p->v_row};
+    value = left_operand(p->bf16, value, p->dim, keys.count, left_room);
+    right weights = right_operand(p->bf16, scores, QUERIES, keys.count, QUERIES, weight_room);
+    product(p->bf16, out_t, QUERIES, value, weights, p->dim, QUERIES, keys.count, true);
   }
   float log_sums[QUERIES];
   finish_queries(&run, log_sums);
+  scale_queries(out_t, run.kept, p->dim);
   int64_t y_row = p->heads * p->dim;
-  store_rows(job->y + first_query * y_row + channel, y_row, out, padded, run.kept, queries.count,
-             p->dim);
+  transpose(job->y + first_query * y_row + channel, y_row, out_t, QUERIES, p->dim, queries.count);
   if (job->lse)
     copy_row(job->lse + (at.sequence * p->heads + at.head) * p->queries + queries.first, log_sums,
              queries.count);
@@ -384,6 +402,14 @@ typedef struct backward_job {
   int64_t groups;
 } backward_job;
 
+/* Σ over d of a[d][i] · b[d][i] for every query i. */
+FOR_EACH_ISA static void dot_queries(float dots[QUERIES], const float *restrict a,
+                                     const float *restrict b, int64_t dim) {
+  for (int64_t i = 0; i < QUERIES; i++) dots[i] = 0;
+  for (int64_t d = 0; d < dim; d++)
+    for (int64_t i = 0; i < QUERIES; i++) dots[i] += a[d * QUERIES + i] * b[d * QUERIES + i];
+}
+
 /* One head of one sequence. */
 static void sequence_gradients(const backward_job *job, place at, float *d_bias_t) {
   const attention_problem *p = at.p;
@@ -394,8 +420,9 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
   const float *dy = job->dy + first_query * y_row + channel;
   const float *lse = job->lse + (at.sequence * p->heads + at.head) * p->queries;
   ALIGNED float queries_t[DIM_MAX * QUERIES], dy_t[DIM_MAX * QUERIES];
+  ALIGNED float y_t[DIM_MAX * QUERIES], dq_t[DIM_MAX * QUERIES];
   ALIGNED float query_room[ROOM], query_t_room[ROOM], dy_room[ROOM];
-  ALIGNED float dy_t_room[ROOM], key_room[ROOM], left_room[ROOM];
+  ALIGNED float dy_t_room[ROOM], weight_room[ROOM], left_room[ROOM];
   ALIGNED float weights[KEYS * QUERIES], d_weights[KEYS * QUERIES], factors[KEYS * QUERIES];
   float block_lse[QUERIES], block_dots[QUERIES];
   int32_t own[QUERIES];
@@ -405,17 +432,14 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
     const float *q = p->q + (first_query + queries.first) * p->q_row + channel;
     float *dq = job->d->q + (first_query + queries.first) * p->q_row + channel;
     const float *dy_block = dy + queries.first * y_row;
-    for (int64_t i = 0; i < QUERIES; i++) {
-      float dot = 0;
-      for (int64_t c = 0; i < queries.count && c < p->dim; c++)
-        dot += dy_block[i * y_row + c] * y[(queries.first + i) * y_row + c];
-      block_dots[i] = dot;
-      /* Absent queries get weights of e^−∞. */
+    /* Absent queries get weights of e^−∞. */
+    for (int64_t i = 0; i < QUERIES; i++)
       block_lse[i] = i < queries.count ? lse[queries.first + i] : INFINITY;
-    }
     turn_rows(queries_t, QUERIES, q, p->q_row, queries.count, p->dim);
     scale_block(queries_t, p->scale, p->dim * QUERIES);
     turn_rows(dy_t, QUERIES, dy_block, y_row, queries.count, p->dim);
+    turn_rows(y_t, QUERIES, y + queries.first * y_row, y_row, queries.count, p->dim);
+    dot_queries(block_dots, dy_t, y_t, p->dim);
     right query = right_operand(p->bf16, q, p->q_row, queries.count, p->dim, query_room);
     right query_t = right_operand(p->bf16, queries_t, QUERIES, p->dim, QUERIES, query_t_room);
     right out_gradient = right_operand(p->bf16, dy_block, y_row, queries.count, p->dim, dy_room);
@@ -438,12 +462,12 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
                        left_room);
       product(p->bf16, job->d->k + key * p->k_row + channel, p->k_row, a, query, keys.count, p->dim,
               queries.count, b > 0);
-      a = left_operand(p->bf16, (left){d_weights, 1, QUERIES}, queries.count, keys.count,
-                       left_room);
-      product(p->bf16, dq, p->q_row, a,
-              right_operand(p->bf16, k, p->k_row, keys.count, p->dim, key_room), queries.count,
-              p->dim, keys.count, block > 0);
+      a = left_operand(p->bf16, (left){k, 1, p->k_row}, p->dim, keys.count, left_room);
+      product(p->bf16, dq_t, QUERIES, a,
+              right_operand(p->bf16, d_weights, QUERIES, keys.count, QUERIES, weight_room), p->dim,
+              QUERIES, keys.count, block > 0);
     }
+    transpose(dq, p->q_row, dq_t, QUERIES, p->dim, queries.count);
   }
 }
 

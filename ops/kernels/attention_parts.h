@@ -41,7 +41,8 @@ typedef struct attention_running {
 
 typedef struct attention_kernels {
   int lanes; /* floats in a vector */
-  /* c (m×n) = or += a (m×depth) · b (depth×n), in f32; m ≤ ATTENTION_KEYS. */
+  /* c (m×n) = or += a (m×depth) · b (depth×n), in f32; where n does not fill vectors, m ≤
+   * ATTENTION_KEYS. */
   void (*product)(float *c, int64_t c_row, attention_left a, attention_right b, int64_t m,
                   int64_t n, int64_t depth, bool accumulate);
   /* Takes in a block of products: turns them into e^(score − largest), times their factors. */
