@@ -256,6 +256,7 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
                   .keep_count = keep_count,
                   .threads = device_plan_threads(d),
                   .consume_gradients = out->consumes_gradients};
+  if (d->is_host) graph_pass_moments(g);
   status error = d->stores_bf16 ? graph_choose_storage(g, keep, keep_count) : OK;
   if (!error && out->consumes_gradients && (optimizer->clip_norm > 0 || optimizer->accumulate > 1))
     error = error_new(ERROR_INTERNAL, NOWHERE,

@@ -36,7 +36,8 @@ typedef enum op_trait {
       1 << 9, /* how a stage's layers start: only `params` (in: the weight and the bias,
                               out: their specs); named under `initialize:` */
   OP_ACROSS_SAMPLES = 1 << 10, /* compares the samples of a batch, of which it needs several */
-  OP_LAZY = 1 << 11 /* host operator that looks at no voxel before host_own (data/host.h) */
+  OP_LAZY = 1 << 11,    /* host operator that looks at no voxel before host_own (data/host.h) */
+  OP_CPU_ONLY = 1 << 12 /* put in graphs for the CPU alone: other devices need no kernel of it */
 } op_trait;
 
 /* What graphs cannot name. */
@@ -204,6 +205,14 @@ typedef struct op_packing {
   void (*pack)(const call *c, void *to);
 } op_packing;
 
+/* A convolution whose CPU kernel can leave, beside its result, the moments of each channel of each sample:
+ * mean and Σ(x − mean)² over the voxels, N × 2 × C. A norm behind it then need not read the result for
+ * them. */
+typedef struct op_moments {
+  const struct op *with; /* the operator that makes them: a second output */
+  bool (*fits)(const void *attrs, const tensor *in);
+} op_moments;
+
 /* ---- evidence ---------------------------------------------------------------------------- */
 
 /* One case of the automatic checks. Both texts are YAML in which `a..b` stands for a random integer
@@ -249,7 +258,9 @@ typedef struct op {
    * inputs as a whole? Then a few planes at a time may be computed: the head of a network, whose
    * scores somebody reads while they are in the cache. NULL: no. */
   bool (*by_plane)(const void *attrs);
-  const op_packing *packing; /* NULL: none */
+  const op_packing *packing;   /* NULL: none */
+  const op_moments *moments;   /* NULL: it leaves none */
+  const struct op *of_moments; /* a norm: the operator that takes them instead, as last input */
   /* Whether a PORT_ROUNDED input is read as it is all the same. NULL: none is. */
   bool (*reads_exactly)(const void *attrs, const tensor *in, int in_count, int input);
   int state_buffers; /* OP_OPTIMIZER: flat f32 buffers of moments it keeps beside the parameters */

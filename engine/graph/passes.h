@@ -13,6 +13,12 @@
  * are read from outside and stay. */
 void graph_fuse(graph *g, const value_id *keep, int keep_count);
 
+/* moments: on the CPU, a convolution whose result a norm normalizes leaves mean and Σ(x − mean)² of each
+ * channel (op_moments), and the norm reads its input once in place of twice. The nodes change to the
+ * operators that do so, and the moments are a value between them; other readers of the result change
+ * nothing. After differentiation, before recomputation; a second call does nothing. */
+void graph_pass_moments(graph *g);
+
 /* pack: for a graph whose parameters keep their values from run to run, on the CPU. Marks the nodes
  * that read a weight in the packed form of their kernels (op_packing): what no other node reads, and
  * where that form is no larger, so that it can take the weight's place; not the head, if it can run by

@@ -1,5 +1,6 @@
 #include "train/memory.h"
 
+#include "graph/passes.h"
 #include "graph/storage.h"
 #include "train/groups.h"
 
@@ -61,6 +62,7 @@ status stage_fit_memory(const stage_spec *s, const device *d, stage_graph *graph
               .threads = device_plan_threads(d),
               .consume_gradients = stage_consumes_gradients(s) && device_updates_between(d)}};
   out->outside_bytes = outside(s, graph->g, out->use.consume_gradients);
+  if (d->is_host) graph_pass_moments(graph->g);
   if (d->stores_bf16) TRY(graph_choose_storage(graph->g, graph->keep, graph->keep_count));
   if (s->memory_bytes == 0) return OK;
   size_t budget = (size_t)s->memory_bytes;

@@ -45,6 +45,7 @@ static const attr backward_weight_attr_list[] = {
 };
 
 enum { IN_X, IN_WEIGHT, IN_BIAS };
+enum { OUT_Y, OUT_MOMENTS };
 enum { BACK_DY, BACK_WEIGHT };
 enum { WEIGHT_X, WEIGHT_DY };
 enum { OUT_DWEIGHT, OUT_DBIAS };
@@ -160,15 +161,40 @@ static size_t conv3d_workspace(const void *attrs, const tensor *in, int in_count
   return conv_forward_workspace(&s);
 }
 
+static size_t with_moments_workspace(const void *attrs, const tensor *in, int in_count,
+                                     const tensor *out, int threads) {
+  (void)in_count, (void)out, (void)threads;
+  conv_shape s = forward_shape(attrs, &in[IN_X]);
+  s.moments = true;
+  return conv_forward_workspace(&s);
+}
+
 static bool conv3d_by_plane(const void *attributes) {
   const conv3d_attrs *attrs = attributes;
   return attrs->kernel[0] == 1 && attrs->stride[0] == 1 && resolved_padding(attrs, 0) == 0;
 }
 
-static status conv3d_cpu(const call *c) {
+static void run_forward(const call *c, float *moments) {
   conv_shape s = forward_shape(c->attrs, &c->in[IN_X]);
-  conv_forward(&s, c->in[IN_X].data, c->in[IN_WEIGHT].data, c->in[IN_BIAS].data, c->out[0].data,
-               c->workspace, c->pool);
+  s.moments = moments != NULL;
+  conv_forward(&s, c->in[IN_X].data, c->in[IN_WEIGHT].data, c->in[IN_BIAS].data, c->out[OUT_Y].data,
+               moments, c->workspace, c->pool);
+}
+
+static status conv3d_cpu(const call *c) {
+  run_forward(c, NULL);
+  return OK;
+}
+
+static status with_moments_cpu(const call *c) {
+  run_forward(c, c->out[OUT_MOMENTS].data);
+  return OK;
+}
+
+static status with_moments_infer(infer *rule) {
+  TRY(conv3d_infer(rule));
+  const shape *y = &rule->out[OUT_Y].shape;
+  rule->out[OUT_MOMENTS].shape = SHAPE(y->dim[0], 2, y->dim[4]);
   return OK;
 }
 
@@ -188,6 +214,11 @@ static const op_packing conv3d_packing = {.input = IN_WEIGHT,
                                           .flag = offsetof(conv3d_attrs, packed),
                                           .bytes = conv3d_packed_bytes,
                                           .pack = conv3d_pack};
+
+static bool moments_fit(const void *attrs, const tensor *in) {
+  conv_shape s = forward_shape(attrs, &in[IN_X]);
+  return conv_makes_moments(&s);
+}
 
 /* ---- gradients ------------------------------------------------------------------------------ */
 
@@ -293,6 +324,39 @@ static bool backward_weight_reads_exactly(const void *attrs, const tensor *in, i
   return input == WEIGHT_DY && ((const conv_backward_attrs *)attrs)->bias;
 }
 
+#define CONV3D_INPUTS                                                                              \
+  {"x", "N X Y Z C", DTYPE_F32, PORT_ROUNDED, "feature map"},                                      \
+      {"weight", "features C/groups kx ky kz", DTYPE_F32, PORT_PARAM,                              \
+       "one filter for each feature"},                                                             \
+  {                                                                                                \
+    "bias", "features", DTYPE_F32, PORT_PARAM | PORT_OPTIONAL, "added to every voxel"              \
+  }
+#define CONV3D_OUTPUT                                                                              \
+  { "out", "N X Y Z features", DTYPE_F32, 0, "filtered feature map" }
+
+const op op_conv3d_with_moments = {
+    .name = "conv3d_with_moments",
+    .family = "conv",
+    .summary = "conv3d that leaves the moments of its result for a norm.",
+    .version = 1,
+    .traits = OP_INTERNAL | OP_CPU_ONLY,
+    .inputs = (const port[]){CONV3D_INPUTS, {0}},
+    .outputs = (const port[]){CONV3D_OUTPUT,
+                              {"moments", "N 2 features", DTYPE_F32, 0,
+                               "of each channel: mean and Σ(out − mean)²"},
+                              {0}},
+    .attrs = conv3d_attr_list,
+    .attrs_bytes = sizeof(conv3d_attrs),
+    .infer = with_moments_infer,
+    .params = conv3d_params,
+    .cost = conv3d_cost,
+    .workspace_bytes = with_moments_workspace,
+    .cpu = with_moments_cpu,
+    .packing = &conv3d_packing,
+};
+
+static const op_moments conv3d_moments = {.with = &op_conv3d_with_moments, .fits = moments_fit};
+
 const op op_conv3d = {
     .name = "conv3d",
     .family = "conv",
@@ -304,14 +368,8 @@ const op op_conv3d = {
     .torch = "torch.nn.functional.conv3d(x, weight, bias, stride=stride, padding=padding, "
              "dilation=dilation, groups=groups)",
     .version = 2,
-    .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, PORT_ROUNDED, "feature map"},
-                             {"weight", "features C/groups kx ky kz", DTYPE_F32, PORT_PARAM,
-                              "one filter for each feature"},
-                             {"bias", "features", DTYPE_F32, PORT_PARAM | PORT_OPTIONAL,
-                              "added to every voxel"},
-                             {0}},
-    .outputs =
-        (const port[]){{"out", "N X Y Z features", DTYPE_F32, 0, "filtered feature map"}, {0}},
+    .inputs = (const port[]){CONV3D_INPUTS, {0}},
+    .outputs = (const port[]){CONV3D_OUTPUT, {0}},
     .attrs = conv3d_attr_list,
     .attrs_bytes = sizeof(conv3d_attrs),
     .infer = conv3d_infer,
@@ -322,6 +380,7 @@ const op op_conv3d = {
     .cpu = conv3d_cpu,
     .by_plane = conv3d_by_plane,
     .packing = &conv3d_packing,
+    .moments = &conv3d_moments,
     .cases =
         (const op_case[]){
             {"{features: 1|3|5|17, kernel: 3}", "[1..2, 2..5, 2..5, 2..8, 1|3|5|16]", 0},

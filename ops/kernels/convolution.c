@@ -102,6 +102,7 @@ static conv_product product_of(const conv_shape *shape, bool transposed) {
     p.kernel[2] = p.stride[2] = 1;
   }
   plan_product(&p);
+  p.moments = conv_moments_of(shape, p.chunks, p.groups * p.blocks == 1);
   return p;
 }
 
@@ -121,6 +122,7 @@ static size_t product_pieces(conv_product *p, void *workspace) {
   p->copied_input = NULL;
   if (p->copied)
     p->copied_input = piece(&w, p->batch * p->in[0] * p->in[1] * p->padded_z * p->in_channels);
+  conv_moments_pieces(&p->moments, &w);
   return w.used;
 }
 
@@ -310,10 +312,26 @@ static void run_tile(const conv_product *p, const phase_plan *q, k_block k, cons
     p->kernels->tile[q->vectors][rows](&tile);
 }
 
+/* Of tiles that are done. */
+static void add_moments(const conv_product *p, const phase_plan *q, int64_t chunk, int64_t begin,
+                        int64_t end) {
+  if (!p->moments.wanted) return;
+  int64_t width = q->vectors * p->kernels->lanes, column = q->group * p->columns + q->column;
+  int64_t columns = smaller(width, p->columns - q->column);
+  place at;
+  enter_place(p, q, begin, &at);
+  for (int64_t u = begin; u < end; u++) {
+    int64_t voxel = ((at.n * p->out[0] + at.x) * p->out[1] + at.y) * p->out[2] + at.z0;
+    conv_moments_add(&p->moments, chunk, voxel, at.z1 - at.z0, column, columns);
+    if (u + 1 < end) next_place(p, q, &at);
+  }
+}
+
 /* Weights are visited in blocks that stay in cache while some tiles pass over them: in L2 for tall tiles,
  * which read them slowly, in L1 for low ones. Where there are several blocks, as many tiles as keep what
  * they read in L2 until the next. */
-static void run_tiles(const conv_product *p, const phase_plan *q, int64_t begin, int64_t end) {
+static void run_tiles(const conv_product *p, const phase_plan *q, int64_t chunk, int64_t begin,
+                      int64_t end) {
   enum { L1_BYTES = 24 << 10, L2_BYTES = 192 << 10, LEAST_TILES = 16 };
   int64_t rows = (q->z.positions + q->row_tiles - 1) / q->row_tiles;
   bool tall = q->z.positions >= 10 * q->row_tiles;
@@ -324,7 +342,8 @@ static void run_tiles(const conv_product *p, const phase_plan *q, int64_t begin,
   int64_t parts = cached < q->depth ? (q->depth + cached - 1) / cached : 1;
   int64_t read = q->x.taps * ((rows - 1) * q->z.in_step + q->z.taps) * p->in_channels * 4;
   int64_t span = larger(LEAST_TILES, L2_BYTES / larger(1, read));
-  if (taps_step >= all && parts == 1) span = end - begin;
+  /* Moments are taken of some tiles at a time, too. */
+  if (taps_step >= all && parts == 1) span = p->moments.wanted ? LEAST_TILES : end - begin;
   place at;
   for (; begin < end; begin += span) {
     int64_t stop = smaller(end, begin + span);
@@ -343,6 +362,7 @@ static void run_tiles(const conv_product *p, const phase_plan *q, int64_t begin,
       k.depth = 0;
       k.tap = k.tap_end;
     } while (k.tap < all);
+    add_moments(p, q, chunk, begin, stop);
   }
 }
 
@@ -373,10 +393,12 @@ static void product_task(void *context, int64_t task) {
   q.tap_step = q.z.taps / larger(1, q.taps_z) * p->depth * q.vectors * p->kernels->lanes;
   q.column = block * p->vectors * p->kernels->lanes;
   q.weights = conv_packed_block(p, phase, &q.x, &q.y, &q.z, q.group, block);
-  q.row_tiles = gemm_tile_count(q.z.positions, p->kernels->max_rows[q.vectors]);
+  /* Where moments are wanted, a chunk has the same voxels in all blocks, the last and narrower one too. */
+  int width = p->moments.wanted ? p->vectors : q.vectors;
+  q.row_tiles = gemm_tile_count(q.z.positions, p->kernels->max_rows[width]);
   int64_t units = p->batch * q.x.positions * q.y.positions * q.row_tiles;
   int64_t begin = units * chunk / p->chunks, end = units * (chunk + 1) / p->chunks;
-  run_tiles(p, &q, begin, end);
+  run_tiles(p, &q, chunk, begin, end);
 }
 
 static void pack_product(conv_product *p, thread_pool *pool) {
@@ -394,18 +416,18 @@ static size_t product_workspace(const conv_shape *s, bool transposed) {
 }
 
 static void run_product(const conv_shape *s, bool transposed, const float *input,
-                        const float *weight, const float *bias, float *output, void *workspace,
-                        thread_pool *pool) {
+                        const float *weight, const float *bias, float *output, float *moments,
+                        void *workspace, thread_pool *pool) {
   if (conv_is_depthwise(s)) {
     depthwise_run(s, transposed, input, weight, bias, output, workspace, pool);
     return;
   }
   if (matrix_fits(s)) {
-    matrix_run(s, transposed, input, weight, bias, output, workspace, pool);
+    matrix_run(s, transposed, input, weight, bias, output, moments, workspace, pool);
     return;
   }
   if (winograd_fits(s)) {
-    winograd_run(s, transposed, input, weight, bias, output, workspace, pool);
+    winograd_run(s, transposed, input, weight, bias, output, moments, workspace, pool);
     return;
   }
   conv_product p = product_of(s, transposed);
@@ -420,7 +442,9 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
   else if (!p.packs_itself)
     pack_product(&p, pool);
   conv_copy_input(&p, pool);
+  conv_moments_begin(&p.moments, output);
   parallel_for(pool, volume(p.phases) * p.groups * p.blocks * p.chunks, product_task, &p);
+  conv_moments_end(&p.moments, moments);
 }
 
 /* Depthwise filters are read as they lie. Winograd's transform takes less than a thousandth of a
@@ -453,8 +477,13 @@ size_t conv_forward_workspace(const conv_shape *s) {
 }
 
 void conv_forward(const conv_shape *s, const float *x, const float *weight, const float *bias,
-                  float *y, void *workspace, thread_pool *pool) {
-  run_product(s, false, x, weight, bias, y, workspace, pool);
+                  float *y, float *moments, void *workspace, thread_pool *pool) {
+  run_product(s, false, x, weight, bias, y, moments, workspace, pool);
+}
+
+/* Depthwise filters have a task for every row. */
+bool conv_makes_moments(const conv_shape *s) {
+  return !conv_is_depthwise(s);
 }
 
 size_t conv_backward_data_workspace(const conv_shape *s) {
@@ -463,5 +492,5 @@ size_t conv_backward_data_workspace(const conv_shape *s) {
 
 void conv_backward_data(const conv_shape *s, const float *dy, const float *weight,
                         const float *bias, float *dx, void *workspace, thread_pool *pool) {
-  run_product(s, true, dy, weight, bias, dx, workspace, pool);
+  run_product(s, true, dy, weight, bias, dx, NULL, workspace, pool);
 }

@@ -29,6 +29,8 @@ typedef struct conv_shape {
   /* The weight is given in the form that conv_pack has made of it: of the forward pass for
    * conv_forward, of the data gradient for conv_backward_data. */
   bool packed;
+  /* conv_forward makes the moments of its result. */
+  bool moments;
 } conv_shape;
 
 /* A linear layer over `rows` vectors, as a convolution. */
@@ -44,10 +46,13 @@ size_t conv_packed_bytes(const conv_shape *s, bool transposed);
 void conv_pack(const conv_shape *s, bool transposed, const float *weight, void *to,
                thread_pool *pool);
 
-/* y from x. `bias` may be NULL. */
+/* y from x. `bias` may be NULL. `moments`, where s->moments asks for them: batch × 2 × features, the mean
+ * of each channel over the voxels of a sample and Σ(y − mean)². */
 size_t conv_forward_workspace(const conv_shape *s);
 void conv_forward(const conv_shape *s, const float *x, const float *weight, const float *bias,
-                  float *y, void *workspace, thread_pool *pool);
+                  float *y, float *moments, void *workspace, thread_pool *pool);
+/* Can they be asked for? */
+bool conv_makes_moments(const conv_shape *s);
 /* dx from dy. `bias`, one number per channel of dx, may be NULL: the transposed convolution's. */
 size_t conv_backward_data_workspace(const conv_shape *s);
 void conv_backward_data(const conv_shape *s, const float *dy, const float *weight,

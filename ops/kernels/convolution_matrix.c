@@ -18,7 +18,8 @@ enum {
   DEPTH = 256, /* most k of a block */
   TASKS = 16,
   MANY_ROWS = 1024,
-  ROW_PART = 96, /* rows of a task */
+  ROW_PART = 96,   /* rows that are multiplied at a time */
+  ROW_TASKS = 128, /* most of them that leave moments */
   LEAST_ROWS = 8,
   LEAST_CHANNELS = 16,
   MOST_VOXELS = 4095
@@ -28,6 +29,7 @@ typedef struct matrix_product {
   column_panels panels; /* of C */
   int64_t rows, depth;
   int64_t row_parts, column_parts; /* of tasks */
+  int64_t row_tasks;               /* each takes some neighbouring parts */
   int64_t block;                   /* k of a block */
   bool by_column;                  /* B lies [column][k], otherwise [k][column] */
   bool packed;                     /* B is given packed */
@@ -38,7 +40,8 @@ typedef struct matrix_product {
   float *rounded_a;
   const float *panels_b; /* all panels of B, packed: blocks of k, of each the panels */
   float *packed_a, *packed_b, *packed_bias;
-  int64_t k, k_end; /* the present block, of the weight gradient */
+  conv_moments moments; /* of C */
+  int64_t k, k_end;     /* the present block, of the weight gradient */
 } matrix_product;
 
 static matrix_product matrix_of(int64_t rows, int64_t columns, int64_t depth) {
@@ -201,6 +204,9 @@ static void columns_task(void *context, int64_t task) {
                      own ? own : p->panels_b + packed_offset(p, panel, k), panel, k, 0, p->rows,
                      is_last ? (next_panel){begin, k + p->block} : (next_panel){panel + 1, k});
     }
+  int64_t column = begin * p->panels.width;
+  conv_moments_add(&p->moments, 0, 0, p->rows, column,
+                   smaller(end * p->panels.width, p->panels.columns) - column);
 }
 
 static void pack_shared_task(void *context, int64_t task) {
@@ -209,10 +215,8 @@ static void pack_shared_task(void *context, int64_t task) {
   pack_panel(p, p->packed_b + packed_offset(p, panel, k), panel, k);
 }
 
-static void rows_task(void *context, int64_t task) {
-  const matrix_product *p = context;
-  int64_t row = gemm_tile_begin(p->rows, p->row_parts, task);
-  int64_t row_end = gemm_tile_begin(p->rows, p->row_parts, task + 1);
+/* Rows [row, row_end) of all columns. */
+static void multiply_rows(const matrix_product *p, int64_t row, int64_t row_end) {
   float rounded[(ROW_PART + 1) * DEPTH];
   for (int64_t k = 0; k < p->depth; k += p->block) {
     const float *a = p->a + row * p->depth + k;
@@ -222,6 +226,17 @@ static void rows_task(void *context, int64_t task) {
     for (int64_t panel = 0; panel < p->panels.count; panel++)
       multiply_panel(p, p->rounds ? rounded : a, a_row, p->panels_b + packed_offset(p, panel, k),
                      panel, k, row, row_end, (next_panel){p->panels.count, k});
+  }
+}
+
+static void rows_task(void *context, int64_t task) {
+  const matrix_product *p = context;
+  int64_t part = p->row_parts * task / p->row_tasks;
+  for (; part < p->row_parts * (task + 1) / p->row_tasks; part++) {
+    int64_t row = gemm_tile_begin(p->rows, p->row_parts, part);
+    int64_t row_end = gemm_tile_begin(p->rows, p->row_parts, part + 1);
+    multiply_rows(p, row, row_end);
+    conv_moments_add(&p->moments, task, row, row_end - row, 0, p->panels.columns);
   }
 }
 
@@ -240,6 +255,8 @@ static matrix_product product_of(const conv_shape *shape, bool transposed) {
   p.column_parts = smaller(p.panels.count, TASKS);
   if (p.rows >= MANY_ROWS || (p.rows >= ROW_PART && p.panels.count < TASKS / 2))
     p.row_parts = (p.rows + ROW_PART - 1) / ROW_PART;
+  p.row_tasks = s.moments ? smaller(p.row_parts, ROW_TASKS) : p.row_parts;
+  p.moments = conv_moments_of(shape, p.row_parts ? p.row_tasks : 1, p.row_parts > 0);
   return p;
 }
 
@@ -250,6 +267,7 @@ static size_t product_pieces(matrix_product *p, void *workspace) {
   p->packed_b = p->packed ? NULL : piece(&w, packed);
   p->rounded_a = p->rounds && !p->row_parts ? piece(&w, p->rows * p->depth) : NULL;
   p->packed_bias = piece(&w, p->panels.count * p->panels.width);
+  conv_moments_pieces(&p->moments, &w);
   return w.used;
 }
 
@@ -271,7 +289,8 @@ size_t matrix_workspace(const conv_shape *s, bool transposed) {
 }
 
 void matrix_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                const float *bias, float *output, void *workspace, thread_pool *pool) {
+                const float *bias, float *output, float *moments, void *workspace,
+                thread_pool *pool) {
   matrix_product p = product_of(s, transposed);
   p.a = input;
   p.b = weight;
@@ -282,10 +301,12 @@ void matrix_run(const conv_shape *s, bool transposed, const float *input, const 
     p.packed_bias[i] = bias && i < p.panels.columns ? bias[i] : 0;
   if (p.row_parts && !p.packed) pack_all(&p, pool);
   if (p.rounded_a) bf16_round_copy(p.rounded_a, input, p.rows * p.depth);
+  conv_moments_begin(&p.moments, output);
   if (p.row_parts)
-    parallel_for(pool, p.row_parts, rows_task, &p);
+    parallel_for(pool, p.row_tasks, rows_task, &p);
   else
     parallel_for(pool, p.column_parts, columns_task, &p);
+  conv_moments_end(&p.moments, moments);
 }
 
 size_t matrix_packed_bytes(const conv_shape *s, bool transposed) {

@@ -119,6 +119,29 @@ typedef struct conv_copy {
 } conv_copy;
 void conv_copy_rows(const conv_copy *c, thread_pool *pool);
 
+/* Mean and Σ(y − mean)² of each channel of each sample of the output, added up by the tasks that write it
+ * (convolution_moments.c). */
+typedef struct conv_moments {
+  bool wanted;
+  int64_t voxels, channels; /* of a sample of the output */
+  int64_t repeat;           /* voxels of a row of sums */
+  int64_t slots;
+  double *sums;
+  const float *output;
+} conv_moments;
+
+/* For tasks 0 … tasks − 1, of which later ones write later voxels. `whole_voxels`: with all their
+ * channels; otherwise several may share a number, having channels of their own. */
+conv_moments conv_moments_of(const conv_shape *s, int64_t tasks, bool whole_voxels);
+void conv_moments_pieces(conv_moments *m, pieces *w);
+void conv_moments_begin(conv_moments *m, const float *output);
+/* Task `task` has written channels [column, column + columns) of voxels that lie one behind the other,
+ * counted from the first sample's first. Those who share a number write the same voxels. */
+void conv_moments_add(const conv_moments *m, int64_t task, int64_t voxel, int64_t voxels,
+                      int64_t column, int64_t columns);
+/* When all tasks are done. */
+void conv_moments_end(const conv_moments *m, float *moments);
+
 /* One filter for each channel (convolution_depthwise.c). `transposed`: the data gradient. */
 bool conv_is_depthwise(const conv_shape *s);
 size_t depthwise_workspace(const conv_shape *s, bool transposed);
@@ -134,7 +157,8 @@ bool matrix_fits(const conv_shape *s);
 bool matrix_weight_fits(const conv_shape *s);
 size_t matrix_workspace(const conv_shape *s, bool transposed);
 void matrix_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                const float *bias, float *output, void *workspace, thread_pool *pool);
+                const float *bias, float *output, float *moments, void *workspace,
+                thread_pool *pool);
 size_t matrix_packed_bytes(const conv_shape *s, bool transposed);
 void matrix_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
                  thread_pool *pool);
@@ -148,7 +172,8 @@ bool winograd_fits(const conv_shape *s);
 bool winograd_weight_fits(const conv_shape *s);
 size_t winograd_workspace(const conv_shape *s, bool transposed);
 void winograd_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                  const float *bias, float *output, void *workspace, thread_pool *pool);
+                  const float *bias, float *output, float *moments, void *workspace,
+                  thread_pool *pool);
 size_t winograd_weight_workspace(const conv_shape *s);
 void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
                          float *dbias, void *workspace, thread_pool *pool);

@@ -46,6 +46,7 @@ typedef struct conv_product {
   const float *input, *weight, *bias;
   float *output;
   float *packed_weight, *packed_bias, *zeros, *copied_input;
+  conv_moments moments;
 } conv_product;
 
 /* Taps and places along axis `a` of the outputs of a phase. */

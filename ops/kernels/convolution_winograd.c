@@ -48,6 +48,7 @@ typedef struct winograd {
   const float *input, *weight;
   float *output;
   float *packed_weight, *packed_bias, *zeros, *rows;
+  conv_moments moments; /* of the output */
   /* the weight gradient's */
   const float *dy;
   float *sums, *dweight, *dbias;
@@ -222,12 +223,16 @@ static void output_rows(const winograd *p, const unit *u, int64_t rows[4]) {
     }
 }
 
-static void leave_unit(const winograd *p, const unit *u, const float *from, float *nowhere) {
+static void leave_unit(const winograd *p, int64_t task, const unit *u, const float *from,
+                       float *nowhere) {
   int64_t at[4];
   float *rows[4];
   output_rows(p, u, at);
   for (int r = 0; r < 4; r++) rows[r] = at[r] < 0 ? nowhere : p->output + at[r];
   transform_output(from, p->point_out, u->length * p->columns, rows);
+  for (int r = 0; r < 4; r++)
+    if (at[r] >= 0)
+      conv_moments_add(&p->moments, task, at[r] / p->columns, u->length, 0, p->columns);
 }
 
 /* ---- weights ----------------------------------------------------------------------------------- */
@@ -338,7 +343,8 @@ static void product_task(void *context, int64_t task) {
         for (int64_t g = 0; g < count; g++)
           multiply_rows(p, i, panel, units[g].length, in + i * p->point_in + g * p->unit_in,
                         out + i * p->point_out + g * p->unit_out);
-    for (int64_t g = 0; g < count; g++) leave_unit(p, &units[g], out + g * p->unit_out, nowhere);
+    for (int64_t g = 0; g < count; g++)
+      leave_unit(p, task, &units[g], out + g * p->unit_out, nowhere);
   }
 }
 
@@ -362,6 +368,7 @@ static winograd product_of(const conv_shape *s, bool transposed) {
   for (int a = 0; a < 2; a++) p.tiles[a] = (p.out[a] + 1) / 2;
   p.units = p.batch * p.strips * p.tiles[0] * p.tiles[1];
   p.tasks = smaller(p.units, TASKS);
+  p.moments = conv_moments_of(s, p.tasks, true);
   bool stays = POINTS * p.taps * p.depth * p.columns <= WEIGHTS_IN_L2;
   p.group = stays ? 1 : larger(1, GROUP_ROWS / p.strip);
   p.group = smaller(p.group, (p.units + p.tasks - 1) / p.tasks);
@@ -378,6 +385,7 @@ static size_t product_pieces(winograd *p, void *workspace) {
   p->packed_bias = piece(&w, 2 * p->panels.count * p->panels.width);
   p->zeros = piece(&w, p->unit_in);
   p->rows = piece(&w, p->tasks * (POINTS * (p->point_in + p->point_out) + p->unit_out));
+  conv_moments_pieces(&p->moments, &w);
   return w.used;
 }
 
@@ -403,7 +411,8 @@ size_t winograd_workspace(const conv_shape *s, bool transposed) {
 }
 
 void winograd_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                  const float *bias, float *output, void *workspace, thread_pool *pool) {
+                  const float *bias, float *output, float *moments, void *workspace,
+                  thread_pool *pool) {
   winograd p = product_of(s, transposed);
   p.input = input;
   p.weight = weight;
@@ -413,7 +422,9 @@ void winograd_run(const conv_shape *s, bool transposed, const float *input, cons
   memset(p.packed_bias, 0, (size_t)(2 * p.panels.count * p.panels.width) * sizeof(float));
   if (bias) memcpy(p.packed_bias, bias, (size_t)p.columns * sizeof(float));
   parallel_for(pool, p.panels.count * pack_parts(&p), pack_task, &p);
+  conv_moments_begin(&p.moments, output);
   parallel_for(pool, p.tasks, product_task, &p);
+  conv_moments_end(&p.moments, moments);
 }
 
 /* ---- weight gradient ------------------------------------------------------------------------------- */

@@ -132,7 +132,7 @@ static size_t linear_workspace(const void *attrs, const tensor *in, int in_count
 static status linear_cpu(const call *c) {
   conv_shape s = forward_shape(c->attrs, c->in, c->out);
   conv_forward(&s, c->in[IN_X].data, c->in[IN_WEIGHT].data, c->in[IN_BIAS].data, c->out[0].data,
-               c->workspace, c->pool);
+               NULL, c->workspace, c->pool);
   return OK;
 }
 

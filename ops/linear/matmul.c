@@ -154,7 +154,7 @@ static void multiply(const call *c, extents e, int64_t item, void *workspace, th
   if (attrs->transpose_a)
     conv_backward_weight(&s, b, a, y, NULL, workspace, pool);
   else if (attrs->transpose_b)
-    conv_forward(&s, a, b, NULL, y, workspace, pool);
+    conv_forward(&s, a, b, NULL, y, NULL, workspace, pool);
   else
     conv_backward_data(&s, a, b, NULL, y, workspace, pool);
 }

@@ -20,7 +20,7 @@ static const attr batch_norm_attr_list[] = {
     {0},
 };
 
-enum { IN_MEAN = NORM_RESIDUAL + 1, IN_VARIANCE, IN_COUNT };
+enum { IN_MEAN = NORM_RESIDUAL + 1, IN_VARIANCE, IN_MOMENTS };
 enum { TRAIN_Y, TRAIN_MEAN, TRAIN_RSTD };
 enum { INFER_Y, INFER_RSTD };
 
@@ -74,7 +74,7 @@ static status training_grad(grad *rule) {
   return channel_norm_grad(rule, rule->out[TRAIN_MEAN], rule->out[TRAIN_RSTD], 1, false);
 }
 
-/* The partial sums, then the variance of each channel. */
+/* The variance of each channel, then the partial sums. */
 static size_t training_workspace(const void *attrs, const tensor *in, int in_count,
                                  const tensor *out, int threads) {
   (void)attrs, (void)in_count, (void)out, (void)threads;
@@ -88,9 +88,21 @@ static void follow(const tensor *running, const float *batch, double momentum) {
     r[c] = (float)((1 - momentum) * (double)r[c] + momentum * (double)batch[c]);
 }
 
-static status training_cpu(const call *c) {
+static status of_moments_infer(infer *rule) {
+  TRY(training_infer(rule));
+  return channel_norm_check_moments(rule, IN_MOMENTS);
+}
+
+/* The variance of each channel. */
+static size_t of_moments_workspace(const void *attrs, const tensor *in, int in_count,
+                                   const tensor *out, int threads) {
+  (void)attrs, (void)in_count, (void)out, (void)threads;
+  return (size_t)last_extent(&in[NORM_X]) * sizeof(float);
+}
+
+static void run_training(const call *c, const float *moments) {
   const batch_norm_attrs *attrs = c->attrs;
-  float *mean = c->out[TRAIN_MEAN].data, *rstd = c->out[TRAIN_RSTD].data;
+  float *mean = c->out[TRAIN_MEAN].data, *rstd = c->out[TRAIN_RSTD].data, *variance = c->workspace;
   channel_norm n = {.call = c,
                     .cut = cut_channels(&c->in[NORM_X], 1),
                     .together = 1,
@@ -98,12 +110,21 @@ static status training_cpu(const call *c) {
                     .slope = (float)attrs->norm.slope,
                     .mean = mean,
                     .rstd = rstd,
-                    .partials = c->workspace};
-  float *variance = n.partials + channel_norm_partials(&n.cut);
+                    .moments = moments};
+  n.partials = moments ? NULL : variance + n.cut.channels;
   channel_norm_statistics(&n, mean, rstd, variance);
   channel_norm_apply(&n);
   follow(&c->in[IN_MEAN], mean, attrs->momentum);
   follow(&c->in[IN_VARIANCE], variance, attrs->momentum);
+}
+
+static status training_cpu(const call *c) {
+  run_training(c, NULL);
+  return OK;
+}
+
+static status of_moments_cpu(const call *c) {
+  run_training(c, c->in[IN_MOMENTS].data);
   return OK;
 }
 
@@ -152,7 +173,7 @@ const op op_batch_norm = {
            "it, with or without an add in between, becomes part of it.",
     .torch = "torch.nn.functional.leaky_relu(torch.nn.functional.batch_norm(x, running_mean, "
              "running_var, weight, bias, training, momentum, eps) + residual, slope)",
-    .version = 1,
+    .version = 2,
     .inputs = (const port[]){BATCH_NORM_INPUTS, {0}},
     .outputs = (const port[]){CHANNEL_NORM_OUTPUT, {0}},
     .attrs = batch_norm_attr_list,
@@ -170,17 +191,36 @@ const op op_batch_norm = {
                                {0}},
 };
 
+#define TRAINING_OUTPUTS                                                                           \
+  CHANNEL_NORM_OUTPUT, {"mean", "C", DTYPE_F32, PORT_SAVED, "mean of each channel"}, {             \
+    "rstd", "C", DTYPE_F32, PORT_SAVED, "1 / √(variance + eps)"                                  \
+  }
+
+const op op_batch_norm_of_moments = {
+    .name = "batch_norm_of_moments",
+    .family = "norm",
+    .summary = "batch_norm_training by the moments that a convolution has left.",
+    .version = 1,
+    .traits = OP_INTERNAL | OP_CPU_ONLY | OP_IN_PLACE,
+    .inputs = (const port[]){BATCH_NORM_INPUTS, CHANNEL_NORM_MOMENTS, {0}},
+    .outputs = (const port[]){TRAINING_OUTPUTS, {0}},
+    .attrs = batch_norm_attr_list,
+    .attrs_bytes = sizeof(batch_norm_attrs),
+    .infer = of_moments_infer,
+    .params = batch_norm_params,
+    .cost = channel_norm_of_moments_cost,
+    .workspace_bytes = of_moments_workspace,
+    .cpu = of_moments_cpu,
+};
+
 const op op_batch_norm_training = {
     .name = "batch_norm_training",
     .family = "norm",
     .summary = "batch_norm by the statistics of the batch, which the running ones follow.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL | OP_IN_PLACE,
     .inputs = (const port[]){BATCH_NORM_INPUTS, {0}},
-    .outputs = (const port[]){CHANNEL_NORM_OUTPUT,
-                              {"mean", "C", DTYPE_F32, PORT_SAVED, "mean of each channel"},
-                              {"rstd", "C", DTYPE_F32, PORT_SAVED, "1 / √(variance + eps)"},
-                              {0}},
+    .outputs = (const port[]){TRAINING_OUTPUTS, {0}},
     .attrs = batch_norm_attr_list,
     .attrs_bytes = sizeof(batch_norm_attrs),
     .infer = training_infer,
@@ -189,6 +229,7 @@ const op op_batch_norm_training = {
     .cost = channel_norm_cost,
     .workspace_bytes = training_workspace,
     .cpu = training_cpu,
+    .of_moments = &op_batch_norm_of_moments,
 };
 
 const op op_batch_norm_inference = {

@@ -46,6 +46,14 @@ status channel_norm_infer(infer *rule, int least_rank) {
   return OK;
 }
 
+status channel_norm_check_moments(const infer *rule, int input) {
+  const shape *x = &rule->in[NORM_X].shape, expected = SHAPE(x->dim[0], 2, x->dim[x->rank - 1]);
+  char have[96], want[96];
+  if (shape_equal(&rule->in[input].shape, &expected)) return OK;
+  return shape_error("the moments must be %s, but are %s", shape_format(want, &expected),
+                     shape_format(have, &rule->in[input].shape));
+}
+
 status channel_norm_params(const void *attributes, const tensor *in, int in_count,
                            param_spec *out) {
   (void)in_count;
@@ -59,6 +67,13 @@ cost channel_norm_cost(const void *attrs, const tensor *in, int in_count, const 
   double elements = (double)shape_elements(&in[NORM_X].shape);
   bool residual = in_count > NORM_RESIDUAL && in[NORM_RESIDUAL].shape.rank >= 0;
   return (cost){.flops = 10 * elements, .bytes = 4 * elements * (residual ? 4 : 3)};
+}
+
+cost channel_norm_of_moments_cost(const void *attrs, const tensor *in, int in_count,
+                                  const tensor *out) {
+  cost c = channel_norm_cost(attrs, in, in_count, out);
+  c.bytes -= 4 * (double)shape_elements(&in[NORM_X].shape);
+  return c;
 }
 
 status channel_norm_grad(grad *rule, value_id mean, value_id rstd, int64_t channels, bool fixed) {
@@ -126,16 +141,16 @@ typedef struct moments {
 } moments;
 
 /* Chan's combination of the chunks' moments over some neighbouring channels, in index order. */
-static moments combine_chunks(const channel_norm *n, int64_t sample, int64_t first) {
-  const channel_cut *l = &n->cut;
-  const float *partials = n->partials + sample * l->chunks * 2 * l->channels;
+static moments combine_chunks(const channel_cut *l, const float *partials, int64_t together,
+                              int64_t sample, int64_t first) {
   moments all = {0};
-  for (int64_t c = first; c < first + n->together; c++)
+  partials += sample * l->chunks * 2 * l->channels;
+  for (int64_t c = first; c < first + together; c++)
     for (int64_t k = 0; k < l->chunks; k++)
       all.mean += (double)partials[k * 2 * l->channels + c] *
                   (double)piece_of(l->voxels, l->chunk_voxels, k).count;
-  all.mean /= (double)(l->voxels * n->together);
-  for (int64_t c = first; c < first + n->together; c++)
+  all.mean /= (double)(l->voxels * together);
+  for (int64_t c = first; c < first + together; c++)
     for (int64_t k = 0; k < l->chunks; k++) {
       const float *partial = partials + k * 2 * l->channels + c;
       double offset = (double)partial[0] - all.mean;
@@ -146,12 +161,19 @@ static moments combine_chunks(const channel_norm *n, int64_t sample, int64_t fir
 }
 
 void channel_norm_statistics(const channel_norm *n, float *mean, float *rstd, float *variance) {
-  const channel_cut *l = &n->cut;
-  parallel_for(n->call->pool, cut_tasks(l), statistics_task, (void *)n);
+  channel_cut chunks = n->cut;
+  const channel_cut *l = &chunks;
+  if (n->moments) { /* those of a sample are a chunk's */
+    chunks.chunks = n->call->in[NORM_X].shape.dim[0] / l->samples;
+    chunks.chunk_voxels = l->voxels / chunks.chunks;
+  } else {
+    parallel_for(n->call->pool, cut_tasks(l), statistics_task, (void *)n);
+  }
+  const float *partials = n->moments ? n->moments : n->partials;
   double count = (double)(l->voxels * n->together);
   for (int64_t sample = 0; sample < l->samples; sample++)
     for (int64_t first = 0; first < l->channels; first += n->together) {
-      moments m = combine_chunks(n, sample, first);
+      moments m = combine_chunks(l, partials, n->together, sample, first);
       for (int64_t c = first; c < first + n->together; c++) {
         mean[sample * l->channels + c] = (float)m.mean;
         rstd[sample * l->channels + c] = (float)(1.0 / sqrt(m.squares / count + n->eps));
@@ -224,7 +246,7 @@ size_t channel_norm_sample_workspace(const void *attrs, const tensor *in, int in
   return channel_norm_partials(&cut) * sizeof(float);
 }
 
-status channel_norm_sample_cpu(const call *c, int64_t together) {
+status channel_norm_sample_cpu(const call *c, int64_t together, const float *moments) {
   const channel_norm_attrs *attrs = c->attrs;
   float *mean = c->out[OUT_MEAN].data, *rstd = c->out[OUT_RSTD].data;
   channel_norm n = {.call = c,
@@ -234,7 +256,8 @@ status channel_norm_sample_cpu(const call *c, int64_t together) {
                     .slope = (float)attrs->slope,
                     .mean = mean,
                     .rstd = rstd,
-                    .partials = c->workspace};
+                    .partials = c->workspace,
+                    .moments = moments};
   channel_norm_statistics(&n, mean, rstd, NULL);
   channel_norm_apply(&n);
   return OK;

@@ -35,7 +35,7 @@ typedef struct channel_norm_attrs {
   }
 
 /* The first inputs, and the first output, of every such norm. */
-enum { NORM_X, NORM_WEIGHT, NORM_BIAS, NORM_RESIDUAL };
+enum { NORM_X, NORM_WEIGHT, NORM_BIAS, NORM_RESIDUAL, NORM_SAMPLE_MOMENTS };
 #define CHANNEL_NORM_INPUTS                                                                        \
   {"x", "N X Y Z C", DTYPE_F32, 0, "feature map"},                                                 \
       {"weight", "C", DTYPE_F32, PORT_PARAM | PORT_OPTIONAL, "scale"},                             \
@@ -45,11 +45,20 @@ enum { NORM_X, NORM_WEIGHT, NORM_BIAS, NORM_RESIDUAL };
 #define CHANNEL_NORM_OUTPUT                                                                        \
   { "out", "N X Y Z C", DTYPE_F32, PORT_STORABLE, "normalized feature map" }
 
+/* Last input of the operators that take over where a convolution has left moments (op.of_moments): behind
+ * the residual where samples have statistics of their own. */
+#define CHANNEL_NORM_MOMENTS                                                                       \
+  { "moments", "N 2 C", DTYPE_F32, 0, "of each channel of x: mean and Σ(x − mean)²" }
+
 /* Checks x, weight, bias and residual; fills the shape of the result. */
 status channel_norm_infer(infer *rule, int least_rank);
+status channel_norm_check_moments(const infer *rule, int input);
 /* weight and bias: C numbers where `affine` is on. */
 status channel_norm_params(const void *attrs, const tensor *in, int in_count, param_spec *out);
 cost channel_norm_cost(const void *attrs, const tensor *in, int in_count, const tensor *out);
+/* x is read once. The arithmetic of its moments is counted here, though the convolution does it. */
+cost channel_norm_of_moments_cost(const void *attrs, const tensor *in, int in_count,
+                                  const tensor *out);
 /* Gradients of the four inputs. `mean`: N × C numbers, or C that hold for all samples. `channels`:
  * how many neighbours share their statistics. `fixed`: the statistics do not depend on x. */
 status channel_norm_grad(grad *rule, value_id mean, value_id rstd, int64_t channels, bool fixed);
@@ -63,6 +72,7 @@ typedef struct channel_norm {
   float slope;
   const float *mean, *rstd; /* samples × C */
   float *partials;          /* channel_norm_partials(cut) floats, for the statistics */
+  const float *moments;     /* of x, from the convolution that made it; NULL: none are given */
 } channel_norm;
 
 size_t channel_norm_partials(const channel_cut *cut);
@@ -73,8 +83,8 @@ void channel_norm_statistics(const channel_norm *n, float *mean, float *rstd, fl
 void channel_norm_apply(const channel_norm *n);
 
 /* Kernel and workspace of a norm whose samples have statistics of their own: outputs out, mean and
- * rstd, the latter N × C. `together` as above. */
-status channel_norm_sample_cpu(const call *c, int64_t together);
+ * rstd, the latter N × C. `together` and `moments` as above. */
+status channel_norm_sample_cpu(const call *c, int64_t together, const float *moments);
 size_t channel_norm_sample_workspace(const void *attrs, const tensor *in, int in_count,
                                      const tensor *out, int threads);
 

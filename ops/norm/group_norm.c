@@ -37,8 +37,45 @@ static status group_norm_grad(grad *rule) {
 }
 
 static status group_norm_cpu(const call *c) {
-  return channel_norm_sample_cpu(c, group_channels(c->attrs, &c->in[NORM_X]));
+  return channel_norm_sample_cpu(c, group_channels(c->attrs, &c->in[NORM_X]), NULL);
 }
+
+static status of_moments_infer(infer *rule) {
+  TRY(group_norm_infer(rule));
+  return channel_norm_check_moments(rule, NORM_SAMPLE_MOMENTS);
+}
+
+static status of_moments_cpu(const call *c) {
+  return channel_norm_sample_cpu(c, group_channels(c->attrs, &c->in[NORM_X]),
+                                 c->in[NORM_SAMPLE_MOMENTS].data);
+}
+
+#define GROUP_NORM_OUTPUTS                                                                         \
+  CHANNEL_NORM_OUTPUT, {"mean", "N C", DTYPE_F32, PORT_SAVED, "mean of each channel's group"}, {   \
+    "rstd", "N C", DTYPE_F32, PORT_SAVED, "1 / √(variance + eps)"                                \
+  }
+static const attr group_norm_attr_list[] = {
+    {"groups", ATTR_INT, offsetof(group_norm_attrs, groups), NULL, 1, 1e6, NULL, 0,
+     "how many; divides the channels"},
+    CHANNEL_NORM_ATTRS("true"),
+    {0},
+};
+
+const op op_group_norm_of_moments = {
+    .name = "group_norm_of_moments",
+    .family = "norm",
+    .summary = "group_norm by the moments that a convolution has left.",
+    .version = 1,
+    .traits = OP_INTERNAL | OP_CPU_ONLY | OP_IN_PLACE,
+    .inputs = (const port[]){CHANNEL_NORM_INPUTS, CHANNEL_NORM_MOMENTS, {0}},
+    .outputs = (const port[]){GROUP_NORM_OUTPUTS, {0}},
+    .attrs = group_norm_attr_list,
+    .attrs_bytes = sizeof(group_norm_attrs),
+    .infer = of_moments_infer,
+    .params = channel_norm_params,
+    .cost = channel_norm_of_moments_cost,
+    .cpu = of_moments_cpu,
+};
 
 const op op_group_norm = {
     .name = "group_norm",
@@ -51,18 +88,11 @@ const op op_group_norm = {
            "add in between, becomes part of it.",
     .torch = "torch.nn.functional.leaky_relu(torch.nn.functional.group_norm(x, groups, weight, "
              "bias, eps) + residual, slope)",
-    .version = 1,
+    .version = 2,
     .traits = OP_IN_PLACE,
     .inputs = (const port[]){CHANNEL_NORM_INPUTS, {0}},
-    .outputs =
-        (const port[]){CHANNEL_NORM_OUTPUT,
-                       {"mean", "N C", DTYPE_F32, PORT_SAVED, "mean of each channel's group"},
-                       {"rstd", "N C", DTYPE_F32, PORT_SAVED, "1 / √(variance + eps)"},
-                       {0}},
-    .attrs = (const attr[]){{"groups", ATTR_INT, offsetof(group_norm_attrs, groups), NULL, 1, 1e6,
-                             NULL, 0, "how many; divides the channels"},
-                            CHANNEL_NORM_ATTRS("true"),
-                            {0}},
+    .outputs = (const port[]){GROUP_NORM_OUTPUTS, {0}},
+    .attrs = group_norm_attr_list,
     .attrs_bytes = sizeof(group_norm_attrs),
     .infer = group_norm_infer,
     .params = channel_norm_params,
@@ -70,6 +100,7 @@ const op op_group_norm = {
     .cost = channel_norm_cost,
     .workspace_bytes = channel_norm_sample_workspace,
     .cpu = group_norm_cpu,
+    .of_moments = &op_group_norm_of_moments,
     /* The slope stays near 1 here: across the corner differences measure neither side. */
     .cases = (const op_case[]){{"{groups: 1}", "[1..2, 2..5, 2..5, 2..5, 1..9]; -", 0},
                                {"{groups: 4}", "[2, 3, 4, 5, 16|20]; -", 0},

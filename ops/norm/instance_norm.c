@@ -22,8 +22,39 @@ static status instance_norm_grad(grad *rule) {
 }
 
 static status instance_norm_cpu(const call *c) {
-  return channel_norm_sample_cpu(c, 1);
+  return channel_norm_sample_cpu(c, 1, NULL);
 }
+
+static status of_moments_infer(infer *rule) {
+  TRY(instance_norm_infer(rule));
+  return channel_norm_check_moments(rule, NORM_SAMPLE_MOMENTS);
+}
+
+static status of_moments_cpu(const call *c) {
+  return channel_norm_sample_cpu(c, 1, c->in[NORM_SAMPLE_MOMENTS].data);
+}
+
+#define INSTANCE_NORM_OUTPUTS                                                                      \
+  CHANNEL_NORM_OUTPUT, {"mean", "N C", DTYPE_F32, PORT_SAVED, "mean of each channel"}, {           \
+    "rstd", "N C", DTYPE_F32, PORT_SAVED, "1 / √(variance + eps)"                                \
+  }
+static const attr instance_norm_attr_list[] = {CHANNEL_NORM_ATTRS("false"), {0}};
+
+const op op_instance_norm_of_moments = {
+    .name = "instance_norm_of_moments",
+    .family = "norm",
+    .summary = "instance_norm by the moments that a convolution has left.",
+    .version = 1,
+    .traits = OP_INTERNAL | OP_CPU_ONLY | OP_IN_PLACE,
+    .inputs = (const port[]){CHANNEL_NORM_INPUTS, CHANNEL_NORM_MOMENTS, {0}},
+    .outputs = (const port[]){INSTANCE_NORM_OUTPUTS, {0}},
+    .attrs = instance_norm_attr_list,
+    .attrs_bytes = sizeof(channel_norm_attrs),
+    .infer = of_moments_infer,
+    .params = channel_norm_params,
+    .cost = channel_norm_of_moments_cost,
+    .cpu = of_moments_cpu,
+};
 
 const op op_instance_norm = {
     .name = "instance_norm",
@@ -37,14 +68,11 @@ const op op_instance_norm = {
            "residual block's end compiles to this one.",
     .torch = "torch.nn.functional.leaky_relu(torch.nn.functional.instance_norm(x, weight=weight, "
              "bias=bias, eps=eps) + residual, slope)",
-    .version = 2,
+    .version = 3,
     .traits = OP_IN_PLACE,
     .inputs = (const port[]){CHANNEL_NORM_INPUTS, {0}},
-    .outputs = (const port[]){CHANNEL_NORM_OUTPUT,
-                              {"mean", "N C", DTYPE_F32, PORT_SAVED, "mean of each channel"},
-                              {"rstd", "N C", DTYPE_F32, PORT_SAVED, "1 / √(variance + eps)"},
-                              {0}},
-    .attrs = (const attr[]){CHANNEL_NORM_ATTRS("false"), {0}},
+    .outputs = (const port[]){INSTANCE_NORM_OUTPUTS, {0}},
+    .attrs = instance_norm_attr_list,
     .attrs_bytes = sizeof(channel_norm_attrs),
     .infer = instance_norm_infer,
     .params = channel_norm_params,
@@ -52,6 +80,7 @@ const op op_instance_norm = {
     .cost = channel_norm_cost,
     .workspace_bytes = channel_norm_sample_workspace,
     .cpu = instance_norm_cpu,
+    .of_moments = &op_instance_norm_of_moments,
     /* The slope stays near 1 here: across the corner differences measure neither side. */
     .cases = (const op_case[]){{"{}", "[1..2, 2..5, 2..5, 2..5, 1..9]; -", 0},
                                {"{affine: true}", "[2, 3, 4, 5, 16|20]; -", 0},

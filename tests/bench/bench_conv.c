@@ -65,7 +65,7 @@ typedef struct arrays {
 } arrays;
 
 static void run_pass(int pass, const conv_shape *s, const arrays *a, thread_pool *pool) {
-  if (pass == 0) conv_forward(s, a->x, a->weight, NULL, a->y, a->workspace, pool);
+  if (pass == 0) conv_forward(s, a->x, a->weight, NULL, a->y, NULL, a->workspace, pool);
   if (pass == 1) conv_backward_data(s, a->y, a->weight, NULL, a->x, a->workspace, pool);
   if (pass == 2) conv_backward_weight(s, a->x, a->y, a->dweight, NULL, a->workspace, pool);
 }

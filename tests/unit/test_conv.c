@@ -98,10 +98,52 @@ static void check_packed(const conv_shape *given, bool transposed, const float *
   float *out = array(count);
   void *scratch =
       workspace(transposed ? conv_backward_data_workspace(&s) : conv_forward_workspace(&s));
-  (transposed ? conv_backward_data : conv_forward)(&s, in, packed, bias, out, scratch, pool);
+  if (transposed)
+    conv_backward_data(&s, in, packed, bias, out, scratch, pool);
+  else
+    conv_forward(&s, in, packed, bias, out, NULL, scratch, pool);
   assert_identical(transposed ? "data gradient" : "forward", "with a packed weight", &s, expected,
                    out, count);
   free(packed), free(out), free(scratch);
+}
+
+/* Mean and Σ(y − mean)² of each channel of each sample, beside a result that stays the same to the bit. */
+static void check_moments(const conv_shape *given, const float *x, const float *w,
+                          const float *bias, const float *y, thread_pool *pool) {
+  conv_shape s = *given;
+  if (!conv_makes_moments(&s)) return;
+  s.moments = true;
+  int64_t voxels = volume(s.out), ys = s.batch * voxels * s.features;
+  int64_t count = s.batch * 2 * s.features;
+  float *result[2], *out = array(ys);
+  for (int t = 0; t < 2; t++) {
+    void *scratch = workspace(conv_forward_workspace(&s));
+    result[t] = array(count);
+    conv_forward(&s, x, w, bias, out, result[t], scratch, t ? pool : NULL);
+    assert_identical("forward", "with moments", &s, y, out, ys);
+    free(scratch);
+  }
+  assert_identical("moments", "between 1 and 3 threads", &s, result[0], result[1], count);
+  for (int64_t i = 0; i < s.batch * s.features; i++) {
+    int64_t n = i / s.features, f = i % s.features;
+    const float *from = y + n * voxels * s.features + f;
+    double mean = 0, squares = 0;
+    for (int64_t v = 0; v < voxels; v++) mean += (double)from[v * s.features] / (double)voxels;
+    for (int64_t v = 0; v < voxels; v++)
+      squares += ((double)from[v * s.features] - mean) * ((double)from[v * s.features] - mean);
+    double deviation = sqrt(squares / (double)voxels);
+    double got[] = {(double)result[0][n * 2 * s.features + f],
+                    (double)result[0][(n * 2 + 1) * s.features + f]};
+    if (fabs(got[0] - mean) <= 1e-6 * (deviation + fabs(mean)) + 1e-7 &&
+        fabs(got[1] - squares) <= 1e-5 * squares + 1e-6)
+      continue;
+    char text[512];
+    describe(text, &s);
+    fail_msg(
+        "moments with %s kernels, sample %d, channel %d: expected %g and %g, got %g and %g (%s)",
+        kernels_of(&s), (int)n, (int)f, mean, squares, got[0], got[1], text);
+  }
+  free(result[0]), free(result[1]), free(out);
 }
 
 static float *rounded(const float *from, int64_t count, bool bf16) {
@@ -141,7 +183,7 @@ static void check_element(const conv_shape *s, rng *r, thread_pool *pool) {
       float *dw = result[t][2] = array(ws), *db = result[t][3] = array(s->features);
       thread_pool *threads = t ? pool : NULL;
       void *scratch = workspace(conv_forward_workspace(s));
-      conv_forward(s, x, w, with_bias ? bias : NULL, y, scratch, threads);
+      conv_forward(s, x, w, with_bias ? bias : NULL, y, NULL, scratch, threads);
       free(scratch);
       scratch = workspace(conv_backward_data_workspace(s));
       conv_backward_data(s, dy, w, with_bias ? back_bias : NULL, dx, scratch, threads);
@@ -162,6 +204,7 @@ static void check_element(const conv_shape *s, rng *r, thread_pool *pool) {
     assert_identical("data gradient", how, s, result[0][1], result[1][1], xs);
     assert_identical("weight gradient", how, s, result[0][2], result[1][2], ws);
     assert_identical("bias gradient", how, s, result[0][3], result[1][3], s->features);
+    check_moments(s, x, w, with_bias ? bias : NULL, result[0][0], pool);
     check_packed(s, false, x, w, with_bias ? bias : NULL, result[0][0], ys, pool);
     check_packed(s, true, dy, w, with_bias ? back_bias : NULL, result[0][1], xs, pool);
     for (int t = 0; t < 2; t++)
@@ -198,6 +241,11 @@ static conv_shape cube(int64_t image, int64_t channels, int64_t features, int64_
     s.dilation[a] = 1;
   }
   set_out(&s);
+  return s;
+}
+
+static conv_shape in_batch(int64_t samples, conv_shape s) {
+  s.batch = samples;
   return s;
 }
 
@@ -292,6 +340,12 @@ static void shapes_with_paths_of_their_own_agree_with_the_definition(void **stat
       conv_shape_linear(270, 128, 203),
       conv_shape_linear(20, 1030, 33), /* the weight gradient alone: long and narrow */
       cube(5, 139, 257, 1, 1, 0),
+      /* Several samples, whose borders lie within tasks, tiles and rows of parts. */
+      in_batch(3, cube(9, 1, 16, 3, 1, 1)),
+      in_batch(7, cube(3, 5, 7, 1, 1, 0)),
+      in_batch(5, cube(6, 24, 20, 1, 1, 0)),
+      in_batch(9, cube(2, 32, 300, 1, 1, 0)),
+      in_batch(3, cube(7, 12, 40, 3, 1, 1)),
   };
   /* Voxels made side by side along z only. */
   conv_shape flat = {.batch = 1,
@@ -307,6 +361,26 @@ static void shapes_with_paths_of_their_own_agree_with_the_definition(void **stat
   for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
     rng r = stream_of(1000 + i);
     check_shape(&shapes[i], &r, *state);
+  }
+}
+
+/* Mean 1000 and standard deviation 0.1: squares that are not taken about the mean would have lost every
+ * digit. */
+static void moments_survive_a_large_offset(void **state) {
+  conv_shape shapes[] = {cube(20, 1, 20, 3, 1, 1), cube(20, 16, 16, 3, 1, 1),
+                         cube(20, 32, 24, 1, 1, 0)};
+  for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+    conv_shape *s = &shapes[i];
+    rng r = stream_of(4000 + i);
+    int64_t ws = s->features * s->channels * volume(s->kernel);
+    float *x = random_array(&r, volume(s->image) * s->channels), *w = random_array(&r, ws);
+    float *bias = array(s->features), *y = array(volume(s->out) * s->features);
+    for (int64_t k = 0; k < ws; k++) w[k] *= 0.1f / sqrtf((float)(s->channels * volume(s->kernel)));
+    for (int64_t k = 0; k < s->features; k++) bias[k] = 1000;
+    void *scratch = workspace(conv_forward_workspace(s));
+    conv_forward(s, x, w, bias, y, NULL, scratch, *state);
+    check_moments(s, x, w, bias, y, *state);
+    free(x), free(w), free(bias), free(y), free(scratch);
   }
 }
 
@@ -521,6 +595,7 @@ int main(void) {
       cmocka_unit_test(depthwise_shapes_agree_with_the_definition),
       cmocka_unit_test(minimal_filtering_agrees_with_the_definition),
       cmocka_unit_test(shapes_with_paths_of_their_own_agree_with_the_definition),
+      cmocka_unit_test(moments_survive_a_large_offset),
       cmocka_unit_test(operators_agree_with_pytorch),
       cmocka_unit_test(matrix_products_agree_with_the_definition),
   };

@@ -118,10 +118,11 @@ static void operators_work_in_place(void **state) {
     const op *o = op_at(k);
     if (!(o->traits & OP_IN_PLACE) || !o->cpu) continue;
     if (strcmp(o->name, "position_embedding") == 0) s = SHAPE(2, 9, 20);
-    float start[N], apart[N], shared[N], other[N];
+    float start[N], apart[N], shared[N], other[N], moments[2 * 2 * 5];
     int32_t workspace[4096];
     rng_key keys[2] = {rng_key_of(1, "a", 0, "b", 0), rng_key_of(1, "a", 0, "b", 1)};
     for (int i = 0; i < N; i++) start[i] = shared[i] = sinf((float)i), other[i] = cosf((float)i);
+    for (int i = 0; i < 2 * 2 * 5; i++) moments[i] = (float)(i + 1);
     arena memory = {0};
     void *attrs = arena_alloc(&memory, o->attrs_bytes + 1);
     op_defaults(o, attrs);
@@ -140,6 +141,8 @@ static void operators_work_in_place(void **state) {
       bool absent = (o->inputs[i].flags & PORT_OPTIONAL) != 0;
       in[i] = (tensor){DTYPE_F32, learned ? specs[next++].shape : s, other};
       if (absent) in[i] = (tensor){DTYPE_F32, {.rank = -1}, NULL};
+      if (strcmp(o->inputs[i].name, "moments") == 0)
+        in[i] = (tensor){DTYPE_F32, SHAPE(2, 2, 5), moments};
     }
     infer rule = {.attrs = attrs, .in = in, .in_count = ports, .out = out};
     memset(out, 0, sizeof out);
