@@ -339,36 +339,56 @@ INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
 
 #endif
 
-/* to[j][i] = from[i][j] over a square of GEMM_LANES; rows lie `from_row` and `to_row` floats apart.
- * Step by step, blocks of 1, 2, 4 … change places across the diagonal. */
-static void transpose_square(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row) {
-#if defined(__clang__) /* has no shuffle by a computed mask */
-  for (int i = 0; i < GEMM_LANES; i++)
-    for (int j = 0; j < GEMM_LANES; j++) to[j * to_row + i] = from[i * from_row + j];
+/* Lanes of two vectors, those of the second counted on: of every four the first or the last two of both,
+ * number by number or pair by pair, as unpack instructions have them; then whole fours and eights. */
+/* clang-format off */
+#define FIRST_ONES(i) i, (i) + GEMM_LANES, (i) + 1, (i) + GEMM_LANES + 1
+#define LAST_ONES(i) FIRST_ONES((i) + 2)
+#define FIRST_PAIRS(i) i, (i) + 1, (i) + GEMM_LANES, (i) + GEMM_LANES + 1
+#define LAST_PAIRS(i) FIRST_PAIRS((i) + 2)
+#define FOUR(i) i, (i) + 1, (i) + 2, (i) + 3
+#define FOUR_OF_BOTH(i) FOUR(i), FOUR((i) + GEMM_LANES)
+#if GEMM_LANES == 4
+#define EVERY_FOUR(of) of(0)
+#elif GEMM_LANES == 8
+#define EVERY_FOUR(of) of(0), of(4)
+#define EVEN_FOURS FOUR_OF_BOTH(0)
+#define ODD_FOURS FOUR_OF_BOTH(4)
 #else
-  typedef int index __attribute__((vector_size(GEMM_LANES * 4)));
+#define EVERY_FOUR(of) of(0), of(4), of(8), of(12)
+#define EVEN_FOURS FOUR_OF_BOTH(0), FOUR_OF_BOTH(8)
+#define ODD_FOURS FOUR_OF_BOTH(4), FOUR_OF_BOTH(12)
+#define FIRST_EIGHTS FOUR(0), FOUR(4), FOUR(16), FOUR(20)
+#define LAST_EIGHTS FOUR(8), FOUR(12), FOUR(24), FOUR(28)
+#endif
+/* clang-format on */
+
+/* Rows i and i + step become `first` and `last` of both. */
+#define EXCHANGE(step, first, last)                                                                \
+  _Pragma("GCC unroll 16") for (int i = 0; i < GEMM_LANES; i++) {                                  \
+    if (i & (step)) continue;                                                                      \
+    vec a = v[i], b = v[i | (step)];                                                               \
+    v[i] = __builtin_shufflevector(a, b, first);                                                   \
+    v[i | (step)] = __builtin_shufflevector(a, b, last);                                           \
+  }
+
+/* to[j][i] = from[i][j] over a square of GEMM_LANES; rows lie `from_row` and `to_row` floats apart. */
+static void transpose_square(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row) {
   vec v[GEMM_LANES];
 #pragma GCC unroll 16
   for (int i = 0; i < GEMM_LANES; i++) v[i] = load(from + i * from_row);
-#pragma GCC unroll 4
-  for (int size = 1; size < GEMM_LANES; size *= 2) {
-    index low, high;
-#pragma GCC unroll 16
-    for (int j = 0; j < GEMM_LANES; j++) {
-      low[j] = j & size ? GEMM_LANES + (j ^ size) : j;
-      high[j] = j & size ? GEMM_LANES + j : j ^ size;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < GEMM_LANES; i++) {
-      if (i & size) continue;
-      vec a = v[i], b = v[i | size];
-      v[i] = __builtin_shuffle(a, b, low);
-      v[i | size] = __builtin_shuffle(a, b, high);
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < GEMM_LANES; i++) *(vec *)(to + i * to_row) = v[i];
+  EXCHANGE(1, EVERY_FOUR(FIRST_ONES), EVERY_FOUR(LAST_ONES))
+  EXCHANGE(2, EVERY_FOUR(FIRST_PAIRS), EVERY_FOUR(LAST_PAIRS))
+#if GEMM_LANES > 4
+  EXCHANGE(4, EVEN_FOURS, ODD_FOURS)
 #endif
+#if GEMM_LANES > 8
+  EXCHANGE(8, FIRST_EIGHTS, LAST_EIGHTS)
+#endif
+  /* Columns 1 and 2 of every four have come to each other's place. */
+#pragma GCC unroll 16
+  for (int i = 0; i < GEMM_LANES; i++)
+    *(vec *)(to + ((i & ~3) | (i >> 1 & 1) | (i << 1 & 2)) * to_row) = v[i];
 }
 
 #if !GEMM_BF16
