@@ -51,9 +51,9 @@ typedef struct winograd {
   conv_moments moments; /* of the output */
   /* the weight gradient's */
   const float *dy;
-  float *sums, *dweight, *dbias;
+  float *sums, *bias_sums, *dweight, *dbias;
+  int64_t slabs;            /* cuts of the units, with sums of their own */
   int64_t row_parts, visit; /* cuts of the rows of a sum; units that are summed at a time */
-  int64_t first, count;     /* the units of the present group */
 } winograd;
 
 typedef float floats8 __attribute__((vector_size(32), aligned(4), may_alias));
@@ -430,15 +430,39 @@ void winograd_run(const conv_shape *s, bool transposed, const float *input, cons
 /* ---- weight gradient ------------------------------------------------------------------------------- */
 
 /* Of each point a sum of its own, rows (tap along z, channel) × features, k over the voxels of every unit.
- * Units are transformed in groups that stay in the caches; then each task takes rows of a point. */
-enum { GROUP_FLOATS = 1 << 20, ROW_PART = 96, VISIT_FLOATS = 12 << 10 };
+ * Units are transformed in groups that stay in the caches, and then summed, row by row of every point.
+ *
+ * Where voxels are many, units are cut into slabs with sums of their own, which are added in order at the
+ * end: a slab is one task, so that a core sums what it has transformed. Otherwise the sums are large
+ * beside the work: there is one slab, and units, then rows of points, are the tasks. */
+enum {
+  GROUP_FLOATS = 1 << 20,
+  SLAB_GROUP_FLOATS = 160 << 10, /* with the sums, in the L2 of one core */
+  MOST_SLABS = 16,
+  LEAST_SLABS = 8,
+  SLAB_VOXELS = 256, /* at least, of a point */
+  SLAB_SUMS = 256 << 10,
+  ROW_PART = 96,
+  VISIT_FLOATS = 12 << 10
+};
+
+/* Floats of the sums of a slab, and of its transformed rows. */
+static int64_t slab_sums(const winograd *p) {
+  return POINTS * p->taps * p->depth * p->columns;
+}
+static int64_t slab_rows(const winograd *p) {
+  return POINTS * (p->point_in + p->point_out);
+}
 
 static winograd weight_of(const conv_shape *s) {
   winograd p = product_of(s, false);
   int64_t rows = p.taps * p.depth;
   p.panels = column_panels_of(p.taps * p.depth, p.columns);
   p.row_parts = (rows + ROW_PART - 1) / ROW_PART;
-  p.group = larger(1, GROUP_FLOATS / (POINTS * (p.unit_in + p.unit_out)));
+  p.slabs = smaller(MOST_SLABS, p.units * p.strip / SLAB_VOXELS);
+  if (p.slabs < LEAST_SLABS || slab_sums(&p) > SLAB_SUMS) p.slabs = 1;
+  int64_t floats = p.slabs > 1 ? SLAB_GROUP_FLOATS : GROUP_FLOATS;
+  p.group = larger(1, floats / (POINTS * (p.unit_in + p.unit_out)));
   p.group = smaller(smaller(p.group, p.units), CONV_MAX_SEGMENTS);
   /* What is read again for every tile stays near, and is long enough to pay for a visit of the sums. */
   p.visit = larger(1, VISIT_FLOATS / ((p.depth + 2 * p.panels.width) * p.strip));
@@ -450,11 +474,28 @@ static winograd weight_of(const conv_shape *s) {
 
 static size_t weight_pieces(winograd *p, void *workspace) {
   pieces w = {workspace, 0};
-  p->packed_bias = piece(&w, p->panels.count * p->panels.width);
+  p->bias_sums = piece(&w, 2 * p->slabs * p->columns);
   p->zeros = piece(&w, larger(p->unit_in, p->unit_out));
-  p->rows = piece(&w, POINTS * (p->point_in + p->point_out));
-  p->sums = piece(&w, POINTS * p->taps * p->depth * p->columns);
+  p->rows = piece(&w, p->slabs * slab_rows(p));
+  p->sums = piece(&w, p->slabs * slab_sums(p));
   return w.used;
+}
+
+typedef struct slab {
+  const winograd *p;
+  float *in, *out;            /* transformed rows of x and dy */
+  float *sums, *bias, *terms; /* of the gradients, and of one group's for the bias */
+  int64_t first, count;       /* the units of the present group */
+} slab;
+
+static slab slab_of(const winograd *p, int64_t index) {
+  slab s = {.p = p,
+            .in = p->rows + index * slab_rows(p),
+            .sums = p->sums + index * slab_sums(p),
+            .bias = p->bias_sums + 2 * index * p->columns};
+  s.out = s.in + POINTS * p->point_in;
+  s.terms = s.bias + p->columns;
+  return s;
 }
 
 static void gradient_rows(const winograd *p, const unit *u, const float *rows[4]) {
@@ -464,10 +505,10 @@ static void gradient_rows(const winograd *p, const unit *u, const float *rows[4]
 }
 
 static void enter_task(void *context, int64_t task) {
-  const winograd *p = context;
-  unit u = unit_of(p, p->first + task);
-  float *in = p->rows + task * p->unit_in;
-  float *out = p->rows + POINTS * p->point_in + task * p->unit_out;
+  const slab *s = context;
+  const winograd *p = s->p;
+  unit u = unit_of(p, s->first + task);
+  float *in = s->in + task * p->unit_in, *out = s->out + task * p->unit_out;
   const float *rows[4];
   gradient_rows(p, &u, rows);
   enter_unit(p, &u, in);
@@ -480,11 +521,12 @@ static void enter_task(void *context, int64_t task) {
   }
 }
 
-/* dbias += the gradients of the group's units. */
-FOR_EACH_ISA static void sum_gradient(const winograd *p) {
-  float *to = p->packed_bias;
+/* Adds the gradients of the group's units. */
+FOR_EACH_ISA static void sum_gradient(const slab *s) {
+  const winograd *p = s->p;
+  float *to = s->terms;
   memset(to, 0, (size_t)p->columns * sizeof(float));
-  for (int64_t i = p->first; i < p->first + p->count; i++) {
+  for (int64_t i = s->first; i < s->first + s->count; i++) {
     const float *rows[4];
     unit u = unit_of(p, i);
     gradient_rows(p, &u, rows);
@@ -492,15 +534,16 @@ FOR_EACH_ISA static void sum_gradient(const winograd *p) {
       for (int64_t z = 0; z < u.length && rows[r] != p->zeros; z++)
         for (int64_t f = 0; f < p->columns; f++) to[f] += rows[r][z * p->columns + f];
   }
-  for (int64_t f = 0; f < p->columns; f++) p->dbias[f] += to[f];
+  for (int64_t f = 0; f < p->columns; f++) s->bias[f] += to[f];
 }
 
 /* Rows [row, row_end) of a point's sum, over the units [first, first + count) of the group. */
-static void sum_rows(const winograd *p, int64_t point, int64_t row, int64_t row_end, int64_t first,
+static void sum_rows(const slab *s, int64_t point, int64_t row, int64_t row_end, int64_t first,
                      int64_t count) {
-  const float *in = p->rows + point * p->point_in + first * p->unit_in;
-  const float *out = p->rows + POINTS * p->point_in + point * p->point_out + first * p->unit_out;
-  float *sums = p->sums + point * p->taps * p->depth * p->columns;
+  const winograd *p = s->p;
+  const float *in = s->in + point * p->point_in + first * p->unit_in;
+  const float *out = s->out + point * p->point_out + first * p->unit_out;
+  float *sums = s->sums + point * p->taps * p->depth * p->columns;
   gemm_segment segments[CONV_MAX_SEGMENTS];
   for (int64_t panel = 0; panel < p->panels.count; panel++) {
     int vectors = panel_vectors(&p->panels, panel);
@@ -529,16 +572,33 @@ static void sum_rows(const winograd *p, int64_t point, int64_t row, int64_t row_
 }
 
 static void sum_task(void *context, int64_t task) {
-  const winograd *p = context;
+  const slab *s = context;
+  const winograd *p = s->p;
   if (task == POINTS * p->row_parts) {
-    sum_gradient(p);
+    sum_gradient(s);
     return;
   }
   int64_t point = task / p->row_parts, part = task % p->row_parts, rows = p->taps * p->depth;
-  for (int64_t first = 0; first < p->count; first += p->visit)
-    sum_rows(p, point, gemm_tile_begin(rows, p->row_parts, part),
+  for (int64_t first = 0; first < s->count; first += p->visit)
+    sum_rows(s, point, gemm_tile_begin(rows, p->row_parts, part),
              gemm_tile_begin(rows, p->row_parts, part + 1), first,
-             smaller(p->visit, p->count - first));
+             smaller(p->visit, s->count - first));
+}
+
+static void sum_slab(const winograd *p, int64_t index, thread_pool *pool) {
+  slab s = slab_of(p, index);
+  memset(s.sums, 0, (size_t)slab_sums(p) * sizeof(float));
+  memset(s.bias, 0, (size_t)p->columns * sizeof(float));
+  int64_t end = gemm_tile_begin(p->units, p->slabs, index + 1);
+  for (s.first = gemm_tile_begin(p->units, p->slabs, index); s.first < end; s.first += s.count) {
+    s.count = smaller(p->group, end - s.first);
+    parallel_for(pool, s.count, enter_task, &s);
+    parallel_for(pool, POINTS * p->row_parts + (p->dbias != NULL), sum_task, &s);
+  }
+}
+
+static void slab_task(void *context, int64_t task) {
+  sum_slab(context, task, NULL);
 }
 
 VECTOR_INLINE void weight_points(float (*s)[MOST_WIDTH], int64_t width, int step,
@@ -563,6 +623,15 @@ FOR_EACH_ISA static void transform_sums(float (*points)[MOST_WIDTH], int taps, i
   }
 }
 
+FOR_EACH_ISA static void add_slabs(const winograd *p, const float *from, float *restrict sum,
+                                   int64_t count) {
+  memcpy(sum, from, (size_t)count * sizeof(float));
+  for (int64_t slab = 1; slab < p->slabs; slab++) {
+    from += slab_sums(p);
+    for (int64_t l = 0; l < count; l++) sum[l] += from[l];
+  }
+}
+
 static void weight_task(void *context, int64_t task) {
   const winograd *p = context;
   float points[MOST_TAPS_Z * POINTS][MOST_WIDTH], g[MOST_FILTER][MOST_WIDTH];
@@ -571,9 +640,9 @@ static void weight_task(void *context, int64_t task) {
   for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
     for (int i = 0; i < POINTS; i++)
       for (int z = 0; z < p->taps; z++)
-        memcpy(points[z * POINTS + i],
-               p->sums + ((i * p->taps + z) * p->depth + c) * p->columns + panel * p->panels.width,
-               (size_t)columns * sizeof(float));
+        add_slabs(
+            p, p->sums + ((i * p->taps + z) * p->depth + c) * p->columns + panel * p->panels.width,
+            points[z * POINTS + i], columns);
     transform_sums(points, p->taps, columns, g);
     for (int64_t l = 0; l < columns; l++)
       for (int t = 0; t < p->filter; t++)
@@ -596,12 +665,13 @@ void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, f
   p.dbias = dbias;
   weight_pieces(&p, workspace);
   memset(p.zeros, 0, (size_t)larger(p.unit_in, p.unit_out) * sizeof(float));
-  memset(p.sums, 0, (size_t)(POINTS * p.taps * p.depth * p.columns) * sizeof(float));
-  if (dbias) memset(dbias, 0, (size_t)p.columns * sizeof(float));
-  for (p.first = 0; p.first < p.units; p.first += p.count) {
-    p.count = smaller(p.group, p.units - p.first);
-    parallel_for(pool, p.count, enter_task, &p);
-    parallel_for(pool, POINTS * p.row_parts + (dbias != NULL), sum_task, &p);
-  }
+  if (p.slabs > 1)
+    parallel_for(pool, p.slabs, slab_task, &p);
+  else
+    sum_slab(&p, 0, pool);
   parallel_for(pool, p.panels.count * pack_parts(&p), weight_task, &p);
+  for (int64_t f = 0; dbias && f < p.columns; f++) {
+    dbias[f] = 0;
+    for (int64_t slab = 0; slab < p.slabs; slab++) dbias[f] += slab_of(&p, slab).bias[f];
+  }
 }
