@@ -421,7 +421,7 @@ const op op_conv3d_backward_weight = {
     .name = "conv3d_backward_weight",
     .family = "conv",
     .summary = "Gradients of conv3d's weight and bias.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, PORT_ROUNDED, "input of conv3d"},
                              {"dy", "N X Y Z features", DTYPE_F32, PORT_ROUNDED,

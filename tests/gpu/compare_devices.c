@@ -84,7 +84,7 @@ int main(int argc, char **argv) {
   int failed = 0, passed = 0, missing = 0;
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);
-    bool is_step = o->cpu && !(o->traits & OP_VIEW);
+    bool is_step = o->cpu && !(o->traits & (OP_VIEW | OP_CPU_ONLY));
     if (!trial_is_asked(&options, o)) continue;
     if (is_step && !other->supports(other, o)) {
       printf("MISS %-24s has no kernel for %s\n", o->name, other->name);
