@@ -130,7 +130,7 @@ static int report_missing(void) {
   int missing = 0;
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);
-    if (o->lower) continue; /* other operators take its place */
+    if (o->lower || o->traits & OP_CPU_ONLY) continue; /* others take its place */
     for (int k = 0; o->inputs && o->inputs[k].name && k < READ_PORTS; k++)
       if (o->inputs[k].flags & (PORT_ROUNDED | PORT_SIGN | PORT_CARRIED) && !of_all.read[i][k])
         missing += printf("MISS %s: input %s was never stored\n", o->name, o->inputs[k].name) > 0;
