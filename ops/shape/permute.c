@@ -4,6 +4,8 @@
 
 #include "graph/graph.h"
 
+#include <string.h>
+
 typedef struct permute_attrs {
   int_list axes;
 } permute_attrs;
@@ -40,100 +42,184 @@ static cost permute_cost(const void *attrs, const tensor *in, int in_count, cons
   return (cost){0};
 }
 
-enum { SQUARE = 64 }; /* extent of the blocks that are transposed: both sides stay in cache */
+/* An axis of the result: its extent, and the floats from position to position in x and in the result. */
+typedef struct moved_axis {
+  int64_t extent, from, to;
+} moved_axis;
 
-/* The strides in x of the axes of the result; where the last axis of x went; and the blocks. */
+/* Axes whose positions are counted together, the first axis fastest. */
+typedef struct axis_group {
+  moved_axis axis[MAX_DIMS];
+  int count;
+  int64_t positions;
+  int64_t side; /* of a block, in positions */
+} axis_group;
+
+/* Axes that stay neighbours are one, and what lies together in both tensors is a unit. `high` are axes that
+ * run along x and `wide` such that run along the result: matrices of units are transposed, one for each
+ * position of the others. */
 typedef struct permutation {
-  const call *c;
-  int64_t stride[MAX_DIMS];
-  int contiguous; /* axis of the result that runs along x; −1: the last, nothing to transpose */
-  int64_t high, wide; /* extents of `contiguous` and of the last axis */
-  int64_t high_stride;
-  int64_t blocks, per_task;
+  const float *from;
+  float *to;
+  int64_t unit;
+  axis_group high, wide, others;
 } permutation;
 
-static permutation plan_permutation(const call *c) {
+/* A block has this many floats, so that both sides stay in cache. */
+enum { BLOCK = 4096, SIDE = 64, LONG_SIDE = 256 };
+
+/* The axes of the result, the last one first; returns how many. */
+static int axes_of(const call *c, moved_axis axis[MAX_DIMS]) {
   const int_list *axes = &((const permute_attrs *)c->attrs)->axes;
-  const shape *x = &c->in[0].shape, *y = &c->out[0].shape;
-  permutation p = {.c = c, .contiguous = -1, .wide = last_extent(&c->out[0])};
-  int64_t x_stride[MAX_DIMS];
-  x_stride[x->rank - 1] = 1;
-  for (int d = x->rank - 2; d >= 0; d--) x_stride[d] = x_stride[d + 1] * x->dim[d + 1];
-  p.stride[0] = x_stride[0];
-  for (int d = 1; d < y->rank; d++) {
-    p.stride[d] = x_stride[axes->at[d - 1]];
-    if (axes->at[d - 1] == x->rank - 1 && d < y->rank - 1) p.contiguous = d;
+  const shape *x = &c->in[0].shape;
+  int64_t x_stride[MAX_DIMS], stride = 1;
+  for (int d = x->rank - 1; d >= 0; stride *= x->dim[d--]) x_stride[d] = stride;
+  int count = 0;
+  stride = 1;
+  for (int d = x->rank - 1; d >= 0; d--) {
+    int64_t source = d > 0 ? axes->at[d - 1] : 0;
+    moved_axis next = {x->dim[source], x_stride[source], stride};
+    stride *= next.extent;
+    if (next.extent == 1) continue;
+    moved_axis *last = &axis[count - 1];
+    if (count && next.from == last->extent * last->from)
+      last->extent *= next.extent;
+    else
+      axis[count++] = next;
   }
-  if (p.contiguous < 0) return p;
-  p.high = y->dim[p.contiguous];
-  p.high_stride = 1;
-  for (int d = p.contiguous + 1; d < y->rank; d++) p.high_stride *= y->dim[d];
-  p.blocks =
-      shape_elements(y) / (p.high * p.wide) * divide_up(p.high, SQUARE) * divide_up(p.wide, SQUARE);
-  p.per_task =
-      rows_per_task((p.high < SQUARE ? p.high : SQUARE) * (p.wide < SQUARE ? p.wide : SQUARE));
+  return count;
+}
+
+static void take_axis(axis_group *g, moved_axis *axis, int *count, int i) {
+  g->axis[g->count++] = axis[i];
+  g->positions *= axis[i].extent;
+  for (--*count; i < *count; i++) axis[i] = axis[i + 1];
+}
+
+static permutation plan_permutation(const call *c) {
+  axis_group none = {.positions = 1};
+  permutation p = {c->in[0].data, c->out[0].data, 1, none, none, none};
+  moved_axis all[MAX_DIMS], *axis = all;
+  int count = axes_of(c, all);
+  if (count && axis->from == 1) {
+    p.unit = axis->extent;
+    axis++;
+    count--;
+  }
+  if (count) take_axis(&p.wide, axis, &count, 0);
+  /* A short side goes on with the axis that comes next. */
+  for (int i = 0; i < count && p.high.positions < SIDE;)
+    if (axis[i].from == p.unit * p.high.positions) {
+      take_axis(&p.high, axis, &count, i);
+      i = 0;
+    } else {
+      i++;
+    }
+  while (count && p.wide.positions < SIDE && axis->to == p.unit * p.wide.positions)
+    take_axis(&p.wide, axis, &count, 0);
+  while (count) take_axis(&p.others, axis, &count, 0);
+  p.high.side = p.high.positions < SIDE ? p.high.positions : SIDE;
+  while (p.high.side > 1 && p.high.side * p.high.side * p.unit > BLOCK) p.high.side /= 2;
+  p.wide.side = BLOCK / (p.high.side * p.unit);
+  p.wide.side = p.wide.side < 1 ? 1 : p.wide.side > LONG_SIDE ? LONG_SIDE : p.wide.side;
   return p;
 }
 
-/* A task is some rows of the last axis, which lie in x as they are. */
-static void row_task(void *context, int64_t task) {
-  const permutation *p = context;
-  const shape *y = &p->c->out[0].shape;
-  span part = piece_of(shape_elements(y) / p->wide, rows_per_task(p->wide), task);
-  float *to = (float *)p->c->out[0].data + part.first * p->wide;
-  for (int64_t r = part.first; r < part.first + part.count; r++, to += p->wide) {
-    int64_t rest = r, at = 0;
-    for (int d = y->rank - 2; d >= 0; d--) {
-      at += rest % y->dim[d] * p->stride[d];
-      rest /= y->dim[d];
+/* Floats before a position, in x and in the result. */
+static moved_axis offset_of(const axis_group *g, int64_t position) {
+  moved_axis at = {0};
+  for (int i = 0; i < g->count; i++) {
+    int64_t index = position % g->axis[i].extent;
+    at.from += index * g->axis[i].from;
+    at.to += index * g->axis[i].to;
+    position /= g->axis[i].extent;
+  }
+  return at;
+}
+
+/* Where the rows of a block lie: the `wide` ones of x and the `high` ones of the result. */
+typedef struct block_rows {
+  int64_t high, wide;
+  const float *from[LONG_SIDE];
+  float *to[SIDE];
+} block_rows;
+
+/* One row of a square; its lanes are a multiple of four. */
+static inline void copy_lanes(float *to, const float *from, int64_t lanes) {
+  for (int64_t i = 0; i < lanes; i += 4) memcpy(to + i, from + i, 4 * sizeof *to);
+}
+
+/* to[h][w] = from[w][h]. The transposition of a square has rows at even distances: those of several axes go
+ * by way of a copy. */
+static void transpose_block(const permutation *p, const block_rows *b) {
+  const gemm_kernels *kernels = gemm_best();
+  int64_t lanes = kernels->lanes, whole_high = b->high / lanes * lanes, whole_wide = 0;
+  bool even_from = p->wide.count == 1, even_to = p->high.count == 1;
+  float read[GEMM_MAX_LANES * GEMM_MAX_LANES], written[GEMM_MAX_LANES * GEMM_MAX_LANES];
+  for (; whole_wide + lanes <= b->wide; whole_wide += lanes)
+    for (int64_t h = 0; h < whole_high; h += lanes) {
+      if (!even_from)
+        for (int64_t i = 0; i < lanes; i++)
+          copy_lanes(read + i * lanes, b->from[whole_wide + i] + h, lanes);
+      kernels->transpose(
+          even_from ? b->from[whole_wide] + h : read, even_from ? p->wide.axis[0].from : lanes,
+          even_to ? b->to[h] + whole_wide : written, even_to ? p->high.axis[0].to : lanes);
+      if (!even_to)
+        for (int64_t i = 0; i < lanes; i++)
+          copy_lanes(b->to[h + i] + whole_wide, written + i * lanes, lanes);
     }
-    copy_row(to, (const float *)p->c->in[0].data + at, p->wide);
+  for (int64_t h = 0; h < b->high; h++)
+    for (int64_t w = h < whole_high ? whole_wide : 0; w < b->wide; w++) b->to[h][w] = b->from[w][h];
+}
+
+static inline __attribute__((always_inline)) void move_units(const block_rows *b,
+                                                             const int64_t unit) {
+  for (int64_t h = 0; h < b->high; h++)
+    for (int64_t w = 0; w < b->wide; w++)
+      copy_row(b->to[h] + w * unit, b->from[w] + h * unit, unit);
+}
+
+static void move_block(const permutation *p, const block_rows *b) {
+  switch (p->unit) { /* copies of a known length are a move or two */
+  case 1:
+    transpose_block(p, b);
+    break;
+  case 8:
+    move_units(b, 8);
+    break;
+  case 16:
+    move_units(b, 16);
+    break;
+  case 32:
+    move_units(b, 32);
+    break;
+  default:
+    move_units(b, p->unit);
   }
 }
 
-/* to[h][w] = from[w][h] */
-static void transpose_block(const float *from, int64_t from_row, float *to, int64_t to_row,
-                            int64_t high, int64_t wide) {
-  const gemm_kernels *kernels = gemm_best();
-  int64_t lanes = kernels->lanes, whole_high = high / lanes * lanes, whole_wide = 0;
-  for (; whole_wide + lanes <= wide; whole_wide += lanes)
-    for (int64_t h = 0; h < whole_high; h += lanes)
-      kernels->transpose(from + whole_wide * from_row + h, from_row, to + h * to_row + whole_wide,
-                         to_row);
-  for (int64_t h = 0; h < high; h++)
-    for (int64_t w = h < whole_high ? whole_wide : 0; w < wide; w++)
-      to[h * to_row + w] = from[w * from_row + h];
+static int64_t blocks_of(const axis_group *g) {
+  return divide_up(g->positions, g->side);
 }
 
 static void block_task(void *context, int64_t task) {
   const permutation *p = context;
-  const shape *y = &p->c->out[0].shape;
-  span part = piece_of(p->blocks, p->per_task, task);
-  int64_t across = divide_up(p->wide, SQUARE), down = divide_up(p->high, SQUARE);
-  for (int64_t b = part.first; b < part.first + part.count; b++) {
-    span w = piece_of(p->wide, SQUARE, b % across),
-         h = piece_of(p->high, SQUARE, b / across % down);
-    int64_t rest = b / across / down, from = 0, to = 0, stride = p->wide;
-    for (int d = y->rank - 2; d >= 0; stride *= y->dim[d--]) {
-      if (d == p->contiguous) continue;
-      from += rest % y->dim[d] * p->stride[d];
-      to += rest % y->dim[d] * stride;
-      rest /= y->dim[d];
-    }
-    int64_t step = p->stride[y->rank - 1];
-    transpose_block((const float *)p->c->in[0].data + from + w.first * step + h.first, step,
-                    (float *)p->c->out[0].data + to + h.first * p->high_stride + w.first,
-                    p->high_stride, h.count, w.count);
-  }
+  int64_t across = blocks_of(&p->wide), down = blocks_of(&p->high);
+  span w = piece_of(p->wide.positions, p->wide.side, task % across);
+  span h = piece_of(p->high.positions, p->high.side, task / across % down);
+  moved_axis first = offset_of(&p->others, task / across / down);
+  block_rows b = {.high = h.count, .wide = w.count};
+  for (int64_t i = 0; i < w.count; i++)
+    b.from[i] = p->from + first.from + h.first * p->unit + offset_of(&p->wide, w.first + i).from;
+  for (int64_t i = 0; i < h.count; i++)
+    b.to[i] = p->to + first.to + w.first * p->unit + offset_of(&p->high, h.first + i).to;
+  move_block(p, &b);
 }
 
 static status permute_cpu(const call *c) {
   permutation p = plan_permutation(c);
-  int64_t rows = shape_elements(&c->out[0].shape) / p.wide;
-  if (p.contiguous < 0)
-    parallel_for(c->pool, divide_up(rows, rows_per_task(p.wide)), row_task, &p);
-  else
-    parallel_for(c->pool, divide_up(p.blocks, p.per_task), block_task, &p);
+  parallel_for(c->pool, blocks_of(&p.wide) * blocks_of(&p.high) * p.others.positions, block_task,
+               &p);
   return OK;
 }
 
