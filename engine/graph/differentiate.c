@@ -3,7 +3,7 @@
  * Reverse-mode: nodes are visited last to first; each operator's gradient rule emits nodes that
  * turn the gradients of its outputs into gradients of its inputs. Several contributions to one
  * value are added by one variadic `add`, in the order the consumers stand in the graph, so results
- * do not depend on how the graph was assembled. */
+ * do not depend on how the graph was assembled. Only what all slices of a value give back is joined. */
 #include "graph/graph.h"
 
 #include <stdlib.h>
@@ -22,11 +22,45 @@ typedef struct pass {
   int values;
 } pass;
 
-/* The gradient of v, all contributions added, or VALUE_NONE. */
+/* Are they gradients of slices, among zeros, that side by side are the whole of a value? Then `parts` receives
+ * them without the zeros, as they lie, and the result is the axis of the slices; otherwise −1. */
+static int side_by_side(const graph *g, const contributions *c, value_id *parts) {
+  int axis = -1;
+  int64_t end = 0, total = 1;
+  for (int placed = 0; placed < c->count; placed++) {
+    const node *next = NULL;
+    for (int i = 0; i < c->count && !next; i++) {
+      int32_t producer = g->values[c->list[i]].producer;
+      const node *n = producer < 0 ? NULL : &g->nodes[producer];
+      if (!n || strcmp(n->op->name, "slice_backward") != 0) return -1;
+      if (*attr_integer(n->op, n->attrs, "start") == end) next = n;
+    }
+    if (!next || (placed > 0 && *attr_choice(next->op, next->attrs, "axis") != axis)) return -1;
+    axis = *attr_choice(next->op, next->attrs, "axis");
+    total = *attr_integer(next->op, next->attrs, "total");
+    int64_t one = shape_elements(&g->values[next->out[0]].type.shape) / total;
+    end += shape_elements(&g->values[next->in[0]].type.shape) / one;
+    parts[placed] = next->in[0];
+  }
+  return end == total ? axis : -1;
+}
+
+static status join(pass *p, const value_id *parts, int count, int axis, value_id *out) {
+  const op *concat = op_find("concat");
+  void *attrs = arena_alloc(&p->g->memory, concat->attrs_bytes);
+  op_defaults(concat, attrs);
+  *attr_choice(concat, attrs, "axis") = axis;
+  return build_node(&p->b, "concat", attrs, parts, count, out);
+}
+
+/* The gradient of v, all contributions together, or VALUE_NONE. */
 static status total_gradient(pass *p, value_id v, value_id *out) {
   contributions *c = &p->parts[v];
   *out = c->count ? c->list[0] : VALUE_NONE;
   if (c->count <= 1) return OK;
+  value_id parts[MAX_PORTS];
+  int axis = c->count <= MAX_PORTS ? side_by_side(p->g, c, parts) : -1;
+  if (axis >= 0) return join(p, parts, c->count, axis, out);
   for (int i = 0; i < c->count / 2; i++) {
     value_id swapped = c->list[i];
     c->list[i] = c->list[c->count - 1 - i];

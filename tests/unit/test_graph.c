@@ -168,6 +168,72 @@ static void a_value_used_a_hundred_times(void **state) {
   close_graph(&r);
 }
 
+typedef struct cuts {
+  int count;
+  int64_t start[3], size[3];
+  bool are_the_whole;
+} cuts;
+
+static value_id cut(builder *b, value_id x, int64_t start, int64_t size) {
+  const op *slice = op_find("slice");
+  void *attrs = attrs_of("slice", NULL, NULL);
+  value_id part;
+  *attr_integer(slice, attrs, "start") = start;
+  *attr_integer(slice, attrs, "size") = size;
+  must(build_apply(b, "cut", slice, attrs, &x, 1, &part));
+  free(attrs);
+  return part;
+}
+
+static int nodes_of(const graph *g, const char *op_name) {
+  int count = 0;
+  for (int i = 0; i < g->node_count; i++) count += strcmp(g->nodes[i].op->name, op_name) == 0;
+  return count;
+}
+
+/* loss = mean (cuts of w, side by side − t)²: dw = Σ over the cuts of 2·(w − t) / n. */
+static void slices_that_are_the_whole_join_their_gradients(void **state) {
+  (void)state;
+  enum { ROWS = 3, WIDTH = 6 };
+  static const cuts cases[] = {
+      {3, {3, 0, 2}, {3, 2, 1}, true}, /* in any order */
+      {2, {0, 4}, {2, 2}, false},      /* a hole */
+      {2, {0, 2}, {2, 3}, false},      /* not to the end */
+      {2, {0, 3}, {4, 3}, false},      /* twice the same */
+      {3, {0, 0, 3}, {3, 3, 3}, false},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const cuts *c = &cases[i];
+    graph *g = graph_new(true);
+    builder b = {.g = g, .prefix = ""};
+    value_id w, parts[3];
+    must(build_param(&b, "w", (param_spec){.shape = SHAPE(ROWS, WIDTH)}, &w));
+    int64_t wide = 0;
+    for (int k = 0; k < c->count; wide += c->size[k++])
+      parts[k] = cut(&b, w, c->start[k], c->size[k]);
+    value_id t = build_input(&b, "t", DTYPE_F32, SHAPE(ROWS, wide));
+    value_id joined = apply(&b, "joined", "concat", NULL, NULL, parts, c->count);
+    value_id loss = APPLY(&b, "loss", "mse", NULL, NULL, joined, t);
+    must(graph_differentiate(g, loss));
+    graph_prune(g, &loss, 1);
+    assert_int_equal(nodes_of(g, "slice_backward"), c->are_the_whole ? 0 : c->count);
+    ran r;
+    run_graph(&r, g, loss);
+    const float *got = gradient_of(&r, "w"), *at = program_data(&r.program, w);
+    const float *target = program_data(&r.program, t);
+    for (int64_t e = 0; e < ROWS * WIDTH; e++) {
+      float expected = 0;
+      int64_t row = e / WIDTH, column = e % WIDTH, before = 0;
+      for (int k = 0; k < c->count; before += c->size[k++])
+        if (column >= c->start[k] && column < c->start[k] + c->size[k])
+          expected += 2 * (at[e] - target[row * wide + before + column - c->start[k]]) /
+                      (float)(ROWS * wide);
+      assert_true(fabsf(got[e] - expected) <= 1e-5f * fabsf(expected) + 1e-7f);
+    }
+    close_graph(&r);
+  }
+}
+
 /* Two parameters whose gradients are one and the same value each get their own copy. */
 static void equal_gradients_do_not_share_memory(void **state) {
   (void)state;
@@ -411,6 +477,7 @@ int main(void) {
       cmocka_unit_test(shared_weights_add_their_gradients),
       cmocka_unit_test(a_value_used_twice_collects_both_gradients),
       cmocka_unit_test(a_value_used_a_hundred_times),
+      cmocka_unit_test(slices_that_are_the_whole_join_their_gradients),
       cmocka_unit_test(equal_gradients_do_not_share_memory),
       cmocka_unit_test(a_missing_gradient_rule_is_reported_at_its_line),
       cmocka_unit_test(no_gradient_is_asked_for_before_the_first_parameter),
