@@ -116,11 +116,48 @@ static matrix_product batch_of(const launch *l) {
   return p;
 }
 
+/* Of interleaved products (matmul.c), those that lie in the same rows: one call for each index of the axes
+ * before these. */
+static matrix_product interleaved_of(const launch *l) {
+  const plugin_shape *a = in_shape(l, 0), *y = out_shape(l, 0);
+  int row = a->rank - 3;
+  bool a_transposed = flag(l, "transpose_a");
+  int64_t products = a->dim[row + 1], rows = a->dim[row], columns = last_extent(a);
+  matrix_product p =
+      dense(l, a_transposed ? columns : rows, last_extent(y), a_transposed ? rows : columns);
+  p.batch = products;
+  p.a_transposed = a_transposed;
+  p.b_transposed = flag(l, "transpose_b");
+  p.a_row = products * columns, p.a_step = columns;
+  p.b_row = last_extent(in_shape(l, 1)), p.b_step = p.k * p.n;
+  p.c_row = p.n, p.c_step = p.m * p.n;
+  if (a_transposed)
+    p.b_row = products * p.n, p.b_step = p.n;
+  else
+    p.c_row = products * p.n, p.c_step = p.n;
+  p.a = source_of(l, 0), p.b = source_of(l, 1);
+  return p;
+}
+
+static status multiply_interleaved(const launch *l) {
+  matrix_product p = interleaved_of(l);
+  int64_t times = elements(out_shape(l, 0)) / (p.batch * p.m * p.n);
+  for (int64_t item = 0; item < times; item++) {
+    p.a = source_of(l, 0).from(item * p.batch * p.m * p.k);
+    p.b = source_of(l, 1).from(item * p.batch * p.k * p.n);
+    p.c = out(l, 0) + item * p.batch * p.m * p.n;
+    status error = multiply_matrices(l, &p);
+    if (error) return error;
+  }
+  return OK;
+}
+
 CUDA_SCRATCH(matmul) {
-  matrix_product p = batch_of(l);
+  matrix_product p = flag(l, "interleaved") ? interleaved_of(l) : batch_of(l);
   return product_scratch(&p);
 }
 CUDA_OP(matmul) {
+  if (flag(l, "interleaved")) return multiply_interleaved(l);
   const plugin_shape *y = out_shape(l, 0);
   matrix_product p = batch_of(l);
   if (p.batch == leading(y)) return multiply_matrices(l, &p);

@@ -32,6 +32,12 @@ def main():
     case("l2_normalize_last", "l2_normalize", {}, [normal(2, 3, 40)], lambda x: F.normalize(x, dim=-1))
     case("l2_normalize_tokens", "l2_normalize", {"axis": "token"}, [normal(2, 23, 6)], lambda x: F.normalize(x, dim=1))
     case("l2_normalize_short", "l2_normalize", {"eps": 2}, [normal(6, 5, 3)], lambda x: F.normalize(x, dim=-1, eps=2))
+    for width, heads in (("narrow", 5), ("wide", 18)):
+        rows, weight = normal(2, 40, 3, heads), normal(2, 3, heads + 2, heads)
+        case(f"matmul_interleaved_{width}", "matmul", {"interleaved": "true", "transpose_b": "true"}, [rows, weight],
+             lambda a, b: torch.einsum("nmgk,ngck->nmgc", a, b))
+        case(f"matmul_interleaved_sums_{width}", "matmul", {"interleaved": "true", "transpose_a": "true"},
+             [rows, normal(2, 40, 3, heads + 2)], lambda a, b: torch.einsum("nkgm,nkgc->ngmc", a, b))
 
 
 if __name__ == "__main__":

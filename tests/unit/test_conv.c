@@ -546,31 +546,54 @@ static void operators_agree_with_pytorch(void **state) {
   fclose(values);
 }
 
+/* Every other trial has products whose rows lie side by side: rows × products × columns. */
 static void matrix_products_agree_with_the_definition(void **state) {
   const op *o = op_find("matmul");
-  for (int trial = 0; trial < 24; trial++) {
+  for (int trial = 0; trial < 48; trial++) {
     rng r = stream_of(2000 + (uint64_t)trial);
-    bool flags[2] = {trial % 3 == 1, trial % 3 == 2}; /* transpose_a, transpose_b */
-    int64_t n = between(&r, 1, 40), k = between(&r, 1, 40), m = between(&r, 1, 70);
-    int64_t batch = between(&r, 1, trial % 2 ? 3 : 40);
-    tensor a = {DTYPE_F32, flags[0] ? SHAPE(batch, k, m) : SHAPE(batch, m, k), NULL};
-    tensor b = {DTYPE_F32, flags[1] ? SHAPE(batch, n, k) : SHAPE(batch, k, n), NULL};
-    tensor y = {DTYPE_F32, SHAPE(batch, m, n), array(batch * m * n)};
-    float *left = a.data = random_array(&r, batch * m * k);
-    float *right = b.data = random_array(&r, batch * k * n);
+    bool interleaved = trial % 2, turn_a = trial % 3 == 1, turn_b = trial % 3 == 2;
+    int64_t g = interleaved ? between(&r, 1, 5) : 1, most = trial % 8 < 4 ? 40 : 8;
+    int64_t n = between(&r, 1, most), k = between(&r, 1, 40), m = between(&r, 1, most + 30);
+    if (turn_a && most == 8) m = between(&r, 1, most);
+    if (!turn_a && most == 8) k = between(&r, 1, most);
+    int64_t batch = between(&r, 1, trial % 4 < 2 ? 40 : 3);
+    tensor a = {DTYPE_F32, turn_a ? SHAPE(batch, k, g, m) : SHAPE(batch, m, g, k), NULL};
+    tensor b = {DTYPE_F32,
+                turn_a   ? SHAPE(batch, k, g, n)
+                : turn_b ? SHAPE(batch, g, n, k)
+                         : SHAPE(batch, g, k, n),
+                NULL};
+    tensor y = {DTYPE_F32, turn_a ? SHAPE(batch, g, m, n) : SHAPE(batch, m, g, n),
+                array(batch * g * m * n)};
+    if (!interleaved) {
+      a.shape = turn_a ? SHAPE(batch, k, m) : SHAPE(batch, m, k);
+      b.shape = turn_b ? SHAPE(batch, n, k) : SHAPE(batch, k, n);
+      y.shape = SHAPE(batch, m, n);
+    }
+    float *left = a.data = random_array(&r, batch * g * m * k);
+    float *right = b.data = random_array(&r, batch * g * k * n);
     int64_t attrs[8];
     assert_true(o->attrs_bytes <= sizeof attrs);
     op_defaults(o, attrs);
     for (const attr *at = o->attrs; at->name; at++)
       if (at->kind == ATTR_BOOL)
-        *((bool *)attrs + at->offset) = flags[strcmp(at->name, "transpose_b") == 0];
+        *((bool *)attrs + at->offset) = strcmp(at->name, "transpose_a") == 0   ? turn_a
+                                        : strcmp(at->name, "transpose_b") == 0 ? turn_b
+                                                                               : interleaved;
     run_op("matmul", attrs, (tensor[]){a, b}, 2, &y, 1, *state);
-    for (int64_t i = 0; i < batch * m * n; i++) {
-      int64_t item = i / (m * n), row = i / n % m, column = i % n;
+    for (int64_t i = 0; i < batch * g * m * n; i++) {
+      int64_t column = i % n, item = i / (g * m * n);
+      int64_t product = turn_a ? i / (m * n) % g : i / n % g;
+      int64_t row = turn_a ? i / n % m : i / (n * g) % m;
       double sum = 0;
-      for (int64_t j = 0; j < k; j++)
-        sum += (double)left[item * m * k + (flags[0] ? j * m + row : row * k + j)] *
-               (double)right[item * k * n + (flags[1] ? column * k + j : j * n + column)];
+      for (int64_t j = 0; j < k; j++) {
+        int64_t in_a = turn_a ? ((item * k + j) * g + product) * m + row
+                              : ((item * m + row) * g + product) * k + j;
+        int64_t in_b = turn_a   ? ((item * k + j) * g + product) * n + column
+                       : turn_b ? ((item * g + product) * n + column) * k + j
+                                : ((item * g + product) * k + j) * n + column;
+        sum += (double)left[in_a] * (double)right[in_b];
+      }
       assert_true(fabs(sum - (double)((float *)y.data)[i]) < 1e-4);
     }
     free(left), free(right), free(y.data);
