@@ -2,12 +2,21 @@
 
 #include "base/text.h"
 #include "execute/orthogonal.h"
+#include "graph/passes.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { PARAMETER_ALIGN = 16 }; /* elements: 64 bytes */
+
+/* Elements for a parameter, and for its packed form in its place. */
+static int64_t room_of(const graph *g, value_id v) {
+  int64_t n = shape_elements(&g->values[v].type.shape);
+  int64_t packed = (int64_t)(graph_packed_bytes(g, v) / sizeof(float));
+  if (packed > n) n = packed;
+  return (n + PARAMETER_ALIGN - 1) / PARAMETER_ALIGN * PARAMETER_ALIGN;
+}
 
 status parameters_create(const graph *g, device *d, parameters *out) {
   return parameters_create_in_groups(g, NULL, 1, d, out);
@@ -35,8 +44,7 @@ status parameters_create_in_groups(const graph *g, const int *group_of, int grou
                                       .offset = out->elements,
                                       .init = v->init,
                                       .trained = trained};
-      int64_t n = shape_elements(&v->type.shape);
-      out->elements += (n + PARAMETER_ALIGN - 1) / PARAMETER_ALIGN * PARAMETER_ALIGN;
+      out->elements += room_of(g, i);
     }
   }
   out->trained_elements = out->group_first[group_count];

@@ -21,7 +21,8 @@ typedef struct parameters {
   arena memory;
   parameter *list;
   int count;
-  int64_t elements;         /* of the whole flat buffer, gaps included (gaps hold zeros) */
+  /* Of the whole flat buffer, gaps included. They hold zeros, or what a packed weight needs more. */
+  int64_t elements;
   int64_t trained_elements; /* trained parameters come first, so optimizers see one range */
   /* Trained parameters are sorted by group: group k is [group_first[k], group_first[k + 1]). */
   int group_count;

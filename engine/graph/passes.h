@@ -21,10 +21,12 @@ void graph_pass_moments(graph *g);
 
 /* pack: for a graph whose parameters keep their values from run to run, on the CPU. Marks the nodes
  * that read a weight in the packed form of their kernels (op_packing): what no other node reads, and
- * where that form is no larger, so that it can take the weight's place; not the head, if it can run by
- * planes. Runs last. A program of the graph packs when it runs first after its parameters were filled
+ * where that form, which takes the weight's place, is not much larger; not the head, if it can run by
+ * planes. Runs last, before the parameters are laid out, with room for that form. A program of the graph packs when it runs first after its parameters were filled
  * (parameters.packed). */
 void graph_pack(graph *g, const value_id *keep, int keep_count);
+/* Of the form in which a marked node reads parameter v; 0: none does. */
+size_t graph_packed_bytes(const graph *g, value_id v);
 /* The mark of a node, or NULL where its operator packs nothing. */
 bool *node_packed(const node *n);
 

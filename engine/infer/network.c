@@ -58,8 +58,8 @@ status network_open(pipeline *p, const stage_spec *stage, const char *output, in
   status error = check_output(out, stage, output, w, classes);
   if (!error) {
     out->output = stage_graph_find(&out->graph, output)->values[0];
-    if (!shared) error = parameters_create(out->graph.g, d, &out->own);
     if (!shared && d->is_host) graph_pack(out->graph.g, out->graph.keep, out->graph.keep_count);
+    if (!shared) error = parameters_create(out->graph.g, d, &out->own);
   }
   if (!error)
     error = program_create(out->graph.g, d, shared ? shared : &out->own, out->graph.keep,

@@ -447,15 +447,10 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
   conv_moments_end(&p.moments, moments);
 }
 
-/* Depthwise filters are read as they lie. Winograd's transform takes less than a thousandth of a
- * product, and its result is nearly twice as large as the weights. */
-static bool packs(const conv_shape *s) {
-  return !conv_is_depthwise(s) && (matrix_fits(s) || !winograd_fits(s));
-}
-
 size_t conv_packed_bytes(const conv_shape *s, bool transposed) {
-  if (!packs(s)) return 0;
+  if (conv_is_depthwise(s)) return 0; /* its filters are read as they lie */
   if (matrix_fits(s)) return matrix_packed_bytes(s, transposed);
+  if (winograd_fits(s)) return winograd_packed_bytes(s, transposed);
   conv_product p = product_of(s, transposed);
   return (size_t)packed_floats(&p) * sizeof(float);
 }
@@ -464,6 +459,10 @@ void conv_pack(const conv_shape *s, bool transposed, const float *weight, void *
                thread_pool *pool) {
   if (matrix_fits(s)) {
     matrix_pack(s, transposed, weight, to, pool);
+    return;
+  }
+  if (winograd_fits(s)) {
+    winograd_pack(s, transposed, weight, to, pool);
     return;
   }
   conv_product p = product_of(s, transposed);

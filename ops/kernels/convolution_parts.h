@@ -174,6 +174,9 @@ size_t winograd_workspace(const conv_shape *s, bool transposed);
 void winograd_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
                   const float *bias, float *output, float *moments, void *workspace,
                   thread_pool *pool);
+size_t winograd_packed_bytes(const conv_shape *s, bool transposed);
+void winograd_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
+                   thread_pool *pool);
 size_t winograd_weight_workspace(const conv_shape *s);
 void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
                          float *dbias, void *workspace, thread_pool *pool);

@@ -37,6 +37,7 @@ enum {
 typedef struct winograd {
   column_panels panels;                    /* of the output's channels */
   bool transposed, rounds;                 /* the factors to bf16 */
+  bool packed;                             /* the weights are given transformed */
   int64_t batch, in[3], out[3], before[3]; /* zeros before the input, along an axis */
   int64_t depth, columns;                  /* channels of input and output */
   int taps, filter;                        /* along z, and of all of the filter */
@@ -349,7 +350,8 @@ static void product_task(void *context, int64_t task) {
 }
 
 static winograd product_of(const conv_shape *s, bool transposed) {
-  winograd p = {.transposed = transposed, .rounds = s->bf16, .batch = s->batch};
+  winograd p = {
+      .transposed = transposed, .rounds = s->bf16, .packed = s->packed, .batch = s->batch};
   for (int a = 0; a < 3; a++) {
     p.in[a] = transposed ? s->out[a] : s->image[a];
     p.out[a] = transposed ? s->image[a] : s->out[a];
@@ -379,9 +381,13 @@ static winograd product_of(const conv_shape *s, bool transposed) {
   return p;
 }
 
+static int64_t packed_floats(const winograd *p) {
+  return POINTS * p->taps * p->depth * p->panels.count * p->panels.width;
+}
+
 static size_t product_pieces(winograd *p, void *workspace) {
   pieces w = {workspace, 0};
-  p->packed_weight = piece(&w, POINTS * p->taps * p->depth * p->panels.count * p->panels.width);
+  p->packed_weight = p->packed ? NULL : piece(&w, packed_floats(p));
   p->packed_bias = piece(&w, 2 * p->panels.count * p->panels.width);
   p->zeros = piece(&w, p->unit_in);
   p->rows = piece(&w, p->tasks * (POINTS * (p->point_in + p->point_out) + p->unit_out));
@@ -410,6 +416,23 @@ size_t winograd_workspace(const conv_shape *s, bool transposed) {
   return product_pieces(&p, NULL);
 }
 
+static void pack_all(winograd *p, thread_pool *pool) {
+  parallel_for(pool, p->panels.count * pack_parts(p), pack_task, p);
+}
+
+size_t winograd_packed_bytes(const conv_shape *s, bool transposed) {
+  winograd p = product_of(s, transposed);
+  return (size_t)packed_floats(&p) * sizeof(float);
+}
+
+void winograd_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
+                   thread_pool *pool) {
+  winograd p = product_of(s, transposed);
+  p.weight = weight;
+  p.packed_weight = to;
+  pack_all(&p, pool);
+}
+
 void winograd_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
                   const float *bias, float *output, float *moments, void *workspace,
                   thread_pool *pool) {
@@ -421,7 +444,10 @@ void winograd_run(const conv_shape *s, bool transposed, const float *input, cons
   memset(p.zeros, 0, (size_t)p.unit_in * sizeof(float));
   memset(p.packed_bias, 0, (size_t)(2 * p.panels.count * p.panels.width) * sizeof(float));
   if (bias) memcpy(p.packed_bias, bias, (size_t)p.columns * sizeof(float));
-  parallel_for(pool, p.panels.count * pack_parts(&p), pack_task, &p);
+  if (p.packed)
+    p.packed_weight = (float *)weight; /* nothing writes to it then */
+  else
+    pack_all(&p, pool);
   conv_moments_begin(&p.moments, output);
   parallel_for(pool, p.tasks, product_task, &p);
   conv_moments_end(&p.moments, moments);
