@@ -87,21 +87,20 @@ static void cpu_close(device *d) {
   free(d);
 }
 
-static const char *instruction_set(void) {
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return "AVX-512";
-  if (__builtin_cpu_supports("avx2")) return "AVX2";
-  return "SSE2";
-#else
-  return "portable";
-#endif
-}
+/* What results depend on, in f32 and where factors are rounded to bf16. */
+typedef struct instruction_set {
+  const char *f32, *rounded;
+} instruction_set;
 
-static const char *rounding_set(void) {
-  const char *f32 = instruction_set();
-  if (strcmp(f32, "AVX-512") == 0) return "AVX-512, rounded to bf16";
-  if (strcmp(f32, "AVX2") == 0) return "AVX2, rounded to bf16";
-  return "rounded to bf16";
+static instruction_set best_instructions(void) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f"))
+    return (instruction_set){"AVX-512", "AVX-512, rounded to bf16"};
+  if (__builtin_cpu_supports("avx2")) return (instruction_set){"AVX2", "AVX2, rounded to bf16"};
+  return (instruction_set){"SSE2", "rounded to bf16"};
+#else
+  return (instruction_set){"portable", "rounded to bf16"};
+#endif
 }
 
 status cpu_device_open(int threads, device **out) {
@@ -114,9 +113,10 @@ status cpu_device_open(int threads, device **out) {
   }
   d->name = "cpu";
   d->is_host = true;
-  d->numerics = instruction_set();
+  instruction_set best = best_instructions();
+  d->numerics = best.f32;
   d->rounds_bf16 = !gemm_best_bf16();
-  d->numerics_bf16 = d->rounds_bf16 ? rounding_set() : "AVX-512 BF16";
+  d->numerics_bf16 = d->rounds_bf16 ? best.rounded : "AVX-512 BF16";
   int n = pool_threads(d->pool);
   snprintf(d->description, sizeof d->description, "CPU, %d thread%s, %s", n, n == 1 ? "" : "s",
            d->numerics);

@@ -142,6 +142,10 @@ void conv_moments_add(const conv_moments *m, int64_t task, int64_t voxel, int64_
 /* When all tasks are done. */
 void conv_moments_end(const conv_moments *m, float *moments);
 
+/* Adds the sums of all slabs, which lie `slab_floats` apart, in order (convolution_weight.c). */
+void conv_add_slabs(const float *from, int64_t slabs, int64_t slab_floats, float *sum,
+                    int64_t count);
+
 /* One filter for each channel (convolution_depthwise.c). `transposed`: the data gradient. */
 bool conv_is_depthwise(const conv_shape *s);
 size_t depthwise_workspace(const conv_shape *s, bool transposed);

@@ -1,4 +1,5 @@
 /* The weight gradient. */
+#include "ops/arithmetic/vector_math.h"
 #include "ops/kernels/convolution_parts.h"
 
 /* For every tap, a matrix (channels × features) that sums over voxels. The rows of a tile are the
@@ -345,14 +346,12 @@ static void weight_task(void *context, int64_t task) {
     sum_lines(p, p->partial_bias + slab * s->features, line_begin, line_end);
 }
 
-/* Adds the slabs of one vector of sums. */
-static void add_slabs(const weight_product *p, const float *from, float *sum) {
-  int64_t lanes = p->kernels->lanes;
-  int64_t slab_floats = p->s.groups * p->taps * p->rows * p->padded;
-  memcpy(sum, from, (size_t)lanes * sizeof(float));
-  for (int64_t slab = 1; slab < p->slabs; slab++) {
+FOR_EACH_ISA void conv_add_slabs(const float *from, int64_t slabs, int64_t slab_floats,
+                                 float *restrict sum, int64_t count) {
+  memcpy(sum, from, (size_t)count * sizeof(float));
+  for (int64_t slab = 1; slab < slabs; slab++) {
     from += slab_floats;
-    for (int64_t l = 0; l < lanes; l++) sum[l] += from[l];
+    for (int64_t i = 0; i < count; i++) sum[i] += from[i];
   }
 }
 
@@ -384,7 +383,8 @@ static void finish_task(void *context, int64_t task) {
             p->partial +
             ((group * p->taps + partial_tap) * p->rows + kz * channels + row) * p->padded +
             v * lanes;
-        add_slabs(p, from, square + i * lanes);
+        conv_add_slabs(from, p->slabs, p->s.groups * p->taps * p->rows * p->padded,
+                       square + i * lanes, lanes);
       }
       if (column_step == 1)
         memcpy(to, square, (size_t)count * sizeof(float));
@@ -394,15 +394,6 @@ static void finish_task(void *context, int64_t task) {
         for (int64_t l = 0; l < count; l++)
           for (int64_t i = 0; i < taps; i++) to[l * column_step + tap + i] = square[i * lanes + l];
     }
-  }
-}
-
-static void finish_bias(const weight_product *p) {
-  for (int64_t f = 0; f < p->s.features; f++) {
-    float sum = 0;
-    for (int64_t slab = 0; slab < p->slabs; slab++)
-      sum += p->partial_bias[slab * p->s.features + f];
-    p->dbias[f] = sum;
   }
 }
 
@@ -444,5 +435,5 @@ void conv_backward_weight(const conv_shape *s, const float *x, const float *dy, 
   int64_t row_tasks = (rows + FINISH_ROWS - 1) / FINISH_ROWS;
   if (!p.in_place)
     parallel_for(pool, p.s.groups * row_tasks * (p.padded / p.kernels->lanes), finish_task, &p);
-  if (dbias) finish_bias(&p);
+  if (dbias) conv_add_slabs(p.partial_bias, p.slabs, p.s.features, dbias, p.s.features);
 }

@@ -649,15 +649,6 @@ FOR_EACH_ISA static void transform_sums(float (*points)[MOST_WIDTH], int taps, i
   }
 }
 
-FOR_EACH_ISA static void add_slabs(const winograd *p, const float *from, float *restrict sum,
-                                   int64_t count) {
-  memcpy(sum, from, (size_t)count * sizeof(float));
-  for (int64_t slab = 1; slab < p->slabs; slab++) {
-    from += slab_sums(p);
-    for (int64_t l = 0; l < count; l++) sum[l] += from[l];
-  }
-}
-
 static void weight_task(void *context, int64_t task) {
   const winograd *p = context;
   float points[MOST_TAPS_Z * POINTS][MOST_WIDTH], g[MOST_FILTER][MOST_WIDTH];
@@ -666,9 +657,9 @@ static void weight_task(void *context, int64_t task) {
   for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
     for (int i = 0; i < POINTS; i++)
       for (int z = 0; z < p->taps; z++)
-        add_slabs(
-            p, p->sums + ((i * p->taps + z) * p->depth + c) * p->columns + panel * p->panels.width,
-            points[z * POINTS + i], columns);
+        conv_add_slabs(p->sums + ((i * p->taps + z) * p->depth + c) * p->columns +
+                           panel * p->panels.width,
+                       p->slabs, slab_sums(p), points[z * POINTS + i], columns);
     transform_sums(points, p->taps, columns, g);
     for (int64_t l = 0; l < columns; l++)
       for (int t = 0; t < p->filter; t++)
@@ -696,8 +687,5 @@ void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, f
   else
     sum_slab(&p, 0, pool);
   parallel_for(pool, p.panels.count * pack_parts(&p), weight_task, &p);
-  for (int64_t f = 0; dbias && f < p.columns; f++) {
-    dbias[f] = 0;
-    for (int64_t slab = 0; slab < p.slabs; slab++) dbias[f] += slab_of(&p, slab).bias[f];
-  }
+  if (dbias) conv_add_slabs(slab_of(&p, 0).bias, p.slabs, 2 * p.columns, dbias, p.columns);
 }
