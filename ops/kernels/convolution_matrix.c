@@ -5,7 +5,8 @@
  *
  * Forward and data gradient read A where it lies and pack the weights, unless these are given packed. Where
  * rows are many, weights are packed first and tasks take rows; where they are few, the weights are the larger
- * part: tasks take columns, and each packs a panel at a time, so that the copy never leaves the caches.
+ * part: tasks take columns, and each packs a panel at a time, so that the copy never leaves the caches. Where
+ * columns are few as well and k is long, tasks take slabs of k, whose sums are added in order.
  *
  * In the weight gradient k runs over voxels, and both factors are packed: read in place, the k of a tile
  * would lie a row of channels apart, in few of the cache's sets.
@@ -17,6 +18,7 @@
 enum {
   DEPTH = 256, /* most k of a block */
   TASKS = 16,
+  SLAB = 4 * DEPTH, /* least k of a slab */
   MANY_ROWS = 1024,
   ROW_PART = 96,   /* rows that are multiplied at a time */
   ROW_TASKS = 128, /* most of them that leave moments */
@@ -28,8 +30,10 @@ enum {
 typedef struct matrix_product {
   column_panels panels; /* of C */
   int64_t rows, depth;
+  int64_t first, end;              /* k that is summed: all of `depth`, or a slab */
   int64_t row_parts, column_parts; /* of tasks */
   int64_t row_tasks;               /* each takes some neighbouring parts */
+  int64_t slabs;                   /* of k */
   int64_t block;                   /* k of a block */
   bool by_column;                  /* B lies [column][k], otherwise [k][column] */
   bool packed;                     /* B is given packed */
@@ -39,7 +43,9 @@ typedef struct matrix_product {
   float *sums; /* of A over k, for each row; NULL: not wanted */
   float *rounded_a;
   const float *panels_b; /* all panels of B, packed: blocks of k, of each the panels */
-  float *packed_a, *packed_b, *packed_bias;
+  float *packed_a, *packed_b;
+  float *packed_bias;   /* with slabs, as many zeros behind it */
+  float *partial;       /* rows × columns, of every slab */
   conv_moments moments; /* of C */
   int64_t k, k_end;     /* the present block, of the weight gradient */
 } matrix_product;
@@ -48,6 +54,7 @@ static matrix_product matrix_of(int64_t rows, int64_t columns, int64_t depth) {
   return (matrix_product){.panels = column_panels_of(rows, columns),
                           .rows = rows,
                           .depth = depth,
+                          .end = depth,
                           .block = smaller(depth, DEPTH)};
 }
 
@@ -109,8 +116,14 @@ typedef struct next_panel {
   int64_t panel, k;
 } next_panel;
 
+/* The next of panels [begin, end) at k, or their first at the next block. */
+static next_panel panel_after(const matrix_product *p, int64_t panel, int64_t k, int64_t begin,
+                              int64_t end) {
+  return panel + 1 < end ? (next_panel){panel + 1, k} : (next_panel){begin, k + p->block};
+}
+
 static int64_t block_at(const matrix_product *p, int64_t k) {
-  return smaller(p->depth - k, p->block);
+  return smaller(p->end - k, p->block);
 }
 
 /* Floats of a row of k over all panels. */
@@ -131,7 +144,7 @@ static void fetch_next(const matrix_product *p, next_panel next, int64_t tile, i
   enum { LINE = 16 };
   s->ahead = s->middle;
   s->ahead_k = 0;
-  if (next.panel >= p->panels.count || next.k >= p->depth) return;
+  if (next.panel >= p->panels.count || next.k >= p->end) return;
   int64_t columns = panel_columns(&p->panels, next.panel), column = next.panel * p->panels.width;
   if (p->packed) {
     int64_t step = (p->panels.width + tiles - 1) / tiles;
@@ -172,7 +185,7 @@ static void multiply_panel(const matrix_product *p, const float *a, int64_t a_ro
                       .c = p->c + r * p->panels.columns + panel * p->panels.width,
                       .c_row = p->panels.columns * (ptrdiff_t)sizeof(float),
                       .columns = (int)columns,
-                      .accumulate = k > 0,
+                      .accumulate = k > p->first,
                       .bias = p->packed_bias + panel * p->panels.width};
     p->panels.kernels->tile[vectors][height](&tile);
   }
@@ -198,11 +211,10 @@ static void columns_task(void *context, int64_t task) {
   float *own = p->packed ? NULL : p->packed_b + task * p->block * p->panels.width;
   for (int64_t k = 0; k < p->depth; k += p->block)
     for (int64_t panel = begin; panel < end; panel++) {
-      bool is_last = panel + 1 == end;
       if (own) pack_panel(p, own, panel, k);
       multiply_panel(p, (p->rounds ? p->rounded_a : p->a) + k, p->depth,
                      own ? own : p->panels_b + packed_offset(p, panel, k), panel, k, 0, p->rows,
-                     is_last ? (next_panel){begin, k + p->block} : (next_panel){panel + 1, k});
+                     panel_after(p, panel, k, begin, end));
     }
   int64_t column = begin * p->panels.width;
   conv_moments_add(&p->moments, 0, 0, p->rows, column,
@@ -215,17 +227,23 @@ static void pack_shared_task(void *context, int64_t task) {
   pack_panel(p, p->packed_b + packed_offset(p, panel, k), panel, k);
 }
 
-/* Rows [row, row_end) of all columns. */
-static void multiply_rows(const matrix_product *p, int64_t row, int64_t row_end) {
-  float rounded[(ROW_PART + 1) * DEPTH];
-  for (int64_t k = 0; k < p->depth; k += p->block) {
+/* Rows [row, row_end) of all columns; `own` is room for a panel, if they are not packed yet. */
+static void multiply_rows(const matrix_product *p, int64_t row, int64_t row_end, float *own) {
+  float copied[(ROW_PART + 1) * DEPTH];
+  const next_panel none = {p->panels.count, 0};
+  /* Long rows begin in few of the cache's sets. */
+  bool copies = p->rounds || p->slabs > 1;
+  for (int64_t k = p->first; k < p->end; k += p->block) {
     const float *a = p->a + row * p->depth + k;
-    int64_t a_row = p->rounds ? p->block : p->depth;
-    for (int64_t r = 0; r < row_end - row && p->rounds; r++)
-      bf16_round_copy(rounded + r * a_row, a + r * p->depth, block_at(p, k));
-    for (int64_t panel = 0; panel < p->panels.count; panel++)
-      multiply_panel(p, p->rounds ? rounded : a, a_row, p->panels_b + packed_offset(p, panel, k),
-                     panel, k, row, row_end, (next_panel){p->panels.count, k});
+    int64_t a_row = copies ? p->block : p->depth;
+    for (int64_t r = 0; r < row_end - row && copies; r++)
+      copy_factors(copied + r * a_row, a + r * p->depth, block_at(p, k), p->rounds);
+    for (int64_t panel = 0; panel < p->panels.count; panel++) {
+      if (own) pack_panel(p, own, panel, k);
+      multiply_panel(p, copies ? copied : a, a_row,
+                     own ? own : p->panels_b + packed_offset(p, panel, k), panel, k, row, row_end,
+                     own ? panel_after(p, panel, k, 0, p->panels.count) : none);
+    }
   }
 }
 
@@ -235,9 +253,26 @@ static void rows_task(void *context, int64_t task) {
   for (; part < p->row_parts * (task + 1) / p->row_tasks; part++) {
     int64_t row = gemm_tile_begin(p->rows, p->row_parts, part);
     int64_t row_end = gemm_tile_begin(p->rows, p->row_parts, part + 1);
-    multiply_rows(p, row, row_end);
+    multiply_rows(p, row, row_end, NULL);
     conv_moments_add(&p->moments, task, row, row_end - row, 0, p->panels.columns);
   }
+}
+
+static void slab_task(void *context, int64_t task) {
+  matrix_product p = *(const matrix_product *)context;
+  int64_t blocks = (p.depth + p.block - 1) / p.block;
+  p.first = blocks * task / p.slabs * p.block;
+  p.end = smaller(p.depth, blocks * (task + 1) / p.slabs * p.block);
+  p.c = p.partial + task * p.rows * p.panels.columns;
+  if (task > 0) p.packed_bias += p.panels.count * p.panels.width;
+  multiply_rows(&p, 0, p.rows, p.packed ? NULL : p.packed_b + task * p.block * p.panels.width);
+}
+
+static void add_slabs_task(void *context, int64_t row) {
+  const matrix_product *p = context;
+  int64_t columns = p->panels.columns;
+  conv_add_slabs(p->partial + row * columns, p->slabs, p->rows * columns, p->c + row * columns,
+                 columns);
 }
 
 static void pack_all(matrix_product *p, thread_pool *pool) {
@@ -255,18 +290,26 @@ static matrix_product product_of(const conv_shape *shape, bool transposed) {
   p.column_parts = smaller(p.panels.count, TASKS);
   if (p.rows >= MANY_ROWS || (p.rows >= ROW_PART && p.panels.count < TASKS / 2))
     p.row_parts = (p.rows + ROW_PART - 1) / ROW_PART;
+  p.slabs =
+      p.row_parts || p.panels.count >= TASKS / 2 ? 1 : larger(1, smaller(p.depth / SLAB, TASKS));
   p.row_tasks = s.moments ? smaller(p.row_parts, ROW_TASKS) : p.row_parts;
   p.moments = conv_moments_of(shape, p.row_parts ? p.row_tasks : 1, p.row_parts > 0);
   return p;
 }
 
+static int64_t bias_floats(const matrix_product *p) {
+  return p->panels.count * p->panels.width * (p->slabs > 1 ? 2 : 1);
+}
+
 static size_t product_pieces(matrix_product *p, void *workspace) {
   pieces w = {workspace, 0};
-  int64_t packed =
-      p->row_parts ? p->depth * packed_width(p) : p->column_parts * p->block * p->panels.width;
+  bool slabs = p->slabs > 1;
+  int64_t tasks = slabs ? p->slabs : p->column_parts;
+  int64_t packed = p->row_parts ? p->depth * packed_width(p) : tasks * p->block * p->panels.width;
   p->packed_b = p->packed ? NULL : piece(&w, packed);
-  p->rounded_a = p->rounds && !p->row_parts ? piece(&w, p->rows * p->depth) : NULL;
-  p->packed_bias = piece(&w, p->panels.count * p->panels.width);
+  p->rounded_a = p->rounds && !p->row_parts && !slabs ? piece(&w, p->rows * p->depth) : NULL;
+  p->packed_bias = piece(&w, bias_floats(p));
+  p->partial = slabs ? piece(&w, p->slabs * p->rows * p->panels.columns) : NULL;
   conv_moments_pieces(&p->moments, &w);
   return w.used;
 }
@@ -297,15 +340,20 @@ void matrix_run(const conv_shape *s, bool transposed, const float *input, const 
   p.c = output;
   product_pieces(&p, workspace);
   p.panels_b = p.packed ? weight : p.packed_b;
-  for (int64_t i = 0; i < p.panels.count * p.panels.width; i++)
+  for (int64_t i = 0; i < bias_floats(&p); i++)
     p.packed_bias[i] = bias && i < p.panels.columns ? bias[i] : 0;
   if (p.row_parts && !p.packed) pack_all(&p, pool);
   if (p.rounded_a) bf16_round_copy(p.rounded_a, input, p.rows * p.depth);
   conv_moments_begin(&p.moments, output);
-  if (p.row_parts)
+  if (p.row_parts) {
     parallel_for(pool, p.row_tasks, rows_task, &p);
-  else
+  } else if (p.slabs > 1) {
+    parallel_for(pool, p.slabs, slab_task, &p);
+    parallel_for(pool, p.rows, add_slabs_task, &p);
+    conv_moments_add(&p.moments, 0, 0, p.rows, 0, p.panels.columns);
+  } else {
     parallel_for(pool, p.column_parts, columns_task, &p);
+  }
   conv_moments_end(&p.moments, moments);
 }
 

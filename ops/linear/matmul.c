@@ -266,7 +266,7 @@ const op op_matmul = {
         "products along it. With `interleaved`, a is … M G K and out … M G N (with transpose_a, a "
         "is … K G M and b … K G N), for G products: as heads lie in tokens.",
     .torch = "torch.matmul(a.mT if transpose_a else a, b.mT if transpose_b else b)",
-    .version = 1,
+    .version = 2,
     .inputs = (const port[]){{"a", "… M K", DTYPE_F32, PORT_ROUNDED, "left factor"},
                              {"b", "… K N", DTYPE_F32, PORT_ROUNDED, "right factor"},
                              {0}},

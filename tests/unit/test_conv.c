@@ -339,12 +339,15 @@ static void shapes_with_paths_of_their_own_agree_with_the_definition(void **stat
       conv_shape_linear(77, 301, 130),
       conv_shape_linear(270, 128, 203),
       conv_shape_linear(20, 1030, 33), /* the weight gradient alone: long and narrow */
+      conv_shape_linear(19, 2400, 37), /* slabs of k, forward and data gradient */
+      conv_shape_linear(41, 18, 3100),
       cube(5, 139, 257, 1, 1, 0),
       /* Several samples, whose borders lie within tasks, tiles and rows of parts. */
       in_batch(3, cube(9, 1, 16, 3, 1, 1)),
       in_batch(7, cube(3, 5, 7, 1, 1, 0)),
       in_batch(5, cube(6, 24, 20, 1, 1, 0)),
       in_batch(9, cube(2, 32, 300, 1, 1, 0)),
+      in_batch(3, cube(3, 2050, 20, 1, 1, 0)),
       in_batch(3, cube(7, 12, 40, 3, 1, 1)),
   };
   /* Voxels made side by side along z only. */
