@@ -146,32 +146,10 @@ static void clear(float *x, int64_t count) {
   memset(x, 0, (size_t)count * sizeof *x);
 }
 
-/* to[j][i] = from[i][j], in squares as wide as vectors, and what they leave in narrower ones. */
-static void transpose(float *restrict to, int64_t to_row, const float *restrict from,
-                      int64_t from_row, int64_t rows, int64_t columns) {
-  const gemm_kernels *sets[GEMM_MAX_SETS];
-  int count = gemm_available(sets), set = 0;
-  int64_t shorter = rows < columns ? rows : columns;
-  while (set < count && sets[set]->lanes > shorter) set++;
-  if (set == count) {
-    for (int64_t i = 0; i < rows; i++)
-      for (int64_t j = 0; j < columns; j++) to[j * to_row + i] = from[i * from_row + j];
-    return;
-  }
-  int64_t side = sets[set]->lanes, wide = columns - columns % side, high = rows - rows % side;
-  for (int64_t i = 0; i < high; i += side)
-    for (int64_t j = 0; j < wide; j += side)
-      sets[set]->transpose(from + i * from_row + j, from_row, to + j * to_row + i, to_row);
-  if (wide < columns)
-    transpose(to + wide * to_row, to_row, from + wide, from_row, high, columns - wide);
-  if (high < rows)
-    transpose(to + high, to_row, from + high * from_row, from_row, rows - high, columns);
-}
-
 /* to (width × QUERIES, rows to_row apart) = fromᵀ; places of absent queries hold zeros. */
 static void turn_rows(float *restrict to, int64_t to_row, const float *restrict from, int64_t row,
                       int64_t queries, int64_t width) {
-  transpose(to, to_row, from, row, queries, width);
+  gemm_transpose(to, to_row, from, row, queries, width);
   for (int64_t d = 0; d < width && queries < QUERIES; d++)
     for (int64_t k = queries; k < QUERIES; k++) to[d * to_row + k] = 0;
 }
@@ -371,7 +349,8 @@ static void forward_task(void *context, int64_t task) {
   finish_queries(&run, log_sums);
   scale_queries(out_t, run.kept, p->dim);
   int64_t y_row = p->heads * p->dim;
-  transpose(job->y + first_query * y_row + channel, y_row, out_t, QUERIES, p->dim, queries.count);
+  gemm_transpose(job->y + first_query * y_row + channel, y_row, out_t, QUERIES, p->dim,
+                 queries.count);
   if (job->lse)
     copy_row(job->lse + (at.sequence * p->heads + at.head) * p->queries + queries.first, log_sums,
              queries.count);
@@ -467,7 +446,7 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
               right_operand(p->bf16, d_weights, QUERIES, keys.count, QUERIES, weight_room), p->dim,
               QUERIES, keys.count, block > 0);
     }
-    transpose(dq, p->q_row, dq_t, QUERIES, p->dim, queries.count);
+    gemm_transpose(dq, p->q_row, dq_t, QUERIES, p->dim, queries.count);
   }
 }
 

@@ -105,3 +105,17 @@ int gemm_vectors(const gemm_kernels *kernels, int64_t rows, int64_t columns) {
   }
   return best;
 }
+
+void gemm_transpose(float *restrict to, ptrdiff_t to_row, const float *restrict from,
+                    ptrdiff_t from_row, int64_t rows, int64_t columns) {
+  const gemm_kernels *sets[GEMM_MAX_SETS];
+  int64_t shorter = rows < columns ? rows : columns;
+  int set = gemm_available(sets) - 1;
+  if (shorter < sets[set]->lanes) {
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = 0; j < columns; j++) to[j * to_row + i] = from[i * from_row + j];
+    return;
+  }
+  while (set > 0 && sets[set]->lanes < shorter) set--;
+  sets[set]->transpose_matrix(from, from_row, to, to_row, rows, columns);
+}

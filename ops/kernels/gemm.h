@@ -75,6 +75,9 @@ typedef struct gemm_kernels {
   gemm_tile_fn tile[GEMM_MAX_VECTORS + 1][GEMM_MAX_ROWS + 1]; /* [vectors][rows] */
   /* to[j][i] = from[i][j] for a square of `lanes`; rows lie from_row and to_row floats apart. */
   void (*transpose)(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row);
+  /* The same for any number of rows and columns. */
+  void (*transpose_matrix)(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row,
+                           int64_t rows, int64_t columns);
   /* Three taps along the rows at once, one vector wide. `slide` makes rows outputs, at most
    * max_rows[1], from rows + 2 rows of A, with a_k one float and b_k one vector; `slide_sum` adds
    * to the weights of the three taps. gemm_tile.h has the sums. */
@@ -103,6 +106,10 @@ void gemm_choose(const gemm_kernels *kernels);
 
 /* How many vectors wide tiles over `rows` × `columns` are best made. */
 int gemm_vectors(const gemm_kernels *kernels, int64_t rows, int64_t columns);
+
+/* to[j][i] = from[i][j] for rows × columns floats, by the narrowest vectors that hold the shorter side. */
+void gemm_transpose(float *restrict to, ptrdiff_t to_row, const float *restrict from,
+                    ptrdiff_t from_row, int64_t rows, int64_t columns);
 
 /* Splits `extent` rows into the fewest tiles of at most `max_rows`, as equal as can be. */
 static inline int64_t gemm_tile_count(int64_t extent, int64_t max_rows) {

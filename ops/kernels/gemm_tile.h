@@ -372,11 +372,19 @@ INLINE void slide_sum_body(const gemm_tile *t, const int rows) {
     v[i | (step)] = __builtin_shufflevector(a, b, last);                                           \
   }
 
-/* to[j][i] = from[i][j] over a square of GEMM_LANES; rows lie `from_row` and `to_row` floats apart. */
-static void transpose_square(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row) {
+/* to[j][i] = from[i][j] over the first rows and columns of a square of GEMM_LANES; rows lie `from_row` and
+ * `to_row` floats apart. */
+INLINE void transpose_body(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row,
+                           int64_t rows, int64_t columns) {
+  bool high = rows == GEMM_LANES, wide = columns == GEMM_LANES;
+  lane_mask row_mask = mask_of((int)rows), column_mask = mask_of((int)columns);
   vec v[GEMM_LANES];
 #pragma GCC unroll 16
-  for (int i = 0; i < GEMM_LANES; i++) v[i] = load(from + i * from_row);
+  for (int i = 0; i < GEMM_LANES; i++) {
+    v[i] = (vec){0};
+    if (i >= rows) continue;
+    v[i] = wide ? load(from + i * from_row) : load_part(from + i * from_row, column_mask);
+  }
   EXCHANGE(1, EVERY_FOUR(FIRST_ONES), EVERY_FOUR(LAST_ONES))
   EXCHANGE(2, EVERY_FOUR(FIRST_PAIRS), EVERY_FOUR(LAST_PAIRS))
 #if GEMM_LANES > 4
@@ -385,10 +393,31 @@ static void transpose_square(const float *from, ptrdiff_t from_row, float *to, p
 #if GEMM_LANES > 8
   EXCHANGE(8, FIRST_EIGHTS, LAST_EIGHTS)
 #endif
-  /* Columns 1 and 2 of every four have come to each other's place. */
 #pragma GCC unroll 16
-  for (int i = 0; i < GEMM_LANES; i++)
-    *(vec *)(to + ((i & ~3) | (i >> 1 & 1) | (i << 1 & 2)) * to_row) = v[i];
+  for (int i = 0; i < GEMM_LANES; i++) {
+    /* Columns 1 and 2 of every four have come to each other's place. */
+    int column = (i & ~3) | (i >> 1 & 1) | (i << 1 & 2);
+    if (column >= columns) continue;
+    if (high)
+      *(vec *)(to + column * to_row) = v[i];
+    else
+      store_part(to + column * to_row, v[i], row_mask);
+  }
+}
+
+static void transpose_square(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row) {
+  transpose_body(from, from_row, to, to_row, GEMM_LANES, GEMM_LANES);
+}
+
+static void transpose_matrix(const float *from, ptrdiff_t from_row, float *to, ptrdiff_t to_row,
+                             int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; i += GEMM_LANES) {
+    int64_t high = rows - i < GEMM_LANES ? rows - i : GEMM_LANES;
+    for (int64_t j = 0; j < columns; j += GEMM_LANES) {
+      int64_t wide = columns - j < GEMM_LANES ? columns - j : GEMM_LANES;
+      transpose_body(from + i * from_row + j, from_row, to + j * to_row + i, to_row, high, wide);
+    }
+  }
 }
 
 #if !GEMM_BF16
@@ -525,6 +554,7 @@ const gemm_kernels GEMM_SET = {
 #endif
     },
     .transpose = transpose_square,
+    .transpose_matrix = transpose_matrix,
     .slide = {UP_TO(GEMM_ROWS_1)(SLIDE_ENTRY, 1)},
 #if GEMM_BF16
     .bf16 = true,

@@ -22,6 +22,7 @@ enum { BACK_LOGITS, BACK_TARGET, BACK_WEIGHT, BACK_DY };
 
 static segmentation_terms terms_of(const cross_entropy_attrs *attrs) {
   return (segmentation_terms){.cross_entropy = true,
+                              .accuracy = true,
                               .cross_entropy_weight = 1,
                               .class_weights = &attrs->class_weights,
                               .ignores = true,
@@ -67,7 +68,7 @@ const op op_cross_entropy = {
         "class.",
     .torch = "torch.nn.functional.cross_entropy(logits.movedim(-1, 1), target.long(), "
              "weight=class_weights, ignore_index=ignore_index, label_smoothing=label_smoothing)",
-    .version = 1,
+    .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
     .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "mean cross-entropy"},
@@ -95,7 +96,7 @@ const op op_cross_entropy_backward = {
     .name = "cross_entropy_backward",
     .family = "loss",
     .summary = "Gradient of cross_entropy.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){SEGMENTATION_LOGITS,
                              SEGMENTATION_TARGET,

@@ -55,7 +55,7 @@ const op op_dice = {
     .torch = "monai.losses.DiceLoss(to_onehot_y=True, softmax=True, squared_pred=squared, "
              "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
              "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1))",
-    .version = 1,
+    .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
     .outputs = REGION_OUTPUTS,
@@ -80,7 +80,7 @@ const op op_dice_backward = {
     .name = "dice_backward",
     .family = "loss",
     .summary = "Gradient of dice and the other losses of overlaps.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){SEGMENTATION_LOGITS,
                              SEGMENTATION_TARGET,

@@ -67,7 +67,7 @@ const op op_dice_ce = {
              "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
              "smooth_dr=smooth_denominator, lambda_dice=dice_weight, "
              "lambda_ce=ce_weight)(logits.movedim(-1, 1), target.unsqueeze(1))",
-    .version = 1,
+    .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
     .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "the weighted sum"},
@@ -89,6 +89,8 @@ const op op_dice_ce = {
                           {"{squared: false, batch: true, include_background: false, "
                            "smooth_numerator: 1e-5, smooth_denominator: 1e-5, ce_weight: 0.5}",
                            "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
+                          {"{squared: true|false}", "[1, v=60..140, 14]; [1, v] in -1..13", 0},
+                          {"{}", "[2, v=3..99, 18]; [2, v] in 0..17", 0},
                           {"{batch: true|false}", "[2, v=2..99, 3]; [2, v] in -1..2", 0},
                           {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
                           {0}},
@@ -98,7 +100,7 @@ const op op_dice_ce_backward = {
     .name = "dice_ce_backward",
     .family = "loss",
     .summary = "Gradient of dice_ce.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){SEGMENTATION_LOGITS,
                              SEGMENTATION_TARGET,

@@ -93,7 +93,7 @@ const op op_dice_focal = {
              "smooth_dr=smooth_denominator, gamma=gamma, alpha=None if alpha < 0 else alpha, "
              "lambda_dice=dice_weight, lambda_focal=focal_weight)(logits.movedim(-1, 1), "
              "target.unsqueeze(1))",
-    .version = 1,
+    .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
     .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "the weighted sum"},
@@ -125,7 +125,7 @@ const op op_dice_focal_backward = {
     .name = "dice_focal_backward",
     .family = "loss",
     .summary = "Gradient of dice_focal.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){SEGMENTATION_LOGITS,
                              SEGMENTATION_TARGET,

@@ -51,7 +51,7 @@ const op op_focal = {
     .torch = "monai.losses.FocalLoss(to_onehot_y=True, use_softmax=not sigmoid, gamma=gamma, "
              "alpha=None if alpha < 0 else alpha, weight=class_weights or None)"
              "(logits.movedim(-1, 1), target.unsqueeze(1))",
-    .version = 1,
+    .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
     .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "mean focal loss"},
@@ -81,7 +81,7 @@ const op op_focal_backward = {
     .name = "focal_backward",
     .family = "loss",
     .summary = "Gradient of focal.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){SEGMENTATION_LOGITS,
                              SEGMENTATION_TARGET,

@@ -40,7 +40,7 @@ const op op_generalized_dice = {
     .torch = "monai.losses.GeneralizedDiceLoss(to_onehot_y=True, softmax=True, w_type=weights, "
              "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
              "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1))",
-    .version = 1,
+    .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
     .outputs = REGION_OUTPUTS,

@@ -2,6 +2,7 @@
 
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/vector_math.h"
+#include "ops/kernels/gemm.h"
 
 #include <math.h>
 
@@ -79,60 +80,99 @@ cost segmentation_cost(const void *attrs, const tensor *in, int in_count, const 
 typedef struct block {
   float p[SEGMENTATION_CLASSES_MAX * BLOCK]; /* logits, then probabilities, class-major */
   float log_sum[BLOCK];                      /* log Σ e^logit */
-  int32_t best[BLOCK];                       /* class of the largest logit */
 } block;
 
-/* The classes of `count` ≤ BLOCK voxels; −1 for those that do not count, and in places beyond. */
-static void block_labels(const segmentation_terms *t, const int32_t *target, int64_t count,
-                         int64_t classes, int32_t *label) {
-  for (int64_t v = 0; v < BLOCK; v++) {
-    label[v] = v < count && target[v] >= 0 && target[v] < classes ? target[v] : -1;
-    if (t->ignores && label[v] == t->ignore_index) label[v] = -1;
-  }
+/* The classes of `count` ≤ BLOCK voxels; −1 for those that do not count, and in places beyond. Returns how
+ * many count. */
+FOR_EACH_ISA static int64_t block_labels(const int32_t *restrict target, int64_t count,
+                                         int64_t classes, int32_t ignored,
+                                         int32_t *restrict label) {
+  int32_t most = (int32_t)classes, counted = 0;
+  for (int64_t v = 0; v < count; v++)
+    label[v] = target[v] >= 0 && target[v] < most && target[v] != ignored ? target[v] : -1;
+  for (int64_t v = count; v < BLOCK; v++) label[v] = -1;
+  for (int64_t v = 0; v < BLOCK; v++) counted += label[v] >= 0;
+  return counted;
 }
 
-/* Softmax of `count` ≤ BLOCK voxels. Probabilities of voxels that do not count are 0. */
-FOR_EACH_ISA static void softmax_block(block *restrict b, const float *restrict logits,
-                                       const int32_t *restrict label, int64_t count,
-                                       int64_t classes) {
-  float largest[BLOCK], sum[BLOCK] = {0};
-  for (int64_t c = 0; c < classes; c++) {
-    float *plane = b->p + c * BLOCK;
-    for (int64_t v = 0; v < count; v++) plane[v] = logits[v * classes + c];
-    for (int64_t v = count; v < BLOCK; v++) plane[v] = 0;
-  }
-  for (int v = 0; v < BLOCK; v++) largest[v] = b->p[v];
-  for (int v = 0; v < BLOCK; v++) b->best[v] = 0;
-  for (int64_t c = 1; c < classes; c++) {
-    const float *plane = b->p + c * BLOCK;
+static int32_t ignored_label(const segmentation_terms *t) {
+  bool is_one = t->ignores && t->ignore_index == (int32_t)t->ignore_index;
+  return is_one ? (int32_t)t->ignore_index : TARGET_UNKNOWN;
+}
+
+static void load_block(block *b, const float *logits, int64_t count, int64_t classes) {
+  gemm_transpose(b->p, BLOCK, logits, classes, count, classes);
+  for (int64_t c = 0; c < classes && count < BLOCK; c++)
+    for (int64_t v = count; v < BLOCK; v++) b->p[c * BLOCK + v] = 0;
+}
+
+/* How many voxels of a block of logits have their largest logit, the first of equal ones, at their label. */
+FOR_EACH_ISA static int64_t correct_voxels(const float *restrict logits,
+                                           const int32_t *restrict label, int64_t classes) {
+  float largest[BLOCK];
+  int32_t best[BLOCK] = {0}, correct = 0;
+  for (int v = 0; v < BLOCK; v++) largest[v] = logits[v];
+  for (int64_t c = 1; c < classes; c++)
     for (int v = 0; v < BLOCK; v++) {
-      b->best[v] = plane[v] > largest[v] ? (int32_t)c : b->best[v];
-      largest[v] = plane[v] > largest[v] ? plane[v] : largest[v];
+      float x = logits[c * BLOCK + v];
+      best[v] = x > largest[v] ? (int32_t)c : best[v];
+      largest[v] = x > largest[v] ? x : largest[v];
     }
-  }
+  for (int v = 0; v < BLOCK; v++) correct += best[v] == label[v];
+  return correct;
+}
+
+/* What a core asks memory for while it computes: a block takes it longer than it looks ahead by itself, and
+ * waiting would take as long as computing. Beyond a tensor's end nothing comes of it. */
+typedef struct block_ahead {
+  const float *logits; /* of the next block */
+  const float *out;    /* where this block's gradient will go; NULL: nowhere */
+} block_ahead;
+
+VECTOR_INLINE void ask_for_plane(const float *p) {
+  enum { LINE = 64 / sizeof *p };
+  for (int v = 0; v < BLOCK; v += LINE) __builtin_prefetch(p + v);
+}
+
+/* Logits become probabilities; those of voxels that do not count are 0. */
+FOR_EACH_ISA static void softmax_block(block *restrict b, const int32_t *restrict label,
+                                       int64_t classes, block_ahead ahead) {
+  float largest[BLOCK], sum[BLOCK] = {0};
+  for (int v = 0; v < BLOCK; v++) largest[v] = b->p[v];
+  for (int64_t c = 1; c < classes; c++)
+    for (int v = 0; v < BLOCK; v++) {
+      float x = b->p[c * BLOCK + v];
+      largest[v] = x > largest[v] ? x : largest[v];
+    }
   for (int64_t c = 0; c < classes; c++) {
     float *plane = b->p + c * BLOCK;
+    ask_for_plane(ahead.logits + c * BLOCK);
+    if (ahead.out) ask_for_plane(ahead.out + c * BLOCK);
     for (int v = 0; v < BLOCK; v++) {
-      plane[v] = vector_exp(plane[v] - largest[v]);
+      plane[v] = vector_exp_normal(plane[v] - largest[v]);
       sum[v] += plane[v];
     }
   }
   for (int v = 0; v < BLOCK; v++) b->log_sum[v] = largest[v] + vector_log(sum[v]);
   for (int v = 0; v < BLOCK; v++) sum[v] = label[v] >= 0 ? 1.0f / sum[v] : 0.0f;
-  for (int64_t c = 0; c < classes; c++) {
-    float *plane = b->p + c * BLOCK;
-    for (int v = 0; v < BLOCK; v++) plane[v] *= sum[v];
-  }
+  for (int64_t c = 0; c < classes; c++)
+    for (int v = 0; v < BLOCK; v++) b->p[c * BLOCK + v] *= sum[v];
 }
 
-/* Adds Σp² or Σp of the block to each class's lanes. */
-FOR_EACH_ISA static void add_volumes(float *restrict lanes, const float *restrict p,
-                                     int64_t classes, bool squared) {
+/* What a region term needs of a class: lanes of Σp·onehot, Σp² or Σp, and Σonehot. */
+typedef struct region_lanes {
+  float overlap[SUM_LANES], volume[SUM_LANES], count[SUM_LANES];
+} region_lanes;
+
+FOR_EACH_ISA static void add_regions(region_lanes *restrict lanes, const float *restrict p,
+                                     const int32_t *restrict label, int64_t classes, bool squared) {
   for (int64_t c = 0; c < classes; c++)
     for (int k = 0; k < BLOCK; k += SUM_LANES)
       for (int l = 0; l < SUM_LANES; l++) {
-        float x = p[c * BLOCK + k + l];
-        lanes[c * SUM_LANES + l] += squared ? x * x : x;
+        float x = p[c * BLOCK + k + l], hit = label[k + l] == c ? 1.0f : 0.0f;
+        lanes[c].overlap[l] += hit * x;
+        lanes[c].volume[l] += squared ? x * x : x;
+        lanes[c].count[l] += hit;
       }
 }
 
@@ -242,6 +282,11 @@ static double focal_sum(const segmentation_terms *t, const block *b, const float
   return total;
 }
 
+/* Does each voxel that counts add −log p of its class, and no more? */
+static bool is_plain(const segmentation_terms *t) {
+  return t->label_smoothing == 0 && !(t->class_weights && t->class_weights->count);
+}
+
 /* −Σ_c a_c log p_c with the smoothed target a. */
 static double voxel_cross_entropy(const segmentation_terms *t, const float *logits, float log_sum,
                                   int64_t classes, int32_t label) {
@@ -253,10 +298,47 @@ static double voxel_cross_entropy(const segmentation_terms *t, const float *logi
   return (1 - t->label_smoothing) * one + t->label_smoothing / (double)classes * all;
 }
 
+FOR_EACH_ISA static double block_sum(const float *x) {
+  double lanes[SUM_LANES] = {0}, total = 0;
+  for (int v = 0; v < BLOCK; v += SUM_LANES)
+    for (int l = 0; l < SUM_LANES; l++) lanes[l] += (double)x[v + l];
+  for (int l = 0; l < SUM_LANES; l++) total += lanes[l];
+  return total;
+}
+
+/* Adds a block's cross-entropies and class weights to the sums. */
+static void sum_cross_entropy(double *sums, const segmentation_terms *t, const block *b,
+                              const float *logits, const int32_t *label, int64_t count,
+                              int64_t classes, int64_t counted) {
+  if (is_plain(t)) {
+    float log_p[BLOCK];
+    true_log_p(b, logits, label, classes, log_p);
+    sums[SUM_CE] -= block_sum(log_p);
+    sums[SUM_WEIGHT] += (double)counted;
+    return;
+  }
+  for (int64_t v = 0; v < count; v++, logits += classes)
+    if (label[v] >= 0) {
+      sums[SUM_CE] += voxel_cross_entropy(t, logits, b->log_sum[v], classes, label[v]);
+      sums[SUM_WEIGHT] += class_weight(t, label[v]);
+    }
+}
+
+/* Among voxels that do not count: those whose target is no class, nor one that says so. */
+static void find_bad_label(double *sums, const int32_t *target, const int32_t *label, int64_t count,
+                           int32_t ignored) {
+  for (int64_t v = 0; v < count; v++)
+    if (label[v] < 0 && target[v] != TARGET_UNKNOWN && target[v] != ignored) {
+      sums[SUM_BAD] = 1;
+      sums[SUM_BAD_LABEL] = target[v];
+    }
+}
+
 static void forward_task(void *context, int64_t task) {
   const job *j = context;
   const segmentation_terms *t = j->terms;
   int64_t classes = j->e.classes;
+  int32_t ignored = ignored_label(t);
   span part = piece_of(j->e.voxels, CHUNK_VOXELS, task % j->e.chunks);
   int64_t start = task / j->e.chunks * j->e.voxels + part.first;
   const float *logits = (const float *)j->c->in[IN_LOGITS].data + start * classes;
@@ -264,39 +346,32 @@ static void forward_task(void *context, int64_t task) {
   double *sums = (double *)j->c->workspace + task * (SUM_FIXED + 3 * classes);
   double *overlap = sums + SUM_FIXED, *volume = overlap + classes, *count = volume + classes;
   memset(sums, 0, (size_t)(SUM_FIXED + 3 * classes) * sizeof *sums);
-  float lanes[SEGMENTATION_CLASSES_MAX * SUM_LANES];
-  memset(lanes, 0, (size_t)(classes * SUM_LANES) * sizeof *lanes);
+  region_lanes lanes[SEGMENTATION_CLASSES_MAX];
+  memset(lanes, 0, (size_t)classes * sizeof *lanes);
   block b;
   for (int64_t at = 0; at < part.count; at += BLOCK) {
     int64_t n = part.count - at < BLOCK ? part.count - at : BLOCK;
     const float *x = logits + at * classes;
-    int32_t labels[BLOCK];
-    block_labels(t, target + at, n, classes, labels);
-    softmax_block(&b, x, labels, n, classes);
-    if (t->dice) add_volumes(lanes, b.p, classes, t->squared);
-    for (int64_t v = 0; v < n; v++, x += classes) {
-      int32_t label = labels[v];
-      if (label < 0) {
-        int32_t found = target[at + v];
-        if (found == TARGET_UNKNOWN || (t->ignores && found == t->ignore_index)) continue;
-        sums[SUM_BAD] = 1;
-        sums[SUM_BAD_LABEL] = found;
-        continue;
-      }
-      if (t->cross_entropy && !t->focal) {
-        sums[SUM_CE] += voxel_cross_entropy(t, x, b.log_sum[v], classes, label);
-        sums[SUM_WEIGHT] += class_weight(t, label);
-        sums[SUM_CORRECT] += b.best[v] == label;
-      }
-      sums[SUM_COUNTED] += 1;
-      overlap[label] += (double)b.p[label * BLOCK + v];
-      count[label] += 1;
-    }
-    if (t->focal) sums[SUM_CE] += focal_sum(t, &b, logits + at * classes, labels, n, classes);
+    int32_t label[BLOCK];
+    int64_t counted = block_labels(target + at, n, classes, ignored, label);
+    if (counted < n) find_bad_label(sums, target + at, label, n, ignored);
+    load_block(&b, x, n, classes);
+    if (t->accuracy) sums[SUM_CORRECT] += (double)correct_voxels(b.p, label, classes);
+    softmax_block(&b, label, classes, (block_ahead){.logits = x + BLOCK * classes});
+    if (t->dice) add_regions(lanes, b.p, label, classes, t->squared);
+    if (t->focal)
+      sums[SUM_CE] += focal_sum(t, &b, x, label, n, classes);
+    else if (t->cross_entropy)
+      sum_cross_entropy(sums, t, &b, x, label, n, classes, counted);
+    sums[SUM_COUNTED] += (double)counted;
   }
   if (t->focal) sums[SUM_WEIGHT] = sums[SUM_COUNTED];
   for (int64_t c = 0; c < classes; c++)
-    for (int l = 0; l < SUM_LANES; l++) volume[c] += (double)lanes[c * SUM_LANES + l];
+    for (int l = 0; l < SUM_LANES; l++) {
+      overlap[c] += (double)lanes[c].overlap[l];
+      volume[c] += (double)lanes[c].volume[l];
+      count[c] += (double)lanes[c].count[l];
+    }
 }
 
 typedef struct region {              /* of one class, over a sample or the batch */
@@ -484,12 +559,6 @@ static void add_weighted_cross_entropy(float *restrict gradient, const float *re
   }
 }
 
-FOR_EACH_ISA static void store_gradient(float *restrict to, const float *restrict gradient,
-                                        int64_t count, int64_t classes) {
-  for (int64_t v = 0; v < count; v++)
-    for (int64_t c = 0; c < classes; c++) to[v * classes + c] = gradient[c * BLOCK + v];
-}
-
 static void backward_task(void *context, int64_t task) {
   const job *j = context;
   const segmentation_terms *t = j->terms;
@@ -499,14 +568,17 @@ static void backward_task(void *context, int64_t task) {
   const float *logits = (const float *)j->c->in[IN_LOGITS].data + start * classes;
   const int32_t *target = (const int32_t *)j->c->in[IN_TARGET].data + start;
   float *out = j->dlogits + start * classes;
-  bool plain = t->label_smoothing == 0 && !(t->class_weights && t->class_weights->count);
+  int32_t ignored = ignored_label(t);
   block b;
   float gradient[SEGMENTATION_CLASSES_MAX * BLOCK];
   for (int64_t at = 0; at < part.count; at += BLOCK) {
     int64_t n = part.count - at < BLOCK ? part.count - at : BLOCK;
     int32_t label[BLOCK];
-    block_labels(t, target + at, n, classes, label);
-    softmax_block(&b, logits + at * classes, label, n, classes);
+    block_labels(target + at, n, classes, ignored, label);
+    load_block(&b, logits + at * classes, n, classes);
+    softmax_block(
+        &b, label, classes,
+        (block_ahead){.logits = logits + (at + BLOCK) * classes, .out = out + at * classes});
     if (t->dice)
       dice_gradient(b.p, gradient, label, j->slopes + sample * classes * 2, classes,
                     (float)j->dice_factor, t->squared);
@@ -514,14 +586,14 @@ static void backward_task(void *context, int64_t task) {
       memset(gradient, 0, (size_t)(classes * BLOCK) * sizeof *gradient);
     if (t->focal) {
       add_focal(gradient, &b, logits + at * classes, label, n, classes, t, j->factor);
-    } else if (t->cross_entropy && plain) {
+    } else if (t->cross_entropy && is_plain(t)) {
       float factor[BLOCK];
       for (int v = 0; v < BLOCK; v++) factor[v] = label[v] >= 0 ? (float)j->factor : 0.0f;
       add_cross_entropy(gradient, b.p, label, classes, factor);
     } else if (t->cross_entropy) {
       add_weighted_cross_entropy(gradient, b.p, label, classes, t, j->factor);
     }
-    store_gradient(out + at * classes, gradient, n, classes);
+    gemm_transpose(out + at * classes, classes, gradient, BLOCK, classes, n);
   }
 }
 

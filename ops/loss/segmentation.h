@@ -20,6 +20,7 @@ enum { WEIGHT_SQUARE, WEIGHT_SIMPLE, WEIGHT_UNIFORM };
 
 typedef struct segmentation_terms {
   bool cross_entropy, dice; /* which terms there are */
+  bool accuracy;            /* the result's is wanted */
   double cross_entropy_weight, dice_weight;
   const float_list *class_weights; /* NULL or empty: all 1 */
   bool ignores;                    /* labels equal to ignore_index do not count */

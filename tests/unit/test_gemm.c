@@ -268,6 +268,28 @@ static void squares_transpose(void **state) {
   }
 }
 
+/* No place beside the matrix may change. */
+static void matrices_transpose(void **state) {
+  (void)state;
+  static const int extents[] = {1, 3, 4, 6, 8, 13, 16, 35};
+  enum { COUNT = sizeof extents / sizeof *extents };
+  const gemm_kernels *sets[2 * GEMM_MAX_SETS];
+  int count = every_set(sets);
+  for (int k = 0; k < COUNT * COUNT; k++) {
+    int rows = extents[k / COUNT], columns = extents[k % COUNT];
+    for (int i = 0; i <= count; i++) {
+      fill_all(1, false);
+      for (int m = 0; m < rows; m++)
+        for (int j = 0; j < columns; j++) expected[j * 40 + m] = a[m * 41 + j];
+      if (i < count)
+        sets[i]->transpose_matrix(a, 41, c, 40, rows, columns);
+      else
+        gemm_transpose(c, 40, a, 41, rows, columns);
+      assert_agree("transpose", sets[i < count ? i : 0], rows, columns);
+    }
+  }
+}
+
 static void extents_split_into_tiles_that_exist(void **state) {
   (void)state;
   const gemm_kernels *sets[2 * GEMM_MAX_SETS];
@@ -297,6 +319,7 @@ int main(void) {
       cmocka_unit_test(factors_are_rounded_to_the_nearest_bf16),
       cmocka_unit_test(matrices_become_pairs_along_either_axis),
       cmocka_unit_test(squares_transpose),
+      cmocka_unit_test(matrices_transpose),
       cmocka_unit_test(extents_split_into_tiles_that_exist),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
