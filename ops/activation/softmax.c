@@ -129,7 +129,7 @@ const op op_softmax = {
     .doc = "out = e^x / Σ e^x over the last axis, so every row sums to 1. The largest value of a "
            "row is subtracted first; no input overflows.",
     .torch = "torch.softmax(x, dim=-1)",
-    .version = 1,
+    .version = 2,
     .traits = OP_IN_PLACE,
     .inputs = (const port[]){{"x", "… C", DTYPE_F32, 0, "logits"}, {0}},
     .outputs = (const port[]){{"out", "… C", DTYPE_F32, 0, "probabilities"}, {0}},
@@ -146,7 +146,7 @@ const op op_softmax_backward = {
     .name = "softmax_backward",
     .family = "activation",
     .summary = "Gradient of softmax: y (dy − Σ y·dy).",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){{"y", "… C", DTYPE_F32, 0, "result of softmax"},
                              {"dy", "… C", DTYPE_F32, 0, "gradient of the result"},

@@ -42,7 +42,7 @@ const op op_sum_to = {
     .name = "sum_to",
     .family = "arithmetic",
     .summary = "Sum over the axes along which a value was repeated.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){{"x", "any", DTYPE_F32, 0, "what to add up"},
                              {"factor", "repeats to x", DTYPE_F32, PORT_OPTIONAL,

@@ -35,10 +35,14 @@
  * the same rounding on every machine. */
 enum { LANES = 32 };
 
+/* By halves: additions of one half do not wait for each other. */
 VECTOR_INLINE double lanes_total(const float lanes[LANES]) {
-  double total = 0;
-  for (int l = 0; l < LANES; l++) total += (double)lanes[l];
-  return total;
+  double sums[LANES / 2];
+  for (int l = 0; l < LANES / 2; l++) sums[l] = (double)lanes[l] + (double)lanes[l + LANES / 2];
+#pragma GCC unroll 4
+  for (int half = LANES / 4; half > 0; half /= 2)
+    for (int l = 0; l < half; l++) sums[l] += sums[l + half];
+  return sums[0];
 }
 
 VECTOR_INLINE uint32_t float_bits(float x) {

@@ -20,7 +20,7 @@ const op op_l1 = {
     .doc = "loss = mean of |prediction − target| over all elements. With a mask, which may be the "
            "coarse grid of patches that mask_patches returns, only elements where it is 1 count.",
     .torch = "torch.nn.functional.l1_loss(prediction, target)",
-    .version = 1,
+    .version = 2,
     .traits = OP_LOSS,
     .inputs = REGRESSION_INPUTS,
     .outputs =

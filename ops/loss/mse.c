@@ -21,7 +21,7 @@ const op op_mse = {
            "the coarse grid of patches that mask_patches returns, only elements where it is 1 "
            "count.",
     .torch = "torch.nn.functional.mse_loss(prediction, target)",
-    .version = 1,
+    .version = 2,
     .traits = OP_LOSS,
     .inputs = REGRESSION_INPUTS,
     .outputs =

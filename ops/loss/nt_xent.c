@@ -179,7 +179,7 @@ const op op_nt_xent = {
     .torch =
         "z = F.normalize(torch.cat([a, b])); s = (z @ z.T / temperature).fill_diagonal_(-inf); "
         "F.cross_entropy(s, (torch.arange(2 * N) + N) % (2 * N))",
-    .version = 1,
+    .version = 2,
     .traits = OP_LOSS | OP_ACROSS_SAMPLES,
     .inputs = (const port[]){{"a", "N …", DTYPE_F32, 0, "embeddings of the first views"},
                              {"b", "N …", DTYPE_F32, 0, "embeddings of the second views"},
@@ -208,7 +208,7 @@ const op op_nt_xent_backward = {
     .name = "nt_xent_backward",
     .family = "loss",
     .summary = "Gradient of nt_xent.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){{"unit", "2N D", DTYPE_F32, 0, "saved embeddings of length 1"},
                              {"norm", "2N", DTYPE_F32, 0, "saved lengths"},

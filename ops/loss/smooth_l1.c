@@ -37,7 +37,7 @@ const op op_smooth_l1 = {
         "− beta / 2 elsewhere. With a mask, which may be the coarse grid of patches that "
         "mask_patches returns, only elements where it is 1 count.",
     .torch = "torch.nn.functional.smooth_l1_loss(prediction, target, beta=beta)",
-    .version = 1,
+    .version = 2,
     .traits = OP_LOSS,
     .inputs = REGRESSION_INPUTS,
     .outputs = (const port[]){{"loss", "scalar", DTYPE_F32, 0, "mean over the elements"}, {0}},

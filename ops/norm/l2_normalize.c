@@ -140,7 +140,7 @@ const op op_l2_normalize = {
     .doc = "out = x / max(‖x‖₂, eps), with the norm taken along one axis. The dot products of such "
            "vectors are cosines.",
     .torch = "torch.nn.functional.normalize(x, dim=axis, eps=eps)",
-    .version = 1,
+    .version = 2,
     .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "values"}, {0}},
     .outputs = (const port[]){{"out", "N …", DTYPE_F32, 0, "vectors of length 1"},
                               {"factor", "N … 1 …", DTYPE_F32, PORT_SAVED, "1 / max(‖x‖, eps)"},
@@ -165,7 +165,7 @@ const op op_l2_normalize_backward = {
     .name = "l2_normalize_backward",
     .family = "norm",
     .summary = "Gradient of l2_normalize: (dy − y Σ y·dy) / ‖x‖.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){{"y", "N …", DTYPE_F32, 0, "result of l2_normalize"},
                              {"factor", "N … 1 …", DTYPE_F32, 0, "1 / max(‖x‖, eps)"},

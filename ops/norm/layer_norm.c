@@ -223,7 +223,7 @@ const op op_layer_norm = {
     .doc = "out = (x − mean) / √(variance + eps) · weight + bias, with mean and (biased) variance "
            "over the last axis (Ba et al., arXiv 1607.06450).",
     .torch = "torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)",
-    .version = 1,
+    .version = 2,
     .inputs = (const port[]){{"x", "… C", DTYPE_F32, 0, "tokens or a feature map"},
                              {"weight", "C", DTYPE_F32, PORT_PARAM | PORT_OPTIONAL, "scale"},
                              {"bias", "C", DTYPE_F32, PORT_PARAM | PORT_OPTIONAL, "shift"},
@@ -250,7 +250,7 @@ const op op_layer_norm_backward = {
     .name = "layer_norm_backward",
     .family = "norm",
     .summary = "Gradients of layer_norm.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs = (const port[]){{"x", "… C", DTYPE_F32, 0, "input of layer_norm"},
                              {"weight", "C", DTYPE_F32, PORT_OPTIONAL, "scale"},

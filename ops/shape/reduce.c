@@ -329,7 +329,7 @@ const op op_reduce = {
            "all of them. Where several elements are the largest, they share its gradient. Over "
            "[1, 2, 3] it is global average or maximum pooling.",
     .torch = "x.mean(axes, keepdim=keep), x.sum(…), x.amax(…)",
-    .version = 1,
+    .version = 2,
     .inputs = (const port[]){{"x", "N …", DTYPE_F32, 0, "values"}, {0}},
     .outputs = (const port[]){{"out", "N …", DTYPE_F32, 0, "the rest"}, {0}},
     .attrs =
