@@ -423,7 +423,7 @@ const op op_attention_backward = {
     .name = "attention_backward",
     .family = "attention",
     .summary = "Gradient of attention.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL | OP_RANDOM,
     .inputs = (const port[]){{"q", "N W Tq C", DTYPE_F32, PORT_ROUNDED, "queries"},
                              {"k", "N W Tk C", DTYPE_F32, PORT_ROUNDED, "keys"},

@@ -16,7 +16,12 @@ enum {
   DIM_MAX = ATTENTION_DIM_MAX,
   /* A bias gathers its gradient over all sequences. Sequences are cut into groups that gather for
    * themselves, as many as make about this many tasks; the groups are added in order. */
-  BIAS_TASKS = 32
+  BIAS_TASKS = 32,
+  /* Long sequences of queries with few keys are cut into slabs that gather dk and dv for themselves, so
+   * that heads and samples need not be as many as threads, and heads that pass over the same lines of
+   * tokens find them in the cache. */
+  SLABS = 16,
+  SLAB_BLOCKS = 16 /* least of a slab */
 };
 
 /* A vector of the tiles lies in one line of the cache. */
@@ -371,7 +376,7 @@ void attention_forward(const attention_problem *p, float *y, float *lse, void *w
  * With P the weights, M the factors of dropout, D = Σ dy·y per query:
  *     dv = (P ∘ M)ᵀ dy    dS = P ∘ (M ∘ (dy vᵀ) − D)    dq = scale · dS k    dk = scale · dSᵀ q
  * and the bias gets Σ dS over the sequences. Queries outside, keys inside; dk and dv gather in the
- * result. */
+ * result, or those of slabs in rows of their own, which are added in order. */
 
 typedef struct backward_job {
   const attention_problem *p;
@@ -379,7 +384,33 @@ typedef struct backward_job {
   const attention_gradients *d;
   float *d_bias_t; /* groups × heads × keys × padded queries, or NULL */
   int64_t groups;
+  int64_t slabs;  /* of the queries of a sequence */
+  float *partial; /* dk and dv of slabs 1, 2 …: for each, twice sequences·keys × heads·dim */
 } backward_job;
+
+/* Where dk and dv of a slab gather. */
+typedef struct key_gradients {
+  float *k, *v;
+  int64_t k_row, v_row;
+} key_gradients;
+
+static int64_t slab_count(const attention_problem *p) {
+  int64_t most = query_blocks(p) / SLAB_BLOCKS, fit = p->queries / p->keys;
+  if (most > fit) most = fit;
+  return p->bias || most < 1 ? 1 : most < SLABS ? most : SLABS;
+}
+
+static int64_t key_floats(const attention_problem *p) {
+  return p->samples * p->windows * p->keys * p->heads * p->dim;
+}
+
+static key_gradients gathered_in(const backward_job *job, int64_t slab) {
+  const attention_problem *p = job->p;
+  if (slab == 0) return (key_gradients){job->d->k, job->d->v, p->k_row, p->v_row};
+  int64_t width = p->heads * p->dim;
+  float *k = job->partial + (slab - 1) * 2 * key_floats(p);
+  return (key_gradients){k, k + key_floats(p), width, width};
+}
 
 /* Σ over d of a[d][i] · b[d][i] for every query i. */
 FOR_EACH_ISA static void dot_queries(float dots[QUERIES], const float *restrict a,
@@ -389,8 +420,8 @@ FOR_EACH_ISA static void dot_queries(float dots[QUERIES], const float *restrict 
     for (int64_t i = 0; i < QUERIES; i++) dots[i] += a[d * QUERIES + i] * b[d * QUERIES + i];
 }
 
-/* One head of one sequence. */
-static void sequence_gradients(const backward_job *job, place at, float *d_bias_t) {
+/* One head of one sequence, or of a slab of it. */
+static void sequence_gradients(const backward_job *job, place at, int64_t slab, float *d_bias_t) {
   const attention_problem *p = at.p;
   int64_t channel = at.head * p->dim, y_row = p->heads * p->dim;
   int64_t first_query = at.sequence * p->queries, first_key = at.sequence * p->keys;
@@ -406,7 +437,10 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
   float block_lse[QUERIES], block_dots[QUERIES];
   int32_t own[QUERIES];
 
-  for (int64_t b = 0; b < query_blocks(p); b++) {
+  key_gradients to = gathered_in(job, slab);
+  int64_t first_block = gemm_tile_begin(query_blocks(p), job->slabs, slab);
+  int64_t end_block = gemm_tile_begin(query_blocks(p), job->slabs, slab + 1);
+  for (int64_t b = first_block; b < end_block; b++) {
     span queries = piece_of(p->queries, QUERIES, b);
     const float *q = p->q + (first_query + queries.first) * p->q_row + channel;
     float *dq = job->d->q + (first_query + queries.first) * p->q_row + channel;
@@ -435,12 +469,12 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
       loops->gradients(weights, d_weights, keys.count, terms, block_lse, block_dots, p->scale,
                        d_bias_t ? d_bias_t + bias_block(p, queries, keys) : NULL);
       a = left_operand(p->bf16, (left){weights, QUERIES, 1}, keys.count, queries.count, left_room);
-      product(p->bf16, job->d->v + key * p->v_row + channel, p->v_row, a, out_gradient, keys.count,
-              p->dim, queries.count, b > 0);
+      product(p->bf16, to.v + key * to.v_row + channel, to.v_row, a, out_gradient, keys.count,
+              p->dim, queries.count, b > first_block);
       a = left_operand(p->bf16, (left){d_weights, QUERIES, 1}, keys.count, queries.count,
                        left_room);
-      product(p->bf16, job->d->k + key * p->k_row + channel, p->k_row, a, query, keys.count, p->dim,
-              queries.count, b > 0);
+      product(p->bf16, to.k + key * to.k_row + channel, to.k_row, a, query, keys.count, p->dim,
+              queries.count, b > first_block);
       a = left_operand(p->bf16, (left){k, 1, p->k_row}, p->dim, keys.count, left_room);
       product(p->bf16, dq_t, QUERIES, a,
               right_operand(p->bf16, d_weights, QUERIES, keys.count, QUERIES, weight_room), p->dim,
@@ -450,17 +484,30 @@ static void sequence_gradients(const backward_job *job, place at, float *d_bias_
   }
 }
 
-/* One head of a group of sequences. */
+/* One head of a group of sequences, or of a slab of a sequence. */
 static void backward_task(void *context, int64_t task) {
   const backward_job *job = context;
   const attention_problem *p = job->p;
-  int64_t head = task % p->heads, group = task / p->heads;
+  int64_t head = task % p->heads, slab = task / p->heads % job->slabs;
+  int64_t group = task / p->heads / job->slabs;
   int64_t sequences = p->samples * p->windows, plane = bias_plane(p);
   float *d_bias_t = job->d_bias_t ? job->d_bias_t + task * plane : NULL;
   if (d_bias_t) clear(d_bias_t, plane);
   int64_t end = gemm_tile_begin(sequences, job->groups, group + 1);
   for (int64_t s = gemm_tile_begin(sequences, job->groups, group); s < end; s++)
-    sequence_gradients(job, place_of(p, s, head, job->bias_t), d_bias_t);
+    sequence_gradients(job, place_of(p, s, head, job->bias_t), slab, d_bias_t);
+}
+
+/* One key of a sequence: dk and dv of the slabs added in order. */
+static void add_slabs_task(void *context, int64_t key) {
+  const backward_job *job = context;
+  int64_t width = job->p->heads * job->p->dim;
+  key_gradients sum = gathered_in(job, 0);
+  for (int64_t slab = 1; slab < job->slabs; slab++) {
+    key_gradients own = gathered_in(job, slab);
+    add_block(sum.k + key * sum.k_row, own.k + key * own.k_row, width);
+    add_block(sum.v + key * sum.v_row, own.v + key * own.v_row, width);
+  }
 }
 
 /* One block of queries of one head: the groups added in order, and turned back. */
@@ -489,7 +536,8 @@ static int64_t bias_groups(const attention_problem *p) {
 }
 
 size_t attention_backward_workspace(const attention_problem *p) {
-  return (size_t)(bias_floats(p) * (1 + bias_groups(p))) * sizeof(float);
+  int64_t partial = (slab_count(p) - 1) * 2 * key_floats(p);
+  return (size_t)(bias_floats(p) * (1 + bias_groups(p)) + partial) * sizeof(float);
 }
 
 void attention_backward(const attention_problem *p, const float *y, const float *lse,
@@ -501,11 +549,14 @@ void attention_backward(const attention_problem *p, const float *y, const float 
                       .lse = lse,
                       .dy = dy,
                       .d = d,
-                      .groups = p->samples * p->windows};
+                      .groups = p->samples * p->windows,
+                      .slabs = slab_count(p),
+                      .partial = workspace};
   if (p->bias && d->bias) {
     job.d_bias_t = (float *)workspace + bias_floats(p);
     job.groups = bias_groups(p);
   }
-  parallel_for(pool, job.groups * p->heads, backward_task, &job);
+  parallel_for(pool, job.groups * job.slabs * p->heads, backward_task, &job);
+  if (job.slabs > 1) parallel_for(pool, p->samples * p->windows * p->keys, add_slabs_task, &job);
   if (job.d_bias_t) parallel_for(pool, p->heads * query_blocks(p), gather_bias_task, &job);
 }

@@ -325,6 +325,74 @@ static void every_set_of_kernels_attends_with_bias_and_regions(void **state) {
   every_set_agrees(&p, dy, sets, count, 1e-6);
 }
 
+/* Queries do not know of each other, so the gradients of keys are the sums of those that parts of the
+ * queries give. So many queries are cut into slabs. */
+static void gradients_of_long_sequences_are_the_sums_of_parts(void **state) {
+  (void)state;
+  enum { SAMPLES = 2, PARTS = 17, PART = 150, LONG = PARTS * PART, FEW = 70 };
+  static float q[SAMPLES * LONG * WIDTH], dy[SAMPLES * LONG * WIDTH], y[SAMPLES * LONG * WIDTH];
+  static float k[SAMPLES * FEW * WIDTH], v[SAMPLES * FEW * WIDTH], lse[SAMPLES * 2 * LONG];
+  static float dq[2][SAMPLES * LONG * WIDTH], dk[2][SAMPLES * FEW * WIDTH];
+  static float dv[2][SAMPLES * FEW * WIDTH], part_dq[PART * WIDTH], part_dk[FEW * WIDTH];
+  static float part_dv[FEW * WIDTH], sum_dk[FEW * WIDTH], sum_dv[FEW * WIDTH];
+  rng r = rng_open(rng_key_of(3, "attention", 0, "long", 0), 1);
+  for (int i = 0; i < SAMPLES * LONG * WIDTH; i++) q[i] = rng_normal(&r), dy[i] = rng_normal(&r);
+  for (int i = 0; i < SAMPLES * FEW * WIDTH; i++) k[i] = rng_normal(&r), v[i] = rng_normal(&r);
+  attention_problem p = {.samples = SAMPLES,
+                         .windows = 1,
+                         .heads = 2,
+                         .dim = DIM,
+                         .queries = LONG,
+                         .keys = FEW,
+                         .q_row = WIDTH,
+                         .k_row = WIDTH,
+                         .v_row = WIDTH,
+                         .q = q,
+                         .k = k,
+                         .v = v,
+                         .scale = 0.3f};
+  void *workspace = malloc(attention_backward_workspace(&p) + 1);
+  thread_pool *pool;
+  must(pool_create(3, &pool));
+  const gemm_kernels *sets[GEMM_MAX_SETS];
+  int count = gemm_available(sets);
+  for (int set = 0; set < count; set++) {
+    const char *name = sets[set]->name;
+    gemm_choose(sets[set]);
+    attention_forward(&p, y, lse, workspace, pool);
+    for (int t = 0; t < 2; t++)
+      attention_backward(&p, y, lse, dy, &(attention_gradients){dq[t], dk[t], dv[t], NULL},
+                         workspace, t ? pool : NULL);
+    assert_memory_equal(dq[0], dq[1], sizeof dq[0]);
+    assert_memory_equal(dk[0], dk[1], sizeof dk[0]);
+    assert_memory_equal(dv[0], dv[1], sizeof dv[0]);
+    for (int n = 0; n < SAMPLES; n++) {
+      memset(sum_dk, 0, sizeof sum_dk);
+      memset(sum_dv, 0, sizeof sum_dv);
+      for (int part = 0; part < PARTS; part++) {
+        int64_t first = (int64_t)(n * LONG + part * PART) * WIDTH;
+        attention_problem own = p;
+        own.samples = 1;
+        own.queries = PART;
+        own.q = q + first;
+        own.k = k + n * FEW * WIDTH;
+        own.v = v + n * FEW * WIDTH;
+        attention_forward(&own, y, lse, workspace, pool);
+        attention_backward(&own, y, lse, dy + first,
+                           &(attention_gradients){part_dq, part_dk, part_dv, NULL}, workspace,
+                           pool);
+        assert_near("the gradient of q", name, part_dq, dq[0] + first, PART * WIDTH, 1e-6);
+        for (int i = 0; i < FEW * WIDTH; i++) sum_dk[i] += part_dk[i], sum_dv[i] += part_dv[i];
+      }
+      assert_near("the gradient of k", name, sum_dk, dk[0] + n * FEW * WIDTH, FEW * WIDTH, 1e-6);
+      assert_near("the gradient of v", name, sum_dv, dv[0] + n * FEW * WIDTH, FEW * WIDTH, 1e-6);
+    }
+  }
+  gemm_choose(NULL);
+  pool_destroy(pool);
+  free(workspace);
+}
+
 /* Weights that are too small for a normal number are none, those of −∞ among them; what is no number
  * makes its own query's result none, and no other's. */
 static void far_keys_have_no_weight_and_no_number_is_hidden(void **state) {
@@ -362,6 +430,7 @@ int main(void) {
       cmocka_unit_test(attention_drops_nothing_outside_training),
       cmocka_unit_test(in_bf16_the_factors_of_products_are_rounded),
       cmocka_unit_test(every_set_of_kernels_attends_with_bias_and_regions),
+      cmocka_unit_test(gradients_of_long_sequences_are_the_sums_of_parts),
       cmocka_unit_test(far_keys_have_no_weight_and_no_number_is_hidden),
       cmocka_unit_test(a_mask_cannot_be_learned),
       cmocka_unit_test(inputs_in_front_may_be_left_out_where_they_are_optional),
