@@ -178,7 +178,7 @@ static void look_ahead(const conv_product *p, const phase_plan *q, const float *
 /* Along one long row, what comes some kilobytes later. */
 static void fetch_row(const conv_product *p, const phase_plan *q, const float *from,
                       const float *to, int rows) {
-  enum { AHEAD = 2 };
+  enum { AHEAD = 1 };
   int64_t in = rows * q->z.in_step * p->in_channels, out = rows * q->z.out_step * p->out_channels;
   for (int64_t i = 0; i < in; i += LINE_FLOATS) __builtin_prefetch(from + AHEAD * in + i);
   for (int64_t i = 0; i < out; i += LINE_FLOATS) __builtin_prefetch(to + AHEAD * out + i, 1);

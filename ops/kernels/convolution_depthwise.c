@@ -143,14 +143,9 @@ typedef struct weight_sum {
   const float *x, *dy;
   float *dbias;
   float *partial, *partial_bias; /* [slab][tap][channel], [slab][channel] */
+  float *ones;
   int64_t slabs;
 } weight_sum;
-
-FOR_EACH_ISA static void add_voxels(float *restrict sum, const float *restrict dy, int64_t count,
-                                    int64_t channels) {
-  for (int64_t v = 0; v < count; v++)
-    for (int64_t c = 0; c < channels; c++) sum[c] += dy[v * channels + c];
-}
 
 /* The results along an axis whose tap `tap` reads inside the image. */
 static void valid_results(const conv_shape *s, int a, int64_t tap, int64_t *first, int64_t *end) {
@@ -170,7 +165,7 @@ static void weight_slab_task(void *context, int64_t slab) {
   for (int64_t r = rows * slab / p->slabs; r < rows * (slab + 1) / p->slabs; r++) {
     int64_t y = r % s->out[1], x = r / s->out[1] % s->out[0], n = r / s->out[1] / s->out[0];
     const float *dy = p->dy + r * s->out[2] * channels;
-    if (p->dbias) add_voxels(bias, dy, s->out[2], channels);
+    if (p->dbias) conv_sum_voxels(bias, p->ones, dy, s->out[2], channels);
     float *sum = sums;
     for (int64_t i = 0; i < s->kernel[0]; i++)
       for (int64_t j = 0; j < s->kernel[1]; j++)
@@ -200,6 +195,7 @@ static size_t weight_sum_pieces(weight_sum *p, void *workspace) {
   pieces w = {workspace, 0};
   p->partial = piece(&w, p->slabs * volume(p->s->kernel) * p->s->channels);
   p->partial_bias = piece(&w, p->slabs * p->s->channels);
+  p->ones = conv_ones(&w, p->s->channels);
   return w.used;
 }
 

@@ -59,6 +59,18 @@ static inline float *piece(pieces *w, int64_t floats) {
   return at;
 }
 
+/* Of each channel the sum over voxels, the gradient of the bias: the sums of a depthwise filter of which every
+ * voxel is 1. */
+static inline float *conv_ones(pieces *w, int64_t channels) {
+  float *ones = piece(w, channels);
+  for (int64_t c = 0; c < channels && ones; c++) ones[c] = 1;
+  return ones;
+}
+static inline void conv_sum_voxels(float *sum, const float *ones, const float *dy, int64_t voxels,
+                                   int64_t channels) {
+  gemm_best()->depthwise_sum(sum, ones, 0, dy, voxels, channels);
+}
+
 /* One tap and nothing between: every voxel of the batch is a row of one long matrix. */
 static inline conv_shape merge_pointwise(conv_shape s) {
   for (int a = 0; a < 3; a++)

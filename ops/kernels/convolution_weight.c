@@ -33,7 +33,7 @@ typedef struct weight_product {
   int64_t x_channels, dy_channels; /* of the tensors read, and per group below */
   int64_t x_group, dy_group;
   float *dweight, *dbias;
-  float *x_copy, *dy_copy, *partial, *partial_bias, *zeros;
+  float *x_copy, *dy_copy, *partial, *partial_bias, *zeros, *ones;
 } weight_product;
 
 enum { LINE_LENGTH = 128, SLABS = 16, MAX_SLABS = 64, ROW_PART = 96, FINISH_ROWS = 8 };
@@ -133,6 +133,7 @@ static size_t weight_pieces(weight_product *p, void *workspace) {
   if (!p->in_place) p->partial = piece(&w, p->slabs * s->groups * p->taps * p->rows * p->padded);
   p->partial_bias = piece(&w, p->slabs * s->features);
   p->zeros = piece(&w, GEMM_MAX_VECTORS * GEMM_MAX_LANES);
+  p->ones = conv_ones(&w, s->features);
   if (p->copy_x)
     p->x_copy = piece(&w, s->batch * s->image[0] * s->image[1] * p->padded_z * p->x_channels);
   if (p->copy_dy)
@@ -237,8 +238,11 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
   bool fetch_dy = first_z && ky == middle && kx == 0;
   bool fetch_x = first_z && ky == middle && kx == s->kernel[0] - 1 && !fetch_dy;
   bool fetch_a = p->swapped ? fetch_dy : fetch_x, fetch_b = p->swapped ? fetch_x : fetch_dy;
-  int64_t ahead = fetch_x    ? line_step * s->stride[1] * p->padded_z * p->x_channels
-                  : fetch_dy ? line_step * p->dy_z * p->dy_channels
+  /* The next line lies on the same row where rows are cut into pieces. */
+  int64_t next_x = p->z_pieces > 1 ? p->z_length * p->x_step : s->stride[1] * p->padded_z;
+  int64_t next_dy = p->z_pieces > 1 ? p->z_length : p->dy_z;
+  int64_t ahead = fetch_x    ? line_step * next_x * p->x_channels
+                  : fetch_dy ? line_step * next_dy * p->dy_channels
                              : 0;
   ptrdiff_t ahead_k = (fetch_a ? a_step : fetch_b ? b_step : 0) * (ptrdiff_t)sizeof(float);
   gemm_segment segments[CONV_MAX_SEGMENTS];
@@ -317,12 +321,10 @@ static void weight_tiles(const weight_product *p, float *partial, int64_t unit, 
 static void sum_lines(const weight_product *p, float *sum, int64_t line_begin, int64_t line_end) {
   const conv_shape *s = &p->s;
   int64_t length = p->z_length * (p->pairs ? 2 : 1);
-  memset(sum, 0, (size_t)s->features * sizeof(float));
   for (int64_t line = line_begin; line < line_end; line++) {
     int64_t z0 = line % p->z_pieces * length, z1 = smaller(s->out[2], z0 + length);
     const float *dy = p->dy + (line / p->z_pieces * s->out[2] + z0) * s->features;
-    for (int64_t z = z0; z < z1; z++, dy += s->features)
-      for (int64_t f = 0; f < s->features; f++) sum[f] += dy[f];
+    conv_sum_voxels(sum, p->ones, dy, z1 - z0, s->features);
   }
 }
 
@@ -339,11 +341,14 @@ static void weight_task(void *context, int64_t task) {
   int64_t line_floats = p->z_length * (p->x_group + p->dy_group);
   int64_t cached = larger(16384, smaller(32768, 256 * (p->x_group + p->dy_group)));
   int64_t step = larger(1, smaller(CONV_MAX_SEGMENTS, cached / line_floats));
-  for (int64_t line = line_begin; line < line_end; line += step)
+  float *sum = p->dbias && part == 0 ? p->partial_bias + slab * s->features : NULL;
+  if (sum) memset(sum, 0, (size_t)s->features * sizeof(float));
+  for (int64_t line = line_begin; line < line_end; line += step) {
+    int64_t end = smaller(line_end, line + step);
     for (int64_t unit = unit_begin; unit < unit_end; unit++)
-      weight_tiles(p, partial, unit, line, smaller(line_end, line + step), step, line > line_begin);
-  if (p->dbias && part == 0)
-    sum_lines(p, p->partial_bias + slab * s->features, line_begin, line_end);
+      weight_tiles(p, partial, unit, line, end, step, line > line_begin);
+    if (sum) sum_lines(p, sum, line, end);
+  }
 }
 
 FOR_EACH_ISA void conv_add_slabs(const float *from, int64_t slabs, int64_t slab_floats,
