@@ -31,6 +31,13 @@
 
 #define VECTOR_INLINE static inline __attribute__((always_inline, unused))
 
+/* Asks memory for `count` floats that will be read or written soon: a core looks ahead only so far, in few
+ * arrays at a time. Of places beyond an array nothing comes. */
+VECTOR_INLINE void ask_for(const float *p, int64_t count) {
+  enum { LINE = 64 / sizeof *p };
+  for (int64_t i = 0; i < count; i += LINE) __builtin_prefetch(p + i);
+}
+
 /* A sum over an array is kept in this many partial sums, whatever the vector width, so that it has
  * the same rounding on every machine. */
 enum { LANES = 32 };

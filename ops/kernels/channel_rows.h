@@ -13,7 +13,8 @@
 enum {
   ROWS_ELEMENTS = 8192, /* of a task; 32 KiB: read from memory once, a second time from the cache */
   PERIOD_MIN = 128,
-  TILE_MAX = 256 /* channels, and so elements of a row, handled at a time */
+  ROWS_AHEAD = 4, /* of the row at work: for which memory is asked */
+  TILE_MAX = 256  /* channels, and so elements of a row, handled at a time */
 };
 
 /* How a tensor is cut into tasks: each has some voxels of one sample, with all their channels. */

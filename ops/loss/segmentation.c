@@ -122,17 +122,11 @@ FOR_EACH_ISA static int64_t correct_voxels(const float *restrict logits,
   return correct;
 }
 
-/* What a core asks memory for while it computes: a block takes it longer than it looks ahead by itself, and
- * waiting would take as long as computing. Beyond a tensor's end nothing comes of it. */
+/* What a core asks memory for while it computes; to wait for it would take as long as to compute. */
 typedef struct block_ahead {
   const float *logits; /* of the next block */
   const float *out;    /* where this block's gradient will go; NULL: nowhere */
 } block_ahead;
-
-VECTOR_INLINE void ask_for_plane(const float *p) {
-  enum { LINE = 64 / sizeof *p };
-  for (int v = 0; v < BLOCK; v += LINE) __builtin_prefetch(p + v);
-}
 
 /* Logits become probabilities; those of voxels that do not count are 0. */
 FOR_EACH_ISA static void softmax_block(block *restrict b, const int32_t *restrict label,
@@ -146,8 +140,8 @@ FOR_EACH_ISA static void softmax_block(block *restrict b, const int32_t *restric
     }
   for (int64_t c = 0; c < classes; c++) {
     float *plane = b->p + c * BLOCK;
-    ask_for_plane(ahead.logits + c * BLOCK);
-    if (ahead.out) ask_for_plane(ahead.out + c * BLOCK);
+    ask_for(ahead.logits + c * BLOCK, BLOCK);
+    if (ahead.out) ask_for(ahead.out + c * BLOCK, BLOCK);
     for (int v = 0; v < BLOCK; v++) {
       plane[v] = vector_exp_normal(plane[v] - largest[v]);
       sum[v] += plane[v];

@@ -311,9 +311,12 @@ FOR_EACH_ISA static void chunk_sums(float *restrict sum, float *restrict dot,
   spread(factors, rstd, tile, r.width);
   for (int64_t i = 0; i < r.count + (r.tail > 0); i++) {
     const float *xi = x + i * r.stride, *dyi = dy + i * r.stride;
-    int64_t width = i < r.count ? r.width : r.tail;
+    int64_t width = i < r.count ? r.width : r.tail, ahead = ROWS_AHEAD * r.stride;
+    ask_for(xi + ahead, width);
+    ask_for(dyi + ahead, width);
     if (y) {
       const float *yi = y + i * r.stride;
+      ask_for(yi + ahead, width);
       for (int64_t j = 0; j < width; j++) {
         float g = yi[j] > 0.0f ? dyi[j] : slope * dyi[j];
         sums[j] += g;
@@ -412,15 +415,20 @@ FOR_EACH_ISA static void backward_rows(float *restrict dx, float *restrict dresi
   for (int64_t i = 0; i < r.count + (r.tail > 0); i++) {
     const float *xi = x + i * r.stride, *dyi = dy + i * r.stride;
     float *dxi = dx + i * r.stride;
-    int64_t width = i < r.count ? r.width : r.tail;
+    int64_t width = i < r.count ? r.width : r.tail, ahead = ROWS_AHEAD * r.stride;
+    ask_for(xi + ahead, width);
+    ask_for(dyi + ahead, width);
+    ask_for(dxi + ahead, width);
     if (!y) {
       for (int64_t j = 0; j < width; j++)
         dxi[j] = factors[j] * dyi[j] - shifts[j] - (xi[j] - centres[j]) * tilts[j];
       continue;
     }
     const float *yi = y + i * r.stride;
+    ask_for(yi + ahead, width);
     if (dresidual) {
       float *dri = dresidual + i * r.stride;
+      ask_for(dri + ahead, width);
       for (int64_t j = 0; j < width; j++) {
         float g = yi[j] > 0.0f ? dyi[j] : slope * dyi[j];
         dri[j] = g;
@@ -435,11 +443,12 @@ FOR_EACH_ISA static void backward_rows(float *restrict dx, float *restrict dresi
   }
 }
 
+/* From the end on, where the sums have left the cache full of what they read last. */
 static void backward_task(void *context, int64_t task) {
   const call *c = context;
   const backward_attrs *attrs = c->attrs;
   channel_cut l = backward_cut(c->in);
-  channel_task t = cut_task(&l, task);
+  channel_task t = cut_task(&l, cut_tasks(&l) - 1 - task);
   const float *lines =
       (const float *)c->workspace + channel_norm_partials(&l) + t.sample * 2 * l.channels;
   for (int64_t first = 0; first < l.channels; first += TILE_MAX) {
