@@ -15,10 +15,11 @@
  * The gradient of the filter is Gᵀ ((Bᵀ d B) ∘ (A dy Aᵀ)) G, summed over tiles before it is transformed. */
 #include "ops/arithmetic/vector_math.h"
 #include "ops/kernels/convolution_parts.h"
+#include "ops/kernels/convolution_winograd_parts.h"
 
 enum {
-  SIDE = 4,
-  POINTS = SIDE * SIDE,
+  SIDE = WINOGRAD_SIDE,
+  POINTS = WINOGRAD_POINTS,
   TAPS = 3,
   MOST_TAPS_Z = 3,
   MOST_FILTER = TAPS * TAPS * MOST_TAPS_Z,
@@ -57,10 +58,6 @@ typedef struct winograd {
   int64_t row_parts, visit; /* cuts of the rows of a sum; units that are summed at a time */
 } winograd;
 
-typedef float floats8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef uint32_t words8 __attribute__((vector_size(32)));
-enum { LANES8 = 8 };
-
 /* An odd number of cache lines: points that are written side by side lie in different sets. */
 static int64_t spread(int64_t floats) {
   enum { LINE = 16 };
@@ -86,107 +83,18 @@ static unit unit_of(const winograd *p, int64_t index) {
 
 /* ---- transforms -------------------------------------------------------------------------------- */
 
-VECTOR_INLINE void input_points(const floats8 d[POINTS], floats8 u[POINTS]) {
-  floats8 t[POINTS];
-  for (int j = 0; j < SIDE; j++) {
-    t[j] = d[j] - d[2 * SIDE + j];
-    t[SIDE + j] = d[SIDE + j] + d[2 * SIDE + j];
-    t[2 * SIDE + j] = d[2 * SIDE + j] - d[SIDE + j];
-    t[3 * SIDE + j] = d[SIDE + j] - d[3 * SIDE + j];
-  }
-  for (int i = 0; i < POINTS; i += SIDE) {
-    u[i] = t[i] - t[i + 2];
-    u[i + 1] = t[i + 1] + t[i + 2];
-    u[i + 2] = t[i + 2] - t[i + 1];
-    u[i + 3] = t[i + 1] - t[i + 3];
-  }
-}
-
-VECTOR_INLINE void output_points(const floats8 m[POINTS], floats8 y[4]) {
-  floats8 t[2 * SIDE];
-  for (int j = 0; j < SIDE; j++) {
-    t[j] = m[j] + m[SIDE + j] + m[2 * SIDE + j];
-    t[SIDE + j] = m[SIDE + j] - m[2 * SIDE + j] - m[3 * SIDE + j];
-  }
-  for (int i = 0; i < 2; i++) {
-    y[2 * i] = t[SIDE * i] + t[SIDE * i + 1] + t[SIDE * i + 2];
-    y[2 * i + 1] = t[SIDE * i + 1] - t[SIDE * i + 2] - t[SIDE * i + 3];
-  }
-}
-
-/* As bf16_round does. */
-VECTOR_INLINE void round_factors(floats8 *v) {
-  words8 bits = (words8)*v, rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
-  words8 is_nan = (words8)((bits & 0x7fffffff) > 0x7f800000);
-  *v = (floats8)((rounded & ~is_nan) | ((bits | 0x400000) & 0xffff0000 & is_nan));
-}
-
-FOR_EACH_ISA static void transform_input(const float *const d[POINTS], int64_t n, bool rounds,
-                                         float *u, int64_t point) {
-  int64_t i = 0;
-  floats8 in[POINTS] = {{0}}, out[POINTS];
-  for (; i + LANES8 <= n; i += LANES8) {
-    for (int p = 0; p < POINTS; p++) in[p] = *(const floats8 *)(const void *)(d[p] + i);
-    for (int p = 0; p < POINTS && rounds; p++) round_factors(&in[p]);
-    input_points(in, out);
-    for (int p = 0; p < POINTS; p++) *(floats8 *)(void *)(u + p * point + i) = out[p];
-  }
-  if (i == n) return;
-  for (int p = 0; p < POINTS; p++) memcpy(&in[p], d[p] + i, (size_t)(n - i) * sizeof(float));
-  for (int p = 0; p < POINTS && rounds; p++) round_factors(&in[p]);
-  input_points(in, out);
-  for (int p = 0; p < POINTS; p++)
-    memcpy(u + p * point + i, &out[p], (size_t)(n - i) * sizeof(float));
-}
-
-FOR_EACH_ISA static void transform_output(const float *m, int64_t point, int64_t n,
-                                          float *const y[4]) {
-  int64_t i = 0;
-  floats8 in[POINTS] = {{0}}, out[4];
-  for (; i + LANES8 <= n; i += LANES8) {
-    for (int p = 0; p < POINTS; p++) in[p] = *(const floats8 *)(const void *)(m + p * point + i);
-    output_points(in, out);
-    for (int r = 0; r < 4; r++) *(floats8 *)(void *)(y[r] + i) = out[r];
-  }
-  if (i == n) return;
-  for (int p = 0; p < POINTS; p++)
-    memcpy(&in[p], m + p * point + i, (size_t)(n - i) * sizeof(float));
-  output_points(in, out);
-  for (int r = 0; r < 4; r++) memcpy(y[r] + i, &out[r], (size_t)(n - i) * sizeof(float));
-}
-
-VECTOR_INLINE void gradient_points(const floats8 d[4], floats8 v[POINTS]) {
-  floats8 t[2 * SIDE];
-  for (int j = 0; j < 2; j++) {
-    t[j] = d[j];
-    t[2 + j] = d[j] + d[2 + j];
-    t[4 + j] = d[j] - d[2 + j];
-    t[6 + j] = -d[2 + j];
-  }
-  for (int i = 0; i < SIDE; i++) {
-    v[SIDE * i] = t[2 * i];
-    v[SIDE * i + 1] = t[2 * i] + t[2 * i + 1];
-    v[SIDE * i + 2] = t[2 * i] - t[2 * i + 1];
-    v[SIDE * i + 3] = -t[2 * i + 1];
-  }
-}
-
-FOR_EACH_ISA static void transform_gradient(const float *const d[4], int64_t n, bool rounds,
-                                            float *v, int64_t point) {
-  int64_t i = 0;
-  floats8 in[4] = {{0}}, out[POINTS];
-  for (; i + LANES8 <= n; i += LANES8) {
-    for (int r = 0; r < 4; r++) in[r] = *(const floats8 *)(const void *)(d[r] + i);
-    for (int r = 0; r < 4 && rounds; r++) round_factors(&in[r]);
-    gradient_points(in, out);
-    for (int p = 0; p < POINTS; p++) *(floats8 *)(void *)(v + p * point + i) = out[p];
-  }
-  if (i == n) return;
-  for (int r = 0; r < 4; r++) memcpy(&in[r], d[r] + i, (size_t)(n - i) * sizeof(float));
-  for (int r = 0; r < 4 && rounds; r++) round_factors(&in[r]);
-  gradient_points(in, out);
-  for (int p = 0; p < POINTS; p++)
-    memcpy(v + p * point + i, &out[p], (size_t)(n - i) * sizeof(float));
+/* Rows begin at multiples of the channels. The widest vectors are for those where they then lie in one line
+ * of the cache: two lines for every other vector take longer than vectors half as wide. */
+static const winograd_transforms *transforms_of(int64_t channels) {
+#if defined(__x86_64__)
+  int lanes = gemm_best()->lanes;
+  if (lanes >= winograd_avx512.lanes && channels % winograd_avx512.lanes == 0)
+    return &winograd_avx512;
+  if (lanes >= winograd_avx2.lanes) return &winograd_avx2;
+#else
+  (void)channels;
+#endif
+  return &winograd_portable;
 }
 
 /* The input of a unit, with the voxels its taps reach beyond both ends, zeros where there is none. */
@@ -209,8 +117,8 @@ static void enter_unit(const winograd *p, const unit *u, float *to) {
       memset(to + i * p->point_in + (high - first) * p->depth, 0,
              (size_t)((end - high) * p->depth) * sizeof(float));
     }
-  transform_input(rows, (high - low) * p->depth, p->rounds, to + (low - first) * p->depth,
-                  p->point_in);
+  transforms_of(p->depth)->input(rows, (high - low) * p->depth, p->rounds,
+                                 to + (low - first) * p->depth, p->point_in);
 }
 
 /* Where the four rows of a unit's output begin, in floats; −1: outside. */
@@ -230,7 +138,7 @@ static void leave_unit(const winograd *p, int64_t task, const unit *u, const flo
   float *rows[4];
   output_rows(p, u, at);
   for (int r = 0; r < 4; r++) rows[r] = at[r] < 0 ? nowhere : p->output + at[r];
-  transform_output(from, p->point_out, u->length * p->columns, rows);
+  transforms_of(p->columns)->output(from, p->point_out, u->length * p->columns, rows);
   for (int r = 0; r < 4; r++)
     if (at[r] >= 0)
       conv_moments_add(&p->moments, task, at[r] / p->columns, u->length, 0, p->columns);
@@ -538,7 +446,7 @@ static void enter_task(void *context, int64_t task) {
   const float *rows[4];
   gradient_rows(p, &u, rows);
   enter_unit(p, &u, in);
-  transform_gradient(rows, u.length * p->columns, p->rounds, out, p->point_out);
+  transforms_of(p->columns)->gradient(rows, u.length * p->columns, p->rounds, out, p->point_out);
   /* All units of a group are summed over as many voxels. */
   for (int64_t i = 0; i < POINTS && u.length < p->strip; i++) {
     memset(in + i * p->point_in + (u.length + p->taps - 1) * p->depth, 0,
