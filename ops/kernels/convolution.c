@@ -146,18 +146,7 @@ typedef struct phase_plan {
 } phase_plan;
 
 /* What the next tile along y will read that this one does not: one more z row of each plane the
- * filter reaches, and the results it will write. Fetched meanwhile, because a row of a large volume
- * is far away and too short for the processor's own prefetch. */
-typedef struct lookahead {
-  const float *at;
-  int64_t lines; /* cache lines of the present run */
-  const float *run[CONV_MAX_KERNEL + 1];
-  int64_t run_lines[CONV_MAX_KERNEL + 1];
-  int count, taken;
-} lookahead;
-
-enum { LINE_FLOATS = 16 };
-
+ * filter reaches, and the results it will write. */
 static void look_ahead(const conv_product *p, const phase_plan *q, const float *input, int64_t x,
                        int64_t y, int64_t z0, int rows, const float *out, lookahead *next) {
   int64_t in_y = q->y.in_step * (y + 1) + q->y.offset[q->y.taps - 1];
@@ -166,13 +155,13 @@ static void look_ahead(const conv_product *p, const phase_plan *q, const float *
     for (int t = 0; t < q->x.taps; t++) {
       int64_t in_x = q->x.in_step * x + q->x.offset[t];
       if (in_x < 0 || in_x >= p->in[0]) continue;
-      next->run[next->count] =
-          input + ((in_x * p->in[1] + in_y) * p->padded_z + q->z.in_step * z0) * p->in_channels;
-      next->run_lines[next->count++] = (floats + LINE_FLOATS - 1) / LINE_FLOATS;
+      lookahead_add(next,
+                    input + ((in_x * p->in[1] + in_y) * p->padded_z + q->z.in_step * z0) *
+                                p->in_channels,
+                    floats);
     }
-  next->run[next->count] = out + q->y.out_step * p->out[2] * p->out_channels;
-  next->run_lines[next->count++] =
-      (rows * q->z.out_step * p->out_channels + LINE_FLOATS - 1) / LINE_FLOATS;
+  lookahead_add(next, out + q->y.out_step * p->out[2] * p->out_channels,
+                rows * q->z.out_step * p->out_channels);
 }
 
 /* Along one long row, what comes some kilobytes later. */
@@ -182,20 +171,6 @@ static void fetch_row(const conv_product *p, const phase_plan *q, const float *f
   int64_t in = rows * q->z.in_step * p->in_channels, out = rows * q->z.out_step * p->out_channels;
   for (int64_t i = 0; i < in; i += LINE_FLOATS) __builtin_prefetch(from + AHEAD * in + i);
   for (int64_t i = 0; i < out; i += LINE_FLOATS) __builtin_prefetch(to + AHEAD * out + i, 1);
-}
-
-static void take_lines(lookahead *next, int64_t lines, gemm_segment *s) {
-  s->ahead = s->middle;
-  s->ahead_k = 0;
-  if (next->lines <= 0) {
-    if (next->taken == next->count) return;
-    next->at = next->run[next->taken];
-    next->lines = next->run_lines[next->taken++];
-  }
-  s->ahead = next->at;
-  s->ahead_k = LINE_FLOATS * sizeof(float);
-  next->at += lines * LINE_FLOATS;
-  next->lines -= lines;
 }
 
 /* A tile: where it is, and what its taps along z read. Neighbours along y come one after the other: they
@@ -259,8 +234,8 @@ static void run_tile(const conv_product *p, const phase_plan *q, k_block k, cons
   int64_t out_y = q->y.out_first + q->y.out_step * y, out_x = q->x.out_first + q->x.out_step * x;
   int64_t out_voxel = ((n * p->out[0] + out_x) * p->out[1] + out_y) * p->out[2] + out_z;
   float *out = p->output + out_voxel * p->out_channels + q->group * p->columns + q->column;
-  lookahead next; /* its lists are long, and seldom full: only what is read is set */
-  next.lines = next.count = next.taken = 0;
+  lookahead next;
+  lookahead_begin(&next);
   if (q->y.positions == 1) fetch_row(p, q, input + z0 * step, out, rows);
   if (q->y.taps && y + 1 < q->y.positions) look_ahead(p, q, input, x, y, z0, rows, out, &next);
   gemm_segment segments[CONV_MAX_SEGMENTS];
@@ -283,7 +258,7 @@ static void run_tile(const conv_product *p, const phase_plan *q, k_block k, cons
         s->first = at->first_is_there[t] ? s->middle : p->zeros;
         s->last = at->last_is_there[t] ? s->middle + last_row * step : p->zeros;
         s->b = q->weights + (tap + t - tz) * q->tap_step + k.depth * width;
-        take_lines(&next, k.depth_end - k.depth, s);
+        lookahead_take(&next, k.depth_end - k.depth, s);
       }
     }
     tap += taps;

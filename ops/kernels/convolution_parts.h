@@ -71,6 +71,43 @@ static inline void conv_sum_voxels(float *sum, const float *ones, const float *d
   gemm_best()->depthwise_sum(sum, ones, 0, dy, voxels, channels);
 }
 
+/* Runs of memory that are needed soon, fetched a cache line per k by tiles that have yet to run: those of
+ * a large volume are far away, and too short for the processor's own prefetch. */
+enum { LINE_FLOATS = 16 };
+typedef struct lookahead {
+  const float *at;
+  int64_t lines; /* cache lines of the present run */
+  const float *run[CONV_MAX_KERNEL + 1];
+  int64_t run_lines[CONV_MAX_KERNEL + 1];
+  int count, taken;
+} lookahead;
+
+/* Its lists are long, and seldom full: only what is read is set. */
+static inline void lookahead_begin(lookahead *next) {
+  next->lines = next->count = next->taken = 0;
+}
+
+static inline void lookahead_add(lookahead *next, const float *run, int64_t floats) {
+  next->run[next->count] = run;
+  next->run_lines[next->count++] = (floats + LINE_FLOATS - 1) / LINE_FLOATS;
+}
+
+/* Has a segment fetch as many lines as its k; where fewer are left of a run, some more than once. */
+static inline void lookahead_take(lookahead *next, int64_t k, gemm_segment *s) {
+  s->ahead = s->middle;
+  s->ahead_k = 0;
+  if (next->lines <= 0) {
+    if (next->taken == next->count) return;
+    next->at = next->run[next->taken];
+    next->lines = next->run_lines[next->taken++];
+  }
+  int64_t lines = smaller(k, next->lines);
+  s->ahead = next->at;
+  s->ahead_k = (lines * LINE_FLOATS * (ptrdiff_t)sizeof(float) + k - 1) / k;
+  next->at += lines * LINE_FLOATS;
+  next->lines -= lines;
+}
+
 /* One tap and nothing between: every voxel of the batch is a row of one long matrix. */
 static inline conv_shape merge_pointwise(conv_shape s) {
   for (int a = 0; a < 3; a++)

@@ -97,28 +97,41 @@ static const winograd_transforms *transforms_of(int64_t channels) {
   return &winograd_portable;
 }
 
-/* The input of a unit, with the voxels its taps reach beyond both ends, zeros where there is none. */
+/* Voxels along z that a unit reads, with those its taps reach beyond both ends; from low to high they are
+ * inside. */
+typedef struct reach {
+  int64_t first, end, low, high;
+} reach;
+
+static reach reach_of(const winograd *p, const unit *u) {
+  reach z = {.first = u->z - p->before[2]};
+  z.end = z.first + u->length + p->taps - 1;
+  z.low = larger(z.first, 0);
+  z.high = smaller(z.end, p->in[2]);
+  return z;
+}
+
+/* Row (i, j) of a unit's input from voxel z on; zeros outside. */
+static const float *input_row(const winograd *p, const unit *u, int i, int j, int64_t z) {
+  int64_t x = u->x - p->before[0] + i, y = u->y - p->before[1] + j;
+  bool is_inside = x >= 0 && x < p->in[0] && y >= 0 && y < p->in[1];
+  int64_t voxel = ((u->n * p->in[0] + x) * p->in[1] + y) * p->in[2] + z;
+  return is_inside ? p->input + voxel * p->depth : p->zeros;
+}
+
+/* The input of a unit, zeros where there is none. */
 static void enter_unit(const winograd *p, const unit *u, float *to) {
   const float *rows[POINTS];
-  int64_t first = u->z - p->before[2], end = first + u->length + p->taps - 1;
-  int64_t low = larger(first, 0), high = smaller(end, p->in[2]);
-  for (int i = 0; i < SIDE; i++)
-    for (int j = 0; j < SIDE; j++) {
-      int64_t x = u->x - p->before[0] + i, y = u->y - p->before[1] + j;
-      bool is_inside = x >= 0 && x < p->in[0] && y >= 0 && y < p->in[1];
-      rows[i * SIDE + j] =
-          is_inside
-              ? p->input + (((u->n * p->in[0] + x) * p->in[1] + y) * p->in[2] + low) * p->depth
-              : p->zeros;
-    }
-  if (low > first || high < end)
+  reach z = reach_of(p, u);
+  for (int i = 0; i < POINTS; i++) rows[i] = input_row(p, u, i / SIDE, i % SIDE, z.low);
+  if (z.low > z.first || z.high < z.end)
     for (int64_t i = 0; i < POINTS; i++) {
-      memset(to + i * p->point_in, 0, (size_t)((low - first) * p->depth) * sizeof(float));
-      memset(to + i * p->point_in + (high - first) * p->depth, 0,
-             (size_t)((end - high) * p->depth) * sizeof(float));
+      memset(to + i * p->point_in, 0, (size_t)((z.low - z.first) * p->depth) * sizeof(float));
+      memset(to + i * p->point_in + (z.high - z.first) * p->depth, 0,
+             (size_t)((z.end - z.high) * p->depth) * sizeof(float));
     }
-  transforms_of(p->depth)->input(rows, (high - low) * p->depth, p->rounds,
-                                 to + (low - first) * p->depth, p->point_in);
+  transforms_of(p->depth)->input(rows, (z.high - z.low) * p->depth, p->rounds,
+                                 to + (z.low - z.first) * p->depth, p->point_in);
 }
 
 /* Where the four rows of a unit's output begin, in floats; −1: outside. */
@@ -208,8 +221,23 @@ static void pack_task(void *context, int64_t task) {
 
 /* ---- forward and data gradient ------------------------------------------------------------------ */
 
+/* What the next unit along y will read that this one does not, and where this one will be written. Units
+ * that are multiplied in groups are of volumes small enough to lie near. */
+static void look_ahead(const winograd *p, const unit *u, const unit *following, lookahead *next) {
+  int64_t at[4];
+  output_rows(p, u, at);
+  for (int r = 0; r < 4; r++)
+    if (at[r] >= 0) lookahead_add(next, p->output + at[r], u->length * p->columns);
+  reach z = reach_of(p, following);
+  for (int i = 0; i < SIDE; i++)
+    for (int j = SIDE / 2; j < SIDE; j++) {
+      const float *row = input_row(p, following, i, j, z.low);
+      if (row != p->zeros) lookahead_add(next, row, (z.high - z.low) * p->depth);
+    }
+}
+
 static void multiply_rows(const winograd *p, int64_t point, int64_t panel, int64_t length,
-                          const float *in, float *out) {
+                          const float *in, float *out, lookahead *next) {
   int vectors = panel_vectors(&p->panels, panel);
   int64_t width = vectors * p->panels.kernels->lanes;
   int64_t tiles = gemm_tile_count(length, p->panels.kernels->max_rows[vectors]);
@@ -217,7 +245,8 @@ static void multiply_rows(const winograd *p, int64_t point, int64_t panel, int64
     int64_t row = gemm_tile_begin(length, tiles, t);
     int rows = (int)(gemm_tile_begin(length, tiles, t + 1) - row);
     const float *a = in + row * p->depth;
-    gemm_segment s = {a, a, a + (rows - 1) * p->depth, packed_panel(p, point, panel), a, 0};
+    gemm_segment s = {a, a, a + (rows - 1) * p->depth, packed_panel(p, point, panel), NULL, 0};
+    lookahead_take(next, p->taps * p->depth, &s);
     /* A number added at point (1, 1) comes out in every output. */
     const float *bias =
         p->packed_bias + (point == SIDE + 1 ? 0 : p->panels.count * p->panels.width);
@@ -247,11 +276,17 @@ static void product_task(void *context, int64_t task) {
       units[g] = unit_of(p, begin + g);
       enter_unit(p, &units[g], in + g * p->unit_in);
     }
+    lookahead next;
+    lookahead_begin(&next);
+    if (p->group == 1 && begin + 1 < end) {
+      unit following = unit_of(p, begin + 1);
+      look_ahead(p, units, &following, &next);
+    }
     for (int64_t i = 0; i < POINTS; i++)
       for (int64_t panel = 0; panel < p->panels.count; panel++)
         for (int64_t g = 0; g < count; g++)
           multiply_rows(p, i, panel, units[g].length, in + i * p->point_in + g * p->unit_in,
-                        out + i * p->point_out + g * p->unit_out);
+                        out + i * p->point_out + g * p->unit_out, &next);
     for (int64_t g = 0; g < count; g++)
       leave_unit(p, task, &units[g], out + g * p->unit_out, nowhere);
   }
