@@ -244,7 +244,7 @@ const op op_conv_transpose3d = {
     .torch =
         "torch.nn.functional.conv_transpose3d(x, weight, bias, stride=stride, padding=padding, "
         "output_padding=output_padding, groups=groups, dilation=dilation)",
-    .version = 2,
+    .version = 3,
     .inputs = (const port[]){{"x", "N X Y Z C", DTYPE_F32, PORT_ROUNDED, "feature map"},
                              {"weight", "C features/groups kx ky kz", DTYPE_F32, PORT_PARAM,
                               "one filter for each channel"},

@@ -385,6 +385,7 @@ static void pack_product(conv_product *p, thread_pool *pool) {
 static size_t product_workspace(const conv_shape *s, bool transposed) {
   if (conv_is_depthwise(s)) return depthwise_workspace(s, transposed);
   if (matrix_fits(s)) return matrix_workspace(s, transposed);
+  if (patches_fit(s)) return patches_workspace(s, transposed);
   if (winograd_fits(s)) return winograd_workspace(s, transposed);
   conv_product p = product_of(s, transposed);
   return product_pieces(&p, NULL);
@@ -399,6 +400,10 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
   }
   if (matrix_fits(s)) {
     matrix_run(s, transposed, input, weight, bias, output, moments, workspace, pool);
+    return;
+  }
+  if (patches_fit(s)) {
+    patches_run(s, transposed, input, weight, bias, output, moments, workspace, pool);
     return;
   }
   if (winograd_fits(s)) {
@@ -425,6 +430,7 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
 size_t conv_packed_bytes(const conv_shape *s, bool transposed) {
   if (conv_is_depthwise(s)) return 0; /* its filters are read as they lie */
   if (matrix_fits(s)) return matrix_packed_bytes(s, transposed);
+  if (patches_fit(s)) return patches_packed_bytes(s, transposed);
   if (winograd_fits(s)) return winograd_packed_bytes(s, transposed);
   conv_product p = product_of(s, transposed);
   return (size_t)packed_floats(&p) * sizeof(float);
@@ -434,6 +440,10 @@ void conv_pack(const conv_shape *s, bool transposed, const float *weight, void *
                thread_pool *pool) {
   if (matrix_fits(s)) {
     matrix_pack(s, transposed, weight, to, pool);
+    return;
+  }
+  if (patches_fit(s)) {
+    patches_pack(s, transposed, weight, to, pool);
     return;
   }
   if (winograd_fits(s)) {

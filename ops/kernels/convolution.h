@@ -1,5 +1,6 @@
 /* Three-dimensional convolution on channels-last volumes, as products of register tiles (gemm.h)
- * over filter taps: no lowering to a column matrix. The three entry points serve every operator
+ * over filter taps: voxels are lowered to a matrix of patches only where that is no larger than the
+ * weights (convolution_patches.c). The three entry points serve every operator
  * that is a linear map of neighbourhoods: conv3d and its two gradients, the transposed convolution
  * (its forward is this backward_data, its data gradient this forward), and linear layers and 1×1×1
  * convolutions (one tap, all voxels in one row).

@@ -219,6 +219,19 @@ size_t matrix_weight_workspace(const conv_shape *s);
 void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
                        float *dbias, void *workspace, thread_pool *pool);
 
+/* Many weights over few voxels (convolution_patches.c). `transposed`: the data gradient. */
+bool patches_fit(const conv_shape *s);
+size_t patches_workspace(const conv_shape *s, bool transposed);
+void patches_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
+                 const float *bias, float *output, float *moments, void *workspace,
+                 thread_pool *pool);
+size_t patches_packed_bytes(const conv_shape *s, bool transposed);
+void patches_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
+                  thread_pool *pool);
+size_t patches_weight_workspace(const conv_shape *s);
+void patches_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
+                        float *dbias, void *workspace, thread_pool *pool);
+
 /* Filters of 3×3 along x and y with fewer products (convolution_winograd.c). `transposed`: the data
  * gradient. */
 bool winograd_fits(const conv_shape *s);

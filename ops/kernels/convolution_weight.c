@@ -405,6 +405,7 @@ static void finish_task(void *context, int64_t task) {
 size_t conv_backward_weight_workspace(const conv_shape *s) {
   if (conv_is_depthwise(s)) return depthwise_weight_workspace(s);
   if (matrix_weight_fits(s)) return matrix_weight_workspace(s);
+  if (patches_fit(s)) return patches_weight_workspace(s);
   if (winograd_weight_fits(s)) return winograd_weight_workspace(s);
   weight_product p = weight_product_of(s);
   return weight_pieces(&p, NULL);
@@ -418,6 +419,10 @@ void conv_backward_weight(const conv_shape *s, const float *x, const float *dy, 
   }
   if (matrix_weight_fits(s)) {
     matrix_weight_run(s, x, dy, dweight, dbias, workspace, pool);
+    return;
+  }
+  if (patches_fit(s)) {
+    patches_weight_run(s, x, dy, dweight, dbias, workspace, pool);
     return;
   }
   if (winograd_weight_fits(s)) {

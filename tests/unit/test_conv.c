@@ -320,13 +320,13 @@ static void minimal_filtering_agrees_with_the_definition(void **state) {
 static void shapes_with_paths_of_their_own_agree_with_the_definition(void **state) {
   conv_shape shapes[] = {
       {0},
-      cube(9, 1, 16, 3, 1, 1),  /* few channels: padded copy, z fused */
-      cube(9, 16, 3, 1, 1, 0),  /* pointwise head */
-      cube(8, 1, 24, 4, 4, 0),  /* patch embedding */
-      cube(8, 5, 7, 2, 2, 0),   /* its adjoint is the k2s2 transposed convolution */
-      cube(9, 5, 7, 2, 2, 0),   /* an image the steps do not fill */
-      cube(7, 3, 4, 1, 2, 0),   /* steps longer than the filter */
-      cube(3, 64, 70, 3, 1, 1), /* rows shorter than a tile, weights in several visits */
+      cube(9, 1, 16, 3, 1, 1),   /* few channels: padded copy, z fused */
+      cube(9, 16, 3, 1, 1, 0),   /* pointwise head */
+      cube(8, 1, 24, 4, 4, 0),   /* patch embedding */
+      cube(8, 5, 7, 2, 2, 0),    /* its adjoint is the k2s2 transposed convolution */
+      cube(9, 5, 7, 2, 2, 0),    /* an image the steps do not fill */
+      cube(7, 3, 4, 1, 2, 0),    /* steps longer than the filter */
+      cube(3, 26, 170, 3, 1, 1), /* rows shorter than a tile, weights in several visits */
       cube(4, 130, 33, 3, 1, 1),
       cube(3, 17, 27, 3, 1, 1),
       cube(5, 16, 16, 3, 1, 0),
@@ -342,6 +342,21 @@ static void shapes_with_paths_of_their_own_agree_with_the_definition(void **stat
       conv_shape_linear(19, 2400, 37), /* slabs of k, forward and data gradient */
       conv_shape_linear(41, 18, 3100),
       cube(5, 139, 257, 1, 1, 0),
+      /* Many weights over few voxels. */
+      cube(4, 70, 97, 3, 1, 1),
+      cube(5, 40, 48, 3, 2, 1),
+      cube(6, 64, 40, 4, 2, 1),
+      in_batch(3, cube(2, 65, 50, 3, 1, 1)),
+      {.batch = 1,
+       .channels = 50,
+       .features = 66,
+       .groups = 1,
+       .image = {6, 5, 4},
+       .kernel = {3, 2, 5},
+       .stride = {1, 3, 2},
+       .padding = {1, 0, 2},
+       .dilation = {2, 1, 1},
+       .out = {4, 2, 2}},
       /* Several samples, whose borders lie within tasks, tiles and rows of parts. */
       in_batch(3, cube(9, 1, 16, 3, 1, 1)),
       in_batch(7, cube(3, 5, 7, 1, 1, 0)),
