@@ -9,6 +9,7 @@ typedef struct bound_call {
   const op *op;
   const node *node; /* NULL: clipping or the optimizer */
   call call;
+  bool chained; /* its kernel runs the next call, too (op_chain) */
 } bound_call;
 
 /* What changes from one update to the next: attributes of the calls after the last node. */
@@ -28,6 +29,8 @@ struct updates {
 
 /* Of the weight that the call's kernel reads packed; 0: there is none. */
 size_t bound_packed_bytes(const bound_call *b);
+/* Whether one kernel may run both (op_chain), where both are bound to memory of the host. */
+bool bound_can_chain(const bound_call *own, const bound_call *next);
 static inline int64_t flat_count(const program *p) {
   return p->parameters->trained_elements;
 }

@@ -215,6 +215,43 @@ static void bind_calls(program *p, const optimizer_use *o) {
           ->call.attrs;
 }
 
+static bool overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
+  return a && b && (const char *)a < (const char *)b + b_bytes &&
+         (const char *)b < (const char *)a + a_bytes;
+}
+
+/* Whether the next call may write while this one still reads: where it does not, or in the very place of an
+ * input that is read part by part. */
+static bool may_write(const bound_call *own, const tensor *out, bool by_part) {
+  const call *c = &own->call;
+  size_t bytes = tensor_bytes(out);
+  for (int i = 0; i < c->in_count; i++) {
+    bool takes_place = c->in[i].data == out->data && tensor_bytes(&c->in[i]) == bytes;
+    if (overlap(c->in[i].data, tensor_bytes(&c->in[i]), out->data, bytes) &&
+        !(by_part && takes_place))
+      return false;
+  }
+  size_t room = own->op->workspace_bytes ? own->op->workspace_bytes(c->attrs, c->in, c->in_count,
+                                                                    c->out, pool_threads(c->pool))
+                                         : 0;
+  return !overlap(c->workspace, room, out->data, bytes);
+}
+
+bool bound_can_chain(const bound_call *own, const bound_call *next) {
+  const op_chain *chain = own->op->chain;
+  if (!chain || chain->next != next->op || next->call.in[0].data != own->call.out[0].data ||
+      tensor_bytes(&next->call.in[0]) != tensor_bytes(&own->call.out[0]))
+    return false;
+  for (int k = 0; k < next->call.out_count; k++)
+    if (!may_write(own, &next->call.out[k], chain->by_part && k == 0)) return false;
+  return true;
+}
+
+static void chain_calls(program *p) {
+  for (int i = 0; p->device->is_host && i + 1 < p->update_first; i++)
+    if (bound_can_chain(&p->calls[i], &p->calls[i + 1])) p->calls[i++].chained = true;
+}
+
 status program_check(const graph *g, const device *d) {
   for (int i = 0; i < g->node_count; i++) {
     const node *n = &g->nodes[i];
@@ -282,6 +319,7 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
     return error;
   }
   bind_calls(out, trains ? optimizer : NULL);
+  chain_calls(out);
   error = scheduled_bind(out);
   if (!error) error = reserve_scratch(out);
   if (error) program_free(out);

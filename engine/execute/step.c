@@ -5,9 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static status run_call(program *p, int i) {
+static status launch_call(program *p, const bound_call *b, bool chained) {
+  if (chained) return b->op->chain->cpu(&b->call, &b[1].call);
+  return p->device->launch(p->device, b->op, &b->call);
+}
+
+/* `chained`: the next call, too. */
+static status run_call(program *p, int i, bool chained) {
   double begin = p->profile_seconds ? clock_now_s() : 0;
-  TRY(p->device->launch(p->device, p->calls[i].op, &p->calls[i].call));
+  TRY(launch_call(p, &p->calls[i], chained));
   if (p->profile_seconds) {
     TRY(p->device->synchronize(p->device));
     p->profile_seconds[i] += clock_now_s() - begin;
@@ -66,10 +72,16 @@ static void prepare_part(program *p, int64_t part, int64_t parts) {
 
 /* ---- a step ------------------------------------------------------------------------------------ */
 
+/* A profile has a time for every node. */
+static bool chains(const program *p, int i) {
+  return p->calls[i].chained && !p->profile_seconds;
+}
+
 static status launch_step(program *p, bool updates) {
   for (int i = 0; i < p->call_count; i++) {
     bool gathers = p->update && i == p->update->accumulate_call;
-    if (i < p->update_first || gathers || updates) TRY(run_call(p, i));
+    if (i < p->update_first || gathers || updates) TRY(run_call(p, i, chains(p, i)));
+    i += chains(p, i);
   }
   return OK;
 }
@@ -192,7 +204,11 @@ status program_run_by_planes(program *p, value_id v, float *room, program_reader
   const char *from = c.in[0].data;
   TRY(pack_weights(p));
   TRY(scheduled_send(p));
-  for (int i = 0; i < p->update_first - 1; i++) TRY(run_call(p, i));
+  for (int i = 0; i < p->update_first - 1; i++) {
+    bool chained = chains(p, i) && i + 1 < p->update_first - 1;
+    TRY(run_call(p, i, chained));
+    i += chained;
+  }
   for (int64_t plane = 0, planes; plane < batch * extent; plane += planes) {
     int64_t n = plane / extent, x = plane % extent;
     planes = extent - x < step ? extent - x : step;
@@ -213,7 +229,7 @@ status program_run_forward(program *p, program_visit visit, void *context) {
     bool again;
     do {
       again = false;
-      TRY(run_call(p, i));
+      TRY(run_call(p, i, false));
       TRY(p->device->synchronize(p->device));
       TRY(visit(context, p, n, &again));
     } while (again);

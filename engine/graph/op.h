@@ -205,6 +205,18 @@ typedef struct op_packing {
   void (*pack)(const call *c, void *to);
 } op_packing;
 
+/* A CPU kernel that runs the next call, too: its tasks hand on what they have written while it is in the
+ * cache, as to an activation behind a linear layer, or a norm behind a sum. Results are equal to the bit.
+ * For calls of `next` that stand right behind, take output 0 for their input 0, and write nothing where
+ * this one reads. */
+typedef struct op_chain {
+  const struct op *next;
+  /* A part of the result needs the same part of each input alone: the next call's result may have the place
+   * of an input. */
+  bool by_part;
+  status (*cpu)(const call *own, const call *next);
+} op_chain;
+
 /* A convolution whose CPU kernel can leave, beside its result, the moments of each channel of each sample:
  * mean and Σ(x − mean)² over the voxels, N × 2 × C. A norm behind it then need not read the result for
  * them. */
@@ -259,6 +271,7 @@ typedef struct op {
    * scores somebody reads while they are in the cache. NULL: no. */
   bool (*by_plane)(const void *attrs);
   const op_packing *packing;   /* NULL: none */
+  const op_chain *chain;       /* NULL: there is no such operator */
   const op_moments *moments;   /* NULL: it leaves none */
   const struct op *of_moments; /* a norm: the operator that takes them instead, as last input */
   /* Whether a PORT_ROUNDED input is read as it is all the same. NULL: none is. */

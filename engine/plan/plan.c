@@ -133,8 +133,18 @@ static bool is_made(const graph *g, value_id v) {
   return false;
 }
 
-static void list_values(const graph *g, const bool *outside, const bool *kept, const int32_t *last,
-                        lives *out) {
+/* From which node on the results of `producer` need memory: from the one before, if its kernel may run both
+ * (op_chain). */
+static int32_t first_written(const graph *g, const plan_use *use, int32_t producer) {
+  int32_t before = producer - 1;
+  while (before >= 0 && (g->nodes[before].op->traits & OP_VIEW)) before--;
+  if (before < 0 || use->threads == 0) return producer;
+  const op_chain *chain = g->nodes[before].op->chain;
+  return chain && chain->next == g->nodes[producer].op ? before : producer;
+}
+
+static void list_values(const graph *g, const plan_use *use, const bool *outside, const bool *kept,
+                        const int32_t *last, lives *out) {
   for (int v = 0; v < g->value_count; v++) {
     bool made = is_made(g, v), is_input = g->values[v].kind == VALUE_INPUT;
     if (outside[v] || !(made || (is_input && kept[v]))) continue;
@@ -142,7 +152,7 @@ static void list_values(const graph *g, const bool *outside, const bool *kept, c
     bool is_view = made && (g->nodes[g->values[v].producer].op->traits & OP_VIEW);
     if (!is_view) out->naive_bytes += (size_t)bytes;
     if (out->values[v].root != v) continue;
-    int32_t first = is_input ? -1 : g->values[v].producer;
+    int32_t first = is_input ? -1 : first_written(g, use, g->values[v].producer);
     out->list[out->count++] = (buffer){.bytes = bytes, .first = first, .last = last[v], .value = v};
   }
 }
@@ -182,7 +192,7 @@ static lives find_lives(const graph *g, const plan_use *use, arena *memory) {
     if (g->values[v].kind == VALUE_INPUT && last[v] >= 0) kept[v] = true;
   choose_roots(g, kept, is_gradient, last, out.values, memory);
   if (use->consume_gradients) consume_gradients(g, last, &out);
-  list_values(g, outside, kept, last, &out);
+  list_values(g, use, outside, kept, last, &out);
   list_workspaces(g, use->threads, &out);
   return out;
 }

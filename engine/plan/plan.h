@@ -1,7 +1,8 @@
 /* plan memory: one arena for everything a step makes, with offsets from liveness.
  *
  * A buffer is a root value and the values that alias it (views, in-place results). It lives from
- * the node that makes it to the last node that reads it; values in `keep` and inputs live to the
+ * the node that makes it, or the one before whose kernel may run both (op_chain), to the last node that
+ * reads it; values in `keep` and inputs live to the
  * end. Buffers are placed largest first at the lowest offset where they overlap no buffer alive at
  * the same time (greedy by size). Parameters are not in the arena.
  *

@@ -1,5 +1,5 @@
 /* gelu: x · Φ(x), Φ the normal distribution function (Hendrycks and Gimpel, arXiv 1606.08415). */
-#include "ops/arithmetic/chunks.h"
+#include "ops/activation/gelu.h"
 #include "ops/arithmetic/elementwise.h"
 #include "ops/arithmetic/vector_math.h"
 
@@ -47,16 +47,19 @@ FOR_EACH_ISA static void gelu_tanh_chunk(float *y, const float *x, int64_t count
   }
 }
 
-static void gelu_task(void *context, int64_t task) {
-  const call *c = context;
+void gelu_part(const call *c, span part) {
   const gelu_attrs *attrs = c->attrs;
-  span part = chunk_of(shape_elements(&c->in[0].shape), task);
   float *y = (float *)c->out[0].data + part.first;
   const float *x = (const float *)c->in[0].data + part.first;
   if (attrs->approximate == GELU_TANH)
     gelu_tanh_chunk(y, x, part.count);
   else
     gelu_exact_chunk(y, x, part.count);
+}
+
+static void gelu_task(void *context, int64_t task) {
+  const call *c = context;
+  gelu_part(c, chunk_of(shape_elements(&c->in[0].shape), task));
 }
 
 static status gelu_cpu(const call *c) {

@@ -4,6 +4,7 @@
 #include "ops/arithmetic/sum_to.h"
 #include "ops/arithmetic/vector_math.h"
 #include "ops/kernels/broadcast.h"
+#include "ops/norm/layer_norm.h"
 
 static status add_grad(grad *rule) {
   value_id dy = rule->dy[0];
@@ -59,9 +60,8 @@ static void add_repeated_task(void *context, int64_t task) {
 
 enum { BLOCK = 1024 };
 
-static void add_task(void *context, int64_t task) {
-  const call *c = context;
-  span part = chunk_of(shape_elements(&c->out[0].shape), task);
+/* Elements `part` of inputs of one shape. */
+static void add_part(const call *c, span part) {
   float *y = (float *)c->out[0].data + part.first;
   const float *x = (const float *)c->in[0].data + part.first;
   if (c->in_count == 1) {
@@ -88,13 +88,49 @@ static void add_task(void *context, int64_t task) {
   }
 }
 
+static void add_task(void *context, int64_t task) {
+  const call *c = context;
+  add_part(c, chunk_of(shape_elements(&c->out[0].shape), task));
+}
+
+static bool repeats(const call *c) {
+  for (int i = 0; i < c->in_count; i++)
+    if (!shape_equal(&c->in[i].shape, &c->out[0].shape)) return true;
+  return false;
+}
+
 static status add_cpu(const call *c) {
-  bool repeats = false;
-  for (int i = 0; i < c->in_count; i++) repeats |= !shape_equal(&c->in[i].shape, &c->out[0].shape);
   parallel_for(c->pool, chunk_count(shape_elements(&c->out[0].shape)),
-               repeats ? add_repeated_task : add_task, (void *)c);
+               repeats(c) ? add_repeated_task : add_task, (void *)c);
   return OK;
 }
+
+/* A residual and the norm behind it. */
+typedef struct add_norm {
+  const call *add, *norm;
+} add_norm;
+
+static void add_norm_task(void *context, int64_t task) {
+  const add_norm *both = context;
+  const tensor *sum = &both->norm->in[0];
+  int64_t width = last_extent(sum);
+  span rows = piece_of(shape_elements(&sum->shape) / width, rows_per_task(width), task);
+  add_part(both->add, (span){rows.first * width, rows.count * width});
+  layer_norm_part(both->norm, rows);
+}
+
+static status add_norm_cpu(const call *add, const call *norm) {
+  if (repeats(add)) {
+    TRY(add_cpu(add));
+    return op_layer_norm.cpu(norm);
+  }
+  int64_t width = last_extent(&norm->in[0]), rows = shape_elements(&norm->in[0].shape) / width;
+  parallel_for(add->pool, divide_up(rows, rows_per_task(width)), add_norm_task,
+               &(add_norm){add, norm});
+  return OK;
+}
+
+static const op_chain add_chain = {.next = &op_layer_norm, .by_part = true, .cpu = add_norm_cpu};
 
 const op op_add = {
     .name = "add",
@@ -112,6 +148,7 @@ const op op_add = {
     .grad = add_grad,
     .cost = add_cost,
     .cpu = add_cpu,
+    .chain = &add_chain,
     .cases =
         (const op_case[]){{"{}", "[n=1..2, c=1..9]; [n, c]", 0},
                           {"{}", "[a=1..5, b=1..5]; [a, b]; [a, b]; [a, b]", 0},

@@ -465,6 +465,10 @@ void conv_forward(const conv_shape *s, const float *x, const float *weight, cons
   run_product(s, false, x, weight, bias, y, moments, workspace, pool);
 }
 
+bool conv_finishes_parts(const conv_shape *s) {
+  return matrix_fits(s);
+}
+
 /* Depthwise filters have a task for every row. */
 bool conv_makes_moments(const conv_shape *s) {
   return !conv_is_depthwise(s);

@@ -20,6 +20,13 @@
 
 enum { CONV_MAX_KERNEL = 64 };
 
+/* What is done with a part of the result of a linear layer by the task that has just written it: rows
+ * [row, row + rows) of columns [column, column + columns), voxels and features. */
+typedef struct conv_finish {
+  void (*part)(const void *context, int64_t row, int64_t rows, int64_t column, int64_t columns);
+  const void *context;
+} conv_finish;
+
 typedef struct conv_shape {
   int64_t batch, channels, features, groups;
   int64_t image[3], out[3]; /* spatial extents of x and y */
@@ -32,6 +39,7 @@ typedef struct conv_shape {
   bool packed;
   /* conv_forward makes the moments of its result. */
   bool moments;
+  const conv_finish *finish; /* for conv_forward; NULL: nothing is done */
 } conv_shape;
 
 /* A linear layer over `rows` vectors, as a convolution. */
@@ -54,6 +62,8 @@ void conv_forward(const conv_shape *s, const float *x, const float *weight, cons
                   float *y, float *moments, void *workspace, thread_pool *pool);
 /* Can they be asked for? */
 bool conv_makes_moments(const conv_shape *s);
+/* Can its parts be finished? */
+bool conv_finishes_parts(const conv_shape *s);
 /* dx from dy. `bias`, one number per channel of dx, may be NULL: the transposed convolution's. */
 size_t conv_backward_data_workspace(const conv_shape *s);
 void conv_backward_data(const conv_shape *s, const float *dy, const float *weight,

@@ -47,7 +47,8 @@ typedef struct matrix_product {
   float *packed_bias;   /* with slabs, as many zeros behind it */
   float *partial;       /* rows × columns, of every slab */
   conv_moments moments; /* of C */
-  int64_t k, k_end;     /* the present block, of the weight gradient */
+  const conv_finish *finish;
+  int64_t k, k_end; /* the present block, of the weight gradient */
 } matrix_product;
 
 static matrix_product matrix_of(int64_t rows, int64_t columns, int64_t depth) {
@@ -204,6 +205,11 @@ static void pack_panel(const matrix_product *p, float *packed, int64_t panel, in
   if (p->rounds) bf16_round_rows(packed, width, count, width);
 }
 
+static void finish_part(const matrix_product *p, int64_t row, int64_t rows, int64_t column,
+                        int64_t columns) {
+  if (p->finish) p->finish->part(p->finish->context, row, rows, column, columns);
+}
+
 static void columns_task(void *context, int64_t task) {
   const matrix_product *p = context;
   int64_t begin = p->panels.count * task / p->column_parts,
@@ -217,8 +223,9 @@ static void columns_task(void *context, int64_t task) {
                      panel_after(p, panel, k, begin, end));
     }
   int64_t column = begin * p->panels.width;
-  conv_moments_add(&p->moments, 0, 0, p->rows, column,
-                   smaller(end * p->panels.width, p->panels.columns) - column);
+  int64_t columns = smaller(end * p->panels.width, p->panels.columns) - column;
+  conv_moments_add(&p->moments, 0, 0, p->rows, column, columns);
+  finish_part(p, 0, p->rows, column, columns);
 }
 
 static void pack_shared_task(void *context, int64_t task) {
@@ -255,6 +262,7 @@ static void rows_task(void *context, int64_t task) {
     int64_t row_end = gemm_tile_begin(p->rows, p->row_parts, part + 1);
     multiply_rows(p, row, row_end, NULL);
     conv_moments_add(&p->moments, task, row, row_end - row, 0, p->panels.columns);
+    finish_part(p, row, row_end - row, 0, p->panels.columns);
   }
 }
 
@@ -273,6 +281,7 @@ static void add_slabs_task(void *context, int64_t row) {
   int64_t columns = p->panels.columns;
   conv_add_slabs(p->partial + row * columns, p->slabs, p->rows * columns, p->c + row * columns,
                  columns);
+  finish_part(p, row, 1, 0, columns);
 }
 
 static void pack_all(matrix_product *p, thread_pool *pool) {
@@ -338,6 +347,7 @@ void matrix_run(const conv_shape *s, bool transposed, const float *input, const 
   p.a = input;
   p.b = weight;
   p.c = output;
+  p.finish = transposed ? NULL : s->finish;
   product_pieces(&p, workspace);
   p.panels_b = p.packed ? weight : p.packed_b;
   for (int64_t i = 0; i < bias_floats(&p); i++)

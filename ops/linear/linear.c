@@ -1,5 +1,6 @@
 /* linear: y = x · weightᵀ + bias over the last axis, torch.nn.Linear. Every other axis counts rows.
  * The kernels are the convolution's with one tap and all rows in a line. */
+#include "ops/activation/gelu.h"
 #include "ops/kernels/convolution.h"
 #include "ops/kernels/weight_init.h"
 
@@ -136,6 +137,32 @@ static status linear_cpu(const call *c) {
   return OK;
 }
 
+static void gelu_rows(const void *context, int64_t row, int64_t rows, int64_t column,
+                      int64_t columns) {
+  const call *gelu = context;
+  int64_t width = last_axis(&gelu->in[0]);
+  if (columns == width) {
+    gelu_part(gelu, (span){row * width, rows * width});
+    return;
+  }
+  for (int64_t r = row; r < row + rows; r++) gelu_part(gelu, (span){r * width + column, columns});
+}
+
+static status linear_gelu_cpu(const call *c, const call *gelu) {
+  conv_shape s = forward_shape(c->attrs, c->in, c->out);
+  const conv_finish finish = {gelu_rows, gelu};
+  if (!conv_finishes_parts(&s) || last_axis(&gelu->in[0]) != s.features) {
+    TRY(linear_cpu(c));
+    return op_gelu.cpu(gelu);
+  }
+  s.finish = &finish;
+  conv_forward(&s, c->in[IN_X].data, c->in[IN_WEIGHT].data, c->in[IN_BIAS].data, c->out[0].data,
+               NULL, c->workspace, c->pool);
+  return OK;
+}
+
+static const op_chain linear_chain = {.next = &op_gelu, .cpu = linear_gelu_cpu};
+
 static size_t linear_packed_bytes(const void *attrs, const tensor *in, int in_count,
                                   const tensor *out) {
   (void)in_count;
@@ -260,6 +287,7 @@ const op op_linear = {
     .workspace_bytes = linear_workspace,
     .cpu = linear_cpu,
     .packing = &linear_packing,
+    .chain = &linear_chain,
     .cases = (const op_case[]){{"{features: 1|3|5|16|17|40}", "[1..3, 1..30, 1|3|5|16|33]", 0},
                                {"{features: 4, bias: false}", "[1..9, 2..20]", 0},
                                {"{features: 6, init: truncated_normal, init_std: 0.5}",

@@ -1,6 +1,7 @@
 /* layer_norm: each row of the last axis to mean 0 and variance 1, then scaled and shifted
  * (Ba et al., arXiv 1607.06450). The variance is the biased one, Σ(x − mean)² / C. */
-#include "ops/arithmetic/chunks.h"
+#include "ops/norm/layer_norm.h"
+
 #include "ops/arithmetic/vector_math.h"
 #include "ops/kernels/weight_init.h"
 
@@ -107,14 +108,18 @@ static float *row_at(const tensor *t, int64_t offset) {
   return t->data ? (float *)t->data + offset : NULL;
 }
 
-static void layer_norm_task(void *context, int64_t task) {
-  const call *c = context;
+void layer_norm_part(const call *c, span part) {
   const layer_norm_attrs *attrs = c->attrs;
   int64_t width = last_extent(&c->in[IN_X]);
-  span part = piece_of(row_count(&c->in[IN_X]), rows_per_task(width), task);
   normalize_rows(row_at(&c->out[OUT_Y], part.first * width), row_at(&c->out[OUT_MEAN], part.first),
                  row_at(&c->out[OUT_RSTD], part.first), row_at(&c->in[IN_X], part.first * width),
                  c->in[IN_WEIGHT].data, c->in[IN_BIAS].data, part.count, width, attrs->eps);
+}
+
+static void layer_norm_task(void *context, int64_t task) {
+  const call *c = context;
+  int64_t width = last_extent(&c->in[IN_X]);
+  layer_norm_part(c, piece_of(row_count(&c->in[IN_X]), rows_per_task(width), task));
 }
 
 static status layer_norm_cpu(const call *c) {
