@@ -18,9 +18,9 @@ esac
 
 # ---- packages ---------------------------------------------------------------------------------
 
-# cmocka runs the unit tests; nibabel is the oracle for what others see of our files, jsonschema for
-# what an editor says about a pipeline.
-bash examples/setup.sh libcmocka-dev python3-nibabel python3-jsonschema python3-yaml
+# cmocka runs the unit tests, g++ compiles the CUDA kernels for the host; nibabel is the oracle for what
+# others see of our files, jsonschema for what an editor says about a pipeline.
+bash examples/setup.sh libcmocka-dev g++ python3-nibabel python3-jsonschema python3-yaml
 # Looks at a report. The one test that needs it says so and skips without.
 bash examples/setup.sh chromium || echo "SKIPPED: no chromium, so no browser looks at a report"
 
