@@ -147,7 +147,9 @@ FOR_EACH_ISA static void softmax_block(block *restrict b, const int32_t *restric
       sum[v] += plane[v];
     }
   }
-  for (int v = 0; v < BLOCK; v++) b->log_sum[v] = largest[v] + vector_log(sum[v]);
+  /* The logarithm is of numbers alone: the difference lets a NaN through. */
+  for (int v = 0; v < BLOCK; v++)
+    b->log_sum[v] = largest[v] + vector_log(sum[v]) + (sum[v] - sum[v]);
   for (int v = 0; v < BLOCK; v++) sum[v] = label[v] >= 0 ? 1.0f / sum[v] : 0.0f;
   for (int64_t c = 0; c < classes; c++)
     for (int v = 0; v < BLOCK; v++) b->p[c * BLOCK + v] *= sum[v];
@@ -212,7 +214,7 @@ static void true_log_p(const block *b, const float *logits, const int32_t *label
                        float *log_p) {
   for (int64_t v = 0; v < BLOCK; v++) {
     float l = label[v] >= 0 ? logits[v * classes + label[v]] - b->log_sum[v] : 0.0f;
-    log_p[v] = l < 0.0f ? l : 0.0f;
+    log_p[v] = l > 0.0f ? 0.0f : l; /* NaN stays NaN */
   }
 }
 
@@ -237,7 +239,8 @@ FOR_EACH_ISA static double sigmoid_focal_class(const float *restrict x,
     bool hit = label[v] == class;
     float s = hit ? x[v] : -x[v], weight = hit ? inside : outside;
     weight = label[v] >= 0 ? weight : 0.0f;
-    float small = vector_exp(-vector_abs(s)), log_term = vector_log(1.0f + small);
+    float small = vector_exp(-vector_abs(s));
+    float log_term = vector_log(1.0f + small) + (small - small);           /* NaN stays NaN */
     float cost = (s < 0.0f ? -s : 0.0f) + log_term;                        /* −log σ(s) */
     float power = vector_exp(-gamma * ((s > 0.0f ? s : 0.0f) + log_term)); /* (1 − σ(s))^γ */
     float far = 1.0f / (1.0f + small), near = small * far;

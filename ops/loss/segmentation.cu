@@ -94,7 +94,7 @@ static __device__ inline double voxel_cross_entropy(const terms &t, const float 
 
 /* Of a log-probability l: −(1 − p)^γ l, and the factor of the cross-entropy's gradient. */
 static __device__ inline float focal_of(float log_p, float gamma, float *factor) {
-  float cost = -(log_p < 0 ? log_p : 0.0f), p = expf(-cost), rest = -expm1f(-cost);
+  float cost = -(log_p > 0 ? 0.0f : log_p), p = expf(-cost), rest = -expm1f(-cost);
   float least = rest > 1e-37f ? rest : 1e-37f, power = powf(least, gamma);
   *factor = power * (1.0f + gamma * p * (rest > 1e-37f ? cost / least : 1.0f));
   return power * cost;
