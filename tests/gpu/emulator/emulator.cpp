@@ -1,6 +1,5 @@
 #include "gpu/emulator/emulator.h"
 
-#include <csetjmp>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -9,11 +8,13 @@
 #include <memory>
 #include <string>
 #include <sys/mman.h>
-#include <ucontext.h>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
+#endif
+#if !defined(__x86_64__)
+#include <ucontext.h>
 #endif
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -335,15 +336,24 @@ extern "C" __attribute__((visibility("default"))) int64_t emulator_launches(cons
 enum { STACK_BYTES = 128 << 10, LANES = 32, LEFT_BYTES = 32 };
 enum fiber_state { FREE, RUNNING, AT_BLOCK_BARRIER, AT_WARP_BARRIER };
 
+/* Where a stack that is not running goes on. */
+#if defined(__x86_64__)
+typedef void *place_on_stack; /* below it lies what a function has to keep for its caller */
+#else
+typedef ucontext_t place_on_stack;
+#endif
+
 /* A fiber runs threads one after the other, until one waits; that one keeps it to its end. */
 struct fiber {
-  ucontext_t context;
-  jmp_buf place;
-  bool has_place; /* it has run and left, so `place` is where it goes on */
+  place_on_stack place;
   char *stack;
   fiber_state state;
   unsigned thread;
-  uint32_t mask; /* AT_WARP_BARRIER: whom it waits for */
+  /* AT_WARP_BARRIER: whom it waits for, and what it takes then, of one lane or (−1) of all. */
+  uint32_t mask;
+  int from;
+  size_t bytes;
+  void *result;
 };
 
 struct warp_memory {
@@ -360,8 +370,7 @@ struct fiber_list : std::vector<fiber *> {
   }
 };
 static fiber_list fibers;
-static ucontext_t scheduler;
-static jmp_buf scheduler_place;
+static place_on_stack scheduler;
 static fiber *current;
 static const std::function<void()> *kernel;
 static unsigned thread_count, next_thread;
@@ -378,7 +387,7 @@ void *emulator_shared_memory() {
   return shared_memory.data();
 }
 
-static void place(unsigned thread) {
+static void set_thread(unsigned thread) {
   unsigned at = in_reverse ? thread_count - 1 - thread : thread;
   threadIdx = dim3(at % blockDim.x, at / blockDim.x % blockDim.y, at / (blockDim.x * blockDim.y));
 }
@@ -391,23 +400,59 @@ int emulator_lane() {
   return static_cast<int>(linear_thread() % LANES);
 }
 
-/* swapcontext asks the system for the signal mask each time; after a fiber's first turn a jump does
- * without. The sanitizer does not follow jumps from stack to stack. */
-static void switch_context(ucontext_t *from, jmp_buf from_place, bool *from_has_place,
-                           ucontext_t *to, jmp_buf to_place, bool to_has_place) {
-#if defined(__SANITIZE_ADDRESS__)
-  (void)from_place, (void)from_has_place, (void)to_place, (void)to_has_place;
-  swapcontext(from, to);
-#else
-  if (from_has_place) *from_has_place = true;
-  if (_setjmp(from_place)) return;
-  if (to_has_place)
-    _longjmp(to_place, 1);
-  else
-    setcontext(to);
-  (void)from;
-#endif
+#if defined(__x86_64__)
+/* Does without what swapcontext does at every switch: it asks the system for the signal mask, and under the
+ * address sanitizer forgets what is known of the whole stack. */
+extern "C" void emulator_switch(place_on_stack *from, place_on_stack to);
+asm(R"(
+  .pushsection .text
+  .globl emulator_switch
+  .hidden emulator_switch
+  .type emulator_switch, @function
+emulator_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+  .size emulator_switch, .-emulator_switch
+  .popsection
+)");
+
+static void switch_stack(place_on_stack *from, place_on_stack *to) {
+  emulator_switch(from, *to);
 }
+
+/* The first switch returns to main, which finds the stack as if it had been called. */
+static void start_stack(place_on_stack *place, char *stack, void (*main)()) {
+  enum { REGISTERS = 6 };
+  void **top = reinterpret_cast<void **>(stack + STACK_BYTES) - 2;
+  *top = reinterpret_cast<void *>(main);
+  *place = top - REGISTERS;
+}
+#else
+static void switch_stack(place_on_stack *from, place_on_stack *to) {
+  swapcontext(from, to);
+}
+
+static void start_stack(place_on_stack *place, char *stack, void (*main)()) {
+  getcontext(place);
+  place->uc_stack.ss_sp = stack;
+  place->uc_stack.ss_size = STACK_BYTES;
+  place->uc_link = nullptr;
+  makecontext(place, main, 0);
+}
+#endif
 
 /* The address sanitizer has to be told that the stack changes. */
 static void leave_fiber() {
@@ -416,7 +461,7 @@ static void leave_fiber() {
   void *fake = nullptr;
   __sanitizer_start_switch_fiber(&fake, scheduler_stack, scheduler_stack_bytes);
 #endif
-  switch_context(&self->context, self->place, &self->has_place, &scheduler, scheduler_place, true);
+  switch_stack(&self->place, &scheduler);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fake, &scheduler_stack, &scheduler_stack_bytes);
 #endif
@@ -428,7 +473,7 @@ static void enter_fiber(fiber *f) {
   void *fake = nullptr;
   __sanitizer_start_switch_fiber(&fake, f->stack, STACK_BYTES);
 #endif
-  switch_context(&scheduler, scheduler_place, nullptr, &f->context, f->place, f->has_place);
+  switch_stack(&scheduler, &f->place);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
@@ -442,9 +487,9 @@ static void fiber_main() {
     while (next_thread < thread_count) {
       current->thread = next_thread++;
       current->state = RUNNING;
-      place(current->thread);
+      set_thread(current->thread);
       (*kernel)();
-      place(current->thread);
+      set_thread(current->thread);
       is_done[linear_thread()] = 1;
     }
     current->state = FREE;
@@ -459,11 +504,7 @@ static fiber *new_fiber() {
   f->stack = static_cast<char *>(mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   if (f->stack == MAP_FAILED) emulator_fail("no memory for a stack");
-  getcontext(&f->context);
-  f->context.uc_stack.ss_sp = f->stack;
-  f->context.uc_stack.ss_size = STACK_BYTES;
-  f->context.uc_link = nullptr;
-  makecontext(&f->context, fiber_main, 0);
+  start_stack(&f->place, f->stack, fiber_main);
   fibers.push_back(f);
   return f;
 }
@@ -471,42 +512,46 @@ static fiber *new_fiber() {
 static void wait_as(fiber_state state) {
   current->state = state;
   leave_fiber();
-  place(current->thread);
+  set_thread(current->thread);
 }
 
 void emulator_block_barrier() {
   wait_as(AT_BLOCK_BARRIER);
 }
 
-void emulator_exchange(uint32_t mask, const void *value, size_t bytes, int from, void *result) {
-  unsigned thread = linear_thread(), warp = thread / LANES, lane = thread % LANES;
-  if (bytes > LEFT_BYTES) emulator_fail("a shuffle of more than 32 bytes");
-  if (!(mask >> lane & 1)) emulator_fail("a shuffle by a lane that its mask leaves out");
-  memcpy(warps[warp].left[lane], value, bytes);
+/* The scheduler hands out what lanes have left before any of them goes on. */
+static void exchange(uint32_t mask, const void *value, size_t bytes, int from, void *result) {
+  unsigned thread = linear_thread();
+  if (bytes > LEFT_BYTES) emulator_fail("a lane leaves more than 32 bytes");
+  memcpy(warps[thread / LANES].left[thread % LANES], value, bytes);
   current->mask = mask;
-  wait_as(AT_WARP_BARRIER);
-  if (from >= 0 && !(mask >> from & 1))
-    emulator_fail("a shuffle from a lane that the mask leaves out");
-  memcpy(result, warps[warp].left[from < 0 ? static_cast<int>(lane) : from], bytes);
-  /* Nobody leaves the next value before everybody has taken this one. */
-  current->mask = mask;
+  current->from = from;
+  current->bytes = bytes;
+  current->result = result;
   wait_as(AT_WARP_BARRIER);
 }
 
+void emulator_exchange(uint32_t mask, const void *value, size_t bytes, int from, void *result) {
+  int lane = emulator_lane();
+  if (!(mask >> lane & 1)) emulator_fail("a shuffle by a lane that its mask leaves out");
+  if (from >= 0 && !(mask >> from & 1))
+    emulator_fail("a shuffle from a lane that the mask leaves out");
+  exchange(mask, value, bytes, from < 0 ? lane : from, result);
+}
+
 void emulator_gather(const void *value, size_t bytes, void *all) {
-  unsigned warp = linear_thread() / LANES, lane = linear_thread() % LANES;
-  if (bytes > LEFT_BYTES) emulator_fail("a lane leaves more than 32 bytes");
-  memcpy(warps[warp].left[lane], value, bytes);
-  current->mask = 0xffffffffu;
-  wait_as(AT_WARP_BARRIER);
-  for (int i = 0; i < LANES; i++)
-    memcpy(static_cast<char *>(all) + i * bytes, warps[warp].left[i], bytes);
-  current->mask = 0xffffffffu;
-  wait_as(AT_WARP_BARRIER);
+  exchange(0xffffffffu, value, bytes, -1, all);
 }
 
 static unsigned linear_of(const fiber *f) {
   return in_reverse ? thread_count - 1 - f->thread : f->thread;
+}
+
+static void hand_out(const fiber *f) {
+  const warp_memory &warp = warps[linear_of(f) / LANES];
+  if (f->from >= 0) memcpy(f->result, warp.left[f->from], f->bytes);
+  for (int i = 0; i < LANES && f->from < 0; i++)
+    memcpy(static_cast<char *>(f->result) + i * f->bytes, warp.left[i], f->bytes);
 }
 
 static bool release_warps() {
@@ -519,6 +564,7 @@ static bool release_warps() {
   for (fiber *f : fibers)
     if (f->state == AT_WARP_BARRIER && (f->mask & ~waiting[linear_of(f) / LANES]) == 0)
       ready.push_back(f);
+  for (fiber *f : ready) hand_out(f);
   for (fiber *f : ready) {
     f->state = RUNNING;
     released = true;
