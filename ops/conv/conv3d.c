@@ -1,5 +1,5 @@
 /* conv3d: three-dimensional convolution (cross-correlation) with zero padding, torch.nn.Conv3d on
- * channels-last volumes. The kernels are in ops/kernels/convolution.c. */
+ * channels-last volumes. The kernels are in ops/kernels/convolution*.c. */
 #include "ops/conv/conv_attrs.h"
 #include "ops/kernels/convolution.h"
 

@@ -51,7 +51,7 @@ double conv_flops(const conv_shape *s);
  * of this processor read them. How many bytes that takes, for the forward pass or (`transposed`) the
  * data gradient; 0: the kernel of this shape has nothing to gain. */
 size_t conv_packed_bytes(const conv_shape *s, bool transposed);
-/* `to` is 64-byte aligned. Results with it are equal to the bit. */
+/* Where that is not 0; `to` is 64-byte aligned. Results with it are equal to the bit. */
 void conv_pack(const conv_shape *s, bool transposed, const float *weight, void *to,
                thread_pool *pool);
 

@@ -8,7 +8,7 @@
 
 enum { MOST_LINES = 64, SLABS = 32 };
 
-bool conv_is_depthwise(const conv_shape *s) {
+static bool depthwise_fits(const conv_shape *s) {
   return s->groups > 1 && s->channels == s->groups && s->features == s->groups;
 }
 
@@ -115,13 +115,15 @@ static depthwise depthwise_of(const conv_shape *s, bool transposed) {
                      .out = transposed ? s->image : s->out};
 }
 
-size_t depthwise_workspace(const conv_shape *s, bool transposed) {
+static size_t depthwise_workspace(const conv_shape *s, bool transposed) {
   depthwise p = depthwise_of(s, transposed);
   return depthwise_pieces(&p, NULL);
 }
 
-void depthwise_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                   const float *bias, float *output, void *workspace, thread_pool *pool) {
+static void depthwise_run(const conv_shape *s, bool transposed, const float *input,
+                          const float *weight, const float *bias, float *output, float *moments,
+                          void *workspace, thread_pool *pool) {
+  (void)moments;
   depthwise p = depthwise_of(s, transposed);
   depthwise_pieces(&p, workspace);
   p.input = input;
@@ -199,13 +201,13 @@ static size_t weight_sum_pieces(weight_sum *p, void *workspace) {
   return w.used;
 }
 
-size_t depthwise_weight_workspace(const conv_shape *s) {
+static size_t depthwise_weight_workspace(const conv_shape *s) {
   weight_sum p = weight_sum_of(s);
   return weight_sum_pieces(&p, NULL);
 }
 
-void depthwise_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
-                          float *dbias, void *workspace, thread_pool *pool) {
+static void depthwise_weight_run(const conv_shape *s, const float *x, const float *dy,
+                                 float *dweight, float *dbias, void *workspace, thread_pool *pool) {
   weight_sum p = weight_sum_of(s);
   weight_sum_pieces(&p, workspace);
   p.x = x;
@@ -226,3 +228,11 @@ void depthwise_weight_run(const conv_shape *s, const float *x, const float *dy, 
     if (dbias) dbias[c] = sum;
   }
 }
+
+/* Tasks are as many as rows, too many to leave moments. */
+const conv_method conv_depthwise = {.fits = depthwise_fits,
+                                    .workspace = depthwise_workspace,
+                                    .run = depthwise_run,
+                                    .fits_weight = depthwise_fits,
+                                    .weight_workspace = depthwise_weight_workspace,
+                                    .weight_run = depthwise_weight_run};

@@ -329,20 +329,20 @@ static bool is_matrix(const conv_shape *s) {
 }
 
 /* With few rows a panel is hardly used, with few channels a tile. */
-bool matrix_fits(const conv_shape *shape) {
+static bool matrix_fits(const conv_shape *shape) {
   conv_shape s = merge_pointwise(*shape);
   return is_matrix(&s) && s.out[2] >= LEAST_ROWS && s.channels >= LEAST_CHANNELS &&
          s.features >= LEAST_CHANNELS;
 }
 
-size_t matrix_workspace(const conv_shape *s, bool transposed) {
+static size_t matrix_workspace(const conv_shape *s, bool transposed) {
   matrix_product p = product_of(s, transposed);
   return product_pieces(&p, NULL);
 }
 
-void matrix_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                const float *bias, float *output, float *moments, void *workspace,
-                thread_pool *pool) {
+static void matrix_run(const conv_shape *s, bool transposed, const float *input,
+                       const float *weight, const float *bias, float *output, float *moments,
+                       void *workspace, thread_pool *pool) {
   matrix_product p = product_of(s, transposed);
   p.a = input;
   p.b = weight;
@@ -367,13 +367,13 @@ void matrix_run(const conv_shape *s, bool transposed, const float *input, const 
   conv_moments_end(&p.moments, moments);
 }
 
-size_t matrix_packed_bytes(const conv_shape *s, bool transposed) {
+static size_t matrix_packed_bytes(const conv_shape *s, bool transposed) {
   matrix_product p = product_of(s, transposed);
   return (size_t)(p.depth * packed_width(&p)) * sizeof(float);
 }
 
-void matrix_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
-                 thread_pool *pool) {
+static void matrix_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
+                        thread_pool *pool) {
   matrix_product p = product_of(s, transposed);
   p.b = weight;
   p.packed_b = to;
@@ -474,20 +474,20 @@ static void weight_task(void *context, int64_t task) {
 
 /* Few parts leave nothing to share; many voxels are better cut into slabs with sums of their own, as
  * convolutions are. */
-bool matrix_weight_fits(const conv_shape *shape) {
+static bool matrix_fits_weight(const conv_shape *shape) {
   conv_shape s = merge_pointwise(*shape);
   int64_t shorter = smaller(s.channels, s.features), longer = larger(s.channels, s.features);
   return is_matrix(&s) && s.out[2] <= MOST_VOXELS &&
          (shorter >= 128 || (shorter >= 32 && longer >= 1024));
 }
 
-size_t matrix_weight_workspace(const conv_shape *s) {
+static size_t matrix_weight_workspace(const conv_shape *s) {
   matrix_product p = weight_of(s);
   return weight_pieces(&p, NULL);
 }
 
-void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
-                       float *dbias, void *workspace, thread_pool *pool) {
+static void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
+                              float *dbias, void *workspace, thread_pool *pool) {
   matrix_product p = weight_of(s);
   weight_pieces(&p, workspace);
   p.a = dy;
@@ -501,3 +501,14 @@ void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, flo
     parallel_for(pool, p.row_parts * p.column_parts, weight_task, &p);
   }
 }
+
+const conv_method conv_matrix = {.fits = matrix_fits,
+                                 .workspace = matrix_workspace,
+                                 .run = matrix_run,
+                                 .packed_bytes = matrix_packed_bytes,
+                                 .pack = matrix_pack,
+                                 .makes_moments = true,
+                                 .finishes_parts = true,
+                                 .fits_weight = matrix_fits_weight,
+                                 .weight_workspace = matrix_weight_workspace,
+                                 .weight_run = matrix_weight_run};

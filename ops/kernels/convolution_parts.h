@@ -195,56 +195,33 @@ void conv_moments_end(const conv_moments *m, float *moments);
 void conv_add_slabs(const float *from, int64_t slabs, int64_t slab_floats, float *sum,
                     int64_t count);
 
-/* One filter for each channel (convolution_depthwise.c). `transposed`: the data gradient. */
-bool conv_is_depthwise(const conv_shape *s);
-size_t depthwise_workspace(const conv_shape *s, bool transposed);
-void depthwise_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                   const float *bias, float *output, void *workspace, thread_pool *pool);
-size_t depthwise_weight_workspace(const conv_shape *s);
-void depthwise_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
+/* A way to compute the three passes. `transposed`: the data gradient. Workspaces in bytes; convolution.h has the
+ * rest. */
+typedef struct conv_method {
+  bool (*fits)(const conv_shape *s); /* the forward pass and the data gradient */
+  size_t (*workspace)(const conv_shape *s, bool transposed);
+  void (*run)(const conv_shape *s, bool transposed, const float *input, const float *weight,
+              const float *bias, float *output, float *moments, void *workspace, thread_pool *pool);
+  /* NULL: weights are read as they lie. */
+  size_t (*packed_bytes)(const conv_shape *s, bool transposed);
+  void (*pack)(const conv_shape *s, bool transposed, const float *weight, float *to,
+               thread_pool *pool);
+  bool makes_moments, finishes_parts;
+  bool (*fits_weight)(const conv_shape *s);
+  size_t (*weight_workspace)(const conv_shape *s);
+  void (*weight_run)(const conv_shape *s, const float *x, const float *dy, float *dweight,
+                     float *dbias, void *workspace, thread_pool *pool);
+} conv_method;
+
+extern const conv_method conv_depthwise; /* a filter for each channel */
+extern const conv_method conv_matrix;    /* a plain matrix product, large enough for blocks */
+extern const conv_method conv_patches;   /* many weights over few voxels */
+extern const conv_method conv_winograd;  /* filters of 3×3 along x and y, with fewer products */
+extern const conv_method conv_taps;      /* everything: a product for every tap */
+
+/* Of conv_taps (convolution_weight.c). */
+size_t conv_taps_weight_workspace(const conv_shape *s);
+void conv_taps_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
                           float *dbias, void *workspace, thread_pool *pool);
-
-/* A plain matrix product that is large enough for blocks (convolution_matrix.c). `transposed`: the data
- * gradient. */
-bool matrix_fits(const conv_shape *s);
-bool matrix_weight_fits(const conv_shape *s);
-size_t matrix_workspace(const conv_shape *s, bool transposed);
-void matrix_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                const float *bias, float *output, float *moments, void *workspace,
-                thread_pool *pool);
-size_t matrix_packed_bytes(const conv_shape *s, bool transposed);
-void matrix_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
-                 thread_pool *pool);
-size_t matrix_weight_workspace(const conv_shape *s);
-void matrix_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
-                       float *dbias, void *workspace, thread_pool *pool);
-
-/* Many weights over few voxels (convolution_patches.c). `transposed`: the data gradient. */
-bool patches_fit(const conv_shape *s);
-size_t patches_workspace(const conv_shape *s, bool transposed);
-void patches_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                 const float *bias, float *output, float *moments, void *workspace,
-                 thread_pool *pool);
-size_t patches_packed_bytes(const conv_shape *s, bool transposed);
-void patches_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
-                  thread_pool *pool);
-size_t patches_weight_workspace(const conv_shape *s);
-void patches_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
-                        float *dbias, void *workspace, thread_pool *pool);
-
-/* Filters of 3×3 along x and y with fewer products (convolution_winograd.c). `transposed`: the data
- * gradient. */
-bool winograd_fits(const conv_shape *s);
-bool winograd_weight_fits(const conv_shape *s);
-size_t winograd_workspace(const conv_shape *s, bool transposed);
-void winograd_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                  const float *bias, float *output, float *moments, void *workspace,
-                  thread_pool *pool);
-size_t winograd_packed_bytes(const conv_shape *s, bool transposed);
-void winograd_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
-                   thread_pool *pool);
-size_t winograd_weight_workspace(const conv_shape *s);
-void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
-                         float *dbias, void *workspace, thread_pool *pool);
 
 #endif

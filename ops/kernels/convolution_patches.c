@@ -140,57 +140,67 @@ static void scatter(patches *p, const float *bias, float *dx, thread_pool *pool)
 
 /* The rows are no more than the weights. Filters that step as far as they reach read every voxel once, for which
  * no rows are needed. */
-bool patches_fit(const conv_shape *s) {
+static bool patches_fits(const conv_shape *s) {
   bool overlap = false;
   for (int a = 0; a < 3; a++) overlap |= s->kernel[a] > s->stride[a];
   conv_shape q = pointwise_of(s);
   return s->groups == 1 && overlap && rows_of(s) <= smaller(s->channels, s->features) &&
-         matrix_fits(&q) && matrix_weight_fits(&q);
+         conv_matrix.fits(&q) && conv_matrix.fits_weight(&q);
 }
 
-size_t patches_workspace(const conv_shape *s, bool transposed) {
+static size_t patches_workspace(const conv_shape *s, bool transposed) {
   patches p = patches_of(s);
   conv_shape q = pointwise_of(s);
-  return patches_pieces(&p, NULL) + matrix_workspace(&q, transposed);
+  return patches_pieces(&p, NULL) + conv_matrix.workspace(&q, transposed);
 }
 
-void patches_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                 const float *bias, float *output, float *moments, void *workspace,
-                 thread_pool *pool) {
+static void patches_run(const conv_shape *s, bool transposed, const float *input,
+                        const float *weight, const float *bias, float *output, float *moments,
+                        void *workspace, thread_pool *pool) {
   patches p = patches_of(s);
   conv_shape q = pointwise_of(s);
   patches_pieces(&p, workspace);
   if (transposed) {
-    matrix_run(&q, true, input, weight, NULL, p.row, NULL, p.workspace, pool);
+    conv_matrix.run(&q, true, input, weight, NULL, p.row, NULL, p.workspace, pool);
     scatter(&p, bias, output, pool);
   } else {
     gather(&p, input, pool);
-    matrix_run(&q, false, p.row, weight, bias, output, moments, p.workspace, pool);
+    conv_matrix.run(&q, false, p.row, weight, bias, output, moments, p.workspace, pool);
   }
 }
 
-size_t patches_packed_bytes(const conv_shape *s, bool transposed) {
+static size_t patches_packed_bytes(const conv_shape *s, bool transposed) {
   conv_shape q = pointwise_of(s);
-  return matrix_packed_bytes(&q, transposed);
+  return conv_matrix.packed_bytes(&q, transposed);
 }
 
-void patches_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
-                  thread_pool *pool) {
+static void patches_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
+                         thread_pool *pool) {
   conv_shape q = pointwise_of(s);
-  matrix_pack(&q, transposed, weight, to, pool);
+  conv_matrix.pack(&q, transposed, weight, to, pool);
 }
 
-size_t patches_weight_workspace(const conv_shape *s) {
+static size_t patches_weight_workspace(const conv_shape *s) {
   patches p = patches_of(s);
   conv_shape q = pointwise_of(s);
-  return patches_pieces(&p, NULL) + matrix_weight_workspace(&q);
+  return patches_pieces(&p, NULL) + conv_matrix.weight_workspace(&q);
 }
 
-void patches_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
-                        float *dbias, void *workspace, thread_pool *pool) {
+static void patches_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
+                               float *dbias, void *workspace, thread_pool *pool) {
   patches p = patches_of(s);
   conv_shape q = pointwise_of(s);
   patches_pieces(&p, workspace);
   gather(&p, x, pool);
-  matrix_weight_run(&q, p.row, dy, dweight, dbias, p.workspace, pool);
+  conv_matrix.weight_run(&q, p.row, dy, dweight, dbias, p.workspace, pool);
 }
+
+const conv_method conv_patches = {.fits = patches_fits,
+                                  .workspace = patches_workspace,
+                                  .run = patches_run,
+                                  .packed_bytes = patches_packed_bytes,
+                                  .pack = patches_pack,
+                                  .makes_moments = true,
+                                  .fits_weight = patches_fits,
+                                  .weight_workspace = patches_weight_workspace,
+                                  .weight_run = patches_weight_run};

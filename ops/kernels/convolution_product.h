@@ -1,4 +1,4 @@
-/* The forward pass and the data gradient as one product: its plan (convolution.c), and what is packed
+/* The forward pass and the data gradient as one product: its plan (convolution_taps.c), and what is packed
  * and copied for the tiles to read (convolution_pack.c). Internal to these two. */
 #ifndef STRATA_OPS_KERNELS_CONVOLUTION_PRODUCT_H
 #define STRATA_OPS_KERNELS_CONVOLUTION_PRODUCT_H

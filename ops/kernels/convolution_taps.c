@@ -1,22 +1,5 @@
-/* The forward pass and the data gradient. */
+/* The forward pass and the data gradient as sums over taps, of any filter. */
 #include "ops/kernels/convolution_product.h"
-
-conv_shape conv_shape_linear(int64_t rows, int64_t channels, int64_t features) {
-  return (conv_shape){.batch = 1,
-                      .channels = channels,
-                      .features = features,
-                      .groups = 1,
-                      .image = {1, 1, rows},
-                      .out = {1, 1, rows},
-                      .kernel = {1, 1, 1},
-                      .stride = {1, 1, 1},
-                      .dilation = {1, 1, 1}};
-}
-
-double conv_flops(const conv_shape *s) {
-  return 2.0 * (double)s->batch * (double)volume(s->out) * (double)volume(s->kernel) *
-         (double)(s->channels / s->groups) * (double)s->features;
-}
 
 /* How the taps along z meet the borders: decides between reading the input where it lies and a copy
  * with zeros around each z row. Read in place, a tile can only put zeros in its first and last row.
@@ -382,34 +365,20 @@ static void pack_product(conv_product *p, thread_pool *pool) {
                conv_pack_weights, p);
 }
 
-static size_t product_workspace(const conv_shape *s, bool transposed) {
-  if (conv_is_depthwise(s)) return depthwise_workspace(s, transposed);
-  if (matrix_fits(s)) return matrix_workspace(s, transposed);
-  if (patches_fit(s)) return patches_workspace(s, transposed);
-  if (winograd_fits(s)) return winograd_workspace(s, transposed);
+/* Every shape. */
+static bool taps_fits(const conv_shape *s) {
+  (void)s;
+  return true;
+}
+
+static size_t taps_workspace(const conv_shape *s, bool transposed) {
   conv_product p = product_of(s, transposed);
   return product_pieces(&p, NULL);
 }
 
-static void run_product(const conv_shape *s, bool transposed, const float *input,
-                        const float *weight, const float *bias, float *output, float *moments,
-                        void *workspace, thread_pool *pool) {
-  if (conv_is_depthwise(s)) {
-    depthwise_run(s, transposed, input, weight, bias, output, workspace, pool);
-    return;
-  }
-  if (matrix_fits(s)) {
-    matrix_run(s, transposed, input, weight, bias, output, moments, workspace, pool);
-    return;
-  }
-  if (patches_fit(s)) {
-    patches_run(s, transposed, input, weight, bias, output, moments, workspace, pool);
-    return;
-  }
-  if (winograd_fits(s)) {
-    winograd_run(s, transposed, input, weight, bias, output, moments, workspace, pool);
-    return;
-  }
+static void taps_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
+                     const float *bias, float *output, float *moments, void *workspace,
+                     thread_pool *pool) {
   conv_product p = product_of(s, transposed);
   p.input = input;
   p.weight = weight;
@@ -427,58 +396,25 @@ static void run_product(const conv_shape *s, bool transposed, const float *input
   conv_moments_end(&p.moments, moments);
 }
 
-size_t conv_packed_bytes(const conv_shape *s, bool transposed) {
-  if (conv_is_depthwise(s)) return 0; /* its filters are read as they lie */
-  if (matrix_fits(s)) return matrix_packed_bytes(s, transposed);
-  if (patches_fit(s)) return patches_packed_bytes(s, transposed);
-  if (winograd_fits(s)) return winograd_packed_bytes(s, transposed);
+static size_t taps_packed_bytes(const conv_shape *s, bool transposed) {
   conv_product p = product_of(s, transposed);
   return (size_t)packed_floats(&p) * sizeof(float);
 }
 
-void conv_pack(const conv_shape *s, bool transposed, const float *weight, void *to,
-               thread_pool *pool) {
-  if (matrix_fits(s)) {
-    matrix_pack(s, transposed, weight, to, pool);
-    return;
-  }
-  if (patches_fit(s)) {
-    patches_pack(s, transposed, weight, to, pool);
-    return;
-  }
-  if (winograd_fits(s)) {
-    winograd_pack(s, transposed, weight, to, pool);
-    return;
-  }
+static void taps_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
+                      thread_pool *pool) {
   conv_product p = product_of(s, transposed);
   p.weight = weight;
   p.packed_weight = to;
   pack_product(&p, pool);
 }
 
-size_t conv_forward_workspace(const conv_shape *s) {
-  return product_workspace(s, false);
-}
-
-void conv_forward(const conv_shape *s, const float *x, const float *weight, const float *bias,
-                  float *y, float *moments, void *workspace, thread_pool *pool) {
-  run_product(s, false, x, weight, bias, y, moments, workspace, pool);
-}
-
-bool conv_finishes_parts(const conv_shape *s) {
-  return matrix_fits(s);
-}
-
-/* Depthwise filters have a task for every row. */
-bool conv_makes_moments(const conv_shape *s) {
-  return !conv_is_depthwise(s);
-}
-
-size_t conv_backward_data_workspace(const conv_shape *s) {
-  return product_workspace(s, true);
-}
-
-void conv_backward_data(const conv_shape *s, const float *dy, const float *weight,
-                        const float *bias, float *dx, void *workspace, thread_pool *pool) {
-  run_product(s, true, dy, weight, bias, dx, NULL, workspace, pool);
-}
+const conv_method conv_taps = {.fits = taps_fits,
+                               .workspace = taps_workspace,
+                               .run = taps_run,
+                               .packed_bytes = taps_packed_bytes,
+                               .pack = taps_pack,
+                               .makes_moments = true,
+                               .fits_weight = taps_fits,
+                               .weight_workspace = conv_taps_weight_workspace,
+                               .weight_run = conv_taps_weight_run};

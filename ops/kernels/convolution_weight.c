@@ -1,4 +1,4 @@
-/* The weight gradient. */
+/* The weight gradient as sums over voxels, of any filter. */
 #include "ops/arithmetic/vector_math.h"
 #include "ops/kernels/convolution_parts.h"
 
@@ -7,10 +7,10 @@
  * channels fill whole vectors. The voxels are cut into slabs whose partial sums are added in order
  * at the end; where the weights are many and the voxels few, tasks split the weights instead.
  *
- * Factors that bf16 rounds are copied. Of pairs, neighbours along z are one: x and dy are copied into words, those of dy of voxels 2m
- * and 2m + 1, those of x of the two voxels that a tap multiplies them with. For that, with several
- * taps along z, every voxel of x is paired with the one a stride further, and a step of k is two
- * strides. */
+ * Factors that bf16 rounds are copied. Of pairs, neighbours along z are one: x and dy are copied into
+ * words, those of dy of voxels 2m and 2m + 1, those of x of the two voxels that a tap multiplies them
+ * with. For that, with several taps along z, every voxel of x is paired with the one a stride further,
+ * and a step of k is two strides. */
 typedef struct weight_product {
   conv_shape s;
   bool pairs, rounds; /* bf16: which of them */
@@ -38,6 +38,69 @@ typedef struct weight_product {
 
 enum { LINE_LENGTH = 128, SLABS = 16, MAX_SLABS = 64, ROW_PART = 96, FINISH_ROWS = 8 };
 
+/* Rows run over the taps along z, too. */
+static void fuse_taps(weight_product *p) {
+  p->fused = true;
+  p->taps /= p->s.kernel[2];
+  p->rows *= p->s.kernel[2];
+}
+
+/* How the taps along z are summed, and which copies that takes. */
+static void plan_lines(weight_product *p) {
+  const conv_shape *s = &p->s;
+  int64_t channels = s->channels / s->groups;
+  p->padded_z = s->image[2];
+  p->dy_z = s->out[2];
+  p->x_step = s->stride[2];
+  p->slides = !p->pairs && !p->swapped && s->kernel[2] == 3 && s->stride[2] == 1 &&
+              s->padding[2] == 1 && s->dilation[2] == 1;
+  int64_t reach =
+      (s->out[2] - 1) * s->stride[2] + s->dilation[2] * (s->kernel[2] - 1) + 1 - s->padding[2];
+  int64_t reached_z = larger(s->image[2], reach) + s->padding[2];
+  bool in_line = !p->swapped && s->groups == 1 && s->kernel[2] > 1 && s->dilation[2] == 1;
+  if (p->slides) {
+    fuse_taps(p);
+  } else if (p->pairs) {
+    p->copy_x = p->copy_dy = true;
+    p->dy_z = bf16_pairs(s->out[2]);
+    p->pad_low = s->padding[2];
+    p->x_first = s->kernel[2] == 1 ? 2 * s->stride[2] : 1;
+    p->x_step = s->kernel[2] == 1 ? 1 : 2 * s->stride[2];
+    p->padded_z = s->kernel[2] == 1 ? p->dy_z : reached_z;
+    if (in_line) fuse_taps(p);
+  } else if (in_line) {
+    bool outside = s->padding[2] > 0 || reach > s->image[2];
+    if (channels >= 4 && (outside || channels >= 12)) return;
+    fuse_taps(p);
+    p->copy_x = outside;
+    p->pad_low = s->padding[2];
+    p->padded_z = reached_z;
+  }
+}
+
+/* Panels, lines and tasks. */
+static void cut_weight_product(weight_product *p) {
+  const conv_shape *s = &p->s;
+  p->vectors = p->slides ? 1 : gemm_vectors(p->kernels, p->rows, p->lanes_used);
+  p->blocks = (p->padded / p->kernels->lanes + p->vectors - 1) / p->vectors;
+  p->row_parts = p->slides ? 1 : (p->rows + ROW_PART - 1) / ROW_PART;
+  p->z_length = smaller(p->dy_z, LINE_LENGTH);
+  p->z_pieces = (p->dy_z + p->z_length - 1) / p->z_length;
+  p->lines = s->batch * s->out[0] * s->out[1] * p->z_pieces;
+  int64_t units = s->groups * p->taps * p->blocks * p->row_parts;
+  int64_t voxels = s->batch * volume(s->out);
+  if (voxels <= 4096 && units >= 8) {
+    p->slabs = 1;
+    p->parts = smaller(units, 32);
+  } else {
+    int64_t slabs = larger(SLABS, smaller(MAX_SLABS, voxels / 1024));
+    int64_t bytes = s->groups * p->taps * p->rows * p->padded * (int64_t)sizeof(float);
+    p->slabs = larger(1, smaller(smaller(p->lines, slabs), ((int64_t)32 << 20) / bytes));
+    p->parts = smaller(units, (SLABS + p->slabs - 1) / p->slabs);
+  }
+  p->in_place = p->slabs == 1 && p->swapped && p->taps == 1 && p->padded == s->channels / s->groups;
+}
+
 static weight_product weight_product_of(const conv_shape *shape) {
   weight_product p = {
       .s = merge_pointwise(*shape), .pairs = conv_pairs(shape), .rounds = conv_rounds(shape)};
@@ -51,48 +114,13 @@ static weight_product weight_product_of(const conv_shape *shape) {
   int64_t swapped_lanes = padded_channels * features, plain_lanes = padded_features * channels;
   p.swapped =
       swapped_lanes < plain_lanes || (swapped_lanes == plain_lanes && volume(s->kernel) == 1);
-  p.padded_z = s->image[2];
-  p.dy_z = s->out[2];
-  p.x_step = s->stride[2];
   p.taps = volume(s->kernel);
   p.rows = p.swapped ? features : channels;
   p.lanes_used = p.swapped ? channels : features;
   p.padded = p.swapped ? padded_channels : padded_features;
   p.copy_dy = !p.swapped && p.padded != features;
   p.copy_x = p.swapped && p.padded != channels;
-  p.slides = !p.pairs && !p.swapped && s->kernel[2] == 3 && s->stride[2] == 1 &&
-             s->padding[2] == 1 && s->dilation[2] == 1;
-  if (p.slides) {
-    p.fused = true;
-    p.taps /= 3;
-    p.rows *= 3;
-  }
-  int64_t reach =
-      (s->out[2] - 1) * s->stride[2] + s->dilation[2] * (s->kernel[2] - 1) + 1 - s->padding[2];
-  bool in_line = !p.swapped && s->groups == 1 && s->kernel[2] > 1 && s->dilation[2] == 1;
-  if (p.pairs) {
-    p.copy_x = p.copy_dy = true;
-    p.dy_z = bf16_pairs(s->out[2]);
-    p.pad_low = s->padding[2];
-    p.x_first = s->kernel[2] == 1 ? 2 * s->stride[2] : 1;
-    p.x_step = s->kernel[2] == 1 ? 1 : 2 * s->stride[2];
-    p.padded_z = s->kernel[2] == 1 ? p.dy_z : larger(s->image[2], reach) + s->padding[2];
-    p.fused = in_line;
-    if (p.fused) {
-      p.taps /= s->kernel[2];
-      p.rows *= s->kernel[2];
-    }
-  } else if (in_line && !p.slides) {
-    bool outside = s->padding[2] > 0 || reach > s->image[2];
-    p.fused = channels < 4 || (!outside && channels < 12);
-    if (p.fused) {
-      p.taps /= s->kernel[2];
-      p.rows *= s->kernel[2];
-      p.copy_x = outside;
-      p.pad_low = s->padding[2];
-      p.padded_z = larger(s->image[2], reach) + s->padding[2];
-    }
-  }
+  plan_lines(&p);
   if (p.rounds) p.copy_x = p.copy_dy = true;
   p.x_channels = s->channels;
   p.x_group = channels;
@@ -106,24 +134,7 @@ static weight_product weight_product_of(const conv_shape *shape) {
     p.dy_channels = s->groups * p.padded;
     p.dy_group = p.padded;
   }
-  p.vectors = p.slides ? 1 : gemm_vectors(p.kernels, p.rows, p.lanes_used);
-  p.blocks = (p.padded / lanes + p.vectors - 1) / p.vectors;
-  p.row_parts = p.slides ? 1 : (p.rows + ROW_PART - 1) / ROW_PART;
-  p.z_length = smaller(p.dy_z, LINE_LENGTH);
-  p.z_pieces = (p.dy_z + p.z_length - 1) / p.z_length;
-  p.lines = s->batch * s->out[0] * s->out[1] * p.z_pieces;
-  int64_t units = s->groups * p.taps * p.blocks * p.row_parts;
-  int64_t voxels = s->batch * volume(s->out);
-  if (voxels <= 4096 && units >= 8) {
-    p.slabs = 1;
-    p.parts = smaller(units, 32);
-  } else {
-    int64_t slabs = larger(SLABS, smaller(MAX_SLABS, voxels / 1024));
-    int64_t bytes = s->groups * p.taps * p.rows * p.padded * (int64_t)sizeof(float);
-    p.slabs = larger(1, smaller(smaller(p.lines, slabs), ((int64_t)32 << 20) / bytes));
-    p.parts = smaller(units, (SLABS + p.slabs - 1) / p.slabs);
-  }
-  p.in_place = p.slabs == 1 && p.swapped && p.taps == 1 && p.padded == channels;
+  cut_weight_product(&p);
   return p;
 }
 
@@ -211,109 +222,144 @@ static void copy_inputs(weight_product *p, thread_pool *pool) {
   if (p->copy_dy) conv_copy_rows(&dy, pool);
 }
 
-/* Adds to the rows [row, row_end) × one block of columns of one tap the voxels of some lines. */
-static void weight_tiles(const weight_product *p, float *partial, int64_t unit, int64_t line_begin,
-                         int64_t line_end, int64_t line_step, bool accumulate) {
-  const conv_shape *s = &p->s;
-  int64_t lanes = p->kernels->lanes;
-  int64_t part = unit % p->row_parts, rest = unit / p->row_parts;
-  int64_t block = rest % p->blocks;
-  rest /= p->blocks;
-  int64_t tap = rest % p->taps, group = rest / p->taps;
-  int64_t taps_z = p->fused ? 1 : s->kernel[2];
-  int64_t kz = tap % taps_z, ky = tap / taps_z % s->kernel[1], kx = tap / taps_z / s->kernel[1];
-  int64_t rows = p->slides ? p->rows / 3 : p->rows;
-  int64_t row_begin = gemm_tile_begin(rows, p->row_parts, part);
-  int64_t row_end = gemm_tile_begin(rows, p->row_parts, part + 1);
-  int vectors = (int)smaller(p->vectors, p->padded / lanes - block * p->vectors);
-  int64_t column = block * p->vectors * lanes;
-  int64_t tiles = gemm_tile_count(row_end - row_begin, p->slides ? p->kernels->slide_sum_rows
-                                                                 : p->kernels->max_rows[vectors]);
+/* Some rows × one block of columns of one tap of a group, and what is read for them. */
+typedef struct weight_unit {
+  int64_t group, tap, kx, ky, kz;
+  int64_t row, row_end, tiles;
+  int vectors;
+  int64_t column;
+  int64_t a_step, b_step; /* floats from one k to the next */
+  /* What is fetched ahead: so far behind what is read, so many bytes a k, of b or of a. */
+  int64_t ahead;
+  ptrdiff_t ahead_k;
+  bool fetches_b;
+} weight_unit;
 
-  int64_t x_step = p->x_step * p->x_channels;
-  int64_t a_step = p->swapped ? p->dy_channels : x_step;
-  int64_t b_step = p->swapped ? x_step : p->dy_channels;
-  /* One tap fetches the lines of dy that come next, another those of x. */
-  int64_t middle = s->kernel[1] / 2, first_z = p->fused || kz == 0;
-  bool fetch_dy = first_z && ky == middle && kx == 0;
-  bool fetch_x = first_z && ky == middle && kx == s->kernel[0] - 1 && !fetch_dy;
-  bool fetch_a = p->swapped ? fetch_dy : fetch_x, fetch_b = p->swapped ? fetch_x : fetch_dy;
+/* One tap fetches the lines of dy that come next, another those of x. */
+static void plan_fetching(const weight_product *p, int64_t line_step, weight_unit *u) {
+  const conv_shape *s = &p->s;
+  bool is_middle = (p->fused || u->kz == 0) && u->ky == s->kernel[1] / 2;
+  bool fetches_dy = is_middle && u->kx == 0;
+  bool fetches_x = is_middle && u->kx == s->kernel[0] - 1 && !fetches_dy;
+  bool fetches_a = p->swapped ? fetches_dy : fetches_x;
+  u->fetches_b = p->swapped ? fetches_x : fetches_dy;
   /* The next line lies on the same row where rows are cut into pieces. */
   int64_t next_x = p->z_pieces > 1 ? p->z_length * p->x_step : s->stride[1] * p->padded_z;
   int64_t next_dy = p->z_pieces > 1 ? p->z_length : p->dy_z;
-  int64_t ahead = fetch_x    ? line_step * next_x * p->x_channels
-                  : fetch_dy ? line_step * next_dy * p->dy_channels
-                             : 0;
-  ptrdiff_t ahead_k = (fetch_a ? a_step : fetch_b ? b_step : 0) * (ptrdiff_t)sizeof(float);
+  u->ahead = fetches_x    ? line_step * next_x * p->x_channels
+             : fetches_dy ? line_step * next_dy * p->dy_channels
+                          : 0;
+  int64_t step = fetches_a ? u->a_step : u->fetches_b ? u->b_step : 0;
+  u->ahead_k = step * (ptrdiff_t)sizeof(float);
+}
+
+static weight_unit weight_unit_of(const weight_product *p, int64_t index, int64_t line_step) {
+  const conv_shape *s = &p->s;
+  int64_t lanes = p->kernels->lanes, taps_z = p->fused ? 1 : s->kernel[2];
+  int64_t part = index % p->row_parts, rest = index / p->row_parts;
+  int64_t block = rest % p->blocks;
+  rest /= p->blocks;
+  weight_unit u = {.tap = rest % p->taps, .group = rest / p->taps};
+  u.kz = u.tap % taps_z;
+  u.ky = u.tap / taps_z % s->kernel[1];
+  u.kx = u.tap / taps_z / s->kernel[1];
+  int64_t rows = p->slides ? p->rows / 3 : p->rows;
+  u.row = gemm_tile_begin(rows, p->row_parts, part);
+  u.row_end = gemm_tile_begin(rows, p->row_parts, part + 1);
+  u.vectors = (int)smaller(p->vectors, p->padded / lanes - block * p->vectors);
+  u.column = block * p->vectors * lanes;
+  u.tiles = gemm_tile_count(u.row_end - u.row, p->slides ? p->kernels->slide_sum_rows
+                                                         : p->kernels->max_rows[u.vectors]);
+  int64_t x_step = p->x_step * p->x_channels;
+  u.a_step = p->swapped ? p->dy_channels : x_step;
+  u.b_step = p->swapped ? x_step : p->dy_channels;
+  plan_fetching(p, line_step, &u);
+  return u;
+}
+
+/* What a line multiplies, and how many k; false: none, for the tap lies outside. */
+static bool line_segment(const weight_product *p, const weight_unit *u, int64_t line,
+                         gemm_segment *out, int64_t *length) {
+  const conv_shape *s = &p->s;
+  int64_t piece_z = line % p->z_pieces, row = line / p->z_pieces;
+  int64_t y = row % s->out[1], x = row / s->out[1] % s->out[0], n = row / s->out[1] / s->out[0];
+  int64_t in_x = x * s->stride[0] + u->kx * s->dilation[0] - s->padding[0];
+  int64_t in_y = y * s->stride[1] + u->ky * s->dilation[1] - s->padding[1];
+  if (in_x < 0 || in_x >= s->image[0] || in_y < 0 || in_y >= s->image[1]) return false;
+  int64_t z0 = piece_z * p->z_length, z1 = smaller(p->dy_z, z0 + p->z_length);
+  int64_t offset =
+      p->slides || p->x_first > 1 ? 0 : p->pad_low - s->padding[2] + u->kz * s->dilation[2];
+  z0 = larger(z0, -floor_div(offset, p->x_step));
+  z1 = smaller(z1, floor_div(p->padded_z - 1 - offset, p->x_step) + 1);
+  if (z1 <= z0) return false;
+  *length = z1 - z0;
+  int64_t x_voxel =
+      ((n * s->image[0] + in_x) * s->image[1] + in_y) * p->padded_z + z0 * p->x_step + offset;
+  int64_t dy_voxel = ((n * s->out[0] + x) * s->out[1] + y) * p->dy_z + z0;
+  const float *x_at = p->x_read + u->group * p->x_group + x_voxel * p->x_channels;
+  const float *dy_at = p->dy_read + u->group * p->dy_group + dy_voxel * p->dy_channels;
+  out->middle = p->swapped ? dy_at : x_at;
+  out->b = (p->swapped ? x_at : dy_at) + u->column;
+  if (p->slides) {
+    out->first = z0 > 0 ? out->b - p->dy_channels : p->zeros;
+    out->last = z1 < s->out[2] ? out->b + (z1 - z0) * p->dy_channels : p->zeros;
+  }
+  return true;
+}
+
+/* Adds what some segments multiply to one tile. */
+static void weight_tile(const weight_product *p, const weight_unit *u, const gemm_segment *segments,
+                        int64_t count, int64_t length, int64_t t, float *partial, bool accumulate) {
+  int64_t r0 = u->row + gemm_tile_begin(u->row_end - u->row, u->tiles, t);
+  int64_t r1 = u->row + gemm_tile_begin(u->row_end - u->row, u->tiles, t + 1);
+  int64_t rows = p->slides ? p->rows / 3 : p->rows;
+  int tile_rows = (int)(r1 - r0);
+  gemm_segment moved[CONV_MAX_SEGMENTS];
+  for (int64_t i = 0; i < count; i++) {
+    const float *at = segments[i].middle + r0, *fetch = u->fetches_b ? segments[i].b : at;
+    moved[i] =
+        (gemm_segment){at, at, at + tile_rows - 1, segments[i].b, fetch + u->ahead, u->ahead_k};
+    if (!p->slides) continue;
+    moved[i].first = segments[i].first;
+    moved[i].last = segments[i].last;
+  }
+  gemm_tile tile = {.segments = moved,
+                    .segment_count = count,
+                    .k = length,
+                    .a_row = sizeof(float),
+                    .a_k = u->a_step * (ptrdiff_t)sizeof(float),
+                    .b_k = u->b_step * (ptrdiff_t)sizeof(float),
+                    .c = partial + ((u->group * p->taps + u->tap) * p->rows + r0) * p->padded +
+                         u->column,
+                    .c_row = p->padded * (ptrdiff_t)sizeof(float),
+                    .columns = u->vectors * (int)p->kernels->lanes,
+                    .accumulate = accumulate,
+                    .tap = rows * p->padded * (ptrdiff_t)sizeof(float),
+                    .bias = p->zeros};
+  if (p->slides)
+    p->kernels->slide_sum[tile_rows](&tile);
+  else
+    p->kernels->tile[u->vectors][tile_rows](&tile);
+}
+
+/* Adds the voxels of some lines to a unit. */
+static void weight_tiles(const weight_product *p, float *partial, int64_t unit, int64_t line_begin,
+                         int64_t line_end, int64_t line_step, bool accumulate) {
+  weight_unit u = weight_unit_of(p, unit, line_step);
   gemm_segment segments[CONV_MAX_SEGMENTS];
   int64_t line = line_begin;
   do {
     /* Lines whose run along z is equally long make one visit. */
     int64_t count = 0, length = 0;
-    for (; line < line_end; line++) {
-      int64_t piece_z = line % p->z_pieces, row = line / p->z_pieces;
-      int64_t y = row % s->out[1], x = row / s->out[1] % s->out[0], n = row / s->out[1] / s->out[0];
-      int64_t in_x = x * s->stride[0] + kx * s->dilation[0] - s->padding[0];
-      int64_t in_y = y * s->stride[1] + ky * s->dilation[1] - s->padding[1];
-      if (in_x < 0 || in_x >= s->image[0] || in_y < 0 || in_y >= s->image[1]) continue;
-      int64_t z0 = piece_z * p->z_length, z1 = smaller(p->dy_z, z0 + p->z_length);
-      int64_t offset =
-          p->slides || p->x_first > 1 ? 0 : p->pad_low - s->padding[2] + kz * s->dilation[2];
-      z0 = larger(z0, -floor_div(offset, p->x_step));
-      z1 = smaller(z1, floor_div(p->padded_z - 1 - offset, p->x_step) + 1);
-      if (z1 <= z0) continue;
-      if (count && length != z1 - z0) break;
-      length = z1 - z0;
-      const float *x_at = p->x_read + group * p->x_group +
-                          (((n * s->image[0] + in_x) * s->image[1] + in_y) * p->padded_z +
-                           z0 * p->x_step + offset) *
-                              p->x_channels;
-      const float *dy_at = p->dy_read + group * p->dy_group +
-                           (((n * s->out[0] + x) * s->out[1] + y) * p->dy_z + z0) * p->dy_channels;
-      gemm_segment *g = &segments[count++];
-      g->middle = p->swapped ? dy_at : x_at;
-      g->b = (p->swapped ? x_at : dy_at) + column;
-      if (p->slides) {
-        g->first = z0 > 0 ? g->b - p->dy_channels : p->zeros;
-        g->last = z1 < s->out[2] ? g->b + (z1 - z0) * p->dy_channels : p->zeros;
-      }
-      if (count == CONV_MAX_SEGMENTS) {
-        line++;
-        break;
-      }
+    for (; line < line_end && count < CONV_MAX_SEGMENTS; line++) {
+      int64_t own;
+      if (!line_segment(p, &u, line, &segments[count], &own)) continue;
+      if (count && length != own) break;
+      length = own;
+      count++;
     }
-    for (int64_t t = 0; t < tiles; t++) {
-      int64_t r0 = row_begin + gemm_tile_begin(row_end - row_begin, tiles, t);
-      int64_t r1 = row_begin + gemm_tile_begin(row_end - row_begin, tiles, t + 1);
-      int tile_rows = (int)(r1 - r0);
-      gemm_segment moved[CONV_MAX_SEGMENTS];
-      for (int64_t i = 0; i < count; i++) {
-        const float *at = segments[i].middle + r0;
-        const float *fetch = fetch_b ? segments[i].b : at;
-        moved[i] =
-            (gemm_segment){at, at, at + tile_rows - 1, segments[i].b, fetch + ahead, ahead_k};
-        if (!p->slides) continue;
-        moved[i].first = segments[i].first;
-        moved[i].last = segments[i].last;
-      }
-      gemm_tile tile = {.segments = moved,
-                        .segment_count = count,
-                        .k = length,
-                        .a_row = sizeof(float),
-                        .a_k = a_step * (ptrdiff_t)sizeof(float),
-                        .b_k = b_step * (ptrdiff_t)sizeof(float),
-                        .c =
-                            partial + ((group * p->taps + tap) * p->rows + r0) * p->padded + column,
-                        .c_row = p->padded * (ptrdiff_t)sizeof(float),
-                        .columns = vectors * (int)lanes,
-                        .accumulate = accumulate,
-                        .tap = rows * p->padded * (ptrdiff_t)sizeof(float),
-                        .bias = p->zeros};
-      if (p->slides)
-        p->kernels->slide_sum[tile_rows](&tile);
-      else
-        p->kernels->tile[vectors][tile_rows](&tile);
-    }
+    for (int64_t t = 0; t < u.tiles; t++)
+      weight_tile(p, &u, segments, count, length, t, partial, accumulate);
     accumulate = true;
   } while (line < line_end);
 }
@@ -402,33 +448,13 @@ static void finish_task(void *context, int64_t task) {
   }
 }
 
-size_t conv_backward_weight_workspace(const conv_shape *s) {
-  if (conv_is_depthwise(s)) return depthwise_weight_workspace(s);
-  if (matrix_weight_fits(s)) return matrix_weight_workspace(s);
-  if (patches_fit(s)) return patches_weight_workspace(s);
-  if (winograd_weight_fits(s)) return winograd_weight_workspace(s);
+size_t conv_taps_weight_workspace(const conv_shape *s) {
   weight_product p = weight_product_of(s);
   return weight_pieces(&p, NULL);
 }
 
-void conv_backward_weight(const conv_shape *s, const float *x, const float *dy, float *dweight,
+void conv_taps_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
                           float *dbias, void *workspace, thread_pool *pool) {
-  if (conv_is_depthwise(s)) {
-    depthwise_weight_run(s, x, dy, dweight, dbias, workspace, pool);
-    return;
-  }
-  if (matrix_weight_fits(s)) {
-    matrix_weight_run(s, x, dy, dweight, dbias, workspace, pool);
-    return;
-  }
-  if (patches_fit(s)) {
-    patches_weight_run(s, x, dy, dweight, dbias, workspace, pool);
-    return;
-  }
-  if (winograd_weight_fits(s)) {
-    winograd_weight_run(s, x, dy, dweight, dbias, workspace, pool);
-    return;
-  }
   weight_product p = weight_product_of(s);
   weight_pieces(&p, workspace);
   p.x = x;

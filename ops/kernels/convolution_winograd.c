@@ -338,7 +338,7 @@ static size_t product_pieces(winograd *p, void *workspace) {
   return w.used;
 }
 
-bool winograd_weight_fits(const conv_shape *s) {
+static bool winograd_fits_weight(const conv_shape *s) {
   for (int a = 0; a < 3; a++)
     if (s->stride[a] != 1 || s->dilation[a] != 1 || s->padding[a] >= s->kernel[a]) return false;
   if (s->kernel[0] != TAPS || s->kernel[1] != TAPS || s->kernel[2] > MOST_TAPS_Z) return false;
@@ -348,13 +348,13 @@ bool winograd_weight_fits(const conv_shape *s) {
 }
 
 /* Every task reads all of the transformed weights: many of them should be read for many voxels. */
-bool winograd_fits(const conv_shape *s) {
-  return winograd_weight_fits(s) &&
+static bool winograd_fits(const conv_shape *s) {
+  return winograd_fits_weight(s) &&
          (POINTS * s->kernel[2] * s->channels * s->features <= MANY_WEIGHTS ||
           s->batch * volume(s->out) >= MANY_VOXELS);
 }
 
-size_t winograd_workspace(const conv_shape *s, bool transposed) {
+static size_t winograd_workspace(const conv_shape *s, bool transposed) {
   winograd p = product_of(s, transposed);
   return product_pieces(&p, NULL);
 }
@@ -363,22 +363,22 @@ static void pack_all(winograd *p, thread_pool *pool) {
   parallel_for(pool, p->panels.count * pack_parts(p), pack_task, p);
 }
 
-size_t winograd_packed_bytes(const conv_shape *s, bool transposed) {
+static size_t winograd_packed_bytes(const conv_shape *s, bool transposed) {
   winograd p = product_of(s, transposed);
   return (size_t)packed_floats(&p) * sizeof(float);
 }
 
-void winograd_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
-                   thread_pool *pool) {
+static void winograd_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
+                          thread_pool *pool) {
   winograd p = product_of(s, transposed);
   p.weight = weight;
   p.packed_weight = to;
   pack_all(&p, pool);
 }
 
-void winograd_run(const conv_shape *s, bool transposed, const float *input, const float *weight,
-                  const float *bias, float *output, float *moments, void *workspace,
-                  thread_pool *pool) {
+static void winograd_run(const conv_shape *s, bool transposed, const float *input,
+                         const float *weight, const float *bias, float *output, float *moments,
+                         void *workspace, thread_pool *pool) {
   winograd p = product_of(s, transposed);
   p.input = input;
   p.weight = weight;
@@ -611,13 +611,13 @@ static void weight_task(void *context, int64_t task) {
   }
 }
 
-size_t winograd_weight_workspace(const conv_shape *s) {
+static size_t winograd_weight_workspace(const conv_shape *s) {
   winograd p = weight_of(s);
   return weight_pieces(&p, NULL);
 }
 
-void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
-                         float *dbias, void *workspace, thread_pool *pool) {
+static void winograd_weight_run(const conv_shape *s, const float *x, const float *dy,
+                                float *dweight, float *dbias, void *workspace, thread_pool *pool) {
   winograd p = weight_of(s);
   p.input = x;
   p.dy = dy;
@@ -632,3 +632,13 @@ void winograd_weight_run(const conv_shape *s, const float *x, const float *dy, f
   parallel_for(pool, p.panels.count * pack_parts(&p), weight_task, &p);
   if (dbias) conv_add_slabs(slab_of(&p, 0).bias, p.slabs, 2 * p.columns, dbias, p.columns);
 }
+
+const conv_method conv_winograd = {.fits = winograd_fits,
+                                   .workspace = winograd_workspace,
+                                   .run = winograd_run,
+                                   .packed_bytes = winograd_packed_bytes,
+                                   .pack = winograd_pack,
+                                   .makes_moments = true,
+                                   .fits_weight = winograd_fits_weight,
+                                   .weight_workspace = winograd_weight_workspace,
+                                   .weight_run = winograd_weight_run};
