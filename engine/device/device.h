@@ -34,6 +34,8 @@ struct device {
    * first launch. NULL: `call.workspace` points to memory of the plan. */
   status (*reserve)(device *d, const op *o, const call *c);
   status (*launch)(device *d, const op *o, const call *c);
+  /* Both calls of o->chain. NULL: the device launches one after the other. */
+  status (*launch_chain)(device *d, const op *o, const call *own, const call *next);
   status (*synchronize)(device *d);
   /* NULL where the device cannot. After `record`, launches are noted instead of run, until `recorded`
    * makes a recording of them, which `replay` runs as one, with the attributes and addresses they

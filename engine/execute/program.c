@@ -248,7 +248,7 @@ bool bound_can_chain(const bound_call *own, const bound_call *next) {
 }
 
 static void chain_calls(program *p) {
-  for (int i = 0; p->device->is_host && i + 1 < p->update_first; i++)
+  for (int i = 0; p->device->launch_chain && i + 1 < p->update_first; i++)
     if (bound_can_chain(&p->calls[i], &p->calls[i + 1])) p->calls[i++].chained = true;
 }
 
@@ -292,6 +292,7 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
   plan_use use = {.keep = keep,
                   .keep_count = keep_count,
                   .threads = device_plan_threads(d),
+                  .chains = d->launch_chain != NULL,
                   .consume_gradients = out->consumes_gradients};
   if (d->is_host) graph_pass_moments(g);
   status error = d->stores_bf16 ? graph_choose_storage(g, keep, keep_count) : OK;

@@ -6,8 +6,8 @@
 #include <string.h>
 
 static status launch_call(program *p, const bound_call *b, bool chained) {
-  if (chained) return b->op->chain->cpu(&b->call, &b[1].call);
-  return p->device->launch(p->device, b->op, &b->call);
+  device *d = p->device;
+  return chained ? d->launch_chain(d, b->op, &b->call, &b[1].call) : d->launch(d, b->op, &b->call);
 }
 
 /* `chained`: the next call, too. */

@@ -135,12 +135,15 @@ static bool is_made(const graph *g, value_id v) {
 
 /* From which node on the results of `producer` need memory: from the one before, if its kernel may run both
  * (op_chain). */
-static int32_t first_written(const graph *g, const plan_use *use, int32_t producer) {
+static int32_t first_written(const graph *g, const plan_use *use, const placement *values,
+                             int32_t producer) {
   int32_t before = producer - 1;
   while (before >= 0 && (g->nodes[before].op->traits & OP_VIEW)) before--;
-  if (before < 0 || use->threads == 0) return producer;
-  const op_chain *chain = g->nodes[before].op->chain;
-  return chain && chain->next == g->nodes[producer].op ? before : producer;
+  if (before < 0 || !use->chains) return producer;
+  const node *own = &g->nodes[before], *next = &g->nodes[producer];
+  bool chains = own->op->chain && own->op->chain->next == next->op && next->in_count > 0 &&
+                next->in[0] != VALUE_NONE && values[next->in[0]].root == values[own->out[0]].root;
+  return chains ? before : producer;
 }
 
 static void list_values(const graph *g, const plan_use *use, const bool *outside, const bool *kept,
@@ -152,7 +155,7 @@ static void list_values(const graph *g, const plan_use *use, const bool *outside
     bool is_view = made && (g->nodes[g->values[v].producer].op->traits & OP_VIEW);
     if (!is_view) out->naive_bytes += (size_t)bytes;
     if (out->values[v].root != v) continue;
-    int32_t first = is_input ? -1 : first_written(g, use, g->values[v].producer);
+    int32_t first = is_input ? -1 : first_written(g, use, out->values, g->values[v].producer);
     out->list[out->count++] = (buffer){.bytes = bytes, .first = first, .last = last[v], .value = v};
   }
 }

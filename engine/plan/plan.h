@@ -1,10 +1,9 @@
 /* plan memory: one arena for everything a step makes, with offsets from liveness.
  *
- * A buffer is a root value and the values that alias it (views, in-place results). It lives from
- * the node that makes it, or the one before whose kernel may run both (op_chain), to the last node that
- * reads it; values in `keep` and inputs live to the
- * end. Buffers are placed largest first at the lowest offset where they overlap no buffer alive at
- * the same time (greedy by size). Parameters are not in the arena.
+ * A buffer is a root value and the values that alias it (views, in-place results). It lives from the node
+ * that makes it, or the one before whose kernel may run both (op_chain), to the last node that reads it;
+ * values in `keep` and inputs live to the end. Buffers are placed largest first at the lowest offset where
+ * they overlap no buffer alive at the same time (greedy by size). Parameters are not in the arena.
  *
  * Gradients of parameters are not either, unless the optimizer consumes each as soon as it is
  * complete and nobody reads its parameter any more (`consume_gradients`): then a gradient is a
@@ -22,6 +21,7 @@ typedef struct plan_use {
   int keep_count;
   int threads; /* given to workspace_bytes; 0: the device's kernels have scratch memory of their own,
                   and the plan none */
+  bool chains; /* a kernel may run the next call, too (op_chain) */
   bool consume_gradients;
 } plan_use;
 

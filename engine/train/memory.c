@@ -60,6 +60,7 @@ status stage_fit_memory(const stage_spec *s, const device *d, stage_graph *graph
       .use = {.keep = graph->keep,
               .keep_count = graph->keep_count,
               .threads = device_plan_threads(d),
+              .chains = d->launch_chain != NULL,
               .consume_gradients = stage_consumes_gradients(s) && device_updates_between(d)}};
   out->outside_bytes = outside(s, graph->g, out->use.consume_gradients);
   if (d->is_host) graph_pass_moments(graph->g);

@@ -25,7 +25,7 @@ static status expand(pipeline *p, const stage_spec *stage, bool training) {
   TRY(stage_expand(p, stage, &options, &graph));
   status error = OK;
   if (graph.g->node_count <= NODES_MAX) {
-    plan_use use = {graph.keep, graph.keep_count, 2, training};
+    plan_use use = {graph.keep, graph.keep_count, 2, true, training};
     size_t bytes, fewer;
     recomputation again;
     error = verified_plan(graph.g, &use, &bytes);

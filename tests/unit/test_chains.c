@@ -13,6 +13,7 @@ typedef struct network {
   device *device;
   parameters parameters;
   program program;
+  void *sgd;
 } network;
 
 typedef struct network_case {
@@ -34,8 +35,6 @@ static const network_case cases[] = {
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
-static void *sgd_attrs;
-
 static void network_open(network *n, const network_case *c, bool training, int threads) {
   *n = (network){.g = graph_new(training)};
   builder b = {.g = n->g, .prefix = ""};
@@ -54,7 +53,8 @@ static void network_open(network *n, const network_case *c, bool training, int t
   must(device_open("cpu", threads, &n->device, NULL));
   must(parameters_create(n->g, n->device, &n->parameters));
   must(parameters_initialize(&n->parameters, 3));
-  optimizer_use sgd = {.op = op_find("sgd"), .attrs = sgd_attrs};
+  n->sgd = attrs_of("sgd", "lr", "0.1");
+  optimizer_use sgd = {.op = op_find("sgd"), .attrs = n->sgd};
   must(program_create(n->g, n->device, &n->parameters, keep, 3, 0, training ? &sgd : NULL,
                       &n->program));
   rng random = rng_open(rng_key_of(7, "data", 0, "test", 0), 0);
@@ -71,6 +71,7 @@ static void network_close(network *n) {
   parameters_free(&n->parameters);
   graph_free(n->g);
   device_close(n->device);
+  free(n->sgd);
 }
 
 static int chains_of(const network *n) {
@@ -164,23 +165,11 @@ static void a_visited_step_runs_every_node(void **state) {
   network_close(&visited);
 }
 
-static int setup(void **state) {
-  (void)state;
-  sgd_attrs = attrs_of("sgd", "lr", "0.1");
-  return 0;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  free(sgd_attrs);
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(chains_change_no_bit),
       cmocka_unit_test(a_result_where_the_call_still_reads_waits),
       cmocka_unit_test(a_visited_step_runs_every_node),
   };
-  return cmocka_run_group_tests(tests, setup, teardown);
+  return cmocka_run_group_tests(tests, NULL, NULL);
 }

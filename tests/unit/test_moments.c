@@ -141,6 +141,7 @@ typedef struct network {
   device *device;
   parameters parameters;
   program program;
+  void *sgd;
 } network;
 
 typedef struct network_case {
@@ -154,8 +155,6 @@ static const network_case cases[] = {
     {"batch_norm", CHANNELS, 3},    {"batch_norm", 16, 3}, {"group_norm", 16, 1},
 };
 enum { CASES = sizeof cases / sizeof *cases, FEATURES = 20 };
-
-static void *sgd_attrs;
 
 /* Apart, what the convolution makes is copied before it is normalized. */
 static void network_open(network *n, const network_case *c, bool apart, int threads) {
@@ -174,7 +173,8 @@ static void network_open(network *n, const network_case *c, bool apart, int thre
   must(device_open("cpu", threads, &n->device, NULL));
   must(parameters_create(n->g, n->device, &n->parameters));
   must(parameters_initialize(&n->parameters, 3));
-  optimizer_use sgd = {.op = op_find("sgd"), .attrs = sgd_attrs};
+  n->sgd = attrs_of("sgd", NULL, NULL);
+  optimizer_use sgd = {.op = op_find("sgd"), .attrs = n->sgd};
   must(program_create(n->g, n->device, &n->parameters, keep, 2, 0, &sgd, &n->program));
   assert_int_equal(nodes_of(n->g, "conv3d_with_moments"), !apart);
   rng r = rng_open(rng_key_of(7, "data", 0, "test", 0), 0);
@@ -192,6 +192,7 @@ static void network_close(network *n) {
   parameters_free(&n->parameters);
   graph_free(n->g);
   device_close(n->device);
+  free(n->sgd);
 }
 
 static const float *data_of(const network *n, value_id v, int64_t *count) {
@@ -273,18 +274,6 @@ static void the_gradient_is_that_of_the_result(void **state) {
   }
 }
 
-static int setup(void **state) {
-  (void)state;
-  sgd_attrs = attrs_of("sgd", NULL, NULL);
-  return 0;
-}
-
-static int teardown(void **state) {
-  (void)state;
-  free(sgd_attrs);
-  return 0;
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_norm_behind_a_convolution_takes_its_moments),
@@ -293,5 +282,5 @@ int main(void) {
       cmocka_unit_test(results_and_gradients_are_those_of_a_norm_of_its_own),
       cmocka_unit_test(the_gradient_is_that_of_the_result),
   };
-  return cmocka_run_group_tests(tests, setup, teardown);
+  return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,7 +18,7 @@ static plan_use use_of(const value_id *keep, int count) {
 static void plan_stage(planned *x, int stage, bool training, int threads, bool consume) {
   x->p = load_tiny(NULL, NULL);
   expand_tiny(x->p, stage, training, training ? NULL : "net.out", &x->graph);
-  x->use = (plan_use){x->graph.keep, x->graph.keep_count, threads, consume};
+  x->use = (plan_use){x->graph.keep, x->graph.keep_count, threads, true, consume};
   must(plan_memory(x->graph.g, &x->use, &x->plan));
 }
 

@@ -314,7 +314,7 @@ static void parameters_are_updated_after_their_last_reader(void **unused) {
   pipeline *p = load_tiny("stages.segment.clip_norm", "0");
   stage_graph graph;
   expand_tiny(p, SEGMENT, true, NULL, &graph);
-  plan_use use = {graph.keep, graph.keep_count, 2, true};
+  plan_use use = {graph.keep, graph.keep_count, 2, true, true};
   plan x;
   must(plan_memory(graph.g, &use, &x));
   must(plan_verify(graph.g, &x, &use));

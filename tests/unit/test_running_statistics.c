@@ -23,10 +23,9 @@ typedef struct network {
   device *device;
   parameters own, *parameters;
   program program;
+  void *sgd;
   rng data;
 } network;
-
-static void *sgd_attrs;
 
 /* `shared`: another network's parameters, or NULL. */
 static void network_make(network *n, bool training, int threads, parameters *shared) {
@@ -48,7 +47,8 @@ static void network_make(network *n, bool training, int threads, parameters *sha
     must(parameters_initialize(&n->own, 3));
     n->parameters = &n->own;
   }
-  optimizer_use sgd = {.op = op_find("sgd"), .attrs = sgd_attrs};
+  n->sgd = attrs_of("sgd", "weight_decay", "0.1");
+  optimizer_use sgd = {.op = op_find("sgd"), .attrs = n->sgd};
   must(program_create(n->g, n->device, n->parameters, keep, 2, SAMPLES, training ? &sgd : NULL,
                       &n->program));
   n->data = rng_open(rng_key_of(7, "data", 0, "test", 0), 0);
@@ -59,6 +59,7 @@ static void network_free(network *n) {
   parameters_free(&n->own);
   graph_free(n->g);
   device_close(n->device);
+  free(n->sgd);
 }
 
 static void network_step(network *n) {
@@ -71,17 +72,6 @@ static float *values_of(network *n, const char *name) {
   const parameter *p = parameters_find(n->parameters, name);
   assert_non_null(p);
   return n->parameters->data + p->offset;
-}
-
-static int setup(void **state) {
-  (void)state;
-  sgd_attrs = attrs_of("sgd", "weight_decay", "0.1");
-  return 0;
-}
-
-static int teardown(void **state) {
-  free(sgd_attrs);
-  return remove_file(state);
 }
 
 static void they_follow_the_batches_and_no_optimizer_touches_them(void **state) {
@@ -200,5 +190,5 @@ int main(void) {
       cmocka_unit_test(a_resumed_run_goes_on_to_the_same_bits),
       cmocka_unit_test(they_are_transferred_and_pytorchs_counters_passed_over),
   };
-  return cmocka_run_group_tests(tests, setup, teardown);
+  return cmocka_run_group_tests(tests, NULL, remove_file);
 }
