@@ -45,6 +45,11 @@ static status cpu_launch(device *d, const op *o, const call *c) {
   return o->cpu(c);
 }
 
+static status cpu_launch_chain(device *d, const op *o, const call *own, const call *next) {
+  (void)d;
+  return o->chain->cpu(own, next);
+}
+
 static status cpu_synchronize(device *d) {
   (void)d;
   return OK;
@@ -87,22 +92,6 @@ static void cpu_close(device *d) {
   free(d);
 }
 
-/* What results depend on, in f32 and where factors are rounded to bf16. */
-typedef struct instruction_set {
-  const char *f32, *rounded;
-} instruction_set;
-
-static instruction_set best_instructions(void) {
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f"))
-    return (instruction_set){"AVX-512", "AVX-512, rounded to bf16"};
-  if (__builtin_cpu_supports("avx2")) return (instruction_set){"AVX2", "AVX2, rounded to bf16"};
-  return (instruction_set){"SSE2", "rounded to bf16"};
-#else
-  return (instruction_set){"portable", "rounded to bf16"};
-#endif
-}
-
 status cpu_device_open(int threads, device **out) {
   device *d = calloc(1, sizeof *d);
   if (!d) return error_out_of_memory(sizeof *d);
@@ -113,10 +102,10 @@ status cpu_device_open(int threads, device **out) {
   }
   d->name = "cpu";
   d->is_host = true;
-  instruction_set best = best_instructions();
-  d->numerics = best.f32;
-  d->rounds_bf16 = !gemm_best_bf16();
-  d->numerics_bf16 = d->rounds_bf16 ? best.rounded : "AVX-512 BF16";
+  const gemm_kernels *pairs = gemm_best_bf16();
+  d->numerics = gemm_best()->name;
+  d->rounds_bf16 = !pairs;
+  d->numerics_bf16 = pairs ? pairs->name : gemm_best()->rounded_name;
   int n = pool_threads(d->pool);
   snprintf(d->description, sizeof d->description, "CPU, %d thread%s, %s", n, n == 1 ? "" : "s",
            d->numerics);
@@ -126,6 +115,7 @@ status cpu_device_open(int threads, device **out) {
   d->download = cpu_copy;
   d->supports = cpu_supports;
   d->launch = cpu_launch;
+  d->launch_chain = cpu_launch_chain;
   d->synchronize = cpu_synchronize;
   d->note = cpu_note_down;
   d->read_note = cpu_read_note;

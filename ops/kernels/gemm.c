@@ -13,6 +13,8 @@ typedef struct choice {
 } choice;
 
 static choice f32, pairs;
+static const gemm_kernels *sets[GEMM_MAX_SETS]; /* gemm_available's */
+static int set_count;
 static pthread_once_t detect_once = PTHREAD_ONCE_INIT;
 
 #if defined(__x86_64__)
@@ -63,11 +65,11 @@ int gemm_available_bf16(const gemm_kernels *out[GEMM_MAX_SETS]) {
 }
 
 static void detect(void) {
-  const gemm_kernels *all[GEMM_MAX_SETS];
-  gemm_available(all);
-  f32.best = all[0];
-  gemm_available_bf16(all);
-  if (pairs_are_faster()) pairs.best = all[0];
+  const gemm_kernels *in_pairs[GEMM_MAX_SETS];
+  set_count = gemm_available(sets);
+  f32.best = sets[0];
+  gemm_available_bf16(in_pairs);
+  if (pairs_are_faster()) pairs.best = in_pairs[0];
 }
 
 const gemm_kernels *gemm_best(void) {
@@ -108,9 +110,9 @@ int gemm_vectors(const gemm_kernels *kernels, int64_t rows, int64_t columns) {
 
 void gemm_transpose(float *restrict to, ptrdiff_t to_row, const float *restrict from,
                     ptrdiff_t from_row, int64_t rows, int64_t columns) {
-  const gemm_kernels *sets[GEMM_MAX_SETS];
+  pthread_once(&detect_once, detect);
   int64_t shorter = rows < columns ? rows : columns;
-  int set = gemm_available(sets) - 1;
+  int set = set_count - 1;
   if (shorter < sets[set]->lanes) {
     for (int64_t i = 0; i < rows; i++)
       for (int64_t j = 0; j < columns; j++) to[j * to_row + i] = from[i * from_row + j];

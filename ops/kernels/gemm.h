@@ -67,7 +67,8 @@ typedef struct gemm_depthwise {
 enum { GEMM_MAX_VECTORS = 4, GEMM_MAX_ROWS = 24, GEMM_MAX_LANES = 16 };
 
 typedef struct gemm_kernels {
-  const char *name;
+  const char *name;         /* "AVX-512" */
+  const char *rounded_name; /* of the same where factors are rounded to bf16 */
   bool bf16;       /* A and B are pairs; there are no sliding sums and no depthwise filters */
   int lanes;       /* floats in a vector */
   int max_vectors; /* vectors a tile may be wide */

@@ -2,7 +2,7 @@
 #if defined(__AVX2__)
 #define GEMM_LANES 8
 #define GEMM_SET gemm_avx2
-#define GEMM_NAME "avx2"
+#define GEMM_NAME "AVX2"
 #define GEMM_ROWS_1 12
 #define GEMM_ROWS_2 6
 #define GEMM_ROWS_3 0

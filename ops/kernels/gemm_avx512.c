@@ -2,7 +2,7 @@
 #if defined(__AVX512F__)
 #define GEMM_LANES 16
 #define GEMM_SET gemm_avx512
-#define GEMM_NAME "avx512"
+#define GEMM_NAME "AVX-512"
 #define GEMM_ROWS_1 24
 #define GEMM_ROWS_2 12
 #define GEMM_ROWS_3 8

@@ -3,7 +3,7 @@
 #if defined(__AVX512BF16__)
 #define GEMM_LANES 16
 #define GEMM_SET gemm_avx512_bf16
-#define GEMM_NAME "avx512, bf16"
+#define GEMM_NAME "AVX-512 BF16"
 #define GEMM_ROWS_1 24
 #define GEMM_ROWS_2 12
 #define GEMM_ROWS_3 8

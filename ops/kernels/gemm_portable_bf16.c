@@ -1,7 +1,7 @@
 /* Pairs of bf16 on 128-bit tiles, in the arithmetic of f32. */
 #define GEMM_LANES 4
 #define GEMM_SET gemm_portable_bf16
-#define GEMM_NAME "portable, bf16 emulated"
+#define GEMM_NAME "portable BF16"
 #define GEMM_ROWS_1 8
 #define GEMM_ROWS_2 4
 #define GEMM_ROWS_3 0

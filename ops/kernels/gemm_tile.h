@@ -541,6 +541,7 @@ UP_TO(GEMM_SLIDE_SUM)(SLIDE_SUM, 1)
 extern const gemm_kernels GEMM_SET;
 const gemm_kernels GEMM_SET = {
     .name = GEMM_NAME,
+    .rounded_name = GEMM_NAME ", rounded to bf16",
     .lanes = GEMM_LANES,
     .max_vectors = GEMM_ROWS_4 ? 4 : GEMM_ROWS_3 ? 3 : 2,
     .max_rows = {0, GEMM_ROWS_1, GEMM_ROWS_2, GEMM_ROWS_3, GEMM_ROWS_4},
