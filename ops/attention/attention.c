@@ -443,7 +443,7 @@ const op op_cross_attention_backward = {
     .name = "cross_attention_backward",
     .family = "attention",
     .summary = "Gradient of cross_attention.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL | OP_RANDOM,
     .inputs = (const port[]){{"q", "N W Tq C", DTYPE_F32, PORT_ROUNDED, "queries"},
                              {"kv", "N W Tk 2·C", DTYPE_F32, PORT_ROUNDED, "keys and values"},

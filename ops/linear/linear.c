@@ -271,7 +271,7 @@ const op op_linear = {
     .doc = "out[…, f] = bias[f] + Σ_c x[…, c] · weight[f, c]. Input and result agree in every "
            "axis but the last.",
     .torch = "torch.nn.functional.linear(x, weight, bias)",
-    .version = 1,
+    .version = 2,
     .inputs = (const port[]){{"x", "N … C", DTYPE_F32, PORT_ROUNDED, "rows of channels"},
                              {"weight", "features C", DTYPE_F32, PORT_PARAM, "the map"},
                              {"bias", "features", DTYPE_F32, PORT_PARAM | PORT_OPTIONAL,
@@ -299,7 +299,7 @@ const op op_linear_backward_data = {
     .name = "linear_backward_data",
     .family = "linear",
     .summary = "Gradient of linear's input.",
-    .version = 1,
+    .version = 2,
     .traits = OP_INTERNAL,
     .inputs =
         (const port[]){{"dy", "N … features", DTYPE_F32, PORT_ROUNDED, "gradient of the result"},
