@@ -22,8 +22,8 @@ const command commands[] = {
     {"ablate", "SCRIPT", "many runs from one script, and a table with paired statistics",
      "SCRIPT is Lua: it loads pipelines, changes keys, says what is compared and with how many seeds\n"
      "and folds, and asks for a table. Shipped are with_without_pretraining, objectives, mask_ratio,\n"
-     "mask_patch_size, slabs, pretraining_length, label_fraction and initialization; docs/ablations.md\n"
-     "explains them. Each trial is a run of its own under OUT/trials (OUT: ablations). One that is\n"
+     "mask_patch_size, slabs, pretraining_length, label_fraction, precision and initialization;\n"
+     "docs/ablations.md explains them. Each trial is a run of its own under OUT/trials (OUT: ablations). One that is\n"
      "done is never run twice, whatever script asks for it; one that was interrupted goes on; one\n"
      "that fails is shown and stops no other.\n\n"
      "  strata ablate mask_ratio --dry-run\n"

@@ -81,9 +81,8 @@ static int axes_of(const call *c, moved_axis axis[MAX_DIMS]) {
     moved_axis next = {x->dim[source], x_stride[source], stride};
     stride *= next.extent;
     if (next.extent == 1) continue;
-    moved_axis *last = &axis[count - 1];
-    if (count && next.from == last->extent * last->from)
-      last->extent *= next.extent;
+    if (count && next.from == axis[count - 1].extent * axis[count - 1].from)
+      axis[count - 1].extent *= next.extent;
     else
       axis[count++] = next;
   }
