@@ -110,7 +110,7 @@ status compile_step(opened *o, const stage_spec *s, int64_t batch, compiled *c) 
   TRY(expand_stage(o, s, batch, &c->graph));
   status error = stage_fit_memory(s, o->device, &c->graph, &c->memory);
   if (!error) error = parameter_groups_open(s, c->graph.g, &c->groups);
-  optimizer_use optimizer = stage_optimizer(s, &c->groups);
+  optimizer_use optimizer = stage_optimizer(s, o->device, &c->groups);
   if (!error)
     error = parameters_create_in_groups(c->graph.g, c->groups.of, c->groups.count, o->device,
                                         &c->parameters);

@@ -36,7 +36,3 @@ const char *device_precision_note(const device *d, precision p) {
 int device_plan_threads(const device *d) {
   return d->reserve ? 0 : pool_threads(d->pool);
 }
-
-bool device_updates_between(const device *d) {
-  return d->is_host;
-}

@@ -73,8 +73,5 @@ const char *device_precision_note(const device *d, precision p);
 /* What plan_memory wants to know of a device: its threads, or 0 where kernels' scratch memory is its
  * own. */
 int device_plan_threads(const device *d);
-/* Whether updates of weights may stand between the nodes of a step. Not on a GPU, where one launch over
- * all weights beats one for each of hundreds. */
-bool device_updates_between(const device *d);
 
 #endif

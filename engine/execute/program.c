@@ -288,7 +288,7 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
                       int64_t batch, const optimizer_use *optimizer, program *out) {
   *out = (program){.g = g, .device = d, .parameters = ps, .batch = batch};
   bool trains = optimizer && optimizer->op;
-  out->consumes_gradients = trains && optimizer->consume_gradients && device_updates_between(d);
+  out->consumes_gradients = trains && optimizer->consume_gradients;
   plan_use use = {.keep = keep,
                   .keep_count = keep_count,
                   .threads = device_plan_threads(d),

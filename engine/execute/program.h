@@ -16,8 +16,7 @@ typedef struct optimizer_use {
   double average_decay; /* of the averaged weights; 0: no average */
   bool average_warmup;
   /* Each parameter is updated as soon as its gradient is complete, whose memory is then free: no
-   * gradient can be read after a run. Not with clip_norm or accumulate, which need all of them; does
-   * nothing on a device whose steps are recorded (device_updates_between). */
+   * gradient can be read after a run. Not with clip_norm or accumulate, which need all of them. */
   bool consume_gradients;
 } optimizer_use;
 

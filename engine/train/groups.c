@@ -141,11 +141,12 @@ void parameter_groups_describe(const parameter_groups *groups, text_buffer *out)
   }
 }
 
-bool stage_consumes_gradients(const stage_spec *s) {
-  return s->clip_norm == 0 && s->accumulate <= 1;
+bool stage_consumes_gradients(const stage_spec *s, const device *d) {
+  return s->clip_norm == 0 && s->accumulate <= 1 && (d->is_host || s->memory_bytes > 0);
 }
 
-optimizer_use stage_optimizer(const stage_spec *s, const parameter_groups *groups) {
+optimizer_use stage_optimizer(const stage_spec *s, const device *d,
+                              const parameter_groups *groups) {
   return (optimizer_use){.op = s->optimizer.op,
                          .attrs = s->optimizer.attrs,
                          .clip_norm = s->clip_norm,
@@ -154,5 +155,5 @@ optimizer_use stage_optimizer(const stage_spec *s, const parameter_groups *group
                          .groups = groups->specs,
                          .average_decay = s->ema_decay,
                          .average_warmup = s->ema_warmup,
-                         .consume_gradients = stage_consumes_gradients(s)};
+                         .consume_gradients = stage_consumes_gradients(s, d)};
 }

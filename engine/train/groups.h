@@ -20,9 +20,11 @@ typedef struct parameter_groups {
 status parameter_groups_open(const stage_spec *s, graph *g, parameter_groups *out);
 /* A line for each group; nothing when there is only the rest. */
 void parameter_groups_describe(const parameter_groups *groups, text_buffer *out);
-/* No part of an update looks at all gradients at once. */
-bool stage_consumes_gradients(const stage_spec *s);
+/* Whether each parameter is updated as soon as its gradient is complete: where no part of an update looks at
+ * all gradients at once. On a GPU one launch over all weights beats one for each of hundreds, so there only
+ * where the stage has a budget of memory. */
+bool stage_consumes_gradients(const stage_spec *s, const device *d);
 /* What the stage asks of the program. */
-optimizer_use stage_optimizer(const stage_spec *s, const parameter_groups *groups);
+optimizer_use stage_optimizer(const stage_spec *s, const device *d, const parameter_groups *groups);
 
 #endif

@@ -56,12 +56,11 @@ static status budget_error(const stage_spec *s, const step_memory *m) {
 
 status stage_fit_memory(const stage_spec *s, const device *d, stage_graph *graph,
                         step_memory *out) {
-  *out = (step_memory){
-      .use = {.keep = graph->keep,
-              .keep_count = graph->keep_count,
-              .threads = device_plan_threads(d),
-              .chains = d->launch_chain != NULL,
-              .consume_gradients = stage_consumes_gradients(s) && device_updates_between(d)}};
+  *out = (step_memory){.use = {.keep = graph->keep,
+                               .keep_count = graph->keep_count,
+                               .threads = device_plan_threads(d),
+                               .chains = d->launch_chain != NULL,
+                               .consume_gradients = stage_consumes_gradients(s, d)}};
   out->outside_bytes = outside(s, graph->g, out->use.consume_gradients);
   if (d->is_host) graph_pass_moments(graph->g);
   if (d->stores_bf16) TRY(graph_choose_storage(graph->g, graph->keep, graph->keep_count));

@@ -54,7 +54,7 @@ static status open_graphs(trainer *t) {
   parameter_groups groups;
   TRY(parameter_groups_open(t->stage, t->graph.g, &groups));
   TRY(parameters_create_in_groups(t->graph.g, groups.of, groups.count, r->device, &t->parameters));
-  optimizer_use optimizer = stage_optimizer(t->stage, &groups);
+  optimizer_use optimizer = stage_optimizer(t->stage, r->device, &groups);
   TRY(program_create(t->graph.g, r->device, &t->parameters, t->graph.keep, t->graph.keep_count,
                      t->stage->batch, &optimizer, &t->program));
   TRY(controls_open(t->stage, &t->graph, &t->controls));

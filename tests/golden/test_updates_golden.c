@@ -99,7 +99,7 @@ static void train_like_torch(const settings *s) {
   must(parameter_groups_open(stage, g, &groups));
   must(parameters_create_in_groups(g, groups.of, groups.count, d, &ps));
   assert_int_equal(ps.count, 6);
-  optimizer_use optimizer = stage_optimizer(stage, &groups);
+  optimizer_use optimizer = stage_optimizer(stage, d, &groups);
   must(program_create(g, d, &ps, &loss, 1, 1, &optimizer, &run));
   for (int i = 0; i < ps.count; i++) {
     const named_tensor *t = find(&w, "initial", ps.list[i].name);

@@ -1,10 +1,11 @@
 # What a CUDA device stores as bf16 changes no bit: weights and predictions of both stages, with it and
-# without, and in a budget of memory that has values computed twice. STRATA_CUDA_PLUGIN names the
-# plug-in, by default the emulated one.
+# without, and in a budget of memory that has values computed twice and gradients consumed one by one.
+# STRATA_CUDA_PLUGIN names the plug-in, by default the emulated one.
 . "$SOURCE/tests/cli/lib.sh"
 
 "$STRATA" phantom phantom --cases 4 --size 32 --organs 2 >/dev/null 2>&1
-options=(--set data.root="$work/phantom" --set evaluate.inferer.sliding_window.overlap=0)
+options=(--set data.root="$work/phantom" --set evaluate.inferer.sliding_window.overlap=0
+  --set stages.segment.clip_norm=0)
 for stage in pretrain segment; do
   options+=(--set stages.$stage.precision=bf16 --set stages.$stage.epochs=1
     --set stages.$stage.steps_per_epoch=1)
@@ -26,7 +27,14 @@ awk "BEGIN {exit !($stored < $all)}" || fail "planned: $stored KiB stored as bf1
 
 run as-bf16 || fail "the run"
 STRATA_STORAGE=f32 run as-f32 || fail "the run with everything stored as f32"
-run in-less --set stages.segment.memory=3.2MiB || fail "the run in less memory"
+less=(--set stages.pretrain.memory=3.2MiB --set stages.segment.memory=1.8MiB)
+for stage in pretrain segment; do
+  "$STRATA" plan "$pipelines/tiny.yaml" --device cuda --stage $stage "${options[@]}" "${less[@]}" \
+    >"$work/out" 2>"$work/err" || fail "the plan of $stage in less memory"
+  grep -Eq "^[0-9]+ nodes run twice" "$work/out" || fail "nothing of $stage runs twice"
+  grep -q "of weights and moments" "$work/out" || fail "$stage keeps all its gradients"
+done
+run in-less "${less[@]}" || fail "the run in less memory"
 for other in as-f32 in-less; do
   for stage in pretrain segment; do
     cmp as-bf16/weights/$stage.safetensors $other/weights/$stage.safetensors ||

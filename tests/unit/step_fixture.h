@@ -170,7 +170,7 @@ static inline void compile_sized(compiled *c, pipeline *p, int stage, int thread
   must(parameter_groups_open(c->stage, c->graph.g, &groups));
   must(parameters_create_in_groups(c->graph.g, groups.of, groups.count, c->device, &c->parameters));
   must(parameters_initialize(&c->parameters, p->seed));
-  optimizer_use optimizer = stage_optimizer(c->stage, &groups);
+  optimizer_use optimizer = stage_optimizer(c->stage, c->device, &groups);
   must(program_create(c->graph.g, c->device, &c->parameters, c->graph.keep, c->graph.keep_count,
                       batch, &optimizer, &c->program));
   must(program_start_average(&c->program));
