@@ -1,5 +1,6 @@
 #include "run/state.h"
 
+#include "base/json.h"
 #include "base/text.h"
 #include "run/weights.h"
 
@@ -80,12 +81,12 @@ static char *state_to_json(const run_state *s) {
   snprintf(identity, sizeof identity, "%016" PRIx64, s->identity);
   snprintf(elapsed, sizeof elapsed, "%a", s->elapsed_s);
   json_t *root = json_pack(
-      "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:s, s:i, s:I}", "stage", s->stage,
+      "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:i, s:I}", "stage", s->stage,
       "epoch", (json_int_t)s->epoch, "step", (json_int_t)s->step, "updates", (json_int_t)s->updates,
       "elapsed_s", elapsed, "identity", identity, "sums", numbers_to_json(s->sums, s->sum_count),
       "numbers", numbers_to_json(s->numbers, s->number_count), "measured",
-      numbers_to_json(s->measured, s->measured_count), "hooks", hooks, "ended", s->ended, "end",
-      (int)s->end, "epochs", (json_int_t)s->epochs);
+      numbers_to_json(s->measured, s->measured_count), "hooks", hooks, "ended", json_text(s->ended),
+      "end", (int)s->end, "epochs", (json_int_t)s->epochs);
   char *text = root ? json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
   json_decref(root);
   return text;

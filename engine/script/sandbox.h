@@ -46,7 +46,7 @@ status script_protected(script *s, lua_CFunction body, void *argument);
 /* Raises when the function has left anything behind: the next call could then differ from the same
  * call in a resumed run. */
 void script_check_nothing_kept(lua_State *L);
-/* Pushes a table of name → number. Raises. */
+/* Pushes a table of name → number, without those that are NaN: they are not defined. Raises. */
 void script_push_numbers(lua_State *L, const script_numbers *numbers);
 /* Copies `text` without what a terminal could act on. */
 void script_copy_printable(char *out, size_t capacity, const char *text);

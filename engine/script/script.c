@@ -14,6 +14,7 @@
 
 #include <lauxlib.h>
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -455,6 +456,7 @@ status script_blame(const script *s, status error) {
 void script_push_numbers(lua_State *L, const script_numbers *numbers) {
   lua_createtable(L, 0, numbers->count);
   for (int i = 0; i < numbers->count; i++) {
+    if (isnan(numbers->values[i])) continue;
     lua_pushnumber(L, numbers->values[i]);
     lua_setfield(L, -2, numbers->names[i]);
   }

@@ -58,7 +58,7 @@ void script_close(script *s);
  * it. */
 status script_blame(const script *s, status error);
 
-typedef struct script_numbers { /* name → number */
+typedef struct script_numbers { /* name → number; NaN: not defined, which Lua sees as nil */
   const char *const *names;
   const double *values;
   int count;

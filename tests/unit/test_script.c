@@ -737,6 +737,24 @@ static void stop_on_plateau_stops_after_its_patience(void **unused) {
   close_file(&f);
 }
 
+/* HD95 while no structure is found yet. */
+static void a_metric_that_is_not_defined_is_as_one_that_was_not_measured(void **unused) {
+  (void)unused;
+  schedule_file f =
+      open_file("stop_on_plateau", "{metric: validation.hd95_mm, lower: true, patience: 2}");
+  static const double hd95[] = {NAN, NAN, NAN, 30, 20, NAN, 10, 9};
+  static const char *const name = "validation.hd95_mm";
+  hook_world world = {0};
+  for (int epoch = 0; epoch < 8; epoch++) {
+    hook_event event = event_of(&world, epoch, &hd95[epoch]);
+    event.metrics.names = &name;
+    event.metrics.count = 1;
+    assert_ok(script_hook(f.script, &event));
+    assert_false(event.stop);
+  }
+  close_file(&f);
+}
+
 static void a_schedule_sees_what_was_measured_last(void **unused) {
   (void)unused;
   schedule_file f = open_file("by_metric", "{metric: dice, from: 0.5, to: 0.9, value: 0.8}");
@@ -1111,6 +1129,7 @@ int main(void) {
       cmocka_unit_test(state_survives_a_resume_bit_for_bit),
       cmocka_unit_test(hostile_state_is_refused),
       cmocka_unit_test(stop_on_plateau_stops_after_its_patience),
+      cmocka_unit_test(a_metric_that_is_not_defined_is_as_one_that_was_not_measured),
       cmocka_unit_test(a_schedule_sees_what_was_measured_last),
       cmocka_unit_test(ramp_ends_at_its_value),
       cmocka_unit_test(a_validation_hook_sees_classes),

@@ -62,6 +62,22 @@ static void every_number_comes_back_with_its_bits(void **state) {
   pipeline_free(p);
 }
 
+/* A script's reason is any bytes: it must not cost the state. */
+static void a_reason_that_is_no_text_is_kept_as_far_as_it_is(void **state) {
+  (void)state;
+  pipeline *p = load_tiny(NULL, NULL);
+  compiled c;
+  compile_tiny(&c, p, 0, 1);
+  run_state saved = {.ended = "caf\xe9", .end = END_HOOK}, got;
+  must(state_save(STATE_FILE, &saved, &c.program));
+  must(state_open(STATE_FILE, &got));
+  assert_string_equal(got.ended, "caf?");
+  assert_int_equal(got.end, END_HOOK);
+  state_free(&got);
+  release_tiny(&c);
+  pipeline_free(p);
+}
+
 static void a_restored_program_goes_on_to_the_same_bits(void **state) {
   (void)state;
   pipeline *p = load_tiny_updates();
@@ -262,6 +278,7 @@ static void mistakes_are_known_from_the_graphs_alone(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_teardown(every_number_comes_back_with_its_bits, remove_files),
+      cmocka_unit_test_teardown(a_reason_that_is_no_text_is_kept_as_far_as_it_is, remove_files),
       cmocka_unit_test_teardown(a_restored_program_goes_on_to_the_same_bits, remove_files),
       cmocka_unit_test_teardown(another_stage_or_a_damaged_file_is_refused, remove_files),
       cmocka_unit_test_teardown(everything_but_the_head_is_transferred, remove_files),
