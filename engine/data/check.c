@@ -450,12 +450,11 @@ static json_t *three(const dataset_look *l, case_number number) {
 
 static json_t *case_json(const dataset_look *l, const case_look *c) {
   const case_entry *e = c->entry;
-  json_t *entry = json_pack("{s:s, s:s, s:b}", "name", e->name, "role", role_names[e->role], "good",
-                            c->is_good);
-  if (!entry) return json_null(); /* a name that is not UTF-8 */
+  json_t *entry = json_pack("{s:o, s:s, s:b}", "name", json_text(e->name), "role",
+                            role_names[e->role], "good", c->is_good);
   json_t *wrong = json_array();
   for (int i = 0; i < c->problem_count; i++)
-    json_array_append_new(wrong, json_string(c->problems[i]));
+    json_array_append_new(wrong, json_text(c->problems[i]));
   json_object_set_new(entry, "problems", wrong);
   if (!c->is_good) return entry;
   json_object_update_new(entry, json_pack("{s:[I, I, I], s:[f, f, f], s:s, s:I, s:f, s:f, s:f}",
@@ -498,9 +497,9 @@ static json_t *look_json(const dataset_look *l) {
     json_array_append_new(classes, entry);
   }
   for (int i = 0; i < d->case_count; i++) json_array_append_new(cases, case_json(l, &l->cases[i]));
-  for (int i = 0; i < l->note_count; i++) json_array_append_new(notes, json_string(l->notes[i]));
-  json_t *root = json_pack("{s:s, s:i, s:i, s:o}", "name", d->name, "case_count", d->case_count,
-                           "good", good_cases(l), "notes", notes);
+  for (int i = 0; i < l->note_count; i++) json_array_append_new(notes, json_text(l->notes[i]));
+  json_t *root = json_pack("{s:o, s:i, s:i, s:o}", "name", json_text(d->name), "case_count",
+                           d->case_count, "good", good_cases(l), "notes", notes);
   if (d->ignore_label) json_object_set_new(root, "ignore_label", json_integer(d->ignore_label));
   if (good_cases(l) > 0)
     json_object_update_new(root, json_pack("{s:o, s:o}", "size", three(l, size_of), "spacing_mm",

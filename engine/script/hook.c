@@ -43,8 +43,9 @@ static int event_set(lua_State *L) {
 
 static int event_stop(lua_State *L) {
   hook_event *event = current_event(L);
+  const char *reason = luaL_optstring(L, 1, "");
   script_copy_printable(event->stop_reason, sizeof event->stop_reason,
-                        luaL_optstring(L, 1, "a script asked to stop"));
+                        reason[0] ? reason : "a script asked to stop");
   event->stop = true;
   return 0;
 }

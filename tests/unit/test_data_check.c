@@ -372,6 +372,35 @@ static void missing_files_and_folders_in_their_place_are_told(void **state) {
   error_free(error);
 }
 
+/* File names are any bytes, JSON is UTF-8. */
+static void names_that_are_no_text_are_in_the_json_as_far_as_they_are(void **state) {
+  (void)state;
+  static const char *images[] = {"*.nii"};
+  expect_ok(folder_create(inside("caf\xe9")));
+  put_image("caf\xe9/scan\xff.nii");
+  break_file(inside("caf\xe9/scan\xff.nii"), stop_in_voxels);
+  data_spec spec = {.layout = DATASET_FILES,
+                    .dataset = inside("caf\xe9"),
+                    .image_patterns = images,
+                    .image_pattern_count = 1,
+                    .split = {1, 0, 0}};
+  problems found = {0};
+  dataset *d;
+  dataset_look look;
+  expect_ok(dataset_inspect(&spec, 1, &found, &d));
+  expect_ok(dataset_look_at(d, NULL, NULL, &look));
+  expect_ok(dataset_look_write(&look, inside("look.json")));
+  json_t *root = json_load_file(inside("look.json"), 0, NULL);
+  assert_string_equal(json_string_value(json_object_get(root, "name")), "caf?");
+  const json_t *only = json_array_get(json_object_get(root, "cases"), 0);
+  assert_string_equal(json_string_value(json_object_get(only, "name")), "scan?");
+  const json_t *problem = json_array_get(json_object_get(only, "problems"), 0);
+  assert_non_null(strstr(json_string_value(problem), "scan?.nii"));
+  json_decref(root);
+  dataset_look_free(&look);
+  dataset_free(d);
+}
+
 /* ---- what a good data set is like ---- */
 
 static double number_in(const json_t *t, const char *key) {
@@ -490,6 +519,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_broken_file_is_named_and_the_others_are_read),
       cmocka_unit_test(missing_files_and_folders_in_their_place_are_told),
+      cmocka_unit_test(names_that_are_no_text_are_in_the_json_as_far_as_they_are),
       cmocka_unit_test(a_good_data_set_is_described),
       cmocka_unit_test(forms_that_disagree_are_noted),
       cmocka_unit_test(classes_that_no_label_has_are_noted),

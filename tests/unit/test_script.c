@@ -587,6 +587,23 @@ static void a_hook_reads_changes_and_stops(void **unused) {
   script_close(s);
 }
 
+/* An ended stage is told by its reason. */
+static void a_stop_always_has_a_reason(void **unused) {
+  (void)unused;
+  static const char *const calls[] = {"event.stop()", "event.stop(nil)", "event.stop('')"};
+  for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+    char text[80];
+    snprintf(text, sizeof text, "return function(event) %s end", calls[i]);
+    script *s = open_or_fail(text, NULL);
+    hook_world world = {0};
+    hook_event event = event_of(&world, 0, (double[]){0, 0});
+    assert_ok(script_hook(s, &event));
+    assert_true(event.stop);
+    assert_string_equal(event.stop_reason, "a script asked to stop");
+    script_close(s);
+  }
+}
+
 static void mistakes_in_hooks_are_named(void **unused) {
   (void)unused;
   static const struct {
@@ -1124,6 +1141,7 @@ int main(void) {
       cmocka_unit_test(scripts_do_not_see_each_other),
       cmocka_unit_test(each_call_has_its_own_budget),
       cmocka_unit_test(a_hook_reads_changes_and_stops),
+      cmocka_unit_test(a_stop_always_has_a_reason),
       cmocka_unit_test(mistakes_in_hooks_are_named),
       cmocka_unit_test(an_event_kept_past_its_call_is_dead),
       cmocka_unit_test(state_survives_a_resume_bit_for_bit),
