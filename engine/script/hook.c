@@ -76,7 +76,7 @@ static const script_entry event_entries[] = {
     {"step", "integer", "steps done in this stage", 0, NULL},
     {"metrics", "table",
      "name → number, what was measured in this epoch (`loss`, `validation.dice`, …), at the end of "
-     "a stage what was measured last; nil for what was not",
+     "a stage what was measured last; nil for what was not, or is not defined",
      0, NULL},
     {"classes", "list of tables",
      "a table for each foreground class: `number`, `name`, `dice` and the other metrics of "
