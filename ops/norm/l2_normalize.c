@@ -76,7 +76,7 @@ static status l2_normalize_cpu(const call *c) {
   broadcast_sum(&x->shape, x->data, &x->shape, x->data, vectors, factor, factor + count, c->pool);
   for (int64_t i = 0; i < count; i++) {
     float length = sqrtf(factor[i]);
-    factor[i] = 1.0f / (length > eps ? length : eps);
+    factor[i] = 1.0f / (length < eps ? eps : length);
   }
   if (c->out[OUT_FACTOR].data)
     memcpy(c->out[OUT_FACTOR].data, factor, (size_t)count * sizeof *factor);

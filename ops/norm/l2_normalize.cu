@@ -43,7 +43,7 @@ struct normalize_f {
     float sum = 0;
     for (int64_t i = first; i < vs.extent; i += step)
       sum += x[base + i * vs.stride] * x[base + i * vs.stride];
-    float length = sqrtf(Team::total(sum)), scale = 1.0f / (length > eps ? length : eps);
+    float length = sqrtf(Team::total(sum)), scale = 1.0f / (length < eps ? eps : length);
     for (int64_t i = first; i < vs.extent; i += step)
       y[base + i * vs.stride] = x[base + i * vs.stride] * scale;
     if (first == 0 && factor) factor[v] = scale;
@@ -118,7 +118,7 @@ struct store_factor {
   float *factor, eps;
   __device__ void operator()(int64_t v, double squares) const {
     float length = (float)sqrt(squares);
-    factor[v] = 1.0f / (length > eps ? length : eps);
+    factor[v] = 1.0f / (length < eps ? eps : length);
   }
 };
 

@@ -1,6 +1,7 @@
 /* No operator hides a NaN: where every number of an input is one, there is one among the results. A run
  * stops at the first step whose loss is no number (train/stage.c); an operator that turned it into a number
- * would let it go on with weights that are none. For a loss, one channel of its first input suffices.
+ * would let it go on with weights that are none. For a loss, one channel of its first input suffices; of a
+ * norm, one number spoils all that are normalized with it.
  *
  *   check_nan [OPERATOR…] [--device NAME] [--seed N] [--trials N]
  */
@@ -16,22 +17,22 @@ typedef struct spoiled {
   int64_t first, step;
 } spoiled;
 
-static status has_nan(trial *t, bool *found) {
-  *found = false;
-  for (int i = 0; i < t->result_count && !*found; i++) {
+static status count_nan(trial *t, int64_t *found) {
+  *found = 0;
+  for (int i = 0; i < t->result_count; i++) {
     const tensor *type = &t->g->values[t->results[i]].type;
     if (type->dtype != DTYPE_F32) continue;
     int64_t n = shape_elements(&type->shape);
     float *data = malloc((size_t)n * sizeof *data + 1);
     status error = program_read(&t->program, t->results[i], data);
-    for (int64_t k = 0; k < n && !error; k++) *found |= isnan(data[k]);
+    for (int64_t k = 0; k < n && !error; k++) *found += isnan(data[k]) != 0;
     free(data);
     TRY(error);
   }
   return OK;
 }
 
-static status try_input(trial *t, value_id v, spoiled which, bool *found) {
+static status try_input(trial *t, value_id v, spoiled which, int64_t *found) {
   int64_t n = shape_elements(&t->g->values[v].type.shape);
   float *before = malloc((size_t)n * sizeof *before + 1),
         *data = malloc((size_t)n * sizeof *data + 1);
@@ -40,7 +41,7 @@ static status try_input(trial *t, value_id v, spoiled which, bool *found) {
   for (int64_t k = which.first; k < n; k += which.step) data[k] = NAN;
   if (!error) error = program_write(&t->program, v, data);
   if (!error) error = program_run(&t->program);
-  if (!error) error = has_nan(t, found);
+  if (!error) error = count_nan(t, found);
   if (!error) error = program_write(&t->program, v, before);
   free(before), free(data);
   return error;
@@ -76,14 +77,19 @@ static bool passes(const op *o, const op_case *c, uint64_t seed, device *d) {
     for (int i = 0; i < count && !error; i++) {
       const tensor *type = &t.g->values[inputs[i]].type;
       int64_t channels = type->shape.rank ? type->shape.dim[type->shape.rank - 1] : 1;
-      bool shows, channel_shows = true;
+      bool is_norm = i == 0 && strcmp(o->family, "norm") == 0;
+      int64_t shows, of_channel = 1, of_one = 2;
       error = try_input(&t, inputs[i], (spoiled){0, 1}, &shows);
       if (!error && i == 0 && (o->traits & OP_LOSS))
-        error = try_input(&t, inputs[i], (spoiled){channels - 1, channels}, &channel_shows);
-      if (error || (shows && channel_shows)) continue;
+        error = try_input(&t, inputs[i], (spoiled){channels - 1, channels}, &of_channel);
+      if (!error && is_norm) error = try_input(&t, inputs[i], (spoiled){0, INT64_MAX}, &of_one);
+      if (error || (shows > 0 && of_channel > 0 && of_one > 1)) continue;
       printf("FAIL %-24s %s\n     hides a NaN %s %s; again: check_nan %s --seed %llu --trials 1\n",
-             o->name, t.shown, shows ? "in a channel of" : "of", t.g->values[inputs[i]].name,
-             o->name, (unsigned long long)seed);
+             o->name, t.shown,
+             shows == 0        ? "of"
+             : of_channel == 0 ? "in a channel of"
+                               : "from those beside it in",
+             t.g->values[inputs[i]].name, o->name, (unsigned long long)seed);
       all_show = false;
     }
     trial_close(&t);
