@@ -57,8 +57,9 @@ static status resample_host_infer(host_infer *shape) {
 typedef struct plan {
   int64_t size[3];
   bool moved[3];
-  double step[3], offset[3]; /* new voxel i lies at i · step + offset of the old axis */
-  int separate;              /* the axis along which the nearest slice is taken; −1: none */
+  double step[3];
+  bool edges[3]; /* new voxel i lies at (i + ½) · step − ½ of the old axis; otherwise at i · step */
+  int separate; /* the axis along which the nearest slice is taken; −1: none */
 } plan;
 
 /* Where output index i reads on an axis of n voxels: at `first`, and as far as there is a next voxel
@@ -69,7 +70,13 @@ typedef struct taps {
 } taps;
 
 static double place(const plan *p, int a, int64_t i) {
-  return (double)i * p->step[a] + p->offset[a];
+  return p->edges[a] ? ((double)i + 0.5) * p->step[a] - 0.5 : (double)i * p->step[a];
+}
+
+/* Halfway between two voxels MONAI takes the even one (torch's grid_sample), nnU-Net the later (SciPy's
+ * map_coordinates): with half as many voxels as before every place of an axis is such a one. */
+static double nearest_voxel(const plan *p, int a, double x) {
+  return p->edges[a] ? floor(x + 0.5) : rint(x);
 }
 
 static void taps_free(taps *t) {
@@ -88,7 +95,7 @@ static status taps_of(const plan *p, int a, int64_t n, bool nearest, taps *t) {
   for (int64_t i = 0; i < p->size[a]; i++) {
     double x = place(p, a, i);
     x = x < 0 ? 0 : x > (double)(n - 1) ? (double)(n - 1) : x;
-    if (nearest) x = rint(x);
+    if (nearest) x = nearest_voxel(p, a, x);
     t->first[i] = (int32_t)floor(x);
     t->weight[i] = (float)(x - floor(x));
     t->second[i] = t->first[i] + (t->weight[i] > 0);
@@ -305,8 +312,8 @@ static status resample_label(const labels *in, const plan *p, bool nearest, labe
 }
 
 /* nnU-Net's rule: one axis is much coarser than the finest, before or else after; of two equally
- * coarse ones neither is. */
-static int coarse_axis(const double spacing_mm[3], double above) {
+ * coarse ones neither is, and then it does not matter what comes after. Is any axis coarse? */
+static bool coarse_axis(const double spacing_mm[3], double above, int *axis) {
   int coarsest = 0, equals = 0;
   double finest = spacing_mm[0];
   for (int a = 1; a < 3; a++) {
@@ -314,15 +321,19 @@ static int coarse_axis(const double spacing_mm[3], double above) {
     finest = spacing_mm[a] < finest ? spacing_mm[a] : finest;
   }
   for (int a = 0; a < 3; a++) equals += spacing_mm[a] > spacing_mm[coarsest] * (1 - 1e-5);
-  return spacing_mm[coarsest] > finest * above && equals == 1 ? coarsest : -1;
+  bool is_coarse = spacing_mm[coarsest] > finest * above;
+  *axis = is_coarse && equals == 1 ? coarsest : -1;
+  return is_coarse;
 }
 
 static int separate_axis(const resample_attrs *attrs, const double old_mm[3],
                          const double new_mm[3]) {
   if (attrs->separate_axis != SEPARATE_AUTO)
     return attrs->separate_axis == SEPARATE_NONE ? -1 : attrs->separate_axis - SEPARATE_X;
-  int axis = coarse_axis(old_mm, attrs->separate_above);
-  return axis >= 0 ? axis : coarse_axis(new_mm, attrs->separate_above);
+  int axis;
+  if (!coarse_axis(old_mm, attrs->separate_above, &axis))
+    coarse_axis(new_mm, attrs->separate_above, &axis);
+  return axis;
 }
 
 static status make_plan(const resample_attrs *attrs, const volume *in, plan *p) {
@@ -333,7 +344,7 @@ static status make_plan(const resample_attrs *attrs, const volume *in, plan *p) 
     int64_t n = in->size[a];
     new_mm[a] = attrs->spacing_mm[a] == 0 ? old_mm[a] : attrs->spacing_mm[a];
     p->step[a] = new_mm[a] / old_mm[a];
-    p->offset[a] = 0;
+    p->edges[a] = false;
     p->size[a] = n;
     /* Headers keep spacings as f32: a difference of that order is none. */
     p->moved[a] = !(fabs(p->step[a] - 1) < 1e-5);
@@ -341,17 +352,15 @@ static status make_plan(const resample_attrs *attrs, const volume *in, plan *p) 
       p->step[a] = 1;
       continue;
     }
-    bool edges = attrs->grid == GRID_EXTENT;
-    double voxels = rint(edges ? (double)n / p->step[a] : (double)(n - 1) / p->step[a] + 1);
+    p->edges[a] = attrs->grid == GRID_EXTENT;
+    double voxels = rint(p->edges[a] ? (double)n / p->step[a] : (double)(n - 1) / p->step[a] + 1);
     if (!(voxels <= AXIS_MAX))
       return error_new(ERROR_DATA, NOWHERE,
                        "a spacing of %g mm would make %.3g voxels of %lld along %c, whose spacing "
                        "is %g mm",
                        new_mm[a], voxels, (long long)n, "xyz"[a], old_mm[a]);
     p->size[a] = voxels < 1 ? 1 : (int64_t)voxels;
-    if (!edges) continue;
-    p->step[a] = (double)n / (double)p->size[a];
-    p->offset[a] = (p->step[a] - 1) / 2;
+    if (p->edges[a]) p->step[a] = (double)n / (double)p->size[a];
   }
   p->separate = separate_axis(attrs, old_mm, new_mm);
   return OK;
@@ -361,7 +370,7 @@ static void move_affine(const double in[4][4], const plan *p, double out[4][4]) 
   memcpy(out, in, 16 * sizeof(double));
   for (int r = 0; r < 3; r++)
     for (int a = 0; a < 3; a++) {
-      out[r][3] += in[r][a] * p->offset[a];
+      out[r][3] += in[r][a] * place(p, a, 0);
       out[r][a] = in[r][a] * p->step[a];
     }
 }
@@ -402,13 +411,15 @@ const op op_resample = {
         "value. The label takes the nearest voxel, or with linear: the class whose interpolated\n"
         "mask is largest. (nnU-Net takes a class only from one half upwards and background\n"
         "where three classes meet.)\n"
+        "Halfway between two voxels the nearest is the later one with grid extent (nnU-Net), the\n"
+        "even one with first_voxel (MONAI).\n"
         "separate_axis: along a coarse axis slices are taken whole, the nearest one, and only\n"
         "the others are interpolated. auto finds it like nnU-Net: one spacing of the case, or\n"
         "else of the new grid, is more than separate_above times the finest.\n"
         "nnU-Net's default is {image: cubic, label: linear, grid: extent, separate_axis: auto}.\n"
         "No smoothing beforehand.",
     .torch = "monai.transforms.Spacing(spacing, mode='bilinear', padding_mode='border')",
-    .version = 1,
+    .version = 2,
     .traits = OP_PREPARE,
     .attrs = resample_attr_list,
     .attrs_bytes = sizeof(resample_attrs),

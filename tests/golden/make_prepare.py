@@ -100,6 +100,11 @@ def axis_places(n, old, new, extent):
     return np.arange(round((n - 1) * old / new + 1)) * new / old
 
 
+def nearest(places, n, extent):
+    """Halfway between two voxels nnU-Net, by way of SciPy, takes the later one, and MONAI the even one."""
+    return np.clip(np.floor(places + 0.5) if extent else np.rint(places), 0, n - 1).astype(int)
+
+
 def read_at(x, places, order):
     """Spline of x at a grid of places, cut to x's range."""
     grid = np.stack(np.meshgrid(*places, indexing="ij"))
@@ -107,24 +112,23 @@ def read_at(x, places, order):
     return np.clip(y, x.min(), x.max())
 
 
-def read_separately(x, places, order, axis):
+def read_separately(x, places, order, axis, extent):
     if axis is None:
         return read_at(x, places, order)
     flat = [p for a, p in enumerate(places) if a != axis]
     slices = [read_at(s, flat, order) for s in np.moveaxis(x, axis, 0)]
-    nearest = np.clip(np.rint(places[axis]), 0, x.shape[axis] - 1).astype(int)
-    return np.moveaxis(np.stack([slices[i] for i in nearest]), 0, axis)
+    return np.moveaxis(np.stack([slices[i] for i in nearest(places[axis], len(slices), extent)]), 0, axis)
 
 
 def resample(name, spacing, order=1, extent=False, axis=None, vote=False, more=""):
     places = [axis_places(n, old, new, extent) for n, old, new in zip(SHAPE, SPACING, spacing)]
     clamped = [np.clip(p, 0, n - 1) for p, n in zip(places, SHAPE)]
-    y = read_separately(image.astype(np.float64), places if order > 1 else clamped, order, axis)
+    y = read_separately(image.astype(np.float64), places if order > 1 else clamped, order, axis, extent)
     if vote:
-        masks = [read_separately((label == c).astype(np.float64), clamped, 1, axis) for c in range(3)]
+        masks = [read_separately((label == c).astype(np.float64), clamped, 1, axis, extent) for c in range(3)]
         z = np.argmax(np.round(masks, 6), axis=0)
     else:
-        z = label[np.ix_(*[np.rint(p).astype(int) for p in clamped])]
+        z = label[np.ix_(*[nearest(p, n, extent) for p, n in zip(clamped, SHAPE)])]
     affine = AFFINE.copy()
     for a, p in enumerate(places):
         affine[:3, 3] += AFFINE[:3, a] * p[0]

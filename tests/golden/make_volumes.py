@@ -113,7 +113,7 @@ def zoomed_separately(x, size, order, axis):
     flat = [m for a, m in enumerate(size) if a != axis]
     slices = [zoomed(s, flat, order) for s in np.moveaxis(x, axis, 0)]
     n, m = x.shape[axis], size[axis]
-    nearest = np.clip(np.rint((np.arange(m) + 0.5) * n / m - 0.5), 0, n - 1).astype(int)
+    nearest = np.clip(np.floor((np.arange(m) + 0.5) * n / m), 0, n - 1).astype(int)
     return np.moveaxis(np.stack([slices[i] for i in nearest]), 0, axis)
 
 

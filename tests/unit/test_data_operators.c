@@ -168,6 +168,85 @@ static void bad_attributes_are_refused_before_data_is_read(void **state) {
   arena_free(&memory);
 }
 
+/* A case with the spacings given, voxels in a row along z counting from 0. */
+static medical_case line_along_z(const double spacing_mm[3], int64_t x, int64_t y, int64_t z) {
+  medical_case c = {.name = "case", .image = numbered_volume(x, y, z, 1)};
+  for (int64_t i = 0; i < x * y * z; i++) c.image.data[i] = (float)(i % z);
+  memset(c.image.affine, 0, sizeof c.image.affine);
+  for (int a = 0; a < 3; a++) c.image.affine[a][a] = spacing_mm[a];
+  c.image.affine[3][3] = 1;
+  return c;
+}
+
+static void resample_in_place(op_use use, medical_case *c) {
+  host_call call = {.attrs = use.attrs, .c = c, .delayed = HOST_NOTHING_DELAYED};
+  expect_ok(use.op->host(&call));
+  expect_ok(host_settle(&call, false));
+}
+
+/* The even voxel as torch's grid_sample has it, the later one as SciPy's map_coordinates of order 0. */
+static void halfway_between_voxels_the_grid_decides(void **state) {
+  (void)state;
+  arena memory = {0};
+  const struct {
+    op_use use;
+    int64_t before;
+    double spacing_mm;
+    int64_t after;
+    float voxels[8];
+  } cases[] = {
+      {USE(&memory, "resample", "spacing", "[1, 1, 1]", "image", "nearest"),
+       4,
+       2,
+       7,
+       {0, 0, 1, 2, 2, 2, 3}},
+      {USE(&memory, "resample", "spacing", "[1, 1, 4]", "image", "nearest", "grid", "extent"),
+       8,
+       2,
+       4,
+       {1, 3, 5, 7}},
+      {USE(&memory, "resample", "spacing", "[1, 1, 4]", "image", "cubic", "grid", "extent",
+           "separate_axis", "z"),
+       8,
+       2,
+       4,
+       {1, 3, 5, 7}},
+      {USE(&memory, "resample", "spacing", "[1, 1, 2]", "image", "nearest", "grid", "extent"),
+       4,
+       3,
+       6,
+       {0, 1, 1, 2, 3, 3}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    medical_case c =
+        line_along_z((const double[]){1, 1, cases[i].spacing_mm}, 1, 1, cases[i].before);
+    resample_in_place(cases[i].use, &c);
+    assert_int_equal(c.image.size[2], cases[i].after);
+    for (int64_t z = 0; z < cases[i].after; z++)
+      assert_float_equal(c.image.data[z], cases[i].voxels[z], 0);
+    case_free(&c);
+  }
+  arena_free(&memory);
+}
+
+/* nnU-Net asks the new grid only about a case in which no axis is coarse. */
+static void two_coarse_axes_are_interpolated(void **state) {
+  (void)state;
+  static const char *const ways[] = {"auto", "none"};
+  arena memory = {0};
+  float voxel[2];
+  for (int i = 0; i < 2; i++) {
+    op_use use = USE(&memory, "resample", "spacing", "[1, 1, 5]", "image", "cubic", "grid",
+                     "extent", "separate_axis", ways[i]);
+    medical_case c = line_along_z((const double[]){0.5, 4, 4}, 4, 3, 8);
+    resample_in_place(use, &c);
+    voxel[i] = c.image.data[1];
+    case_free(&c);
+  }
+  assert_float_equal(voxel[0], voxel[1], 0);
+  arena_free(&memory);
+}
+
 static void foreground_must_exist(void **state) {
   (void)state;
   arena memory = {0};
@@ -726,6 +805,8 @@ int main(void) {
       cmocka_unit_test(orienting_moves_no_voxel),
       cmocka_unit_test(a_part_of_a_grid_stays_in_its_memory),
       cmocka_unit_test(bad_attributes_are_refused_before_data_is_read),
+      cmocka_unit_test(halfway_between_voxels_the_grid_decides),
+      cmocka_unit_test(two_coarse_axes_are_interpolated),
       cmocka_unit_test(foreground_must_exist),
       cmocka_unit_test(moving_operators_keep_every_voxel_in_its_place),
       cmocka_unit_test(changes_made_in_one_pass_are_those_of_each_operator),
