@@ -24,8 +24,12 @@ static __device__ inline float rounded_if(bool bf16, float x) {
 /* N neighbours a thread: to[i] = x[i] in bf16. x and `to` are aligned to N of their numbers, and `to` has room
  * for whole groups of N. */
 template <int N> struct to_bf16_f {
-  struct alignas(N * sizeof(float)) given { float at[N]; };
-  struct alignas(N * sizeof(uint16_t)) rounded { uint16_t at[N]; };
+  struct alignas(N * sizeof(float)) given {
+    float at[N];
+  };
+  struct alignas(N * sizeof(uint16_t)) rounded {
+    uint16_t at[N];
+  };
   uint16_t *to;
   const float *x;
   int64_t count;
