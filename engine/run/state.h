@@ -9,7 +9,7 @@
 #define RUN_STATE_FILE "state.safetensors"             /* of a stage that is not finished */
 #define RUN_FINAL_STATE_FILE "state.final.safetensors" /* of the last stage as it ended */
 
-enum { STATE_MAX_VALUES = 64 };
+enum { STATE_MAX_VALUES = 256 };
 
 typedef enum stage_end { END_NOT_YET, END_EPOCHS, END_TIME_LIMIT, END_HOOK } stage_end;
 

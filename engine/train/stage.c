@@ -204,8 +204,7 @@ static status save_state(trainer *t) {
   s.elapsed_s = trainer_elapsed_s(t);
   s.identity = t->r->p->identity;
   s.sum_count = 0;
-  for (int i = 0; i < t->epoch.count && s.sum_count < STATE_MAX_VALUES - 1; i++)
-    s.sums[s.sum_count++] = t->epoch.sums[i];
+  for (int i = 0; i < t->epoch.count; i++) s.sums[s.sum_count++] = t->epoch.sums[i];
   snprintf(s.sums[s.sum_count].name, TALLY_NAME_BYTES, "#batches");
   s.sums[s.sum_count++].value = t->epoch.batches;
   status error = OK;

@@ -9,7 +9,7 @@ void tally_add(tally *t, const char *name, double value) {
       t->sums[i].value += value;
       return;
     }
-  if (t->count == STATE_MAX_VALUES) return;
+  if (t->count == TALLY_MAX) return;
   snprintf(t->sums[t->count].name, TALLY_NAME_BYTES, "%s", name);
   t->sums[t->count++].value = value;
 }

@@ -6,15 +6,18 @@
 #include "graph/expand.h"
 #include "run/state.h"
 
-enum { TALLY_NAME_BYTES = sizeof((named_number *)0)->name };
+enum {
+  TALLY_NAME_BYTES = sizeof((named_number *)0)->name,
+  TALLY_MAX = STATE_MAX_VALUES - 1 /* a checkpoint adds how many batches there were */
+};
 
 typedef struct tally {
-  named_number sums[STATE_MAX_VALUES];
+  named_number sums[TALLY_MAX];
   int count;
   double batches;
 } tally;
 
-/* Adds to the sum of that name; what is beyond STATE_MAX_VALUES names is left out. */
+/* Adds to the sum of that name; what is beyond TALLY_MAX names is left out. */
 void tally_add(tally *t, const char *name, double value);
 /* Notes the loss, its terms and the metrics of the batch just run (device.h); *note NULL: is made. */
 status tally_note(program *p, const stage_graph *g, void **note);
