@@ -468,23 +468,22 @@ FOR_EACH_ISA static bool all_classes(const float *v, int64_t n) {
 /* The tile `lines`, TILE lines of X voxels, turned into TILE voxels along z at every x. */
 enum { TILE = 16 }; /* lines decoded before they are scattered, so that stores share cache lines */
 typedef float line_part __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t part_order __attribute__((vector_size(16)));
 
 static void turn_tile(const float *lines, int64_t X, float *to, int64_t to_stride) {
-  const part_order low = {0, 4, 1, 5}, high = {2, 6, 3, 7}, first = {0, 1, 4, 5},
-                   second = {2, 3, 6, 7};
   int64_t x = 0;
   for (; x + 4 <= X; x += 4)
     for (int64_t k = 0; k < TILE; k += 4) {
       line_part row[4], half[4];
       for (int i = 0; i < 4; i++) row[i] = *(const line_part *)(lines + (k + i) * X + x);
-      half[0] = __builtin_shuffle(row[0], row[1], low);
-      half[1] = __builtin_shuffle(row[2], row[3], low);
-      half[2] = __builtin_shuffle(row[0], row[1], high);
-      half[3] = __builtin_shuffle(row[2], row[3], high);
-      for (int i = 0; i < 4; i++)
-        *(line_part *)(to + (x + i) * to_stride + k) =
-            __builtin_shuffle(half[i / 2 * 2], half[i / 2 * 2 + 1], i % 2 ? second : first);
+      for (int i = 0; i < 2; i++) {
+        half[i] = __builtin_shufflevector(row[2 * i], row[2 * i + 1], 0, 4, 1, 5);
+        half[2 + i] = __builtin_shufflevector(row[2 * i], row[2 * i + 1], 2, 6, 3, 7);
+      }
+      for (int i = 0; i < 4; i += 2) {
+        float *at = to + (x + i) * to_stride + k;
+        *(line_part *)at = __builtin_shufflevector(half[i], half[i + 1], 0, 1, 4, 5);
+        *(line_part *)(at + to_stride) = __builtin_shufflevector(half[i], half[i + 1], 2, 3, 6, 7);
+      }
     }
   for (; x < X; x++)
     for (int64_t k = 0; k < TILE; k++) to[x * to_stride + k] = lines[k * X + x];
