@@ -242,8 +242,10 @@ static void qform_of(const nifti_2_header *f, double m[4][4]) {
   nifti_dmat44 q =
       nifti_quatern_to_dmat44(f->quatern_b, f->quatern_c, f->quatern_d, f->qoffset_x, f->qoffset_y,
                               f->qoffset_z, f->pixdim[1], f->pixdim[2], f->pixdim[3], f->pixdim[0]);
+  /* The library takes 1 for a voxel size that is no number. */
+  bool is_sized = !isnan(f->pixdim[1]) && !isnan(f->pixdim[2]) && !isnan(f->pixdim[3]);
   for (int r = 0; r < 3; r++)
-    for (int c = 0; c < 4; c++) m[r][c] = q.m[r][c];
+    for (int c = 0; c < 4; c++) m[r][c] = is_sized ? q.m[r][c] : (double)NAN;
 }
 
 /* Fills in the last row, too. */
@@ -277,8 +279,9 @@ static status header_affine(const char *path, header *h) {
   scale_to_mm(f, m);
   if (!affine_is_valid((const double(*)[4])m))
     return bad_file(path,
-                    "the %s in the header is no valid position in space (zero, not finite, or "
-                    "flat). Correct the header with the tool that made the file.",
+                    "the %s in the header is no valid position in space (zero, not finite, out "
+                    "of all proportion, or flat). Correct the header with the tool that made the "
+                    "file.",
                     what);
   return OK;
 }

@@ -187,15 +187,17 @@ static double determinant(const double m[4][4]) {
 }
 
 bool affine_is_valid(const double affine[4][4]) {
-  for (int r = 0; r < 3; r++)
-    for (int c = 0; c < 4; c++)
-      if (!isfinite(affine[r][c])) return false;
+  static const double spacing_min_mm = 1e-6, spacing_max_mm = 1e6, origin_max_mm = 1e9;
   double spacing[3];
   affine_spacing(affine, spacing);
+  for (int a = 0; a < 3; a++)
+    if (!(spacing[a] >= spacing_min_mm && spacing[a] <= spacing_max_mm &&
+          fabs(affine[a][3]) <= origin_max_mm))
+      return false;
   double box = spacing[0] * spacing[1] * spacing[2];
   /* Axes this close to one plane are a broken header, not an oblique scan. */
   return affine[3][0] == 0 && affine[3][1] == 0 && affine[3][2] == 0 && affine[3][3] == 1 &&
-         isfinite(box) && box > 1e-12 && fabs(determinant(affine)) > 1e-4 * box;
+         fabs(determinant(affine)) > 1e-4 * box;
 }
 
 void affine_inverse(const double affine[4][4], double out[4][4]) {

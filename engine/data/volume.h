@@ -61,7 +61,8 @@ status case_copy(const medical_case *in, medical_case *out);
 void affine_spacing(const double affine[4][4], double spacing_mm[3]);
 /* Volume of a voxel: the determinant. */
 double affine_voxel_mm3(const double affine[4][4]);
-/* Finite, last row 0 0 0 1 and invertible. */
+/* Last row 0 0 0 1, invertible, and of a size that arithmetic with it stays finite: voxels of 1 nm to
+ * 1 km, within 1000 km of the origin. */
 bool affine_is_valid(const double affine[4][4]);
 /* Largest distance, in voxels of `a` along each of its axes, between the places in which the two
  * affines put a voxel of the grid (at a corner: it is convex). */

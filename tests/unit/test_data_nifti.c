@@ -73,6 +73,53 @@ static void refuses_what_is_no_file(void **state) {
   expect_error(nifti_read_volume("no/such/file.nii", &v), "no/such/file.nii");
 }
 
+/* A grid that has no place in a patient: what is computed from it would not be finite either. */
+static void refuses_positions_out_of_proportion(void **state) {
+  (void)state;
+  enum { PIXDIM = 76, QUATERN_B = 256, QOFFSET_X = 268, SROW_X = 280, SROW_Y = 296, SROW_Z = 312 };
+  static const struct {
+    const char *file;
+    size_t field; /* of the header: the first of `count` floats that are multiplied by `factor` */
+    int count;
+    double factor;
+    const char *expected; /* NULL: it is read */
+  } cases[] = {
+      {"u1.nii", SROW_X, 12, 1e-4, NULL},
+      {"u1.nii", SROW_X, 12, 1e-9, "sform"},
+      {"u1.nii", SROW_X, 12, 1e4, NULL},
+      {"u1.nii", SROW_X, 12, 1e9, "sform"},
+      {"u1.nii", SROW_Y, 4, 0, "sform"},
+      {"u1.nii", SROW_Z + 12, 1, 1e30, "sform"},
+      {"qform_only.nii", PIXDIM + 4, 3, 1e-30, "qform"},
+      {"qform_only.nii", PIXDIM + 8, 1, (double)NAN, "qform"},
+      {"qform_only.nii", QUATERN_B, 3, (double)NAN, "qform"},
+      {"qform_only.nii", QUATERN_B, 3, (double)INFINITY, "qform"},
+      {"qform_only.nii", QOFFSET_X, 3, 1e30, "qform"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char path[512], *bytes;
+    size_t length;
+    snprintf(path, sizeof path, NIFTI "%s", cases[i].file);
+    expect_ok(file_read(path, 1 << 20, &bytes, &length));
+    for (int k = 0; k < cases[i].count; k++) {
+      float value;
+      char *at = bytes + cases[i].field + (size_t)k * sizeof value;
+      memcpy(&value, at, sizeof value);
+      value = (float)((double)value * cases[i].factor);
+      memcpy(at, &value, sizeof value);
+    }
+    volume v;
+    status error = nifti_parse_volume(path, bytes, length, &v);
+    if (cases[i].expected) {
+      expect_error(error, cases[i].expected);
+    } else {
+      expect_ok(error);
+      volume_free(&v);
+    }
+    free(bytes);
+  }
+}
+
 /* Every prefix and every single damaged byte of a file is either read or refused, never more. */
 static void survives_every_cut_and_flip(void **state) {
   (void)state;
@@ -220,6 +267,7 @@ int main(void) {
       cmocka_unit_test(reads_what_nibabel_reads),
       cmocka_unit_test(refuses_damaged_files),
       cmocka_unit_test(refuses_what_is_no_file),
+      cmocka_unit_test(refuses_positions_out_of_proportion),
       cmocka_unit_test(survives_every_cut_and_flip),
       cmocka_unit_test(refuses_labels_that_are_no_classes),
       cmocka_unit_test(writes_labels_with_the_geometry_of_the_reference),
