@@ -1,5 +1,7 @@
 #include "base/status.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -34,6 +36,7 @@ status error_newv(error_code code, source_pos at, const char *format, va_list ar
     return &out_of_memory;
   }
   vsnprintf(message, (size_t)length + 1, format, args);
+  text_make_printable(message); /* names in it may come from a stranger's file */
   error->code = code;
   error->at = at;
   error->message = message;
@@ -134,8 +137,7 @@ static void print_excerpt(FILE *out, source_pos at) {
   while (number < at.line && (c = fgetc(in)) != EOF) number += c == '\n';
   if (number == at.line && fgets(line, sizeof line, in)) {
     line[strcspn(line, "\r\n")] = 0;
-    for (char *p = line; *p; p++)
-      if ((unsigned char)*p < 32 && *p != '\t') *p = '?';
+    text_make_printable(line);
     fprintf(out, "  %s\n  ", line);
     /* Columns count characters, so UTF-8 continuation bytes take no space under the line. */
     int column = 1;

@@ -105,6 +105,23 @@ bool text_is_utf8(const char *text) {
   return true;
 }
 
+/* How many bytes the control character at `text` has; 0: there is none. */
+static int control_bytes(const char *text) {
+  unsigned char c = (unsigned char)text[0];
+  if (c == 0xC2) return ((unsigned char)text[1] & 0xE0) == 0x80 ? 2 : 0;
+  return c < 32 || c == 127;
+}
+
+bool text_is_printable(const char *text) {
+  while (*text && !control_bytes(text)) text++;
+  return !*text;
+}
+
+void text_make_printable(char *text) {
+  for (; *text; text++)
+    if (*text != '\n' && *text != '\t') memset(text, '?', (size_t)control_bytes(text));
+}
+
 static void reserve(text_buffer *t, size_t more) {
   size_t needed = t->length + more + 1;
   if (needed <= t->capacity) return;

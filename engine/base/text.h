@@ -24,6 +24,11 @@ bool text_starts_with(const char *text, const char *prefix);
 bool text_ends_with(const char *text, const char *suffix);
 /* Well-formed UTF-8 to its end? */
 bool text_is_utf8(const char *text);
+/* Control characters steer a terminal: those below the space, DEL, and U+0080 … U+009F. Is there
+ * none? */
+bool text_is_printable(const char *text);
+/* Puts '?' in their place, but leaves tabs and line feeds. */
+void text_make_printable(char *text);
 
 /* Does `pattern` describe `text`? `*` stands for any run of characters, `?` for one; neither for '/'.
  * by[i], when `by` is not NULL, is the index in `pattern` of what text[i] was matched by; every `*`

@@ -37,12 +37,6 @@ static bool plain_number(const char *text, int limit, int *out) {
   return value < limit;
 }
 
-static bool is_printable(const char *text) {
-  for (; *text; text++)
-    if ((unsigned char)*text < 32 || *text == 127) return false;
-  return true;
-}
-
 /* Above all classes, so that these stay 0, 1, … */
 static status check_ignore_label(const dataset *d) {
   if (d->ignore_label == 0 || d->ignore_label >= d->class_count) return OK;
@@ -80,7 +74,7 @@ static status read_classes(const char *path, const json_t *root, dataset *d) {
     if (names[number])
       return bad_json(path, "\"labels\": class %d is named twice, \"%.60s\" and \"%.60s\".", number,
                       names[number], name);
-    if (!name[0] || strlen(name) > 200 || !is_printable(name))
+    if (!name[0] || strlen(name) > 200 || !text_is_printable(name))
       return bad_json(path, "\"labels\": the name of class %d is empty, too long or not printable.",
                       number);
     names[number] = name;
@@ -128,7 +122,7 @@ const char *volume_base_name(arena *memory, const char *path) {
 }
 
 static bool is_usable_path(const char *path) {
-  return is_volume_name(path) && strlen(path) <= FILE_NAME_MAX && is_printable(path);
+  return is_volume_name(path) && strlen(path) <= FILE_NAME_MAX && text_is_printable(path);
 }
 
 /* Joins, and checks that the file is there. */
@@ -249,7 +243,7 @@ static status read_lists(const char *path, const json_t *root, bool listed, data
 static void read_name(const json_t *root, dataset *d) {
   const json_t *name = json_object_get(root, "name");
   bool named = json_is_string(name) && json_string_value(name)[0] &&
-               strlen(json_string_value(name)) <= 200 && is_printable(json_string_value(name));
+               strlen(json_string_value(name)) <= 200 && text_is_printable(json_string_value(name));
   d->name = arena_strdup(&d->memory, named ? json_string_value(name) : "unnamed");
 }
 

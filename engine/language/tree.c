@@ -121,13 +121,9 @@ const char *printable(const char *text, char out[96]) {
     shown = SHOWN;
     while (shown > 0 && ((unsigned char)text[shown] & 0xC0) == 0x80) shown--;
   }
-  for (size_t i = 0; i < shown; i++) {
-    unsigned char c = (unsigned char)text[i];
-    out[i] = (char)(c < 0x20 || c == 0x7F ? '?' : c);
-    /* U+0080 … U+009F steer terminals too. */
-    if (i > 0 && (unsigned char)text[i - 1] == 0xC2 && c < 0xA0) out[i - 1] = out[i] = '?';
-  }
+  for (size_t i = 0; i < shown; i++) out[i] = text[i] == '\n' || text[i] == '\t' ? '?' : text[i];
   strcpy(out + shown, shown < length ? "…" : "");
+  text_make_printable(out);
   return out;
 }
 

@@ -23,6 +23,7 @@ void report_line(const reporter *r, const char *format, ...) {
   va_start(args, format);
   text_addv(&t, format, args);
   va_end(args);
+  if (t.data) text_make_printable(t.data); /* as in errors */
   r->line(r->context, t.data ? t.data : "");
   text_free(&t);
 }

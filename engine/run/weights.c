@@ -64,10 +64,7 @@ static status map_file(const char *path, weight_file *file) {
 
 static bool is_valid_name(const char *name) {
   size_t length = strlen(name);
-  if (length == 0 || length > WEIGHTS_MAX_NAME_BYTES) return false;
-  for (const char *p = name; *p; p++)
-    if ((unsigned char)*p < 32 || *p == 127) return false;
-  return true;
+  return length > 0 && length <= WEIGHTS_MAX_NAME_BYTES && text_is_printable(name);
 }
 
 static status read_shape(const char *path, const json_t *list, header_entry *entry,

@@ -26,10 +26,7 @@ static status bad(const results *r, const char *format, ...) {
 /* A name ends up in tables, so it is short and has no control characters. */
 static bool is_name(const char *text) {
   size_t length = text ? strlen(text) : 0;
-  if (length == 0 || length > NAME_BYTES_MAX) return false;
-  for (const char *p = text; *p; p++)
-    if ((unsigned char)*p < 32 || *p == 127) return false;
-  return true;
+  return length > 0 && length <= NAME_BYTES_MAX && text_is_printable(text);
 }
 
 /* ---- metrics and classes ------------------------------------------------------------------- */

@@ -378,6 +378,24 @@ static void a_printed_error_shows_its_line(void **unused) {
   error_free(error);
 }
 
+/* What is in a stranger's file must not steer the terminal that an error about it is printed to. */
+static void a_message_is_printable(void **unused) {
+  (void)unused;
+  status error = error_new(ERROR_DATA, NOWHERE, "%s",
+                           "\x1b]0;a\a\xC2\x9B"
+                           "2Jé\x7f\n\tb\xC2");
+  assert_string_equal(error_message(error), "?]0;a???2Jé?\n\tb\xC2");
+  error_free(error);
+  static const char *const printable[] = {"", "zwölf", "\xC2\xA0", "\xC2"}, *const controls[] = {
+                                                                                "a\n", "\x1b",
+                                                                                "\x7f",
+                                                                                "é\xC2\x80"};
+  for (int i = 0; i < 4; i++) {
+    assert_true(text_is_printable(printable[i]));
+    assert_false(text_is_printable(controls[i]));
+  }
+}
+
 static void problems_gather_and_flatten(void **unused) {
   (void)unused;
   problems all = {0}, more = {0};
@@ -558,6 +576,7 @@ int main(void) {
       cmocka_unit_test(paths_join_and_split),
       cmocka_unit_test(errors_carry_code_message_and_place),
       cmocka_unit_test(a_printed_error_shows_its_line),
+      cmocka_unit_test(a_message_is_printable),
       cmocka_unit_test(problems_gather_and_flatten),
       cmocka_unit_test(the_nearest_name_is_suggested_when_near),
       cmocka_unit_test(text_grows_and_formats),
