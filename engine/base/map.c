@@ -26,7 +26,8 @@ bool path_is_packed(const char *path, size_t *split) {
 }
 
 static status map_whole(const char *path, file_map *out) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  /* Non-blocking, so that a named pipe cannot hold the program up. */
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return error_from_errno("open", path);
   struct stat info;
   status error = OK;

@@ -18,7 +18,7 @@ static status read_beginning(const char *path, unsigned char out[16], size_t *le
     file_map_close(&map);
     return OK;
   }
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return error_from_errno("open", path);
   ssize_t got = pread(fd, out, 16, 0);
   close(fd);

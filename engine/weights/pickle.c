@@ -302,7 +302,11 @@ static status add_items(machine *m, int first, pickle_kind kind) {
   value *to;
   TRY(peek(m, 0, &to));
   if (!is_kind(to, kind) || (kind == PICKLE_DICT && count % 2 != 0)) return damaged(m);
-  for (int i = 0; i < count; i++) append(m, to, m->stack[first + i]);
+  for (int i = 0; i < count; i++) {
+    value *item = m->stack[first + i];
+    append(m, to, item);
+    to->holds_tensor |= kind == PICKLE_DICT && i % 2 == 1 && is_kind(item, PICKLE_TENSOR);
+  }
   return OK;
 }
 

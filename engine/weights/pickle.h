@@ -58,6 +58,7 @@ typedef struct pickle_tensor {
 
 typedef struct pickle_value {
   pickle_kind kind;
+  bool holds_tensor;   /* a dict: one of its values is a tensor */
   int count, capacity; /* list, tuple: items; dict: keys and values, twice its size */
   union {
     int64_t integer;             /* bool, int */

@@ -75,9 +75,11 @@ static void gather(const pickle_tensor *t, const unsigned char *storage, unsigne
   for (int64_t i = 0; i < count; i++) {
     memcpy(out + (size_t)i * bytes, storage + (size_t)at * bytes, bytes);
     for (int d = t->shape.rank - 1; d >= 0; d--) {
-      at += t->stride[d];
-      if (++index[d] < t->shape.dim[d]) break;
-      at -= t->stride[d] * t->shape.dim[d];
+      if (++index[d] < t->shape.dim[d]) {
+        at += t->stride[d];
+        break;
+      }
+      at -= t->stride[d] * (t->shape.dim[d] - 1); /* any number is the stride of one element */
       index[d] = 0;
     }
   }
@@ -134,9 +136,7 @@ static status load_tensor(source *s, const char *name, const pickle_tensor *t, w
  */
 
 static bool holds_tensors(const pickle_value *v) {
-  for (int i = 1; v && v->kind == PICKLE_DICT && i < v->count; i += 2)
-    if (v->items[i]->kind == PICKLE_TENSOR) return true;
-  return false;
+  return v && v->holds_tensor;
 }
 
 /* What a dict holds, for an error: "epoch (3), optimizer (a dict of 2)". */

@@ -11,6 +11,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -292,6 +293,81 @@ static void damaged_pickles_do_no_harm(void **unused) {
   zip_close(&z);
 }
 
+/* `path` becomes an archive of this pickle and of a storage of four floats. */
+static void write_pickle(const text_buffer *pickle) {
+  static const float numbers[] = {1, 2, 3, 4};
+  zip_writer writer = {0};
+  zip_add(&writer, "a/data.pkl", pickle->data, pickle->length);
+  zip_add(&writer, "a/data/0", numbers, sizeof numbers);
+  zip_end(&writer);
+  write_file(writer.out.data, writer.out.length);
+  text_free(&writer.out);
+}
+
+static void add_text(text_buffer *pickle, const char *text) {
+  size_t length = strlen(text);
+  text_append(pickle, "X", 1);
+  zip_number(pickle, length, 4);
+  text_append(pickle, text, length);
+}
+
+static void add_integer(text_buffer *pickle, int64_t n) {
+  text_append(pickle, "\x8a\x08", 2);
+  zip_number(pickle, (uint64_t)n, 8);
+}
+
+/* A dimension of one element may have any stride: nothing is ever found by it. */
+static void the_stride_of_a_single_element_is_not_used(void **unused) {
+  (void)unused;
+  text_buffer pickle = {0};
+  text_append(&pickle, "\x80\x02}", 3);
+  add_text(&pickle, "w");
+  text_add(&pickle, "ctorch._utils\n_rebuild_tensor_v2\n((");
+  add_text(&pickle, "storage");
+  text_add(&pickle, "ctorch\nFloatStorage\n");
+  add_text(&pickle, "0");
+  add_text(&pickle, "cpu");
+  add_integer(&pickle, 4);
+  text_add(&pickle, "tQ");
+  add_integer(&pickle, 1); /* offset */
+  add_integer(&pickle, 1); /* size */
+  add_integer(&pickle, 2);
+  text_append(&pickle, "\x86", 1);
+  add_integer(&pickle, INT64_MAX); /* stride */
+  add_integer(&pickle, 2);
+  text_append(&pickle, "\x86\x89}tRs.", 7);
+  write_pickle(&pickle);
+  text_free(&pickle);
+  weights w;
+  assert_ok(weights_open(path, NULL, &w, NULL));
+  assert_int_equal(w.count, 1);
+  const float *values = w.list[0].tensor.data;
+  assert_true(values[0] == 2 && values[1] == 4);
+  weights_close(&w);
+}
+
+/* A pickle may name one dict again and again, at two bytes each: looking through it every time would
+ * take hours. */
+static void one_dict_under_many_names_is_looked_at_once(void **unused) {
+  (void)unused;
+  enum { ITEMS = 400000 };
+  text_buffer pickle = {0};
+  text_append(&pickle, "\x80\x02}(", 4);
+  add_text(&pickle, "a");
+  text_append(&pickle, "q\0}q\1(", 6);
+  for (int i = 0; i < ITEMS; i++) text_append(&pickle, "h\0h\0", 4);
+  text_append(&pickle, "u", 1);
+  for (int i = 0; i < ITEMS; i++) text_append(&pickle, "h\0h\1", 4);
+  text_append(&pickle, "u.", 2);
+  write_pickle(&pickle);
+  text_free(&pickle);
+  weights w;
+  status error = weights_open(path, NULL, &w, NULL);
+  assert_non_null(error);
+  assert_non_null(strstr(error_message(error), "no dict of tensors is at its top"));
+  error_free(error);
+}
+
 static void what_is_no_archive_is_told_apart(void **unused) {
   (void)unused;
   static const struct {
@@ -316,6 +392,11 @@ static void what_is_no_archive_is_told_apart(void **unused) {
   status error = weights_open(folder, NULL, &w, NULL);
   assert_non_null(strstr(error_message(error), "not a regular file"));
   error_free(error);
+  unlink(path);
+  assert_int_equal(mkfifo(path, 0600), 0); /* nobody writes to it: opening it must not wait */
+  error = weights_open(path, NULL, &w, NULL);
+  assert_non_null(strstr(error_message(error), "not a regular file"));
+  error_free(error);
   error = weights_open("no/such.pt", NULL, &w, NULL);
   assert_int_equal(error_code_of(error), ERROR_IO);
   error_free(error);
@@ -331,6 +412,8 @@ int main(void) {
       cmocka_unit_test(hostile_files_are_refused_and_nothing_in_them_runs),
       cmocka_unit_test(damaged_files_do_no_harm),
       cmocka_unit_test(damaged_pickles_do_no_harm),
+      cmocka_unit_test(the_stride_of_a_single_element_is_not_used),
+      cmocka_unit_test(one_dict_under_many_names_is_looked_at_once),
       cmocka_unit_test(what_is_no_archive_is_told_apart),
   };
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
