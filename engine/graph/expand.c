@@ -10,7 +10,8 @@
 enum {
   MAX_BLOCK_DEPTH = 32,
   MAX_REPEAT = 4096,
-  MAX_GRAPH_NODES = 200000,
+  MAX_GRAPH_NODES = 20000,
+  MAX_GRAPH_VALUES = 1 << 18, /* of all items, over the rounds and blocks that they stand in */
   MAX_ITEM_INPUTS = 64,
   POISONED = -1 /* count of a name whose item had an error: what reads it is skipped in silence */
 };
@@ -25,6 +26,7 @@ typedef struct expander {
   pipeline *p;
   builder b;
   int model_uses;
+  int64_t values;    /* of the items so far */
   arena *memory;     /* of the graph */
   problems problems; /* one a place: a block used five times has its mistake once */
   const expand_options *options;
@@ -45,6 +47,16 @@ typedef struct instance {
 } instance;
 
 static status expand_items(instance *in, const tree *list);
+
+/* Rounds in rounds and blocks in blocks multiply, with or without nodes in them. */
+static status count_values(expander *x, int64_t more, source_pos at) {
+  x->values += more;
+  if (x->values <= MAX_GRAPH_VALUES) return OK;
+  return error_new(ERROR_PIPELINE, at,
+                   "the graph's items have more than %d values once every repeat and block is "
+                   "expanded",
+                   MAX_GRAPH_VALUES);
+}
 
 /* ---- names ------------------------------------------------------------------------------- */
 
@@ -231,6 +243,7 @@ static status set_arguments(instance *in, const tree *params, const tree *const 
       }
     }
     scope_set(&in->scope, memory, key, value);
+    problems_add(&all, count_values(in->x, tree_size(value), in->used_at));
   }
   return problems_take(&all);
 }
@@ -365,6 +378,7 @@ static status expand_named(instance *in, const tree *item, const char *name) {
   TRY(check_fresh(in, name, at));
   tree *full;
   TRY(scope_eval(&in->scope, x->memory, body, &full));
+  TRY(count_values(x, tree_size(full), at));
   const tree *operator_key = NULL, *input_refs = NULL;
   for (int i = 0; i < full->count && !operator_key; i++) {
     if (strcmp(full->keys[i]->text, "when") == 0 || strcmp(full->keys[i]->text, "parameters") == 0)
@@ -414,6 +428,7 @@ static void poison_round(instance *in, const tree *body, const char *variable, i
   arena *memory = in->x->memory;
   scope_set(&in->scope, memory, variable,
             tree_scalar(memory, body->at, arena_printf(memory, "%lld", (long long)round), false));
+  in->x->values += body->count;
   for (int i = 0; i < body->count; i++) {
     const tree *item = body->items[i];
     tree *name;
@@ -462,11 +477,13 @@ static status expand_repeat(instance *in, const tree *item) {
   }
   for (int64_t i = 0; i < times; i++) {
     int known = in->x->problems.count;
+    TRY(count_values(in->x, 1, item->at));
     scope_set(&in->scope, memory, variable,
               tree_scalar(memory, item->at, arena_printf(memory, "%lld", (long long)i), false));
     TRY(expand_items(in, body));
     if (in->x->problems.count > known) { /* the next rounds would only repeat it */
-      for (int64_t k = i + 1; k < times; k++) poison_round(in, body, variable, k);
+      for (int64_t k = i + 1; k < times && in->x->values <= MAX_GRAPH_VALUES; k++)
+        poison_round(in, body, variable, k);
       for (int k = 0; carry && k < carry->count; k++)
         set_name(in, carry->keys[k]->text, NULL, POISONED);
       return OK;
@@ -530,6 +547,7 @@ static status expand_items(instance *in, const tree *list) {
     if (x->b.g->node_count > MAX_GRAPH_NODES)
       return error_new(ERROR_PIPELINE, list->items[i]->at, "the graph has more than %d nodes",
                        MAX_GRAPH_NODES);
+    TRY(count_values(x, 1, list->items[i]->at));
     status error = expand_item(in, list->items[i], &name);
     if (!error) continue;
     problems_add_new_places(&x->problems, add_trail(in, error_locate(error, list->items[i]->at)));
