@@ -351,7 +351,9 @@ bool nifti_forms_differ(const char *path, const void *bytes, size_t length, doub
   double qform[4][4];
   qform_of(&h.fields, qform);
   scale_to_mm(&h.fields, qform);
-  affine_difference((const double(*)[4])h.affine, (const double(*)[4])qform, h.size, voxels);
+  voxels[0] = voxels[1] = voxels[2] = INFINITY;
+  if (affine_is_valid((const double(*)[4])qform))
+    affine_difference((const double(*)[4])h.affine, (const double(*)[4])qform, h.size, voxels);
   return voxels[0] != 0 || voxels[1] != 0 || voxels[2] != 0;
 }
 

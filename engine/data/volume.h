@@ -82,7 +82,7 @@ status nifti_load_bytes(const char *path, unsigned char **bytes, size_t *length)
 /* Integer class numbers in 0…255; fractions or negative values are an error with the voxel. */
 status nifti_read_labels(const char *path, labels *out);
 /* Does the header have a qform and an sform that differ? By how much, in voxels along each axis: see
- * affine_difference. */
+ * affine_difference; infinitely, when the qform is no position. */
 bool nifti_forms_differ(const char *path, const void *bytes, size_t length, double voxels[3]);
 /* Header only: size, channels, affine (data stays NULL). */
 status nifti_read_grid(const char *path, volume *out);

@@ -170,11 +170,13 @@ static int string_rep(lua_State *L) {
   luaL_checklstring(L, 1, &length);
   lua_Integer times = luaL_checkinteger(L, 2);
   luaL_optlstring(L, 3, "", &separator);
-  if (times > 0 && length + separator > 0) {
-    size_t most = longest_string(L);
-    if ((size_t)times > most || (size_t)times * length + ((size_t)times - 1) * separator > most)
-      return too_long(L, "string.rep");
+  if (times <= 0 || length + separator == 0) { /* Lua would count copies of nothing one by one */
+    lua_pushliteral(L, "");
+    return 1;
   }
+  size_t most = longest_string(L);
+  if ((size_t)times > most || (size_t)times * length + ((size_t)times - 1) * separator > most)
+    return too_long(L, "string.rep");
   return original(L);
 }
 

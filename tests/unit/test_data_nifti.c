@@ -120,6 +120,21 @@ static void refuses_positions_out_of_proportion(void **state) {
   }
 }
 
+/* The sform counts, and the other form may be anything. */
+static void a_qform_that_is_no_position_differs_from_any_sform(void **state) {
+  (void)state;
+  enum { QUATERN_B = 256 };
+  char *bytes;
+  size_t length;
+  double voxels[3];
+  const float none = NAN;
+  expect_ok(file_read(NIFTI "both_forms.nii", 1 << 20, &bytes, &length));
+  memcpy(bytes + QUATERN_B, &none, sizeof none);
+  assert_true(nifti_forms_differ("forms.nii", bytes, length, voxels));
+  assert_true(isinf(voxels[0]) && isinf(voxels[1]) && isinf(voxels[2]));
+  free(bytes);
+}
+
 /* Every prefix and every single damaged byte of a file is either read or refused, never more. */
 static void survives_every_cut_and_flip(void **state) {
   (void)state;
@@ -268,6 +283,7 @@ int main(void) {
       cmocka_unit_test(refuses_damaged_files),
       cmocka_unit_test(refuses_what_is_no_file),
       cmocka_unit_test(refuses_positions_out_of_proportion),
+      cmocka_unit_test(a_qform_that_is_no_position_differs_from_any_sform),
       cmocka_unit_test(survives_every_cut_and_flip),
       cmocka_unit_test(refuses_labels_that_are_no_classes),
       cmocka_unit_test(writes_labels_with_the_geometry_of_the_reference),

@@ -247,6 +247,7 @@ static void what_is_allowed_works(void **unused) {
   (void)unused;
   static const char *const lines[] = {
       "assert(('abc'):upper() == 'ABC' and string.rep('ab', 3, '-') == 'ab-ab-ab')",
+      "assert(('ab'):rep(0) == '' and (''):rep(1 << 62) == '' and (''):rep(1 << 62, '') == '')",
       "assert(string.find('loss.context', '.', 1, true) == 5)",
       "assert(string.find('loss.context', '.') == 5 and not string.find('a', '%a'))",
       "assert(string.format('%d %5.2f %s %q', 3, 0.5, 'x', 'y') == '3  0.50 x \"y\"')",
