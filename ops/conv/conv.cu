@@ -266,7 +266,6 @@ static __global__ void __launch_bounds__(THREADS)
   int64_t features = p.groups * p.out_width;
   float sums[PER_THREAD][PER_THREAD] = {};
   for (int64_t k0 = begin; k0 < end; k0 += STEP) {
-    __syncthreads();
     if (threadIdx.x < STEP && k0 + threadIdx.x < end)
       locate_row(p, k0 + threadIdx.x, where[threadIdx.x]);
     __syncthreads();

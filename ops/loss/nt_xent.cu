@@ -115,7 +115,6 @@ static __global__ void backward_rows(float *da, float *db, const float *unit, co
     }
     dx[d] = sum;
   }
-  __syncthreads();
   float along = norm > LEAST_NORM ? (float)block_dot(dx, own, v.width) : 0.0f;
   float factor = (float)(1 / (norm > LEAST_NORM ? norm : LEAST_NORM));
   for (int64_t d = threadIdx.x; d < v.width; d += blockDim.x)

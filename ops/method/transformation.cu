@@ -81,7 +81,6 @@ static __global__ void fill_noise(fill_f f) {
     }
     __syncthreads();
     if (threadIdx.x == blockDim.x - 1) before = rank + hidden;
-    __syncthreads();
   }
 }
 

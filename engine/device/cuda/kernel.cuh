@@ -60,8 +60,8 @@ struct fault {
   int classes;
 };
 
-/* Any of several threads' notes will do. */
-static __device__ inline void note_label(struct fault *f, int label, int64_t classes) {
+/* Any of several threads' notes will do, which is what `volatile` says here. */
+static __device__ inline void note_label(volatile struct fault *f, int label, int64_t classes) {
   f->label = label;
   f->classes = (int)classes;
   f->label_found = 1;

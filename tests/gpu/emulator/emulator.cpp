@@ -1,5 +1,7 @@
 #include "gpu/emulator/emulator.h"
+#include "gpu/emulator/races.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +13,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #if !defined(__x86_64__)
@@ -19,9 +22,11 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 
+static const char *running = "no kernel";
+
 [[noreturn]] void emulator_fail(const char *what) {
-  fprintf(stderr, "CUDA emulator: %s (block %u %u %u, thread %u %u %u)\n", what, blockIdx.x,
-          blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+  fprintf(stderr, "CUDA emulator: %s (%s, block %u %u %u, thread %u %u %u)\n", what, running,
+          blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
   abort();
 }
 
@@ -35,6 +40,14 @@ struct mapping {
   size_t bytes;
 };
 static std::map<void *, mapping> mappings;
+
+bool emulator_is_device_memory(const void *at) {
+  auto next = mappings.upper_bound(const_cast<void *>(at));
+  if (next == mappings.begin()) return false;
+  const mapping &m = (--next)->second;
+  return at < m.base + m.bytes;
+}
+
 static int open_count;
 
 static void protect_all(int protection) {
@@ -58,12 +71,15 @@ static void refuse_in_capture(const char *what) {
   if (capturing) emulator_fail(what);
 }
 
+/* Device memory starts undefined: as floats NaN, so that whoever reads what nobody wrote is found. */
 static cudaError_t map_memory(void **out, size_t bytes) {
   size_t used = (bytes + ALIGN - 1) / ALIGN * ALIGN;
   size_t pages = (used + PAGE - 1) / PAGE * PAGE + PAGE; /* the last one stays out of reach */
-  char *base =
-      static_cast<char *>(mmap(nullptr, pages, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  char *base = static_cast<char *>(
+      mmap(nullptr, pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   if (base == MAP_FAILED) return cudaErrorMemoryAllocation;
+  memset(base, 0xff, pages - PAGE);
+  if (mprotect(base, pages, PROT_NONE)) emulator_fail("mprotect failed");
   *out = base + (pages - PAGE - used);
   mappings[*out] = {base, pages};
   return cudaSuccess;
@@ -96,10 +112,12 @@ cudaError_t cudaFreeAsync(void *memory, cudaStream_t stream) {
 }
 
 cudaError_t cudaMallocHost(void **out, size_t bytes) {
+  refuse_in_capture("cudaMallocHost while a stream is captured");
   *out = malloc(bytes);
   return *out ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFreeHost(void *memory) {
+  refuse_in_capture("cudaFreeHost while a stream is captured");
   free(memory);
   return cudaSuccess;
 }
@@ -320,10 +338,6 @@ const char *cudaGetErrorString(cudaError_t error) {
 /* How often a kernel was launched whose name begins so, for tests. */
 static std::map<std::string, int64_t> launches;
 
-void emulator_count(const char *kernel) {
-  launches[kernel]++;
-}
-
 extern "C" __attribute__((visibility("default"))) int64_t emulator_launches(const char *name) {
   int64_t count = 0;
   for (auto &of : launches)
@@ -333,7 +347,7 @@ extern "C" __attribute__((visibility("default"))) int64_t emulator_launches(cons
 
 /* ---- threads as fibers --------------------------------------------------------------------------- */
 
-enum { STACK_BYTES = 128 << 10, LANES = 32, LEFT_BYTES = 32 };
+enum { STACK_BYTES = 128 << 10, LANES = 32, LEFT_BYTES = 32, MOST_THREADS = 1024 };
 enum fiber_state { FREE, RUNNING, AT_BLOCK_BARRIER, AT_WARP_BARRIER };
 
 /* Where a stack that is not running goes on. */
@@ -362,11 +376,12 @@ struct warp_memory {
 
 /* Kept from launch to launch, and given back when the plug-in is unloaded. */
 struct fiber_list : std::vector<fiber *> {
+  char *stacks = static_cast<char *>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  static constexpr size_t bytes = size_t(MOST_THREADS) * STACK_BYTES;
   ~fiber_list() {
-    for (fiber *f : *this) {
-      munmap(f->stack, STACK_BYTES);
-      delete f;
-    }
+    for (fiber *f : *this) delete f;
+    munmap(stacks, bytes);
   }
 };
 static fiber_list fibers;
@@ -376,15 +391,28 @@ static const std::function<void()> *kernel;
 static unsigned thread_count, next_thread;
 static std::vector<char> is_done;
 static std::vector<warp_memory> warps;
-static std::vector<double> shared_memory;
+enum { MOST_SHARED = 99 << 10 }; /* what every supported card has */
+alignas(16) static double shared_memory[MOST_SHARED / sizeof(double)];
 static bool in_reverse;
+emulated_times times;
 #if defined(__SANITIZE_ADDRESS__)
 static const void *scheduler_stack;
 static size_t scheduler_stack_bytes;
 #endif
 
 void *emulator_shared_memory() {
-  return shared_memory.data();
+  return shared_memory;
+}
+
+/* It starts undefined: NaN, so that whoever reads what nobody wrote is found. */
+static void clear_shared_memory(size_t bytes) {
+  double *end = shared_memory + (bytes + sizeof(double) - 1) / sizeof(double);
+#if defined(__SANITIZE_ADDRESS__) /* which finds what lies behind it */
+  double *all = shared_memory + MOST_SHARED / sizeof(double);
+  __asan_unpoison_memory_region(shared_memory, sizeof shared_memory);
+  __asan_poison_memory_region(end, static_cast<size_t>(all - end) * sizeof(double));
+#endif
+  std::fill(shared_memory, end, NAN);
 }
 
 static void set_thread(unsigned thread) {
@@ -398,6 +426,14 @@ static unsigned linear_thread() {
 
 int emulator_lane() {
   return static_cast<int>(linear_thread() % LANES);
+}
+
+unsigned emulator_thread() {
+  return linear_thread();
+}
+
+bool emulator_is_on_stack(const void *at) {
+  return at >= fibers.stacks && at < fibers.stacks + fibers.bytes;
 }
 
 #if defined(__x86_64__)
@@ -500,10 +536,9 @@ static void fiber_main() {
 static fiber *new_fiber() {
   for (fiber *f : fibers)
     if (f->state == FREE) return f;
+  if (fibers.stacks == MAP_FAILED) emulator_fail("no memory for stacks");
   fiber *f = new fiber();
-  f->stack = static_cast<char *>(mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
-                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-  if (f->stack == MAP_FAILED) emulator_fail("no memory for a stack");
+  f->stack = fibers.stacks + fibers.size() * STACK_BYTES;
   start_stack(&f->place, f->stack, fiber_main);
   fibers.push_back(f);
   return f;
@@ -565,6 +600,9 @@ static bool release_warps() {
     if (f->state == AT_WARP_BARRIER && (f->mask & ~waiting[linear_of(f) / LANES]) == 0)
       ready.push_back(f);
   for (fiber *f : ready) hand_out(f);
+  for (fiber *f : ready)
+    if (f->bytes == 0 && f->mask == 0xffffffffu)
+      times.warp_barrier[linear_of(f) / LANES] = ++times.now;
   for (fiber *f : ready) {
     f->state = RUNNING;
     released = true;
@@ -584,6 +622,7 @@ static bool release_block() {
    * here, because a kernel that grows would then hang. */
   for (unsigned t = 0; t < thread_count; t++)
     if (is_done[t]) emulator_fail("__syncthreads that some threads never reach");
+  times.barrier = ++times.now;
   for (fiber *f : ready) {
     f->state = RUNNING;
     enter_fiber(f);
@@ -601,32 +640,42 @@ static void run_block() {
     if (f->state != FREE) emulator_fail("a warp waits for lanes that have ended");
 }
 
-static void run_kernel(dim3 blocks, dim3 threads, size_t shared_bytes,
+static void run_kernel(const char *name, dim3 blocks, dim3 threads, size_t shared_bytes,
                        const std::function<void()> &body) {
   const char *order = getenv("STRATA_EMULATOR_ORDER");
   in_reverse = order && strcmp(order, "reverse") == 0;
   blockDim = threads;
   gridDim = blocks;
   thread_count = threads.x * threads.y * threads.z;
-  if (thread_count == 0 || thread_count > 1024) emulator_fail("a block has 1 to 1024 threads");
-  if (shared_bytes > 99 << 10) emulator_fail("more shared memory than every supported card has");
+  running = name;
+  if (thread_count == 0 || thread_count > MOST_THREADS)
+    emulator_fail("a block has 1 to 1024 threads");
+  if (blocks.x > 0x7fffffffu || blocks.y > 0xffffu || blocks.z > 0xffffu ||
+      !(blocks.x && blocks.y && blocks.z))
+    emulator_fail("a grid has 1 to 2^31 - 1 blocks along x, 1 to 65535 along y and z");
+  if (shared_bytes > MOST_SHARED) emulator_fail("more shared memory than every supported card has");
   kernel = &body;
   warps.assign((thread_count + LANES - 1) / LANES, warp_memory());
   emulator_unprotect();
+  times.launch = ++times.now;
+  times.is_running = true;
   uint64_t count = uint64_t(blocks.x) * blocks.y * blocks.z;
   for (uint64_t k = 0; k < count; k++) {
     uint64_t b = in_reverse ? count - 1 - k : k;
     blockIdx = dim3(unsigned(b % blocks.x), unsigned(b / blocks.x % blocks.y),
                     unsigned(b / blocks.x / blocks.y));
-    /* Shared memory starts undefined: NaN, so that whoever reads what nobody wrote is found. */
-    shared_memory.assign(shared_bytes / sizeof(double) + 2, NAN);
+    clear_shared_memory(shared_bytes);
+    times.block = times.barrier = ++times.now;
     run_block();
   }
+  times.is_running = false;
+  running = "no kernel";
   emulator_protect();
 }
 
-void emulate(cudaStream_t stream, dim3 blocks, dim3 threads, size_t shared_bytes,
+void emulate(const char *name, cudaStream_t stream, dim3 blocks, dim3 threads, size_t shared_bytes,
              const std::function<void()> &body) {
+  launches[name]++;
   if (!stream->captured) emulator_single_launches++;
-  emulator_enqueue(stream, [=] { run_kernel(blocks, threads, shared_bytes, body); });
+  emulator_enqueue(stream, [=] { run_kernel(name, blocks, threads, shared_bytes, body); });
 }

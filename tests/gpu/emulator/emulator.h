@@ -4,9 +4,9 @@
  * run one after the other; the threads of a block are fibers that change at barriers and shuffles.
  * What this finds: wrong index arithmetic, wrong results, memory out of bounds (with the address
  * sanitizer), barriers and shuffles that not all threads reach, host code that touches device
- * memory (it is protected except while a kernel or a copy runs), and races that show when the order
- * of threads is turned round (STRATA_EMULATOR_ORDER=reverse). What it cannot find: timing, limits of
- * registers and shared memory, races within a warp's instruction.
+ * memory (it is protected except while a kernel or a copy runs), launches that no card takes, and
+ * races that show when the order of threads is turned round (STRATA_EMULATOR_ORDER=reverse); compiled
+ * with races.cpp, all others between two barriers. What it cannot find: timing, limits of registers.
  *
  * Streams are lazy: nothing runs before the host waits, and then in an order that only streams and
  * events constrain, by STRATA_EMULATOR_STREAMS: `late`, the default, runs other streams' work only
@@ -22,7 +22,11 @@
 #include <functional>
 
 #define __global__
+#ifdef STRATA_WATCH /* which overlooks what a function returns into memory, unless it is inlined */
+#define __device__ __attribute__((always_inline))
+#else
 #define __device__
+#endif
 #define __host__
 #define __forceinline__ inline
 #define __restrict__
@@ -52,13 +56,14 @@ struct alignas(16) uint4 {
 /* ---- threads -------------------------------------------------------------------------------- */
 
 typedef struct emulated_stream *cudaStream_t;
-void emulate(cudaStream_t stream, dim3 blocks, dim3 threads, size_t shared_bytes,
+/* Counts launches by the kernel's name, for tests. */
+void emulate(const char *name, cudaStream_t stream, dim3 blocks, dim3 threads, size_t shared_bytes,
              const std::function<void()> &body);
 /* Arguments are taken now: a launch runs later. */
 template <typename... P, typename... A>
-static inline void emulate_kernel(cudaStream_t stream, dim3 blocks, dim3 threads,
+static inline void emulate_kernel(const char *name, cudaStream_t stream, dim3 blocks, dim3 threads,
                                   size_t shared_bytes, void (*kernel)(P...), A... arguments) {
-  emulate(stream, blocks, threads, shared_bytes, [=] { kernel(arguments...); });
+  emulate(name, stream, blocks, threads, shared_bytes, [=] { kernel(arguments...); });
 }
 void *emulator_shared_memory();
 void emulator_block_barrier();
@@ -70,12 +75,9 @@ void emulator_gather(const void *value, size_t bytes, void *all);
 int emulator_lane();
 [[noreturn]] void emulator_fail(const char *what);
 
-/* Counts launches by the kernel's name, for tests. */
-void emulator_count(const char *kernel);
-
 #define LAUNCH(l, kernel, blocks, threads, shared, ...)                                            \
-  (emulate_kernel((l)->stream, (blocks), (threads), (shared), kernel, __VA_ARGS__),                \
-   emulator_count(#kernel), launched((l), #kernel))
+  (emulate_kernel(#kernel, (l)->stream, (blocks), (threads), (shared), kernel, __VA_ARGS__),       \
+   launched((l), #kernel))
 #define SHARED_MEMORY(type, name) type *name = static_cast<type *>(emulator_shared_memory())
 
 static inline void __syncthreads() {
@@ -83,7 +85,7 @@ static inline void __syncthreads() {
 }
 static inline void __syncwarp(uint32_t mask = 0xffffffffu) {
   char none = 0;
-  emulator_exchange(mask, &none, 1, -1, &none);
+  emulator_exchange(mask, &none, 0, -1, &none);
 }
 template <typename T> static inline T __shfl_sync(uint32_t mask, T value, int lane) {
   T result;
