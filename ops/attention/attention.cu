@@ -39,13 +39,12 @@ static __device__ inline float drop_factor(const drops &d, int64_t i, int64_t j)
 
 /* ---- forward ---------------------------------------------------------------------------------------- */
 
-/* Grid: (tiles of queries, heads, sequences). */
 static __global__ void __launch_bounds__(BLOCK) attend(target out, float *lse, problem p) {
   SHARED_MEMORY(float, memory);
   int dim = (int)p.dim, pad = dim + 1;
   float *q = memory, *kv = q + SIDE * pad, *weights = kv + SIDE * pad;
   int row = (int)threadIdx.x / TEAM, own = (int)threadIdx.x % TEAM;
-  int64_t sequence = blockIdx.z, head = blockIdx.y, first = (int64_t)blockIdx.x * SIDE;
+  auto [sequence, head, first] = place_of_block<SIDE>(p, p.queries);
   int64_t query = first + row;
   head_problem of = head_of(p, sequence, head);
   load_tile(q, of.q, dim, first);
@@ -95,20 +94,13 @@ static size_t tiles_bytes(const problem &p, int tiles, int squares) {
   return (size_t)(tiles * SIDE * (p.dim + 1) + squares * SIDE * (SIDE + 1)) * sizeof(float);
 }
 
-static unsigned tiles_of(int64_t n) {
-  return (unsigned)((n + SIDE - 1) / SIDE);
-}
-
-static dim3 grid_of(const problem &p, int64_t tokens) {
-  return dim3(tiles_of(tokens), (unsigned)p.heads, (unsigned)(p.samples * p.windows));
-}
-
 static status run_forward(const launch *l, int operands) {
   problem p = problem_of(l, operands);
   if (is_bf16(l)) return attend_rounded(l, p);
   size_t bytes = tiles_bytes(p, 2, 1);
   allow_shared(attend, bytes);
-  return LAUNCH(l, attend, grid_of(p, p.queries), BLOCK, bytes, target_of(l, 0), out(l, 1), p);
+  return LAUNCH(l, attend, block_count<SIDE>(p, p.queries), BLOCK, bytes, target_of(l, 0),
+                out(l, 1), p);
 }
 
 CUDA_OP(self_attention) {
@@ -153,14 +145,14 @@ static __device__ inline pair_terms pair_of(const problem &p, const gradients &g
   return {w * f, w * (f * dot_rows(dy, v, dim) - g.delta[at])};
 }
 
-/* dq: grid (tiles of queries, heads, sequences). */
+/* dq */
 static __global__ void __launch_bounds__(BLOCK) query_gradients(problem p, gradients g) {
   SHARED_MEMORY(float, memory);
   int dim = (int)p.dim, pad = dim + 1;
   float *q = memory, *dy = q + SIDE * pad, *k = dy + SIDE * pad, *v = k + SIDE * pad;
   float *pairs = v + SIDE * pad;
   int row = (int)threadIdx.x / TEAM, own = (int)threadIdx.x % TEAM;
-  int64_t sequence = blockIdx.z, head = blockIdx.y, first = (int64_t)blockIdx.x * SIDE;
+  auto [sequence, head, first] = place_of_block<SIDE>(p, p.queries);
   head_problem of = head_of(p, sequence, head);
   load_tile(q, of.q, dim, first);
   load_tile(dy, result_gradient_of(p, g, sequence, head), dim, first);
@@ -186,14 +178,14 @@ static __global__ void __launch_bounds__(BLOCK) query_gradients(problem p, gradi
   for (int n = 0; n < OWN && own + n * TEAM < dim; n++) to[own + n * TEAM] = p.scale * result[n];
 }
 
-/* dk and dv: grid (tiles of keys, heads, sequences). */
+/* dk and dv */
 static __global__ void __launch_bounds__(BLOCK) key_gradients(problem p, gradients g) {
   SHARED_MEMORY(float, memory);
   int dim = (int)p.dim, pad = dim + 1;
   float *q = memory, *dy = q + SIDE * pad, *k = dy + SIDE * pad, *v = k + SIDE * pad;
   float *pairs = v + SIDE * pad, *weights = pairs + SIDE * (SIDE + 1);
   int row = (int)threadIdx.x / TEAM, own = (int)threadIdx.x % TEAM;
-  int64_t sequence = blockIdx.z, head = blockIdx.y, first = (int64_t)blockIdx.x * SIDE;
+  auto [sequence, head, first] = place_of_block<SIDE>(p, p.keys);
   head_problem of = head_of(p, sequence, head);
   head_tokens of_dy = result_gradient_of(p, g, sequence, head);
   load_tile(k, of.k, dim, first);
@@ -295,13 +287,15 @@ static status run_backward(const launch *l, int operands) {
                              has_bias_gradient(l, operands));
   size_t queries = tiles_bytes(p, 4, 1), keys = tiles_bytes(p, 4, 2), bias = tiles_bytes(p, 4, 0);
   allow_shared(query_gradients, queries);
-  error = LAUNCH(l, query_gradients, grid_of(p, p.queries), BLOCK, queries, p, g);
+  error = LAUNCH(l, query_gradients, block_count<SIDE>(p, p.queries), BLOCK, queries, p, g);
   if (error) return error;
   allow_shared(key_gradients, keys);
-  error = LAUNCH(l, key_gradients, grid_of(p, p.keys), BLOCK, keys, p, g);
+  error = LAUNCH(l, key_gradients, block_count<SIDE>(p, p.keys), BLOCK, keys, p, g);
   if (error || !has_bias_gradient(l, operands)) return error;
   allow_shared(bias_gradients, bias);
-  return LAUNCH(l, bias_gradients, dim3(tiles_of(p.queries), tiles_of(p.keys), (unsigned)p.heads),
+  return LAUNCH(l, bias_gradients,
+                dim3((unsigned)tiles_of<SIDE>(p.queries), (unsigned)tiles_of<SIDE>(p.keys),
+                     (unsigned)p.heads),
                 BLOCK, bias, p, g);
 }
 

@@ -142,6 +142,29 @@ static __device__ inline float team_max(float v) {
   return other > v ? other : v;
 }
 
+/* ---- places ----------------------------------------------------------------------------------------- */
+
+template <int ROWS> static __host__ __device__ inline int64_t tiles_of(int64_t tokens) {
+  return (tokens + ROWS - 1) / ROWS;
+}
+
+/* Where the block is: blocks are counted along tiles of ROWS tokens, heads, sequences, all of them along
+ * one axis of the grid, for the others end at 65535. */
+struct block_place {
+  int64_t sequence, head;
+  int first; /* token */
+};
+
+template <int ROWS>
+static __device__ inline block_place place_of_block(const problem &p, int64_t tokens) {
+  int64_t tiles = tiles_of<ROWS>(tokens), index = blockIdx.x;
+  return {index / (tiles * p.heads), index / tiles % p.heads, (int)(index % tiles * ROWS)};
+}
+
+template <int ROWS> static unsigned block_count(const problem &p, int64_t tokens) {
+  return (unsigned)(tiles_of<ROWS>(tokens) * p.heads * p.samples * p.windows);
+}
+
 /* ---- gradient ----------------------------------------------------------------------------------------
  * With w the weights, f the dropout's factors and δ_i = Σ_d dy_i · out_i:
  *   g_ij = w_ij (f_ij dy_i·v_j − δ_i),  dq = scale Σ_j g k,  dk = scale Σ_i g q,  dv = Σ_i w f dy,

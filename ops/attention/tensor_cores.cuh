@@ -146,17 +146,6 @@ static __device__ inline float exponential(float x) {
 
 /* ---- places ---------------------------------------------------------------------------------------- */
 
-/* Where the block is: blocks are counted along tiles of 64 tokens, heads, sequences. */
-struct block_place {
-  int64_t sequence, head;
-  int first; /* token */
-};
-
-static __device__ inline block_place place_of_block(const problem &p, int64_t tokens) {
-  int64_t tiles = (tokens + ROWS - 1) / ROWS, index = blockIdx.x;
-  return {index / (tiles * p.heads), index / tiles % p.heads, (int)(index % tiles * ROWS)};
-}
-
 /* The first of a thread's two rows of a block, the other is eight further; its first column of a piece,
  * the other is the next. */
 static __device__ inline int own_row() {
@@ -310,7 +299,7 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 64 ? 4 : 2)
     attend_tiles(target out, float *lse, problem p) {
   SHARED_MEMORY(uint16_t, keys);
   uint16_t *values = keys + ROWS * PITCH<DIM>;
-  block_place at = place_of_block(p, p.queries);
+  block_place at = place_of_block<ROWS>(p, p.queries);
   head_problem of = head_of(p, at.sequence, at.head);
   factor_rows<DIM, true> q;
   load_rounded<DIM>(keys, p, of.q, at.first, p.scale);
@@ -395,7 +384,7 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 32   ? 4
     query_gradient_tiles(problem p, gradients g) {
   SHARED_MEMORY(uint16_t, keys);
   uint16_t *values = keys + ROWS * PITCH<DIM>;
-  block_place at = place_of_block(p, p.queries);
+  block_place at = place_of_block<ROWS>(p, p.queries);
   head_problem of = head_of(p, at.sequence, at.head);
   factor_rows<DIM, true> q, dy;
   load_rounded<DIM>(keys, p, of.q, at.first, p.scale);
@@ -467,7 +456,7 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 16   ? 4
   uint16_t *end = dy + tiles::TILE, *keys = tiles::KEPT ? scaled : end;
   uint16_t *values = tiles::KEPT ? queries : keys + tiles::FIXED;
   query_sums *sums = reinterpret_cast<query_sums *>(end + 2 * tiles::FIXED);
-  block_place at = place_of_block(p, p.keys);
+  block_place at = place_of_block<ROWS>(p, p.keys);
   head_problem of = head_of(p, at.sequence, at.head);
   head_tokens of_dy = result_gradient_of(p, g, at.sequence, at.head);
   factor_rows<DIM, tiles::KEPT> k, v;
@@ -514,8 +503,8 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 64 ? 3 : 2)
   SHARED_MEMORY(uint16_t, queries);
   constexpr int TILE = ROWS * PITCH<DIM>;
   uint16_t *dy = queries + TILE, *keys = dy + TILE, *values = keys + TILE;
-  int64_t across = (p.keys + ROWS - 1) / ROWS, index = blockIdx.x / across;
-  int64_t down = (p.queries + ROWS - 1) / ROWS, head = index / down % p.heads;
+  int64_t across = tiles_of<ROWS>(p.keys), index = blockIdx.x / across;
+  int64_t down = tiles_of<ROWS>(p.queries), head = index / down % p.heads;
   int k0 = (int)(blockIdx.x % across) * ROWS, first = (int)(index % down) * ROWS;
   int64_t piece = index / (down * p.heads), sequences = p.samples * p.windows;
   int query = first + own_row();
@@ -569,17 +558,9 @@ struct add_pieces_f {
 
 /* ---- launches -------------------------------------------------------------------------------------- */
 
-static int64_t row_tiles(int64_t tokens) {
-  return (tokens + ROWS - 1) / ROWS;
-}
-
-static unsigned block_count(const problem &p, int64_t tokens) {
-  return (unsigned)(row_tiles(tokens) * p.heads * p.samples * p.windows);
-}
-
 static int bias_pieces(const problem &p) {
   constexpr int64_t ENOUGH_BLOCKS = 512, MOST = 16;
-  int64_t blocks = row_tiles(p.queries) * row_tiles(p.keys) * p.heads;
+  int64_t blocks = tiles_of<ROWS>(p.queries) * tiles_of<ROWS>(p.keys) * p.heads;
   int64_t pieces = ENOUGH_BLOCKS / blocks, sequences = p.samples * p.windows;
   if (pieces > sequences) pieces = sequences;
   return (int)(pieces < 1 ? 1 : pieces > MOST ? MOST : pieces);
@@ -595,8 +576,8 @@ static size_t rounded_scratch(const problem &p, bool has_bias_gradient) {
 template <int DIM> static status attend_with(const launch *l, const problem &p) {
   size_t bytes = 2 * ROWS * PITCH<DIM> * sizeof(uint16_t);
   allow_shared(attend_tiles<DIM>, bytes);
-  return LAUNCH(l, attend_tiles<DIM>, block_count(p, p.queries), BLOCK, bytes, target_of(l, 0),
-                out(l, 1), p);
+  return LAUNCH(l, attend_tiles<DIM>, block_count<ROWS>(p, p.queries), BLOCK, bytes,
+                target_of(l, 0), out(l, 1), p);
 }
 
 template <int DIM>
@@ -605,14 +586,15 @@ static status gradients_with(const launch *l, const problem &p, const gradients 
   size_t tile = ROWS * PITCH<DIM> * sizeof(uint16_t), keys = key_tiles<DIM>::BYTES;
   allow_shared(query_gradient_tiles<DIM>, 2 * tile);
   status error =
-      LAUNCH(l, query_gradient_tiles<DIM>, block_count(p, p.queries), BLOCK, 2 * tile, p, g);
+      LAUNCH(l, query_gradient_tiles<DIM>, block_count<ROWS>(p, p.queries), BLOCK, 2 * tile, p, g);
   if (error) return error;
   allow_shared(key_gradient_tiles<DIM>, keys);
-  error = LAUNCH(l, key_gradient_tiles<DIM>, block_count(p, p.keys), BLOCK, keys, p, g);
+  error = LAUNCH(l, key_gradient_tiles<DIM>, block_count<ROWS>(p, p.keys), BLOCK, keys, p, g);
   if (error || !has_bias_gradient) return error;
   int pieces = bias_pieces(p);
   float *partials = pieces == 1 ? g.dbias : scratch;
-  unsigned blocks = (unsigned)(pieces * p.heads * row_tiles(p.queries) * row_tiles(p.keys));
+  unsigned blocks =
+      (unsigned)(pieces * p.heads * tiles_of<ROWS>(p.queries) * tiles_of<ROWS>(p.keys));
   allow_shared(bias_gradient_tiles<DIM>, 4 * tile);
   error = LAUNCH(l, bias_gradient_tiles<DIM>, blocks, BLOCK, 4 * tile, p, g, partials, pieces);
   if (error || pieces == 1) return error;
