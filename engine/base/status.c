@@ -88,7 +88,7 @@ status error_suffix(status error, const char *format, ...) {
 }
 
 status error_locate(status error, source_pos at) {
-  if (error && error != &out_of_memory && !error->parts && error->at.line == 0) error->at = at;
+  if (error && error != &out_of_memory && !error->parts && !error->at.file) error->at = at;
   return error;
 }
 

@@ -177,17 +177,51 @@ static source_pos position_of_byte(const composer *c, size_t offset) {
   return at;
 }
 
-static bool line_contains(const composer *c, int line, const char *what) {
+/* The text of a line, counted from 1, without its end; NULL: there is none. */
+static const char *line_at(const composer *c, int line, size_t *length) {
   const char *start = c->text, *end = c->text + c->length;
   while (line > 1 && start && start < end) {
     start = memchr(start, '\n', (size_t)(end - start));
     if (start) start++;
     line--;
   }
-  if (!start || start >= end) return false;
+  if (!start || start >= end) return NULL;
   const char *stop = memchr(start, '\n', (size_t)(end - start));
-  size_t length = (size_t)((stop ? stop : end) - start);
-  return memmem(start, length, what, strlen(what)) != NULL;
+  *length = (size_t)((stop ? stop : end) - start);
+  return start;
+}
+
+static bool has_unquoted_expression(const char *line, size_t length) {
+  char quote = 0;
+  for (size_t i = 0; i + 1 < length; i++) {
+    if (quote == 0 && line[i] == '$' && line[i + 1] == '{') return true;
+    if (quote == line[i])
+      quote = 0;
+    else if (quote == 0 && (line[i] == '"' || line[i] == '\''))
+      quote = line[i];
+  }
+  return false;
+}
+
+/* What the user can do about the syntax error in this line, or nothing. */
+static void advise(const yaml_parser_t *p, const char *line, size_t length, char out[128]) {
+  size_t column = p->problem_mark.column, indent = 0;
+  const char *context = p->context ? p->context : "";
+  while (indent < length && line[indent] == ' ') indent++;
+  out[0] = 0;
+  if (strstr(context, "flow") && has_unquoted_expression(line, length))
+    snprintf(out, 128, " Inside [ ] and { } an expression needs quotes: \"${name}\".");
+  else if (memchr(line, '\t', length))
+    snprintf(out, 128, " This line contains a tab: indent with spaces.");
+  else if (strstr(p->problem, "mapping values are not allowed"))
+    snprintf(out, 128, "%s",
+             memmem(line, column < length ? column : length, ": ", 2)
+                 ? " A text with a colon and a space in it needs quotes."
+                 : " Either the line above lacks the colon and the space after its key, or one "
+                   "of the two is indented wrongly.");
+  else if (strstr(context, "block") && column == indent && column != p->context_mark.column)
+    snprintf(out, 128, " This line is indented by %zu, line %zu by %zu.", column,
+             p->context_mark.line + 1, p->context_mark.column);
 }
 
 /* libyaml's message for a failure, with what the user can do about the common ones. */
@@ -222,16 +256,15 @@ static status syntax_error(const composer *c) {
     return error_new(ERROR_PIPELINE, at, "A value cannot start with '%c': put it in quotes.",
                      found);
   }
-  const char *hint = "";
-  if (line_contains(c, at.line, "${"))
-    hint = " Inside [ ] and { } an expression needs quotes: \"${name}\".";
-  else if (line_contains(c, at.line, "\t"))
-    hint = " This line contains a tab: indent with spaces.";
+  size_t length = 0;
+  const char *line = line_at(c, at.line, &length);
+  char advice[128] = "";
+  if (line && p->problem) advise(p, line, length, advice);
   char since[48] = "";
   if (p->context && p->context_mark.line != p->problem_mark.line)
     snprintf(since, sizeof since, " that starts in line %zu", p->context_mark.line + 1);
   return error_new(ERROR_PIPELINE, at, "YAML syntax: %s%s%s%s.%s", p->context ? p->context : "",
-                   since, p->context ? ", " : "", problem, hint);
+                   since, p->context ? ", " : "", problem, advice);
 }
 
 static status next(composer *c, yaml_event_t *event) {
