@@ -270,6 +270,12 @@ static status header_affine(const char *path, header *h) {
     memcpy(m[2], f->srow_z, sizeof m[2]);
   } else if (f->qform_code > 0) {
     what = "qform";
+    for (int a = 0; a < 3; a++) /* nifti_clib would take 1 for it */
+      if (h->size[a] > 1 && !(f->pixdim[1 + a] > 0))
+        return bad_file(path,
+                        "the voxel size along %c (pixdim) in the header is %g. Correct the header "
+                        "with the tool that made the file.",
+                        "xyz"[a], f->pixdim[1 + a]);
     qform_of(f, m);
   } else {
     what = "list of voxel sizes (pixdim)";
@@ -364,6 +370,16 @@ status nifti_read_grid(const char *path, volume *out) {
   memcpy(out->size, h.size, sizeof h.size);
   memcpy(out->affine, h.affine, sizeof h.affine);
   return OK;
+}
+
+static status check_label_channels(const char *path, int64_t channels) {
+  if (channels == 1) return OK;
+  return bad_file(path, "a label map has one channel, this file has %lld.", (long long)channels);
+}
+
+status nifti_read_label_grid(const char *path, volume *out) {
+  TRY(nifti_read_grid(path, out));
+  return check_label_channels(path, out->channels);
 }
 
 /* ---- voxels ---- */
@@ -657,9 +673,7 @@ status nifti_parse_labels(const char *path, const void *bytes, size_t length, la
   *out = (labels){0};
   header h = {0};
   TRY(header_from(path, bytes, length, length, &h));
-  if (h.channels != 1)
-    return bad_file(path, "a label map has one channel, this file has %lld.",
-                    (long long)h.channels);
+  TRY(check_label_channels(path, h.channels));
   TRY(labels_allocate(out, h.size));
   status error = decode(path, &h, bytes, length, NULL, out->data);
   if (error)

@@ -130,7 +130,7 @@ status case_read_headers(const case_entry *entry, volume *out) {
   for (int i = 1; i < case_file_count(entry); i++) {
     const char *path = case_file_path(entry, i);
     bool is_image = i <= entry->more_image_count;
-    status error = nifti_read_grid(path, &other);
+    status error = is_image ? nifti_read_grid(path, &other) : nifti_read_label_grid(path, &other);
     if (!error)
       error = check_same_grid(entry->image, out->size, out->affine, is_image ? "image" : "label",
                               path, other.size, other.affine);

@@ -86,6 +86,8 @@ status nifti_read_labels(const char *path, labels *out);
 bool nifti_forms_differ(const char *path, const void *bytes, size_t length, double voxels[3]);
 /* Header only: size, channels, affine (data stays NULL). */
 status nifti_read_grid(const char *path, volume *out);
+/* The same of a label map, which has one channel. */
+status nifti_read_label_grid(const char *path, volume *out);
 /* uint8 label map with the reference's header geometry (qform, sform and codes) when `like` names a
  * NIfTI file, else from l->affine. Written to a temporary file, then renamed; same input, same
  * bytes. */

@@ -433,7 +433,9 @@ status run_evaluate(run *r) {
     }
     free(table);
   }
-  if (!error)
+  if (!error && count == 0)
+    report_line(&r->report, "evaluation:  none, for no case has the role test");
+  else if (!error)
     report_line(&r->report, "predictions: %s (%d cases)%s%s", folder, count,
                 scored > 0 ? "\nevaluation:  " : "; no labels to score them with",
                 scored > 0 ? json : "");

@@ -100,9 +100,12 @@ enum {
   DIM = 40,
   DATATYPE = 70,
   BITPIX = 72,
+  PIXDIM = 76,
   VOX_OFFSET = 108,
   SCL_SLOPE = 112,
   SCL_INTER = 116,
+  QFORM_CODE = 252,
+  SFORM_CODE = 254,
   SROW_X = 280,
   SROW_Y = 296,
   MAGIC = 344
@@ -207,6 +210,20 @@ static void have_voxels_nowhere(bytes *b) {
 static void have_no_spacing(bytes *b) {
   for (size_t r = 0; r < 3; r++) put_float(b, SROW_X + 16 * r + 4, 0);
 }
+static void be_placed_by_the_qform(bytes *b, float spacing_y) {
+  put16(b, QFORM_CODE, 1);
+  put16(b, SFORM_CODE, 0);
+  put_float(b, PIXDIM + 8, spacing_y);
+}
+static void have_no_spacing_in_the_qform(bytes *b) {
+  be_placed_by_the_qform(b, 0);
+}
+static void have_a_negative_spacing_in_the_qform(bytes *b) {
+  be_placed_by_the_qform(b, -2);
+}
+static void have_a_spacing_that_is_no_number(bytes *b) {
+  be_placed_by_the_qform(b, NAN);
+}
 static void have_a_place_that_is_no_number(bytes *b) {
   put_float(b, SROW_X + 12, NAN);
 }
@@ -286,6 +303,9 @@ static const struct {
     {"img/bad.nii", have_voxels_in_the_header, "at byte 100"},
     {"img/bad.nii", have_voxels_nowhere, "which is impossible"},
     {"img/bad.nii", have_no_spacing, "no valid position in space"},
+    {"img/bad.nii", have_no_spacing_in_the_qform, "voxel size along y (pixdim) in the header is 0"},
+    {"img/bad.nii", have_a_negative_spacing_in_the_qform, "is -2"},
+    {"img/bad.nii", have_a_spacing_that_is_no_number, "is nan"},
     {"img/bad.nii", have_a_place_that_is_no_number, "no valid position in space"},
     {"img/bad.nii", be_flat, "no valid position in space"},
     {"img/bad.nii", have_an_offset_that_is_no_number, "scl_inter"},
@@ -337,6 +357,31 @@ static void every_broken_file_is_named_and_the_others_are_read(void **state) {
       expect_error(error, rows[i].word);
     else
       case_free(&c);
+    dataset_free(d);
+  }
+}
+
+static void what_headers_tell_is_found_without_voxels(void **state) {
+  (void)state;
+  static const struct {
+    const char *file;
+    breaker how;
+    const char *word;
+  } of_headers[] = {
+      {"img/bad.nii", have_no_spacing_in_the_qform, "voxel size along y"},
+      {"seg/bad.nii", have_two_channels, "a label map has one channel"},
+      {"seg/bad.nii", be_turned, "has 5 × 6 × 4 voxels"},
+  };
+  data_spec spec = make_good_cases();
+  for (size_t i = 0; i < sizeof of_headers / sizeof *of_headers; i++) {
+    put_image("img/bad.nii");
+    put_label("seg/bad.nii");
+    break_file(inside(of_headers[i].file), of_headers[i].how);
+    problems found = {0};
+    dataset *d;
+    expect_ok(dataset_inspect(&spec, 1, &found, &d));
+    for (int k = 0; k < d->case_count; k++) d->cases[k].role = ROLE_TEST;
+    expect_error(dataset_read_headers(d, NULL, NULL), of_headers[i].word);
     dataset_free(d);
   }
 }
@@ -518,6 +563,7 @@ static void classes_that_no_label_has_are_noted(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_broken_file_is_named_and_the_others_are_read),
+      cmocka_unit_test(what_headers_tell_is_found_without_voxels),
       cmocka_unit_test(missing_files_and_folders_in_their_place_are_told),
       cmocka_unit_test(names_that_are_no_text_are_in_the_json_as_far_as_they_are),
       cmocka_unit_test(a_good_data_set_is_described),
