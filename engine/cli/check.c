@@ -272,12 +272,6 @@ static void print_start(checked *c, const stage_spec *s) {
 
 /* ---- what a stage takes ------------------------------------------------------------------- */
 
-static int64_t stage_steps(const opened *o, const stage_spec *s, bool label_free) {
-  if (s->steps_per_epoch > 0) return s->steps_per_epoch;
-  int64_t batches = dataset_steps(o->data, ROLE_TRAIN, &o->p->data, label_free, s->batch);
-  return (batches + s->accumulate - 1) / s->accumulate;
-}
-
 static void print_precision(const checked *c, const graph *g) {
   char line[PRECISION_TEXT_BYTES];
   if (describe_precision(g, c->o->device, line)) row("precision", "%s", line);
@@ -364,7 +358,7 @@ static status check_stage(checked *c, const stage_spec *s) {
     bool label_free = step.label == VALUE_NONE && !s->use_labels;
     double update = stage_update_bytes(s, g);
     double seconds = (double)s->accumulate * graph_seconds(g, update, &c->speed);
-    int64_t steps = stage_steps(c->o, s, label_free);
+    int64_t steps = stage_updates(s, c->o->data, &c->o->p->data, label_free);
     printf("\nstage %s\n", s->name);
     print_start(c, s);
     print_edges(&step, s);

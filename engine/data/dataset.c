@@ -106,3 +106,10 @@ int64_t dataset_steps(const dataset *d, role r, const data_spec *spec, bool labe
   int64_t crops = spec->crops_per_case > 0 ? spec->crops_per_case : 1;
   return (dataset_role_usable(d, r, label_free) * crops + a_step - 1) / a_step;
 }
+
+int64_t stage_updates(const stage_spec *s, const dataset *d, const data_spec *spec,
+                      bool label_free) {
+  if (s->steps_per_epoch > 0) return s->steps_per_epoch;
+  int64_t batches = dataset_steps(d, ROLE_TRAIN, spec, label_free, s->batch);
+  return (batches + s->accumulate - 1) / s->accumulate;
+}

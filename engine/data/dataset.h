@@ -62,6 +62,9 @@ int dataset_role_usable(const dataset *d, role r, bool label_free);
  * samples a step, rounded up. */
 int64_t dataset_steps(const dataset *d, role r, const data_spec *spec, bool label_free,
                       int64_t a_step);
+/* Updates of the weights in an epoch of a stage. */
+int64_t stage_updates(const stage_spec *s, const dataset *d, const data_spec *spec,
+                      bool label_free);
 
 /* Hashes the files of every case that has a role and fills case_entry.content. `cache` (NULL: none)
  * keeps the hashes: files whose inode, size and times are as when they were hashed are not read again.

@@ -275,7 +275,7 @@ static status header_affine(const char *path, header *h) {
         return bad_file(path,
                         "the voxel size along %c (pixdim) in the header is %g. Correct the header "
                         "with the tool that made the file.",
-                        "xyz"[a], f->pixdim[1 + a]);
+                        "xyz"[a], f -> pixdim[1 + a]);
     qform_of(f, m);
   } else {
     what = "list of voxel sizes (pixdim)";

@@ -282,10 +282,7 @@ static status feed(const preview_options *o, program *p, const stage_graph *s, i
 static status set_numbers(const preview_options *o, stage_graph *s, bool label_free) {
   const stage_spec *stage = o->stage;
   controls c = {0};
-  int64_t batches = dataset_steps(o->data, ROLE_TRAIN, &o->p->data, label_free, stage->batch);
-  int64_t steps = stage->steps_per_epoch > 0
-                      ? stage->steps_per_epoch
-                      : (batches + stage->accumulate - 1) / stage->accumulate;
+  int64_t steps = stage_updates(stage, o->data, &o->p->data, label_free);
   TRY(controls_open(stage, s, &c));
   status error = controls_step(&c, (schedule_point){.step = o->epoch * steps,
                                                     .epoch = o->epoch,

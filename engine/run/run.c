@@ -219,6 +219,14 @@ static void check_distance_losses(const graph *g, problems *found) {
       problems_add_new_places(found, distance_loss_refuse(g->nodes[i].at));
 }
 
+/* A schedule that fails at a stage's first step fails now, not after the stages before it. */
+static status try_schedules(const run *r, const stage_spec *s, const stage_graph *graph,
+                            const controls *c) {
+  bool label_free = graph->label == VALUE_NONE && !s->use_labels;
+  int64_t steps = stage_updates(s, r->data, &r->p->data, label_free);
+  return controls_try(c, (schedule_point){.total = s->epochs * steps, .steps_per_epoch = steps});
+}
+
 static void compile_stage(const run *r, const stage_spec *s, problems *found, bool *refused) {
   stage_graph graph;
   status error = expand(r, s, &graph);
@@ -230,7 +238,8 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found, bo
   mark_operators(r, graph.g);
   controls c = {0};
   error = controls_open(s, &graph, &c);
-  if (!error) controls_close(&c);
+  if (!error) error = try_schedules(r, s, &graph, &c);
+  controls_close(&c);
   problems_add(found, error);
   check_measuring_scripts(s->validate_custom, s->validate_custom_count, found);
   if (s->case_weights.path) {

@@ -88,14 +88,25 @@ void controls_close(controls *c) {
   *c = (controls){0};
 }
 
+static status evaluate(const controls *c, int i, schedule_point at, double *value) {
+  at.base = c->bases[i];
+  TRY(script_schedule(c->schedules[i], &at, value));
+  return script_blame(c->schedules[i], check_range(c, c->stage->schedules[i].target, *value));
+}
+
 status controls_step(controls *c, schedule_point at) {
   for (int i = 0; i < c->stage->schedule_count; i++) {
-    const char *target = c->stage->schedules[i].target;
     double value;
-    at.base = c->bases[i];
-    TRY(script_schedule(c->schedules[i], &at, &value));
-    TRY(script_blame(c->schedules[i], check_range(c, target, value)));
-    write_number(c, target, value);
+    TRY(evaluate(c, i, at, &value));
+    write_number(c, c->stage->schedules[i].target, value);
   }
   return OK;
+}
+
+status controls_try(const controls *c, schedule_point at) {
+  problems found = {0};
+  double value;
+  for (int i = 0; i < c->stage->schedule_count; i++)
+    problems_add(&found, evaluate(c, i, at, &value));
+  return problems_take(&found);
 }

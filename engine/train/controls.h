@@ -23,5 +23,7 @@ bool controls_get(const controls *c, const char *target, double *out);
 status controls_set(controls *c, const char *target, double value);
 /* Evaluates every schedule for this step; at.base is filled in. */
 status controls_step(controls *c, schedule_point at);
+/* The same to see whether the schedules work: sets nothing. Every schedule's error is in the result. */
+status controls_try(const controls *c, schedule_point at);
 
 #endif

@@ -104,6 +104,14 @@ try 0 "$STRATA" run "${run[@]}" --set 'stages.pretrain.on_stage_end={lua: end.lu
   --resume --changed-scripts
 prints "pretrain: epochs"
 same_log tame ended
+# A schedule that fails at once is found before anything is trained, whatever its stage.
+printf 'return function(step, epoch, total)\n  return bass * step / total\nend\n' >none.lua
+late=("${tiny[@]}" --set 'stages.segment.schedule={lua: none.lua}')
+try 1 "$STRATA" check "${late[@]}"
+says "none.lua:2:1: error: bass is not defined"
+try 1 "$STRATA" run "${late[@]}" --out refused
+says "none.lua:2:1: error: bass is not defined"
+[ ! -e refused ] || fail "a run with a schedule that cannot work was begun"
 printf 'return function(step)\n  return step < 7 and 0.1 or nil\nend\n' >rate.lua
 try 1 "$STRATA" run "${run[@]}" --set 'stages.pretrain.schedule={lua: rate.lua}' --out rated
 says "rate.lua:1:1: error: the schedule must return a number; at step 7 it returned a nil value"
