@@ -55,7 +55,9 @@ static status map_entry(const char *path, size_t split, file_map *out) {
   status error = archive && z ? zip_open(archive, z) : error_out_of_memory(sizeof *z);
   zip_entry *entry = error ? NULL : zip_find(z, path + split + 2);
   const void *data = NULL;
-  if (!error && !entry) error = refuse("the archive holds no %s", path + split + 2);
+  if (!error && !entry)
+    error = refuse("the archive holds no %s; `strata pack RUN --weights` puts weights in",
+                   path + split + 2);
   if (!error) error = zip_data(z, entry, &data);
   if (!error && entry->bytes == 0) error = refuse("it has only 0 bytes");
   if (!error) *out = (file_map){.data = (void *)data, .bytes = (size_t)entry->bytes, .archive = z};

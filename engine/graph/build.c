@@ -75,6 +75,18 @@ static status node_error(const builder *b, const op *o, status error) {
   return error_locate(error_prefix(error, "%s (%s)", name, what), b->at);
 }
 
+/* What is wrong with an operator's inputs, and, of several, which they are in which order. */
+static status input_error(const builder *b, const op *o, status error) {
+  const char *names = "";
+  int count = 0;
+  for (const port *p = o->inputs; p && p->name; p++)
+    if (!(p->flags & PORT_PARAM))
+      names = arena_printf(&b->g->memory, "%s%s%s%s", names, count++ > 0 ? ", " : "", p->name,
+                           p->flags & PORT_VARIADIC ? " …" : "");
+  if (count > 1) error = error_suffix(error, "; its inputs are %s", names);
+  return node_error(b, o, error);
+}
+
 static bool is_variadic(const op *o, int *fixed) {
   int ports = port_count(o->inputs);
   bool variadic = ports > 0 && (o->inputs[ports - 1].flags & PORT_VARIADIC);
@@ -176,7 +188,7 @@ status build_node(builder *b, const char *op_name, const void *attrs, const valu
     op_defaults(o, own_attrs);
   if (!g->training) leave_training(o, own_attrs);
   status error = check_inputs(b, o, in, in_count);
-  if (error) return node_error(b, o, error);
+  if (error) return input_error(b, o, error);
   if (o->lower) {
     lower composite = {.b = b, .attrs = own_attrs, .in = in, .in_count = in_count, .out = out};
     const op *outer = b->composite;
@@ -238,7 +250,7 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
   status error = OK;
   param_spec *specs = arena_alloc(&b->g->memory, (size_t)(params + 1) * sizeof *specs);
   if (in_count > plain && !variadic)
-    error = node_error(
+    error = input_error(
         b, o,
         shape_error("takes %d input%s, but %d are given", plain, plain == 1 ? "" : "s", in_count));
   int seen = 0;
@@ -246,16 +258,16 @@ status build_apply(builder *b, const char *name, const op *o, const void *attrs,
     if (p->flags & PORT_PARAM) continue;
     /* A missing required input must not reach the parameter rule. */
     if (in[seen++] == VALUE_NONE && !(p->flags & PORT_OPTIONAL))
-      error = node_error(b, o, shape_error("input %d is missing", seen));
+      error = input_error(b, o, shape_error("input %d is missing", seen));
   }
   int required = 0;
   for (const port *p = o->inputs; p && p->name; p++)
     required += !(p->flags & (PORT_PARAM | PORT_OPTIONAL));
   if (!error && in_count < required)
     error =
-        node_error(b, o,
-                   shape_error("takes %d input%s, but %d %s given", required,
-                               required == 1 ? "" : "s", in_count, in_count == 1 ? "is" : "are"));
+        input_error(b, o,
+                    shape_error("takes %d input%s, but %d %s given", required,
+                                required == 1 ? "" : "s", in_count, in_count == 1 ? "is" : "are"));
   if (!error && params > 0) {
     tensor *types = arena_alloc(&b->g->memory, (size_t)(in_count + 1) * sizeof *types);
     input_types(b, in, in_count, types);

@@ -813,6 +813,13 @@ static const tree *script_arguments(loader *l, const tree *t) {
 
 /* `lua: name` and its arguments. Returns false when there is none or it could not be read. */
 static bool read_script(loader *l, const tree *map, const char *what, script_ref *out) {
+  char found_instead[96];
+  if (!is_there(map)) return false;
+  if (map->kind != TREE_MAP) {
+    report(l, map->at, "%s must be a mapping such as {lua: %s}, not %s.", what,
+           map->kind == TREE_SCALAR ? map->text : "NAME", tree_describe(map, found_instead));
+    return false;
+  }
   const tree *lua = need(l, map, what, "lua", map->at);
   const char *name;
   if (!is_there(lua)) return false;
@@ -963,7 +970,6 @@ static void check_schedule_target(loader *l, const stage_spec *s, const char *ta
 static void read_schedule(loader *l, stage_spec *s, const char *target, const tree *t,
                           source_pos at) {
   const char *what = arena_printf(l->memory, "%s: schedule of %s", stage_what(l, s), target);
-  if (!is_map(l, t, what)) return;
   schedule_spec *schedule = &s->schedules[s->schedule_count];
   check_schedule_target(l, s, target, at);
   for (int i = 0; i < s->schedule_count; i++)
@@ -1348,11 +1354,11 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   }
   const tree *weights = tree_get(t, "case_weights");
   inside = arena_printf(l->memory, "%s: case_weights", what);
-  if (weights && is_map(l, weights, inside)) read_script(l, weights, inside, &s->case_weights);
+  if (weights) read_script(l, weights, inside, &s->case_weights);
   for (int i = 0; i < HOOK_COUNT; i++) {
     const tree *hook = tree_get(t, stage_hook_keys[i]);
     inside = arena_printf(l->memory, "%s: %s", what, stage_hook_keys[i]);
-    if (hook && is_map(l, hook, inside)) read_script(l, hook, inside, &s->hooks[i]);
+    if (hook) read_script(l, hook, inside, &s->hooks[i]);
   }
 }
 
