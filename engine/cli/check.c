@@ -342,6 +342,16 @@ static void add_files(checked *c, const stage_spec *s, const graph *g) {
            format_bytes(state, bytes * (1 + s->optimizer.op->state_buffers + (s->ema_decay > 0))));
 }
 
+static void note_batch(checked *c, const stage_spec *s, bool label_free) {
+  const data_spec *d = &c->o->p->data;
+  int64_t crops = dataset_steps(c->o->data, ROLE_TRAIN, d, label_free, 1);
+  if (s->batch > crops)
+    note(c,
+         "stage %s: a batch of %lld is more than the %lld crop%s of all cases, so every batch has "
+         "cases several times",
+         s->name, (long long)s->batch, (long long)crops, plural(crops));
+}
+
 /* Nothing of the step's size is made: neither its memory nor its weights. */
 static status check_stage(checked *c, const stage_spec *s) {
   stage_graph step;
@@ -371,6 +381,7 @@ static status check_stage(checked *c, const stage_spec *s) {
     print_memory(c->o, s, &fitted, &memory);
     print_time(c, s, steps, seconds);
     add_files(c, s, g);
+    note_batch(c, s, label_free);
   }
   plan_free(&memory);
   stage_graph_free(&step);

@@ -29,6 +29,8 @@ prints "stage segment starts from fresh weights, since stage pretrain is switche
 prints "stage pretrain is switched off"
 prints "stage segment ends by its time_limit"
 prints "no \`evaluate:\`"
+try 0 "$STRATA" check tiny.yaml --set stages.segment.batch=20
+prints "stage segment: a batch of 20 is more than the "
 try 0 "$STRATA" check tiny.yaml --set device=cuda
 prints "the figures above are of the CPU; "
 # Other operators make other cases; the cache does not take the old ones for them.
