@@ -270,12 +270,14 @@ static status header_affine(const char *path, header *h) {
     memcpy(m[2], f->srow_z, sizeof m[2]);
   } else if (f->qform_code > 0) {
     what = "qform";
-    for (int a = 0; a < 3; a++) /* nifti_clib would take 1 for it */
-      if (h->size[a] > 1 && !(f->pixdim[1 + a] > 0))
+    for (int a = 0; a < 3; a++) {
+      double extent = f->pixdim[1 + a]; /* nifti_clib would take 1 for one that is none */
+      if (h->size[a] > 1 && !(extent > 0))
         return bad_file(path,
                         "the voxel size along %c (pixdim) in the header is %g. Correct the header "
                         "with the tool that made the file.",
-                        "xyz"[a], f -> pixdim[1 + a]);
+                        "xyz"[a], extent);
+    }
     qform_of(f, m);
   } else {
     what = "list of voxel sizes (pixdim)";
