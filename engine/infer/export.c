@@ -21,8 +21,8 @@ static status grid_to_grid(const double prepared[4][4], const double target[4][4
                            double map[3][4]) {
   if (!affine_is_valid(prepared) || !affine_is_valid(target))
     return error_new(ERROR_DATA, NOWHERE,
-                     "cannot export labels: the affine of the %s volume is not finite or its axes "
-                     "do not span space",
+                     "cannot export labels: the affine of the %s volume is no grid in space: its "
+                     "voxels, its origin or its axes are out of bounds",
                      affine_is_valid(prepared) ? "target" : "prepared");
   double inverse[4][4];
   affine_inverse(prepared, inverse);
