@@ -135,6 +135,13 @@ static status read_number(const char *option, const char *text, int64_t *out) {
   return OK;
 }
 
+static status read_count(const char *option, const char *text, int64_t *out) {
+  TRY(read_number(option, text, out));
+  if (*out < 1 || *out > INT32_MAX)
+    return usage("--%s takes a whole number from 1 on, not \"%s\"", option, text);
+  return OK;
+}
+
 static status read_share(const char *option, const char *text, double *out) {
   char *end;
   double share = strtod(text, &end);
@@ -163,7 +170,7 @@ static status store(arguments *a, const option_help *o, char *value) {
     if (a->script_argument_count == MAX_ARGUMENTS) return usage("too many --arg%s%s", "", "");
     return read_override(o, value, &a->script_arguments[a->script_argument_count++]);
   case OPTION_JOBS:
-    return read_number(o->name, value, &a->jobs);
+    return read_count(o->name, value, &a->jobs);
   case OPTION_DRY_RUN:
     a->dry_run = true;
     break;
@@ -212,9 +219,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     a->dot = true;
     break;
   case OPTION_STEPS:
-    return read_number(o->name, value, &a->steps);
+    return read_count(o->name, value, &a->steps);
   case OPTION_BATCH:
-    return read_number(o->name, value, &a->batch);
+    return read_count(o->name, value, &a->batch);
   case OPTION_PROFILE:
     a->profile = true;
     break;
@@ -225,13 +232,13 @@ static status store(arguments *a, const option_help *o, char *value) {
     a->json = value;
     break;
   case OPTION_CASES:
-    return read_number(o->name, value, &a->cases);
+    return read_count(o->name, value, &a->cases);
   case OPTION_SEED:
     return read_number(o->name, value, &a->seed);
   case OPTION_ORGANS:
-    return read_number(o->name, value, &a->organs);
+    return read_count(o->name, value, &a->organs);
   case OPTION_SIZE:
-    return read_number(o->name, value, &a->size);
+    return read_count(o->name, value, &a->size);
   case OPTION_PREDICTION:
     a->prediction = value;
     break;
@@ -294,14 +301,14 @@ static status store(arguments *a, const option_help *o, char *value) {
     a->case_name = value;
     break;
   case OPTION_CROPS:
-    return read_number(o->name, value, &a->crops);
+    return read_count(o->name, value, &a->crops);
   case OPTION_EPOCH:
     return read_number(o->name, value, &a->epoch);
   case OPTION_BOOTSTRAP:
     a->bootstrap = value;
     break;
   case OPTION_RESAMPLES:
-    return read_number(o->name, value, &a->resamples);
+    return read_count(o->name, value, &a->resamples);
   case OPTION_CONFIDENCE:
     return read_share(o->name, value, &a->confidence);
   }

@@ -32,6 +32,9 @@ try 2 "$STRATA" run "$pipelines/tiny.yaml" --treads 2
 says "did you mean --threads?"
 try 2 "$STRATA" run "$pipelines/tiny.yaml" --threads two
 says "--threads takes a whole number, not \"two\""
+try 2 "$STRATA" phantom none --cases 0
+says "--cases takes a whole number from 1 on, not \"0\""
+[ ! -e none ] || fail "a data set of no cases"
 try 2 "$STRATA" run
 says "usage: strata run FILE"
 try 2 "$STRATA" run "$pipelines/tiny.yaml" --set seed
