@@ -1,6 +1,7 @@
 /* cutout: hides random boxes of each volume, or everything but them (Pathak et al., CVPR 2016;
  * for volumes Models Genesis, Zhou et al., MICCAI 2019, arXiv 1908.06912: inner and outer cutout).
  */
+#include "ops/method/cutout.h"
 #include "ops/method/fill.h"
 
 #include <math.h>
@@ -132,8 +133,8 @@ const op op_cutout = {
                         "share of the samples whose boxes are hidden"},
                        {"outer", ATTR_FLOAT, offsetof(cutout_attrs, outer), "0", 0, 1, NULL, 0,
                         "share of the samples of which only the boxes are visible"},
-                       {"boxes", ATTR_INT, offsetof(cutout_attrs, boxes), "5", 1, 1000, NULL, 0,
-                        "number of boxes at most"},
+                       {"boxes", ATTR_INT, offsetof(cutout_attrs, boxes), "5", 1, CUTOUT_MOST_BOXES,
+                        NULL, 0, "number of boxes at most"},
                        {"another", ATTR_FLOAT, offsetof(cutout_attrs, another), "0.95", 0, 1, NULL,
                         ATTR_SCHEDULABLE, "probability that one more box is drawn"},
                        {"inner_size", ATTR_RANGE, offsetof(cutout_attrs, inner_size),

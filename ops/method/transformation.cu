@@ -3,6 +3,7 @@
  * happen to a sample, in the order of the CPU's kernels; then all move voxels. */
 #include "device/cuda/index.cuh"
 #include "device/cuda/sums.cuh"
+#include "ops/method/cutout.h"
 #include "ops/method/turns.h"
 
 #include <cstring>
@@ -161,7 +162,20 @@ CUDA_OP(mask_patches) {
 
 /* ---- cutout -------------------------------------------------------------------------------------------- */
 
-struct draw_boxes {
+enum { VOXELS_PER_THREAD = 16 };
+
+struct box {
+  int first[3], end[3];
+};
+
+/* Of a sample. */
+struct drawn_boxes {
+  bool are_hidden, are_visible; /* the boxes alone; neither: nothing is hidden */
+  int count;
+  box list[CUTOUT_MOST_BOXES];
+};
+
+struct cutout_f {
   float *mask;
   const rng_key *keys;
   uint64_t node;
@@ -176,37 +190,63 @@ struct draw_boxes {
     if (*least < 1) *least = 1;
     if (*most < *least) *most = *least;
   }
-  __device__ void operator()(int64_t n) const {
-    int64_t voxels = dim[0] * dim[1] * dim[2];
-    float *own = mask + n * voxels;
+  __device__ void draw(int64_t n, drawn_boxes *out) const {
     rng r = open_stream(keys[n], node);
     double luck = (double)draw_uniform(&r);
     bool is_inner = luck < inner, is_outer = !is_inner && luck < inner + outer;
-    for (int64_t i = 0; i < voxels; i++) own[i] = is_outer ? 1 : 0;
+    out->are_hidden = is_inner;
+    out->are_visible = is_outer;
+    out->count = 0;
     for (int64_t k = 0; (is_inner || is_outer) && k < boxes; k++) {
       if (!(is_outer && k == 0) && (double)draw_uniform(&r) >= another) break;
-      int64_t at[3], size[3];
+      box *next = &out->list[out->count++];
+      int64_t size[3];
       for (int a = 0; a < 3; a++) {
         int64_t least, most;
         extents(is_inner ? inner_size : outer_size, dim[a], &least, &most);
         size[a] = least + draw_below(&r, (uint32_t)(most - least + 1));
       }
-      for (int a = 0; a < 3; a++)
-        at[a] = margin[a] + draw_below(&r, (uint32_t)(dim[a] - size[a] - 2 * margin[a] + 1));
-      for (int64_t x = at[0]; x < at[0] + size[0]; x++)
-        for (int64_t y = at[1]; y < at[1] + size[1]; y++)
-          for (int64_t z = at[2]; z < at[2] + size[2]; z++)
-            own[(x * dim[1] + y) * dim[2] + z] = is_inner ? 1 : 0;
+      for (int a = 0; a < 3; a++) {
+        uint32_t places = (uint32_t)(dim[a] - size[a] - 2 * margin[a] + 1);
+        next->first[a] = (int)(margin[a] + draw_below(&r, places));
+        next->end[a] = next->first[a] + (int)size[a];
+      }
     }
   }
+  __device__ bool is_in_box(const drawn_boxes &drawn, int64_t voxel) const {
+    int at[3] = {(int)(voxel / (dim[1] * dim[2])), (int)(voxel / dim[2] % dim[1]),
+                 (int)(voxel % dim[2])};
+    for (int k = 0; k < drawn.count; k++) {
+      const box &b = drawn.list[k];
+      bool is_inside = true;
+      for (int a = 0; a < 3; a++) is_inside &= at[a] >= b.first[a] && at[a] < b.end[a];
+      if (is_inside) return true;
+    }
+    return false;
+  }
 };
+
+/* Every block draws the boxes of its sample, which is less than waiting for one that does. */
+static __global__ void mark_boxes(cutout_f f, int64_t blocks_per_sample) {
+  __shared__ drawn_boxes drawn;
+  int64_t n = blockIdx.x / blocks_per_sample, part = blockIdx.x % blocks_per_sample;
+  int64_t voxels = f.dim[0] * f.dim[1] * f.dim[2];
+  if (threadIdx.x == 0) f.draw(n, &drawn);
+  __syncthreads();
+  for (int k = 0; k < VOXELS_PER_THREAD; k++) {
+    int64_t i = (part * VOXELS_PER_THREAD + k) * THREADS + threadIdx.x;
+    if (i >= voxels) return;
+    bool is_in = f.is_in_box(drawn, i);
+    f.mask[n * voxels + i] = (drawn.are_hidden && is_in) || (drawn.are_visible && !is_in) ? 1 : 0;
+  }
+}
 
 CUDA_SCRATCH(cutout) {
   return fill_scratch(l);
 }
 
 CUDA_OP(cutout) {
-  draw_boxes f = {};
+  cutout_f f = {};
   f.mask = out(l, OUT_MASK);
   f.keys = l->call->rng_keys;
   f.node = l->call->node_id;
@@ -222,7 +262,9 @@ CUDA_OP(cutout) {
     f.inner_size[k] = l->host->number_at(l->call, "inner_size", k);
     f.outer_size[k] = l->host->number_at(l->call, "outer_size", k);
   }
-  status error = for_each_index(l, in_shape(l, 0)->dim[0], f);
+  int64_t voxels = f.dim[0] * f.dim[1] * f.dim[2], samples = in_shape(l, 0)->dim[0];
+  int64_t per_block = VOXELS_PER_THREAD * THREADS, blocks = (voxels + per_block - 1) / per_block;
+  status error = LAUNCH(l, mark_boxes, (unsigned)(samples * blocks), THREADS, 0, f, blocks);
   return error ? error : fill_hidden(l, l->scratch);
 }
 

@@ -1,6 +1,7 @@
 /* l2_normalize and its gradient; ops/norm/l2_normalize.c has the definition. A few long vectors are
  * shared by many blocks, in three launches; of others, a warp has each that is contiguous, and a thread
  * each elsewhere. */
+#include "device/cuda/channels.cuh"
 #include "device/cuda/index.cuh"
 #include "device/cuda/sums.cuh"
 
@@ -95,24 +96,71 @@ static bool is_shared(const vectors &vs) {
   return vs.count <= FEW && vs.extent >= (vs.stride == 1 ? 1024 : 64);
 }
 
+/* Where numbers of neighbouring vectors are neighbours, vectors are channels. */
+static channel_pieces pieces_of(const vectors &vs) {
+  return cut_channels(vs.count / vs.stride, vs.extent, vs.stride);
+}
+
+static size_t partials_bytes(const vectors &vs) {
+  channel_pieces c = pieces_of(vs);
+  return vs.stride == 1 ? sum_scratch(vs.count, vs.extent) : channel_pieces_bytes(&c);
+}
+
 /* The sums' partials, then a number for each vector. */
 static size_t shared_scratch(const launch *l) {
   vectors vs = vectors_of(l);
-  return is_shared(vs) ? sum_scratch(vs.count, vs.extent) + (size_t)vs.count * sizeof(float) : 0;
+  return is_shared(vs) ? partials_bytes(vs) + (size_t)vs.count * sizeof(float) : 0;
 }
 static float *numbers_of_vectors(const launch *l, const vectors &vs) {
-  return (float *)((char *)l->scratch + sum_scratch(vs.count, vs.extent));
+  return (float *)((char *)l->scratch + partials_bytes(vs));
 }
 
-/* Σ a·b */
+/* Σ a·b of a contiguous vector. */
 struct products_f {
   const float *a, *b;
-  vectors vs;
+  int64_t extent;
   __device__ float operator()(int64_t v, int64_t i) const {
-    int64_t at = vs.begin(v) + i * vs.stride;
-    return a[at] * b[at];
+    return a[v * extent + i] * b[v * extent + i];
   }
 };
+
+/* Of N neighbouring vectors. */
+struct product_terms {
+  const float *a, *b;
+  int64_t extent, stride;
+  template <int N>
+  __device__ void add(int64_t outer, int64_t across, int64_t along, int64_t,
+                      float sums[2][N]) const {
+    int64_t at = (outer * extent + along) * stride + across;
+    numbers<N> p = load<N>(a, at), q = load<N>(b, at);
+    UNROLL for (int k = 0; k < N; k++) sums[0][k] += p.at[k] * q.at[k];
+  }
+};
+
+template <typename G> struct add_pieces {
+  const float *partials;
+  int64_t stride;
+  int pieces;
+  G g;
+  __device__ void operator()(int64_t v) const {
+    const float *own = partials + v / stride * pieces * 2 * stride + v % stride;
+    double total = 0;
+    for (int p = 0; p < pieces; p++) total += (double)own[p * 2 * stride];
+    g(v, total);
+  }
+};
+
+/* Calls g(v, Σ a·b) for every vector. */
+template <typename G>
+static status sum_products(const launch *l, const vectors &vs, const float *a, const float *b,
+                           G g) {
+  if (vs.stride == 1) return sum_each(l, vs.count, vs.extent, products_f{a, b, vs.extent}, g);
+  channel_pieces c = pieces_of(vs);
+  float *partials = (float *)l->scratch;
+  status error = launch_channel_sums(l, partials, c, product_terms{a, b, vs.extent, vs.stride});
+  if (error) return error;
+  return for_each_index(l, vs.count, add_pieces<G>{partials, vs.stride, c.pieces, g});
+}
 
 struct store_factor {
   float *factor, eps;
@@ -168,7 +216,7 @@ CUDA_OP(l2_normalize) {
   const float *x = in(l, 0);
   if (!is_shared(vs)) return for_each_vector(l, vs, normalize_f{y, factor, x, eps});
   if (!factor) factor = numbers_of_vectors(l, vs);
-  status error = sum_each(l, vs.count, vs.extent, products_f{x, x, vs}, store_factor{factor, eps});
+  status error = sum_products(l, vs, x, x, store_factor{factor, eps});
   if (error) return error;
   owner vector = {divide_by(vs.stride), divide_by(vs.extent)};
   return for_each_index(l, vs.count * vs.extent, scale_elements{y, x, factor, vector});
@@ -184,8 +232,7 @@ CUDA_OP(l2_normalize_backward) {
   if (!is_shared(vs))
     return for_each_vector(l, vs, normalize_backward_f{dx, y, factor, dy, longest});
   float *dots = numbers_of_vectors(l, vs);
-  status error =
-      sum_each(l, vs.count, vs.extent, products_f{y, dy, vs}, store_dot{dots, factor, longest});
+  status error = sum_products(l, vs, y, dy, store_dot{dots, factor, longest});
   if (error) return error;
   owner vector = {divide_by(vs.stride), divide_by(vs.extent)};
   return for_each_index(l, vs.count * vs.extent, scale_gradients{dx, y, factor, dy, dots, vector});
