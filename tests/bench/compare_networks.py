@@ -1,5 +1,6 @@
 """Networks, Strata beside PyTorch, in one run: the same network, sizes, batch and threads, in alternating
-rounds; medians over the rounds' medians, the ratios, and the peak memory.
+rounds; medians over the rounds' medians, the ratios, and the peak memory. Before, that both make the same
+of the same weights and input.
 
     python3 compare_networks.py --strata build/strata [--device cpu|cuda] [--rounds 5] [--steps 4]
                                 [--threads 2] [--batch N] [--networks unetr unetr-small …]
@@ -14,6 +15,7 @@ Prints Markdown, row by row; --json FILE keeps every figure.
 """
 
 import argparse
+import array
 import json
 import os
 import statistics
@@ -83,6 +85,48 @@ def run(command, environment=None):
     return done.stdout
 
 
+# Arguments of the model's file, where a network is not what it is without any. Here axes are the authors'.
+FORWARD = {
+    "unetr": ("models/unetr.yaml", lambda sizes: {
+        "hidden": sizes.get("hidden", 768), "mlp": 4 * sizes.get("hidden", 768), "heads": sizes.get("heads", 12)}),
+    "unetr_plus_plus": ("models/unetr_plus_plus.yaml", lambda sizes: {}),
+    "swin_unetr": ("models/swin_unetr.yaml", lambda sizes: {"features": 48}),
+}
+
+
+def read_tensor(path, name):
+    """Of a safetensors file of float32."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        begin, end = header[name]["data_offsets"]
+        file.seek(begin, 1)
+        numbers = array.array("f")
+        numbers.frombytes(file.read(end - begin))
+    return numbers
+
+
+def check_same(options, folder, name):
+    """Both are one network: with PyTorch's weights and input, the same output."""
+    network, size, sizes = NETWORKS[name]
+    try:
+        run(torch_command(options, network, size, sizes, ["--save", folder]))
+    except RuntimeError as error:  # the table has a row that says why
+        print(f"{name}: no output of PyTorch to compare with ({error})\n", flush=True)
+        return
+    model, arguments = FORWARD[network]
+    command = [options.strata, "forward", model, "--set", "outputs=14", "--threads", str(options.threads), "--device",
+               options.device, "--weights", f"{folder}/weights.safetensors", "--input", f"{folder}/x.safetensors",
+               "--output", f"{folder}/ours.safetensors"]
+    for key, value in arguments(sizes).items():
+        command += ["--set", f"{key}={value}"]
+    run(command)
+    ours, theirs = (read_tensor(f"{folder}/{whose}.safetensors", "out") for whose in ("ours", "theirs"))
+    difference = max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / max(map(abs, theirs))
+    print(f"{name}: with PyTorch's weights and input, outputs differ by {difference:.1e} of the largest\n", flush=True)
+    if not difference < 1e-3:
+        sys.exit(f"{name} is not the same network")
+
+
 def run_strata(options, folder, name, work, precision, environment=None):
     network, size, sizes = NETWORKS[name]
     stage = "pretrain" if work == "pretrain" else "segment"
@@ -90,15 +134,20 @@ def run_strata(options, folder, name, work, precision, environment=None):
     return bench(options, folder, network, size, sizes, options.batch, work, extra, environment)
 
 
-def run_torch(options, name, work, mode, precision):
-    network, size, sizes = NETWORKS[name]
-    command = [sys.executable, os.path.join(HERE, "torch_networks.py"), "--network", network, "--work", work,
-               "--mode", mode, "--image", *map(str, size), "--batch", str(options.batch), "--threads",
-               str(options.threads), "--steps", str(options.steps), "--precision", precision]
+def torch_command(options, network, size, sizes, more):
+    command = [sys.executable, os.path.join(HERE, "torch_networks.py"), "--network", network, "--image",
+               *map(str, size), "--threads", str(options.threads), *more]
     for key, value in sizes.items():
         command += [f"--{key}", str(value)]
     if options.unetr_plus_plus:
         command += ["--unetr-plus-plus", options.unetr_plus_plus]
+    return command
+
+
+def run_torch(options, name, work, mode, precision):
+    command = torch_command(options, *NETWORKS[name], [
+        "--work", work, "--mode", mode, "--batch", str(options.batch), "--steps", str(options.steps),
+        "--precision", precision])
     return json.loads([line for line in run(command).splitlines() if line.startswith("{")][-1])
 
 
@@ -226,12 +275,14 @@ def main():
     except (RuntimeError, IndexError) as error:
         options.peak, rates = {}, f"no ceilings without PyTorch ({error})"
     results = {"ceilings": options.peak}
-    print(f"{options.threads} threads, batch {options.batch}, median of {options.rounds} rounds of {options.steps}; "
-          f"{rates}\n")
-    print("| | seconds | PyTorch / Strata | peak memory (MiB) | Strata's share of it |")
-    print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         make_phantom(options.strata, folder)
+        for name in options.networks if options.modes else []:
+            check_same(options, folder, name)
+        print(f"{options.threads} threads, batch {options.batch}, median of {options.rounds} rounds of "
+              f"{options.steps}; {rates}\n")
+        print("| | seconds | PyTorch / Strata | peak memory (MiB) | Strata's share of it |")
+        print("|---|---|---|---|---|")
         for name in options.networks:
             for work in options.works:
                 for precision in options.precisions:

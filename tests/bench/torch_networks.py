@@ -14,7 +14,8 @@ Modes:  installed      PyTorch as pip installs it
 
 Networks are MONAI's; UNETR++ is its authors', from --unetr-plus-plus FOLDER, a checkout of
 github.com/Amshaker/unetr_plus_plus. bf16 is autocast, weights stay f32. Prints one line of JSON; on a
-GPU, device_bytes is what the card has less after the steps than before the network was made.
+GPU, device_bytes is what the card has less after the steps than before the network was made. With
+--save FOLDER it leaves weights, an input and its output there, and times nothing.
 
 PyTorch picks oneDNN for a convolution only when its input is large, counted over N·C·X·Y, and its own
 slower one otherwise. UNETR on 48×48×48 with batch 1 falls below at half resolution and takes longer
@@ -147,6 +148,37 @@ def build_work(options):
     return run
 
 
+def write_tensors(path, tensors):
+    """A safetensors file of float32, without a package for it."""
+    header, pieces, at = {}, [], 0
+    for name, tensor in tensors.items():
+        data = tensor.detach().contiguous().float().numpy().tobytes()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [at, at + len(data)]}
+        pieces.append(data)
+        at += len(data)
+    text = json.dumps(header).encode()
+    with open(path, "wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text + b"".join(pieces))
+
+
+def save(options):
+    """The network's weights, an input x and what it makes of it, for compare_networks.py."""
+    import torch
+
+    torch.manual_seed(0)
+    model = build_network(options).eval()
+    x = torch.randn(1, 1, *options.image)
+    with torch.inference_mode():
+        out = model(x)
+    # UNETR++ has a second name, F, for the one projection of keys and values.
+    weights = {name: tensor for name, tensor in model.state_dict().items()
+               if tensor.is_floating_point() and ".epa_block.F." not in name}
+    write_tensors(os.path.join(options.save, "weights.safetensors"), weights)
+    write_tensors(os.path.join(options.save, "x.safetensors"), {"x": x})
+    write_tensors(os.path.join(options.save, "theirs.safetensors"),
+                  {"out": out[0] if isinstance(out, (list, tuple)) else out})
+
+
 def free_bytes(options):
     """Of the card's memory, the process's own overhead already taken."""
     if options.mode not in GPU_MODES:
@@ -205,6 +237,7 @@ def parse():
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--unetr-plus-plus")
+    parser.add_argument("--save", metavar="FOLDER", help="weights, an input and its output, and no timing")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work == "pretrain":
@@ -218,6 +251,8 @@ def main():
     options = parse()
     if options.measure:
         return measure(options)
+    if options.save:
+        return save(options)
     environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
     if options.mode in CPU_MODES[1:]:
         environment["GLIBC_TUNABLES"] = TUNABLES
