@@ -301,14 +301,14 @@ static status store(arguments *a, const option_help *o, char *value) {
     a->case_name = value;
     break;
   case OPTION_CROPS:
-    return read_count(o->name, value, &a->crops);
+    return read_number(o->name, value, &a->crops);
   case OPTION_EPOCH:
     return read_number(o->name, value, &a->epoch);
   case OPTION_BOOTSTRAP:
     a->bootstrap = value;
     break;
   case OPTION_RESAMPLES:
-    return read_count(o->name, value, &a->resamples);
+    return read_number(o->name, value, &a->resamples);
   case OPTION_CONFIDENCE:
     return read_share(o->name, value, &a->confidence);
   }
