@@ -225,6 +225,7 @@ static void copy_inputs(weight_product *p, thread_pool *pool) {
 /* Some rows × one block of columns of one tap of a group, and what is read for them. */
 typedef struct weight_unit {
   int64_t group, tap, kx, ky, kz;
+  int64_t tap_rows; /* of one tap along z, where tiles slide over three; otherwise all */
   int64_t row, row_end, tiles;
   int vectors;
   int64_t column;
@@ -263,9 +264,9 @@ static weight_unit weight_unit_of(const weight_product *p, int64_t index, int64_
   u.kz = u.tap % taps_z;
   u.ky = u.tap / taps_z % s->kernel[1];
   u.kx = u.tap / taps_z / s->kernel[1];
-  int64_t rows = p->slides ? p->rows / 3 : p->rows;
-  u.row = gemm_tile_begin(rows, p->row_parts, part);
-  u.row_end = gemm_tile_begin(rows, p->row_parts, part + 1);
+  u.tap_rows = p->slides ? p->rows / 3 : p->rows;
+  u.row = gemm_tile_begin(u.tap_rows, p->row_parts, part);
+  u.row_end = gemm_tile_begin(u.tap_rows, p->row_parts, part + 1);
   u.vectors = (int)smaller(p->vectors, p->padded / lanes - block * p->vectors);
   u.column = block * p->vectors * lanes;
   u.tiles = gemm_tile_count(u.row_end - u.row, p->slides ? p->kernels->slide_sum_rows
@@ -312,7 +313,6 @@ static void weight_tile(const weight_product *p, const weight_unit *u, const gem
                         int64_t count, int64_t length, int64_t t, float *partial, bool accumulate) {
   int64_t r0 = u->row + gemm_tile_begin(u->row_end - u->row, u->tiles, t);
   int64_t r1 = u->row + gemm_tile_begin(u->row_end - u->row, u->tiles, t + 1);
-  int64_t rows = p->slides ? p->rows / 3 : p->rows;
   int tile_rows = (int)(r1 - r0);
   gemm_segment moved[CONV_MAX_SEGMENTS];
   for (int64_t i = 0; i < count; i++) {
@@ -334,7 +334,7 @@ static void weight_tile(const weight_product *p, const weight_unit *u, const gem
                     .c_row = p->padded * (ptrdiff_t)sizeof(float),
                     .columns = u->vectors * (int)p->kernels->lanes,
                     .accumulate = accumulate,
-                    .tap = rows * p->padded * (ptrdiff_t)sizeof(float),
+                    .tap = u->tap_rows * p->padded * (ptrdiff_t)sizeof(float),
                     .bias = p->zeros};
   if (p->slides)
     p->kernels->slide_sum[tile_rows](&tile);
