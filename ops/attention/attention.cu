@@ -103,11 +103,24 @@ static status run_forward(const launch *l, int operands) {
                 out(l, 1), p);
 }
 
+static size_t forward_scratch(const launch *l, int operands) {
+  return is_bf16(l) ? rounded_scratch(problem_of(l, operands)) : 0;
+}
+
+CUDA_SCRATCH(self_attention) {
+  return forward_scratch(l, 1);
+}
 CUDA_OP(self_attention) {
   return run_forward(l, 1);
 }
+CUDA_SCRATCH(cross_attention) {
+  return forward_scratch(l, 2);
+}
 CUDA_OP(cross_attention) {
   return run_forward(l, 2);
+}
+CUDA_SCRATCH(attention) {
+  return forward_scratch(l, 3);
 }
 CUDA_OP(attention) {
   return run_forward(l, 3);
@@ -155,7 +168,7 @@ static __global__ void __launch_bounds__(BLOCK) query_gradients(problem p, gradi
   auto [sequence, head, first] = place_of_block<SIDE>(p, p.queries);
   head_problem of = head_of(p, sequence, head);
   load_tile(q, of.q, dim, first);
-  load_tile(dy, result_gradient_of(p, g, sequence, head), dim, first);
+  load_tile(dy, result_of(p, g.dy, sequence, head), dim, first);
   float result[OWN] = {};
   for (int64_t k0 = 0; k0 < p.keys; k0 += SIDE) {
     __syncthreads();
@@ -187,7 +200,7 @@ static __global__ void __launch_bounds__(BLOCK) key_gradients(problem p, gradien
   int row = (int)threadIdx.x / TEAM, own = (int)threadIdx.x % TEAM;
   auto [sequence, head, first] = place_of_block<SIDE>(p, p.keys);
   head_problem of = head_of(p, sequence, head);
-  head_tokens of_dy = result_gradient_of(p, g, sequence, head);
+  head_tokens of_dy = result_of(p, g.dy, sequence, head);
   load_tile(k, of.k, dim, first);
   load_tile(v, of.v, dim, first);
   float dk[OWN] = {}, dv[OWN] = {};
@@ -231,7 +244,7 @@ static __global__ void __launch_bounds__(BLOCK) bias_gradients(problem p, gradie
     head_problem of = head_of(p, sequence, head);
     __syncthreads();
     load_tile(q, of.q, dim, first);
-    load_tile(dy, result_gradient_of(p, g, sequence, head), dim, first);
+    load_tile(dy, result_of(p, g.dy, sequence, head), dim, first);
     load_tile(k, of.k, dim, k0);
     load_tile(v, of.v, dim, k0);
     __syncthreads();
@@ -261,7 +274,7 @@ static bool has_bias_gradient(const launch *l, int operands) {
 
 static size_t backward_scratch(const launch *l, int operands) {
   problem p = problem_of(l, operands);
-  return delta_bytes(p) + (is_bf16(l) ? rounded_scratch(p, has_bias_gradient(l, operands)) : 0);
+  return is_bf16(l) ? rounded_gradients_scratch(p, has_bias_gradient(l, operands)) : delta_bytes(p);
 }
 
 static status run_backward(const launch *l, int operands) {
@@ -279,12 +292,10 @@ static status run_backward(const launch *l, int operands) {
                  out(l, operands)};
   g.dk = operands == 1 ? g.dq.from(channels) : target_of(l, 1);
   g.dv = operands == 3 ? target_of(l, 2) : g.dk.from(channels);
+  if (is_bf16(l)) return rounded_gradients(l, p, g, has_bias_gradient(l, operands));
   status error = for_each_index(l, p.samples * p.windows * p.heads * p.queries,
                                 delta_f{delta, g.out, g.dy, p.queries, p.heads, p.dim});
   if (error) return error;
-  if (is_bf16(l))
-    return rounded_gradients(l, p, g, (float *)((char *)l->scratch + delta_bytes(p)),
-                             has_bias_gradient(l, operands));
   size_t queries = tiles_bytes(p, 4, 1), keys = tiles_bytes(p, 4, 2), bias = tiles_bytes(p, 4, 0);
   allow_shared(query_gradients, queries);
   error = LAUNCH(l, query_gradients, block_count<SIDE>(p, p.queries), BLOCK, queries, p, g);

@@ -9,6 +9,7 @@ namespace attention_kernels {
 
 constexpr int BLOCK = 128, DIM_MAX = 128;
 constexpr float APART = -100.0f; /* between tokens of different regions */
+constexpr float LOG2_E = 1.44269504088896341f;
 
 struct problem {
   int64_t samples, windows, heads, dim, queries, keys, q_row, k_row, v_row;
@@ -97,22 +98,32 @@ struct head_problem {
   drops drop;
 };
 
-static __device__ inline drops drops_of(const problem &p, int64_t sequence, int64_t head) {
+static __device__ inline drops drops_of(const problem &p, int sequence, int head) {
   drops d = {{}, p.drop_limit, p.kept, p.keys};
   if (d.limit == 0) return d;
-  d.stream = open_stream(p.rng_keys[sequence / p.windows], p.node);
-  d.stream.counter[1] += (uint32_t)(sequence % p.windows * p.heads + head);
+  int windows = (int)p.windows;
+  d.stream = open_stream(p.rng_keys[sequence / windows], p.node);
+  d.stream.counter[1] += (uint32_t)(sequence % windows * (int)p.heads + head);
   return d;
 }
 
-static __device__ inline head_problem head_of(const problem &p, int64_t sequence, int64_t head) {
-  int64_t window = sequence % p.windows, pairs = p.queries * p.keys, channel = head * p.dim;
+static __device__ inline score_terms terms_of(const problem &p, int sequence, int head) {
+  score_terms t = {nullptr, nullptr, nullptr, p.keys};
+  int64_t pairs = p.queries * p.keys;
+  if (p.bias) t.bias = p.bias + head * pairs;
+  if (!p.mask && !p.regions) return t;
+  int window = sequence % (int)p.windows;
+  if (p.mask) t.mask = p.mask + window % (int)p.mask_windows * pairs;
+  if (p.regions) t.regions = p.regions + window % (int)p.region_windows * p.keys;
+  return t;
+}
+
+static __device__ inline head_problem head_of(const problem &p, int sequence, int head) {
+  int64_t channel = head * p.dim;
   return {{p.q.from(sequence * p.queries * p.q_row + channel), p.q_row, p.queries},
           {p.k.from(sequence * p.keys * p.k_row + channel), p.k_row, p.keys},
           {p.v.from(sequence * p.keys * p.v_row + channel), p.v_row, p.keys},
-          {p.bias ? p.bias + head * pairs : nullptr,
-           p.mask ? p.mask + window % p.mask_windows * pairs : nullptr,
-           p.regions ? p.regions + window % p.region_windows * p.keys : nullptr, p.keys},
+          terms_of(p, sequence, head),
           drops_of(p, sequence, head)};
 }
 
@@ -151,14 +162,15 @@ template <int ROWS> static __host__ __device__ inline int64_t tiles_of(int64_t t
 /* Where the block is: blocks are counted along tiles of ROWS tokens, heads, sequences, all of them along
  * one axis of the grid, for the others end at 65535. */
 struct block_place {
-  int64_t sequence, head;
+  int sequence, head;
   int first; /* token */
 };
 
 template <int ROWS>
 static __device__ inline block_place place_of_block(const problem &p, int64_t tokens) {
-  int64_t tiles = tiles_of<ROWS>(tokens), index = blockIdx.x;
-  return {index / (tiles * p.heads), index / tiles % p.heads, (int)(index % tiles * ROWS)};
+  unsigned tiles = (unsigned)tiles_of<ROWS>(tokens), heads = (unsigned)p.heads;
+  unsigned of_head = blockIdx.x / tiles;
+  return {(int)(of_head / heads), (int)(of_head % heads), (int)(blockIdx.x % tiles * ROWS)};
 }
 
 template <int ROWS> static unsigned block_count(const problem &p, int64_t tokens) {
@@ -176,11 +188,12 @@ struct gradients {
   float *dbias;
 };
 
-static __device__ inline head_tokens result_gradient_of(const problem &p, const gradients &g,
-                                                        int64_t sequence, int64_t head) {
+/* Of the result or its gradient. */
+static __device__ inline head_tokens result_of(const problem &p, const float *result, int sequence,
+                                               int head) {
   int64_t channels = p.heads * p.dim;
-  source dy = {g.dy, false};
-  return {dy.from(sequence * p.queries * channels + head * p.dim), channels, p.queries};
+  source all = {result, false};
+  return {all.from(sequence * p.queries * channels + head * p.dim), channels, p.queries};
 }
 
 /* More shared memory than a kernel gets unasked. */

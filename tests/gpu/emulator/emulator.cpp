@@ -436,6 +436,39 @@ bool emulator_is_on_stack(const void *at) {
   return at >= fibers.stacks && at < fibers.stacks + fibers.bytes;
 }
 
+/* A thread's copies that run beside it. */
+struct running_copies {
+  struct copy {
+    uint4 *to;
+    uint4 value;
+    uint64_t group;
+  };
+  std::deque<copy> list;
+  uint64_t groups; /* that were ended, by the threads of all blocks that stood here */
+};
+static running_copies copies[MOST_THREADS];
+static int copies_running;
+
+void emulator_begin_copy(uint4 *to, const uint4 &value) {
+  running_copies &own = copies[linear_thread()];
+  own.list.push_back({to, value, own.groups});
+  copies_running++;
+}
+
+void emulator_commit_copies() {
+  copies[linear_thread()].groups++;
+}
+
+uint4 *emulator_end_copy(int left, uint4 *value) {
+  running_copies &own = copies[linear_thread()];
+  if (own.list.empty() || own.list.front().group + unsigned(left) >= own.groups) return nullptr;
+  running_copies::copy next = own.list.front();
+  own.list.pop_front();
+  copies_running--;
+  *value = next.value;
+  return next.to;
+}
+
 #if defined(__x86_64__)
 /* Does without what swapcontext does at every switch: it asks the system for the signal mask, and under the
  * address sanitizer forgets what is known of the whole stack. */
@@ -638,6 +671,7 @@ static void run_block() {
   }
   for (fiber *f : fibers)
     if (f->state != FREE) emulator_fail("a warp waits for lanes that have ended");
+  if (copies_running > 0) emulator_fail("a block ends with copies that nobody waited for");
 }
 
 static void run_kernel(const char *name, dim3 blocks, dim3 threads, size_t shared_bytes,

@@ -75,6 +75,26 @@ void emulator_gather(const void *value, size_t bytes, void *all);
 int emulator_lane();
 [[noreturn]] void emulator_fail(const char *what);
 
+/* Copies to shared memory that run beside the thread (device/cuda/async_copy.cuh). They may arrive at any
+ * time between their beginning and the wait, so NaN stands there first and what is copied at last; a kernel
+ * that reads early, or begins a copy to what others still read, is found. */
+void emulator_begin_copy(uint4 *to, const uint4 &value);
+void emulator_commit_copies();
+/* Where the next copy goes of those that all groups but the last `left` hold, or NULL. */
+uint4 *emulator_end_copy(int left, uint4 *value);
+
+static inline void emulator_copy_async(void *to, const void *from, bool is_there) {
+  if (((uintptr_t)to | (uintptr_t)from) % 16) emulator_fail("cp.async wants 16-byte alignment");
+  emulator_begin_copy(static_cast<uint4 *>(to),
+                      is_there ? *static_cast<const uint4 *>(from) : uint4{0, 0, 0, 0});
+  *static_cast<uint4 *>(to) = {~0u, ~0u, ~0u, ~0u};
+}
+
+static inline void emulator_wait_for_copies(int left) {
+  uint4 value;
+  while (uint4 *to = emulator_end_copy(left, &value)) *to = value;
+}
+
 #define LAUNCH(l, kernel, blocks, threads, shared, ...)                                            \
   (emulate_kernel(#kernel, (l)->stream, (blocks), (threads), (shared), kernel, __VA_ARGS__),       \
    launched((l), #kernel))

@@ -45,6 +45,29 @@ static void copy_fours(float *memory, int from) {
   to[COUNT] = *reinterpret_cast<float4 *>(memory + from + 4 * threadIdx.x);
 }
 
+/* `turns` times: a thread copies four numbers beside itself, waits until at most `left` of its copies run,
+ * and reads what another warp's thread has copied. */
+static void copy_beside(float *memory, int turns, int left, between before, between after) {
+  alignas(16) __shared__ float place[4 * COUNT];
+  unsigned own = threadIdx.x;
+  float sum = 0;
+  for (int k = 0; k < turns; k++) {
+    emulator_copy_async(place + 4 * own, memory + 4 * own, true);
+    emulator_commit_copies();
+    emulator_wait_for_copies(left);
+    wait_as(before);
+    sum += place[4 * (own ^ 32)];
+    wait_as(after);
+  }
+  emulator_wait_for_copies(0);
+  memory[4 * COUNT + own] = sum;
+}
+
+static void copy_and_leave(float *memory) {
+  alignas(16) __shared__ float place[4];
+  emulator_copy_async(place, memory, true);
+}
+
 /* Block 0 leaves a number that the others find, in the emulator. */
 static void read_left_over(float *to) {
   __shared__ float place;
@@ -101,6 +124,16 @@ static void a_write_needs_a_barrier_after_the_read(void **) {
   assert_false(exchange_is_refused(32, 2, BLOCK, BLOCK));
 }
 
+static void copies_beside_a_thread_are_waited_for(void **) {
+  assert_true(is_refused(1, COUNT, copy_beside, 1, 1, BLOCK, NOTHING)); /* no wait */
+  assert_true(is_refused(1, COUNT, copy_beside, 1, 0, WARP, NOTHING));
+  assert_true(
+      is_refused(1, COUNT, copy_beside, 2, 0, BLOCK, NOTHING)); /* copied over what is read */
+  assert_true(is_refused(1, 1, copy_and_leave));
+  assert_false(is_refused(1, COUNT, copy_beside, 1, 0, BLOCK, NOTHING));
+  assert_false(is_refused(1, COUNT, copy_beside, 2, 0, BLOCK, BLOCK));
+}
+
 static void blocks_have_device_memory_of_their_own(void **) {
   assert_true(is_refused(2, 1, write_all, 0u));
   assert_false(is_refused(2, 1, write_all, 1u));
@@ -129,6 +162,7 @@ int main() {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_read_needs_a_barrier_after_the_write),
       cmocka_unit_test(a_write_needs_a_barrier_after_the_read),
+      cmocka_unit_test(copies_beside_a_thread_are_waited_for),
       cmocka_unit_test(blocks_have_device_memory_of_their_own),
       cmocka_unit_test(shared_memory_is_written_before_it_is_read),
       cmocka_unit_test(neighbours_of_two_bytes_are_apart),
