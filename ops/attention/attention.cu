@@ -2,10 +2,10 @@
  * shared memory, weights never stored (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv
  * 2205.14135). ops/kernels/attention.h has the definition.
  *
- * The kernels here are those of f32; tensor_cores.cuh has those of bf16. A block of 128 threads works on
- * tiles of 32 × 32: four threads share a row of the tile, each with every fourth column and every fourth
- * channel. */
-#include "ops/attention/tensor_cores.cuh"
+ * The kernels here are those of f32; tensor_cores.cuh and tensor_cores_backward.cuh have those of bf16. A
+ * block of 128 threads works on tiles of 32 × 32: four threads share a row of the tile, each with every
+ * fourth column and every fourth channel. */
+#include "ops/attention/tensor_cores_backward.cuh"
 
 namespace attention_kernels {
 
