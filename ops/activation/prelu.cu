@@ -42,19 +42,14 @@ struct slope_terms {
   }
 };
 
-/* A slope for all channels gathers all of them. */
-struct slope_totals {
-  float *dweight;
-  const float *partials;
-  int64_t channels, slopes;
-  int pieces;
-  __device__ void operator()(int64_t s) const {
-    double total = 0;
-    for (int64_t c = s; c < (slopes == 1 ? channels : s + 1); c++)
-      for (int p = 0; p < pieces; p++) total += (double)partials[p * 2 * channels + c];
-    dweight[s] = (float)total;
-  }
-};
+/* A slope for all channels gathers all of them. One block. */
+static __global__ void total_slope(float *dweight, const float *partials, channel_pieces c) {
+  double total = 0;
+  for (int64_t i = threadIdx.x; i < c.pieces * c.channels; i += blockDim.x)
+    total += (double)partials[i / c.channels * 2 * c.channels + i % c.channels];
+  total = block_sum(total);
+  if (threadIdx.x == 0) *dweight = (float)total;
+}
 
 CUDA_SCRATCH(prelu_backward) {
   int64_t channels = last_extent(in_shape(l, BACK_X));
@@ -69,9 +64,12 @@ CUDA_OP(prelu_backward) {
   float *partials = (float *)l->scratch;
   status error =
       for_each_index(l, count, prelu_backward_f{out(l, 0), x, in(l, BACK_WEIGHT), dy, slopes});
-  if (!error) error = launch_channel_sums(l, partials, c, slope_terms{x, dy, channels});
   if (error) return error;
-  return for_each_index(l, slopes, slope_totals{out(l, 1), partials, channels, slopes, c.pieces});
+  slope_terms terms = {x, dy, channels};
+  if (slopes > 1) return total_channels(l, partials, c, terms, store_column{out(l, 1)});
+  error = launch_channel_sums(l, partials, c, terms);
+  if (error) return error;
+  return LAUNCH(l, total_slope, 1, THREADS, 0, out(l, 1), partials, c);
 }
 
 } // namespace prelu_kernels

@@ -241,17 +241,13 @@ struct gradient_sums {
   }
 };
 
-/* Adds up the pieces: totals[sample][2][channel]. */
-struct total_f {
+/* totals[sample][2][channel] */
+struct store_totals {
   float *totals;
-  const float *partials;
-  channel_pieces c;
-  __device__ void operator()(int64_t i) const {
-    int64_t sample = i / (2 * c.channels), k = i % (2 * c.channels);
-    const float *from = partials + sample * c.pieces * 2 * c.channels + k;
-    double total = 0;
-    for (int p = 0; p < c.pieces; p++) total += (double)from[p * 2 * c.channels];
-    totals[i] = (float)total;
+  int64_t channels;
+  __device__ void operator()(int64_t sample, int64_t channel, double sum, double dot) const {
+    totals[sample * 2 * channels + channel] = (float)sum;
+    totals[(sample * 2 + 1) * channels + channel] = (float)dot;
   }
 };
 
@@ -340,9 +336,9 @@ CUDA_OP(channel_norm_backward) {
   bool residual = flag(l, "residual");
   int64_t together = integer(l, "channels");
   double share = flag(l, "fixed") ? 0 : 1 / (double)(c.voxels * together);
-  status error = launch_channel_sums(
-      l, partials, c, gradient_sums{x, dy, mean, rstd, y, c.voxels, c.channels, slope});
-  if (!error) error = for_each_index(l, 2 * c.samples * c.channels, total_f{totals, partials, c});
+  status error = total_channels(l, partials, c,
+                                gradient_sums{x, dy, mean, rstd, y, c.voxels, c.channels, slope},
+                                store_totals{totals, c.channels});
   if (!error) /* without a weight, its gradients are scalars that nobody reads */
     error = for_each_index(l, weight ? c.channels : 1,
                            affine_gradient_f{out(l, BACK_DWEIGHT), out(l, BACK_DBIAS), totals,

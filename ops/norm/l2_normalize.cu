@@ -137,16 +137,11 @@ struct product_terms {
   }
 };
 
-template <typename G> struct add_pieces {
-  const float *partials;
+template <typename G> struct of_vector {
   int64_t stride;
-  int pieces;
   G g;
-  __device__ void operator()(int64_t v) const {
-    const float *own = partials + v / stride * pieces * 2 * stride + v % stride;
-    double total = 0;
-    for (int p = 0; p < pieces; p++) total += (double)own[p * 2 * stride];
-    g(v, total);
+  __device__ void operator()(int64_t outer, int64_t across, double total, double) const {
+    g(outer * stride + across, total);
   }
 };
 
@@ -155,11 +150,8 @@ template <typename G>
 static status sum_products(const launch *l, const vectors &vs, const float *a, const float *b,
                            G g) {
   if (vs.stride == 1) return sum_each(l, vs.count, vs.extent, products_f{a, b, vs.extent}, g);
-  channel_pieces c = pieces_of(vs);
-  float *partials = (float *)l->scratch;
-  status error = launch_channel_sums(l, partials, c, product_terms{a, b, vs.extent, vs.stride});
-  if (error) return error;
-  return for_each_index(l, vs.count, add_pieces<G>{partials, vs.stride, c.pieces, g});
+  return total_channels(l, (float *)l->scratch, pieces_of(vs),
+                        product_terms{a, b, vs.extent, vs.stride}, of_vector<G>{vs.stride, g});
 }
 
 struct store_factor {
@@ -179,7 +171,7 @@ struct store_dot {
   }
 };
 
-/* The vector of an element. */
+/* The vector of an element; neighbours within a stride have neighbouring ones. */
 struct owner {
   divisor stride, extent;
   __device__ int64_t of(int64_t i) const {
@@ -192,8 +184,10 @@ struct scale_elements {
   float *y;
   const float *x, *factor;
   owner vector;
-  __device__ void operator()(int64_t i) const {
-    y[i] = x[i] * factor[vector.of(i)];
+  template <int N> __device__ void at(int64_t i) const {
+    numbers<N> value = load<N>(x, i), by = load<N>(factor, vector.of(i));
+    UNROLL for (int k = 0; k < N; k++) value.at[k] *= by.at[k];
+    store(y, i, value);
   }
 };
 
@@ -201,9 +195,12 @@ struct scale_gradients {
   float *dx;
   const float *y, *factor, *dy, *dots;
   owner vector;
-  __device__ void operator()(int64_t i) const {
+  template <int N> __device__ void at(int64_t i) const {
     int64_t v = vector.of(i);
-    dx[i] = (dy[i] - y[i] * dots[v]) * factor[v];
+    numbers<N> g = load<N>(dy, i), value = load<N>(y, i);
+    numbers<N> dot = load<N>(dots, v), by = load<N>(factor, v);
+    UNROLL for (int k = 0; k < N; k++) g.at[k] = (g.at[k] - value.at[k] * dot.at[k]) * by.at[k];
+    store(dx, i, g);
   }
 };
 
@@ -219,7 +216,7 @@ CUDA_OP(l2_normalize) {
   status error = sum_products(l, vs, x, x, store_factor{factor, eps});
   if (error) return error;
   owner vector = {divide_by(vs.stride), divide_by(vs.extent)};
-  return for_each_index(l, vs.count * vs.extent, scale_elements{y, x, factor, vector});
+  return for_each_group(l, vs.count * vs.extent, vs.stride, scale_elements{y, x, factor, vector});
 }
 
 CUDA_SCRATCH(l2_normalize_backward) {
@@ -235,7 +232,8 @@ CUDA_OP(l2_normalize_backward) {
   status error = sum_products(l, vs, y, dy, store_dot{dots, factor, longest});
   if (error) return error;
   owner vector = {divide_by(vs.stride), divide_by(vs.extent)};
-  return for_each_index(l, vs.count * vs.extent, scale_gradients{dx, y, factor, dy, dots, vector});
+  return for_each_group(l, vs.count * vs.extent, vs.stride,
+                        scale_gradients{dx, y, factor, dy, dots, vector});
 }
 
 } // namespace l2_normalize_kernels

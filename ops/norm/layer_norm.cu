@@ -1,5 +1,5 @@
 /* layer_norm: a warp for each row; ops/norm/layer_norm.c has the definition. */
-#include "device/cuda/groups.cuh"
+#include "device/cuda/channels.cuh"
 
 namespace layer_norm_kernels {
 
@@ -88,33 +88,26 @@ static __global__ void backward_rows(float *dx, const float *x, const float *dy,
   }
 }
 
-/* dweight and dbias of a piece of the rows: partials[piece][2][column]. Neighbouring threads have
- * neighbouring columns. */
-static __global__ void affine_pieces(float *partials, const float *x, const float *dy,
-                                     const float *means, const float *rstds, int64_t rows,
-                                     int64_t width, int64_t piece_rows) {
-  int64_t column = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  int64_t first = blockIdx.y * piece_rows;
-  int64_t end = first + piece_rows < rows ? first + piece_rows : rows;
-  if (column >= width) return;
-  float dweight = 0, dbias = 0;
-  for (int64_t r = first; r < end; r++) {
-    float g = dy[r * width + column];
-    dweight += g * ((x[r * width + column] - means[r]) * rstds[r]);
-    dbias += g;
+/* dweight and dbias: columns are channels, rows their voxels. */
+struct affine_terms {
+  const float *x, *dy, *means, *rstds;
+  int64_t width;
+  template <int N>
+  __device__ void add(int64_t, int64_t column, int64_t row, int64_t, float sums[2][N]) const {
+    numbers<N> g = load<N>(dy, row * width + column), value = load<N>(x, row * width + column);
+    float mean = means[row], rstd = rstds[row];
+    UNROLL for (int k = 0; k < N; k++) {
+      sums[0][k] += g.at[k] * ((value.at[k] - mean) * rstd);
+      sums[1][k] += g.at[k];
+    }
   }
-  partials[(int64_t)blockIdx.y * 2 * width + column] = dweight;
-  partials[((int64_t)blockIdx.y * 2 + 1) * width + column] = dbias;
-}
+};
 
-struct add_pieces {
+struct store_affine {
   float *dweight, *dbias;
-  const float *partials;
-  int64_t width, pieces;
-  __device__ void operator()(int64_t i) const {
-    double total = 0;
-    for (int64_t p = 0; p < pieces; p++) total += (double)partials[p * 2 * width + i];
-    (i < width ? dweight[i] : dbias[i - width]) = (float)total;
+  __device__ void operator()(int64_t, int64_t column, double of_weight, double of_bias) const {
+    dweight[column] = (float)of_weight;
+    dbias[column] = (float)of_bias;
   }
 };
 
@@ -125,15 +118,9 @@ struct clear_scalars {
   }
 };
 
-static int64_t affine_piece_rows(int64_t rows) {
-  int64_t piece = (rows + 255) / 256;
-  return piece < 16 ? 16 : piece;
-}
-
 CUDA_SCRATCH(layer_norm_backward) {
   int64_t width = last_extent(in_shape(l, BACK_X)), rows = elements(in_shape(l, BACK_X)) / width;
-  int64_t piece = affine_piece_rows(rows);
-  return (size_t)((rows + piece - 1) / piece * 2 * width) * sizeof(float);
+  return column_sums_scratch(rows, width);
 }
 
 CUDA_OP(layer_norm_backward) {
@@ -146,11 +133,9 @@ CUDA_OP(layer_norm_backward) {
                         weight, means, rstds, rows, width);
   if (error) return error;
   if (!weight) return for_each_index(l, 1, clear_scalars{out(l, 1), out(l, 2)});
-  int64_t piece = affine_piece_rows(rows), pieces = (rows + piece - 1) / piece;
-  error = LAUNCH(l, affine_pieces, dim3(blocks_of(width), (unsigned)pieces), THREADS, 0, partials,
-                 x, dy, means, rstds, rows, width, piece);
-  if (error) return error;
-  return for_each_index(l, 2 * width, add_pieces{out(l, 1), out(l, 2), partials, width, pieces});
+  return total_channels(l, partials, cut_channels(1, rows, width),
+                        affine_terms{x, dy, means, rstds, width},
+                        store_affine{out(l, 1), out(l, 2)});
 }
 
 } // namespace layer_norm_kernels

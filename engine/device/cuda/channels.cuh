@@ -75,6 +75,44 @@ static inline status launch_channel_sums(const launch *l, float *partials, chann
   return LAUNCH(l, (sum_channels<GROUP, F>), grid, CHANNEL_TILE, 0, partials, c, f);
 }
 
+/* ---- their totals --------------------------------------------------------------------------------- */
+
+constexpr int FINISHED = 8 /* channels of a block */, FINISH_ROWS = CHANNEL_TILE / FINISHED;
+
+/* g(sample, channel, first total, second total) for every channel of a sample, on one thread each. A thread
+ * adds every FINISH_ROWS-th piece, then one the sums of FINISH_ROWS threads in order: there are up to 512
+ * pieces, too many for one. Grid (groups of channels, samples), CHANNEL_TILE threads. */
+template <typename G>
+__global__ void finish_channels(const float *partials, channel_pieces c, G g) {
+  __shared__ double shared[2][FINISH_ROWS][FINISHED];
+  int column = (int)threadIdx.x % FINISHED, row = (int)threadIdx.x / FINISHED;
+  int64_t sample = blockIdx.y, channel = (int64_t)blockIdx.x * FINISHED + column;
+  const float *from = partials + sample * c.pieces * 2 * c.channels + channel;
+  double a = 0, b = 0;
+  for (int p = row; p < c.pieces && channel < c.channels; p += FINISH_ROWS) {
+    a += (double)from[2 * p * c.channels];
+    b += (double)from[(2 * p + 1) * c.channels];
+  }
+  shared[0][row][column] = a;
+  shared[1][row][column] = b;
+  __syncthreads();
+  if (row > 0 || channel >= c.channels) return;
+  for (int r = 1; r < FINISH_ROWS; r++) {
+    a += shared[0][r][column];
+    b += shared[1][r][column];
+  }
+  g(sample, channel, a, b);
+}
+
+/* Both: `partials` holds channel_pieces_bytes. */
+template <typename F, typename G>
+static inline status total_channels(const launch *l, float *partials, channel_pieces c, F f, G g) {
+  status error = launch_channel_sums(l, partials, c, f);
+  if (error) return error;
+  dim3 grid((unsigned)((c.channels + FINISHED - 1) / FINISHED), (unsigned)c.samples);
+  return LAUNCH(l, finish_channels<G>, grid, CHANNEL_TILE, 0, partials, c, g);
+}
+
 /* ---- sums of the columns of a matrix, as of a bias's gradient ---------------------------------- */
 
 struct column_terms {
@@ -87,14 +125,9 @@ struct column_terms {
   }
 };
 
-struct add_column_pieces {
+struct store_column {
   float *y;
-  const float *partials;
-  int64_t columns;
-  int pieces;
-  __device__ void operator()(int64_t column) const {
-    double total = 0;
-    for (int p = 0; p < pieces; p++) total += (double)partials[p * 2 * columns + column];
+  __device__ void operator()(int64_t, int64_t column, double total, double) const {
     y[column] = (float)total;
   }
 };
@@ -109,9 +142,7 @@ static inline status sum_columns(const launch *l, const float *x, int64_t rows, 
                                  float *y) {
   channel_pieces c = cut_channels(1, rows, columns);
   float *partials = (float *)l->scratch;
-  status error = launch_channel_sums(l, partials, c, column_terms{x, columns});
-  if (error) return error;
-  return for_each_index(l, columns, add_column_pieces{y, partials, columns, c.pieces});
+  return total_channels(l, partials, c, column_terms{x, columns}, store_column{y});
 }
 
 #endif
