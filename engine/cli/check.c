@@ -406,6 +406,8 @@ static void print_evaluation(checked *c) {
   row("segments", "%d test case%s by %s of stage %s, windows of %lld×%lld×%lld", cases,
       plural(cases), e->output, e->stage, (long long)w->size[0], (long long)w->size[1],
       (long long)w->size[2]);
+  for (int i = 0; i < e->region_count; i++)
+    text_add(&metrics, "%s%s", i ? ", " : " of the regions ", e->regions[i].name);
   row("scores", "%s, on the grid of the files", metrics.data);
   text_free(&metrics);
   if (cases == 0) note(c, "no case has the role test: there is nothing to evaluate");

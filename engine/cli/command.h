@@ -47,6 +47,7 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 #define OPTION_LAYOUT (UINT64_C(1) << 32)
 #define OPTION_MARKDOWN (UINT64_C(1) << 33)
 #define OPTION_IGNORE_LABEL (UINT64_C(1) << 36)
+#define OPTION_REGION (UINT64_C(1) << 37)
 #define OPTION_ARG (UINT64_C(1) << 40)
 #define OPTION_JOBS (UINT64_C(1) << 41)
 #define OPTION_DRY_RUN (UINT64_C(1) << 42)
@@ -75,6 +76,8 @@ typedef struct arguments {
   double within;               /* 0: not given */
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;
+  override regions[MAX_GROUPS]; /* --region NAME=1,2,3 */
+  int region_count;
   override script_arguments[MAX_ARGUMENTS]; /* --arg name=value */
   int script_argument_count;
   const char *weights, *input, *output, *gradients, *layout;

@@ -99,11 +99,12 @@ const command commands[] = {
      "  strata evaluate --prediction a --reference b --metrics dice,nsd,assd --tolerance 2\n"
      "  strata evaluate --prediction a --reference b --metrics all --csv scores.csv\n"
      "  strata evaluate --prediction a --reference b --group abdomen8=1,2,3,4,6,7,8,11\n"
+     "  strata evaluate --prediction a --reference b --region 'whole tumour=1,2,3' --region core=2,3\n"
      "  strata evaluate --prediction a --reference scribbles --ignore-label 4\n"
      "  strata evaluate --prediction nnunet --reference labelsTs --names Anterior,Posterior \\\n"
      "    --json nnunet.json && strata compare nnunet.json runs/hippocampus-unetr\n",
      OPTION_PREDICTION | OPTION_REFERENCE | OPTION_NAMES | OPTION_METRICS | OPTION_TOLERANCE |
-         OPTION_GROUP | OPTION_EMPTY | OPTION_HD95 | OPTION_IGNORE_LABEL | OPTION_JSON |
+         OPTION_GROUP | OPTION_REGION | OPTION_EMPTY | OPTION_HD95 | OPTION_IGNORE_LABEL | OPTION_JSON |
          OPTION_CSV | OPTION_THREADS,
      0, 0, command_evaluate},
     {"report", "RUN", "one page about a run, to look at and to send",

@@ -58,6 +58,8 @@ static const option_help option_table[] = {
      "relative_volume_difference (default dice,hd95)"},
     {OPTION_TOLERANCE, "tolerance", "MM", "of nsd; with commas: by class from 1 (default 1)"},
     {OPTION_GROUP, "group", "NAME=CLASSES", "a mean over these classes, such as kidneys=2,3"},
+    {OPTION_REGION, "region", "NAME=CLASSES",
+     "scores the union of these classes; with one or more, regions in place of classes"},
     {OPTION_NAMES, "names", "NAMES", "of the classes from 1 on, with commas between them"},
     {OPTION_IGNORE_LABEL, "ignore-label", "N",
      "voxels that are N in the reference are left out (their class is unknown)"},
@@ -177,6 +179,9 @@ static status store(arguments *a, const option_help *o, char *value) {
   case OPTION_GROUP:
     if (a->group_count == MAX_GROUPS) return usage("too many --group%s%s", "", "");
     return read_override(o, value, &a->groups[a->group_count++]);
+  case OPTION_REGION:
+    if (a->region_count == MAX_GROUPS) return usage("too many --region%s%s", "", "");
+    return read_override(o, value, &a->regions[a->region_count++]);
   case OPTION_CSV:
     a->csv = value;
     break;

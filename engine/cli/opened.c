@@ -1,6 +1,7 @@
 #include "cli/opened.h"
 
 #include "base/text.h"
+#include "run/run.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@ status open_pipeline(const arguments *a, opened *o) {
   *o = (opened){0};
   TRY(pipeline_load(a->operands[0], a->overrides, a->override_count, &o->p));
   TRY(dataset_open(&o->p->data, o->p->seed, &o->data));
+  run_set_scoring(&o->p->evaluate, o->data);
   TRY(sample_infer(&o->p->data, o->data->channels, o->size, &o->channels));
   return device_open(a->device ? a->device : "cpu",
                      (int)(a->threads > 0 ? a->threads : o->p->threads), &o->device, NULL);

@@ -251,22 +251,32 @@ static status read_list(arena *memory, const char *option, const char *text, boo
                    option, text);
 }
 
-/* --metrics, --tolerance and --group are the keys of the same name in `evaluate:`. */
+/* What is given with --group or --region as the map in the pipeline file. */
+static status read_class_lists(arena *memory, const char *option, const override *lists, int count,
+                               tree **out) {
+  tree *map = *out = tree_new(memory, NOWHERE, TREE_MAP, MAX_GROUPS);
+  for (int i = 0; i < count; i++) {
+    map->keys[i] = tree_scalar(memory, NOWHERE, lists[i].key, true);
+    TRY(read_list(memory, option, lists[i].value, true, &map->items[i]));
+    map->count++;
+  }
+  return OK;
+}
+
+/* --metrics, --tolerance, --group and --region are the keys of the same name in `evaluate:`. */
 static status read_scoring(const arguments *a, arena *memory, evaluate_spec *spec) {
-  tree *metrics, *tolerance, *groups = tree_new(memory, NOWHERE, TREE_MAP, MAX_GROUPS);
+  tree *metrics, *tolerance, *groups, *regions;
   bool is_all = a->metrics && strcmp(a->metrics, "all") == 0;
   TRY(read_list(memory, "--metrics", a->metrics, !is_all, &metrics));
   TRY(read_list(memory, "--tolerance", a->tolerance, false, &tolerance));
-  for (int i = 0; i < a->group_count; i++) {
-    groups->keys[i] = tree_scalar(memory, NOWHERE, a->groups[i].key, true);
-    TRY(read_list(memory, "--group", a->groups[i].value, true, &groups->items[i]));
-    groups->count++;
-  }
+  TRY(read_class_lists(memory, "--group", a->groups, a->group_count, &groups));
+  TRY(read_class_lists(memory, "--region", a->regions, a->region_count, &regions));
   problems found = {0};
   problems_add(&found, tree_check_duplicates(groups));
+  problems_add(&found, tree_check_duplicates(regions));
   scoring_metrics(metrics, spec, &found);
   scoring_tolerance(memory, tolerance, spec, &found);
-  scoring_groups(memory, groups, spec, &found);
+  scoring_groups(memory, groups, regions, spec, &found);
   status error = problems_take(&found);
   if (!error) return OK;
   status usage = error_new(ERROR_USAGE, NOWHERE, "%s", error_message(error));
@@ -319,6 +329,9 @@ status command_evaluate(const arguments *a) {
   thread_pool *pool = NULL;
   const char **names;
   int name_count;
+  if (a->names && a->region_count > 0)
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "--names names classes, and with --region no class is scored by itself");
   status error = read_scoring(a, &memory, &spec);
   if (!error) error = read_names(a, &memory, &names, &name_count);
   if (!error) error = pool_create(a->threads > 0 ? (int)a->threads : 0, &pool);

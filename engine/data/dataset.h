@@ -31,6 +31,8 @@ typedef struct dataset {
   int case_count;
   const char **class_names; /* [0] = background */
   int class_count;
+  class_group *regions; /* unions of classes that nnU-Net's dataset.json names; none: no region */
+  int region_count;
   int ignore_label; /* in the label files, above all classes; 0: none. See LABEL_UNKNOWN */
   int channels;
   uint64_t identity; /* hash of the case list, roles, file sizes and ignore label */

@@ -47,8 +47,7 @@ static status check_ignore_label(const dataset *d) {
 
 /* "labels": {"0": "background", "1": "liver"}, or the other way round with numbers as values. The
  * ignore label may have a name there, too. */
-static status read_classes(const char *path, const json_t *root, dataset *d) {
-  const json_t *map = json_object_get(root, "labels");
+static status read_classes(const char *path, const json_t *map, dataset *d) {
   if (!json_is_object(map) || json_object_size(map) == 0)
     return bad_json(path, "\"labels\" must be a mapping from class numbers to names, as in "
                           "{\"0\": \"background\", \"1\": \"liver\"}.");
@@ -264,7 +263,7 @@ static status read_decathlon(const data_spec *spec, dataset *d, problems *found)
   json_t *root;
   TRY(load_json(spec->dataset, &root));
   read_name(root, d);
-  status error = read_classes(spec->dataset, root, d);
+  status error = read_classes(spec->dataset, json_object_get(root, "labels"), d);
   if (!error) error = read_channels(spec->dataset, root, d);
   if (!error) error = read_lists(spec->dataset, root, spec->split_kind == SPLIT_LISTED, d, found);
   json_decref(root);
@@ -513,6 +512,67 @@ static status read_ignore(const char *path, const json_t *labels, dataset *d) {
   return OK;
 }
 
+/* The classes that an entry of the labels is made of; 0: of none that there can be. */
+static int classes_of(const json_t *value, int out[LABEL_CLASSES]) {
+  size_t count = json_is_array(value) ? json_array_size(value) : 1;
+  if (count > LABEL_CLASSES) return 0;
+  for (size_t i = 0; i < count; i++) {
+    const json_t *number = json_is_array(value) ? json_array_get(value, i) : value;
+    if (!json_is_integer(number) || json_integer_value(number) < 1 ||
+        json_integer_value(number) >= LABEL_CLASSES)
+      return 0;
+    out[i] = (int)json_integer_value(number);
+    for (size_t k = 0; k < i; k++)
+      if (out[k] == out[i]) return 0;
+  }
+  return (int)count;
+}
+
+static status read_region(const char *path, const char *name, const json_t *value, dataset *d,
+                          bool occurs[LABEL_CLASSES], json_t *classes) {
+  int numbers[LABEL_CLASSES], count = classes_of(value, numbers);
+  if (count == 0 || !name[0] || strlen(name) > 200 || !text_is_printable(name))
+    return bad_json(path,
+                    "\"labels\": \"%.60s\" must be a class from 1 to %d, or a list of some, each "
+                    "once, under a printable name.",
+                    name, LABEL_CLASSES - 1);
+  d->regions[d->region_count++] =
+      (class_group){.name = arena_strdup(&d->memory, name),
+                    .classes = arena_copy(&d->memory, numbers, (size_t)count * sizeof *numbers),
+                    .count = count};
+  for (int i = 0; i < count; i++) occurs[numbers[i]] = true;
+  if (count == 1) json_object_set_new(classes, name, json_integer(numbers[0]));
+  return OK;
+}
+
+/* "whole tumor": [1, 2, 3] among the labels: then every label but the background is a region, to be
+ * scored as a whole. `classes` becomes the labels as classes, named where a region has only one. */
+static status read_regions(const char *path, const json_t *labels, dataset *d, json_t *classes) {
+  bool has_list = false, occurs[LABEL_CLASSES] = {0};
+  const char *key;
+  json_t *value;
+  json_object_foreach((json_t *)labels, key, value) has_list |= json_is_array(value);
+  if (!has_list) return OK;
+  if (json_object_size(labels) > LABEL_CLASSES)
+    return bad_json(path, "\"labels\" has more than %d entries.", LABEL_CLASSES);
+  d->regions = arena_alloc(&d->memory, json_object_size(labels) * sizeof *d->regions);
+  json_object_foreach((json_t *)labels, key, value) {
+    bool is_background = json_is_integer(value) && json_integer_value(value) == 0;
+    if (is_background || strcmp(key, "ignore") == 0)
+      json_object_set(classes, key, value);
+    else
+      TRY(read_region(path, key, value, d, occurs, classes));
+  }
+  json_object_foreach(classes, key, value)
+    if (json_integer_value(value) < LABEL_CLASSES) occurs[json_integer_value(value)] = false;
+  for (int c = 1; c < LABEL_CLASSES; c++) {
+    char name[24];
+    snprintf(name, sizeof name, "class %d", c);
+    if (occurs[c]) json_object_set_new(classes, name, json_integer(c));
+  }
+  return OK;
+}
+
 /* Version 2 of the raw format: channels are files of their own, case_0000.nii.gz, case_0001 …; the
  * cases are what lies in imagesTr. */
 static status read_nnunet_json(const char *path, const json_t *root, dataset *d,
@@ -525,18 +585,13 @@ static status read_nnunet_json(const char *path, const json_t *root, dataset *d,
     return bad_json(path, "\"file_ending\" is \"%.40s\"; .nii.gz and .nii are read.", *ending);
   if (!json_object_get(root, "channel_names"))
     return bad_json(path, "\"channel_names\" is missing: name the channels, {\"0\": \"CT\"}.");
-  const json_t *labels = json_object_get(root, "labels"), *value;
-  const char *key;
-  json_object_foreach((json_t *)labels, key, value) {
-    if (json_is_array(value))
-      return bad_json(path,
-                      "\"labels\": \"%.60s\" is a region of several classes. Networks here tell "
-                      "classes apart: give every class of the label files a name and a number of "
-                      "its own, and score regions with evaluate: {groups: {%.60s: [1, 2]}}.",
-                      key, key);
-  }
+  const json_t *labels = json_object_get(root, "labels");
   TRY(read_ignore(path, labels, d));
-  TRY(read_classes(path, root, d));
+  json_t *classes = json_object();
+  status error = read_regions(path, labels, d, classes);
+  if (!error) error = read_classes(path, d->region_count > 0 ? classes : labels, d);
+  json_decref(classes);
+  if (error) return error;
   return read_channels(path, root, d);
 }
 

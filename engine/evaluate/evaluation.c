@@ -213,6 +213,17 @@ static json_t *groups_entry(const evaluation *e) {
   return groups;
 }
 
+static json_t *regions_entry(const evaluation *e) {
+  json_t *regions = json_object();
+  for (int i = 0; i < e->spec->region_count; i++) {
+    const class_group *g = &e->spec->regions[i];
+    json_t *numbers = json_array();
+    for (int k = 0; k < g->count; k++) json_array_append_new(numbers, json_integer(g->classes[k]));
+    json_object_set_new(regions, g->name, numbers);
+  }
+  return regions;
+}
+
 static json_t *to_json(const evaluation *e) {
   json_t *root = json_object(), *keys = class_keys(e);
   for (int m = 0; m < METRIC_SLOTS; m++) {
@@ -222,6 +233,7 @@ static json_t *to_json(const evaluation *e) {
     json_object_set_new(root, evaluate_metric(e->spec, m)->key, entry);
   }
   if (e->spec->group_count > 0) json_object_set_new(root, "groups", groups_entry(e));
+  if (e->spec->region_count > 0) json_object_set_new(root, "regions", regions_entry(e));
   json_object_set_new(root, "aggregation",
                       json_string("mean over the foreground classes of a case that count, then "
                                   "over cases; standard deviations over cases"));
@@ -296,7 +308,7 @@ typedef struct table_row {
 } table_row;
 
 static table_row head_row(const evaluation *e) {
-  table_row row = {.name = "class"};
+  table_row row = {.name = e->spec->region_count > 0 ? "region" : "class"};
   for (int m = 0; m < METRIC_SLOTS; m++)
     if (is_wanted(e, m))
       snprintf(row.cell[m], sizeof row.cell[m], "%s", evaluate_metric(e->spec, m)->heading);
@@ -382,7 +394,8 @@ void evaluation_print(const evaluation *e, FILE *out) {
   }
   fprintf(out, "%d case%s; mean ± standard deviation over cases.\n", e->case_count,
           e->case_count == 1 ? "" : "s");
-  fprintf(out, "A class in neither the reference nor the prediction %s (empty: %s).\n",
+  const char *what = e->spec->region_count > 0 ? "region" : "class";
+  fprintf(out, "A %s in neither the reference nor the prediction %s (empty: %s).\n", what,
           policy_words[e->spec->empty], policy_names[e->spec->empty]);
   if (e->spec->ignore_label)
     fprintf(out, "Voxels with the label %d in the reference are left out, %.3g %% of all.\n",
@@ -395,5 +408,5 @@ void evaluation_print(const evaluation *e, FILE *out) {
     fputs(" mm.\n", out);
   }
   if (e->spec->metrics & METRICS_OF_SURFACES & ~METRIC_BIT(METRIC_NSD))
-    fputs("Distances are not defined where a class is missed or hallucinated.\n", out);
+    fprintf(out, "Distances are not defined where a %s is missed or hallucinated.\n", what);
 }

@@ -213,7 +213,12 @@ status evaluate_folders(const char *prediction_dir, const char *reference_dir,
   folder_scores s = {0};
   status error =
       score_folders(&memory, prediction_dir, reference_dir, spec, pool, to->report, &found, &s);
-  if (!error && class_names) error = check_named(s.cases, s.case_count, class_count);
+  bool has_regions = spec->region_count > 0;
+  if (has_regions) {
+    class_names = evaluate_row_names(spec, NULL, &memory);
+    class_count = evaluate_rows(spec, 0);
+  }
+  if (!error && class_names && !has_regions) error = check_named(s.cases, s.case_count, class_count);
   if (!error && s.case_count > 0) {
     evaluation e = {.class_names = class_names,
                     .class_count = class_count,

@@ -16,7 +16,7 @@ typedef struct class_score {
 
 typedef struct case_score {
   const char *name;
-  class_score *classes;   /* class_count entries; [0] = background: overlap only, never averaged */
+  class_score *classes;   /* evaluate_rows entries; [0] = background: overlap only, never averaged */
   int64_t voxels;         /* of the map */
   int64_t ignored_voxels; /* of them, left out: in the counts of no class */
 } case_score;
@@ -39,21 +39,29 @@ typedef struct case_score {
  * Voxels in which the reference has the spec's ignore_label are in neither P nor R: no overlap, volume
  * or surface is measured there, whatever the prediction says.
  *
+ * Where the spec has regions, a row is the union of a region's classes in place of a class.
+ *
  * Surface metrics are computed for foreground classes where the spec wants one. Class numbers
  * outside 0 … class_count − 1 and maps of different sizes are errors that name the case. `name` is
  * borrowed. `pool` may be NULL; results do not depend on it. */
 status score_case(const labels *prediction, const labels *reference, int class_count,
                   const evaluate_spec *spec, const char *name, thread_pool *pool, case_score *out);
 void case_score_free(case_score *s);
+/* What is scored: the background, then the foreground classes or, where the spec has some, its regions
+ * in their place. */
+int evaluate_rows(const evaluate_spec *spec, int class_count);
+/* Their names: `class_names`, or "background" and the names of the regions, in `memory`. */
+const char *const *evaluate_row_names(const evaluate_spec *spec, const char *const *class_names,
+                                      arena *memory);
 /* Names and decimals of a metric that the spec has. */
 const metric_info *evaluate_metric(const evaluate_spec *spec, int m);
-/* Of the surfaces of a foreground class. */
-double evaluate_tolerance_mm(const evaluate_spec *spec, int class_number);
+/* Of the surfaces of a row. */
+double evaluate_tolerance_mm(const evaluate_spec *spec, int row);
 
 typedef struct evaluation {
   const char *const *class_names;
   const int *class_numbers; /* of the rows; NULL: row i is class i */
-  int class_count;
+  int class_count; /* rows: classes or regions, the background among them */
   case_score *cases;
   int case_count;
   const evaluate_spec *spec;

@@ -31,11 +31,39 @@ static status bad_class(const char *name, const char *which, int value, const in
                    class_count, class_count - 1);
 }
 
-/* Voxel counts of all classes in one pass over both maps; stretches in which nothing changes are
- * counted at once. `ignored`: value of the reference's voxels that are left out; 0: none. */
+/* ---- rows ---------------------------------------------------------------------------------- */
+
+int evaluate_rows(const evaluate_spec *spec, int class_count) {
+  return spec->region_count > 0 ? spec->region_count + 1 : class_count;
+}
+
+const char *const *evaluate_row_names(const evaluate_spec *spec, const char *const *class_names,
+                                      arena *memory) {
+  if (spec->region_count == 0) return class_names;
+  const char **names = arena_alloc(memory, (size_t)(spec->region_count + 1) * sizeof *names);
+  names[0] = "background";
+  for (int i = 0; i < spec->region_count; i++) names[i + 1] = spec->regions[i].name;
+  return names;
+}
+
+static bool is_in(const class_group *region, int class_number) {
+  for (int i = 0; i < region->count; i++)
+    if (region->classes[i] == class_number) return true;
+  return false;
+}
+
+static void count_stretch(class_score *row, bool predicted, bool referenced, int64_t voxels) {
+  if (predicted) row->predicted_voxels += voxels;
+  if (referenced) row->reference_voxels += voxels;
+  if (predicted && referenced) row->overlap_voxels += voxels;
+}
+
+/* Voxel counts of all rows in one pass over both maps; stretches in which nothing changes are
+ * counted at once. */
 static status count_voxels(const labels *prediction, const labels *reference, int class_count,
-                           int ignored, const char *name, case_score *out) {
-  class_score *classes = out->classes;
+                           const evaluate_spec *spec, const char *name, case_score *out) {
+  class_score *scores = out->classes;
+  const int ignored = spec->ignore_label;
   const int64_t *size = reference->size, rows = size[0] * size[1];
   for (int64_t row = 0; row < rows; row++) {
     const uint8_t *p = prediction->data + row * size[2], *r = reference->data + row * size[2];
@@ -48,9 +76,12 @@ static status count_voxels(const labels *prediction, const labels *reference, in
         continue;
       }
       if (r[z] >= class_count) return bad_class(name, "reference", r[z], at, class_count);
-      classes[p[z]].predicted_voxels += end - z;
-      classes[r[z]].reference_voxels += end - z;
-      if (p[z] == r[z]) classes[p[z]].overlap_voxels += end - z;
+      for (int i = 0; i < spec->region_count; i++)
+        count_stretch(&scores[i + 1], is_in(&spec->regions[i], p[z]),
+                      is_in(&spec->regions[i], r[z]), end - z);
+      if (spec->region_count > 0) continue;
+      count_stretch(&scores[p[z]], true, p[z] == r[z], end - z);
+      if (p[z] != r[z]) count_stretch(&scores[r[z]], false, true, end - z);
     }
   }
   return OK;
@@ -239,21 +270,35 @@ static status score_surfaces(const labels *prediction, const labels *reference, 
 
 /* ---- a case -------------------------------------------------------------------------------- */
 
-double evaluate_tolerance_mm(const evaluate_spec *spec, int class_number) {
+double evaluate_tolerance_mm(const evaluate_spec *spec, int row) {
   int count = spec->tolerance_count;
   if (count == 0) return 1;
-  return spec->tolerance_mm[class_number <= count ? class_number - 1 : count - 1];
+  return spec->tolerance_mm[row <= count ? row - 1 : count - 1];
 }
 
-/* A copy of the map with background in the voxels that the reference ignores. */
-static status without_ignored(const labels *map, const labels *reference, int ignored,
-                              labels *out) {
+/* A copy of the map with `becomes` of its values, and background in the voxels that the reference
+ * ignores (0: none). */
+static status mapped(const labels *map, const labels *reference, int ignored,
+                     const uint8_t becomes[LABEL_VALUES], labels *out) {
   TRY(labels_reserve(out, map->size));
   memcpy(out->affine, map->affine, sizeof out->affine);
   const int64_t voxels = map->size[0] * map->size[1] * map->size[2];
   for (int64_t v = 0; v < voxels; v++)
-    out->data[v] = reference->data[v] == ignored ? 0 : map->data[v];
+    out->data[v] = ignored && reference->data[v] == ignored ? 0 : becomes[map->data[v]];
   return OK;
+}
+
+static status score_mapped_surfaces(const labels *prediction, const labels *reference,
+                                    const uint8_t becomes[LABEL_VALUES], int class_count,
+                                    const evaluate_spec *spec, thread_pool *pool,
+                                    class_score *rows) {
+  labels maps[2];
+  memset(maps, 0, sizeof maps);
+  status error = mapped(prediction, reference, spec->ignore_label, becomes, &maps[0]);
+  if (!error) error = mapped(reference, reference, spec->ignore_label, becomes, &maps[1]);
+  if (!error) error = score_surfaces(&maps[0], &maps[1], class_count, spec, pool, rows);
+  for (int side = 0; side < 2; side++) labels_free(&maps[side]);
+  return error;
 }
 
 static status score_known_surfaces(const labels *prediction, const labels *reference,
@@ -261,32 +306,52 @@ static status score_known_surfaces(const labels *prediction, const labels *refer
                                    case_score *score) {
   if (score->ignored_voxels == 0)
     return score_surfaces(prediction, reference, class_count, spec, pool, score->classes);
-  labels known[2];
-  memset(known, 0, sizeof known);
-  status error = without_ignored(prediction, reference, spec->ignore_label, &known[0]);
-  if (!error) error = without_ignored(reference, reference, spec->ignore_label, &known[1]);
-  if (!error) error = score_surfaces(&known[0], &known[1], class_count, spec, pool, score->classes);
-  for (int side = 0; side < 2; side++) labels_free(&known[side]);
-  return error;
+  uint8_t same[LABEL_VALUES];
+  for (int v = 0; v < LABEL_VALUES; v++) same[v] = (uint8_t)v;
+  return score_mapped_surfaces(prediction, reference, same, class_count, spec, pool,
+                               score->classes);
+}
+
+/* Regions may overlap, so each is the one class of maps of its own. */
+static status score_region_surfaces(const labels *prediction, const labels *reference,
+                                    const evaluate_spec *spec, thread_pool *pool,
+                                    case_score *score) {
+  for (int i = 0; i < spec->region_count; i++) {
+    double tolerance_mm = evaluate_tolerance_mm(spec, i + 1);
+    evaluate_spec alone = *spec;
+    alone.tolerance_mm = &tolerance_mm;
+    alone.tolerance_count = 1;
+    uint8_t inside[LABEL_VALUES];
+    for (int v = 0; v < LABEL_VALUES; v++) inside[v] = is_in(&spec->regions[i], v);
+    class_score rows[2] = {[1] = score->classes[i + 1]};
+    TRY(score_mapped_surfaces(prediction, reference, inside, 2, &alone, pool, rows));
+    score->classes[i + 1] = rows[1];
+  }
+  return OK;
 }
 
 status score_case(const labels *prediction, const labels *reference, int class_count,
                   const evaluate_spec *spec, const char *name, thread_pool *pool, case_score *out) {
   *out = (case_score){.name = name};
   TRY(check_maps(prediction, reference, name));
-  class_score *classes = calloc((size_t)class_count, sizeof *classes);
-  if (!classes) return error_out_of_memory((size_t)class_count * sizeof *classes);
+  int rows = evaluate_rows(spec, class_count);
+  class_score *classes = calloc((size_t)rows, sizeof *classes);
+  if (!classes) return error_out_of_memory((size_t)rows * sizeof *classes);
   out->classes = classes;
   out->voxels = reference->size[0] * reference->size[1] * reference->size[2];
-  status error = count_voxels(prediction, reference, class_count, spec->ignore_label, name, out);
-  for (int c = 0; c < class_count && !error; c++) {
+  status error = count_voxels(prediction, reference, class_count, spec, name, out);
+  for (int c = 0; c < rows && !error; c++) {
     for (int m = 0; m < METRIC_SLOTS; m++) classes[c].value[m] = NAN;
     if (out->ignored_voxels < out->voxels) /* else there is nothing to agree on */
       score_overlap(&classes[c], affine_voxel_mm3(reference->affine) / 1000, spec->empty);
   }
-  if (!error && spec->metrics & METRICS_OF_SURFACES)
-    error = error_prefix(score_known_surfaces(prediction, reference, class_count, spec, pool, out),
-                         "%s", name);
+  if (!error && spec->metrics & METRICS_OF_SURFACES) {
+    if (spec->region_count > 0)
+      error = score_region_surfaces(prediction, reference, spec, pool, out);
+    else
+      error = score_known_surfaces(prediction, reference, class_count, spec, pool, out);
+    error = error_prefix(error, "%s", name);
+  }
   if (error) case_score_free(out);
   return error;
 }

@@ -178,7 +178,8 @@ typedef enum empty_policy {
   EMPTY_ZERO  /* … count as 0 */
 } empty_policy;
 
-typedef struct class_group { /* classes with a mean of their own: Synapse's 8 organs of 13 */
+/* Classes with a mean of their own (Synapse's 8 organs of 13), or scored as one: a region. */
+typedef struct class_group {
   const char *name;
   int *classes;
   int count;
@@ -200,6 +201,8 @@ typedef struct evaluate_spec {
   int tolerance_count;
   class_group *groups;
   int group_count;
+  class_group *regions; /* unions of classes that are scored in place of the classes; none: classes */
+  int region_count;
   const char *stage, *output; /* which stage's weights and which value; default: the last enabled
                                  stage and its validated output, else "net.out" */
   bool enabled;               /* false: the file has no `evaluate:` */
@@ -305,7 +308,9 @@ status graph_file_load(pipeline *p, const char *name, const char *relative_to, s
  * the default. What is wrong is added to `all`. */
 void scoring_metrics(const tree *t, evaluate_spec *e, problems *all);
 void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems *all);
-void scoring_groups(arena *memory, const tree *t, evaluate_spec *e, problems *all);
+/* Groups of classes, and regions. */
+void scoring_groups(arena *memory, const tree *groups, const tree *regions, evaluate_spec *e,
+                    problems *all);
 /* Attributes of `inferer: sliding_window`, declared like an operator's; and their reading. */
 extern const op sliding_window_op;
 void inference_window(arena *memory, const tree *t, evaluate_spec *e, problems *all);

@@ -91,13 +91,13 @@ void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems 
   e->tolerance_count = count;
 }
 
-static void read_group(arena *memory, const tree *name, const tree *list, class_group *g,
-                       problems *all) {
+static void read_group(arena *memory, const char *key, const tree *name, const tree *list,
+                       class_group *g, problems *all) {
   char found[96];
   *g = (class_group){.name = name->text, .at = list->at};
   if (list == &unreadable) return;
   if (list->kind != TREE_LIST || list->count == 0 || list->count > CLASSES_MAX) {
-    report(all, list->at, "evaluate: groups: %s must be a list of class numbers, not %s.",
+    report(all, list->at, "evaluate: %s: %s must be a list of class numbers, not %s.", key,
            printable(name->text, (char[96]){0}), tree_describe(list, found));
     return;
   }
@@ -109,30 +109,43 @@ static void read_group(arena *memory, const tree *name, const tree *list, class_
     bool again = false;
     for (int k = 0; k < g->count; k++) again |= g->classes[k] == number;
     if (error)
-      problems_add(all, error_prefix(error, "evaluate: groups: %s", name->text));
+      problems_add(all, error_prefix(error, "evaluate: %s: %s", key, name->text));
     else if (number < 1 || number >= CLASSES_MAX)
-      report(all, list->items[i]->at,
-             "evaluate: groups: a class is a number from 1 to %d, not %lld.", CLASSES_MAX - 1,
-             (long long)number);
+      report(all, list->items[i]->at, "evaluate: %s: a class is a number from 1 to %d, not %lld.",
+             key, CLASSES_MAX - 1, (long long)number);
     else if (again)
-      report(all, list->items[i]->at, "evaluate: groups: class %lld is in %s twice.",
+      report(all, list->items[i]->at, "evaluate: %s: class %lld is in %s twice.", key,
              (long long)number, printable(name->text, found));
     else
       g->classes[g->count++] = (int)number;
   }
 }
 
-void scoring_groups(arena *memory, const tree *t, evaluate_spec *e, problems *all) {
+/* Names with lists of classes; `example` is one. */
+static void read_groups(arena *memory, const tree *t, const char *key, const char *example,
+                        class_group **out, int *count, problems *all) {
   char found[96];
   if (!t || t == &unreadable || tree_is_null(t)) return;
   if (t->kind != TREE_MAP || t->count > GROUPS_MAX) {
     report(all, t->at,
-           "evaluate: groups must be a mapping of at most %d names to lists of classes, such as "
-           "{abdomen8: [1, 2, 3, 4, 6, 7, 8, 11]}, not %s.",
-           GROUPS_MAX, tree_describe(t, found));
+           "evaluate: %s must be a mapping of at most %d names to lists of classes, such as "
+           "{%s}, not %s.",
+           key, GROUPS_MAX, example, tree_describe(t, found));
     return;
   }
-  e->groups = arena_alloc(memory, (size_t)t->count * sizeof *e->groups);
+  *out = arena_alloc(memory, (size_t)t->count * sizeof **out);
   for (int i = 0; i < t->count; i++)
-    read_group(memory, t->keys[i], t->items[i], &e->groups[e->group_count++], all);
+    read_group(memory, key, t->keys[i], t->items[i], &(*out)[(*count)++], all);
+}
+
+void scoring_groups(arena *memory, const tree *groups, const tree *regions, evaluate_spec *e,
+                    problems *all) {
+  read_groups(memory, groups, "groups", "abdomen8: [1, 2, 3, 4, 6, 7, 8, 11]", &e->groups,
+              &e->group_count, all);
+  read_groups(memory, regions, "regions", "whole tumour: [1, 2, 3], tumour core: [2, 3]",
+              &e->regions, &e->region_count, all);
+  if (e->group_count > 0 && e->region_count > 0)
+    report(all, groups->at,
+           "evaluate: groups are means over classes, and with regions, regions are scored in place "
+           "of the classes. Take one of the two keys away.");
 }

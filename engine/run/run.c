@@ -262,6 +262,15 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found, bo
     stage_graph_free(&graph);
 }
 
+static void check_group(const run *r, const char *key, const class_group *g, problems *found) {
+  for (int k = 0; k < g->count; k++)
+    if (g->classes[k] >= r->data->class_count)
+      problems_add(found, error_new(ERROR_PIPELINE, g->at,
+                                    "evaluate: %s: %s has class %d, but the classes of the data "
+                                    "set end with %d.",
+                                    key, g->name, g->classes[k], r->data->class_count - 1));
+}
+
 /* Classes of `evaluate:` that the data set does not have. */
 static void check_classes(const run *r, problems *found) {
   const tree *largest = r->p->evaluate.keep_largest_listed;
@@ -272,15 +281,9 @@ static void check_classes(const run *r, problems *found) {
                                     "evaluate: keep_largest has class %s, but the classes of the "
                                     "data set end with %d.",
                                     largest->items[i]->text, r->data->class_count - 1));
-  for (int i = 0; i < r->p->evaluate.group_count; i++) {
-    const class_group *g = &r->p->evaluate.groups[i];
-    for (int k = 0; k < g->count; k++)
-      if (g->classes[k] >= r->data->class_count)
-        problems_add(found, error_new(ERROR_PIPELINE, g->at,
-                                      "evaluate: groups: %s has class %d, but the classes of the "
-                                      "data set end with %d.",
-                                      g->name, g->classes[k], r->data->class_count - 1));
-  }
+  const evaluate_spec *e = &r->p->evaluate;
+  for (int i = 0; i < e->group_count; i++) check_group(r, "groups", &e->groups[i], found);
+  for (int i = 0; i < e->region_count; i++) check_group(r, "regions", &e->regions[i], found);
 }
 
 /* The network of the evaluation, in windows that may have another size than crops. */
@@ -348,8 +351,7 @@ static status evaluate_case(run *r, network *n, custom_metrics *custom, const ca
       error = score_case(&prediction, &reference, r->data->class_count, &r->p->evaluate,
                          entry->name, r->device->pool, score);
     if (!error) {
-      error = custom_metrics_score(custom, &reference, r->data->class_names, r->data->class_count,
-                                   score);
+      error = custom_metrics_score(custom, &reference, r->scored_names, r->scored_count, score);
       if (error) case_score_free(score);
     }
     *scored = !error;
@@ -424,8 +426,8 @@ status run_evaluate(run *r) {
   if (!error)
     error = custom_metrics_open(r->p->evaluate.custom, r->p->evaluate.custom_count, &custom);
   if (!error) error = evaluate_cases(r, &n, &custom, index, count, scores, &scored);
-  evaluation e = {.class_names = r->data->class_names,
-                  .class_count = r->data->class_count,
+  evaluation e = {.class_names = r->scored_names,
+                  .class_count = r->scored_count,
                   .cases = scores,
                   .case_count = scored,
                   .spec = &r->p->evaluate};
@@ -528,10 +530,21 @@ static void say_start(run *r, const char *why) {
   report_line(&r->report, "run folder: %s", r->folder);
 }
 
+void run_set_scoring(evaluate_spec *e, const dataset *d) {
+  e->ignore_label = d->ignore_label;
+  if (e->region_count > 0 || e->group_count > 0) return;
+  e->regions = d->regions;
+  e->region_count = d->region_count;
+}
+
 static status open_run(run *r, const run_options *o, char *why) {
   TRY(pipeline_load(o->pipeline_path, o->overrides, o->override_count, &r->p));
   TRY(dataset_open(&r->p->data, r->p->seed, &r->data));
-  r->p->evaluate.ignore_label = r->data->ignore_label;
+  run_set_scoring(&r->p->evaluate, r->data);
+  r->scored_names =
+      evaluate_row_names(&r->p->evaluate, (const char *const *)r->data->class_names,
+                         &r->data->memory);
+  r->scored_count = evaluate_rows(&r->p->evaluate, r->data->class_count);
   TRY(sample_infer(&r->p->data, r->data->channels, r->size, &r->channels));
   return device_open(o->device ? o->device : r->p->device,
                      (int)(o->threads > 0 ? o->threads : r->p->threads), &r->device, why);

@@ -22,6 +22,10 @@
 
 enum { FORMER_IDENTITIES_MAX = 64 };
 
+/* What the data set says about the scoring: its ignore label, and its regions where the file asks for
+ * neither regions nor groups. */
+void run_set_scoring(evaluate_spec *e, const dataset *d);
+
 typedef struct run {
   pipeline *p;
   dataset *data;
@@ -46,6 +50,8 @@ typedef struct run {
   FILE *metrics;             /* metrics.jsonl, appended and flushed line by line */
   double csv_written_s;      /* when metrics.csv was */
   int64_t size[3], channels; /* of a crop */
+  const char *const *scored_names; /* classes, or regions: see evaluate_row_names */
+  int scored_count;
 } run;
 
 typedef struct run_options {

@@ -93,8 +93,7 @@ static status check_case(trainer *t, const case_entry *entry, const evaluate_spe
     error = error_prefix(error, "validation case %s", entry->name);
     *scored = !error;
     if (!error)
-      error =
-          custom_metrics_score(custom, &c.label, r->data->class_names, r->data->class_count, score);
+      error = custom_metrics_score(custom, &c.label, r->scored_names, r->scored_count, score);
   }
   labels_free(&prediction);
   case_free(&c);
@@ -129,8 +128,8 @@ static status check_segmentation(trainer *t) {
     error = check_case(t, &r->data->cases[index[i]], &spec, &custom, &scores[scored], &counts);
     scored += counts;
   }
-  evaluation summary = {.class_names = r->data->class_names,
-                        .class_count = r->data->class_count,
+  evaluation summary = {.class_names = r->scored_names,
+                        .class_count = r->scored_count,
                         .cases = scores,
                         .case_count = scored,
                         .spec = &spec};

@@ -423,6 +423,10 @@ static json_t *evaluate_schema(void) {
       part_examples(
           part_names(part_or_nothing(classes_schema()), "name: classes with a mean of their own"),
           YAML("{abdomen8: [1, 2, 3, 4, 6, 7, 8, 11]}")));
+  put(p, "regions",
+      part_examples(part_names(part_or_nothing(classes_schema()),
+                               "name: classes whose union is scored, in place of the classes"),
+                    YAML("{whole tumour: [1, 2, 3], tumour core: [2, 3]}")));
   put(p, "empty",
       part_default(part_choice(policies, "a class absent from reference and prediction"), "skip"));
   put(p, "hd95",
