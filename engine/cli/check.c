@@ -170,8 +170,8 @@ static void note_cases(checked *c) {
     note(c, "%d case%s of the data set ha%s no role", nobody, plural(nobody),
          nobody == 1 ? "s" : "ve");
   if (unlabelled)
-    note(c, "%d case%s ha%s no label: only stages that read none learn from them", unlabelled,
-         plural(unlabelled), unlabelled == 1 ? "s" : "ve");
+    note(c, "%d case%s ha%s no label: only stages that read none learn from %s", unlabelled,
+         plural(unlabelled), unlabelled == 1 ? "s" : "ve", unlabelled == 1 ? "it" : "them");
   if (spec->label_fraction < 1)
     note(c, "label_fraction: stages that read labels train on %d of %d cases",
          dataset_role_usable(d, ROLE_TRAIN, false), dataset_role_count(d, ROLE_TRAIN));

@@ -85,19 +85,23 @@ char *dataset_describe(const dataset *d, char out[160]) {
   int train = dataset_role_count(d, ROLE_TRAIN),
       labelled = dataset_role_usable(d, ROLE_TRAIN, false);
   int none = dataset_role_count(d, ROLE_NONE);
-  char withheld[40] = "", unused[40] = "";
-  if (labelled < train) snprintf(withheld, sizeof withheld, " (%d with labels)", labelled);
+  char with_labels[40] = "", unused[40] = "";
+  if (labelled < train) snprintf(with_labels, sizeof with_labels, " (%d with labels)", labelled);
   if (none > 0) snprintf(unused, sizeof unused, ", %d in no role", none);
   snprintf(out, 160, "%d case%s: %d train%s, %d validation, %d test%s", d->case_count,
-           d->case_count == 1 ? "" : "s", train, withheld, dataset_role_count(d, ROLE_VALIDATION),
+           d->case_count == 1 ? "" : "s", train, with_labels, dataset_role_count(d, ROLE_VALIDATION),
            dataset_role_count(d, ROLE_TEST), unused);
   return out;
+}
+
+bool case_is_usable(const case_entry *entry, bool label_free) {
+  return label_free || entry->label;
 }
 
 int dataset_role_usable(const dataset *d, role r, bool label_free) {
   int count = 0;
   for (int i = 0; i < d->case_count; i++)
-    count += d->cases[i].role == r && (label_free || !d->cases[i].is_label_withheld);
+    count += d->cases[i].role == r && case_is_usable(&d->cases[i], label_free);
   return count;
 }
 

@@ -58,7 +58,9 @@ int dataset_role(const dataset *d, role r, int *index);
 int dataset_role_count(const dataset *d, role r);
 /* "6 cases: 4 train (2 with labels), 1 validation, 1 test" */
 char *dataset_describe(const dataset *d, char out[160]);
-/* Those of them that may be learned from: with labels, those whose label is not withheld. */
+/* May a stage learn from the case: does it read no label, or has the case one that is not withheld? */
+bool case_is_usable(const case_entry *entry, bool label_free);
+/* Cases of a role that may be learned from. */
 int dataset_role_usable(const dataset *d, role r, bool label_free);
 /* Steps of an epoch that draws every usable case of the role spec->crops_per_case times, `a_step`
  * samples a step, rounded up. */

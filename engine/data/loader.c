@@ -272,24 +272,15 @@ static status find_cases(loader *l) {
     free(index);
     return error_out_of_memory((size_t)o->data->case_count * sizeof *l->cases);
   }
-  l->case_count = dataset_role(o->data, o->role, index);
-  problems all = {0};
-  int found = l->case_count;
-  l->case_count = 0;
+  int found = dataset_role(o->data, o->role, index);
   for (int i = 0; i < found; i++) {
     const case_entry *entry = &o->data->cases[index[i]];
-    if (entry->is_label_withheld && !o->label_free) continue;
-    l->cases[l->case_count++].entry = entry;
-    if (!o->label_free && !entry->label)
-      problems_add(&all, error_new(ERROR_DATA, o->spec->dataset_at,
-                                   "case %s has no label, and stage %s learns from labels",
-                                   entry->name, o->stage));
+    if (case_is_usable(entry, o->label_free)) l->cases[l->case_count++].entry = entry;
   }
   free(index);
-  if (l->case_count == 0)
-    return error_new(ERROR_DATA, o->spec->split_at, "the split leaves no %s case",
-                     role_names[o->role]);
-  return problems_take(&all);
+  if (l->case_count > 0) return OK;
+  return error_new(ERROR_DATA, o->spec->split_at, "the split leaves no %s case%s",
+                   role_names[o->role], found > 0 ? " with a label" : "");
 }
 
 static status add_up_weights(loader *l) {

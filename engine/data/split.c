@@ -41,25 +41,36 @@ static void find_patients(const data_spec *spec, dataset *d, problems *found) {
   }
 }
 
-/* Distinct patients, sorted; number[i] is that of case i. */
+/* Distinct patients that are dealt to roles, sorted; number[i] is that of case i, −1: of none. Where
+ * some cases have labels, patients without one are not dealt but train: what they say could neither
+ * be validated nor tested. */
 typedef struct patients {
   int count;
   int *number;
 } patients;
 
 static patients number_patients(dataset *d) {
-  size_t n = (size_t)d->case_count;
+  size_t n = (size_t)d->case_count, dealt = 0;
   const char **names = arena_alloc(&d->memory, (n + 1) * sizeof *names);
   patients p = {.number = arena_alloc(&d->memory, (n + 1) * sizeof *p.number)};
-  for (size_t i = 0; i < n; i++) names[i] = d->cases[i].patient;
-  qsort(names, n, sizeof *names, by_text);
   for (size_t i = 0; i < n; i++)
+    if (d->cases[i].label) names[dealt++] = d->cases[i].patient;
+  for (size_t i = 0; dealt == 0 && i < n; i++) names[i] = d->cases[i].patient;
+  if (dealt == 0) dealt = n;
+  qsort(names, dealt, sizeof *names, by_text);
+  for (size_t i = 0; i < dealt; i++)
     if (i == 0 || strcmp(names[i], names[i - 1]) != 0) names[p.count++] = names[i];
   for (size_t i = 0; i < n; i++) {
     const char **at = bsearch(&d->cases[i].patient, names, (size_t)p.count, sizeof *names, by_text);
-    p.number[i] = (int)(at - names);
+    p.number[i] = at ? (int)(at - names) : -1;
   }
   return p;
+}
+
+/* Cases of patients that are not dealt train. */
+static void give_roles(dataset *d, const patients *p, const role *roles) {
+  for (int i = 0; i < d->case_count; i++)
+    d->cases[i].role = p->number[i] < 0 ? ROLE_TRAIN : roles[p->number[i]];
 }
 
 /* ---- dealing by the seed ------------------------------------------------------------------- */
@@ -112,7 +123,7 @@ static status deal_fractions(const data_spec *spec, uint64_t seed, dataset *d) {
     roles[order[i]] = i < count[0]              ? ROLE_TRAIN
                       : i < count[0] + count[1] ? ROLE_VALIDATION
                                                 : ROLE_TEST;
-  for (int i = 0; i < d->case_count; i++) d->cases[i].role = roles[p.number[i]];
+  give_roles(d, &p, roles);
   return OK;
 }
 
@@ -132,7 +143,7 @@ static status deal_folds(const data_spec *spec, uint64_t seed, dataset *d) {
     roles[order[i]] = i % spec->folds == spec->fold ? ROLE_TEST
                       : given++ < count[0]          ? ROLE_TRAIN
                                                     : ROLE_VALIDATION;
-  for (int i = 0; i < d->case_count; i++) d->cases[i].role = roles[p.number[i]];
+  give_roles(d, &p, roles);
   return OK;
 }
 

@@ -227,6 +227,16 @@ static status try_schedules(const run *r, const stage_spec *s, const stage_graph
   return controls_try(c, (schedule_point){.total = s->epochs * steps, .steps_per_epoch = steps});
 }
 
+static status check_cases(const run *r, const stage_spec *s, const stage_graph *graph) {
+  bool label_free = graph->label == VALUE_NONE && !s->use_labels;
+  if (dataset_role_usable(r->data, ROLE_TRAIN, label_free) > 0) return OK;
+  bool has_any = dataset_role_count(r->data, ROLE_TRAIN) > 0;
+  return error_new(ERROR_DATA, r->p->data.split_at,
+                   has_any ? "stage %s learns from labels, and no training case has one"
+                           : "no case has the role train, so stage %s has nothing to learn from",
+                   s->name);
+}
+
 static void compile_stage(const run *r, const stage_spec *s, problems *found, bool *refused) {
   stage_graph graph;
   status error = expand(r, s, &graph);
@@ -241,6 +251,7 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found, bo
   if (!error) error = try_schedules(r, s, &graph, &c);
   controls_close(&c);
   problems_add(found, error);
+  problems_add(found, check_cases(r, s, &graph));
   check_measuring_scripts(s->validate_custom, s->validate_custom_count, found);
   if (s->case_weights.path) {
     script *weights;

@@ -42,8 +42,7 @@ static status weigh_all(const weighing *w, double *weights) {
   double sum = 0;
   for (int i = 0; i < d->case_count; i++) {
     const case_entry *entry = &d->cases[i];
-    bool is_used = entry->role == ROLE_TRAIN && !(entry->is_label_withheld && !w->label_free);
-    if (!is_used) continue;
+    if (entry->role != ROLE_TRAIN || !case_is_usable(entry, w->label_free)) continue;
     if (run_stop_requested())
       return error_new(ERROR_INTERRUPTED, NOWHERE,
                        "stopped while stage %s weighed its cases; the same command with --resume "

@@ -114,7 +114,8 @@ static void choose_values(sampler *t) {
 
 static status open_sampler(sampler *t, parameters *trained) {
   const run *r = t->r;
-  bool validation = dataset_role_count(r->data, ROLE_VALIDATION) > 0;
+  bool label_free = !t->stage->use_labels;
+  bool validation = dataset_role_usable(r->data, ROLE_VALIDATION, label_free) > 0;
   snprintf(t->name, sizeof t->name, "%s/validation", t->stage->name);
   value_id keep[VALUES_MAX];
   for (int i = 0; i < t->count; i++) keep[i] = t->list[i].value;
@@ -125,7 +126,7 @@ static status open_sampler(sampler *t, parameters *trained) {
                       .seed = r->p->seed,
                       .stage = t->name,
                       .role = validation ? ROLE_VALIDATION : ROLE_TRAIN,
-                      .label_free = !t->stage->use_labels,
+                      .label_free = label_free,
                       .batch = t->batch,
                       .epochs = 1,
                       .size = {r->size[0], r->size[1], r->size[2]},

@@ -27,10 +27,14 @@ static expand_options options_for(const trainer *t, int64_t batch, bool training
                           .training = training};
 }
 
+static bool is_label_free(const trainer *t) {
+  return t->graph.label == VALUE_NONE && !t->stage->use_labels;
+}
+
 /* Samples in a step of the validation of losses: one, unless a loss compares samples. 0: there are
  * too few for that. */
 static int64_t check_batch(const trainer *t) {
-  int64_t cases = dataset_role_count(t->r->data, ROLE_VALIDATION);
+  int64_t cases = dataset_role_usable(t->r->data, ROLE_VALIDATION, is_label_free(t));
   bool across = false;
   for (int i = 0; i < t->graph.g->node_count; i++)
     across |= (t->graph.g->nodes[i].op->traits & OP_ACROSS_SAMPLES) != 0;
@@ -94,10 +98,6 @@ static status fill_parameters(trainer *t) {
   status error = transfer_weights(path, &t->graph, s, &t->parameters, &r->report);
   free(path);
   return error;
-}
-
-static bool is_label_free(const trainer *t) {
-  return t->graph.label == VALUE_NONE && !t->stage->use_labels;
 }
 
 /* The stage's batches from its first on. */
