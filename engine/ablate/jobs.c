@@ -9,7 +9,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -117,13 +116,8 @@ static status lock_trial(const trial *t, int *fd) {
   char *path = trial_file(t, "trial.lock");
   if (!path) return error_out_of_memory(64);
   status error = folder_create(t->folder);
-  *fd = error ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (!error && *fd < 0) error = error_from_errno("open", path);
-  if (!error && flock(*fd, LOCK_EX | LOCK_NB) != 0) {
-    if (errno != EWOULDBLOCK) error = error_from_errno("lock", path);
-    close(*fd);
-    *fd = -1;
-  }
+  *fd = -1;
+  if (!error) error = file_lock(path, fd);
   free(path);
   return error;
 }

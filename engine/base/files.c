@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -202,6 +203,16 @@ status folder_create(const char *path) {
 
 bool file_exists(const char *path) {
   return access(path, F_OK) == 0;
+}
+
+status file_lock(const char *path, int *fd) {
+  *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (*fd < 0) return error_from_errno("open", path);
+  if (flock(*fd, LOCK_EX | LOCK_NB) == 0) return OK;
+  status error = errno == EWOULDBLOCK ? OK : error_from_errno("lock", path);
+  close(*fd);
+  *fd = -1;
+  return error;
 }
 
 char *path_join(const char *folder, const char *name) {

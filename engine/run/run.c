@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static volatile sig_atomic_t stop_requested;
 
@@ -475,20 +476,33 @@ status run_evaluate(run *r) {
 
 /* ---- the run ----------------------------------------------------------------------------- */
 
+/* Two programs in one folder would write over each other's state and records. */
+static status take_folder(run *r) {
+  char *path = run_file(r, ".in-use");
+  if (!path) return error_out_of_memory(strlen(r->folder));
+  status error = folder_create(r->folder);
+  if (!error) error = file_lock(path, &r->in_use);
+  if (!error && r->in_use < 0)
+    error = error_new(ERROR_USAGE, NOWHERE,
+                      "another program is at work in %s: wait until it has ended or stop it, or "
+                      "choose another --out",
+                      r->folder);
+  free(path);
+  return error;
+}
+
 static status prepare_folder(run *r, resume_states *states) {
   char *description = run_file(r, "run.json"), *weights = run_file(r, "weights");
   status error = OK;
-  if (file_exists(description)) {
-    if (r->resume)
-      error = resume_check(r, description, states);
-    else
-      error = error_new(ERROR_USAGE, NOWHERE,
-                        "%s already holds a run; add --resume to go on with it, or choose another "
-                        "--out",
-                        r->folder);
-  } else if (r->resume) {
+  if (r->resume && !file_exists(description))
     error = error_new(ERROR_USAGE, NOWHERE, "%s holds no run to resume", r->folder);
-  }
+  if (!error) error = take_folder(r);
+  if (!error && r->resume) error = resume_check(r, description, states);
+  if (!error && !r->resume && file_exists(description))
+    error = error_new(ERROR_USAGE, NOWHERE,
+                      "%s already holds a run; add --resume to go on with it, or choose another "
+                      "--out",
+                      r->folder);
   if (!error) error = folder_create(weights);
   if (!error && !r->resume) error = reproduce_write(r);
   if (!error && !r->resume) error = write_description(r);
@@ -578,7 +592,8 @@ status run_pipeline(const run_options *o, char **folder_out) {
            .changed_scripts = o->changed_scripts,
            .allow_changes = o->allow_changes,
            .report = o->report,
-           .command = o->command};
+           .command = o->command,
+           .in_use = -1};
   char why[200] = "", *folder = NULL, *cache = NULL;
   resume_states states = {.unfinished.stage = -1, .final.stage = -1};
   status error = open_run(&r, o, why);
@@ -601,6 +616,7 @@ status run_pipeline(const run_options *o, char **folder_out) {
   if (!error && r.p->evaluate.enabled) error = run_evaluate(&r);
   if (!error) reproduce_end(&r);
   if (!error) write_report(&r);
+  if (r.in_use >= 0) close(r.in_use);
   if (folder_out)
     *folder_out = folder;
   else

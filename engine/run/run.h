@@ -32,6 +32,7 @@ typedef struct run {
   device *device;
   const char *folder;
   const char *cache; /* prepare cache folder; NULL = none */
+  int in_use; /* lock on the folder; −1: none */
   bool resume, changed_scripts, allow_changes;
   reporter report;
   const char *const *command; /* for run.json */
