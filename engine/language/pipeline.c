@@ -1091,7 +1091,7 @@ static void read_group(loader *l, stage_spec *s, const tree *t, const char *what
     report(l, t->at, "%s needs \"match\" (names of parameters) or \"of\" (norm, bias).", what);
   read_match(l, g, match, what);
   g->of = read_sorts(l, of, label(l, what, "of"));
-  g->lr_scale = read_float(l, t, what, "lr_scale", 1, 0, 1e6);
+  g->lr_scale = read_float(l, t, what, "lr_scale", 1, 0, LR_SCALE_MAX);
   for (int i = 0; i < count; i++) read_group_number(l, s, g, t, settable[i]);
 }
 
@@ -1264,7 +1264,12 @@ static void read_init(loader *l, stage_spec *s, const tree *t) {
   read_import(l, s, what, init);
   if (s->init_is_file) return;
   const stage_spec *source = pipeline_stage(l->p, name);
-  if (!source)
+  if (!source && strchr(name, '/'))
+    report(l, from->at,
+           "%s: %s is no weight file (.safetensors, .pt, .pth, .bin); in a run's folder they are "
+           "weights/<stage>.safetensors.",
+           what, name);
+  else if (!source)
     no_stage(l, what, from, (int)(s - l->p->stages));
   else if (source >= s)
     report(l, from->at, "%s: stage %s does not come before stage %s.", what, name, s->name);

@@ -1,10 +1,41 @@
 #include "train/controls.h"
 
+#include "base/text.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* The group of "groups.1.lr_scale", and the number's own name; NULL: the target is no group's. */
+static group_spec *group_of(const stage_spec *s, const char *target, const char **name) {
+  for (int i = 0; i < s->group_count; i++) {
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "groups.%d.", i);
+    *name = target + strlen(prefix);
+    if (text_starts_with(target, prefix)) return &s->groups[i];
+  }
+  return NULL;
+}
+
 static double *optimizer_number(const stage_spec *s, const char *target) {
-  return attr_number(s->optimizer.op, s->optimizer.attrs, target);
+  const char *name;
+  group_spec *g = group_of(s, target, &name);
+  if (!g) return attr_number(s->optimizer.op, s->optimizer.attrs, target);
+  if (strcmp(name, "lr_scale") == 0) return &g->lr_scale;
+  for (int i = 0; i < g->number_count; i++)
+    if (strcmp(g->numbers[i].name, name) == 0) return &g->numbers[i].value;
+  return NULL;
+}
+
+/* Where a number's bounds are declared; NULL: nowhere. */
+static const attr *bounds_of(const controls *c, const char *target) {
+  static const attr lr_scale = {.name = "lr_scale", .min = 0, .max = LR_SCALE_MAX};
+  const char *name;
+  if (!group_of(c->stage, target, &name)) name = target;
+  if (name != target && strcmp(name, "lr_scale") == 0) return &lr_scale;
+  for (const attr *a = c->stage->optimizer.op->attrs; a && a->name; a++)
+    if (a->kind == ATTR_FLOAT && strcmp(a->name, name) == 0) return a;
+  return stage_graph_attr(c->graph, target);
 }
 
 bool controls_get(const controls *c, const char *target, double *out) {
@@ -15,10 +46,7 @@ bool controls_get(const controls *c, const char *target, double *out) {
 
 /* A script's number keeps to the bounds that a number in the pipeline file keeps to. */
 static status check_range(const controls *c, const char *target, double value) {
-  const op *o = c->stage->optimizer.op;
-  const attr *a = o->attrs;
-  while (a && a->name && (a->kind != ATTR_FLOAT || strcmp(a->name, target) != 0)) a++;
-  if (!a || !a->name) a = stage_graph_attr(c->graph, target);
+  const attr *a = bounds_of(c, target);
   bool unbounded = !a || (a->min == 0 && a->max == 0);
   if (unbounded || (value >= a->min && value <= a->max)) return OK;
   return error_new(ERROR_SCRIPT, NOWHERE, "stage \"%s\": %s must be from %.10g to %.10g, not %.10g",
@@ -43,8 +71,8 @@ status controls_set(controls *c, const char *target, double value) {
     return error_new(
         ERROR_SCRIPT, NOWHERE,
         "stage \"%s\" has no number \"%s\" to set; there are the optimizer's attributes "
-        "(lr), loss weights (loss.<term>.weight) and schedulable attributes "
-        "(<item>.<attribute>)",
+        "(lr), those of its groups (groups.0.lr_scale), loss weights (loss.<term>.weight) "
+        "and schedulable attributes (<item>.<attribute>)",
         c->stage->name, target);
   return OK;
 }
@@ -69,8 +97,8 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
       error =
           error_new(ERROR_PIPELINE, s->at,
                     "nothing to schedule is called \"%s\"; there are the optimizer's attributes "
-                    "(lr), loss weights (loss.<term>.weight) and schedulable attributes "
-                    "(<item>.<attribute>)",
+                    "(lr), those of its groups (groups.0.lr_scale), loss weights "
+                    "(loss.<term>.weight) and schedulable attributes (<item>.<attribute>)",
                     s->target);
     if (!error) error = script_open(SCRIPT_SCHEDULE, &s->script, &out->schedules[i]);
   }

@@ -1,5 +1,6 @@
-/* Numbers that change while a stage runs: schedules every step, hooks between epochs. A target is an attribute of the optimizer ("lr", "weight_decay") or a schedulable number of the
- * graph ("loss.context.weight", "masked.ratio"). */
+/* Numbers that change while a stage runs: schedules every step, hooks between epochs. A target is an attribute of the optimizer ("lr", "weight_decay"), a number of
+ * one of its groups ("groups.0.lr_scale") or a schedulable number of the graph ("loss.context.weight",
+ * "masked.ratio"). */
 #ifndef STRATA_TRAIN_CONTROLS_H
 #define STRATA_TRAIN_CONTROLS_H
 

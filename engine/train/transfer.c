@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "weights/import.h"
 
+#include <fnmatch.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,14 +26,15 @@ static bool mark_layer(const graph *g, value_id v, bool *reset) {
   return false;
 }
 
-static bool mark_prefix(const graph *g, const char *prefix, bool *reset) {
-  size_t length = strlen(prefix);
+/* Marks the parameters of that name, below it, or that fit it as a pattern. */
+static bool mark_named(const graph *g, const char *wanted, bool *reset) {
+  size_t length = strlen(wanted);
   bool found = false;
   for (int v = 0; v < g->value_count; v++) {
     const char *name = g->values[v].name;
-    if (g->values[v].kind == VALUE_PARAM && strncmp(name, prefix, length) == 0 &&
-        (name[length] == 0 || name[length] == '.'))
-      reset[v] = found = true;
+    if (g->values[v].kind != VALUE_PARAM) continue;
+    bool is_below = strncmp(name, wanted, length) == 0 && (name[length] == 0 || name[length] == '.');
+    if (is_below || fnmatch(wanted, name, 0) == 0) reset[v] = found = true;
   }
   return found;
 }
@@ -47,7 +49,7 @@ static status mark_reset(const stage_graph *graph, const stage_spec *s, bool **o
     bool found = false;
     for (int k = 0; name && k < name->count; k++)
       found |= mark_layer(graph->g, name->values[k], reset);
-    if (!found && !mark_prefix(graph->g, s->reset[i], reset))
+    if (!found && !mark_named(graph->g, s->reset[i], reset))
       problems_add(
           &unknown,
           error_new(ERROR_PIPELINE, s->init_at,
@@ -203,6 +205,17 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
   return problems_take(&unexpected);
 }
 
+static status no_common_name(const graph *g, const weights *w, const stage_spec *s) {
+  const char *ours = "";
+  for (value_id v = g->value_count - 1; v >= 0; v--)
+    if (g->values[v].kind == VALUE_PARAM && value_is_read(g, v)) ours = g->values[v].name;
+  return error_new(ERROR_PIPELINE, s->init_at,
+                   "no tensor of %s has the name of a parameter: there they are called %s …, here "
+                   "%s …. `strata weights import` takes off a prefix that all share, rules in "
+                   "`map:` change names",
+                   s->init_from, w->list[0].name, ours);
+}
+
 status transfer_check_file(const stage_graph *to, const stage_spec *s) {
   const graph *g = to->g;
   const char *path = s->init_from;
@@ -219,9 +232,16 @@ status transfer_check_file(const stage_graph *to, const stage_spec *s) {
     if (g->values[v].kind == VALUE_PARAM && value_is_read(g, v))
       fate_of(g->values[v].name, &g->values[v].type.shape, fresh[v],
               weights_find(&w, g->values[v].name), path, s, &found);
+  int used = 0;
   for (int i = 0; i < w.count; i++)
     if (find_parameter(g, w.list[i].name) == VALUE_NONE)
       check_unused(w.list[i].name, path, s, &found);
+    else
+      used++;
+  if (found.count > 0 && used == 0 && w.count > 0) { /* one mistake, not one for each name */
+    problems_free(&found);
+    problems_add(&found, no_common_name(g, &w, s));
+  }
   weights_close(&w);
   free(fresh);
   return problems_take(&found);

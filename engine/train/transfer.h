@@ -7,7 +7,8 @@
 #include "run/report.h"
 
 /* Fills `p` from `path` as `init:` of stage `s` says: parameters named by `reset` (a result such
- * as "net.out": the layer that makes it; or a parameter name or prefix) keep their fresh values,
+ * as "net.out": the layer that makes it; or a parameter's
+ * name, prefix or pattern) keep their fresh values,
  * and so do, with `missing: fresh`, those that the file lacks; every other one must be in the file
  * with the same shape. Tensors of the file that nothing here uses are expected only under "loss."
  * (the heads of the other stage's losses) and as PyTorch's counters `num_batches_tracked`, which

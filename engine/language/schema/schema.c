@@ -253,7 +253,7 @@ static json_t *groups_schema(void) {
   json_t *p = json_object();
   put(p, "match", part_text_or_list("patterns of parameter names, with * and ?"));
   put(p, "of", sorts_schema("parameters of a sort"));
-  put(p, "lr_scale", part_default(part_number(0, 1e6, "factor of lr"), "1"));
+  put(p, "lr_scale", part_default(part_number(0, LR_SCALE_MAX, "factor of lr"), "1"));
   for (int i = 0; i < op_count(); i++)
     for (const attr *a = op_at(i)->attrs; op_at(i)->traits & OP_OPTIMIZER && a->name; a++)
       if (a->kind == ATTR_FLOAT && a->flags & ATTR_SCHEDULABLE && strcmp(a->name, "lr") != 0)
