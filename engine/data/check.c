@@ -4,6 +4,7 @@
 #include "base/files.h"
 #include "base/json.h"
 #include "base/text.h"
+#include "data/grid.h"
 #include "statistics/statistics.h"
 
 #include <math.h>
@@ -58,15 +59,15 @@ static void add_problem(look_work *w, int64_t index, status error) {
 
 /* ---- one case ---- */
 
-static void axes_of(const double affine[4][4], char axes[4]) {
-  static const char letters[3][2] = {{'L', 'R'}, {'P', 'A'}, {'I', 'S'}};
-  for (int a = 0; a < 3; a++) {
-    int along = 0;
-    for (int r = 1; r < 3; r++)
-      if (fabs(affine[r][a]) > fabs(affine[along][a])) along = r;
-    axes[a] = letters[along][affine[along][a] > 0];
+/* Directions and spacings, as `orient` sees them. */
+static void describe_axes(const volume *v, case_look *look) {
+  const grid_map to_ras = grid_to_axes(v->affine, v->size, "RAS");
+  affine_spacing(v->affine, look->spacing_mm);
+  for (int world = 0; world < 3; world++) {
+    int along = look->ras_axis[world] = to_ras.axis[world];
+    look->axes[along] = to_ras.flip[world] ? "LPI"[world] : "RAS"[world];
+    look->spacing_ras_mm[world] = look->spacing_mm[along];
   }
-  axes[3] = 0;
 }
 
 static void note_forms(look_work *w, const char *path, const file_bytes *file) {
@@ -101,9 +102,8 @@ static status describe(look_work *w, int64_t index, const medical_case *c) {
   int64_t voxels = v->size[0] * v->size[1] * v->size[2], foreground = 0;
   memcpy(look->size, v->size, sizeof look->size);
   look->channels = v->channels;
-  affine_spacing(v->affine, look->spacing_mm);
+  describe_axes(v, look);
   look->voxel_ml = affine_voxel_mm3(v->affine) / 1000;
-  axes_of(v->affine, look->axes);
   look->min = INFINITY;
   look->max = -INFINITY;
   double sum = 0;
@@ -210,6 +210,23 @@ static int by_hash(const void *a, const void *b) {
   return strcmp(x->entry->name, y->entry->name);
 }
 
+/* Then the first number of two cases' spacings is of two directions in the patient. */
+static void note_mixed_axes(look_work *w) {
+  const dataset_look *l = w->look;
+  const case_look *first = NULL;
+  for (int i = 0; i < l->data->case_count; i++) {
+    const case_look *c = &l->cases[i];
+    if (!c->is_good) continue;
+    if (!first) first = c;
+    if (memcmp(c->ras_axis, first->ras_axis, sizeof c->ras_axis) == 0) continue;
+    add_note(w,
+             "the files' axes are not in one order (case %s %s, case %s %s), so spacing_mm mixes "
+             "directions: after orient, resample to spacing_ras_mm (of RAS)",
+             first->entry->name, first->axes, c->entry->name, c->axes);
+    return;
+  }
+}
+
 static status note_doubles(look_work *w) {
   int n = w->look->data->case_count, good = 0;
   const case_look **cases = malloc((size_t)(n + 1) * sizeof *cases);
@@ -278,6 +295,7 @@ status dataset_look_at(const dataset *data, thread_pool *pool, const reporter *r
       problems_add(&out->found, problems_take(&w.problems[i]));
     }
     note_unused_classes(&w);
+    note_mixed_axes(&w);
     error = note_doubles(&w);
     /* Threads come in any order. */
     if (out->note_count > 0)
@@ -323,6 +341,10 @@ static double size_of(const case_look *c, int axis) {
 
 static double spacing_of(const case_look *c, int axis) {
   return c->spacing_mm[axis];
+}
+
+static double spacing_ras_of(const case_look *c, int axis) {
+  return c->spacing_ras_mm[axis];
 }
 
 /* NaN: the class is not in the case. */
@@ -379,6 +401,15 @@ static void print_three(const dataset_look *l, const char *title, case_number nu
   fputc('\n', out);
 }
 
+/* Do the axes of some files run in another order than those of RAS? */
+static bool is_permuted(const dataset_look *l) {
+  static const int in_order[3] = {0, 1, 2};
+  bool is = false;
+  for (int i = 0; i < l->data->case_count; i++)
+    is |= l->cases[i].is_good && memcmp(l->cases[i].ras_axis, in_order, sizeof in_order) != 0;
+  return is;
+}
+
 static void print_axes(const dataset_look *l, FILE *out) {
   fputs("orientation ", out);
   for (int i = 0; i < l->data->case_count; i++) {
@@ -404,6 +435,7 @@ void dataset_look_print(const dataset_look *l, FILE *out) {
     fprintf(out, "%-12s%26s%26s%26s\n", "", "smallest", "median", "largest");
     print_three(l, "size", size_of, out);
     print_three(l, "spacing mm", spacing_of, out);
+    if (is_permuted(l)) print_three(l, "  as RAS", spacing_ras_of, out);
     print_axes(l, out);
   }
   for (int c = 0; c < l->channel_count; c++) {
@@ -502,8 +534,9 @@ static json_t *look_json(const dataset_look *l) {
                            d->case_count, "good", good_cases(l), "notes", notes);
   if (d->ignore_label) json_object_set_new(root, "ignore_label", json_integer(d->ignore_label));
   if (good_cases(l) > 0)
-    json_object_update_new(root, json_pack("{s:o, s:o}", "size", three(l, size_of), "spacing_mm",
-                                           three(l, spacing_of)));
+    json_object_update_new(root, json_pack("{s:o, s:o, s:o}", "size", three(l, size_of), "spacing_mm",
+                                           three(l, spacing_of), "spacing_ras_mm",
+                                           three(l, spacing_ras_of)));
   json_object_update_new(root, json_pack("{s:o, s:o, s:o}", "foreground_intensities", channels,
                                          "classes", classes, "cases", cases));
   return root;

@@ -19,7 +19,9 @@ typedef struct case_look {
   bool is_good; /* false: the files could not be read or do not fit each other */
   int64_t size[3], channels;
   double spacing_mm[3], voxel_ml;
-  char axes[4];          /* directions in which the indices grow, "RAS" */
+  char axes[4];             /* directions in which the indices grow, "RAS" */
+  int ras_axis[3];          /* axis of the file that runs right or left, along A–P, up or down */
+  double spacing_ras_mm[3]; /* of these */
   double min, max, mean; /* of all voxels and channels */
   int64_t *class_voxels; /* class_count of the data set; NULL: no label */
   double unknown;        /* share of the voxels whose class is unknown (ignore_label) */
