@@ -259,13 +259,24 @@ static status load_json(const char *path, json_t **root) {
   return bad_json(path, "this is not a dataset.json: a mapping is expected.");
 }
 
+/* The file that is named, or dataset.json in the folder that is. */
+static const char *dataset_json(const data_spec *spec, dataset *d) {
+  struct stat info;
+  bool is_folder = stat(spec->dataset, &info) == 0 && S_ISDIR(info.st_mode);
+  return is_folder ? arena_printf(&d->memory, "%s/dataset.json", spec->dataset) : spec->dataset;
+}
+
 static status read_decathlon(const data_spec *spec, dataset *d, problems *found) {
+  const char *path = dataset_json(spec, d);
   json_t *root;
-  TRY(load_json(spec->dataset, &root));
+  TRY(load_json(path, &root));
   read_name(root, d);
-  status error = read_classes(spec->dataset, json_object_get(root, "labels"), d);
-  if (!error) error = read_channels(spec->dataset, root, d);
-  if (!error) error = read_lists(spec->dataset, root, spec->split_kind == SPLIT_LISTED, d, found);
+  status error = OK;
+  if (!json_object_get(root, "training") && json_object_get(root, "file_ending"))
+    error = bad_json(path, "this is nnU-Net's raw format: say dataset: {nnunet: …}.");
+  if (!error) error = read_classes(path, json_object_get(root, "labels"), d);
+  if (!error) error = read_channels(path, root, d);
+  if (!error) error = read_lists(path, root, spec->split_kind == SPLIT_LISTED, d, found);
   json_decref(root);
   return error;
 }
@@ -580,7 +591,10 @@ static status read_nnunet_json(const char *path, const json_t *root, dataset *d,
   *ending = json_string_value(json_object_get(root, "file_ending"));
   if (!*ending)
     return bad_json(path,
-                    "\"file_ending\" is missing: this is not nnU-Net's raw format, version 2.");
+                    "\"file_ending\" is missing: this is not nnU-Net's raw format, version 2.%s",
+                    json_object_get(root, "training")
+                        ? " It is the Decathlon's: say dataset: {decathlon: …}."
+                        : "");
   if (strcmp(*ending, ".nii.gz") != 0 && strcmp(*ending, ".nii") != 0)
     return bad_json(path, "\"file_ending\" is \"%.40s\"; .nii.gz and .nii are read.", *ending);
   if (!json_object_get(root, "channel_names"))
@@ -596,11 +610,17 @@ static status read_nnunet_json(const char *path, const json_t *root, dataset *d,
 }
 
 static status read_nnunet(const data_spec *spec, dataset *d, problems *found) {
-  const char *folder = spec->dataset, *ending;
-  const char *path = arena_printf(&d->memory, "%s/dataset.json", folder);
+  const char *path = dataset_json(spec, d), *ending;
   json_t *root;
   TRY(load_json(path, &root));
   read_name(root, d);
+  char *place = path_folder(path);
+  if (!place) {
+    json_decref(root);
+    return error_out_of_memory(strlen(path));
+  }
+  const char *folder = arena_strdup(&d->memory, place);
+  free(place);
   if (!json_object_get(root, "name")) name_after_folder(folder, d);
   status error = read_nnunet_json(path, root, d, &ending);
   const json_t *promised = json_object_get(root, "numTraining");
