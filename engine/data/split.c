@@ -47,6 +47,7 @@ static void find_patients(const data_spec *spec, dataset *d, problems *found) {
 typedef struct patients {
   int count;
   int *number;
+  const char *which; /* " with labels", where the others are not dealt */
 } patients;
 
 static patients number_patients(dataset *d) {
@@ -57,6 +58,7 @@ static patients number_patients(dataset *d) {
     if (d->cases[i].label) names[dealt++] = d->cases[i].patient;
   for (size_t i = 0; dealt == 0 && i < n; i++) names[i] = d->cases[i].patient;
   if (dealt == 0) dealt = n;
+  p.which = dealt < n ? " with labels" : "";
   qsort(names, dealt, sizeof *names, by_text);
   for (size_t i = 0; i < dealt; i++)
     if (i == 0 || strcmp(names[i], names[i - 1]) != 0) names[p.count++] = names[i];
@@ -83,7 +85,8 @@ static int32_t *permutation(uint64_t seed, const char *stream, int n, dataset *d
 }
 
 /* How many of `n` each role gets: rounded fractions, and at least one where wanted. */
-static status count_roles(const data_spec *spec, const double fraction[3], int n, int count[3]) {
+static status count_roles(const data_spec *spec, const patients *p, const double fraction[3], int n,
+                          int count[3]) {
   int wanted = 0, end = 0;
   double sum = 0;
   for (int r = 0; r < 3; r++) {
@@ -100,8 +103,9 @@ static status count_roles(const data_spec *spec, const double fraction[3], int n
   }
   if (n < wanted)
     return error_new(ERROR_DATA, spec->split_at,
-                     "the split asks for %d roles, but %s has only %d %s%s", wanted, spec->dataset,
-                     n, spec->patient ? "patient" : "case", n == 1 ? "" : "s");
+                     "the split asks for %d roles, but %s has only %d %s%s%s", wanted,
+                     spec->dataset, n, spec->patient ? "patient" : "case", n == 1 ? "" : "s",
+                     p->which);
   for (int r = 0; r < 3; r++)
     while (fraction[r] > 0 && count[r] == 0) {
       int largest = 0;
@@ -116,7 +120,7 @@ static status count_roles(const data_spec *spec, const double fraction[3], int n
 static status deal_fractions(const data_spec *spec, uint64_t seed, dataset *d) {
   patients p = number_patients(d);
   int count[3];
-  TRY(count_roles(spec, spec->split, p.count, count));
+  TRY(count_roles(spec, &p, spec->split, p.count, count));
   int32_t *order = permutation(seed, "split", p.count, d);
   role *roles = arena_alloc(&d->memory, (size_t)(p.count + 1) * sizeof *roles);
   for (int i = 0; i < p.count; i++)
@@ -132,13 +136,14 @@ static status deal_fractions(const data_spec *spec, uint64_t seed, dataset *d) {
 static status deal_folds(const data_spec *spec, uint64_t seed, dataset *d) {
   patients p = number_patients(d);
   if (p.count < spec->folds)
-    return error_new(ERROR_DATA, spec->split_at, "%lld folds need as many cases; %s has %d",
-                     (long long)spec->folds, spec->dataset, p.count);
+    return error_new(ERROR_DATA, spec->split_at, "%lld folds need as many cases; %s has %d%s",
+                     (long long)spec->folds, spec->dataset, p.count, p.which);
   int32_t *order = permutation(seed, "folds", p.count, d);
   role *roles = arena_alloc(&d->memory, (size_t)(p.count + 1) * sizeof *roles);
   int others = 0, count[3], given = 0;
   for (int i = 0; i < p.count; i++) others += i % spec->folds != spec->fold;
-  TRY(count_roles(spec, (const double[3]){1 - spec->split[1], spec->split[1], 0}, others, count));
+  TRY(count_roles(spec, &p, (const double[3]){1 - spec->split[1], spec->split[1], 0}, others,
+                  count));
   for (int i = 0; i < p.count; i++)
     roles[order[i]] = i % spec->folds == spec->fold ? ROLE_TEST
                       : given++ < count[0]          ? ROLE_TRAIN

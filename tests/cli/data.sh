@@ -61,8 +61,26 @@ data:
   split: {train: ~, test: ~, folds: 3, fold: 1, validation: 0.25}
 YAML
 two=("${epoch[@]}" --set stages.pretrain.enabled=false)
+# Regions, as nnU-Net has them for tumours in parts, are scored in place of classes.
+sed -i 's/"a": 1, "b": 2/"a": 1, "both": [1, 2]/' nn/dataset.json
+try 0 "$STRATA" check nn.yaml "${two[@]}"
+prints "1 a, 2 class 2, 3 c"
+prints "dice, hd95 of the regions a, both, c, d, e, on the grid of the files"
 try 0 "$STRATA" run nn.yaml "${two[@]}" --out run-nn
 prints "6 cases: 3 train, 1 validation, 2 test"
+prints "region "
+prints "both "
+python3 - <<'PY' || fail "other regions or scores than in the files"
+import json
+scores = json.load(open("run-nn/evaluation.json"))
+assert scores["regions"] == {"a": [1], "both": [1, 2], "c": [3], "d": [4], "e": [5]}
+for case in scores["cases"]:
+    both, a = case["voxels"]["both"], case["voxels"]["a"]
+    assert both["reference"] > a["reference"] > 0 and both["overlap"] >= a["overlap"]
+    assert abs(case["dice"]["both"] - 2 * both["overlap"] / (both["reference"] + both["predicted"])) < 1e-8
+PY
+try 1 "$STRATA" check nn.yaml "${two[@]}" --set "evaluate.regions={far: [1, 9]}"
+says "evaluate: regions: far has class 9, but the classes of the data set end with 5."
 # A broken test case ends the evaluation after the others; mended, it is done again. That a file has
 # changed since the run was started is said first.
 test_cases=$(ls run-nn/predictions)
@@ -124,6 +142,20 @@ try 2 "$STRATA" evaluate --prediction run/predictions --reference references --m
 says 'did you mean "dice"?'
 try 2 "$STRATA" evaluate --prediction run/predictions --reference references --group pair
 says "--group takes NAME=CLASSES"
+
+# The union of two classes scores as the classes taken for one.
+try 0 "$STRATA" evaluate --prediction run-nn/predictions --reference nn/labelsTr --region both=1,2 \
+  --region "e alone"=5 --json unions.json
+prints "e alone"
+prints "A region in neither the reference nor the prediction"
+python3 - <<'PY' || fail "regions of folders score otherwise than those of the run"
+import json
+here, run = (json.load(open(name)) for name in ("unions.json", "run-nn/evaluation.json"))
+assert here["dice"]["per_class"]["both"] == run["dice"]["per_class"]["both"]
+assert list(here["dice"]["per_class"]) == ["both", "e alone"]
+PY
+try 2 "$STRATA" evaluate --prediction run-nn/predictions --reference nn/labelsTr --region a=1 --names a
+says "--names names classes, and with --region no class is scored by itself"
 
 # Names for the classes, so that what others have segmented can be compared with a run.
 scored=(evaluate --prediction run/predictions --reference references)

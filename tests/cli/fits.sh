@@ -74,6 +74,25 @@ try 1 "$STRATA" predict bare phantom/imagesTr/phantom_001.nii.gz -o seg.nii.gz
 try 1 "$STRATA" check "${bare[@]}" --set "data.dataset.files.labels=labelsTr/*.nii.gz"
 says 'needs "classes"'
 
+# Cases without labels train where none is read. They are not dealt to validation and test, where
+# they would say nothing.
+mkdir some && cp phantom/labelsTr/phantom_00[1-4].nii.gz some
+sed -e 's|images: "imagesTr/\*.nii.gz"|&, labels: "../some/*.nii.gz", classes: [a, b, c, d]|' \
+  -e 's/^evaluate: ~$//' bare.yaml >some.yaml
+some=(some.yaml --set stages.pretrain.epochs=1 --set stages.segment.epochs=1
+  --set stages.pretrain.steps_per_epoch=0 --set stages.segment.steps_per_epoch=0)
+all=$(ls phantom/imagesTr | wc -l)
+try 0 "$STRATA" check "${some[@]}"
+prints "$all cases: $((all - 2)) train (2 with labels), 1 validation, 1 test"
+prints "$((all - 4)) cases have no label: only stages that read none learn from them"
+prints "1 epoch of $(((all - 1) / 2)) steps, 2 crops a step; adamw; no label is read"
+prints "1 epoch of 2 steps, 1 crop a step; sgd; labels are read"
+try 0 "$STRATA" run "${some[@]}" --out some-run
+[ "$(ls some-run/predictions | wc -l)" -eq 1 ] || fail "other test cases than one"
+rm some/* && cp phantom/labelsTr/phantom_001.nii.gz some
+try 1 "$STRATA" check "${some[@]}" --set "data.split={train: [phantom_002], test: [phantom_001]}"
+says "stage segment learns from labels, and no training case has one"
+
 # What a stage validates by is found where it is plain, and else asked for.
 plain=("${tiny[@]}" --set stages.pretrain.enabled=false --set stages.segment.epochs=1 --set "stages.segment.validate={every: 1}")
 try 0 "$STRATA" run "${plain[@]}" --out plain

@@ -9,6 +9,7 @@ return function(event)
     event.set("loss.context.weight", event.get("loss.context.weight") * 0.5)
     event.set("masked.ratio", 0.8 / state.calls)
   else
+    event.set("groups.0.lr_scale", 1 / state.calls)
     event.set("lr", 0.02 / state.calls)
   end
   event.log("call " .. state.calls .. ", lr " .. string.format("%.17g", event.get("lr")))
@@ -18,7 +19,7 @@ LUA
 stop=$((${EPOCHS:-12} / 2 + 2))
 sed -i "s/args_stop/$stop/" steer.lua
 sed -e "s/epochs: 3/epochs: 100/" -e '/optimizer:/i\      on_epoch_end: {lua: steer.lua}' \
-  "$pipelines/tiny.yaml" >hooked.yaml
+  -e '/optimizer:/i\      groups: [{match: "*.weight", lr_scale: 0.5}]' "$pipelines/tiny.yaml" >hooked.yaml
 hooked=(hooked.yaml --set "data.root=$work/phantom")
 
 try 0 "$STRATA" run "${hooked[@]}" --out whole
@@ -56,6 +57,41 @@ try 1 "$STRATA" weights diff whole/weights/pretrain.safetensors plain/weights/pr
 printf 'return function(event)\n  event.set("los.weight", 1)\nend\n' >steer.lua
 try 1 "$STRATA" run "${hooked[@]}" --out failed
 says "stage \"pretrain\" has no number \"los.weight\" to set"
+
+# What a group freezes, a hook or a schedule thaws.
+cat >thaw.lua <<'LUA'
+return function(event)
+  if event.epoch == 0 then event.set("groups.0.lr_scale", 1) end
+end
+LUA
+cat >frozen.yaml <<YAML
+strata: 1
+use: $pipelines/tiny.yaml
+data: {root: $work/phantom}
+evaluate: ~
+stages:
+  - segment:
+      use: $pipelines/tiny.yaml
+      init: {from: $work/whole/weights/segment.safetensors, reset: ~}
+      groups: [{match: "*", lr_scale: 0}]
+      validate: ~
+YAML
+from=whole/weights/segment.safetensors
+try 0 "$STRATA" run frozen.yaml --out frozen
+try 0 "$STRATA" weights diff $from frozen/weights/segment.safetensors
+thaw=(--set "stages.segment.on_epoch_end={lua: $work/thaw.lua}")
+try 0 "$STRATA" run frozen.yaml "${thaw[@]}" --set stages.segment.epochs=1 --out thawed-late
+try 0 "$STRATA" weights diff $from thawed-late/weights/segment.safetensors
+try 0 "$STRATA" run frozen.yaml "${thaw[@]}" --out thawed
+try 1 "$STRATA" weights diff $from thawed/weights/segment.safetensors
+ramp="{groups.0.lr_scale: {lua: ramp, to: 1}}"
+try 0 "$STRATA" run frozen.yaml --set "stages.segment.schedules=$ramp" --out ramped
+try 1 "$STRATA" weights diff $from ramped/weights/segment.safetensors
+try 1 "$STRATA" check frozen.yaml --set "stages.segment.schedules={groups.1.lr_scale: {lua: ramp}}"
+says 'nothing to schedule is called "groups.1.lr_scale"'
+printf 'return function(event)\n  event.set("groups.0.lr_scale", -1)\nend\n' >thaw.lua
+try 1 "$STRATA" run frozen.yaml "${thaw[@]}" --out below
+says "groups.0.lr_scale must be from 0 to 1000000, not -1"
 
 # Numbers from scripts keep to the bounds of the pipeline file: a kernel relies on them.
 printf 'return function(event)\n  event.set("masked.ratio", 1.5)\nend\n' >steer.lua

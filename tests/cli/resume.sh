@@ -39,6 +39,10 @@ end KILL 137
 [ ! -e broken/weights/pretrain.safetensors ] || fail "weights before the end of the stage"
 start broken --resume
 wait_for broken.log "pretrain  epoch 2/$epochs" "$process"
+kill -STOP "$process" # a run that is at work has its folder to itself, however it was started
+try 2 "$STRATA" run "${long[@]}" --out broken --resume
+says "another program is at work in broken"
+kill -CONT "$process"
 end INT 130
 has broken.err "the state is saved, and the same command with --resume goes on from there"
 exists broken/state.safetensors

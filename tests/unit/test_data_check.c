@@ -454,6 +454,57 @@ static double number_in(const json_t *t, const char *key) {
   return json_number_value(value);
 }
 
+/* The first file axis runs to posterior in one file and up in the other. */
+static void put_turned(const char *name, const int column[3]) {
+  volume v, turned;
+  make_volume(&v);
+  make_volume(&turned);
+  for (int r = 0; r < 3; r++)
+    for (int a = 0; a < 3; a++) turned.affine[r][a] = v.affine[r][column[a]];
+  expect_ok(nifti_write_volume(inside(name), &turned));
+  volume_free(&v);
+  volume_free(&turned);
+}
+
+static void spacings_are_told_by_direction_too(void **state) {
+  (void)state;
+  static const char *images[] = {"turned/*.nii"}, *classes[] = {"background"};
+  expect_ok(folder_create(inside("turned")));
+  put_turned("turned/a.nii", (const int[3]){1, 0, 2});
+  put_turned("turned/b.nii", (const int[3]){2, 0, 1});
+  data_spec spec = {.layout = DATASET_FILES,
+                    .dataset = folder,
+                    .image_patterns = images,
+                    .image_pattern_count = 1,
+                    .class_names = classes,
+                    .class_count = 1,
+                    .split = {1, 0, 0}};
+  problems found = {0};
+  dataset *d;
+  dataset_look look;
+  expect_ok(dataset_inspect(&spec, 1, &found, &d));
+  expect_ok(dataset_look_at(d, NULL, NULL, &look));
+  assert_string_equal(look.cases[0].axes, "PLS");
+  assert_string_equal(look.cases[1].axes, "SLP");
+  assert_float_equal(look.cases[1].spacing_mm[1], look.cases[1].spacing_ras_mm[0], 0);
+  for (int world = 0; world < 3; world++)
+    assert_float_equal(look.cases[0].spacing_ras_mm[world], look.cases[1].spacing_ras_mm[world],
+                       1e-6);
+  int mixed = 0;
+  for (int i = 0; i < look.note_count; i++)
+    mixed += strstr(look.notes[i], "(case a PLS, case b SLP), so spacing_mm mixes") != NULL;
+  assert_int_equal(mixed, 1);
+  expect_ok(dataset_look_write(&look, inside("turned.json")));
+  json_t *root = json_load_file(inside("turned.json"), 0, NULL);
+  const json_t *median = json_object_get(json_object_get(root, "spacing_ras_mm"), "median");
+  for (int world = 0; world < 3; world++)
+    assert_float_equal(json_number_value(json_array_get(median, (size_t)world)),
+                       look.cases[0].spacing_ras_mm[world], 1e-6);
+  json_decref(root);
+  dataset_look_free(&look);
+  dataset_free(d);
+}
+
 static void a_good_data_set_is_described(void **state) {
   (void)state;
   data_spec spec = make_good_cases();
@@ -566,6 +617,7 @@ int main(void) {
       cmocka_unit_test(what_headers_tell_is_found_without_voxels),
       cmocka_unit_test(missing_files_and_folders_in_their_place_are_told),
       cmocka_unit_test(names_that_are_no_text_are_in_the_json_as_far_as_they_are),
+      cmocka_unit_test(spacings_are_told_by_direction_too),
       cmocka_unit_test(a_good_data_set_is_described),
       cmocka_unit_test(forms_that_disagree_are_noted),
       cmocka_unit_test(classes_that_no_label_has_are_noted),

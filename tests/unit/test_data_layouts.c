@@ -136,7 +136,14 @@ static void nnunet_descriptions_that_cannot_be_read_say_why(void **state) {
        ".nrrd"},
       {"{\"labels\": {\"a\": 0, \"whole\": [1, 2]}, \"channel_names\": {\"0\": \"CT\"}, "
        "\"file_ending\": \".nii\"}",
-       "evaluate: {groups: {whole: [1, 2]}}"},
+       "no .nii or .nii.gz file fits imagesTr/*_0000.nii"},
+      {"{\"labels\": {\"a\": 0, \"whole\": [1, 1]}, \"channel_names\": {\"0\": \"CT\"}, "
+       "\"file_ending\": \".nii\"}",
+       "\"whole\" must be a class from 1 to 254, or a list of some, each once"},
+      {"{\"labels\": {\"a\": 0, \"whole\": [1, 255]}, \"channel_names\": {\"0\": \"CT\"}, "
+       "\"file_ending\": \".nii\"}",
+       "\"whole\" must be a class"},
+      {"{\"training\": [], \"labels\": {\"0\": \"a\", \"1\": \"b\"}}", "say dataset: {decathlon: …}"},
       {"{\"labels\": {\"a\": 0, \"b\": 2, \"ignore\": 1}, \"channel_names\": {\"0\": \"CT\"}, "
        "\"file_ending\": \".nii\"}",
        "must be above all classes, but class 2 (b) is above it"},
@@ -153,6 +160,44 @@ static void nnunet_descriptions_that_cannot_be_read_say_why(void **state) {
     data_spec spec = spec_of(DATASET_NNUNET, inside("bad"));
     dataset *d;
     expect_error(dataset_open(&spec, 1, &d), rows[i].word);
+  }
+}
+
+static void nnunet_regions_are_classes_and_their_unions(void **state) {
+  (void)state;
+  put_text("r/dataset.json",
+           "{\"channel_names\": {\"0\": \"T1\"}, \"labels\": {\"background\": 0, \"whole\": "
+           "[1, 2, 4], \"core\": [2, 4], \"enhancing\": 4, \"ignore\": 5}, \"regions_class_order\": "
+           "[1, 2, 3], \"numTraining\": 3, \"file_ending\": \".nii\"}");
+  for (int i = 0; i < 3; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "r/imagesTr/%c_0000.nii", "abc"[i]);
+    put_image(name, (float)i, 1);
+    snprintf(name, sizeof name, "r/labelsTr/%c.nii", "abc"[i]);
+    put_label(name, 1);
+  }
+  static const char *const classes[] = {"background", "class 1", "class 2", "class 3", "enhancing"};
+  static const struct {
+    const char *name;
+    int classes[3], count;
+  } regions[] = {{"whole", {1, 2, 4}, 3}, {"core", {2, 4}, 2}, {"enhancing", {4}, 1}};
+  const char *given[] = {"r", "r/dataset.json"}; /* the folder, or its file */
+  for (int i = 0; i < 2; i++) {
+    data_spec spec = spec_of(DATASET_NNUNET, inside(given[i]));
+    dataset *d;
+    expect_ok(dataset_open(&spec, 1, &d));
+    assert_string_equal(d->name, "r");
+    assert_int_equal(d->ignore_label, 5);
+    assert_int_equal(d->class_count, 5);
+    for (int c = 0; c < 5; c++) assert_string_equal(d->class_names[c], classes[c]);
+    assert_int_equal(d->region_count, 3);
+    for (int k = 0; k < 3; k++) {
+      assert_string_equal(d->regions[k].name, regions[k].name);
+      assert_int_equal(d->regions[k].count, regions[k].count);
+      assert_memory_equal(d->regions[k].classes, regions[k].classes,
+                          (size_t)regions[k].count * sizeof(int));
+    }
+    dataset_free(d);
   }
 }
 
@@ -319,6 +364,42 @@ static void folds_test_every_case_once(void **state) {
   spec.folds = CASES + 1;
   dataset *d;
   expect_error(dataset_open(&spec, 5, &d), "21 folds need as many cases");
+}
+
+/* 6 of 20 cases have labels: these are dealt, 4 : 1 : 1, and the others train. */
+static void patients_without_labels_train(void **state) {
+  (void)state;
+  const char *images[] = {"k/img/*.nii"};
+  for (int i = 0; i < 6; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "some/s%02d_%c.nii", i / 2, "ab"[i % 2]);
+    put_label(name, 1);
+  }
+  two_cases_a_patient();
+  data_spec spec = patterns(images, 1, "some/*.nii");
+  dataset *d;
+  for (int folds = 0; folds < 2; folds++) {
+    spec.split_kind = folds ? SPLIT_FOLDS : SPLIT_FRACTIONS;
+    spec.folds = 6;
+    spec.split[0] = 0.7;
+    spec.split[1] = spec.split[2] = 0.15;
+    expect_ok(dataset_open(&spec, 5, &d));
+    assert_int_equal(dataset_role_count(d, ROLE_TRAIN), 18);
+    assert_int_equal(dataset_role_usable(d, ROLE_TRAIN, false), 4);
+    assert_int_equal(dataset_role_count(d, ROLE_VALIDATION), 1);
+    for (int i = 0; i < CASES; i++)
+      assert_true(d->cases[i].label || d->cases[i].role == ROLE_TRAIN);
+    dataset_free(d);
+  }
+  spec.folds = 7;
+  expect_error(dataset_open(&spec, 5, &d), "7 folds need as many cases; ");
+  spec.patient = "(*)_?"; /* a patient with one label is dealt with both cases */
+  assert_int_equal(unlink(inside("some/s02_b.nii")), 0);
+  spec.split_kind = SPLIT_FRACTIONS;
+  expect_ok(dataset_open(&spec, 5, &d));
+  assert_int_equal(find_case(d, "s02_a")->role, find_case(d, "s02_b")->role);
+  assert_int_equal(dataset_role_count(d, ROLE_TEST), 2);
+  dataset_free(d);
 }
 
 static void cases_of_a_patient_share_a_role(void **state) {
@@ -530,10 +611,12 @@ int main(void) {
       cmocka_unit_test(btcv_is_read_by_its_folders),
       cmocka_unit_test(nnunet_stacks_the_channels_of_a_case),
       cmocka_unit_test(nnunet_descriptions_that_cannot_be_read_say_why),
+      cmocka_unit_test(nnunet_regions_are_classes_and_their_unions),
       cmocka_unit_test(patterns_pair_files_by_what_the_star_stands_for),
       cmocka_unit_test(channels_on_two_grids_are_refused),
       cmocka_unit_test(monai_lists_give_roles_and_channels),
       cmocka_unit_test(folds_test_every_case_once),
+      cmocka_unit_test(patients_without_labels_train),
       cmocka_unit_test(cases_of_a_patient_share_a_role),
       cmocka_unit_test(lists_that_do_not_fit_are_refused),
       cmocka_unit_test(one_image_under_two_names_is_a_leak),

@@ -609,7 +609,23 @@ static void a_label_free_stage_sees_no_label(void **state) {
   assert_memory_equal(free_of_labels, without_files, (size_t)count * sizeof(uint64_t));
   o.label_free = false;
   loader *l;
-  expect_error(loader_open(&o, &l), "has no label");
+  expect_error(loader_open(&o, &l), "the split leaves no training case with a label");
+  /* Those that have one are learned from, and no other. */
+  int index[CASES], training = dataset_role(d, ROLE_TRAIN, index);
+  d->cases[index[1]].label = kept[index[1]];
+  assert_int_equal(dataset_role_usable(d, ROLE_TRAIN, false), 1);
+  assert_int_equal(dataset_role_usable(d, ROLE_TRAIN, true), training);
+  expect_ok(loader_open(&o, &l));
+  batch *b;
+  int drawn = 0;
+  for (;; drawn++) {
+    expect_ok(loader_next(l, &b));
+    if (!b) break;
+    for (int i = 0; i < o.batch; i++)
+      assert_string_equal(b->case_names[i], d->cases[index[1]].name);
+  }
+  assert_true(drawn > 0);
+  loader_close(l);
   for (int i = 0; i < CASES; i++) d->cases[i].label = kept[i];
   dataset_free(d);
 }

@@ -239,6 +239,63 @@ static void every_metric_equals_scipy_on_any_number_of_threads(void **state) {
   pool_destroy(three);
 }
 
+/* 1 where the map has a class of the region; the ignore label stays. */
+static labels union_of(const labels *map, const class_group *region, int ignored) {
+  labels out = *map;
+  int64_t voxels = map->size[0] * map->size[1] * map->size[2];
+  out.data = malloc((size_t)voxels);
+  assert_non_null(out.data);
+  for (int64_t v = 0; v < voxels; v++) {
+    out.data[v] = map->data[v] == ignored ? (uint8_t)ignored : 0;
+    for (int i = 0; i < region->count; i++)
+      if (map->data[v] == region->classes[i]) out.data[v] = 1;
+  }
+  return out;
+}
+
+static void a_region_scores_as_the_union_of_its_classes(void **state) {
+  (void)state;
+  class_group regions[] = {{.name = "whole", .classes = (int[]){1, 2, 3}, .count = 3},
+                           {.name = "core", .classes = (int[]){3, 2}, .count = 2},
+                           {.name = "one", .classes = (int[]){1}, .count = 1},
+                           {.name = "none", .classes = (int[]){200}, .count = 1}};
+  double tolerance_mm[] = {1.2, 2, 0.6};
+  size_t i;
+  json_t *c;
+  json_array_foreach(label_maps, i, c) {
+    labels prediction = read_map(c, "prediction"), reference = read_map(c, "reference");
+    const char *name = json_string_value(json_object_get(c, "name"));
+    for (int ignored = 0; ignored <= 4; ignored += 4) {
+      evaluate_spec spec = {.metrics = METRIC_BIT(METRIC_COUNT) - 1,
+                            .regions = regions,
+                            .region_count = 4,
+                            .ignore_label = ignored,
+                            .tolerance_mm = tolerance_mm,
+                            .tolerance_count = 3};
+      assert_int_equal(evaluate_rows(&spec, 5), 5);
+      case_score score;
+      assert_ok(score_case(&prediction, &reference, 5, &spec, name, NULL, &score));
+      for (int r = 0; r < 4; r++) {
+        labels p = union_of(&prediction, &regions[r], ignored),
+               q = union_of(&reference, &regions[r], ignored);
+        evaluate_spec alone = {.metrics = spec.metrics,
+                               .ignore_label = ignored,
+                               .tolerance_mm = &tolerance_mm[r < 3 ? r : 2],
+                               .tolerance_count = 1};
+        case_score one;
+        assert_ok(score_case(&p, &q, 5, &alone, name, NULL, &one));
+        assert_memory_equal(&score.classes[r + 1], &one.classes[1], sizeof *one.classes);
+        case_score_free(&one);
+        free(p.data);
+        free(q.data);
+      }
+      case_score_free(&score);
+    }
+    labels_free(&prediction);
+    labels_free(&reference);
+  }
+}
+
 static void the_tolerance_may_differ_by_class(void **state) {
   (void)state;
   const int64_t size[3] = {12, 6, 6};
@@ -629,6 +686,7 @@ int main(void) {
       cmocka_unit_test(distances_equal_scipy),
       cmocka_unit_test(an_empty_mask_is_infinitely_far),
       cmocka_unit_test(every_metric_equals_scipy_on_any_number_of_threads),
+      cmocka_unit_test(a_region_scores_as_the_union_of_its_classes),
       cmocka_unit_test(the_tolerance_may_differ_by_class),
       cmocka_unit_test(distances_hold_in_sparse_and_in_full_volumes),
       cmocka_unit_test(scores_of_two_maps_equal_monai),
