@@ -104,8 +104,8 @@ const command commands[] = {
      "  strata evaluate --prediction nnunet --reference labelsTs --names Anterior,Posterior \\\n"
      "    --json nnunet.json && strata compare nnunet.json runs/hippocampus-unetr\n",
      OPTION_PREDICTION | OPTION_REFERENCE | OPTION_NAMES | OPTION_METRICS | OPTION_TOLERANCE |
-         OPTION_GROUP | OPTION_REGION | OPTION_EMPTY | OPTION_HD95 | OPTION_IGNORE_LABEL | OPTION_JSON |
-         OPTION_CSV | OPTION_THREADS,
+         OPTION_GROUP | OPTION_REGION | OPTION_EMPTY | OPTION_HD95 | OPTION_IGNORE_LABEL |
+         OPTION_JSON | OPTION_CSV | OPTION_THREADS,
      0, 0, command_evaluate},
     {"report", "RUN", "one page about a run, to look at and to send",
      "Writes RUN/report.html, which needs no network and no other file: curves of every loss term and\n"

@@ -534,8 +534,8 @@ static json_t *look_json(const dataset_look *l) {
                            d->case_count, "good", good_cases(l), "notes", notes);
   if (d->ignore_label) json_object_set_new(root, "ignore_label", json_integer(d->ignore_label));
   if (good_cases(l) > 0)
-    json_object_update_new(root, json_pack("{s:o, s:o, s:o}", "size", three(l, size_of), "spacing_mm",
-                                           three(l, spacing_of), "spacing_ras_mm",
+    json_object_update_new(root, json_pack("{s:o, s:o, s:o}", "size", three(l, size_of),
+                                           "spacing_mm", three(l, spacing_of), "spacing_ras_mm",
                                            three(l, spacing_ras_of)));
   json_object_update_new(root, json_pack("{s:o, s:o, s:o}", "foreground_intensities", channels,
                                          "classes", classes, "cases", cases));

@@ -22,9 +22,9 @@ typedef struct case_look {
   char axes[4];             /* directions in which the indices grow, "RAS" */
   int ras_axis[3];          /* axis of the file that runs right or left, along A–P, up or down */
   double spacing_ras_mm[3]; /* of these */
-  double min, max, mean; /* of all voxels and channels */
-  int64_t *class_voxels; /* class_count of the data set; NULL: no label */
-  double unknown;        /* share of the voxels whose class is unknown (ignore_label) */
+  double min, max, mean;    /* of all voxels and channels */
+  int64_t *class_voxels;    /* class_count of the data set; NULL: no label */
+  double unknown;           /* share of the voxels whose class is unknown (ignore_label) */
   uint64_t image_hash;
   char **problems; /* messages */
   int problem_count;

@@ -89,8 +89,8 @@ char *dataset_describe(const dataset *d, char out[160]) {
   if (labelled < train) snprintf(with_labels, sizeof with_labels, " (%d with labels)", labelled);
   if (none > 0) snprintf(unused, sizeof unused, ", %d in no role", none);
   snprintf(out, 160, "%d case%s: %d train%s, %d validation, %d test%s", d->case_count,
-           d->case_count == 1 ? "" : "s", train, with_labels, dataset_role_count(d, ROLE_VALIDATION),
-           dataset_role_count(d, ROLE_TEST), unused);
+           d->case_count == 1 ? "" : "s", train, with_labels,
+           dataset_role_count(d, ROLE_VALIDATION), dataset_role_count(d, ROLE_TEST), unused);
   return out;
 }
 

@@ -574,8 +574,8 @@ static status read_regions(const char *path, const json_t *labels, dataset *d, j
     else
       TRY(read_region(path, key, value, d, occurs, classes));
   }
-  json_object_foreach(classes, key, value)
-    if (json_integer_value(value) < LABEL_CLASSES) occurs[json_integer_value(value)] = false;
+  json_object_foreach(classes, key, value) if (json_integer_value(value) < LABEL_CLASSES)
+      occurs[json_integer_value(value)] = false;
   for (int c = 1; c < LABEL_CLASSES; c++) {
     char name[24];
     snprintf(name, sizeof name, "class %d", c);
@@ -590,11 +590,10 @@ static status read_nnunet_json(const char *path, const json_t *root, dataset *d,
                                const char **ending) {
   *ending = json_string_value(json_object_get(root, "file_ending"));
   if (!*ending)
-    return bad_json(path,
-                    "\"file_ending\" is missing: this is not nnU-Net's raw format, version 2.%s",
-                    json_object_get(root, "training")
-                        ? " It is the Decathlon's: say dataset: {decathlon: …}."
-                        : "");
+    return bad_json(
+        path, "\"file_ending\" is missing: this is not nnU-Net's raw format, version 2.%s",
+        json_object_get(root, "training") ? " It is the Decathlon's: say dataset: {decathlon: …}."
+                                          : "");
   if (strcmp(*ending, ".nii.gz") != 0 && strcmp(*ending, ".nii") != 0)
     return bad_json(path, "\"file_ending\" is \"%.40s\"; .nii.gz and .nii are read.", *ending);
   if (!json_object_get(root, "channel_names"))

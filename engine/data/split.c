@@ -102,10 +102,9 @@ static status count_roles(const data_spec *spec, const patients *p, const double
     count[2] = 0;
   }
   if (n < wanted)
-    return error_new(ERROR_DATA, spec->split_at,
-                     "the split asks for %d roles, but %s has only %d %s%s%s", wanted,
-                     spec->dataset, n, spec->patient ? "patient" : "case", n == 1 ? "" : "s",
-                     p->which);
+    return error_new(
+        ERROR_DATA, spec->split_at, "the split asks for %d roles, but %s has only %d %s%s%s",
+        wanted, spec->dataset, n, spec->patient ? "patient" : "case", n == 1 ? "" : "s", p->which);
   for (int r = 0; r < 3; r++)
     while (fraction[r] > 0 && count[r] == 0) {
       int largest = 0;

@@ -218,7 +218,8 @@ status evaluate_folders(const char *prediction_dir, const char *reference_dir,
     class_names = evaluate_row_names(spec, NULL, &memory);
     class_count = evaluate_rows(spec, 0);
   }
-  if (!error && class_names && !has_regions) error = check_named(s.cases, s.case_count, class_count);
+  if (!error && class_names && !has_regions)
+    error = check_named(s.cases, s.case_count, class_count);
   if (!error && s.case_count > 0) {
     evaluation e = {.class_names = class_names,
                     .class_count = class_count,

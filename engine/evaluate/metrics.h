@@ -16,8 +16,8 @@ typedef struct class_score {
 
 typedef struct case_score {
   const char *name;
-  class_score *classes;   /* evaluate_rows entries; [0] = background: overlap only, never averaged */
-  int64_t voxels;         /* of the map */
+  class_score *classes; /* evaluate_rows entries; [0] = background: overlap only, never averaged */
+  int64_t voxels;       /* of the map */
   int64_t ignored_voxels; /* of them, left out: in the counts of no class */
 } case_score;
 
@@ -61,7 +61,7 @@ double evaluate_tolerance_mm(const evaluate_spec *spec, int row);
 typedef struct evaluation {
   const char *const *class_names;
   const int *class_numbers; /* of the rows; NULL: row i is class i */
-  int class_count; /* rows: classes or regions, the background among them */
+  int class_count;          /* rows: classes or regions, the background among them */
   case_score *cases;
   int case_count;
   const evaluate_spec *spec;

@@ -841,8 +841,9 @@ static const char *script_name(loader *l, const char *path) {
 
 /* Names that stand for something else beside metrics in evaluation.json and the log. */
 static bool is_metric_name_taken(const char *name, const evaluate_spec *e) {
-  static const char *const taken[] = {"name",   "cases",        "missed", "hallucinated", "groups",  "regions",
-                                      "voxels", "empty_policy", "loss",   "aggregation",  "number"};
+  static const char *const taken[] = {"name",   "cases",       "missed", "hallucinated",
+                                      "groups", "regions",     "voxels", "empty_policy",
+                                      "loss",   "aggregation", "number"};
   bool is_taken = false;
   for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) is_taken |= strcmp(taken[i], name) == 0;
   for (int m = 0; m < METRIC_COUNT; m++)
@@ -1438,8 +1439,9 @@ static void read_evaluated_stage(loader *l, const tree *evaluate) {
 }
 
 static void read_evaluate(loader *l, const tree *evaluate) {
-  static const char *const keys[] = {"inferer",   "keep_largest", "metrics", "empty",  "hd95",
-                                     "tolerance", "groups",       "regions", "stage",  "output", NULL};
+  static const char *const keys[] = {"inferer", "keep_largest", "metrics", "empty",
+                                     "hd95",    "tolerance",    "groups",  "regions",
+                                     "stage",   "output",       NULL};
   static const char *const policies[] = {"skip", "one", "zero", NULL};
   static const char *const definitions[] = {"max", "pooled", NULL};
   pipeline *p = l->p;
@@ -1463,7 +1465,8 @@ static void read_evaluate(loader *l, const tree *evaluate) {
   inference_keep_largest(tree_get(evaluate, "keep_largest"), e, &l->all);
   read_metrics(l, tree_get(evaluate, "metrics"), "evaluate", e);
   scoring_tolerance(l->memory, tree_get(evaluate, "tolerance"), e, &l->all);
-  scoring_groups(l->memory, tree_get(evaluate, "groups"), tree_get(evaluate, "regions"), e, &l->all);
+  scoring_groups(l->memory, tree_get(evaluate, "groups"), tree_get(evaluate, "regions"), e,
+                 &l->all);
   e->empty = (empty_policy)read_choice(l, evaluate, "evaluate", "empty", policies, EMPTY_SKIP);
   e->hd95_pooled = read_choice(l, evaluate, "evaluate", "hd95", definitions, 0) == 1;
   read_evaluated_stage(l, evaluate);

@@ -201,7 +201,8 @@ typedef struct evaluate_spec {
   int tolerance_count;
   class_group *groups;
   int group_count;
-  class_group *regions; /* unions of classes that are scored in place of the classes; none: classes */
+  class_group
+      *regions; /* unions of classes that are scored in place of the classes; none: classes */
   int region_count;
   const char *stage, *output; /* which stage's weights and which value; default: the last enabled
                                  stage and its validated output, else "net.out" */

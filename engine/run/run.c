@@ -566,9 +566,8 @@ static status open_run(run *r, const run_options *o, char *why) {
   TRY(pipeline_load(o->pipeline_path, o->overrides, o->override_count, &r->p));
   TRY(dataset_open(&r->p->data, r->p->seed, &r->data));
   run_set_scoring(&r->p->evaluate, r->data);
-  r->scored_names =
-      evaluate_row_names(&r->p->evaluate, (const char *const *)r->data->class_names,
-                         &r->data->memory);
+  r->scored_names = evaluate_row_names(&r->p->evaluate, (const char *const *)r->data->class_names,
+                                       &r->data->memory);
   r->scored_count = evaluate_rows(&r->p->evaluate, r->data->class_count);
   TRY(sample_infer(&r->p->data, r->data->channels, r->size, &r->channels));
   return device_open(o->device ? o->device : r->p->device,

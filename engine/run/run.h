@@ -32,7 +32,7 @@ typedef struct run {
   device *device;
   const char *folder;
   const char *cache; /* prepare cache folder; NULL = none */
-  int in_use; /* lock on the folder; −1: none */
+  int in_use;        /* lock on the folder; −1: none */
   bool resume, changed_scripts, allow_changes;
   reporter report;
   const char *const *command; /* for run.json */
@@ -48,9 +48,9 @@ typedef struct run {
   struct lock *locked;         /* what the lock says that it was started from; NULL: from none */
   char **changes;              /* in which these differ, allowed */
   int change_count;
-  FILE *metrics;             /* metrics.jsonl, appended and flushed line by line */
-  double csv_written_s;      /* when metrics.csv was */
-  int64_t size[3], channels; /* of a crop */
+  FILE *metrics;                   /* metrics.jsonl, appended and flushed line by line */
+  double csv_written_s;            /* when metrics.csv was */
+  int64_t size[3], channels;       /* of a crop */
   const char *const *scored_names; /* classes, or regions: see evaluate_row_names */
   int scored_count;
 } run;

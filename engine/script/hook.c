@@ -88,8 +88,8 @@ static const script_entry event_entries[] = {
     {"state", "table", "yours, kept between calls and in checkpoints; assign to its fields",
      WHILE_IT_RUNS, NULL},
     {"get", "(name) → number",
-     "a number that the pipeline lets change: `lr`, `loss.<term>.weight`, `<item>.<attribute>`; "
-     "with a schedule, what it last made of it",
+     "a number that the pipeline lets change: `lr`, `groups.0.lr_scale`, `loss.<term>.weight`, "
+     "`<item>.<attribute>`; with a schedule, what it last made of it",
      0, event_get},
     {"set", "(name, number)",
      "changes it from now on; with a schedule, the base that the schedule starts from",

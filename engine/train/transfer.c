@@ -33,7 +33,8 @@ static bool mark_named(const graph *g, const char *wanted, bool *reset) {
   for (int v = 0; v < g->value_count; v++) {
     const char *name = g->values[v].name;
     if (g->values[v].kind != VALUE_PARAM) continue;
-    bool is_below = strncmp(name, wanted, length) == 0 && (name[length] == 0 || name[length] == '.');
+    bool is_below =
+        strncmp(name, wanted, length) == 0 && (name[length] == 0 || name[length] == '.');
     if (is_below || fnmatch(wanted, name, 0) == 0) reset[v] = found = true;
   }
   return found;

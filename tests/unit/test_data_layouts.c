@@ -143,7 +143,8 @@ static void nnunet_descriptions_that_cannot_be_read_say_why(void **state) {
       {"{\"labels\": {\"a\": 0, \"whole\": [1, 255]}, \"channel_names\": {\"0\": \"CT\"}, "
        "\"file_ending\": \".nii\"}",
        "\"whole\" must be a class"},
-      {"{\"training\": [], \"labels\": {\"0\": \"a\", \"1\": \"b\"}}", "say dataset: {decathlon: …}"},
+      {"{\"training\": [], \"labels\": {\"0\": \"a\", \"1\": \"b\"}}",
+       "say dataset: {decathlon: …}"},
       {"{\"labels\": {\"a\": 0, \"b\": 2, \"ignore\": 1}, \"channel_names\": {\"0\": \"CT\"}, "
        "\"file_ending\": \".nii\"}",
        "must be above all classes, but class 2 (b) is above it"},
@@ -165,10 +166,11 @@ static void nnunet_descriptions_that_cannot_be_read_say_why(void **state) {
 
 static void nnunet_regions_are_classes_and_their_unions(void **state) {
   (void)state;
-  put_text("r/dataset.json",
-           "{\"channel_names\": {\"0\": \"T1\"}, \"labels\": {\"background\": 0, \"whole\": "
-           "[1, 2, 4], \"core\": [2, 4], \"enhancing\": 4, \"ignore\": 5}, \"regions_class_order\": "
-           "[1, 2, 3], \"numTraining\": 3, \"file_ending\": \".nii\"}");
+  put_text(
+      "r/dataset.json",
+      "{\"channel_names\": {\"0\": \"T1\"}, \"labels\": {\"background\": 0, \"whole\": "
+      "[1, 2, 4], \"core\": [2, 4], \"enhancing\": 4, \"ignore\": 5}, \"regions_class_order\": "
+      "[1, 2, 3], \"numTraining\": 3, \"file_ending\": \".nii\"}");
   for (int i = 0; i < 3; i++) {
     char name[64];
     snprintf(name, sizeof name, "r/imagesTr/%c_0000.nii", "abc"[i]);
