@@ -200,6 +200,14 @@ static status parse_value(const place *p, const char *text, tree **out) {
     error_free(error);
     return placed;
   }
+  char shown[96];
+  const tree *value = *out;
+  const char *comment = strstr(text, " #");
+  if (value->kind == TREE_SCALAR && !value->quoted && comment)
+    return error_new(ERROR_USAGE, p->at,
+                     "the value: YAML takes \"%s\" for a comment. Put the value in quotes of its "
+                     "own: --set \"%s='…'\".",
+                     printable(comment + 1, shown), p->whole);
   place_all(*out, p->at);
   return OK;
 }

@@ -167,6 +167,7 @@ static void wrong_overrides_name_themselves(void **state) {
       {{"model.use", "nowhere.yaml"}, "There is no file nowhere.yaml"},
       {{"seed", "many"}, "seed: expected an integer"},
       {{"seed", "[1"}, "the value: "},
+      {{"name", "run #3"}, "the value: YAML takes \"#3\" for a comment"},
       {{"seed.x", "1"}, "inside of a plain value"},
       {{"seed", "${nothing}"}, "\"nothing\" is not defined"},
       {{"", "1"}, "is not a key"},
