@@ -235,8 +235,9 @@ static json_t *to_json(const evaluation *e) {
   if (e->spec->group_count > 0) json_object_set_new(root, "groups", groups_entry(e));
   if (e->spec->region_count > 0) json_object_set_new(root, "regions", regions_entry(e));
   json_object_set_new(root, "aggregation",
-                      json_string("mean over the foreground classes of a case that count, then "
-                                  "over cases; standard deviations over cases"));
+                      json_sprintf("mean over the %s of a case that count, then over cases; "
+                                   "standard deviations over cases",
+                                   e->spec->region_count > 0 ? "regions" : "foreground classes"));
   if (e->spec->ignore_label)
     json_object_set_new(root, "ignore_label", json_integer(e->spec->ignore_label));
   json_object_set_new(root, "empty_policy", json_string(policy_names[e->spec->empty]));
