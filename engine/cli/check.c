@@ -219,20 +219,20 @@ static void print_value(const stage_graph *g, const graph_name *n, const char *o
   text_free(&shapes);
 }
 
+static bool is_port(const char *name, const char *item, size_t length) {
+  return strncmp(name, item, length) == 0 && name[length] == '.' && !strchr(name + length + 1, '.');
+}
+
 /* The first output of an item is the item itself; of the model, `net.out` says more than `net`. */
 static void print_item(const stage_graph *g, const char *name, const char *operator) {
   size_t length = strlen(name);
-  const graph_name *whole = stage_graph_find(g, name);
+  const graph_name *whole = stage_graph_find(g, name), *end = g->names.list + g->names.count;
   bool is_model = strcmp(operator, "model") == 0;
   if (!whole || whole->count < 1) return;
   if (!is_model) print_value(g, whole, operator);
-  for (int i = 0; i < g->name_count; i++) {
-    const graph_name *n = &g->names[i];
-    bool is_port = strncmp(n->name, name, length) == 0 && n->name[length] == '.' &&
-                   !strchr(n->name + length + 1, '.') && n->count > 0;
-    if (is_port && (is_model || n->values[0] != whole->values[0]))
+  for (const graph_name *n = whole + 1; n < end && is_port(n->name, name, length); n++)
+    if (n->count > 0 && (is_model || n->values[0] != whole->values[0]))
       print_value(g, n, is_model ? operator : "");
-  }
 }
 
 static void print_items(const stage_graph *g, const tree *list) {

@@ -71,10 +71,10 @@ static status read_output(standalone *s, const graph_name *name, named_tensor *o
 }
 
 static status write_outputs(standalone *s, const char *path) {
-  tensor_list found = {.list = calloc((size_t)s->graph.name_count + 1, sizeof *found.list)};
+  tensor_list found = {.list = calloc((size_t)s->graph.names.count + 1, sizeof *found.list)};
   status error = found.list ? OK : error_out_of_memory(sizeof *found.list);
-  for (int i = 0; i < s->graph.name_count && !error; i++) {
-    error = read_output(s, &s->graph.names[i], &found.list[found.count]);
+  for (int i = 0; i < s->graph.names.count && !error; i++) {
+    error = read_output(s, &s->graph.names.list[i], &found.list[found.count]);
     if (error) break;
     const named_tensor *t = &found.list[found.count++];
     char shape_text[96];

@@ -25,8 +25,9 @@ status parameters_create(const graph *g, device *d, parameters *out) {
 status parameters_create_in_groups(const graph *g, const int *group_of, int group_count, device *d,
                                    parameters *out) {
   *out = (parameters){.device = d, .group_count = group_count};
+  const bool *is_read = graph_read_values(g, &out->memory);
   for (int i = 0; i < g->value_count; i++)
-    out->count += g->values[i].kind == VALUE_PARAM && value_is_read(g, i);
+    out->count += g->values[i].kind == VALUE_PARAM && is_read[i];
   out->list = arena_alloc(&out->memory, (size_t)(out->count + 1) * sizeof *out->list);
   out->group_first =
       arena_alloc(&out->memory, (size_t)(group_count + 1) * sizeof *out->group_first);
@@ -38,13 +39,15 @@ status parameters_create_in_groups(const graph *g, const int *group_of, int grou
       const value *v = &g->values[i];
       bool trained = v->gradient != VALUE_NONE;
       int turn = !trained ? group_count : group_of ? group_of[i] : 0;
-      if (v->kind != VALUE_PARAM || turn != pass || !value_is_read(g, i)) continue;
-      out->list[next++] = (parameter){.name = arena_strdup(&out->memory, v->name),
-                                      .shape = v->type.shape,
-                                      .offset = out->elements,
-                                      .init = v->init,
-                                      .trained = trained};
+      if (v->kind != VALUE_PARAM || turn != pass || !is_read[i]) continue;
+      out->list[next] = (parameter){.name = arena_strdup(&out->memory, v->name),
+                                    .shape = v->type.shape,
+                                    .offset = out->elements,
+                                    .init = v->init,
+                                    .trained = trained};
+      index_add(&out->memory, &out->index, out->list[next].name, next);
       out->elements += room_of(g, i);
+      next++;
     }
   }
   out->trained_elements = out->group_first[group_count];
@@ -66,9 +69,8 @@ void parameters_free(parameters *p) {
 }
 
 const parameter *parameters_find(const parameters *p, const char *name) {
-  for (int i = 0; i < p->count; i++)
-    if (strcmp(p->list[i].name, name) == 0) return &p->list[i];
-  return NULL;
+  int i = index_find(&p->index, name);
+  return i < 0 ? NULL : &p->list[i];
 }
 
 static status fill_orthogonal(float *to, int64_t n, const param_spec *spec, rng *r,

@@ -21,6 +21,7 @@ typedef struct parameters {
   arena memory;
   parameter *list;
   int count;
+  name_index index; /* of the list */
   /* Of the whole flat buffer, gaps included. They hold zeros, or what a packed weight needs more. */
   int64_t elements;
   int64_t trained_elements; /* trained parameters come first, so optimizers see one range */

@@ -300,8 +300,9 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
     error = error_new(ERROR_INTERNAL, NOWHERE,
                       "clipping by norm and accumulation need all gradients at once");
   if (!error) error = plan_memory(g, &use, &out->plan);
+  const bool *is_read = graph_read_values(g, &out->memory);
   for (int i = 0; !error && i < g->value_count; i++)
-    if (g->values[i].kind == VALUE_PARAM && value_is_read(g, i) && !parameter_of(out, i))
+    if (g->values[i].kind == VALUE_PARAM && is_read[i] && !parameter_of(out, i))
       error = error_new(ERROR_INTERNAL, NOWHERE, "parameter %s has no storage", g->values[i].name);
   if (!error) error = program_check(g, d);
   if (!error && trains) error = check_update(optimizer, d);

@@ -46,21 +46,20 @@ value_id build_input(builder *b, const char *name, dtype type, shape s) {
 
 status build_param(builder *b, const char *name, param_spec spec, value_id *out) {
   graph *g = b->g;
-  for (int i = 0; i < g->value_count; i++) {
-    const value *v = &g->values[i];
-    if (v->kind != VALUE_PARAM || strcmp(v->name, name) != 0) continue;
-    if (!shape_equal(&v->type.shape, &spec.shape)) {
-      char have[96], want[96];
-      return error_new(ERROR_PIPELINE, b->at,
-                       "parameter %s is used twice with different shapes, %s and %s", name,
-                       shape_format(have, &v->type.shape), shape_format(want, &spec.shape));
-    }
-    *out = i;
+  *out = index_find(&g->parameters, name);
+  if (*out < 0) {
+    const char *own_name = arena_strdup(&g->memory, name);
+    *out = add_value(g, VALUE_PARAM, own_name, DTYPE_F32, spec.shape, -1);
+    g->values[*out].init = spec;
+    index_add(&g->memory, &g->parameters, own_name, *out);
     return OK;
   }
-  *out = add_value(g, VALUE_PARAM, arena_strdup(&g->memory, name), DTYPE_F32, spec.shape, -1);
-  g->values[*out].init = spec;
-  return OK;
+  const shape *known = &g->values[*out].type.shape;
+  if (shape_equal(known, &spec.shape)) return OK;
+  char have[96], want[96];
+  return error_new(ERROR_PIPELINE, b->at,
+                   "parameter %s is used twice with different shapes, %s and %s", name,
+                   shape_format(have, known), shape_format(want, &spec.shape));
 }
 
 static const char *joined(builder *b, const char *prefix, const char *name) {
@@ -338,11 +337,22 @@ bool value_is_read(const graph *g, value_id v) {
   return false;
 }
 
+bool *graph_read_values(const graph *g, arena *memory) {
+  bool *is_read = arena_alloc(memory, (size_t)g->value_count + 1);
+  for (int i = 0; i < g->node_count; i++)
+    for (int k = 0; k < g->nodes[i].in_count; k++)
+      if (g->nodes[i].in[k] != VALUE_NONE) is_read[g->nodes[i].in[k]] = true;
+  return is_read;
+}
+
 int64_t graph_param_elements(const graph *g) {
+  arena memory = {0};
+  const bool *is_read = graph_read_values(g, &memory);
   int64_t total = 0;
   for (int i = 0; i < g->value_count; i++)
-    if (g->values[i].kind == VALUE_PARAM && !g->values[i].state && value_is_read(g, i))
+    if (g->values[i].kind == VALUE_PARAM && !g->values[i].state && is_read[i])
       total += shape_elements(&g->values[i].type.shape);
+  arena_free(&memory);
   return total;
 }
 

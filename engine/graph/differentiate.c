@@ -20,6 +20,8 @@ typedef struct pass {
   bool *needed;         /* per value: some parameter is upstream */
   contributions *parts; /* per value of the forward graph */
   int values;
+  bool *owned; /* per value of before parameters were given theirs: it is a parameter's gradient */
+  int made;    /* values of then */
 } pass;
 
 /* Are they gradients of slices, among zeros, that side by side are the whole of a value? Then `parts` receives
@@ -129,9 +131,11 @@ static status node_backward(pass *p, int index) {
 static status own_gradient(pass *p, value_id param, value_id gradient) {
   graph *g = p->g;
   int32_t producer = g->values[gradient].producer;
-  bool copy = producer < 0 || (g->nodes[producer].op->traits & OP_VIEW) || gradient < p->values;
-  for (int i = 0; i < p->values && !copy; i++) copy = g->values[i].gradient == gradient;
+  bool is_shared = gradient < p->made && p->owned[gradient];
+  bool copy = producer < 0 || (g->nodes[producer].op->traits & OP_VIEW) || gradient < p->values ||
+              is_shared;
   if (copy) TRY(build_node(&p->b, "add", NULL, &gradient, 1, &gradient));
+  if (gradient < p->made) p->owned[gradient] = true;
   g->values[param].gradient = gradient;
   return OK;
 }
@@ -166,6 +170,8 @@ status graph_differentiate_from(graph *g, const value_id *outputs, const value_i
   if (!reachable)
     error = error_new(ERROR_PIPELINE, NOWHERE, "the loss does not depend on any parameter");
   for (int i = nodes - 1; i >= 0 && !error; i--) error = node_backward(&p, i);
+  p.made = g->value_count;
+  p.owned = arena_alloc(&g->memory, (size_t)p.made);
   for (value_id v = 0; v < p.values && !error; v++) {
     if (g->values[v].kind != VALUE_PARAM) continue;
     value_id gradient;

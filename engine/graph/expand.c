@@ -1,5 +1,6 @@
 #include "graph/expand.h"
 
+#include "base/index.h"
 #include "base/text.h"
 #include "graph/passes.h"
 #include "language/bind.h"
@@ -15,11 +16,6 @@ enum {
   MAX_ITEM_INPUTS = 64,
   POISONED = -1 /* count of a name whose item had an error: what reads it is skipped in silence */
 };
-
-typedef struct names {
-  graph_name *list;
-  int count, capacity;
-} names;
 
 /* What one run of the expander shares. */
 typedef struct expander {
@@ -42,7 +38,7 @@ typedef struct instance {
   const char *owner;  /* what its parameters are named after: the prefix, or that of another use */
   source_pos used_at; /* where the block is used */
   scope scope;        /* parameters, loop variables */
-  names names;
+  graph_names names;
   bool is_stage;
 } instance;
 
@@ -60,19 +56,25 @@ static status count_values(expander *x, int64_t more, source_pos at) {
 
 /* ---- names ------------------------------------------------------------------------------- */
 
-static graph_name *find_name(const names *n, const char *name) {
-  for (int i = n->count - 1; i >= 0; i--)
-    if (strcmp(n->list[i].name, name) == 0) return &n->list[i];
-  return NULL;
+static graph_name *find_name(const graph_names *n, const char *name) {
+  int i = index_find(&n->index, name);
+  return i < 0 ? NULL : &n->list[i];
+}
+
+static void add_name(arena *memory, graph_names *to, graph_name entry) {
+  index_add(memory, &to->index, entry.name, to->count);
+  ARENA_PUSH(memory, to->list, to->count, to->capacity, entry);
 }
 
 static void set_name(instance *in, const char *name, value_id *values, int count) {
-  graph_name entry = {.name = arena_strdup(in->x->memory, name), .values = values, .count = count};
+  arena *memory = in->x->memory;
   graph_name *known = find_name(&in->names, name);
-  if (known)
-    *known = entry;
-  else
-    ARENA_PUSH(in->x->memory, in->names.list, in->names.count, in->names.capacity, entry);
+  if (known) {
+    known->values = values;
+    known->count = count;
+  } else {
+    add_name(memory, &in->names, (graph_name){arena_strdup(memory, name), values, count});
+  }
 }
 
 static void set_one(instance *in, const char *name, value_id v) {
@@ -698,8 +700,7 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
           "stage \"%s\" has nothing to minimise: name an item \"loss\" or \"loss.<term>\"",
           stage->name);
     add_metrics(&in, out);
-    out->names = in.names.list;
-    out->name_count = in.names.count;
+    out->names = in.names;
     if (!error && options->only && !stage_graph_find(out, options->only))
       error = unknown_name(&in, options->only, output_place(stage, options->only));
     if (!error) error = error_locate(finish(&x, stage, out, options), stage->at);
@@ -715,7 +716,6 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
 /* Single outputs stay under their names; the members of a list get a number each. */
 static void name_outputs(instance *in, const tree *outputs, stage_graph *out) {
   arena *memory = in->x->memory;
-  int capacity = 0;
   for (int i = 0; i < outputs->count; i++) {
     const char *key = outputs->keys[i]->text;
     const tree *value = tree_get(outputs->items[i], "when") ? tree_get(outputs->items[i], "value")
@@ -725,7 +725,7 @@ static void name_outputs(instance *in, const tree *outputs, stage_graph *out) {
       graph_name one = {.values = &n->values[k], .count = 1};
       one.name =
           n->count == 1 && value->kind != TREE_LIST ? key : arena_printf(memory, "%s.%d", key, k);
-      ARENA_PUSH(memory, out->names, out->name_count, capacity, one);
+      add_name(memory, &out->names, one);
     }
   }
 }
@@ -735,7 +735,7 @@ static status differentiate_square(expander *x, stage_graph *out) {
   const op *scale = op_find("scale");
   void *attrs = arena_alloc(x->memory, scale->attrs_bytes);
   op_defaults(scale, attrs);
-  value_id first = out->names[0].values[0], seed;
+  value_id first = out->names.list[0].values[0], seed;
   *attr_number(scale, attrs, "factor") =
       2.0 / (double)shape_elements(&value_type(&x->b, first)->shape);
   x->b.prefix = "seed";
@@ -745,14 +745,14 @@ static status differentiate_square(expander *x, stage_graph *out) {
 
 static status differentiate_seeds(expander *x, stage_graph *out) {
   value_id outputs[MAX_ITEM_INPUTS], seeds[MAX_ITEM_INPUTS];
-  int count = 0, names = out->name_count, capacity = out->name_count;
+  int count = 0, names = out->names.count;
   for (int i = 0; i < names && count < MAX_ITEM_INPUTS; i++) {
-    outputs[count] = out->names[i].values[0];
-    const char *seed = arena_printf(x->memory, "seed.%s", out->names[i].name);
+    outputs[count] = out->names.list[i].values[0];
+    const char *seed = arena_printf(x->memory, "seed.%s", out->names.list[i].name);
     seeds[count] = build_input(&x->b, seed, DTYPE_F32, value_type(&x->b, outputs[count])->shape);
     graph_name fed = {
         .name = seed, .values = arena_copy(x->memory, &seeds[count], sizeof *seeds), .count = 1};
-    ARENA_PUSH(x->memory, out->names, out->name_count, capacity, fed);
+    add_name(x->memory, &out->names, fed);
     count++;
   }
   return graph_differentiate_from(out->g, outputs, seeds, count);
@@ -774,10 +774,11 @@ static status expand_model(expander *x, instance *in, model_loss loss, stage_gra
   problems_add(&x->problems, error);
   TRY(problems_take(&x->problems));
   name_outputs(in, tree_get(model->root, "outputs"), out);
-  if (out->name_count == 0)
+  if (out->names.count == 0)
     return error_new(ERROR_PIPELINE, NOWHERE, "%s has no output", x->p->path);
-  out->keep = arena_alloc(x->memory, (size_t)(out->name_count + 1) * sizeof *out->keep);
-  for (int i = 0; i < out->name_count; i++) out->keep[out->keep_count++] = out->names[i].values[0];
+  out->keep = arena_alloc(x->memory, (size_t)(out->names.count + 1) * sizeof *out->keep);
+  for (int i = 0; i < out->names.count; i++)
+    out->keep[out->keep_count++] = out->names.list[i].values[0];
   graph_prune(out->g, out->keep, out->keep_count);
   graph_fuse(out->g, out->keep, out->keep_count);
   if (loss == MODEL_LOSS_SQUARE) TRY(differentiate_square(x, out));
@@ -805,9 +806,7 @@ void stage_graph_free(stage_graph *s) {
 }
 
 const graph_name *stage_graph_find(const stage_graph *s, const char *name) {
-  for (int i = s->name_count - 1; i >= 0; i--)
-    if (strcmp(s->names[i].name, name) == 0) return &s->names[i];
-  return NULL;
+  return find_name(&s->names, name);
 }
 
 /* The node's number that `name` means: "<node>.<attribute>", or a loss weight "<item>.weight". */

@@ -28,10 +28,15 @@ typedef struct graph_name {
   int count;
 } graph_name;
 
+typedef struct graph_names {
+  graph_name *list; /* in the order they were made: ports follow their item */
+  int count, capacity;
+  name_index index;
+} graph_names;
+
 typedef struct stage_graph {
   graph *g;
-  graph_name *names;
-  int name_count;
+  graph_names names;
   value_id image, label;   /* inputs; label is VALUE_NONE when no item reads it */
   value_id loss;           /* weighted sum of the terms, scalar */
   const char **term_names; /* "context", "structure"; "loss" when there is only `loss` */

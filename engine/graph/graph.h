@@ -6,7 +6,7 @@
 #ifndef STRATA_GRAPH_GRAPH_H
 #define STRATA_GRAPH_GRAPH_H
 
-#include "base/arena.h"
+#include "base/index.h"
 #include "graph/op.h"
 
 enum { MAX_PORTS = 64 }; /* inputs of a node; outputs are at most a quarter of that */
@@ -49,6 +49,7 @@ typedef struct graph {
   int node_count, node_capacity;
   value *values;
   int value_count, value_capacity;
+  name_index parameters; /* their values, by name */
   bool training;
   bool stored; /* graph_choose_storage has run */
 } graph;
@@ -100,6 +101,8 @@ cost node_cost(const graph *g, const node *n);
 /* Elements of the learned parameters that some node reads; running statistics do not count. */
 int64_t graph_param_elements(const graph *g);
 bool value_is_read(const graph *g, value_id v);
+/* By value: does some node read it? In `memory`. */
+bool *graph_read_values(const graph *g, arena *memory);
 /* By value, how many nodes and places in `keep` read it. Heap-owned; NULL without memory. */
 int *graph_reader_counts(const graph *g, const value_id *keep, int keep_count);
 /* The port of an input; the last one may stand for several. */

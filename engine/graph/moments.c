@@ -31,15 +31,19 @@ static value_id leave_moments(graph *g, int index) {
 }
 
 void graph_pass_moments(graph *g) {
-  for (int i = 0; i < g->node_count; i++) {
-    if (!can_leave_moments(g, &g->nodes[i])) continue;
-    value_id y = g->nodes[i].out[0], moments = VALUE_NONE;
-    for (int k = i + 1; k < g->node_count; k++) {
-      node *norm = &g->nodes[k];
-      if (!norm->op->of_moments || norm->in[0] != y) continue;
-      if (moments == VALUE_NONE) moments = leave_moments(g, i);
-      norm->op = norm->op->of_moments;
-      norm->in = with_another(g, norm->in, norm->in_count++, moments);
-    }
+  arena memory = {0};
+  /* By node: the moments that it has been made to leave. */
+  value_id *moments = arena_alloc(&memory, (size_t)(g->node_count + 1) * sizeof *moments);
+  for (int i = 0; i < g->node_count; i++) moments[i] = VALUE_NONE;
+  for (int k = 0; k < g->node_count; k++) {
+    node *norm = &g->nodes[k];
+    int32_t i = norm->op->of_moments ? g->values[norm->in[0]].producer : -1;
+    if (i < 0 || i >= k || g->nodes[i].out[0] != norm->in[0]) continue;
+    if (moments[i] == VALUE_NONE && can_leave_moments(g, &g->nodes[i]))
+      moments[i] = leave_moments(g, i);
+    if (moments[i] == VALUE_NONE) continue;
+    norm->op = norm->op->of_moments;
+    norm->in = with_another(g, norm->in, norm->in_count++, moments[i]);
   }
+  arena_free(&memory);
 }

@@ -189,8 +189,8 @@ static void describe_item(const preview_options *o, const stage_graph *s, arena 
 static void find_items(const preview_options *o, const stage_graph *s, arena *memory, items *out) {
   const graph *g = s->g;
   const bool *is_free = free_of_parameters(g, memory);
-  for (int i = 0; i < s->name_count; i++) {
-    const graph_name *n = &s->names[i];
+  for (int i = 0; i < s->names.count; i++) {
+    const graph_name *n = &s->names.list[i];
     if (n->count != 1 || n->values[0] == s->image || !is_free[n->values[0]]) continue;
     bool is_made = g->values[n->values[0]].kind == VALUE_TEMP && has_producer(g, n->values[0]);
     if (!is_made || g->values[n->values[0]].type.shape.rank == 0 || is_known(out, n->values[0]))

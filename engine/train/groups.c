@@ -3,9 +3,12 @@
 #include <fnmatch.h>
 #include <string.h>
 
-static bool is_trained(const graph *g, value_id v) {
-  return g->values[v].kind == VALUE_PARAM && g->values[v].gradient != VALUE_NONE &&
-         value_is_read(g, v);
+/* By value: is it a parameter that is trained? */
+static bool *trained_parameters(graph *g) {
+  bool *trained = graph_read_values(g, &g->memory);
+  for (value_id v = 0; v < g->value_count; v++)
+    trained[v] &= g->values[v].kind == VALUE_PARAM && g->values[v].gradient != VALUE_NONE;
+  return trained;
 }
 
 /* What a parameter is follows from the operator that owns it, not from its name. */
@@ -36,12 +39,12 @@ static bool fits(const group_spec *group, const char *name, unsigned sort) {
 }
 
 /* The names between dots of all parameters, for suggestions; "conv1" of "encoder.conv1.weight". */
-static const char **name_parts(graph *g, int *count) {
+static const char **name_parts(graph *g, const bool *trained, int *count) {
   enum { PARTS_MAX = 4096 };
   const char **parts = arena_alloc(&g->memory, PARTS_MAX * sizeof *parts);
   *count = 0;
   for (value_id v = 0; v < g->value_count; v++) {
-    if (!is_trained(g, v)) continue;
+    if (!trained[v]) continue;
     char *rest = arena_strdup(&g->memory, g->values[v].name);
     for (char *part; (part = strsep(&rest, ".")) && *count < PARTS_MAX;) parts[(*count)++] = part;
   }
@@ -49,9 +52,9 @@ static const char **name_parts(graph *g, int *count) {
 }
 
 /* The first plain piece of the pattern that occurs in no parameter's name, and what is nearest. */
-static const char *suggestion(graph *g, const char *pattern) {
+static const char *suggestion(graph *g, const bool *trained, const char *pattern) {
   int count;
-  const char **parts = name_parts(g, &count);
+  const char **parts = name_parts(g, trained, &count);
   char *rest = arena_strdup(&g->memory, pattern);
   for (char *piece; (piece = strsep(&rest, ".*?[]"));) {
     bool known = piece[0] == 0;
@@ -62,15 +65,16 @@ static const char *suggestion(graph *g, const char *pattern) {
   return NULL;
 }
 
-static status check_patterns(graph *g, const stage_spec *s, const group_spec *group) {
+static status check_patterns(graph *g, const bool *trained, const stage_spec *s,
+                             const group_spec *group) {
   problems found = {0};
   for (int i = 0; i < group->match_count; i++) {
     bool any = false;
     for (value_id v = 0; v < g->value_count && !any; v++)
-      any = is_trained(g, v) && matches(group->match[i], g->values[v].name);
+      any = trained[v] && matches(group->match[i], g->values[v].name);
     if (any) continue;
     char shown[96];
-    const char *near = suggestion(g, group->match[i]);
+    const char *near = suggestion(g, trained, group->match[i]);
     problems_add(&found,
                  error_new(ERROR_PIPELINE, group->match_at[i],
                            "stage %s: no trained parameter matches \"%s\"%s%s%s", s->name,
@@ -89,13 +93,14 @@ status parameter_groups_open(const stage_spec *s, graph *g, parameter_groups *ou
       .tensors = arena_alloc(&g->memory, count * sizeof *out->tensors),
       .elements = arena_alloc(&g->memory, count * sizeof *out->elements)};
   const unsigned *sorts = parameter_sorts(g);
+  const bool *trained = trained_parameters(g);
   problems found = {0};
   for (int i = 0; i < s->group_count; i++) {
     out->specs[i] = &s->groups[i];
-    problems_add(&found, check_patterns(g, s, &s->groups[i]));
+    problems_add(&found, check_patterns(g, trained, s, &s->groups[i]));
   }
   for (value_id v = 0; v < g->value_count; v++) {
-    if (!is_trained(g, v)) continue;
+    if (!trained[v]) continue;
     int i = 0;
     while (i < s->group_count && !fits(&s->groups[i], g->values[v].name, sorts[v])) i++;
     out->of[v] = i;

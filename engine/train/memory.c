@@ -33,11 +33,14 @@ static size_t padded_bytes(const tensor *t) {
 
 static size_t outside(const stage_spec *s, const graph *g, bool consume_gradients) {
   size_t copies = (size_t)parameter_buffers(s) - consume_gradients, bytes = 0;
+  arena memory = {0};
+  const bool *is_read = graph_read_values(g, &memory);
   for (int i = 0; i < g->value_count; i++) {
     const value *v = &g->values[i];
-    if (v->kind != VALUE_PARAM || !value_is_read(g, i)) continue;
+    if (v->kind != VALUE_PARAM || !is_read[i]) continue;
     bytes += padded_bytes(&v->type) * (v->gradient == VALUE_NONE ? 1 : copies);
   }
+  arena_free(&memory);
   return bytes;
 }
 

@@ -104,8 +104,8 @@ static void add_value(sampler *t, const char *name, value_id v) {
 
 static void choose_values(sampler *t) {
   add_value(t, "image", t->graph.image);
-  for (int i = 0; i < t->graph.name_count; i++) {
-    const graph_name *n = &t->graph.names[i];
+  for (int i = 0; i < t->graph.names.count; i++) {
+    const graph_name *n = &t->graph.names.list[i];
     if (n->count == 1) add_value(t, n->name, n->values[0]);
   }
 }

@@ -64,10 +64,8 @@ static status mark_reset(const stage_graph *graph, const stage_spec *s, bool **o
 }
 
 static value_id find_parameter(const graph *g, const char *name) {
-  for (int v = 0; v < g->value_count; v++)
-    if (g->values[v].kind == VALUE_PARAM && strcmp(g->values[v].name, name) == 0)
-      return value_is_read(g, v) ? v : VALUE_NONE;
-  return VALUE_NONE;
+  value_id v = index_find(&g->parameters, name);
+  return v >= 0 && value_is_read(g, v) ? v : VALUE_NONE;
 }
 
 status transfer_check(const stage_graph *to, const stage_spec *s, const stage_graph *from,

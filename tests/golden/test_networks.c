@@ -333,9 +333,9 @@ static void straighten(standalone *s) {
 
 static void feed(standalone *s) {
   feed_value(s, s->graph.image, "image", false);
-  for (int i = 0; i < s->graph.name_count; i++)
-    if (text_starts_with(s->graph.names[i].name, "seed."))
-      feed_value(s, s->graph.names[i].values[0], s->graph.names[i].name, true);
+  for (int i = 0; i < s->graph.names.count; i++)
+    if (text_starts_with(s->graph.names.list[i].name, "seed."))
+      feed_value(s, s->graph.names.list[i].values[0], s->graph.names.list[i].name, true);
   device *d = s->program.device;
   for (int i = 0; i < s->parameters.count; i++) {
     const parameter *p = &s->parameters.list[i];
@@ -357,10 +357,10 @@ static bool is_listed(const json_t *names, const char *name) {
 static void check_outputs(configuration *c, int index, const json_t *of, standalone *s,
                           double tolerance, double *worst) {
   json_t *names = get(of, "outputs");
-  for (int i = 0; i < s->graph.name_count; i++)
-    if (!text_starts_with(s->graph.names[i].name, "seed.") &&
-        !is_listed(names, s->graph.names[i].name))
-      fail_msg("%s: the fixture lacks the output %s", c->name, s->graph.names[i].name);
+  for (int i = 0; i < s->graph.names.count; i++)
+    if (!text_starts_with(s->graph.names.list[i].name, "seed.") &&
+        !is_listed(names, s->graph.names.list[i].name))
+      fail_msg("%s: the fixture lacks the output %s", c->name, s->graph.names.list[i].name);
   for (size_t i = 0; i < json_array_size(names); i++) {
     const char *name = json_string_value(json_array_get(names, i));
     const graph_name *found = stage_graph_find(&s->graph, name);

@@ -1,6 +1,7 @@
 /* Random numbers, threads, files, errors, text and arenas. */
 #include "base/arena.h"
 #include "base/files.h"
+#include "base/index.h"
 #include "base/parallel.h"
 #include "base/rng.h"
 #include "base/rng_draw.h"
@@ -455,6 +456,20 @@ static void the_nearest_name_is_suggested_when_near(void **unused) {
   free(long_word);
 }
 
+static void an_index_finds_each_of_many_names(void **unused) {
+  (void)unused;
+  enum { NAMES = 1000 };
+  arena memory = {0};
+  name_index x = {0};
+  assert_int_equal(index_find(&x, "name 0"), -1);
+  for (int i = 0; i < NAMES; i++) index_add(&memory, &x, arena_printf(&memory, "name %d", i), i);
+  for (int i = 0; i < NAMES; i++)
+    assert_int_equal(index_find(&x, arena_printf(&memory, "name %d", i)), i);
+  assert_int_equal(index_find(&x, "name 1000"), -1);
+  assert_int_equal(index_find(&x, ""), -1);
+  arena_free(&memory);
+}
+
 static void text_grows_and_formats(void **unused) {
   (void)unused;
   text_buffer t = {0};
@@ -579,6 +594,7 @@ int main(void) {
       cmocka_unit_test(a_message_is_printable),
       cmocka_unit_test(problems_gather_and_flatten),
       cmocka_unit_test(the_nearest_name_is_suggested_when_near),
+      cmocka_unit_test(an_index_finds_each_of_many_names),
       cmocka_unit_test(text_grows_and_formats),
       cmocka_unit_test(a_word_is_quoted_as_a_shell_needs_it),
       cmocka_unit_test(a_table_is_aligned_by_columns_and_escaped_by_format),
