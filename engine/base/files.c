@@ -11,6 +11,24 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+status file_open(const char *path, int *fd, uint64_t *bytes) {
+  /* Non-blocking, so that a named pipe cannot hold the program up. */
+  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (*fd < 0) return error_from_errno("open", path);
+  struct stat info;
+  status error = OK;
+  if (fstat(*fd, &info) != 0)
+    error = error_from_errno("read", path);
+  else if (!S_ISREG(info.st_mode))
+    error = error_new(ERROR_IO, NOWHERE, "cannot read %s: it is %s", path,
+                      S_ISDIR(info.st_mode) ? "a folder" : "not a regular file");
+  if (error)
+    close(*fd);
+  else
+    *bytes = (uint64_t)info.st_size;
+  return error;
+}
+
 static status too_large(const char *path, size_t limit) {
   return error_new(ERROR_IO, NOWHERE, "%s is larger than the %zu KiB allowed here", path,
                    limit / 1024);
@@ -34,12 +52,13 @@ status file_read(const char *path, size_t limit, char **data, size_t *length) {
   *data = NULL;
   *length = 0;
   if (path_is_packed(path, NULL)) return read_packed(path, limit, data, length);
-  FILE *in = fopen(path, "rb");
-  if (!in) return error_from_errno("open", path);
-  struct stat info;
-  if (fstat(fileno(in), &info) == 0 && S_ISDIR(info.st_mode)) {
-    fclose(in);
-    return error_new(ERROR_IO, NOWHERE, "cannot read %s: it is a folder", path);
+  int fd;
+  uint64_t bytes;
+  TRY(file_open(path, &fd, &bytes));
+  FILE *in = fdopen(fd, "rb");
+  if (!in) {
+    close(fd);
+    return error_from_errno("open", path);
   }
   size_t capacity = 16384, used = 0;
   char *buffer = malloc(capacity + 1);
@@ -88,8 +107,9 @@ status file_hash(const char *path, uint64_t *length, uint64_t *low, uint64_t *hi
     file_map_close(&map);
     return OK;
   }
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return error_from_errno("open", path);
+  int fd;
+  uint64_t bytes;
+  TRY(file_open(path, &fd, &bytes));
   XXH3_state_t *state = XXH3_createState();
   char *piece = malloc(PIECE_BYTES);
   status error = state && piece ? OK : error_out_of_memory(PIECE_BYTES);

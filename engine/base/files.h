@@ -6,6 +6,9 @@
 
 #include <stdbool.h>
 
+/* Opens a regular file to read it. What can have no end, as a named pipe or a device, and folders are
+ * refused. Caller closes. */
+status file_open(const char *path, int *fd, uint64_t *bytes);
 /* Whole file, NUL-terminated (not counted in *length). Caller frees. Over `limit` bytes: an error.
  * "ARCHIVE: ENTRY" reads from an archive (base/map.h). */
 status file_read(const char *path, size_t limit, char **data, size_t *length);

@@ -4,7 +4,6 @@
 #include "base/refuse.h"
 #include "base/zip.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,24 +25,17 @@ bool path_is_packed(const char *path, size_t *split) {
 }
 
 static status map_whole(const char *path, file_map *out) {
-  /* Non-blocking, so that a named pipe cannot hold the program up. */
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return error_from_errno("open", path);
-  struct stat info;
-  status error = OK;
-  if (fstat(fd, &info) != 0)
-    error = error_from_errno("read", path);
-  else if (!S_ISREG(info.st_mode))
-    error = refuse("it is not a regular file");
-  else if (info.st_size == 0)
-    error = refuse("it has only 0 bytes");
+  int fd;
+  uint64_t bytes;
+  TRY(file_open(path, &fd, &bytes));
+  status error = bytes == 0 ? refuse("it has only 0 bytes") : OK;
   if (!error) {
-    void *map = mmap(NULL, (size_t)info.st_size, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+    void *map =
+        mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
     if (map == MAP_FAILED)
       error = error_from_errno("map", path);
     else
-      *out = (file_map){.data = map, .bytes = (size_t)info.st_size};
+      *out = (file_map){.data = map, .bytes = (size_t)bytes};
   }
   close(fd);
   return error;

@@ -11,14 +11,12 @@
 #include "ops/arithmetic/vector_math.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <libdeflate.h>
 #include <limits.h>
 #include <math.h>
 #include <nifti2_io.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -67,19 +65,6 @@ static status bad_file(const char *path, const char *format, ...) {
 
 /* ---- bytes ---- */
 
-static status open_regular(const char *path, int *fd, uint64_t *bytes) {
-  /* Non-blocking, so that a named pipe cannot hold the program up. */
-  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (*fd < 0) return error_from_errno("open", path);
-  struct stat info;
-  if (fstat(*fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    close(*fd);
-    return bad_file(path, "this is not a regular file.");
-  }
-  *bytes = (uint64_t)info.st_size;
-  return OK;
-}
-
 static status read_start(const char *path, int fd, unsigned char *out, size_t want, size_t *got) {
   *got = 0;
   while (*got < want) {
@@ -97,7 +82,7 @@ status nifti_load_bytes(const char *path, unsigned char **bytes, size_t *length)
   *length = 0;
   int fd;
   uint64_t size = 0;
-  TRY(open_regular(path, &fd, &size));
+  TRY(file_open(path, &fd, &size));
   status error = OK;
   unsigned char *buffer = NULL;
   if (size > 8 * (uint64_t)VOXELS_MAX + (1u << 20))
@@ -339,7 +324,7 @@ static status header_from(const char *path, const unsigned char *bytes, size_t l
 static status header_read(const char *path, header *h) {
   int fd;
   uint64_t file_bytes = 0;
-  TRY(open_regular(path, &fd, &file_bytes));
+  TRY(file_open(path, &fd, &file_bytes));
   unsigned char *start = malloc(PEEK_BYTES);
   size_t got = 0;
   status error =

@@ -4,7 +4,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/files.h"
 #include "base/text.h"
 #include "language/load.h"
 
@@ -17,11 +19,16 @@ const char pack_file[] = "pack.yaml";
 
 bool archive_is(const char *path) {
   unsigned char beginning[4];
-  FILE *in = fopen(path, "rb");
-  if (!in) return false;
-  size_t got = fread(beginning, 1, sizeof beginning, in);
-  fclose(in);
-  return zip_is_archive(beginning, got);
+  int fd;
+  uint64_t bytes;
+  status error = file_open(path, &fd, &bytes);
+  if (error) {
+    error_free(error); /* said by whoever reads it as a pipeline */
+    return false;
+  }
+  ssize_t got = read(fd, beginning, sizeof beginning);
+  close(fd);
+  return got > 0 && zip_is_archive(beginning, (size_t)got);
 }
 
 static bool is_text_name(const char *name) {

@@ -25,6 +25,15 @@ done
 [ "$files" -ge 25 ] || fail "only $files files"
 cd "$work"
 
+# What is no file is refused at once, wherever a file is named.
+mkfifo pipe.yaml pipe.lua
+try 1 timeout 10 "$STRATA" check pipe.yaml
+says "cannot read pipe.yaml: it is not a regular file"
+try 1 timeout 10 "$STRATA" check "${tiny[@]}" --set "data.dataset.decathlon=$PWD/pipe.yaml"
+says "not a regular file"
+try 1 timeout 10 "$STRATA" ablate pipe.lua
+says "cannot read pipe.lua: it is not a regular file"
+
 # The command line itself: exit status 2 and the nearest name.
 try 2 "$STRATA" rnu
 says "did you mean \"strata run\"?"

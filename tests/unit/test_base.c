@@ -230,6 +230,21 @@ static void files_come_back_as_written(void **unused) {
   free(path);
 }
 
+/* Nobody writes to the pipe and the device has no end: neither may be waited for. */
+static void what_is_no_file_is_refused(void **unused) {
+  (void)unused;
+  char *path = path_join(folder, "pipe"), *data;
+  size_t length;
+  uint64_t bytes, low, high;
+  assert_int_equal(mkfifo(path, 0600), 0);
+  assert_fails(file_read(path, 10, &data, &length), ERROR_IO, "not a regular file");
+  assert_fails(file_hash(path, &bytes, &low, &high), ERROR_IO, "not a regular file");
+  assert_fails(file_read("/dev/zero", 10, &data, &length), ERROR_IO, "not a regular file");
+  assert_null(data);
+  unlink(path);
+  free(path);
+}
+
 static void an_abandoned_write_leaves_the_old_file(void **unused) {
   (void)unused;
   char *path = path_join(folder, "f"), *data;
@@ -585,6 +600,7 @@ int main(void) {
       cmocka_unit_test(permutations_hold_every_number_once_and_all_occur),
       cmocka_unit_test(every_task_runs_once_with_one_result_on_any_number_of_threads),
       cmocka_unit_test(files_come_back_as_written),
+      cmocka_unit_test(what_is_no_file_is_refused),
       cmocka_unit_test(an_abandoned_write_leaves_the_old_file),
       cmocka_unit_test(folders_are_made_with_their_parents),
       cmocka_unit_test(wildcards_stand_for_what_is_within_a_name),

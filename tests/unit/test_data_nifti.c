@@ -68,7 +68,7 @@ static void refuses_damaged_files(void **state) {
 static void refuses_what_is_no_file(void **state) {
   (void)state;
   volume v;
-  expect_error(nifti_read_volume(TEST_DATA, &v), "not a regular file");
+  expect_error(nifti_read_volume(TEST_DATA, &v), "it is a folder");
   expect_error(nifti_read_volume("/dev/zero", &v), "not a regular file");
   expect_error(nifti_read_volume("no/such/file.nii", &v), "no/such/file.nii");
 }
