@@ -247,14 +247,18 @@ static bool is_list(value v) {
 
 static status arithmetic(const parser *p, const char *sign, value a, value b, value *out);
 
+static status check_length(const parser *p, const char *what, int count) {
+  if (count <= MAX_LIST_OPERAND) return OK;
+  return fail(p, "\"%s\" takes lists of at most %d numbers.", what, MAX_LIST_OPERAND);
+}
+
 /* Number by number; a single number goes with each of the other's. */
 static status list_arithmetic(const parser *p, const char *sign, value a, value b, value *out) {
   int count = is_list(a) ? a.tree->count : b.tree->count;
   if (is_list(a) && is_list(b) && a.tree->count != b.tree->count)
     return fail(p, "\"%s\" needs lists of one length, not %d and %d.", sign, a.tree->count,
                 b.tree->count);
-  if (count > MAX_LIST_OPERAND)
-    return fail(p, "\"%s\" takes lists of at most %d numbers.", sign, MAX_LIST_OPERAND);
+  TRY(check_length(p, sign, count));
   tree *list = tree_new(p->memory, p->at, TREE_LIST, count);
   for (int i = 0; i < count; i++) {
     value left = is_list(a) ? of_tree(a.tree->items[i]) : a, result = of_int(0);
@@ -440,6 +444,7 @@ static status parse_call(parser *p, const char *function, value *out) {
     TRY(parse_or(p, &v));
     /* A list given to min and max stands for its numbers. */
     bool spread = !is_len && is_list(v);
+    if (spread) TRY(check_length(p, function, v.tree->count));
     for (int i = 0; i < (spread ? v.tree->count : 1); i++) {
       value one = spread ? of_tree(v.tree->items[i]) : v;
       if (!is_len) TRY(want_number(p, function, one));

@@ -141,6 +141,7 @@ static const struct {
     {"${if(far, 1, 2)}", "expected true, false or a number"},
     {"${if(on, 1, 2, 3)}", "expected \")\""},
     {"${long * 2}", "at most 64 numbers"},
+    {"${min(1, long)}", "at most 64 numbers"},
     {"${roi == roi}", "cannot compare"},
     {"${far < 'b'}", "needs numbers"},
     {"${9223372036854775807 * 2}", "too large"},
