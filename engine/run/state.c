@@ -2,10 +2,12 @@
 
 #include "base/json.h"
 #include "base/text.h"
+#include "data/volume.h"
 #include "run/weights.h"
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,16 +22,29 @@ static status download(device *d, const float *from, int64_t n, host_copy *out) 
   return d->download(d, out->data, from, (size_t)n * sizeof *out->data);
 }
 
-static void add_tensors(const parameters *p, const char *prefix, const host_copy *copy,
-                        bool trained_only, arena *memory, named_tensor *list, int *count) {
+/* An update can leave a parameter that is no number although the loss before it was one. */
+static status check_finite(const named_tensor *t) {
+  const float *values = t->tensor.data;
+  int64_t n = shape_elements(&t->tensor.shape), i = 0;
+  if (floats_are_finite(values, n)) return OK;
+  while (isfinite(values[i])) i++;
+  return error_new(ERROR_NUMERIC, NOWHERE, "%s became %s", t->name,
+                   isnan(values[i]) ? "NaN" : "infinite");
+}
+
+static status add_tensors(const parameters *p, const char *prefix, const host_copy *copy,
+                          bool trained_only, arena *memory, named_tensor *list, int *count) {
   for (int i = 0; i < p->count; i++) {
     const parameter *parameter = &p->list[i];
     if (trained_only && !parameter->trained) continue;
-    list[(*count)++] = (named_tensor){
+    named_tensor *t = &list[(*count)++];
+    *t = (named_tensor){
         .name = prefix[0] ? arena_printf(memory, "%s%s", prefix, parameter->name) : parameter->name,
         .tensor = {
             .dtype = DTYPE_F32, .shape = parameter->shape, .data = copy->data + parameter->offset}};
+    TRY(check_finite(t));
   }
+  return OK;
 }
 
 status parameters_write(const char *path, const parameters *p, const char *const *metadata) {
@@ -39,8 +54,8 @@ status parameters_write(const char *path, const parameters *p, const char *const
   if (!error) {
     named_tensor *list = arena_alloc(&memory, (size_t)(p->count + 1) * sizeof *list);
     int count = 0;
-    add_tensors(p, "", &copy, false, &memory, list, &count);
-    error = weights_write(path, list, count, metadata);
+    error = add_tensors(p, "", &copy, false, &memory, list, &count);
+    if (!error) error = weights_write(path, list, count, metadata);
   }
   free(copy.data);
   arena_free(&memory);
@@ -99,17 +114,16 @@ status state_save(const char *path, const run_state *s, const program *p) {
   host_copy *copies = arena_alloc(&memory, (size_t)buffers * sizeof *copies);
   named_tensor *list = arena_alloc(&memory, (size_t)(buffers * ps->count + 1) * sizeof *list);
   status error = download(p->device, ps->data, ps->elements, &copies[0]);
-  if (!error) add_tensors(ps, "parameter/", &copies[0], false, &memory, list, &count);
+  if (!error) error = add_tensors(ps, "parameter/", &copies[0], false, &memory, list, &count);
   for (int i = 0; i < p->state_count && !error; i++) {
     error = download(p->device, p->states[i], ps->trained_elements, &copies[1 + i]);
-    if (!error)
-      add_tensors(ps, arena_printf(&memory, "optimizer%d/", i), &copies[1 + i], true, &memory, list,
-                  &count);
+    const char *prefix = arena_printf(&memory, "optimizer%d/", i);
+    if (!error) error = add_tensors(ps, prefix, &copies[1 + i], true, &memory, list, &count);
   }
   if (p->average && !error) {
     host_copy *average = &copies[1 + p->state_count];
     error = download(p->device, p->average, ps->trained_elements, average);
-    if (!error) add_tensors(ps, "average/", average, true, &memory, list, &count);
+    if (!error) error = add_tensors(ps, "average/", average, true, &memory, list, &count);
   }
   char *json = error ? NULL : state_to_json(s);
   if (!error && !json) error = error_out_of_memory(4096);

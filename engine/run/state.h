@@ -38,6 +38,7 @@ typedef struct run_state {
   bool is_final;                 /* read from RUN_FINAL_STATE_FILE */
 } run_state;
 
+/* Where a value is not finite, an ERROR_NUMERIC names its parameter, and the file stays as it was. */
 status state_save(const char *path, const run_state *s, const program *p);
 /* Reads the metadata only. */
 status state_open(const char *path, run_state *out);
@@ -45,7 +46,7 @@ status state_open(const char *path, run_state *out);
 status state_restore(const char *path, program *p);
 void state_free(run_state *s);
 
-/* Writes the parameters as PyTorch-named tensors. */
+/* Writes the parameters as PyTorch-named tensors, if all are finite, as state_save. */
 status parameters_write(const char *path, const parameters *p, const char *const *metadata);
 
 #endif

@@ -193,6 +193,18 @@ double trainer_elapsed_s(const trainer *t) {
   return t->state.elapsed_s + clock_now_s() - t->started_s;
 }
 
+static const char when_it_diverges[] =
+    "The last saved state is untouched. Try a lower learning rate, or clip_norm: 1";
+
+/* Of what is about to be written: which update, and what to do. */
+static status diverged(const trainer *t, status error) {
+  if (error_code_of(error) != ERROR_NUMERIC) return error;
+  error = error_prefix(error, "stage %s, epoch %lld, update %lld", t->stage->name,
+                       (long long)(t->state.epoch + (t->state.step > 0)),
+                       (long long)t->program.updates);
+  return error_locate(error_suffix(error, ". %s", when_it_diverges), t->stage->at);
+}
+
 static status settle(trainer *t);
 
 static status save_state(trainer *t) {
@@ -210,7 +222,7 @@ static status save_state(trainer *t) {
   status error = OK;
   for (int i = 0; i < HOOK_COUNT && !error; i++)
     if (t->controls.hooks[i]) error = script_state_save(t->controls.hooks[i], &s.hook_states[i]);
-  if (!error) error = state_save(t->state_path, &s, &t->program);
+  if (!error) error = diverged(t, state_save(t->state_path, &s, &t->program));
   state_free(&s);
   t->saved_s = clock_now_s();
   return error;
@@ -223,7 +235,7 @@ static status write_weights(trainer *t) {
   const char *metadata[] = {"format",       "pt",           "pipeline", t->r->p->name, "stage",
                             t->stage->name, "seed",         seed,       "identity",    identity,
                             "strata",       STRATA_VERSION, NULL};
-  return parameters_write(t->weights_path, &t->parameters, metadata);
+  return diverged(t, parameters_write(t->weights_path, &t->parameters, metadata));
 }
 
 /* ---- steps ------------------------------------------------------------------------------- */
@@ -267,13 +279,11 @@ static status not_finite(const trainer *t, const running_batch *which, double lo
   text_buffer cases = {0};
   for (int64_t n = 0; n < t->stage->batch; n++)
     text_add(&cases, "%s%s", n ? ", " : "", which->case_names[n]);
-  status error = error_new(
-      ERROR_NUMERIC, t->stage->at,
-      "stage %s, epoch %lld, step %lld (case %s): the loss%s%s became %s. The last saved state is "
-      "untouched. Try a lower learning rate, or clip_norm: 1",
-      t->stage->name, (long long)which->epoch + 1, (long long)which->step + 1,
-      cases.data ? cases.data : "?", culprit[0] ? " term " : "", culprit,
-      isnan(loss) ? "NaN" : "infinite");
+  status error = error_new(ERROR_NUMERIC, t->stage->at,
+                           "stage %s, epoch %lld, step %lld (case %s): the loss%s%s became %s. %s",
+                           t->stage->name, (long long)which->epoch + 1, (long long)which->step + 1,
+                           cases.data ? cases.data : "?", culprit[0] ? " term " : "", culprit,
+                           isnan(loss) ? "NaN" : "infinite", when_it_diverges);
   text_free(&cases);
   return error;
 }

@@ -94,6 +94,15 @@ grep -qE 'stage pretrain, epoch [12], step [123] \(case phantom_00.*the loss.* b
   "$work/err" || fail "the message does not say where the loss stopped being a number"
 says "Try a lower learning rate"
 
+# The loss of the only step is finite, the weights after it are not.
+try 1 "$STRATA" run "${tiny[@]}" --set 'stages.pretrain.optimizer={sgd: {lr: 1000}}' \
+  --set stages.pretrain.graph.loss.context.weight=1e38 \
+  --set stages.pretrain.epochs=1 --set stages.pretrain.steps_per_epoch=1 --out overflowed
+grep -qE 'stage pretrain, epoch 1, update 1: vit.* became (NaN|infinite)' "$work/err" ||
+  fail "the message does not say when which parameter stopped being a number"
+says "Try a lower learning rate"
+[ -z "$(ls overflowed/weights)" ] || fail "weights that are no numbers were written"
+
 # ---- data -------------------------------------------------------------------------------------
 
 broken() { # broken: a copy of the data set to damage

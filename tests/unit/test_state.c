@@ -62,6 +62,39 @@ static void every_number_comes_back_with_its_bits(void **state) {
   pipeline_free(p);
 }
 
+static void expect_not_finite(status error, const char *kind, const char *name, const char *what) {
+  char expected[300];
+  snprintf(expected, sizeof expected, "%s%s became %s", kind, name, what);
+  assert_int_equal(error_code_of(error), ERROR_NUMERIC);
+  assert_string_equal(error_message(error), expected);
+  error_free(error);
+}
+
+/* Among the parameters or the moments, a value that is not finite keeps the last state where it is. */
+static void a_state_that_is_not_finite_is_not_written(void **state) {
+  (void)state;
+  pipeline *p = load_tiny(NULL, NULL);
+  compiled c;
+  compile_tiny(&c, p, 0, 1);
+  run_state s = {.updates = 1}, got;
+  must(state_save(STATE_FILE, &s, &c.program));
+  const parameter *last = NULL;
+  for (int i = 0; i < c.parameters.count; i++)
+    if (c.parameters.list[i].trained) last = &c.parameters.list[i];
+  float *moment = c.program.states[1] + last->offset, *weight = c.parameters.data + last->offset;
+  s.updates = 2;
+  *moment = -INFINITY;
+  expect_not_finite(state_save(STATE_FILE, &s, &c.program), "optimizer1/", last->name, "infinite");
+  *weight = NAN;
+  expect_not_finite(state_save(STATE_FILE, &s, &c.program), "parameter/", last->name, "NaN");
+  expect_not_finite(parameters_write(STATE_FILE, &c.parameters, NULL), "", last->name, "NaN");
+  must(state_open(STATE_FILE, &got));
+  assert_true(got.updates == 1);
+  state_free(&got);
+  release_tiny(&c);
+  pipeline_free(p);
+}
+
 /* A script's reason is any bytes: it must not cost the state. */
 static void a_reason_that_is_no_text_is_kept_as_far_as_it_is(void **state) {
   (void)state;
@@ -278,6 +311,7 @@ static void mistakes_are_known_from_the_graphs_alone(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_teardown(every_number_comes_back_with_its_bits, remove_files),
+      cmocka_unit_test_teardown(a_state_that_is_not_finite_is_not_written, remove_files),
       cmocka_unit_test_teardown(a_reason_that_is_no_text_is_kept_as_far_as_it_is, remove_files),
       cmocka_unit_test_teardown(a_restored_program_goes_on_to_the_same_bits, remove_files),
       cmocka_unit_test_teardown(another_stage_or_a_damaged_file_is_refused, remove_files),
