@@ -60,6 +60,9 @@ typedef struct extent {
   double spacing_mm[2][3];
   double bytes;
   int count;
+  int padded[3],
+      trained;  /* training cases that are smaller than the crop along an axis; all of them */
+  bool shrinks; /* cases may be smaller than their headers say */
 } extent;
 
 static double file_bytes_of(const char *path) {
@@ -83,6 +86,16 @@ static void measure_case(const case_entry *entry, const volume *grid, extent *e)
     e->bytes += file_bytes_of(entry->more_images[i]);
 }
 
+static status compare_with_crop(const opened *o, const case_entry *entry, const volume *grid,
+                                extent *e) {
+  bool padded[3];
+  TRY(error_prefix(sample_is_padded(&o->p->data, grid, padded, &e->shrinks), "case %s",
+                   entry->name));
+  for (int a = 0; a < 3; a++) e->padded[a] += padded[a];
+  e->trained++;
+  return OK;
+}
+
 /* The cases of every role; files with a bad header are all reported. */
 static status measure(const opened *o, extent *e) {
   const dataset *d = o->data;
@@ -90,8 +103,10 @@ static status measure(const opened *o, extent *e) {
   *e = (extent){0};
   if (!grids) return error_out_of_memory((size_t)d->case_count * sizeof *grids);
   status error = dataset_read_headers(d, o->device->pool, grids);
-  for (int i = 0; i < d->case_count && !error; i++)
+  for (int i = 0; i < d->case_count && !error; i++) {
     if (d->cases[i].role != ROLE_NONE) measure_case(&d->cases[i], &grids[i], e);
+    if (d->cases[i].role == ROLE_TRAIN) error = compare_with_crop(o, &d->cases[i], &grids[i], e);
+  }
   free(grids);
   return error;
 }
@@ -159,6 +174,19 @@ static status print_cache(const checked *c, const extent *e) {
   return OK;
 }
 
+/* Zeros take the place of what a crop does not find. */
+static void note_padding(checked *c, const extent *e) {
+  text_buffer line = {0};
+  for (int a = 0; a < 3; a++)
+    if (e->padded[a])
+      text_add(&line, "%s%d along %c", line.length ? ", " : "", e->padded[a], "xyz"[a]);
+  if (line.length)
+    note(c, "of %d training case%s %s%s %s smaller than the crop and padded with 0", e->trained,
+         plural(e->trained), e->shrinks ? "at least " : "", line.data,
+         e->padded[0] + e->padded[1] + e->padded[2] == 1 ? "is" : "are");
+  text_free(&line);
+}
+
 static void note_cases(checked *c) {
   const dataset *d = c->o->data;
   const data_spec *spec = &c->o->p->data;
@@ -193,6 +221,7 @@ static status print_data(checked *c) {
            (long long)o->channels, plural(o->channels));
   print_operators("sample", o->p->data.sample, o->p->data.sample_count, crop);
   note_cases(c);
+  note_padding(c, &e);
   return OK;
 }
 

@@ -84,6 +84,10 @@ uint64_t dataset_content(const dataset *d);
 status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3],
                     int64_t *out_channels);
 
+/* Along which axes is a case smaller than what the sample graph takes from it, so that it is padded?
+ * `grid`: size and affine of its file. *shrinks: it can become smaller than is known without voxels. */
+status sample_is_padded(const data_spec *spec, const volume *grid, bool axes[3], bool *shrinks);
+
 /* The operator that gives the samples their size, which sample_infer has found. */
 source_pos sample_size_at(const data_spec *spec, int64_t channels);
 

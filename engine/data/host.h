@@ -66,11 +66,15 @@ status host_note_rest(host_call *call);
 bool host_happens(host_call *call, double probability);
 
 /* Shape rule of the host graphs, run at compile time: −1 = not known before the data is read. It is
- * also where an operator refuses attributes that make no sense together. */
+ * also where an operator refuses attributes that make no sense together. With `of_case` size and affine
+ * are those of a case, as its file's header has them, and become what the operator makes of it, or, where
+ * that depends on voxels, the largest that it can make: then `shrinks` is set. */
 typedef struct host_infer {
   const void *attrs;
   int64_t size[3];
   int64_t channels;
+  bool of_case, shrinks;
+  double affine[4][4];
 } host_infer;
 
 #endif

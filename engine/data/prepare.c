@@ -390,6 +390,22 @@ status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3],
   return OK;
 }
 
+status sample_is_padded(const data_spec *spec, const volume *grid, bool axes[3], bool *shrinks) {
+  host_infer shape = {.channels = grid->channels, .of_case = true};
+  memcpy(shape.size, grid->size, sizeof shape.size);
+  memcpy(shape.affine, grid->affine, sizeof shape.affine);
+  TRY(infer_operators(spec->prepare, spec->prepare_count, &shape));
+  for (int a = 0; a < 3; a++) axes[a] = false;
+  for (int i = 0; i < spec->sample_count; i++) {
+    int64_t before[3];
+    memcpy(before, shape.size, sizeof before);
+    TRY(infer_operators(&spec->sample[i], 1, &shape));
+    for (int a = 0; a < 3; a++) axes[a] |= shape.size[a] > before[a];
+  }
+  *shrinks = shape.shrinks;
+  return OK;
+}
+
 source_pos sample_size_at(const data_spec *spec, int64_t channels) {
   int64_t whole[3], size[3], out_channels;
   data_spec part = *spec;

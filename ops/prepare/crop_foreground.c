@@ -16,7 +16,8 @@ static const attr crop_foreground_attr_list[] = {
 };
 
 static status crop_foreground_host_infer(host_infer *shape) {
-  for (int a = 0; a < 3; a++) shape->size[a] = -1;
+  shape->shrinks = true;
+  for (int a = 0; a < 3 && !shape->of_case; a++) shape->size[a] = -1;
   return OK;
 }
 

@@ -4,6 +4,8 @@
 #include "data/host.h"
 #include "graph/op.h"
 
+#include <string.h>
+
 typedef struct orient_attrs {
   const char *axes;
 } orient_attrs;
@@ -19,6 +21,14 @@ static status orient_host_infer(host_infer *shape) {
   if (!grid_axes_valid(attrs->axes))
     return shape_error("axes: \"%s\" is not one capital letter each of R/L, A/P and S/I, as in RAS",
                        attrs->axes ? attrs->axes : "");
+  if (shape->of_case) {
+    double from[4][4];
+    memcpy(from, shape->affine, sizeof from);
+    grid_map map = grid_to_axes((const double(*)[4])from, shape->size, attrs->axes);
+    grid_affine((const double(*)[4])from, &map, shape->affine);
+    memcpy(shape->size, map.size, sizeof map.size);
+    return OK;
+  }
   bool cube = shape->size[0] == shape->size[1] && shape->size[1] == shape->size[2];
   /* Which file axis becomes which is in the file's affine. */
   for (int a = 0; a < 3 && !cube; a++) shape->size[a] = -1;

@@ -48,11 +48,6 @@ static const attr resample_attr_list[] = {
     {0},
 };
 
-static status resample_host_infer(host_infer *shape) {
-  for (int a = 0; a < 3; a++) shape->size[a] = -1;
-  return OK;
-}
-
 /* The new grid of a case, and how each axis is interpolated. */
 typedef struct plan {
   int64_t size[3];
@@ -373,6 +368,21 @@ static void move_affine(const double in[4][4], const plan *p, double out[4][4]) 
       out[r][3] += in[r][a] * place(p, a, 0);
       out[r][a] = in[r][a] * p->step[a];
     }
+}
+
+static status resample_host_infer(host_infer *shape) {
+  if (!shape->of_case) {
+    for (int a = 0; a < 3; a++) shape->size[a] = -1;
+    return OK;
+  }
+  volume in = {0};
+  plan p;
+  memcpy(in.size, shape->size, sizeof in.size);
+  memcpy(in.affine, shape->affine, sizeof in.affine);
+  TRY(make_plan(shape->attrs, &in, &p));
+  memcpy(shape->size, p.size, sizeof p.size);
+  move_affine((const double(*)[4])in.affine, &p, shape->affine);
+  return OK;
 }
 
 static status resample_host(host_call *call) {
