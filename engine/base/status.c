@@ -92,6 +92,17 @@ status error_locate(status error, source_pos at) {
   return error;
 }
 
+status error_move(status error, const char *file, const char *name, source_pos at) {
+  if (!error || error == &out_of_memory) return error;
+  for (int i = 0; i < error->part_count; i++)
+    error->parts[i] = error_move(error->parts[i], file, name, at);
+  source_pos was = error->at;
+  if (error->parts || was.file != file || was.line == 0) return error;
+  error = error_suffix(error, " (%s:%d:%d)", name, was.line, was.column);
+  if (error != &out_of_memory) error->at = at;
+  return error;
+}
+
 status error_from_errno(const char *action, const char *path) {
   int number = errno;
   const char *hint = number == ENOSPC   ? " (the disk is full: free some space and try again)"
@@ -169,7 +180,7 @@ void error_print(FILE *out, status error) {
 }
 
 static bool is_same(status a, status b) {
-  return a->at.line > 0 && a->at.file == b->at.file && a->at.line == b->at.line &&
+  return a->at.file && a->at.file == b->at.file && a->at.line == b->at.line &&
          a->at.column == b->at.column && strcmp(a->message, b->message) == 0;
 }
 

@@ -48,6 +48,9 @@ status error_prefix(status error, const char *format, ...) __attribute__((format
 status error_suffix(status error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Gives the error a place if it has none yet. NULL stays NULL. */
 status error_locate(status error, source_pos at);
+/* What is placed in `file` is placed at `at` instead; "(name:line:column)" at the end of its message
+ * keeps where it was. NULL stays NULL. */
+status error_move(status error, const char *file, const char *name, source_pos at);
 /* From errno: "cannot <action> <path>: <reason>". */
 status error_from_errno(const char *action, const char *path);
 status error_out_of_memory(size_t bytes);

@@ -75,13 +75,14 @@ static status node_error(const builder *b, const op *o, status error) {
 }
 
 /* What is wrong with an operator's inputs, and, of several, which they are in which order. */
-static status input_error(const builder *b, const op *o, status error) {
+static status input_error(builder *b, const op *o, status error) {
   const char *names = "";
   int count = 0;
   for (const port *p = o->inputs; p && p->name; p++)
     if (!(p->flags & PORT_PARAM))
       names = arena_printf(&b->g->memory, "%s%s%s%s", names, count++ > 0 ? ", " : "", p->name,
                            p->flags & PORT_VARIADIC ? " …" : "");
+  b->bad_input = true;
   if (count > 1) error = error_suffix(error, "; its inputs are %s", names);
   return node_error(b, o, error);
 }

@@ -1,7 +1,7 @@
 #include "graph/expand.h"
 
-#include "base/index.h"
 #include "base/text.h"
+#include "graph/instance.h"
 #include "graph/passes.h"
 #include "language/bind.h"
 
@@ -16,31 +16,6 @@ enum {
   MAX_ITEM_INPUTS = 64,
   POISONED = -1 /* count of a name whose item had an error: what reads it is skipped in silence */
 };
-
-/* What one run of the expander shares. */
-typedef struct expander {
-  pipeline *p;
-  builder b;
-  int model_uses;
-  int64_t values;    /* of the items so far */
-  arena *memory;     /* of the graph */
-  problems problems; /* one a place: a block used five times has its mistake once */
-  const expand_options *options;
-} expander;
-
-/* One graph being filled in: the stage, the model, or a block at one of its uses. */
-typedef struct instance {
-  expander *x;
-  const struct instance *outer;
-  const char *path;   /* file the graph stands in */
-  const tree *blocks; /* its block table */
-  const char *prefix; /* full name of this use */
-  const char *owner;  /* what its parameters are named after: the prefix, or that of another use */
-  source_pos used_at; /* where the block is used */
-  scope scope;        /* parameters, loop variables */
-  graph_names names;
-  bool is_stage;
-} instance;
 
 static status expand_items(instance *in, const tree *list);
 
@@ -240,7 +215,7 @@ static status set_arguments(instance *in, const tree *params, const tree *const 
     if (!value) {
       status error = scope_eval(&in->scope, memory, params->items[i], &value);
       if (error) {
-        problems_add(&all, error);
+        problems_add(&all, place_for_user(in, error, params->items[i]));
         continue;
       }
     }
@@ -263,7 +238,7 @@ static status check_depth(const instance *in, const char *path, source_pos at) {
 /* Expands a graph file at one use and names its outputs `<name>` (the first) and `<name>.<output>`.
  */
 static status expand_file(instance *outer, const graph_file *file, const char *name,
-                          const char *prefix, const char *owner, source_pos at,
+                          const char *prefix, const char *owner, source_pos at, const tree *use,
                           const tree *const *arguments, int argument_maps,
                           const char *const *reserved, const inputs *given) {
   expander *x = outer->x;
@@ -272,6 +247,9 @@ static status expand_file(instance *outer, const graph_file *file, const char *n
                  .outer = outer,
                  .path = file->path,
                  .blocks = tree_get(file->root, "blocks"),
+                 .params = tree_get(file->root, "params"),
+                 .use = use,
+                 .with = file == &x->p->model ? x->p->model_arguments : NULL,
                  .prefix = prefix,
                  .owner = owner,
                  .used_at = at};
@@ -407,7 +385,7 @@ static status expand_named(instance *in, const tree *item, const char *name) {
   if (in->is_stage && strcmp(what, "model") == 0) {
     const tree *arguments[] = {x->p->model_arguments, full};
     x->b.use = x->model_uses++;
-    status error = expand_file(in, &x->p->model, name, "", "", operator_key->at, arguments, 2,
+    status error = expand_file(in, &x->p->model, name, "", "", operator_key->at, body, arguments, 2,
                                reserved, &given);
     x->b.use = 0;
     return error;
@@ -417,7 +395,7 @@ static status expand_named(instance *in, const tree *item, const char *name) {
     TRY(block_file_load(x->p, &user, what, block, &file));
     const tree *arguments[] = {full};
     return expand_file(in, &file, name, joined(x->memory, in->prefix, name), owner,
-                       operator_key->at, arguments, 1, reserved, &given);
+                       operator_key->at, body, arguments, 1, reserved, &given);
   }
   const op *o = op_find(what);
   if (!o || !usable_in_graph(o)) return unknown_operator(in, operator_key);
@@ -550,9 +528,11 @@ static status expand_items(instance *in, const tree *list) {
       return error_new(ERROR_PIPELINE, list->items[i]->at, "the graph has more than %d nodes",
                        MAX_GRAPH_NODES);
     TRY(count_values(x, 1, list->items[i]->at));
+    x->b.bad_input = false;
     status error = expand_item(in, list->items[i], &name);
     if (!error) continue;
-    problems_add_new_places(&x->problems, add_trail(in, error_locate(error, list->items[i]->at)));
+    error = place_for_user(in, error_locate(error, list->items[i]->at), list->items[i]);
+    problems_add_new_places(&x->problems, add_trail(in, error));
     if (name) set_name(in, name, NULL, POISONED);
   }
   return OK;
@@ -770,7 +750,7 @@ static status expand_model(expander *x, instance *in, model_loss loss, stage_gra
   out->image =
       build_input(&x->b, "image", DTYPE_F32, SHAPE(o->batch, s[0], s[1], s[2], o->channels));
   inputs given = {.list = {out->image}, .count = 1};
-  status error = expand_file(in, model, "model", "", "", in->used_at, NULL, 0, NULL, &given);
+  status error = expand_file(in, model, "model", "", "", in->used_at, NULL, NULL, 0, NULL, &given);
   problems_add(&x->problems, error);
   TRY(problems_take(&x->problems));
   name_outputs(in, tree_get(model->root, "outputs"), out);

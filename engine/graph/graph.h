@@ -62,6 +62,7 @@ struct builder {
   bool backward;
   int use;             /* given to the nodes made from now on */
   const op *composite; /* being lowered: the operator the user named, for messages */
+  bool bad_input; /* what went wrong last is that inputs are missing, too many or of another type */
 };
 
 graph *graph_new(bool training);

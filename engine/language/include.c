@@ -470,11 +470,17 @@ status graph_file_load(pipeline *p, const char *name, const char *relative_to, s
   check_graph_file(root, "a model or block", false, &all);
   TRY(problems_take(&all));
   struct graph_cache *entry = arena_alloc(&p->memory, sizeof *entry);
-  entry->file = (graph_file){.path = key, .root = root};
+  entry->file = (graph_file){.path = key, .root = root, .shipped_as = source_shipped(p, &file)};
   entry->next = p->files;
   p->files = entry;
   *out = entry->file;
   return OK;
+}
+
+const char *graph_file_shipped(const pipeline *p, const char *path) {
+  const struct graph_cache *c = p->files;
+  while (c && c->file.path != path) c = c->next;
+  return c ? c->file.shipped_as : NULL;
 }
 
 status block_file_load(pipeline *p, const graph_file *user, const char *name, const tree *listed,

@@ -32,6 +32,8 @@ status source_find(pipeline *p, const char *name, const char *share, source_pos 
 /* The pipeline file that a command line names: a path, or the name of a shipped one, with or without
  * `pipelines/` before it. */
 status source_named(pipeline *p, const char *path, source *out);
+/* Its name among Strata's own files, wherever it was found; NULL: it is not one of them. */
+const char *source_shipped(pipeline *p, const source *s);
 /* The file at a path that needs no looking for. */
 source source_at(pipeline *p, const char *path);
 /* Content, NUL-terminated, in p->memory; the file is listed in p->sources. `is_part`: of what runs,

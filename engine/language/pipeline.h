@@ -68,8 +68,9 @@ typedef struct data_spec {
 
 /* A file that defines a graph with named inputs, parameters and outputs: a model or a block. */
 typedef struct graph_file {
-  const char *path; /* interned */
-  const tree *root; /* unresolved: inputs, params, blocks, graph, outputs */
+  const char *path;       /* interned */
+  const tree *root;       /* unresolved: inputs, params, blocks, graph, outputs */
+  const char *shipped_as; /* "pipelines/models/unetr.yaml"; NULL: it is the user's */
 } graph_file;
 
 typedef struct script_ref { /* a Lua function: `lua: warmup_cosine` or `lua: hooks/stop.lua` */
@@ -304,6 +305,9 @@ const stage_spec *pipeline_stage(const pipeline *p, const char *name);
  * the shipped `pipelines/` folder (STRATA_SHARE or the build's source folder). */
 status graph_file_load(pipeline *p, const char *name, const char *relative_to, source_pos at,
                        graph_file *out);
+/* The name of a model or block file at this (interned) path as it was shipped; NULL: it is the user's, or
+ * no such file. */
+const char *graph_file_shipped(const pipeline *p, const char *path);
 
 /* Parts of `evaluate:` that `strata evaluate` takes from its command line. A value that is NULL gives
  * the default. What is wrong is added to `all`. */

@@ -65,8 +65,8 @@ static int list_folders(arena *memory, const char *share, source_pos at,
   return 1 + count;
 }
 
-/* The name of a file on disk in a bundle: its path, or that below the folder Strata's own are in. */
-static const char *name_on_disk(arena *memory, const char *path) {
+/* The name of a file below the folder that Strata's own are in; NULL: it is not there. */
+static const char *name_in_share(arena *memory, const char *path) {
   static const char *const own[] = {"pipelines/", "lua/"};
   char *normal = normal_path(memory, path), *shares[MAX_SHARES];
   int count = list_shares(memory, shares);
@@ -77,7 +77,13 @@ static const char *name_on_disk(arena *memory, const char *path) {
     for (int k = 0; k < 2; k++)
       if (text_starts_with(normal + length + 1, own[k])) return normal + length + 1;
   }
-  return normal;
+  return NULL;
+}
+
+/* The name of a file on disk in a bundle: that among Strata's own, or its path. */
+static const char *name_on_disk(arena *memory, const char *path) {
+  const char *name = name_in_share(memory, path);
+  return name ? name : normal_path(memory, path);
 }
 
 /* The files that could have been meant: those in the same subfolder of each folder. */
@@ -175,6 +181,11 @@ status source_named(pipeline *p, const char *path, source *out) {
   }
   *out = source_at(p, found ? found : path);
   return OK;
+}
+
+const char *source_shipped(pipeline *p, const source *s) {
+  if (!bundle_name(p->inside, s->path)) return name_in_share(&p->memory, s->path);
+  return text_starts_with(s->name, "pipelines/") ? s->name : NULL;
 }
 
 source source_at(pipeline *p, const char *path) {

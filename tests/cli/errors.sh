@@ -1,5 +1,5 @@
 # Every file in tests/pipelines/bad_graph gives exactly the errors it announces in lines
-#     # expect [FILE:]LINE:COLUMN: part of the message     (FILE:*: in a shipped file)
+#     # expect [FILE:]LINE:COLUMN: part of the message
 # from `strata check`, in that order, with exit status 1.
 . "$(dirname "$0")/lib.sh"
 make_phantom phantom
@@ -9,8 +9,7 @@ for file in *.yaml; do
   files=$((files + 1))
   try 1 "$STRATA" check "$file" --set "data.dataset.decathlon=$work/phantom/dataset.json"
   sed -n 's/^# expect //p' "$file" | sed "s/^\([0-9]\)/$file:\1/" >"$work/expected"
-  # Shipped files stand in their own folder.
-  sed -n '/^ /!s/: error: /: /p' "$work/err" | sed "s#$SOURCE/pipelines/#pipelines/#g" >"$work/came"
+  sed -n '/^ /!s/: error: /: /p' "$work/err" >"$work/came"
   [ "$(wc -l <"$work/expected")" -eq "$(wc -l <"$work/came")" ] ||
     fail "$file: expected $(cat "$work/expected"), came $(cat "$work/came")"
   while IFS= read -r expected && IFS= read -r came <&3; do
