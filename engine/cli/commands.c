@@ -89,7 +89,7 @@ const command commands[] = {
      "edited folder's models, blocks and scripts used in place of those of this program.\n\n"
      "  strata unpack my.strata my\n"
      "  STRATA_SHARE=my strata run my/project/my.yaml\n",
-     0, 2, 2, command_unpack},
+     OPTION_OUT, 1, 2, command_unpack},
     {"evaluate", "", "score a folder of segmentations against references",
      "Pairs the files of two folders by name and prints Dice and HD95 (mm) per class, or the\n"
      "metrics you ask for. --csv has a row for each case and class, --json what evaluation.json\n"

@@ -14,5 +14,9 @@ status command_pack(const arguments *a) {
 
 status command_unpack(const arguments *a) {
   const reporter report = console_reporter(false);
-  return pack_unpack(a->operands[0], a->operands[1], &report);
+  const char *folder = a->out ? a->out : a->operand_count > 1 ? a->operands[1] : NULL;
+  if (!folder || (a->out && a->operand_count > 1))
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "unpack needs one folder: strata unpack PACK DIR, or -o DIR");
+  return pack_unpack(a->operands[0], folder, &report);
 }

@@ -89,6 +89,11 @@ cmp files/project/base.yaml ../away-not/mine/base.yaml || fail "another file cam
 STRATA_SHARE=files try 0 "$STRATA" check files/project/exp/own.yaml --set data.root=phantom
 try 2 "$STRATA" unpack own.strata files
 says "files is there already"
+try 0 "$STRATA" unpack own.strata -o files2
+diff -r files files2 || fail "-o DIR gives other files than DIR"
+try 2 "$STRATA" unpack own.strata
+says "unpack needs one folder"
+try 2 "$STRATA" unpack own.strata a -o b
 python3 - <<'PY' || fail "Python's zipfile does not read the packs"
 import zipfile
 for name in ("own.strata", "run.strata"):
