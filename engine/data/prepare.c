@@ -30,6 +30,13 @@ static status run_operator(const op_use *use, host_call *call) {
   return OK;
 }
 
+/* Which case it is, unless the message names it: to predict, a case is called like its file. */
+static status of_case(const case_entry *entry, status error) {
+  bool is_named =
+      strcmp(entry->name, entry->image) == 0 && strstr(error_message(error), entry->image);
+  return is_named ? error : error_prefix(error, "case %s", entry->name);
+}
+
 /* Two files of a case must lie on one grid: same extents, and every voxel in the same place to
  * within a tenth of a voxel (headers are often written with less precision). `what` is the second
  * file. */
@@ -126,7 +133,7 @@ status case_files_load(const case_entry *entry, case_files *out) {
 
 status case_read_headers(const case_entry *entry, volume *out) {
   volume other;
-  TRY(error_prefix(nifti_read_grid(entry->image, out), "case %s", entry->name));
+  TRY(of_case(entry, nifti_read_grid(entry->image, out)));
   for (int i = 1; i < case_file_count(entry); i++) {
     const char *path = case_file_path(entry, i);
     bool is_image = i <= entry->more_image_count;
@@ -134,7 +141,7 @@ status case_read_headers(const case_entry *entry, volume *out) {
     if (!error)
       error = check_same_grid(entry->image, out->size, out->affine, is_image ? "image" : "label",
                               path, other.size, other.affine);
-    TRY(error_prefix(error, "case %s", entry->name));
+    TRY(of_case(entry, error));
     if (is_image) out->channels += other.channels;
   }
   return OK;
@@ -194,7 +201,7 @@ status case_parse(const case_entry *entry, const case_files *files, medical_case
 /* Lets go of the files as soon as they are parsed. */
 static status prepare_files(const data_spec *spec, const case_entry *entry, case_files *files,
                             medical_case *out) {
-  status error = error_prefix(case_parse(entry, files, out), "case %s", entry->name);
+  status error = of_case(entry, case_parse(entry, files, out));
   case_files_free(files);
   host_call call = {.c = out, .delayed = HOST_NOTHING_DELAYED};
   for (int i = 0; i < spec->prepare_count && !error; i++)
@@ -255,7 +262,7 @@ void case_remember(const case_entry *entry, const uint64_t stamp[2], uint64_t pr
 
 status case_is_cached(const data_spec *spec, const case_entry *entry, const char *cache, bool *is) {
   case_files files;
-  TRY(error_prefix(case_files_load(entry, &files), "case %s", entry->name));
+  TRY(of_case(entry, case_files_load(entry, &files)));
   *is = cache_holds(cache, cache_key_of(prepared_identity(spec, entry->ignore_label), files.images,
                                         files.image_count, &files.label));
   case_files_free(&files);
@@ -266,7 +273,7 @@ status case_is_cached(const data_spec *spec, const case_entry *entry, const char
 static status take_entry(const case_entry *entry, medical_case *out) {
   out->name = entry->name;
   int ignored = entry->ignore_label ? LABEL_UNKNOWN : 0;
-  status error = error_prefix(check_classes(entry, &out->label, ignored), "case %s", entry->name);
+  status error = of_case(entry, check_classes(entry, &out->label, ignored));
   if (error) case_free(out);
   return error;
 }
@@ -281,7 +288,7 @@ status case_prepare(const data_spec *spec, const case_entry *entry, const char *
   if (has_stamp && known_key(entry, stamp, prepare, &key) && cache_load(cache, key, out))
     return take_entry(entry, out);
   case_files files;
-  TRY(error_prefix(case_files_load(entry, &files), "case %s", entry->name));
+  TRY(of_case(entry, case_files_load(entry, &files)));
   if (cache) {
     key = cache_key_of(prepare, files.images, files.image_count, &files.label);
     if (has_stamp) case_remember(entry, stamp, prepare, key);

@@ -145,6 +145,7 @@ try 2 "$STRATA" predict run "$image" "$image" -o x.nii.gz
 says "need a folder after -o"
 try 1 "$STRATA" predict run missing.nii.gz -o x.nii.gz
 says "missing.nii.gz"
+[ "$(grep -o missing.nii.gz "$work/err" | wc -l)" -eq 1 ] || fail "a file is named twice"
 cp -r run hurt
 head -c 300000 run/weights/segment.safetensors >hurt/weights/segment.safetensors
 try 1 "$STRATA" predict hurt "$image" -o x.nii.gz
