@@ -22,6 +22,7 @@ typedef struct checked {
   char *folder, *cache; /* where the run would go; no cache: NULL */
   text_buffer notes;    /* a line each */
   text_buffer files;    /* that the run writes */
+  fitted_stage *fitted; /* by stage */
   device_speed speed;
   double seconds; /* of training, all stages */
 } checked;
@@ -387,11 +388,14 @@ static status check_stage(checked *c, const stage_spec *s) {
   parameter_groups groups = {0};
   plan memory = {0};
   step_memory fitted;
-  TRY(expand_stage(c->o, s, s->batch, &step));
+  status error = OK;
+  if (!fitted_take(&c->fitted[s - c->o->p->stages], &step, &fitted)) {
+    TRY(expand_stage(c->o, s, s->batch, &step));
+    error = stage_fit_memory(s, c->o->device, &step, &fitted);
+  }
   graph *g = step.g;
-  status error = parameter_groups_open(s, g, &groups);
+  if (!error) error = parameter_groups_open(s, g, &groups);
   if (!error) error = program_check(g, c->o->device);
-  if (!error) error = stage_fit_memory(s, c->o->device, &step, &fitted);
   if (!error) error = plan_memory(g, &fitted.use, &memory);
   if (!error) {
     bool label_free = step.label == VALUE_NONE && !s->use_labels;
@@ -500,12 +504,13 @@ static status check_opened(opened *o) {
              .device = o->device,
              .size = {o->size[0], o->size[1], o->size[2]},
              .channels = o->channels};
-  TRY(run_compile(&all));
   checked c = {.o = o, .folder = run_fresh_folder(o->p->name)};
-  if (!c.folder) return error_out_of_memory(512);
-  c.cache = run_cache_folder(&o->p->data, c.folder);
-  status error = device_measure(o->device, pipeline_precisions(o->p), &c.speed);
+  all.fitted = c.fitted = calloc((size_t)o->p->stage_count + 1, sizeof *c.fitted);
+  status error = c.folder && c.fitted ? run_compile(&all) : error_out_of_memory(512);
+  if (!error) c.cache = run_cache_folder(&o->p->data, c.folder);
+  if (!error) error = device_measure(o->device, pipeline_precisions(o->p), &c.speed);
   if (!error) error = print_all(&c);
+  fitted_free(c.fitted, o->p->stage_count);
   text_free(&c.notes);
   text_free(&c.files);
   free(c.folder);

@@ -623,9 +623,7 @@ status run_pipeline(const run_options *o, char **folder_out) {
   free(cache);
   resume_states_free(&states);
   free(r.operators);
-  for (int i = 0; r.fitted && i < r.p->stage_count; i++)
-    if (r.fitted[i].is_there) stage_graph_free(&r.fitted[i].graph);
-  free(r.fitted);
+  fitted_free(r.fitted, r.p ? r.p->stage_count : 0);
   reproduce_free(&r);
   device_close(r.device);
   dataset_free(r.data);

@@ -5,6 +5,7 @@
 #include "train/groups.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* Rounded up, as it would be written in the file. */
 static char *budget_format(char out[24], size_t bytes) {
@@ -84,4 +85,20 @@ void step_memory_describe(const step_memory *m, text_buffer *out) {
            r->nodes, r->nodes == 1 ? "" : "s", r->nodes == 1 ? "s" : "", r->flops / 1e9,
            r->bytes / 1048576, format_bytes(after, (double)r->arena_bytes),
            format_bytes(before, (double)r->arena_before_bytes));
+}
+
+bool fitted_take(fitted_stage *from, stage_graph *graph, step_memory *memory) {
+  bool is_there = from->is_there;
+  if (is_there) {
+    *graph = from->graph;
+    *memory = from->memory;
+  }
+  from->is_there = false;
+  return is_there;
+}
+
+void fitted_free(fitted_stage *list, int count) {
+  for (int i = 0; list && i < count; i++)
+    if (list[i].is_there) stage_graph_free(&list[i].graph);
+  free(list);
 }

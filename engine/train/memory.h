@@ -23,6 +23,11 @@ typedef struct fitted_stage {
   step_memory memory;
 } fitted_stage;
 
+/* Moves it out; false: there is none. */
+bool fitted_take(fitted_stage *from, stage_graph *graph, step_memory *memory);
+/* Frees the list and what nobody took. */
+void fitted_free(fitted_stage *list, int count);
+
 /* Fits the stage's training graph into the stage's budget (`memory`): arena and what lies outside of
  * it together. Without a budget the graph stays as it is. A budget that cannot be met is an error at
  * its YAML line. Comes before program_create. */

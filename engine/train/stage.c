@@ -44,12 +44,7 @@ static int64_t check_batch(const trainer *t) {
 
 static status open_graphs(trainer *t) {
   run *r = t->r;
-  fitted_stage *fitted = r->fitted ? &r->fitted[t->index] : NULL;
-  if (fitted && fitted->is_there) {
-    t->graph = fitted->graph;
-    t->memory = fitted->memory;
-    *fitted = (fitted_stage){0};
-  } else {
+  if (!r->fitted || !fitted_take(&r->fitted[t->index], &t->graph, &t->memory)) {
     expand_options options = options_for(t, t->stage->batch, true);
     TRY(stage_expand(r->p, t->stage, &options, &t->graph));
     TRY(stage_fit_memory(t->stage, r->device, &t->graph, &t->memory));
