@@ -73,13 +73,7 @@ static bool compare_operator(const op *o, uint64_t seed, int trials, device *cpu
 int main(int argc, char **argv) {
   trial_options options = {.seed = 1, .trials = 2, .device = "cuda"};
   trial_options_read(argc, argv, &options);
-  device *cpu, *other;
-  status error = device_open("cpu", 1, &cpu, NULL);
-  if (!error) error = device_open(options.device, 1, &other, NULL);
-  if (error) {
-    error_print(stderr, error);
-    return 1;
-  }
+  device *cpu = trial_device("cpu", 1), *other = trial_device(options.device, 1);
   printf("%s against %s\n", other->description, cpu->description);
   int failed = 0, passed = 0, missing = 0;
   for (int i = 0; i < op_count(); i++) {

@@ -144,12 +144,7 @@ static int report_missing(void) {
 int main(int argc, char **argv) {
   trial_options options = {.seed = 1, .device = "cuda"};
   trial_options_read(argc, argv, &options);
-  device *d;
-  status error = device_open(options.device, 1, &d, NULL);
-  if (error) {
-    error_print(stderr, error);
-    return 1;
-  }
+  device *d = trial_device(options.device, 1);
   int failed = 0, passed = 0;
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);

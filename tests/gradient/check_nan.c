@@ -108,12 +108,7 @@ static bool passes(const op *o, const op_case *c, uint64_t seed, device *d) {
 int main(int argc, char **argv) {
   trial_options options = {.seed = 1, .trials = 1, .device = "cpu"};
   trial_options_read(argc, argv, &options);
-  device *d;
-  status error = device_open(options.device, 2, &d, NULL);
-  if (error) {
-    error_print(stderr, error);
-    return 1;
-  }
+  device *d = trial_device(options.device, 2);
   int failed = 0, passed = 0;
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);

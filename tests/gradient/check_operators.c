@@ -225,14 +225,7 @@ int main(int argc, char **argv) {
   trial_options_read(argc, argv, &options);
   const uint64_t seed = options.seed;
   const int trials = options.trials;
-  device *devices[2];
-  for (int d = 0; d < 2; d++) {
-    status error = device_open("cpu", d == 0 ? 1 : 3, &devices[d], NULL);
-    if (error) {
-      error_print(stderr, error);
-      return 1;
-    }
-  }
+  device *devices[2] = {trial_device("cpu", 1), trial_device("cpu", 3)};
   int failed = 0, passed = 0;
   for (int i = 0; i < op_count(); i++) {
     const op *o = op_at(i);

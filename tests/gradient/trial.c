@@ -133,7 +133,6 @@ static int parse_inputs(const char *text, input_text *list) {
   return count;
 }
 
-/* A composite that draws at random works on the image, which asks for no gradient. */
 void trial_options_read(int argc, char **argv, trial_options *o) {
   o->names = argv + 1;
   for (int i = 1; i < argc; i++) {
@@ -155,6 +154,15 @@ bool trial_is_asked(const trial_options *o, const op *which) {
   return o->name_count == 0;
 }
 
+device *trial_device(const char *name, int threads) {
+  device *d;
+  status error = device_open(name, threads, &d, NULL);
+  if (!error) return d;
+  error_print(stderr, error);
+  exit(1);
+}
+
+/* A composite that draws at random works on the image, which asks for no gradient. */
 bool trial_is_differentiable(const op *o) {
   bool composite = o->lower && !(o->traits & OP_RANDOM);
   return (o->grad || composite) && !(o->traits & OP_INTERNAL);

@@ -57,6 +57,8 @@ typedef struct trial_options {
 /* [--seed N] [--trials N] [--device NAME] [OPERATOR…]; what is not given stays as it is in *o. Orders argv. */
 void trial_options_read(int argc, char **argv, trial_options *o);
 bool trial_is_asked(const trial_options *o, const op *which);
+/* The device of that name; without it the program ends with exit status 1 and says why. */
+device *trial_device(const char *name, int threads);
 
 /* A step operator that the gradient check is for. */
 bool trial_is_differentiable(const op *o);
