@@ -38,10 +38,12 @@ typedef struct inferer {
  * (1 − overlap)), at least 1, the last one flush with the end. Returns the count; the first `limit`
  * are written to `start`, which may be NULL when limit is 0. A size below the window counts as the
  * window: such volumes are padded symmetrically with zeros. */
-int window_positions(int64_t size, int64_t window, double overlap, int64_t *start, int limit);
-/* The same as nnU-Net places them: as few windows as keep their distance at or below `step` voxels,
- * spread evenly from end to end. */
-int window_positions_evenly(int64_t size, int64_t window, double step, int64_t *start, int limit);
+int64_t window_positions(int64_t size, int64_t window, double overlap, int64_t *start,
+                         int64_t limit);
+/* The same as nnU-Net places them: as few windows as keep their distance at or below `step` voxels, at
+ * least 1, spread evenly from end to end. */
+int64_t window_positions_evenly(int64_t size, int64_t window, double step, int64_t *start,
+                                int64_t limit);
 /* Importance of the window's voxels, sigma = sigma_scale × window: 1; or MONAI's Gaussian, clamped from
  * below at the larger of its smallest value and 0.001; or nnU-Net's, which is SciPy's gaussian_filter
  * of the voxel at window / 2: cut off at 4 sigma, with its smallest value beyond. */

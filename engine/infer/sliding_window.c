@@ -20,17 +20,18 @@ typedef struct blending {
   importance importance;
   score_band band;
   int64_t *start[3]; /* of windows along each axis, on the grid: below 0 where it is padded */
-  int count[3];
+  int64_t count[3];
   int axes[3];          /* the band's, then the others */
   int copy[COPIES_MAX]; /* mirrored axes of each copy, as bits: 1 x, 2 y, 4 z */
   int copies;
   int in_place; /* member whose weights are in the network; −1: none */
-  int slab;     /* whose windows are being added */
+  int64_t slab; /* whose windows are being added */
 } blending;
 
 /* One window of one mirrored copy of one member. */
 typedef struct item {
-  int slab, member;
+  int64_t slab;
+  int member;
   int mirror;                          /* bits, as in blending.copy */
   int64_t start[3], fresh[3], last[3]; /* as in band_window */
 } item;
@@ -42,7 +43,7 @@ static int64_t items_in_slab(const blending *b) {
 
 static item item_at(const blending *b, int64_t i) {
   int64_t in_slab = items_in_slab(b), rows = b->count[b->axes[1]], columns = b->count[b->axes[2]];
-  item it = {.slab = (int)(i / in_slab)};
+  item it = {.slab = i / in_slab};
   int64_t rest = i % in_slab, windows = rows * columns;
   int64_t at[3] = {it.slab, rest % windows / columns, rest % columns};
   int64_t round = rest / windows; /* over members and copies */
@@ -127,8 +128,9 @@ static status place_batch(blending *b, const item *items, int64_t count) {
 }
 
 /* The planes that the slabs after `slab` do not reach. */
-static status finish_slab(blending *b, int slab) {
-  int axis = b->axes[0], last = b->count[axis] - 1;
+static status finish_slab(blending *b, int64_t slab) {
+  int axis = b->axes[0];
+  int64_t last = b->count[axis] - 1;
   int64_t from = b->start[axis][slab], to = slab < last ? b->start[axis][slab + 1] : INT64_MAX;
   if (from < 0) from = 0;
   if (to > b->image->size[axis]) to = b->image->size[axis];
@@ -184,8 +186,8 @@ static status run_items(blending *b, item *batch) {
 
 /* ---- setting up ---- */
 
-static int positions_along(const window_spec *w, int axis, int64_t size, int64_t *start,
-                           int limit) {
+static int64_t positions_along(const window_spec *w, int axis, int64_t size, int64_t *start,
+                               int64_t limit) {
   if (w->step[axis] > 0)
     return window_positions_evenly(size, w->size[axis], w->step[axis], start, limit);
   return window_positions(size, w->size[axis], w->overlap, start, limit);
@@ -210,7 +212,7 @@ static status place_windows(blending *b) {
   b->start[2] = b->start[1] + b->count[1];
   for (int a = 0; a < 3; a++) {
     positions_along(w, a, padded[a], b->start[a], b->count[a]);
-    for (int i = 0; i < b->count[a]; i++) b->start[a][i] -= pad[a];
+    for (int64_t i = 0; i < b->count[a]; i++) b->start[a][i] -= pad[a];
   }
   return OK;
 }

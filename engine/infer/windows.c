@@ -5,7 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-int window_positions(int64_t size, int64_t window, double overlap, int64_t *start, int limit) {
+int64_t window_positions(int64_t size, int64_t window, double overlap, int64_t *start,
+                         int64_t limit) {
   if (size <= window) {
     if (limit > 0) start[0] = 0;
     return 1;
@@ -13,19 +14,20 @@ int window_positions(int64_t size, int64_t window, double overlap, int64_t *star
   int64_t step = (int64_t)((double)window * (1.0 - overlap));
   if (step < 1) step = 1;
   int64_t last = size - window;
-  int count = (int)((last + step - 1) / step) + 1;
-  for (int i = 0; i < count && i < limit; i++) {
+  int64_t count = (last + step - 1) / step + 1;
+  for (int64_t i = 0; i < count && i < limit; i++) {
     int64_t at = i * step;
     start[i] = at < last ? at : last;
   }
   return count;
 }
 
-int window_positions_evenly(int64_t size, int64_t window, double step, int64_t *start, int limit) {
+int64_t window_positions_evenly(int64_t size, int64_t window, double step, int64_t *start,
+                                int64_t limit) {
   double last = size > window ? (double)(size - window) : 0;
-  int count = (int)ceil(last / step) + 1;
-  double distance = count > 1 ? last / (count - 1) : 0;
-  for (int i = 0; i < count && i < limit; i++) start[i] = (int64_t)rint(distance * i);
+  int64_t count = (int64_t)ceil(last / (step < 1 ? 1 : step)) + 1;
+  double distance = count > 1 ? last / (double)(count - 1) : 0;
+  for (int64_t i = 0; i < count && i < limit; i++) start[i] = (int64_t)rint(distance * (double)i);
   return count;
 }
 

@@ -25,7 +25,7 @@ static const attr window_attr_list[] = {
      "of neighbouring windows, placed as MONAI places them"},
     {"step", ATTR_FLOAT3, offsetof(window_attrs, step), "0", 0, 4096, NULL, 0,
      "in place of overlap: largest distance of neighbours, spread evenly as nnU-Net spreads them. "
-     "Up to 1 a share of the window, above in voxels"},
+     "Up to 1 a share of the window, above in voxels; never less than a voxel"},
     {"blend", ATTR_CHOICE, offsetof(window_attrs, blend), "gaussian", 0, 0, blends, 0,
      "importance of a window's voxels: MONAI's Gaussian, nnU-Net's, or all the same"},
     {"sigma_scale", ATTR_FLOAT, offsetof(window_attrs, sigma_scale), "0.125", 0.02, 10, NULL, 0,

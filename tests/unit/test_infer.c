@@ -58,9 +58,9 @@ static void window_positions_are_those_of_monai(void **state) {
   json_array_foreach(json_object_get(fixture, "positions"), i, c) {
     int64_t start[64] = {0};
     const json_t *expected = json_object_get(c, "start");
-    int count = window_positions(json_integer_value(json_object_get(c, "size")),
-                                 json_integer_value(json_object_get(c, "window")),
-                                 json_number_value(json_object_get(c, "overlap")), start, 64);
+    int64_t count = window_positions(json_integer_value(json_object_get(c, "size")),
+                                     json_integer_value(json_object_get(c, "window")),
+                                     json_number_value(json_object_get(c, "overlap")), start, 64);
     assert_int_equal(count, json_array_size(expected));
     for (int k = 0; k < count; k++)
       assert_int_equal(start[k], (int64_t)number_at(expected, (size_t)k));
@@ -90,14 +90,16 @@ static void even_positions_are_those_of_nnunet(void **state) {
   json_array_foreach(json_object_get(more, "positions"), i, c) {
     int64_t start[64] = {0};
     const json_t *expected = json_object_get(c, "start");
-    int count = window_positions_evenly(json_integer_value(json_object_get(c, "size")),
-                                        json_integer_value(json_object_get(c, "window")),
-                                        json_number_value(json_object_get(c, "step")), start, 64);
+    int64_t count =
+        window_positions_evenly(json_integer_value(json_object_get(c, "size")),
+                                json_integer_value(json_object_get(c, "window")),
+                                json_number_value(json_object_get(c, "step")), start, 64);
     assert_int_equal(count, json_array_size(expected));
     for (int k = 0; k < count; k++)
       assert_int_equal(start[k], (int64_t)number_at(expected, (size_t)k));
   }
-  assert_int_equal(window_positions_evenly(5, 8, 4, NULL, 0), 1); /* padded to the window */
+  assert_int_equal(window_positions_evenly(5, 8, 4, NULL, 0), 1);       /* padded to the window */
+  assert_int_equal(window_positions_evenly(20, 8, 1e-12, NULL, 0), 13); /* none twice */
 }
 
 static void check_importance(const json_t *cases, blend kind, double sigma_scale) {
