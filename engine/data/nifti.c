@@ -593,13 +593,18 @@ static status next_bytes(const decoding *d, gunzip_stream *s, unsigned char *out
   return bad_stream(d->path, s->problem, *total, (size_t)(d->h->offset_bytes + d->h->voxel_bytes));
 }
 
-/* A few slices at a time, so that never all of the unzipped file is in memory. `part` has room for
- * TILE slices. */
+/* Slices that are unzipped at a time, so that never all of the file is in memory. */
+static size_t part_bytes_of(const header *h) {
+  return (size_t)((h->size[2] < TILE ? h->size[2] : TILE) * h->size[0] * h->size[1] *
+                  h->type->bytes);
+}
+
+/* `part` has room for part_bytes_of. */
 static status decode_stream(const decoding *d, gunzip_stream *s, unsigned char *part) {
   const header *h = d->h;
   const int64_t Z = h->size[2];
   const size_t slice_bytes = (size_t)(h->size[0] * h->size[1] * h->type->bytes);
-  const size_t room = TILE * slice_bytes;
+  const size_t room = part_bytes_of(h);
   size_t total = 0;
   for (size_t left = (size_t)h->offset_bytes; left > 0;) {
     size_t n = left < room ? left : room;
@@ -631,7 +636,7 @@ static status decode(const char *path, const header *h, const unsigned char *byt
     if (!error) error = decode_whole(&d, all + h->offset_bytes);
     free(all);
   } else {
-    size_t part_bytes = (size_t)(TILE * h->size[0] * h->size[1] * h->type->bytes);
+    size_t part_bytes = part_bytes_of(h);
     unsigned char *part = malloc(part_bytes);
     gunzip_stream stream;
     gunzip_open(&stream, bytes, length);
