@@ -38,7 +38,7 @@ const command commands[] = {
      "files. Errors come with file, line and column, all at once. Without one it prints the plan of the\n"
      "run: the data and which cases are prepared already; for every stage the shapes of what its graph\n"
      "makes, parameters, FLOPs, planned memory and time on this machine; what will be written; and what\n"
-     "may surprise, such as a stage that is switched off.\n\n"
+     "may surprise, such as cases smaller than the crop or a stage that is switched off.\n\n"
      "  strata check my.yaml\n"
      "  strata check my.yaml --set model.with.hidden=384\n",
      OPTION_SET | OPTION_THREADS, 1, 1, command_check},
@@ -76,8 +76,8 @@ const command commands[] = {
     {"pack", "FILE|RUN", "make one file to share of a pipeline or a run",
      "Of a pipeline: its file and every file it is made of (bases, stages of others, models, blocks,\n"
      "scripts, splits). Of a run: its lock; with --weights what it has learned, too. run, check,\n"
-     "plan, bench and predict take the pack in place of the file or the run. It is a zip archive;\n"
-     "the same content gives the same bytes.\n\n"
+     "plan, preview, bench, data check and predict take the pack in place of the file or the run. It\n"
+     "is a zip archive; the same content gives the same bytes.\n\n"
      "  strata pack my.yaml -o my.strata\n"
      "  strata pack runs/mask60 --weights -o mask60.strata\n"
      "  strata pack --list mask60.strata\n"

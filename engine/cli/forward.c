@@ -120,7 +120,7 @@ static status run_forward(const arguments *a, const named_tensor *x, device *d) 
   TRY(standalone_open(&o, d, &s));
   status error = parameters_load(&s.parameters, a->weights);
   if (!error) error = feed(&s, x);
-  if (!error) error = standalone_run(&s, a->seed >= 0 ? (uint64_t)a->seed : 0);
+  if (!error) error = standalone_run(&s, a->seed >= 0 ? (uint64_t)a->seed : 1);
   if (!error) error = write_outputs(&s, a->output);
   if (!error && a->gradients) error = write_gradients(&s, a->gradients);
   standalone_close(&s);

@@ -30,7 +30,7 @@ static const option_help option_table[] = {
     {OPTION_WITH_WEIGHTS, "weights", NULL, "pack weights, too"},
     {OPTION_LIST, "list", NULL, "list what a pack holds"},
     {OPTION_THREADS, "threads", "N",
-     "threads to compute with (default: all cores); results do not depend on it"},
+     "threads to compute with (default: the pipeline's, else all cores); results do not depend on it"},
     {OPTION_DEVICE, "device", "NAME", "auto, cpu or cuda"},
     {OPTION_STAGE, "stage", "NAME", "which stage (default: the last)"},
     {OPTION_DOT, "dot", NULL, "write the graph for Graphviz"},

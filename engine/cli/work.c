@@ -209,8 +209,8 @@ status command_predict(const arguments *a) {
   pipeline *p = e.pipelines[0];
   if (!error) error = predict_inputs_list(&memory, a, &p->data, e.channels, &in);
   if (!error)
-    error = device_open(a->device ? a->device : p->device, a->threads > 0 ? (int)a->threads : 0, &d,
-                        NULL);
+    error = device_open(a->device ? a->device : p->device,
+                        (int)(a->threads > 0 ? a->threads : p->threads), &d, NULL);
   if (!error)
     error = network_open(p, pipeline_stage(p, p->evaluate.stage), p->evaluate.output, e.channels,
                          e.classes, d, NULL, &n);
