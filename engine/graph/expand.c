@@ -647,10 +647,14 @@ static status finish(expander *x, const stage_spec *stage, stage_graph *out,
   return graph_verify(g);
 }
 
-/* Where the file names the value that is to be computed: `validate: output:`, if it is that one. */
-static source_pos output_place(const stage_spec *stage, const char *name) {
-  bool is_named = stage->output && stage->output_at.file && strcmp(stage->output, name) == 0;
-  return is_named ? stage->output_at : stage->at;
+/* Where the file names the value that is to be computed: `output:` of `validate:` or of `evaluate:`, if it
+ * is that one. */
+static source_pos output_place(const pipeline *p, const stage_spec *stage, const char *name) {
+  const evaluate_spec *e = &p->evaluate;
+  if (stage->output && stage->output_at.file && strcmp(stage->output, name) == 0)
+    return stage->output_at;
+  bool is_evaluated = e->output_at.file && strcmp(e->output, name) == 0;
+  return is_evaluated ? e->output_at : stage->at;
 }
 
 status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *options,
@@ -682,7 +686,7 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
     add_metrics(&in, out);
     out->names = in.names;
     if (!error && options->only && !stage_graph_find(out, options->only))
-      error = unknown_name(&in, options->only, output_place(stage, options->only));
+      error = unknown_name(&in, options->only, output_place(p, stage, options->only));
     if (!error) error = error_locate(finish(&x, stage, out, options), stage->at);
   }
   problems_add(&x.problems, error);

@@ -51,6 +51,7 @@ const op sliding_window_op = {
 void inference_window(arena *memory, const tree *t, evaluate_spec *e, problems *all) {
   window_attrs a;
   window_spec *w = &e->windows;
+  int before = all->count;
   bind_attrs(&sliding_window_op, t, NULL, t->at, memory, &a, all);
   *w = (window_spec){.overlap = a.overlap,
                      .blend = (blend)a.blend,
@@ -62,7 +63,7 @@ void inference_window(arena *memory, const tree *t, evaluate_spec *e, problems *
     w->size[i] = a.size[i];
     w->step[i] = a.step[i] <= 1 ? a.step[i] * (double)a.size[i] : a.step[i];
     w->mirror[i] = a.mirror >> i & 1;
-    if (step && (!(w->step[i] > 0) || w->step[i] > (double)w->size[i])) {
+    if (step && all->count == before && (!(w->step[i] > 0) || w->step[i] > (double)w->size[i])) {
       problems_add(all,
                    error_new(ERROR_PIPELINE, step->at,
                              "%s: step must be above 0 and at most the window's %lld voxels "

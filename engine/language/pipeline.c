@@ -75,12 +75,18 @@ static bool is_there(const tree *t) {
   return t && t != &unreadable;
 }
 
-static bool is_map(loader *l, const tree *t, const char *what) {
+/* `like`: an example. */
+static bool is_map_like(loader *l, const tree *t, const char *what, const char *like) {
   char found[96];
   if (!is_there(t)) return false;
   if (t->kind == TREE_MAP) return true;
-  report(l, t->at, "%s must be a mapping, not %s.", what, tree_describe(t, found));
+  report(l, t->at, "%s must be a mapping%s%s, not %s.", what, like[0] ? " such as " : "", like,
+         tree_describe(t, found));
   return false;
+}
+
+static bool is_map(loader *l, const tree *t, const char *what) {
+  return is_map_like(l, t, what, "");
 }
 
 /* "stage x: epochs"; keys of the file itself stand alone. */
@@ -421,7 +427,9 @@ static void read_files(loader *l, const data_root *root, const tree *files) {
   static const char what[] = "data: dataset: files";
   data_spec *d = &l->p->data;
   char found[96];
-  if (!is_map(l, files, what)) return;
+  if (!is_map_like(l, files, what,
+                   "{images: \"img/*.nii.gz\", labels: \"seg/*.nii.gz\", classes: [liver]}"))
+    return;
   tree_check_keys(files, what, keys, &l->all);
   read_classes(l, files, what);
   const tree *images = need(l, files, what, "images", files->at);
@@ -459,7 +467,7 @@ static void read_dataset(loader *l, const tree *data, source_pos at) {
   data_spec *d = &l->p->data;
   const tree *dataset = need(l, data, "data", "dataset", at);
   data_root root = read_root(l, data);
-  if (!is_map(l, dataset, "data: dataset")) return;
+  if (!is_map_like(l, dataset, "data: dataset", "{decathlon: dataset.json}")) return;
   d->dataset_at = dataset->at;
   tree_check_keys(dataset, "data: dataset", layouts, &l->all);
   const tree *given = NULL;
@@ -497,9 +505,11 @@ static void read_dataset(loader *l, const tree *data, source_pos at) {
 static const char *const role_keys[] = {"train", "validation", "test", NULL};
 
 static void read_fractions(loader *l, const tree *split) {
+  /* The last three would have made another kind of split. */
+  static const char *const keys[] = {"train", "validation", "test", "folds", "fold", "file", NULL};
   data_spec *d = &l->p->data;
   int before = l->all.count;
-  tree_check_keys(split, "data: split", role_keys, &l->all);
+  tree_check_keys(split, "data: split", keys, &l->all);
   for (int i = 0; i < 3; i++)
     d->split[i] = read_float(l, split, "data: split", role_keys[i], 0, 0, 1);
   double sum = d->split[0] + d->split[1] + d->split[2];
@@ -623,7 +633,8 @@ static void read_split(loader *l, const tree *data, source_pos at) {
       report(l, split->at, "data: split: only a dataset.json (decathlon) lists roles itself.");
     return;
   }
-  if (!is_map(l, split, "data: split")) return;
+  if (!is_map_like(l, split, "data: split", "{train: 0.7, validation: 0.1, test: 0.2}, or listed"))
+    return;
   if (tree_get(split, "file") &&
       (tree_get(split, "file") == &unreadable || !take_split_file(l, (tree *)split)))
     return;
@@ -752,7 +763,7 @@ static bool read_model_blocks(loader *l, const tree *blocks) {
 static void read_model(loader *l, const tree *model) {
   static const char *const keys[] = {"use", "with", "blocks", NULL};
   pipeline *p = l->p;
-  if (!is_map(l, model, "model")) return;
+  if (!is_map_like(l, model, "model", "{use: models/unetr.yaml}")) return;
   p->model_at = model->at;
   const tree *use = tree_get(model, "use"), *with = tree_get(model, "with");
   if (with && with != &unreadable && !tree_is_null(with) && is_map(l, with, "model: with"))
@@ -982,7 +993,7 @@ static void read_schedule(loader *l, stage_spec *s, const char *target, const tr
 
 static void read_schedules(loader *l, stage_spec *s, const tree *t) {
   const tree *one = tree_get(t, "schedule"), *several = tree_get(t, "schedules");
-  bool has_several = several && is_map(l, several, "schedules");
+  bool has_several = several && is_map_like(l, several, "schedules", "{weight_decay: {lua: NAME}}");
   s->schedules = arena_alloc(l->memory, sizeof *s->schedules *
                                             (size_t)(1 + (has_several ? several->count : 0)));
   if (one) read_schedule(l, s, "lr", one, tree_key(t, "schedule")->at);
@@ -1128,7 +1139,7 @@ static void read_ema(loader *l, stage_spec *s, const tree *t) {
   static const char *const keys[] = {"decay", "warmup", NULL};
   const tree *ema = tree_get(t, "ema");
   const char *what = arena_printf(l->memory, "%s: ema", stage_what(l, s));
-  if (!ema || !is_map(l, ema, what)) return;
+  if (!ema || !is_map_like(l, ema, what, "{decay: 0.999}")) return;
   tree_check_keys(ema, what, keys, &l->all);
   need(l, ema, what, "decay", ema->at);
   s->ema_decay = read_float(l, ema, what, "decay", 0, 0, 0.9999999);
@@ -1157,11 +1168,12 @@ static void read_reset(loader *l, stage_spec *s, const tree *reset) {
   bool is_list = reset->kind == TREE_LIST;
   int count = is_list ? reset->count : 1;
   s->reset = arena_alloc(l->memory, sizeof *s->reset * (size_t)(count + 1));
+  s->reset_at = arena_alloc(l->memory, sizeof *s->reset_at * (size_t)(count + 1));
   for (int i = 0; i < count; i++) {
     const tree *item = is_list ? reset->items[i] : reset;
     if (item == &unreadable) continue;
     status error = tree_string(item, &s->reset[s->reset_count]);
-    if (!error) s->reset_count++;
+    if (!error) s->reset_at[s->reset_count++] = item->at;
     problems_add(&l->all, error_prefix(error, "%s: init: reset", stage_what(l, s)));
   }
 }
@@ -1249,7 +1261,7 @@ static void read_init(loader *l, stage_spec *s, const tree *t) {
   static const char *const missing[] = {"error", "fresh", NULL};
   const tree *init = tree_get(t, "init");
   const char *what = arena_printf(l->memory, "%s: init", stage_what(l, s)), *name;
-  if (!init || !is_map(l, init, what)) return;
+  if (!init || !is_map_like(l, init, what, "{from: pretrain}")) return;
   s->init_at = init->at;
   tree_check_keys(init, what, keys, &l->all);
   const tree *from = need(l, init, what, "from", init->at);
@@ -1343,17 +1355,20 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   s->checkpoint_final = true;
   const tree *validate = tree_get(t, "validate"), *checkpoint = tree_get(t, "checkpoint");
   const char *inside = arena_printf(l->memory, "%s: validate", what);
-  if (validate && is_map(l, validate, inside)) {
+  if (validate && is_map_like(l, validate, inside, "{every: 10}")) {
     tree_check_keys(validate, inside, validate_keys, &l->all);
     s->validate_every = read_int(l, validate, inside, "every", 0, 0, 10000000, at);
-    s->output = read_text(l, validate, inside, "output", NULL);
-    if (tree_get(validate, "output")) s->output_at = tree_get(validate, "output")->at;
-    s->output_is_found = !tree_get(validate, "output");
-    if (s->output_is_found) s->output = segmented_value(s->graph);
+    const tree *output = tree_get(validate, "output");
+    s->output_is_found = !output;
+    if (!output) s->output = segmented_value(s->graph);
+    if (output && !tree_is_null(output)) { /* `output: ~`: only losses */
+      s->output = read_text(l, validate, inside, "output", NULL);
+      s->output_at = output->at;
+    }
     read_validated(l, s, validate, inside);
   }
   inside = arena_printf(l->memory, "%s: checkpoint", what);
-  if (checkpoint && is_map(l, checkpoint, inside)) {
+  if (checkpoint && is_map_like(l, checkpoint, inside, "{every: 10m}")) {
     tree_check_keys(checkpoint, inside, checkpoint_keys, &l->all);
     s->checkpoint_every_s = (int64_t)ceil(read_seconds(l, checkpoint, inside, "every", 0, 600));
     s->checkpoint_final = read_bool(l, checkpoint, inside, "final", true);
@@ -1412,10 +1427,13 @@ static void read_stages(loader *l, const tree *stages) {
 static void read_window(loader *l, const tree *evaluate, source_pos at) {
   static const char *const keys[] = {"sliding_window", NULL};
   const tree *inferer = need(l, evaluate, "evaluate", "inferer", at);
-  if (!is_map(l, inferer, "evaluate: inferer")) return;
+  if (!is_map_like(l, inferer, "evaluate: inferer", "{sliding_window: {size: [96, 96, 96]}}"))
+    return;
   tree_check_keys(inferer, "evaluate: inferer", keys, &l->all);
   const tree *window = need(l, inferer, "evaluate: inferer", "sliding_window", inferer->at);
-  if (!is_map(l, window, "evaluate: inferer: sliding_window") || any_unreadable(window)) return;
+  if (!is_map_like(l, window, "evaluate: inferer: sliding_window", "{size: [96, 96, 96]}") ||
+      any_unreadable(window))
+    return;
   inference_window(l->memory, window, &l->p->evaluate, &l->all);
 }
 
@@ -1434,6 +1452,8 @@ static void read_evaluated_stage(loader *l, const tree *evaluate) {
       report(l, name->at, "evaluate: stage %s is disabled.", stage->name);
   }
   e->stage = stage ? stage->name : NULL;
+  const tree *output = tree_get(evaluate, "output");
+  if (output) e->output_at = output->at;
   e->output = read_text(l, evaluate, "evaluate", "output",
                         stage && stage->output ? stage->output : "net.out");
 }
@@ -1724,7 +1744,7 @@ static void read_header(loader *l, const tree *root) {
 
 static void read_log(loader *l, const tree *log) {
   static const char *const keys[] = {"tensorboard", NULL};
-  if (!log || tree_is_null(log) || !is_map(l, log, "log")) return;
+  if (!log || tree_is_null(log) || !is_map_like(l, log, "log", "{tensorboard: true}")) return;
   tree_check_keys(log, "log", keys, &l->all);
   l->p->tensorboard = read_bool(l, log, "log", "tensorboard", false);
 }

@@ -142,7 +142,8 @@ typedef struct stage_spec {
   const char *init_skipped; /* the disabled stage that `init.from` names: init_from is NULL then */
   uint64_t init_hash;       /* content of the weight file and of its name rules */
   source_pos init_at;
-  const char **reset; /* graph outputs whose producing layers start fresh: "net.out" */
+  const char **reset;   /* graph outputs whose producing layers start fresh: "net.out" */
+  source_pos *reset_at; /* where they stand */
   int reset_count;
   bool missing_fresh;        /* what the earlier stage or file lacks starts fresh, too */
   int64_t validate_every;    /* epochs; 0: only after the last */
@@ -207,6 +208,7 @@ typedef struct evaluate_spec {
   int region_count;
   const char *stage, *output; /* which stage's weights and which value; default: the last enabled
                                  stage and its validated output, else "net.out" */
+  source_pos output_at;       /* of `output`, if it is given */
   bool enabled;               /* false: the file has no `evaluate:` */
   source_pos at;
 } evaluate_spec;

@@ -53,7 +53,7 @@ static status mark_reset(const stage_graph *graph, const stage_spec *s, bool **o
     if (!found && !mark_named(graph->g, s->reset[i], reset))
       problems_add(
           &unknown,
-          error_new(ERROR_PIPELINE, s->init_at,
+          error_new(ERROR_PIPELINE, s->reset_at[i],
                     "reset: \"%s\" is neither a result of this stage's graph nor a parameter",
                     s->reset[i]));
   }

@@ -100,5 +100,8 @@ has plain/metrics.jsonl '"validation.dice"'
 try 0 "$STRATA" check "${tiny[@]}" --set "stages.segment.validate={every: 1, metrics: [hd95]}"
 try 1 "$STRATA" check "${tiny[@]}" --set "stages.segment.validate={every: 1, metrics: [hd95], output: ~}"
 says 'need "output"'
+try 0 "$STRATA" run "${plain[@]}" --set "stages.segment.validate={every: 1, output: ~}" --out losses
+has losses/metrics.jsonl '"validation.loss"'
+! grep -q validation.dice losses/metrics.jsonl || fail "\`output: ~\` is segmented"
 try 0 "$STRATA" check "${plain[@]}" --set "stages.segment.graph.loss={dice_ce: [net.out, label]}" --set evaluate=
 prints "stage segment validates by its losses only"

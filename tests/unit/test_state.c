@@ -196,7 +196,8 @@ static void write_stage(pipeline *p, int stage) {
 static status transfer(compiled *c, const char *reset, lines *l) {
   *l = (lines){0};
   reporter report = {.line = count_line, .context = l};
-  stage_spec rules = {.reset = &reset, .reset_count = reset ? 1 : 0};
+  source_pos at = NOWHERE;
+  stage_spec rules = {.reset = &reset, .reset_at = &at, .reset_count = reset ? 1 : 0};
   return transfer_weights(WEIGHTS_FILE, &c->graph, &rules, &c->parameters, &report);
 }
 
@@ -279,7 +280,9 @@ static void mistakes_are_known_from_the_graphs_alone(void **state) {
   expand_tiny(p, 1, true, NULL, &second);
   expand_tiny(wide, 1, true, NULL, &deeper);
   stage_spec head = {.reset = (const char *[]){"net.out"}, .reset_count = 1};
-  stage_spec typo = {.reset = (const char *[]){"net.outt"}, .reset_count = 1}, all = {0};
+  source_pos at = {"typo.yaml", 3, 5};
+  stage_spec typo = {.reset = (const char *[]){"net.outt"}, .reset_at = &at, .reset_count = 1};
+  stage_spec all = {0};
   must(transfer_check(&second, &head, &first, "pretrain"));
   must_fail(transfer_check(&second, &typo, &first, "pretrain"), "net.outt");
   must_fail(transfer_check(&second, &all, &first, "pretrain"),
