@@ -280,7 +280,30 @@ static int written_ranges(const graph *g, const plan *p, int index, int threads,
   return count;
 }
 
-static status verify_node(const graph *g, const plan *p, int index, int threads, bool *intact) {
+/* The buffers that nothing has been written over yet. */
+typedef struct intact_buffers {
+  bool *is;       /* by root value */
+  value_id *list; /* those in the arena */
+  int count;
+} intact_buffers;
+
+static void become_intact(intact_buffers *b, value_id root) {
+  if (!b->is[root]) b->list[b->count++] = root;
+  b->is[root] = true;
+}
+
+static void spoil(const graph *g, const plan *p, intact_buffers *b, range written) {
+  int kept = 0;
+  for (int i = 0; i < b->count; i++) {
+    value_id v = b->list[i];
+    b->is[v] = !ranges_meet(written, value_range(g, p, v));
+    if (b->is[v]) b->list[kept++] = v;
+  }
+  b->count = kept;
+}
+
+static status verify_node(const graph *g, const plan *p, int index, int threads,
+                          intact_buffers *intact) {
   range written[MAX_PORTS];
   value_id roots[MAX_PORTS];
   const node *n = &g->nodes[index];
@@ -296,13 +319,10 @@ static status verify_node(const graph *g, const plan *p, int index, int threads,
         return error_new(ERROR_INTERNAL, n->at, "%s overwrites its input %s", n->name,
                          g->values[v].name);
     }
-    for (int v = 0; v < g->value_count; v++)
-      if (intact[v] && v != roots[i] && p->values[v].offset >= 0 &&
-          ranges_meet(written[i], value_range(g, p, v)))
-        intact[v] = false;
+    spoil(g, p, intact, written[i]);
   }
   for (int i = 0; i < count; i++)
-    if (roots[i] != VALUE_NONE) intact[roots[i]] = true;
+    if (roots[i] != VALUE_NONE) become_intact(intact, roots[i]);
   return OK;
 }
 
@@ -334,16 +354,19 @@ static status verify_updates(const graph *g, const plan *p, int index, const boo
 /* Replays the step: a write claims its range and spoils whatever else lay there; a read finds its
  * buffer unspoilt. */
 status plan_verify(const graph *g, const plan *p, const plan_use *use) {
-  bool *intact = calloc((size_t)g->value_count + 1, sizeof *intact);
-  if (!intact) return error_out_of_memory((size_t)g->value_count);
-  for (int v = 0; v < g->value_count; v++) intact[v] = g->values[v].kind == VALUE_INPUT;
+  arena memory = {0};
+  intact_buffers intact = {
+      .is = arena_alloc(&memory, (size_t)g->value_count + 1),
+      .list = arena_alloc(&memory, (size_t)(g->value_count + 1) * sizeof *intact.list)};
+  for (int v = 0; v < g->value_count; v++)
+    if (g->values[v].kind == VALUE_INPUT && p->values[v].offset >= 0) become_intact(&intact, v);
   status error = OK;
   for (int i = 0; i < g->node_count && !error; i++) {
-    error = verify_reads(g, p, g->nodes[i].in, g->nodes[i].in_count, intact);
-    if (!error) error = verify_node(g, p, i, use->threads, intact);
-    if (!error) error = verify_updates(g, p, i, intact);
+    error = verify_reads(g, p, g->nodes[i].in, g->nodes[i].in_count, intact.is);
+    if (!error) error = verify_node(g, p, i, use->threads, &intact);
+    if (!error) error = verify_updates(g, p, i, intact.is);
   }
-  if (!error) error = verify_reads(g, p, use->keep, use->keep_count, intact);
-  free(intact);
+  if (!error) error = verify_reads(g, p, use->keep, use->keep_count, intact.is);
+  arena_free(&memory);
   return error;
 }
