@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/memory.h"
 #include "base/text.h"
 
 #include <errno.h>
@@ -93,7 +94,7 @@ static status make_command(const trial *t, const jobs_options *o, command_line *
     add_word(c, o->device);
   }
   char *description = trial_file(t, "run.json");
-  if (description && file_exists(description)) add_word(c, "--resume");
+  if (file_exists(description)) add_word(c, "--resume");
   free(description);
   return OK;
 }
@@ -114,7 +115,6 @@ static void write_command(FILE *out, const command_line *c) {
 /* *fd −1: another program works on the trial. */
 static status lock_trial(const trial *t, int *fd) {
   char *path = trial_file(t, "trial.lock");
-  if (!path) return error_out_of_memory(64);
   status error = folder_create(t->folder);
   *fd = -1;
   if (!error) error = file_lock(path, fd);
@@ -125,8 +125,8 @@ static status lock_trial(const trial *t, int *fd) {
 /* Opens the log and notes the command in it. */
 static status open_log(const command_line *c, job *j, int *fd) {
   char *path = trial_file(j->trial, "log.txt");
-  FILE *out = path ? fopen(path, "ab") : NULL;
-  status error = out ? OK : error_from_errno("open", path ? path : "log.txt");
+  FILE *out = fopen(path, "ab");
+  status error = out ? OK : error_from_errno("open", path);
   if (out) {
     fseek(out, 0, SEEK_END);
     j->log_start = ftell(out);
@@ -221,7 +221,7 @@ static status begin(session *s, int index, job *j) {
 static char *error_in_log(const job *j) {
   char *path = trial_file(j->trial, "log.txt"), *text = NULL, *found = NULL;
   size_t length = 0;
-  FILE *in = path ? fopen(path, "rb") : NULL;
+  FILE *in = fopen(path, "rb");
   if (in && fseek(in, j->log_start, SEEK_SET) == 0 && (text = malloc(LOG_BYTES + 1)))
     length = fread(text, 1, LOG_BYTES, in);
   if (in) fclose(in);
@@ -237,7 +237,7 @@ static char *error_in_log(const job *j) {
     if (is_error) break;
     line += bytes;
   }
-  if (last) found = strndup(last, strcspn(last, "\n"));
+  if (last) found = memory_strndup(last, strcspn(last, "\n"));
   free(text);
   return found;
 }
@@ -274,9 +274,9 @@ static status finish(session *s, job *j, int ended) {
     report_line(&s->o->report, "stopped  %s", t->label);
   } else {
     t->state = TRIAL_FAILED;
-    t->error = other ? strdup(error_message(other)) : reason(j, ended);
-    report_line(&s->o->report, "failed   %s: %s\n         %s/log.txt", t->label,
-                t->error ? t->error : "out of memory", t->folder);
+    t->error = other ? memory_strdup(error_message(other)) : reason(j, ended);
+    report_line(&s->o->report, "failed   %s: %s\n         %s/log.txt", t->label, t->error,
+                t->folder);
   }
   error_free(other);
   status error = trial_record(t);

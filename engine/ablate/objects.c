@@ -442,7 +442,7 @@ static int study_folds(lua_State *L) {
 
 static status list_trials(session *s, const study *of) {
   char *text = study_describe(of);
-  report_line(&s->o->jobs.report, "%s", text ? text : "");
+  report_line(&s->o->jobs.report, "%s", text);
   free(text);
   for (int i = 0; i < of->trial_count; i++) s->has_ended |= of->trials[i].state != TRIAL_DONE;
   return s->has_ended ? error_new(ERROR_INTERRUPTED, NOWHERE, "--dry-run ends here") : OK;
@@ -476,7 +476,7 @@ static int study_report_function(lua_State *L) {
   if (!error) error = report_write(&s->report);
   if (error) return raise_error(L, error);
   char *text = report_text(&s->report);
-  report_line(&s->o->jobs.report, "%s", text ? text : "");
+  report_line(&s->o->jobs.report, "%s", text);
   report_line(&s->o->jobs.report, "tables: %s/%s.md, .csv, .json", s->o->out, of->name);
   free(text);
   json_t *rows = json_array();

@@ -3,6 +3,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/table.h"
 #include "base/text.h"
 #include "evaluate/metric.h"
@@ -191,8 +192,7 @@ static void print_legend(const study_report *r, FILE *out) {
 char *report_text(const study_report *r) {
   char *text = NULL;
   size_t length = 0;
-  FILE *out = open_memstream(&text, &length);
-  if (!out) return NULL;
+  FILE *out = memory_stream(&text, &length);
   table t = main_table(r), failures = failure_table(r->s);
   fprintf(out, "\n%s\n\n", r->s->name);
   table_print(&t, out);
@@ -204,7 +204,8 @@ char *report_text(const study_report *r) {
   }
   table_free(&failures);
   table_free(&t);
-  return fclose(out) == 0 ? text : NULL;
+  memory_stream_close(out);
+  return text;
 }
 
 /* ---- Markdown -------------------------------------------------------------------------------- */
@@ -386,7 +387,7 @@ static char *file_of(const study *s, const char *ending) {
 
 static status begin_file(const study *s, const char *ending, atomic_file *file) {
   char *path = file_of(s, ending);
-  status error = path ? atomic_begin(path, file) : error_out_of_memory(300);
+  status error = atomic_begin(path, file);
   free(path);
   return error;
 }
@@ -395,8 +396,7 @@ static status write_json(const study_report *r, const json_t *rows) {
   json_t *root = json_pack("{s:s, s:s, s:O, s:o}", "study", r->s->name, "command", r->s->o->command,
                            "arms", rows, "trials", trial_rows(r->s));
   char *path = file_of(r->s, ".json");
-  status error = path ? json_write(path, root, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "\n")
-                      : error_out_of_memory(300);
+  status error = json_write(path, root, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "\n");
   free(path);
   json_decref(root);
   return error;

@@ -1,6 +1,7 @@
 #include "ablate/study.h"
 
 #include "base/files.h"
+#include "base/memory.h"
 #include "base/text.h"
 
 #include <inttypes.h>
@@ -109,13 +110,13 @@ int study_repeats(const study *s) {
 /* ---- baselines ------------------------------------------------------------------------------- */
 
 static status no_such_arm(const study *s, const char *label) {
-  const char **names = calloc((size_t)s->arm_count + 1, sizeof *names);
+  const char **names = memory_take((size_t)s->arm_count * sizeof *names);
   text_buffer list = {0};
-  for (int i = 0; names && i < s->arm_count; i++) {
+  for (int i = 0; i < s->arm_count; i++) {
     names[i] = s->arms[i].label;
     text_add(&list, "%s\"%s\"", i > 0 ? ", " : "", names[i]);
   }
-  const char *near = names ? nearest_name(label, names, s->arm_count) : NULL;
+  const char *near = nearest_name(label, names, s->arm_count);
   status error = error_new(ERROR_SCRIPT, NOWHERE,
                            "the baseline \"%s\" is no arm of \"%s\"%s%s%s. Its arms: %s", label,
                            s->name, near ? "; did you mean \"" : "", near ? near : "",
@@ -242,15 +243,14 @@ char *study_describe(const study *s) {
                                       [TRIAL_FAILED] = "failed before",
                                       [TRIAL_DONE] = "done"};
   text_buffer text = {0};
-  const trial **list = calloc((size_t)s->trial_count + 1, sizeof *list);
-  for (int i = 0; list && i < s->trial_count; i++) {
+  const trial **list = memory_take((size_t)s->trial_count * sizeof *list);
+  for (int i = 0; i < s->trial_count; i++) {
     list[i] = &s->trials[i];
     text_add(&text, "%-13s  %s  (%s)\n", words[list[i]->state], list[i]->label, list[i]->folder);
   }
   char counted[160];
-  if (list)
-    text_add(&text, "%s: %s", s->name,
-             trials_describe((trial *const *)list, s->trial_count, counted));
+  text_add(&text, "%s: %s", s->name,
+           trials_describe((trial *const *)list, s->trial_count, counted));
   free(list);
   return text.data;
 }
@@ -270,7 +270,7 @@ static status read_results(study *s) {
     s->results[i] = NULL;
     t->state = TRIAL_FAILED;
     free(t->error);
-    t->error = strdup(error_message(error));
+    t->error = memory_strdup(error_message(error));
     error_free(error);
   }
   return OK;

@@ -2,6 +2,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "data/dataset.h"
 
@@ -73,15 +74,15 @@ static char *last_line(const char *path) {
   if (length > 0) {
     tail[length - 1] = 0;
     char *before = strrchr(tail, '\n');
-    line = strdup(before ? before + 1 : tail);
+    line = memory_strdup(before ? before + 1 : tail);
   }
   return line;
 }
 
 double trial_work_done(const trial *t) {
   if (t->state == TRIAL_DONE) return trial_work(t);
-  char *path = t->folder ? trial_file(t, "metrics.jsonl") : NULL,
-       *line = path ? last_line(path) : NULL;
+  char *path = t->folder ? trial_file(t, "metrics.jsonl") : NULL;
+  char *line = path ? last_line(path) : NULL;
   json_t *root = line ? json_loads(line, 0, NULL) : NULL;
   const char *stage = json_string_value(json_object_get(root, "stage"));
   double epoch = (double)json_integer_value(json_object_get(root, "epoch")), samples = 0;
@@ -105,7 +106,7 @@ char *trial_file(const trial *t, const char *name) {
 /* The key in a folder's trial.json. False where it holds no trial. */
 static bool read_record(const char *folder, json_t **root, uint64_t *key) {
   char *path = path_join(folder, "trial.json");
-  status error = path ? json_read(path, RECORD_BYTES, root) : error_out_of_memory(64);
+  status error = json_read(path, RECORD_BYTES, root);
   if (error) *root = NULL;
   error_free(error);
   free(path);
@@ -120,7 +121,7 @@ static bool read_record(const char *folder, json_t **root, uint64_t *key) {
 
 static void set_error(trial *t, const char *text) {
   free(t->error);
-  t->error = text ? strdup(text) : NULL;
+  t->error = text ? memory_strdup(text) : NULL;
 }
 
 /* A trial is done when its record says so and its result is there. */
@@ -166,7 +167,7 @@ static bool says(const json_t *run, const char *name, uint64_t identity) {
 status trial_check_run(const trial *t) {
   char *path = trial_file(t, "run.json");
   json_t *run = NULL;
-  status error = path ? json_read(path, RECORD_BYTES, &run) : error_out_of_memory(64);
+  status error = json_read(path, RECORD_BYTES, &run);
   if (!error && (!says(run, "pipeline_identity", t->identities[0]) ||
                  !says(run, "data_identity", t->identities[1])))
     error = error_new(ERROR_DATA, NOWHERE,
@@ -179,7 +180,6 @@ status trial_check_run(const trial *t) {
 
 status trial_find(arena *memory, const char *out, trial *t) {
   char *trials = path_join(out, "trials"), ending[24];
-  if (!trials) return error_out_of_memory(strlen(out));
   snprintf(ending, sizeof ending, "-%08" PRIx32, (uint32_t)(t->key >> 32));
   t->folder = NULL;
   t->state = TRIAL_NEW;
@@ -224,7 +224,7 @@ status trial_record(const trial *t) {
                 "label", json_text(t->label), "pipeline", json_text(t->pipeline), "set", sets,
                 "seconds", t->seconds, "error", t->error ? json_text(t->error) : NULL);
   char *path = trial_file(t, "trial.json");
-  status error = path ? folder_create(t->folder) : error_out_of_memory(64);
+  status error = folder_create(t->folder);
   if (!error) error = json_write(path, root, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "");
   free(path);
   json_decref(root);

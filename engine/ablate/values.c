@@ -3,6 +3,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/table.h"
 #include "base/text.h"
 
@@ -230,7 +231,7 @@ static status write_table(const session *s, const char *name, const char *ending
                           table_writer write) {
   char *path = file_of(s, name, ending);
   atomic_file file;
-  status error = path ? atomic_begin(path, &file) : error_out_of_memory(200);
+  status error = atomic_begin(path, &file);
   if (!error) {
     write(t, file.stream);
     error = atomic_commit(&file);
@@ -241,8 +242,7 @@ static status write_table(const session *s, const char *name, const char *ending
 
 static status write_rows(const session *s, const char *name, const json_t *rows) {
   char *path = file_of(s, name, ".json");
-  status error = path ? json_write(path, rows, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "")
-                      : error_out_of_memory(200);
+  status error = json_write(path, rows, JSON_INDENT(2) | JSON_REAL_PRECISION(9), "");
   free(path);
   return error;
 }
@@ -252,12 +252,10 @@ status session_show(session *s, const char *name, const char *const *columns, in
   table t = table_of(columns, count, rows);
   char *text = NULL;
   size_t length = 0;
-  FILE *out = open_memstream(&text, &length);
-  if (out) {
-    table_print(&t, out);
-    fclose(out);
-    report_line(&s->o->jobs.report, "\n%s\n\n%s", name, text);
-  }
+  FILE *out = memory_stream(&text, &length);
+  table_print(&t, out);
+  memory_stream_close(out);
+  report_line(&s->o->jobs.report, "\n%s\n\n%s", name, text);
   free(text);
   status error = folder_create(s->o->out);
   if (!error) error = write_table(s, name, ".md", &t, table_markdown);

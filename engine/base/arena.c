@@ -1,5 +1,7 @@
 #include "base/arena.h"
 
+#include "base/memory.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,10 +21,7 @@ void *arena_alloc(arena *a, size_t bytes) {
   if (size < bytes || !block || block->capacity - block->used < size) {
     size_t capacity = size > BLOCK_BYTES ? size : BLOCK_BYTES;
     block = size < bytes ? NULL : calloc(1, sizeof *block + capacity);
-    if (!block) {
-      fprintf(stderr, "strata: error: out of memory (%zu bytes)\n", bytes);
-      abort();
-    }
+    if (!block) memory_end(bytes);
     block->capacity = capacity;
     block->next = a->blocks;
     a->blocks = block;

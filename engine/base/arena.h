@@ -11,9 +11,8 @@ typedef struct arena {
   size_t used_bytes; /* handed out so far */
 } arena;
 
-/* Zeroed memory aligned to 16 bytes. Never returns NULL: a phase arena holds kilobytes to a few
- * megabytes of descriptions, and running out there ends the program with a message. Sizes that come
- * from a file must be bounded before they get here. */
+/* Zeroed memory aligned to 16 bytes. Never returns NULL: it is for descriptions (base/memory.h). Sizes
+ * that come from a file must be bounded before they get here. */
 void *arena_alloc(arena *a, size_t bytes);
 char *arena_strdup(arena *a, const char *text);
 char *arena_strndup(arena *a, const char *text, size_t length);

@@ -1,10 +1,15 @@
 #include "base/json.h"
 
 #include "base/files.h"
+#include "base/memory.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+void json_use_memory(void) {
+  json_set_alloc_funcs(memory_take, free);
+}
 
 status json_read(const char *path, size_t limit_bytes, json_t **root) {
   char *text;
@@ -40,8 +45,8 @@ status json_write(const char *path, const json_t *root, size_t flags, const char
 
 json_t *json_text(const char *text) {
   json_t *exact = json_string(text);
-  char *plain = exact ? NULL : strdup(text);
-  if (!plain) return exact;
+  if (exact) return exact;
+  char *plain = memory_strdup(text);
   for (char *p = plain; *p; p++)
     if ((unsigned char)*p >= 0x80) *p = '?';
   json_t *readable = json_string(plain);

@@ -6,6 +6,9 @@
 
 #include <jansson.h>
 
+/* Makes JSON a description like any other (base/memory.h). Without it a text or a list is left out where
+ * there is no memory for it, for nobody looks at each. Called once, before all else. */
+void json_use_memory(void);
 /* Reads a file that holds one JSON object. Broken JSON, a key that stands twice and anything but an
  * object are errors that name the file (and line). Caller: json_decref. NULL on error. */
 status json_read(const char *path, size_t limit_bytes, json_t **root);

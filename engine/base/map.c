@@ -1,6 +1,7 @@
 #include "base/map.h"
 
 #include "base/files.h"
+#include "base/memory.h"
 #include "base/refuse.h"
 #include "base/zip.h"
 
@@ -13,9 +14,9 @@
 bool path_is_packed(const char *path, size_t *split) {
   if (file_exists(path)) return false;
   for (const char *p = strstr(path, ": "); p; p = strstr(p + 1, ": ")) {
-    char *archive = strndup(path, (size_t)(p - path));
+    char *archive = memory_strndup(path, (size_t)(p - path));
     struct stat info;
-    bool is_file = archive && stat(archive, &info) == 0 && S_ISREG(info.st_mode);
+    bool is_file = stat(archive, &info) == 0 && S_ISREG(info.st_mode);
     free(archive);
     if (!is_file) continue;
     if (split) *split = (size_t)(p - path);
@@ -42,9 +43,9 @@ static status map_whole(const char *path, file_map *out) {
 }
 
 static status map_entry(const char *path, size_t split, file_map *out) {
-  char *archive = strndup(path, split);
+  char *archive = memory_strndup(path, split);
   zip_archive *z = calloc(1, sizeof *z);
-  status error = archive && z ? zip_open(archive, z) : error_out_of_memory(sizeof *z);
+  status error = z ? zip_open(archive, z) : error_out_of_memory(sizeof *z);
   zip_entry *entry = error ? NULL : zip_find(z, path + split + 2);
   const void *data = NULL;
   if (!error && !entry)

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Workers look for new work this many times before they sleep: a step is hundreds of kernels a few
  * microseconds apart, and a sleep costs about fifty. */
@@ -92,9 +93,11 @@ status pool_create(int threads, thread_pool **out) {
     return error_out_of_memory((size_t)threads * sizeof *pool->workers);
   }
   while (pool->threads < threads) {
-    if (pthread_create(&pool->workers[pool->threads - 1], NULL, worker_main, pool)) {
+    int refused = pthread_create(&pool->workers[pool->threads - 1], NULL, worker_main, pool);
+    if (refused) {
       pool_destroy(pool);
-      return error_new(ERROR_IO, NOWHERE, "cannot start %d threads; try --threads 1", threads);
+      return error_new(ERROR_IO, NOWHERE, "cannot start %d threads: %s. Try --threads 1", threads,
+                       strerror(refused));
     }
     pool->threads++;
   }

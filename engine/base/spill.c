@@ -12,7 +12,6 @@
 
 static status in_folder(const char *folder, size_t bytes, spill *out) {
   char size[24], *path = path_join(folder, "strata-XXXXXX");
-  if (!path) return error_out_of_memory(strlen(folder) + 16);
   int file = mkstemp(path);
   if (file >= 0) unlink(path);
   int failure = file < 0 ? errno : posix_fallocate(file, 0, (off_t)bytes);

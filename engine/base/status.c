@@ -1,5 +1,6 @@
 #include "base/status.h"
 
+#include "base/memory.h"
 #include "base/text.h"
 
 #include <errno.h>
@@ -113,8 +114,9 @@ status error_from_errno(const char *action, const char *path) {
 }
 
 status error_out_of_memory(size_t bytes) {
-  return error_new(ERROR_MEMORY, NOWHERE, "out of memory: could not allocate %.1f MiB",
-                   (double)bytes / (1024.0 * 1024.0));
+  char size[24];
+  return error_new(ERROR_MEMORY, NOWHERE, "out of memory: could not allocate %s",
+                   format_bytes(size, (double)bytes));
 }
 
 error_code error_code_of(status error) {
@@ -198,12 +200,7 @@ static void append(problems *all, status error) {
   }
   if (all->count == all->capacity) {
     int capacity = all->capacity ? all->capacity * 2 : 8;
-    status *grown = realloc(all->list, (size_t)capacity * sizeof *grown);
-    if (!grown) {
-      error_free(error);
-      return;
-    }
-    all->list = grown;
+    all->list = memory_resize(all->list, (size_t)capacity * sizeof *all->list);
     all->capacity = capacity;
   }
   all->list[all->count++] = error;
@@ -220,7 +217,7 @@ static bool has_place(const problems *all, int count, source_pos at) {
 
 static void add(problems *all, status error, bool only_new_places) {
   if (!error) return;
-  int before = all->count < PROBLEMS_KEPT ? all->count : PROBLEMS_KEPT;
+  int before = problems_kept(all);
   status *parts = error->parts ? error->parts : &error;
   int count = error->parts ? error->part_count : 1, dropped = error->parts_dropped;
   bool joined = error->parts != NULL;
@@ -244,8 +241,12 @@ void problems_add_new_places(problems *all, status error) {
   add(all, error, true);
 }
 
+int problems_kept(const problems *all) {
+  return all->count < PROBLEMS_KEPT ? all->count : PROBLEMS_KEPT;
+}
+
 status problems_take(problems *all) {
-  int kept = all->count < PROBLEMS_KEPT ? all->count : PROBLEMS_KEPT;
+  int kept = problems_kept(all);
   if (all->count == 0) {
     problems_free(all);
     return OK;
@@ -267,7 +268,7 @@ status problems_take(problems *all) {
 }
 
 void problems_free(problems *all) {
-  int kept = all->count < PROBLEMS_KEPT ? all->count : PROBLEMS_KEPT;
+  int kept = problems_kept(all);
   for (int i = 0; i < kept; i++) error_free(all->list[i]);
   free(all->list);
   *all = (problems){0};

@@ -80,6 +80,8 @@ typedef struct problems {
 void problems_add(problems *all, status error);
 /* The same, leaving out what stands at a place that has a problem already. */
 void problems_add_new_places(problems *all, status error);
+/* How many of them are in `list`. */
+int problems_kept(const problems *all);
 /* One status that prints every collected problem (ownership moves), or OK when there are none. */
 status problems_take(problems *all);
 void problems_free(problems *all);

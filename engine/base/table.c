@@ -1,5 +1,6 @@
 #include "base/table.h"
 
+#include "base/memory.h"
 #include "base/text.h"
 
 #include <stdint.h>
@@ -77,24 +78,16 @@ void csv_text(FILE *out, const char *text) {
 
 static void push(table *t, char *text) {
   if (t->count == t->capacity) {
-    int capacity = t->capacity > 0 ? 2 * t->capacity : 64;
-    char **grown = realloc(t->cells, (size_t)capacity * sizeof *grown);
-    if (!grown) {
-      free(text);
-      return;
-    }
-    t->cells = grown;
-    t->capacity = capacity;
+    t->capacity = t->capacity > 0 ? 2 * t->capacity : 64;
+    t->cells = memory_resize(t->cells, (size_t)t->capacity * sizeof *t->cells);
   }
   t->cells[t->count++] = text;
 }
 
 void table_column(table *t, const char *heading, bool right) {
-  bool *grown = realloc(t->right, (size_t)(t->columns + 1) * sizeof *grown);
-  if (!grown) return;
-  t->right = grown;
+  t->right = memory_resize(t->right, (size_t)(t->columns + 1) * sizeof *t->right);
   t->right[t->columns++] = right;
-  push(t, strdup(heading));
+  push(t, memory_strdup(heading));
 }
 
 void table_cell(table *t, const char *format, ...) {

@@ -1,5 +1,7 @@
 #include "base/text.h"
 
+#include "base/memory.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,12 +129,7 @@ static void reserve(text_buffer *t, size_t more) {
   if (needed <= t->capacity) return;
   size_t capacity = t->capacity ? t->capacity * 2 : 256;
   if (capacity < needed) capacity = needed;
-  char *grown = realloc(t->data, capacity);
-  if (!grown) {
-    fprintf(stderr, "strata: error: out of memory (%zu bytes)\n", capacity);
-    abort();
-  }
-  t->data = grown;
+  t->data = memory_resize(t->data, capacity);
   t->capacity = capacity;
 }
 

@@ -1,5 +1,6 @@
 /* preview: what the transforms do to a case, as a picture. */
 #include "base/files.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "cli/opened.h"
 #include "preview/picture.h"
@@ -17,9 +18,9 @@ static status choose_case(const opened *o, const char *name, const case_entry **
     if (name ? strcmp(d->cases[i].name, name) == 0 : d->cases[i].role == ROLE_TRAIN)
       *out = &d->cases[i];
   if (*out) return OK;
-  const char **names = calloc((size_t)d->case_count + 1, sizeof *names);
-  for (int i = 0; names && i < d->case_count; i++) names[i] = d->cases[i].name;
-  const char *near = name && names ? nearest_name(name, names, d->case_count) : NULL;
+  const char **names = memory_take((size_t)d->case_count * sizeof *names);
+  for (int i = 0; i < d->case_count; i++) names[i] = d->cases[i].name;
+  const char *near = name ? nearest_name(name, names, d->case_count) : NULL;
   free(names);
   return error_new(ERROR_USAGE, NOWHERE, "%s has no case \"%s\"%s%s%s", d->name, name ? name : "",
                    near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");

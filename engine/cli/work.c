@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
@@ -87,11 +88,10 @@ static status open_member(ensemble *e, const arguments *a, const char *folder, s
     return error_new(ERROR_USAGE, NOWHERE, "an ensemble has at most %d runs", ENSEMBLE_MAX);
   int i = e->count++, classes = 0;
   int64_t channels = 0;
-  e->folders[i] = strndup(folder, length);
-  if (!e->folders[i]) return error_out_of_memory(length);
+  e->folders[i] = memory_strndup(folder, length);
   TRY(read_description(e->folders[i], &channels, &classes));
-  char *yaml =
-      archive_is(e->folders[i]) ? strdup(e->folders[i]) : path_join(e->folders[i], LOCK_FILE);
+  char *yaml = archive_is(e->folders[i]) ? memory_strdup(e->folders[i])
+                                         : path_join(e->folders[i], LOCK_FILE);
   char name[256];
   status error =
       pipeline_load_for_prediction(yaml, a->overrides, a->override_count, &e->pipelines[i]);
@@ -103,7 +103,6 @@ static status open_member(ensemble *e, const arguments *a, const char *folder, s
   TRY(error);
   snprintf(name, sizeof name, "weights/%s.safetensors", stage->name);
   e->weights[i] = run_file(e->folders[i], name);
-  if (!e->weights[i]) return error_out_of_memory(sizeof name);
   if (!archive_is(e->folders[i]) && !file_exists(e->weights[i]))
     return error_new(ERROR_DATA, NOWHERE,
                      "%s has no weights of stage %s yet: the run is not finished (strata run FILE "
@@ -346,7 +345,7 @@ status command_evaluate(const arguments *a) {
 
 static bool is_in(const char *folder, const char *name) {
   char *path = path_join(folder, name);
-  bool there = path && file_exists(path);
+  bool there = file_exists(path);
   free(path);
   return there;
 }
@@ -367,7 +366,7 @@ static status recognise(arena *memory, const char *path, data_spec *spec) {
   if (!S_ISDIR(info.st_mode)) {
     if (!is_nnunet(path)) return OK;
     char *folder = path_folder(path);
-    spec->dataset = arena_strdup(memory, folder ? folder : ".");
+    spec->dataset = arena_strdup(memory, folder);
     spec->layout = DATASET_NNUNET;
     free(folder);
     return OK;

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "data/grid.h"
 #include "statistics/statistics.h"
@@ -38,17 +39,10 @@ static void add_note(look_work *w, const char *format, ...) {
   va_end(args);
   pthread_mutex_lock(&w->lock);
   if (l->note_count == l->note_capacity) {
-    int capacity = l->note_capacity ? 2 * l->note_capacity : 16;
-    char **notes = realloc(l->notes, (size_t)capacity * sizeof *notes);
-    if (notes) {
-      l->notes = notes;
-      l->note_capacity = capacity;
-    }
+    l->note_capacity = l->note_capacity ? 2 * l->note_capacity : 16;
+    l->notes = memory_resize(l->notes, (size_t)l->note_capacity * sizeof *l->notes);
   }
-  if (l->note_count < l->note_capacity && text.data)
-    l->notes[l->note_count++] = text.data;
-  else
-    text_free(&text);
+  l->notes[l->note_count++] = text.data;
   pthread_mutex_unlock(&w->lock);
 }
 
@@ -262,10 +256,10 @@ static void note_unused_classes(look_work *w) {
 /* `found` keeps the first problems only; the report of a case has all. */
 static void keep_messages(const problems *all, case_look *look) {
   if (all->count == 0) return;
-  look->problems = calloc((size_t)all->count, sizeof *look->problems);
-  for (int i = 0; look->problems && i < all->count; i++)
-    if ((look->problems[look->problem_count] = strdup(error_message(all->list[i]))))
-      look->problem_count++;
+  int kept = problems_kept(all);
+  look->problems = memory_take((size_t)kept * sizeof *look->problems);
+  for (int i = 0; i < kept; i++)
+    look->problems[look->problem_count++] = memory_strdup(error_message(all->list[i]));
 }
 
 status dataset_look_at(const dataset *data, thread_pool *pool, const reporter *report,
@@ -361,8 +355,8 @@ static double unknown_of(const case_look *c, int which) {
 
 static spread spread_over(const dataset_look *l, case_number number, int which) {
   spread s = {0};
-  double *values = malloc((size_t)(l->data->case_count + 1) * sizeof *values), sum = 0;
-  for (int i = 0; values && i < l->data->case_count; i++) {
+  double *values = memory_take((size_t)l->data->case_count * sizeof *values), sum = 0;
+  for (int i = 0; i < l->data->case_count; i++) {
     double value = l->cases[i].is_good ? number(&l->cases[i], which) : (double)NAN;
     if (!isnan(value)) values[s.count++] = value;
   }

@@ -1,4 +1,5 @@
 /* The headers of a whole data set: what can be wrong with it without a voxel being read. */
+#include "base/memory.h"
 #include "data/cases.h"
 
 #include <stdlib.h>
@@ -30,15 +31,12 @@ static void read_case(void *context, int64_t index) {
 }
 
 status dataset_read_headers(const dataset *d, thread_pool *pool, volume *grids) {
-  size_t n = (size_t)d->case_count + 1;
-  header_work w = {d, calloc(n, sizeof *w.grids), calloc(n, sizeof *w.errors)};
+  size_t n = (size_t)d->case_count;
+  header_work w = {d, memory_take(n * sizeof *w.grids), memory_take(n * sizeof *w.errors)};
   problems found = {0};
-  if (w.grids && w.errors)
-    parallel_for(pool, d->case_count, read_case, &w);
-  else
-    problems_add(&found, error_out_of_memory(n * sizeof *w.grids));
+  parallel_for(pool, d->case_count, read_case, &w);
   for (int i = 0; i < d->case_count && found.count == 0 && grids; i++) grids[i] = w.grids[i];
-  for (int i = 0; i < d->case_count && w.errors; i++) problems_add(&found, w.errors[i]);
+  for (int i = 0; i < d->case_count; i++) problems_add(&found, w.errors[i]);
   free(w.grids);
   free(w.errors);
   return problems_take(&found);

@@ -128,7 +128,6 @@ static bool is_usable_path(const char *path) {
 static status case_file(const char *list, const char *folder, const char *name, const char *what,
                         const char *file, dataset *d, const char **out) {
   char *joined = path_join(folder, file[0] == '.' && file[1] == '/' ? file + 2 : file);
-  if (!joined) return error_out_of_memory(strlen(folder));
   *out = arena_strdup(&d->memory, joined);
   free(joined);
   struct stat info;
@@ -226,7 +225,6 @@ static status read_lists(const char *path, const json_t *root, bool listed, data
   if (total > CASES_MAX) return bad_json(path, "\"training\" has more than %d cases.", CASES_MAX);
   d->cases = arena_alloc(&d->memory, total * sizeof *d->cases);
   char *folder = path_folder(path);
-  if (!folder) return error_out_of_memory(strlen(path));
   for (int r = 0; r < 3; r++)
     for (size_t i = 0; i < json_array_size(list[r]); i++) {
       case_entry *entry = &d->cases[d->case_count];
@@ -330,7 +328,6 @@ static status take_file(const pattern_walk *w, const char *path) {
     return error_new(ERROR_DATA, NOWHERE, "%s: more than %d files fit %s", w->root, CASES_MAX,
                      w->pattern);
   char *joined = path_join(w->root, path);
-  if (!joined) return error_out_of_memory(strlen(path));
   found_file file = {wildcard_key(w->memory, w->pattern, path), arena_strdup(w->memory, joined)};
   free(joined);
   ARENA_PUSH(w->memory, w->out->list, w->out->count, w->out->capacity, file);
@@ -349,7 +346,7 @@ static status walk(const pattern_walk *w, const char *done, const char *rest) {
     return is_last ? take_file(w, path) : walk(w, path, rest + length + 1);
   }
   char *folder = path_join(w->root, done[0] ? done : ".");
-  DIR *stream = folder ? opendir(folder) : NULL;
+  DIR *stream = opendir(folder);
   status error = OK;
   if (!stream && errno != ENOENT && errno != ENOTDIR)
     error = error_from_errno("open folder", folder ? folder : done);

@@ -345,12 +345,14 @@ static status start_threads(loader *l) {
   int count = l->o.spec->loader_threads > 0 ? (int)l->o.spec->loader_threads : 1;
   l->threads = calloc((size_t)count, sizeof *l->threads);
   if (!l->threads) return error_out_of_memory((size_t)count * sizeof *l->threads);
-  for (; l->thread_count < count; l->thread_count++)
-    if (pthread_create(&l->threads[l->thread_count], NULL, worker, l) != 0) {
-      /* Fewer threads make the same batches; none make none. */
-      if (l->thread_count > 0) return OK;
-      return error_new(ERROR_IO, NOWHERE, "the system refuses to start a loader thread");
-    }
+  for (; l->thread_count < count; l->thread_count++) {
+    int refused = pthread_create(&l->threads[l->thread_count], NULL, worker, l);
+    if (!refused) continue;
+    /* Fewer threads make the same batches; none make none. */
+    if (l->thread_count > 0) return OK;
+    return error_new(ERROR_IO, NOWHERE, "cannot start a thread to load cases: %s",
+                     strerror(refused));
+  }
   return OK;
 }
 

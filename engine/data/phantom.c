@@ -496,7 +496,6 @@ static status write_note(const char *path) {
 
 static status refuse_other_dataset(const work *w, const char *mark) {
   char *images = path_join(w->folder, w->looks->images);
-  if (!images) return error_out_of_memory(strlen(w->folder));
   bool ours = file_exists(mark) || w->looks->describes_itself || !file_exists(images);
   if (file_exists(mark) && w->looks->describes_itself) {
     json_t *there = json_load_file(mark, 0, NULL);
@@ -516,7 +515,6 @@ static status make_folders(const work *w) {
   const char *const parts[] = {w->looks->images, w->looks->labels};
   for (int i = 0; i < 2; i++) {
     char *path = path_join(w->folder, parts[i]);
-    if (!path) return error_out_of_memory(strlen(w->folder));
     status error = folder_create(path);
     free(path);
     if (error) return error;
@@ -573,7 +571,7 @@ status phantom_write(const char *folder, int cases, uint64_t seed, const phantom
   number_classes(&w);
   char *mark = path_join(folder, w.looks->describes_itself ? "dataset.json" : "phantom.txt");
   w.errors = calloc((size_t)cases, sizeof *w.errors);
-  status error = mark && w.errors ? refuse_other_dataset(&w, mark) : error_out_of_memory(4096);
+  status error = w.errors ? refuse_other_dataset(&w, mark) : error_out_of_memory(4096);
   if (!error) error = make_folders(&w);
   if (!error && !w.looks->describes_itself) error = write_note(mark);
   if (!error) error = write_cases(&w, cases);

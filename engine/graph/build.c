@@ -1,13 +1,14 @@
 #include "graph/graph.h"
 
+#include "base/memory.h"
 #include "base/text.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 graph *graph_new(bool training) {
-  graph *g = calloc(1, sizeof *g);
-  if (g) g->training = training;
+  graph *g = memory_take(sizeof *g);
+  g->training = training;
   return g;
 }
 
@@ -358,8 +359,7 @@ int64_t graph_param_elements(const graph *g) {
 }
 
 int *graph_reader_counts(const graph *g, const value_id *keep, int keep_count) {
-  int *readers = calloc((size_t)g->value_count + 1, sizeof *readers);
-  if (!readers) return NULL;
+  int *readers = memory_take((size_t)g->value_count * sizeof *readers);
   for (int i = 0; i < keep_count; i++)
     if (keep[i] != VALUE_NONE) readers[keep[i]]++;
   for (int i = 0; i < g->node_count; i++)

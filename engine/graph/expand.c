@@ -1,5 +1,6 @@
 #include "graph/expand.h"
 
+#include "base/memory.h"
 #include "base/text.h"
 #include "graph/instance.h"
 #include "graph/passes.h"
@@ -57,9 +58,9 @@ static void set_one(instance *in, const char *name, value_id v) {
 }
 
 static status unknown_name(const instance *in, const char *name, source_pos at) {
-  const char **known = calloc((size_t)in->names.count + 1, sizeof *known);
-  for (int i = 0; known && i < in->names.count; i++) known[i] = in->names.list[i].name;
-  const char *near = known ? nearest_name(name, known, in->names.count) : NULL;
+  const char **known = memory_take((size_t)in->names.count * sizeof *known);
+  for (int i = 0; i < in->names.count; i++) known[i] = in->names.list[i].name;
+  const char *near = nearest_name(name, known, in->names.count);
   status error = error_new(ERROR_PIPELINE, at, "nothing above is called \"%s\"%s%s%s", name,
                            near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
   free(known);
@@ -190,9 +191,10 @@ static status set_arguments(instance *in, const tree *params, const tree *const 
       bool skip = false;
       for (int r = 0; reserved && reserved[r]; r++) skip |= strcmp(reserved[r], key) == 0;
       if (skip || (params && tree_get(params, key))) continue;
-      const char **known = calloc((size_t)(params ? params->count : 0) + 1, sizeof *known);
-      for (int k = 0; known && params && k < params->count; k++) known[k] = params->keys[k]->text;
-      const char *near = known ? nearest_name(key, known, params ? params->count : 0) : NULL;
+      int known_count = params ? params->count : 0;
+      const char **known = memory_take((size_t)known_count * sizeof *known);
+      for (int k = 0; k < known_count; k++) known[k] = params->keys[k]->text;
+      const char *near = nearest_name(key, known, known_count);
       problems_add(&all,
                    error_new(ERROR_PIPELINE, map->keys[i]->at, "%s has no parameter \"%s\"%s%s%s",
                              what, key, near ? "; did you mean \"" : "", near ? near : "",
@@ -302,13 +304,13 @@ static bool usable_in_graph(const op *o) {
 
 static status unknown_operator(const instance *in, const tree *key) {
   int total = op_count(), blocks = in->blocks ? in->blocks->count : 0;
-  const char **known = calloc((size_t)(total + blocks) + 2, sizeof *known);
+  const char **known = memory_take((size_t)(total + blocks + 1) * sizeof *known);
   int count = 0;
-  for (int i = 0; known && i < total; i++)
+  for (int i = 0; i < total; i++)
     if (usable_in_graph(op_at(i))) known[count++] = op_at(i)->name;
-  for (int i = 0; known && i < blocks; i++) known[count++] = in->blocks->keys[i]->text;
-  if (known && in->is_stage) known[count++] = "model";
-  const char *near = known ? nearest_name(key->text, known, count) : NULL;
+  for (int i = 0; i < blocks; i++) known[count++] = in->blocks->keys[i]->text;
+  if (in->is_stage) known[count++] = "model";
+  const char *near = nearest_name(key->text, known, count);
   status error = error_new(
       ERROR_PIPELINE, key->at, "\"%s\" is neither an operator nor a block of this file%s%s%s",
       key->text, near ? "; did you mean \"" : " (strata ops lists the operators)", near ? near : "",

@@ -104,7 +104,7 @@ int64_t graph_param_elements(const graph *g);
 bool value_is_read(const graph *g, value_id v);
 /* By value: does some node read it? In `memory`. */
 bool *graph_read_values(const graph *g, arena *memory);
-/* By value, how many nodes and places in `keep` read it. Heap-owned; NULL without memory. */
+/* By value, how many nodes and places in `keep` read it. The caller frees. */
 int *graph_reader_counts(const graph *g, const value_id *keep, int keep_count);
 /* The port of an input; the last one may stand for several. */
 const port *input_port(const op *o, int index);

@@ -20,7 +20,6 @@ static bool runs_by_planes(const graph *g, int node) {
 
 void graph_pack(graph *g, const value_id *keep, int keep_count) {
   int *readers = graph_reader_counts(g, keep, keep_count);
-  if (!readers) return; /* as it was, only slower */
   for (int i = 0; i < g->node_count; i++) {
     const node *n = &g->nodes[i];
     if (!n->op->packing || runs_by_planes(g, i)) continue;

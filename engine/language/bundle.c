@@ -3,6 +3,7 @@
 #include "base/files.h"
 #include "base/text.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -58,8 +59,7 @@ char *normal_name(arena *memory, const char *folder, const char *name) {
 }
 
 char *normal_path(arena *memory, const char *path) {
-  char *here = path[0] == '/' ? NULL : getcwd(NULL, 0);
-  char *normal = normal_name(memory, here ? here : "", path);
-  free(here);
-  return normal;
+  char here[PATH_MAX];
+  if (path[0] == '/' || !getcwd(here, sizeof here)) here[0] = 0;
+  return normal_name(memory, here, path);
 }

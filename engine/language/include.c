@@ -1,8 +1,10 @@
 /* Files a pipeline names: base pipelines, models, blocks and Lua scripts. */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/files.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "language/elsewhere.h"
 #include "language/load.h"
@@ -64,8 +66,8 @@ static status check_version(const tree *root, const char *path) {
 }
 
 static char *real_path(const source *s) {
-  char *real = realpath(s->path, NULL);
-  return real ? real : strdup(s->path); /* in a bundle */
+  char real[PATH_MAX];
+  return memory_strdup(realpath(s->path, real) ? real : s->path); /* the latter in a bundle */
 }
 
 /* Pipelines that take from each other while one is loaded. */

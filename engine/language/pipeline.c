@@ -4,6 +4,7 @@
  * which nothing more is said. */
 #include "language/pipeline.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -214,10 +215,8 @@ static void fix_name(loader *l, const tree *node, const char *name) {
 }
 
 static const char *absolute_path(loader *l, const char *path) {
-  char *real = realpath(path, NULL);
-  const char *absolute = real ? arena_strdup(l->memory, real) : normal_path(l->memory, path);
-  free(real);
-  return absolute;
+  char real[PATH_MAX];
+  return realpath(path, real) ? arena_strdup(l->memory, real) : normal_path(l->memory, path);
 }
 
 static void fix_path(loader *l, const tree *node, const char *path) {
@@ -353,7 +352,7 @@ static const char *below_root(loader *l, const data_root *root, const tree *t, c
   bool is_below = root->folder && name[0] != '/';
   if (root->folder) {
     char *joined = path_join(root->folder, name);
-    name = arena_strdup(l->memory, joined ? joined : name);
+    name = arena_strdup(l->memory, joined);
     free(joined);
   } else {
     name = relative_path(l->p, name, t->at);
@@ -1765,7 +1764,7 @@ static const char *fingerprint_path(loader *l, const tree *data, const tree *nam
   error_free(error);
   if (error || root->kind != TREE_SCALAR) return NULL;
   char *path = path_join(relative_path(l->p, root->text, root->at), name);
-  const char *kept = arena_strdup(l->memory, path ? path : name);
+  const char *kept = arena_strdup(l->memory, path);
   free(path);
   return kept;
 }

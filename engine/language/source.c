@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/files.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "language/load.h"
 
@@ -16,12 +17,12 @@ bool is_override_place(source_pos at) {
 }
 
 static char *folder_of(source_pos at) {
-  return at.file && !is_override_place(at) ? path_folder(at.file) : strdup(".");
+  return at.file && !is_override_place(at) ? path_folder(at.file) : memory_strdup(".");
 }
 
 static char *join(arena *memory, const char *folder, const char *name) {
   char *joined = path_join(folder, name);
-  char *path = arena_strdup(memory, joined ? joined : name);
+  char *path = arena_strdup(memory, joined);
   free(joined);
   return path;
 }
@@ -153,7 +154,7 @@ status source_find(pipeline *p, const char *name, const char *share, source_pos 
   const char *inside = bundle_name(p->inside, naming.file);
   if (inside) {
     char *folder = path_folder(inside);
-    status error = folder ? find_inside(p, folder, name, share, at, out) : error_out_of_memory(64);
+    status error = find_inside(p, folder, name, share, at, out);
     free(folder);
     return error;
   }

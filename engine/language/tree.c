@@ -9,6 +9,7 @@
 #include <yaml.h>
 
 #include "base/files.h"
+#include "base/memory.h"
 #include "base/text.h"
 
 /* ---- file names ---------------------------------------------------------------------------- */
@@ -26,15 +27,13 @@ const char *intern_file(const char *path) {
   while (found && strcmp(found->name, path) != 0) found = found->next;
   if (!found) {
     size_t bytes = strlen(path) + 1;
-    found = malloc(sizeof *found + bytes);
-    if (found) {
-      memcpy(found->name, path, bytes);
-      found->next = names;
-      names = found;
-    }
+    found = memory_take(sizeof *found + bytes);
+    memcpy(found->name, path, bytes);
+    found->next = names;
+    names = found;
   }
   pthread_mutex_unlock(&mutex);
-  return found ? found->name : "(out of memory)";
+  return found->name;
 }
 
 /* ---- nodes --------------------------------------------------------------------------------- */
@@ -228,7 +227,7 @@ static void advise(const yaml_parser_t *p, const char *line, size_t length, char
 static status syntax_error(const composer *c) {
   const yaml_parser_t *p = &c->parser;
   const char *problem = p->problem ? p->problem : "the text is not YAML";
-  if (p->error == YAML_MEMORY_ERROR) return error_out_of_memory(c->length);
+  if (p->error == YAML_MEMORY_ERROR) memory_end(c->length);
   if (p->error == YAML_READER_ERROR) {
     size_t offset = p->problem_offset;
     /* A wrong continuation byte is the fault of the byte that started the character. */
@@ -487,7 +486,7 @@ status tree_parse(arena *memory, const char *text, size_t length, const char *na
     return error_new(ERROR_PIPELINE, (source_pos){intern_file(name), 0, 0},
                      "The file is larger than %d KiB.", TREE_MAX_FILE_BYTES / 1024);
   composer c = {.memory = memory, .file = intern_file(name), .text = text, .length = length};
-  if (!yaml_parser_initialize(&c.parser)) return error_out_of_memory(sizeof c.parser);
+  if (!yaml_parser_initialize(&c.parser)) memory_end(sizeof c.parser);
   yaml_parser_set_input_string(&c.parser, (const unsigned char *)text, length);
   yaml_parser_set_encoding(&c.parser, YAML_UTF8_ENCODING);
   tree *root = NULL;

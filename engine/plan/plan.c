@@ -1,5 +1,7 @@
 #include "plan/plan.h"
 
+#include "base/memory.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,9 +75,8 @@ static int largest_first(const void *a, const void *b) {
 
 /* `placed` stays sorted by offset, so one look finds the lowest gap between those alive. */
 static size_t place(buffer *list, int count) {
-  buffer *placed = calloc((size_t)count + 1, sizeof *placed);
+  buffer *placed = memory_take((size_t)count * sizeof *placed);
   int64_t peak = 0;
-  if (!placed) return 0;
   qsort(list, (size_t)count, sizeof *list, largest_first);
   for (int i = 0; i < count; i++) {
     buffer *b = &list[i];

@@ -1,5 +1,6 @@
 /* The worst, the median and the best of the test cases, as pictures. */
 #include "base/files.h"
+#include "base/memory.h"
 #include "report/overlay.h"
 #include "report/sections.h"
 
@@ -36,11 +37,11 @@ static int by_merit(const void *a, const void *b) {
 static int choose_scored(const run_record *r, const scored_metric *by, chosen out[SHOWN]) {
   const json_t *cases = json_object_get(r->evaluation, "cases");
   size_t total = json_array_size(cases), count = 0;
-  ranked *list = calloc(total + 1, sizeof *list);
+  ranked *list = memory_take(total * sizeof *list);
   char key[64];
   snprintf(key, sizeof key, "%s_mean", by->info.key);
   bool higher = by->share;
-  for (size_t i = 0; list && i < total; i++) {
+  for (size_t i = 0; i < total; i++) {
     const json_t *entry = json_array_get(cases, i), *mean = json_object_get(entry, key);
     double value = json_number_value(mean);
     if (json_is_number(mean)) list[count++] = (ranked){higher ? value : -fabs(value), entry};

@@ -1,5 +1,7 @@
 #include "report/diagram.h"
 
+#include "base/memory.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -362,17 +364,15 @@ static void draw(text_buffer *out, const diagram *d, const layout *l, const char
 }
 
 void diagram_add(text_buffer *out, const graph *g, const char *id) {
-  diagram *d = calloc(1, sizeof *d);
-  layout *l = calloc(1, sizeof *l);
-  int *block_of = calloc((size_t)g->node_count + 1, sizeof *block_of);
-  if (d && l && block_of) {
-    d->g = g;
-    if (choose_blocks(d, block_of) && d->count > 0) {
-      assign_layers(d);
-      if (make_cells(l, d)) {
-        arrange(l);
-        draw(out, d, l, id);
-      }
+  diagram *d = memory_take(sizeof *d);
+  layout *l = memory_take(sizeof *l);
+  int *block_of = memory_take((size_t)g->node_count * sizeof *block_of);
+  d->g = g;
+  if (choose_blocks(d, block_of) && d->count > 0) {
+    assign_layers(d);
+    if (make_cells(l, d)) {
+      arrange(l);
+      draw(out, d, l, id);
     }
   }
   free(block_of);

@@ -1,4 +1,5 @@
 /* Curves: every number of metrics.jsonl. */
+#include "base/memory.h"
 #include "report/sections.h"
 
 #include <ctype.h>
@@ -58,12 +59,12 @@ static void add_throughput(json_t *list, const run_record *r, const char *stage,
   const series *seconds = record_series(r, stage, "seconds");
   const series *updates = record_series(r, stage, "updates");
   if (!seconds || !updates || seconds->count != updates->count) return;
-  double *rate = malloc((size_t)seconds->count * sizeof *rate);
-  for (int i = 0; rate && i < seconds->count; i++) {
+  double *rate = memory_take((size_t)seconds->count * sizeof *rate);
+  for (int i = 0; i < seconds->count; i++) {
     double done = updates->value[i] - (i ? updates->value[i - 1] : 0);
     rate[i] = seconds->value[i] > 0 ? done / seconds->value[i] : 0;
   }
-  if (rate) json_array_append_new(list, curve(seconds, rate, "updates a second", other));
+  json_array_append_new(list, curve(seconds, rate, "updates a second", other));
   free(rate);
 }
 

@@ -1,6 +1,7 @@
 #include "run/reproduce.h"
 
 #include "base/files.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "run/lock.h"
 
@@ -15,9 +16,14 @@ static status new_lock(lock **out) {
 
 /* Keeps the sentences of an error, one for each thing that differs. */
 static void keep_changes(run *r, const problems *found) {
-  r->changes = calloc((size_t)found->count + 1, sizeof *r->changes);
-  for (int i = 0; r->changes && i < found->count; i++)
-    if (found->list[i]) r->changes[r->change_count++] = strdup(error_message(found->list[i]));
+  int kept = problems_kept(found);
+  r->changes = memory_take(((size_t)kept + 1) * sizeof *r->changes);
+  for (int i = 0; i < kept; i++)
+    r->changes[r->change_count++] = memory_strdup(error_message(found->list[i]));
+  if (found->count == kept) return;
+  text_buffer others = {0};
+  text_add(&others, "… and %d more", found->count - kept);
+  r->changes[r->change_count++] = others.data;
 }
 
 static status compare_with_lock(run *r) {
@@ -100,7 +106,7 @@ status reproduce_stage(run *r, const stage_spec *s) {
   char name[256];
   snprintf(name, sizeof name, "weights/%s.safetensors", s->name);
   char *path = path_join(r->folder, name);
-  status error = path ? lock_add_weights(r->lock, s->name, path) : error_out_of_memory(sizeof name);
+  status error = lock_add_weights(r->lock, s->name, path);
   free(path);
   return error ? error : reproduce_write(r);
 }
@@ -109,7 +115,7 @@ status reproduce_write(const run *r) {
   char *path = path_join(r->folder, LOCK_FILE);
   r->lock->scripts_changed = r->went_on_with_scripts;
   r->lock->pipeline_changed = r->went_on_with_keys;
-  status error = path ? lock_write(r, r->lock, path) : error_out_of_memory(256);
+  status error = lock_write(r, r->lock, path);
   free(path);
   return error;
 }

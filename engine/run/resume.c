@@ -2,6 +2,7 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "run/lock.h"
 #include "run/reproduce.h"
@@ -16,7 +17,7 @@ static bool has_weights(const run *r, const stage_spec *s) {
   char name[256];
   snprintf(name, sizeof name, "weights/%s.safetensors", s->name);
   char *path = path_join(r->folder, name);
-  bool there = path && file_exists(path);
+  bool there = file_exists(path);
   free(path);
   return there;
 }
@@ -45,8 +46,8 @@ bool resume_stage_is_done(const run *r, const resume_states *s, int stage, const
 
 static status open_state(const run *r, const char *name, run_state *out) {
   char *path = path_join(r->folder, name);
-  status error = path && file_exists(path) ? state_open(path, out) : OK;
-  if (!path || !file_exists(path)) out->stage = -1;
+  status error = file_exists(path) ? state_open(path, out) : OK;
+  if (!file_exists(path)) out->stage = -1;
   free(path);
   return error;
 }
@@ -180,10 +181,9 @@ static void note_keys(const run *r, json_t *root, const resume_states *states,
 static status note_others(const run *r, json_t *root, status changes) {
   char *list = NULL;
   size_t length = 0;
-  FILE *out = open_memstream(&list, &length);
-  if (!out) return error_out_of_memory(4096);
+  FILE *out = memory_stream(&list, &length);
   error_print(out, changes);
-  fclose(out);
+  memory_stream_close(out);
   note(root, "changes_at_resume", json_text(list));
   report_line(&r->report, "goes on although something has changed; run.json notes it\n%s", list);
   free(list);

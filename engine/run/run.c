@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "evaluate/custom.h"
 #include "graph/fit.h"
@@ -48,12 +49,12 @@ char *run_fresh_folder(const char *name) {
     free(marker);
     if (!taken) break;
   }
-  return strdup(path);
+  return memory_strdup(path);
 }
 
 char *run_cache_folder(const data_spec *spec, const char *folder) {
   if (spec->no_cache) return NULL;
-  if (spec->cache) return strdup(spec->cache);
+  if (spec->cache) return memory_strdup(spec->cache);
   char *parent = path_folder(folder), *cache = path_join(parent, ".strata-cache");
   free(parent);
   return cache;
@@ -133,11 +134,7 @@ static status trim_metrics(const run *r, const resume_states *states) {
 
 static status write_csv(run *r) {
   char *jsonl = run_file(r, "metrics.jsonl"), *csv = run_file(r, "metrics.csv");
-  status error = OK;
-  if (!jsonl || !csv)
-    error = error_out_of_memory(256);
-  else if (file_exists(jsonl))
-    error = metrics_csv_write(jsonl, csv);
+  status error = file_exists(jsonl) ? metrics_csv_write(jsonl, csv) : OK;
   free(jsonl);
   free(csv);
   r->csv_written_s = clock_now_s();
@@ -448,12 +445,10 @@ status run_evaluate(run *r) {
     if (!error) error = evaluation_write_csv(&e, csv);
     char *table = NULL;
     size_t length = 0;
-    FILE *out = open_memstream(&table, &length);
-    if (out) {
-      evaluation_print(&e, out);
-      fclose(out);
-      report_line(&r->report, "%s", table);
-    }
+    FILE *out = memory_stream(&table, &length);
+    evaluation_print(&e, out);
+    memory_stream_close(out);
+    report_line(&r->report, "%s", table);
     free(table);
   }
   if (!error && count == 0)
@@ -602,7 +597,7 @@ status run_pipeline(const run_options *o, char **folder_out) {
   if (!error) error = run_compile(&r);
   if (!error) error = dataset_read_headers(r.data, r.device->pool, NULL);
   if (!error) {
-    folder = o->folder ? strdup(o->folder) : run_fresh_folder(r.p->name);
+    folder = o->folder ? memory_strdup(o->folder) : run_fresh_folder(r.p->name);
     r.folder = folder;
     r.cache = cache = run_cache_folder(&r.p->data, folder);
     error = reproduce_begin(&r);

@@ -1,6 +1,7 @@
 #include "run/state.h"
 
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "data/volume.h"
 #include "run/weights.h"
@@ -168,7 +169,7 @@ status state_open(const char *path, run_state *out) {
     out->measured_count = numbers_from_json(measured, out->measured);
     for (int i = 0; i < HOOK_COUNT; i++) {
       const char *hook = json_string_value(json_object_get(hooks, stage_hook_keys[i]));
-      out->hook_states[i] = hook ? strdup(hook) : NULL;
+      out->hook_states[i] = hook ? memory_strdup(hook) : NULL;
     }
     snprintf(out->ended, sizeof out->ended, "%s", ended);
     json_int_t end = json_integer_value(json_object_get(root, "end"));

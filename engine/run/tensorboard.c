@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/memory.h"
 #include "base/text.h"
 
 #include <dirent.h>
@@ -194,14 +195,13 @@ static status list_files(const char *folder, char ***list, int *count) {
   struct dirent **entries = NULL;
   int found = scandir(folder, &entries, NULL, alphasort);
   if (found < 0) return error_from_errno("list", folder);
-  *list = calloc((size_t)found + 1, sizeof **list);
+  *list = memory_take((size_t)found * sizeof **list);
   for (int i = 0; i < found; i++) {
-    if (*list && is_ours(entries[i]->d_name))
-      (*list)[(*count)++] = path_join(folder, entries[i]->d_name);
+    if (is_ours(entries[i]->d_name)) (*list)[(*count)++] = path_join(folder, entries[i]->d_name);
     free(entries[i]);
   }
   free(entries);
-  return *list ? OK : error_out_of_memory((size_t)found * sizeof **list);
+  return OK;
 }
 
 /* A name that sorts after those that are there. */
@@ -210,8 +210,7 @@ static char *new_path(const char *folder, char *const *old, int count) {
     char name[80];
     snprintf(name, sizeof name, "%s%010lld%s", file_start, number, file_end);
     char *path = path_join(folder, name);
-    if (!path || ((count == 0 || strcmp(path, old[count - 1]) > 0) && !file_exists(path)))
-      return path;
+    if ((count == 0 || strcmp(path, old[count - 1]) > 0) && !file_exists(path)) return path;
     free(path);
   }
 }
@@ -238,7 +237,7 @@ static status go_on(const char *folder, int64_t epochs, char **path) {
     text_buffer head = {0};
     put_head(&head, epochs, count > 0);
     *path = new_path(folder, old, count);
-    error = *path ? file_write_atomic(*path, head.data, head.length) : error_out_of_memory(256);
+    error = file_write_atomic(*path, head.data, head.length);
     text_free(&head);
   }
   for (int i = 0; i < count; i++) free(old[i]);

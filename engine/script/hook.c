@@ -1,6 +1,8 @@
 /* Hooks: functions that are given an event and may change what follows. */
 #include "script/sandbox.h"
 
+#include "base/memory.h"
+
 #include <jansson.h>
 #include <lauxlib.h>
 
@@ -202,16 +204,15 @@ status script_hook(script *s, hook_event *event) {
 }
 
 status script_state_save(script *s, char **json) {
-  *json = strdup(s->state ? s->state : "{}");
-  return *json ? OK : error_out_of_memory(strlen(s->state));
+  *json = memory_strdup(s->state ? s->state : "{}");
+  return OK;
 }
 
 status script_state_load(script *s, const char *json) {
   json_t *value;
   TRY(state_parse(json, &value));
   json_decref(value);
-  char *copy = strdup(json);
-  if (!copy) return error_out_of_memory(strlen(json));
+  char *copy = memory_strdup(json);
   free(s->state);
   s->state = copy;
   return OK;

@@ -152,7 +152,6 @@ static const char *text_in(results *r, const json_t *object, const char *key) {
 
 static status read_description(results *r) {
   char *path = path_join(r->path, "run.json");
-  if (!path) return error_out_of_memory(strlen(r->path));
   json_t *root = NULL;
   status error = file_exists(path) ? json_read(path, 1 << 20, &root) : OK;
   free(path);
@@ -171,7 +170,6 @@ static status find_file(results *r) {
   r->file = r->path;
   if (!S_ISDIR(info.st_mode)) return OK;
   char *joined = path_join(r->path, "evaluation.json");
-  if (!joined) return error_out_of_memory(strlen(r->path));
   r->file = arena_strdup(&r->memory, joined);
   free(joined);
   if (!file_exists(r->file))
