@@ -118,8 +118,9 @@ status compile_step(opened *o, const stage_spec *s, int64_t batch, compiled *c) 
                                         &c->parameters);
   if (!error) error = parameters_initialize(&c->parameters, o->p->seed);
   if (!error)
-    error = program_create(c->graph.g, o->device, &c->parameters, c->graph.keep,
-                           c->graph.keep_count, batch, &optimizer, &c->program);
+    error =
+        stage_lacks_memory(s, program_create(c->graph.g, o->device, &c->parameters, c->graph.keep,
+                                             c->graph.keep_count, batch, &optimizer, &c->program));
   if (!error) error = fill_inputs(&c->program, &c->graph, o->data->class_count);
   if (error) close_step(c);
   return error;

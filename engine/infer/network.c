@@ -64,6 +64,9 @@ status network_open(pipeline *p, const stage_spec *stage, const char *output, in
   if (!error)
     error = program_create(out->graph.g, d, shared ? shared : &out->own, out->graph.keep,
                            out->graph.keep_count, w->batch, NULL, &out->program);
+  if (error_code_of(error) == ERROR_MEMORY)
+    error = error_prefix(error, "the network in windows of %lld × %lld × %lld",
+                         (long long)w->size[0], (long long)w->size[1], (long long)w->size[2]);
   out->inferer = (inferer){
       .windows = *w, .classes = classes, .run = run_windows, .context = out, .pool = d->pool};
   out->keep_largest = p->evaluate.keep_largest;

@@ -58,6 +58,13 @@ static status budget_error(const stage_spec *s, const step_memory *m) {
                    s->batch > 1 ? "; a smaller batch needs less" : "");
 }
 
+status stage_lacks_memory(const stage_spec *s, status error) {
+  if (error_code_of(error) != ERROR_MEMORY) return error;
+  return error_suffix(error_prefix(error, "stage %s", s->name),
+                      ". A smaller batch or smaller crops need less; so does the stage with a "
+                      "budget (memory)");
+}
+
 status stage_fit_memory(const stage_spec *s, const device *d, stage_graph *graph,
                         step_memory *out) {
   *out = (step_memory){.use = {.keep = graph->keep,

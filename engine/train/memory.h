@@ -32,6 +32,9 @@ void fitted_free(fitted_stage *list, int count);
  * it together. Without a budget the graph stays as it is. A budget that cannot be met is an error at
  * its YAML line. Comes before program_create. */
 status stage_fit_memory(const stage_spec *s, const device *d, stage_graph *graph, step_memory *out);
+/* Of an error of program_create for the stage's step: memory that is lacking is the stage's, and there
+ * is something to do about it. */
+status stage_lacks_memory(const stage_spec *s, status error);
 /* "317 nodes run twice: …"; nothing when none does. */
 void step_memory_describe(const step_memory *m, text_buffer *out);
 /* What outside_bytes are, in words. */

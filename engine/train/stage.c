@@ -2,6 +2,7 @@
  */
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "run/resume.h"
 #include "train/case_weights.h"
@@ -54,8 +55,9 @@ static status open_graphs(trainer *t) {
   TRY(parameter_groups_open(t->stage, t->graph.g, &groups));
   TRY(parameters_create_in_groups(t->graph.g, groups.of, groups.count, r->device, &t->parameters));
   optimizer_use optimizer = stage_optimizer(t->stage, r->device, &groups);
-  TRY(program_create(t->graph.g, r->device, &t->parameters, t->graph.keep, t->graph.keep_count,
-                     t->stage->batch, &optimizer, &t->program));
+  TRY(stage_lacks_memory(t->stage, program_create(t->graph.g, r->device, &t->parameters,
+                                                  t->graph.keep, t->graph.keep_count,
+                                                  t->stage->batch, &optimizer, &t->program)));
   TRY(controls_open(t->stage, &t->graph, &t->controls));
   if (dataset_role_count(r->data, ROLE_VALIDATION) == 0) return OK;
   if (t->stage->output) {
@@ -89,7 +91,7 @@ static status fill_parameters(trainer *t) {
     report_line(&r->report, "stage %s starts from fresh weights: stage %s is switched off", s->name,
                 s->init_skipped);
   if (!s->init_from) return OK;
-  char *path = s->init_is_file ? strdup(s->init_from) : weights_path_of(r, s->init_from);
+  char *path = s->init_is_file ? memory_strdup(s->init_from) : weights_path_of(r, s->init_from);
   status error = transfer_weights(path, &t->graph, s, &t->parameters, &r->report);
   free(path);
   return error;
@@ -470,8 +472,7 @@ static status open_events(trainer *t) {
   char name[256];
   snprintf(name, sizeof name, "tensorboard/%s", t->stage->name);
   char *folder = path_join(t->r->folder, name);
-  status error =
-      folder ? event_file_open(folder, t->state.epoch, &t->events) : error_out_of_memory(256);
+  status error = event_file_open(folder, t->state.epoch, &t->events);
   free(folder);
   return error;
 }
