@@ -1,9 +1,13 @@
 #include "base/files.h"
 
 #include "base/map.h"
+#include "base/memory.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -133,38 +137,78 @@ status file_hash(const char *path, uint64_t *length, uint64_t *low, uint64_t *hi
   return error;
 }
 
+/* Open for writing, in the folder of `path` and without a name: it is gone when the program ends before
+ * it gets one. −1 where the file system cannot do that, as NFS. */
+static int open_unnamed(const char *path) {
+  char *folder = path_folder(path);
+  bool can_be_named = access("/proc/self/fd", X_OK) == 0;
+  int fd = can_be_named ? open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666) : -1;
+  free(folder);
+  return fd;
+}
+
+/* A name beside `path`. */
+static char *part_name(const char *path) {
+  static atomic_ulong serial;
+  text_buffer name = {0};
+  text_add(&name, "%s.part-%ld-%lu", path, (long)getpid(), atomic_fetch_add(&serial, 1));
+  return name.data;
+}
+
+/* Of a program that was killed and had our number, a file may be there. */
+static int open_part(const char *path, char **part) {
+  int fd;
+  do {
+    free(*part);
+    *part = part_name(path);
+    fd = open(*part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (fd < 0 && errno == EEXIST);
+  return fd;
+}
+
+static bool link_part(const char *now, const char *path, char **part) {
+  bool is_linked;
+  do {
+    free(*part);
+    *part = part_name(path);
+    is_linked = linkat(AT_FDCWD, now, AT_FDCWD, *part, AT_SYMLINK_FOLLOW) == 0;
+  } while (!is_linked && errno == EEXIST);
+  return is_linked;
+}
+
 status atomic_begin(const char *path, atomic_file *out) {
-  *out = (atomic_file){0};
-  size_t bytes = strlen(path) + 48;
-  out->path = strdup(path);
-  out->temporary = malloc(bytes);
-  if (!out->path || !out->temporary) {
-    atomic_abandon(out);
-    return error_out_of_memory(bytes);
-  }
-  snprintf(out->temporary, bytes, "%s.part-%ld", path, (long)getpid());
-  out->stream = fopen(out->temporary, "wb");
-  if (!out->stream) {
-    status error = error_from_errno("create", path);
-    atomic_abandon(out);
-    return error;
-  }
-  return OK;
+  *out = (atomic_file){.path = memory_strdup(path)};
+  int fd = open_unnamed(path);
+  bool is_named = fd < 0;
+  if (is_named) fd = open_part(path, &out->part);
+  if (fd >= 0) out->stream = fdopen(fd, "wb");
+  status error = out->stream ? OK : error_from_errno("create", path);
+  if (error && fd >= 0) close(fd);
+  if (error && fd >= 0 && is_named) unlink(out->part);
+  text_buffer now = {0};
+  if (is_named)
+    text_add(&now, "%s", out->part);
+  else
+    text_add(&now, "/proc/self/fd/%d", fd);
+  out->now = now.data;
+  if (error) atomic_abandon(out);
+  return error;
 }
 
 void atomic_abandon(atomic_file *f) {
   if (f->stream) {
     fclose(f->stream);
-    unlink(f->temporary);
+    if (f->part) unlink(f->part);
   }
   free(f->path);
-  free(f->temporary);
+  free(f->part);
+  free(f->now);
   *f = (atomic_file){0};
 }
 
 static void sync_folder(const char *path) {
   char *folder = path_folder(path);
-  int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd >= 0) {
     fsync(fd);
     close(fd);
@@ -172,25 +216,49 @@ static void sync_folder(const char *path) {
   free(folder);
 }
 
-status atomic_commit(atomic_file *f) {
-  status error = OK;
-  if (fflush(f->stream) != 0 || ferror(f->stream) || fsync(fileno(f->stream)) != 0)
+status stream_flush(FILE *stream, const char *path) {
+  errno = 0;
+  if (fflush(stream) == 0 && !ferror(stream)) return OK;
+  if (errno == 0) {
+    /* The reason why an earlier write failed is gone, but one more gets it again from a full disk. */
+    clearerr(stream);
+    fputc(' ', stream);
+    fflush(stream);
+  }
+  if (errno != 0) return error_from_errno("write", path);
+  return error_new(ERROR_IO, NOWHERE, "cannot write %s: a part of it was not taken", path);
+}
+
+static status finish(atomic_file *f, bool to_disk) {
+  status error = stream_flush(f->stream, f->path);
+  if (!error && to_disk && fsync(fileno(f->stream)) != 0)
     error = error_from_errno("write", f->path);
+  bool is_named = f->part != NULL;
+  if (!error && !is_named) {
+    is_named = link_part(f->now, f->path, &f->part);
+    if (!is_named) error = error_from_errno("write", f->path);
+  }
   if (fclose(f->stream) != 0 && !error) error = error_from_errno("write", f->path);
   f->stream = NULL;
-  if (!error && rename(f->temporary, f->path) != 0) error = error_from_errno("write", f->path);
-  if (error)
-    unlink(f->temporary);
-  else
-    sync_folder(f->path);
+  if (!error && rename(f->part, f->path) != 0) error = error_from_errno("write", f->path);
+  if (error && is_named) unlink(f->part);
+  if (!error && to_disk) sync_folder(f->path);
   atomic_abandon(f);
   return error;
+}
+
+status atomic_commit(atomic_file *f) {
+  return finish(f, true);
+}
+
+status atomic_commit_unsynced(atomic_file *f) {
+  return finish(f, false);
 }
 
 status file_write_atomic(const char *path, const void *data, size_t length) {
   atomic_file f;
   TRY(atomic_begin(path, &f));
-  if (fwrite(data, 1, length, f.stream) != length) {
+  if (length > 0 && fwrite(data, 1, length, f.stream) != length) {
     status error = error_from_errno("write", path);
     atomic_abandon(&f);
     return error;
@@ -199,8 +267,7 @@ status file_write_atomic(const char *path, const void *data, size_t length) {
 }
 
 status folder_create(const char *path) {
-  char *copy = strdup(path);
-  if (!copy) return error_out_of_memory(strlen(path));
+  char *copy = memory_strdup(path);
   for (char *p = copy + 1;; p++) {
     if (*p != '/' && *p != 0) continue;
     char end = *p;
@@ -221,6 +288,19 @@ status folder_create(const char *path) {
   return OK;
 }
 
+static int remove_one(const char *path, const struct stat *info, int type, struct FTW *where) {
+  (void)info;
+  (void)type;
+  (void)where;
+  remove(path);
+  return 0;
+}
+
+void folder_remove(const char *path) {
+  enum { OPEN_FOLDERS = 16 };
+  nftw(path, remove_one, OPEN_FOLDERS, FTW_DEPTH | FTW_PHYS);
+}
+
 bool file_exists(const char *path) {
   return access(path, F_OK) == 0;
 }
@@ -237,16 +317,15 @@ status file_lock(const char *path, int *fd) {
 }
 
 char *path_join(const char *folder, const char *name) {
-  if (name[0] == '/' || !folder || !folder[0] || strcmp(folder, ".") == 0) return strdup(name);
-  size_t n = strlen(folder), bytes = n + strlen(name) + 2;
-  char *joined = malloc(bytes);
-  if (joined) snprintf(joined, bytes, "%s%s%s", folder, folder[n - 1] == '/' ? "" : "/", name);
-  return joined;
+  if (name[0] == '/' || !folder || !folder[0] || strcmp(folder, ".") == 0)
+    return memory_strdup(name);
+  text_buffer joined = {0};
+  text_add(&joined, "%s%s%s", folder, text_ends_with(folder, "/") ? "" : "/", name);
+  return joined.data;
 }
 
 char *path_folder(const char *path) {
   const char *slash = strrchr(path, '/');
-  if (!slash) return strdup(".");
-  if (slash == path) return strdup("/");
-  return strndup(path, (size_t)(slash - path));
+  if (!slash) return memory_strdup(".");
+  return memory_strndup(path, slash == path ? 1 : (size_t)(slash - path));
 }

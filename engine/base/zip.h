@@ -57,9 +57,9 @@ typedef struct zip_output {
 
 /* Every entry is stored as it is, at a multiple of 64 bytes, dated 1980-01-01: an entry can be mapped
  * from where it lies. Names are refused that zip_open refuses, and archives over 4 GiB. Write errors
- * of the stream are the caller's to find (ferror). */
+ * of the stream are the caller's to find (stream_flush). */
 status zip_add_stored(zip_output *z, const char *name, const void *data, size_t bytes);
-status zip_finish(zip_output *z);
+void zip_finish(zip_output *z);
 void zip_output_free(zip_output *z);
 
 #endif

@@ -80,7 +80,7 @@ status zip_add_stored(zip_output *z, const char *name, const void *data, size_t 
   return OK;
 }
 
-status zip_finish(zip_output *z) {
+void zip_finish(zip_output *z) {
   text_buffer t = {0};
   for (int i = 0; i < z->count; i++) {
     const zip_record *r = &z->records[i];
@@ -102,7 +102,6 @@ status zip_finish(zip_output *z) {
   number(&t, 0, 2); /* no comment */
   put(z, t.data, t.length);
   text_free(&t);
-  return ferror(z->stream) ? error_from_errno("write", "the archive") : OK;
 }
 
 void zip_output_free(zip_output *z) {

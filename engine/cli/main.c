@@ -1,6 +1,9 @@
 /* strata: finds the command, reads its options, prints errors, sets the exit status.
  *
  * Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted (state saved). */
+#include "base/files.h"
+#include "base/json.h"
+#include "base/memory.h"
 #include "base/table.h"
 #include "base/text.h"
 #include "cli/command.h"
@@ -403,6 +406,12 @@ static int fail(status error) {
   return exit_status;
 }
 
+/* What has been printed is a result, too: a full disk must not pass for success. */
+static int end(void) {
+  status error = stream_flush(stdout, "standard output");
+  return error ? fail(error) : 0;
+}
+
 static status unknown_command(const char *name) {
   const char *names[32];
   int count = 0;
@@ -418,16 +427,17 @@ int main(int argc, char **argv) {
     print_general_help(stderr);
     return 2;
   }
+  json_use_memory();
   if (strcmp(argv[1], "--version") == 0) {
     printf("strata %s\n", STRATA_VERSION);
-    return 0;
+    return end();
   }
   bool wants_help =
       strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0;
   const char *name = wants_help && argc > 2 ? argv[2] : argv[1];
   if (wants_help && argc == 2) {
     print_general_help(stdout);
-    return 0;
+    return end();
   }
   const command *found = NULL;
   for (const command *c = commands; c->name; c++)
@@ -448,7 +458,7 @@ int main(int argc, char **argv) {
                   .resamples = -1};
   /* getopt changes the order of argv, and reading KEY=VALUE its words. */
   static char *words[MAX_OPERANDS];
-  for (int i = 0; i < argc && i < MAX_OPERANDS - 1; i++) words[i] = strdup(argv[i]);
+  for (int i = 0; i < argc && i < MAX_OPERANDS - 1; i++) words[i] = memory_strdup(argv[i]);
   a.words = (const char *const *)words;
   if (!wants_help) {
     status error = parse(found, argc - 1, argv + 1, &a, &wants_help);
@@ -456,9 +466,10 @@ int main(int argc, char **argv) {
   }
   if (wants_help) {
     print_command_help(found, stdout);
-    return 0;
+    return end();
   }
-  struct sigaction action = {.sa_handler = on_interrupt};
+  /* It stops after a step, not in the midst of a file that is being read or written. */
+  struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);
   /* Over a file size limit a write then fails with a message instead of ending the program. */
@@ -466,6 +477,5 @@ int main(int argc, char **argv) {
   status error = found->run(&a);
   if (error) return fail(error);
   console_finish();
-  if (fflush(stdout) != 0) return fail(error_from_errno("write", "standard output"));
-  return 0;
+  return end();
 }

@@ -7,10 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -84,7 +82,7 @@ static char *entry_path(const char *folder, cache_key key) {
 
 bool cache_holds(const char *folder, cache_key key) {
   char *path = entry_path(folder, key);
-  bool holds = path && file_exists(path);
+  bool holds = file_exists(path);
   free(path);
   return holds;
 }
@@ -142,7 +140,7 @@ static bool load_payload(int fd, const cache_header *h, medical_case *out) {
 
 bool cache_load(const char *folder, cache_key key, medical_case *out) {
   char *path = entry_path(folder, key);
-  int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
   free(path);
   if (fd < 0) return false;
   cache_header h;
@@ -157,40 +155,15 @@ bool cache_load(const char *folder, cache_key key, medical_case *out) {
   return good;
 }
 
-static bool write_exactly(int fd, const void *data, size_t bytes) {
-  for (size_t done = 0; done < bytes;) {
-    ssize_t n = write(fd, (const char *)data + done, bytes - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    done += (size_t)n;
-  }
-  return true;
-}
-
 /* Not synced to the disk: the hashes find an entry that a crash tore, and it is made again. */
 static status write_entry(const char *path, const cache_header *h, const medical_case *c,
                           size_t voxels) {
-  static atomic_ulong serial;
-  size_t room = strlen(path) + 64;
-  char *temporary = malloc(room);
-  if (!temporary) return error_out_of_memory(room);
-  snprintf(temporary, room, "%s.part-%ld-%lu", path, (long)getpid(), atomic_fetch_add(&serial, 1));
-  status error = OK;
-  int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd < 0) {
-    error = error_from_errno("create", temporary);
-  } else {
-    errno = ENOSPC;
-    bool good = write_exactly(fd, h, sizeof *h) &&
-                write_exactly(fd, c->image.data, voxels * (size_t)h->channels * sizeof(float)) &&
-                (!h->has_label || write_exactly(fd, c->label.data, voxels));
-    if (!good) error = error_from_errno("write", temporary);
-    if (close(fd) != 0 && !error) error = error_from_errno("write", temporary);
-    if (!error && rename(temporary, path) != 0) error = error_from_errno("write", path);
-    if (error) unlink(temporary);
-  }
-  free(temporary);
-  return error;
+  atomic_file file;
+  TRY(atomic_begin(path, &file));
+  fwrite(h, sizeof *h, 1, file.stream);
+  fwrite(c->image.data, (size_t)h->channels * sizeof(float), voxels, file.stream);
+  if (h->has_label) fwrite(c->label.data, 1, voxels, file.stream);
+  return atomic_commit_unsynced(&file);
 }
 
 static status store(const char *folder, cache_key key, const medical_case *c) {
@@ -210,7 +183,7 @@ static status store(const char *folder, cache_key key, const medical_case *c) {
   if (h.has_label) h.payload_hash = hash_mix(h.payload_hash, bytes_hash(c->label.data, voxels));
   h.header_hash = header_hash(&h);
   char *path = entry_path(folder, key);
-  status error = path ? write_entry(path, &h, c, voxels) : error_out_of_memory(64);
+  status error = write_entry(path, &h, c, voxels);
   free(path);
   return error;
 }

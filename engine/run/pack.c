@@ -190,9 +190,9 @@ static status write_pack(packing *k, const char *out) {
   k->zip.stream = file.stream;
   bool is_folder = stat(k->o->from, &info) == 0 && S_ISDIR(info.st_mode);
   status error = is_folder ? add_run(k) : add_pipeline(k);
-  if (!error) error = zip_finish(&k->zip);
-  if (!error && fflush(file.stream) != 0) error = error_from_errno("write", out);
-  if (!error) error = check_packed(k, file.temporary);
+  if (!error) zip_finish(&k->zip);
+  if (!error) error = stream_flush(file.stream, out);
+  if (!error) error = check_packed(k, file.now);
   if (!error) return atomic_commit(&file);
   atomic_abandon(&file);
   return error;
@@ -238,11 +238,26 @@ status pack_list(const char *path, const reporter *report) {
 static status unpack_entry(zip_archive *z, zip_entry *entry, const char *folder) {
   const void *data;
   TRY(zip_data(z, entry, &data));
-  char *path = path_join(folder, entry->name), *inside = path ? path_folder(path) : NULL;
-  status error = inside ? folder_create(inside) : error_out_of_memory(strlen(folder));
+  char *path = path_join(folder, entry->name), *inside = path_folder(path);
+  status error = folder_create(inside);
   if (!error) error = file_write_atomic(path, data, (size_t)entry->bytes);
   free(inside);
   free(path);
+  return error;
+}
+
+/* The folder gets its name when everything is in it: half a pack must not pass for a whole one. */
+static status unpack_all(zip_archive *z, const char *folder) {
+  text_buffer part = {0};
+  size_t length = strlen(folder);
+  while (length > 1 && folder[length - 1] == '/') length--;
+  text_add(&part, "%.*s.part-%ld", (int)length, folder, (long)getpid());
+  folder_remove(part.data); /* of a program that was killed and had our number */
+  status error = folder_create(part.data);
+  for (int i = 0; i < z->count && !error; i++) error = unpack_entry(z, &z->entries[i], part.data);
+  if (!error && rename(part.data, folder) != 0) error = error_from_errno("create folder", folder);
+  if (error) folder_remove(part.data);
+  text_free(&part);
   return error;
 }
 
@@ -251,9 +266,7 @@ status pack_unpack(const char *path, const char *folder, const reporter *report)
   if (file_exists(folder))
     return error_new(ERROR_USAGE, NOWHERE, "%s is there already; choose a new folder", folder);
   TRY(open_pack(path, &z));
-  status error = folder_create(folder);
-  for (int i = 0; i < z.count && !error; i++)
-    error = error_prefix(unpack_entry(&z, &z.entries[i], folder), "%s", path);
+  status error = error_prefix(unpack_all(&z, folder), "%s", path);
   if (!error) report_line(report, "%s: %d files in %s", path, z.count, folder);
   zip_close(&z);
   return error;

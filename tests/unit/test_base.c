@@ -269,12 +269,38 @@ static void an_abandoned_write_leaves_the_old_file(void **unused) {
     assert_non_null(freopen("/dev/full", "wb", f.stream));
     fputs("newer", f.stream);
     assert_fails(atomic_commit(&f), ERROR_IO, "cannot write");
+    /* With its reason, although that came long before the commit. */
+    assert_null(atomic_begin(path, &f));
+    assert_non_null(freopen("/dev/full", "wb", f.stream));
+    for (int i = 0; i < 100000; i++) fputs("newer", f.stream);
+    assert_fails(atomic_commit(&f), ERROR_IO, "No space left on device");
     assert_null(file_read(path, 10, &data, &length));
     assert_string_equal(data, "new");
     free(data);
   }
-  unlink(path);
+  folder_remove(path);
+  assert_false(file_exists(path));
   free(path);
+}
+
+static void what_a_killed_program_left_is_in_nobodys_way(void **unused) {
+  (void)unused;
+  char *below = path_join(folder, "below"), *path = path_join(below, "f");
+  assert_null(folder_create(below));
+  /* Of a program that had our number, as in a container. */
+  for (int i = 0; i < 100; i++) {
+    char left[400];
+    snprintf(left, sizeof left, "%s.part-%ld-%d", path, (long)getpid(), i);
+    FILE *file = fopen(left, "wb");
+    assert_non_null(file);
+    fclose(file);
+  }
+  assert_null(file_write_atomic(path, "whole", 5));
+  assert_true(file_exists(path));
+  folder_remove(below);
+  assert_false(file_exists(below));
+  free(path);
+  free(below);
 }
 
 static void folders_are_made_with_their_parents(void **unused) {
@@ -602,6 +628,7 @@ int main(void) {
       cmocka_unit_test(files_come_back_as_written),
       cmocka_unit_test(what_is_no_file_is_refused),
       cmocka_unit_test(an_abandoned_write_leaves_the_old_file),
+      cmocka_unit_test(what_a_killed_program_left_is_in_nobodys_way),
       cmocka_unit_test(folders_are_made_with_their_parents),
       cmocka_unit_test(wildcards_stand_for_what_is_within_a_name),
       cmocka_unit_test(paths_join_and_split),
