@@ -2,7 +2,6 @@
  * pack.yaml, which says which of them is the pipeline. Made by run/pack.c. */
 #include "base/zip.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

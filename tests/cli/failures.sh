@@ -67,6 +67,25 @@ name=$(cd run/predictions && ls | head -n 1)
 says "small.nii.gz"
 [ ! -e small.nii.gz ] || fail "a part of a segmentation was left behind"
 
+# What is printed is a result, too.
+for command in "ops" "--help" "schema"; do
+  got=0
+  # shellcheck disable=SC2086
+  "$STRATA" $command >/dev/full 2>"$work/err" || got=$?
+  [ "$got" -eq 1 ] || fail "strata $command on a full disk ends with status $got"
+  says "cannot write standard output: No space left on device"
+done
+
+# Memory that a stage does not get. (A sanitizer needs terabytes of addresses.)
+if [ "$SANITIZED" = 0 ]; then
+  (
+    ulimit -v 8000000
+    exec "$STRATA" bench "${tiny[@]}" --batch 60000 --steps 1
+  ) >"$work/out" 2>"$work/err" && fail "a step of a hundred GiB was run in eight"
+  says "stage segment: out of memory: could not allocate"
+  says "A smaller batch or smaller crops need less"
+fi
+
 # A disk that is really full, where this user may mount one.
 mkdir small
 if mount -t tmpfs -o size=900k tmpfs small 2>/dev/null; then

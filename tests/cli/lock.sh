@@ -106,6 +106,16 @@ prints "strata weights diff A B"
 has other/run.json "the pipeline's key stages.segment.clip_norm is 0.5"
 grep -q changes again/run.json || fail "run.json does not name its lock"
 
+# So are more changes than an error lists.
+try 0 "$STRATA" phantom many --cases 56 --organs 2 --size 16
+few=(--set data.root=many --set stages.pretrain.epochs=1 --set stages.segment.epochs=1
+  --set data.split.train=0.96 --set data.split.validation=0.02 --set data.split.test=0.02)
+try 0 "$STRATA" run "$pipelines/tiny.yaml" "${few[@]}" --out many_run
+for image in many/imagesTr/*; do printf '\0' >>"$image"; done
+try 0 "$STRATA" run many_run/pipeline.lock.yaml --allow-changes --out many_again
+prints "changed: case phantom_050: the image "
+prints "changed: … and 6 more"
+
 # A lock is no base, and what is no lock has nothing to allow.
 printf 'strata: 1\nuse: pipeline.lock.yaml\n' >based.yaml
 try 1 "$STRATA" check based.yaml
