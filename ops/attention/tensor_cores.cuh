@@ -50,6 +50,13 @@ static __device__ inline void take_scores(float (&s)[8][4], softmax_state *state
 template <int DIM> struct key_tiles {
   static constexpr int BUFFERS = DIM <= 64 ? 2 : 1;
   static constexpr size_t BYTES = BUFFERS * 2 * TILE<DIM> * sizeof(uint16_t);
+
+  static __device__ inline void begin(uint16_t *tiles, const rounded_head &k, const rounded_head &v,
+                                      int step, int buffer) {
+    uint16_t *keys = tiles + buffer * 2 * TILE<DIM>;
+    begin_tile<DIM>(keys, k, step * ROWS);
+    begin_tile<DIM>(keys + TILE<DIM>, v, step * ROWS);
+  }
 };
 
 template <int DIM>
@@ -66,11 +73,7 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 64 ? 4 : 2)
   __syncthreads();
   softmax_state state = {{-INFINITY, -INFINITY}, {-INFINITY, -INFINITY}, {0, 0}};
   float sums[DIM / 8][4] = {};
-  auto begin = [&](int step, int buffer) {
-    uint16_t *keys = tiles + buffer * 2 * TILE<DIM>;
-    begin_tile<DIM>(keys, k, step * ROWS);
-    begin_tile<DIM>(keys + TILE<DIM>, v, step * ROWS);
-  };
+  auto begin = [&](int step, int buffer) { key_tiles<DIM>::begin(tiles, k, v, step, buffer); };
   auto work = [&](int step, int buffer) {
     if (!has_rows(at.first, p.queries)) return;
     const uint16_t *keys = tiles + buffer * 2 * TILE<DIM>;

@@ -65,6 +65,21 @@ struct rounded_problem {
   packed_queries packed;
 };
 
+/* The warp's rows of two operands; `tiles` has room for both. All threads of the block. */
+template <int DIM, bool KEPT>
+static __device__ inline void take_rows(factor_rows<DIM, KEPT> &a, factor_rows<DIM, KEPT> &b,
+                                        uint16_t *tiles, const rounded_head &of_a,
+                                        const rounded_head &of_b, int first) {
+  begin_tile<DIM>(tiles, of_a, first);
+  begin_tile<DIM>(tiles + TILE<DIM>, of_b, first);
+  commit_copies();
+  wait_for_copies<0>();
+  __syncthreads();
+  a.take(tiles);
+  b.take(tiles + TILE<DIM>);
+  __syncthreads();
+}
+
 /* The gradients of the scores of a warp's 16 queries and PART keys, times `scale`. */
 template <int DIM, bool KEPT>
 static __device__ inline void
@@ -98,22 +113,12 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 32   ? 4
   drops drop = drops_of(p, at.sequence, at.head);
   rounded_head k = head_of(r.k, at.sequence, at.head), v = head_of(r.v, at.sequence, at.head);
   factor_rows<DIM, true> q, dy;
-  begin_tile<DIM>(tiles, head_of(r.scaled, at.sequence, at.head), at.first);
-  begin_tile<DIM>(tiles + TILE<DIM>, head_of(r.dy, at.sequence, at.head), at.first);
-  commit_copies();
-  wait_for_copies<0>();
-  __syncthreads();
-  q.take(tiles);
-  dy.take(tiles + TILE<DIM>);
-  __syncthreads();
+  take_rows(q, dy, tiles, head_of(r.scaled, at.sequence, at.head),
+            head_of(r.dy, at.sequence, at.head), at.first);
   int query = at.first + own_row();
   const query_sums *all = sums_of_head(r.packed, p, at), sums[2] = {all[query], all[query + 8]};
   float dq[DIM / 8][4] = {};
-  auto begin = [&](int step, int buffer) {
-    uint16_t *keys = tiles + buffer * 2 * TILE<DIM>;
-    begin_tile<DIM>(keys, k, step * ROWS);
-    begin_tile<DIM>(keys + TILE<DIM>, v, step * ROWS);
-  };
+  auto begin = [&](int step, int buffer) { key_tiles<DIM>::begin(tiles, k, v, step, buffer); };
   auto work = [&](int step, int buffer) {
     if (!has_rows(at.first, p.queries)) return;
     KEEP_LOOP
@@ -196,14 +201,8 @@ static __global__ void __launch_bounds__(BLOCK, DIM <= 16   ? 4
   /* Where they do not stay they lie at the beginning. */
   uint16_t *keys =
       reinterpret_cast<uint16_t *>(memory + (tiles::KEPT ? 0 : tiles::BUFFERS * tiles::BUFFER));
-  begin_tile<DIM>(keys, head_of(r.k, at.sequence, at.head), at.first);
-  begin_tile<DIM>(keys + TILE<DIM>, head_of(r.v, at.sequence, at.head), at.first);
-  commit_copies();
-  wait_for_copies<0>();
-  __syncthreads();
-  k.take(keys);
-  v.take(keys + TILE<DIM>);
-  __syncthreads();
+  take_rows(k, v, keys, head_of(r.k, at.sequence, at.head), head_of(r.v, at.sequence, at.head),
+            at.first);
   float dk[DIM / 8][4] = {}, dv[DIM / 8][4] = {};
   int64_t steps = tiles_of<tiles::QUERIES>(p.queries), piece = blockIdx.y;
   int from = (int)(steps * piece / to.pieces), end = (int)(steps * (piece + 1) / to.pieces);
