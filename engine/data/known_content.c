@@ -34,7 +34,7 @@ bool content_known(const char *cache, const uint64_t stamp[2], content_hash *out
   size_t length = 0, wanted = entry_bytes(count);
   known_entry expected = {.stamp = {stamp[0], stamp[1]}, .count = count};
   memcpy(expected.magic, known_magic, sizeof known_magic);
-  status error = path && file_exists(path) ? file_read(path, wanted, &bytes, &length) : OK;
+  status error = file_exists(path) ? file_read(path, wanted, &bytes, &length) : OK;
   uint64_t hash;
   bool known =
       !error && bytes && length == wanted && memcmp(bytes, &expected, sizeof expected) == 0;
@@ -59,7 +59,7 @@ void content_keep(const char *cache, const uint64_t stamp[2], const content_hash
   char *path = known_path(cache, stamp), *bytes = calloc(1, entry_bytes(count));
   known_entry entry = {.stamp = {stamp[0], stamp[1]}, .count = count};
   memcpy(entry.magic, known_magic, sizeof known_magic);
-  if (path && bytes) {
+  if (bytes) {
     size_t hashed = entry_bytes(count) - sizeof(uint64_t);
     memcpy(bytes, &entry, sizeof entry);
     for (int i = 0; i < count; i++) {

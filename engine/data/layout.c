@@ -611,10 +611,6 @@ static status read_nnunet(const data_spec *spec, dataset *d, problems *found) {
   TRY(load_json(path, &root));
   read_name(root, d);
   char *place = path_folder(path);
-  if (!place) {
-    json_decref(root);
-    return error_out_of_memory(strlen(path));
-  }
   const char *folder = arena_strdup(&d->memory, place);
   free(place);
   if (!json_object_get(root, "name")) name_after_folder(folder, d);

@@ -78,7 +78,7 @@ status reproduce_check_resumed(run *r, arena *memory, resumed_changes *out) {
   tree *root = NULL;
   lock then = {0};
   *out = (resumed_changes){.same_stages = true};
-  status error = path && file_exists(path) ? tree_load(memory, path, &root) : OK;
+  status error = file_exists(path) ? tree_load(memory, path, &root) : OK;
   const tree *t = !error && root && root->kind == TREE_MAP ? tree_get(root, "lock") : NULL;
   if (!error && t) error = lock_read(t, root, &then);
   if (!error && t) {

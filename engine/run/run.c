@@ -474,7 +474,6 @@ status run_evaluate(run *r) {
 /* Two programs in one folder would write over each other's state and records. */
 static status take_folder(run *r) {
   char *path = run_file(r, ".in-use");
-  if (!path) return error_out_of_memory(strlen(r->folder));
   status error = folder_create(r->folder);
   if (!error) error = file_lock(path, &r->in_use);
   if (!error && r->in_use < 0)

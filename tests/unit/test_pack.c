@@ -8,7 +8,6 @@
 
 #include <libdeflate.h>
 
-#include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -20,15 +19,6 @@
 #include <cmocka.h>
 
 static char folder[] = "strata-pack-XXXXXX", path[64], target[64];
-
-static int remove_one(const char *name, const struct stat *info, int kind, struct FTW *at) {
-  (void)info, (void)kind, (void)at;
-  return remove(name);
-}
-
-static void remove_target(void) {
-  nftw(target, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-}
 
 static const char good_pack[] = "strata: 1\npipeline: a.yaml\n";
 
@@ -186,7 +176,7 @@ static void hostile_archives_are_refused_whole(void **unused) {
     else
       assert_never_unpacked(z.data, z.length, cases[i].expected);
     text_free(&z);
-    remove_target();
+    folder_remove(target);
   }
 }
 
@@ -280,7 +270,7 @@ static void a_pack_says_what_its_files_say(void **unused) {
   error = pack_unpack(path, target, &(reporter){0});
   assert_non_null(strstr(error_message(error), "is there already"));
   error_free(error);
-  remove_target();
+  folder_remove(target);
   const pack_options again = {.from = path, .out = target};
   error = pack_write(&again);
   assert_non_null(strstr(error_message(error), "is a pack already"));
@@ -403,7 +393,7 @@ static int make_folder(void **unused) {
 
 static int remove_folder(void **unused) {
   (void)unused;
-  remove_target();
+  folder_remove(target);
   unlink(path);
   return rmdir(folder);
 }
