@@ -20,7 +20,7 @@ SAME_MEMBER(tensor, plugin_tensor, data);
 SAME_MEMBER(shape, plugin_shape, rank);
 SAME_MEMBER(shape, plugin_shape, dim);
 _Static_assert((int)DTYPE_F32 == (int)PLUGIN_F32 && (int)DTYPE_I32 == (int)PLUGIN_I32 &&
-                   (int)DTYPE_BF16 == (int)PLUGIN_BF16,
+                   (int)DTYPE_BF16 == (int)PLUGIN_BF16 && (int)DTYPE_REGIONS == (int)PLUGIN_REGIONS,
                "the types have one numbering");
 _Static_assert((int)PRECISION_BF16 == (int)PLUGIN_PRECISION_BF16 &&
                    (int)PRECISION_TF32 == (int)PLUGIN_PRECISION_TF32,

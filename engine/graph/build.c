@@ -101,6 +101,12 @@ const port *input_port(const op *o, int index) {
   return &o->inputs[index < fixed ? index : fixed];
 }
 
+static const char *contents_of(dtype type) {
+  return type == DTYPE_F32   ? "real numbers (f32)"
+         : type == DTYPE_I32 ? "class numbers (i32)"
+                             : "sets of regions";
+}
+
 /* Arity and element types; absent inputs only where the port allows them. */
 static status check_inputs(const builder *b, const op *o, const value_id *in, int in_count) {
   int fixed;
@@ -118,11 +124,12 @@ static status check_inputs(const builder *b, const op *o, const value_id *in, in
       continue;
     }
     const tensor *t = value_type(b, in[i]);
-    if (t->dtype != p->dtype)
-      return shape_error("input \"%s\" must hold %s, but %s holds %s", p->name,
-                         p->dtype == DTYPE_F32 ? "real numbers (f32)" : "class numbers (i32)",
-                         b->g->values[in[i]].name,
-                         t->dtype == DTYPE_F32 ? "real numbers (f32)" : "class numbers (i32)");
+    bool fits = t->dtype == p->dtype || (t->dtype == DTYPE_REGIONS && p->flags & PORT_OR_REGIONS);
+    if (!fits)
+      return shape_error("input \"%s\" must hold %s%s, but %s holds %s", p->name,
+                         contents_of(p->dtype),
+                         p->flags & PORT_OR_REGIONS ? " or sets of regions" : "",
+                         b->g->values[in[i]].name, contents_of(t->dtype));
   }
   return OK;
 }

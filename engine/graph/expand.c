@@ -96,6 +96,16 @@ static bool lookup_shape(void *context, arena *memory, const char *name, source_
     return *out =
                tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)o->channels), false),
            true;
+  if (in->is_stage && strcmp(name, "regions") == 0) {
+    int count = in->x->p->data.region_count;
+    if (count == 0)
+      problems_add_new_places(
+          &in->x->problems,
+          error_new(ERROR_PIPELINE, at,
+                    "${regions}: the data have no regions. Name them: data: regions: {whole "
+                    "tumour: [1, 2, 3], tumour core: [2, 3]}"));
+    return *out = tree_scalar(memory, at, arena_printf(memory, "%d", count), false), true;
+  }
   const char *dot = strrchr(name, '.');
   if (!dot) return false;
   const graph_name *base = find_name(&in->names, arena_strndup(memory, name, (size_t)(dot - name)));
@@ -592,6 +602,8 @@ static status add_losses(instance *in, const tree *items, stage_graph *out) {
   return OK;
 }
 
+enum { LOGGED_NUMBERS = 16 }; /* of an output that is logged, at most */
+
 /* Further scalar or short outputs of the loss items, to log beside the terms. */
 static void add_metrics(instance *in, stage_graph *out) {
   expander *x = in->x;
@@ -607,7 +619,7 @@ static void add_metrics(instance *in, stage_graph *out) {
     bool is_term = false;
     for (int k = 0; k < out->term_count; k++) is_term |= out->terms[k] == n->values[0];
     if (!item || !is_loss_name(item->name) || is_term || t->dtype != DTYPE_F32 ||
-        shape_elements(&t->shape) > LIST_MAX)
+        shape_elements(&t->shape) > LOGGED_NUMBERS)
       continue;
     /* "loss.structure.accuracy" of item loss.structure is logged as structure.accuracy; what the
      * item called plain `loss` reports keeps the word. */
@@ -659,6 +671,25 @@ static source_pos output_place(const pipeline *p, const stage_spec *stage, const
   return is_evaluated ? e->output_at : stage->at;
 }
 
+/* The value `regions`, where the data have some. A graph that does not read it loses it again. */
+static status make_regions(instance *in, value_id label) {
+  expander *x = in->x;
+  const data_spec *data = &x->p->data;
+  if (data->region_count == 0) return OK;
+  const op *o = op_find("label_regions");
+  void *attrs = arena_alloc(x->memory, o->attrs_bytes);
+  op_defaults(o, attrs);
+  int_list *sets = attr_integers(o, attrs, "sets");
+  sets->count = LIST_MAX;
+  for (int r = 0; r < data->region_count; r++)
+    for (int k = 0; k < data->regions[r].count; k++)
+      sets->at[data->regions[r].classes[k]] |= INT64_C(1) << r;
+  value_id regions;
+  TRY(build_apply(&x->b, "regions", o, attrs, &label, 1, &regions));
+  set_one(in, "regions", regions);
+  return OK;
+}
+
 status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *options,
                     stage_graph *out) {
   *out = (stage_graph){.loss = VALUE_NONE};
@@ -677,7 +708,8 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
   out->label = build_input(&x.b, "label", DTYPE_I32, SHAPE(n, s[0], s[1], s[2]));
   set_one(&in, "image", out->image);
   set_one(&in, "label", out->label);
-  status error = expand_items(&in, stage->graph);
+  status error = make_regions(&in, out->label);
+  if (!error) error = expand_items(&in, stage->graph);
   if (!error) error = add_losses(&in, stage->graph, out);
   if (!error && x.problems.count == 0) {
     if (out->term_count == 0 && options->training)

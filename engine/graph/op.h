@@ -60,6 +60,7 @@ typedef enum port_flag {
   PORT_CARRIED = 1 << 8,  /* its numbers come out in output 0 as they are, among others or moved */
   PORT_STORABLE = 1 << 9, /* output: the kernels of a device that stores bf16 can write it so, and
                              those that read one of the three above can read it so */
+  PORT_OR_REGIONS = 1 << 10, /* class numbers (DTYPE_I32), or sets of regions (DTYPE_REGIONS) */
 } port_flag;
 
 typedef struct port {
@@ -85,7 +86,7 @@ typedef enum attr_kind {
   ATTR_FLOATS  /* float_list */
 } attr_kind;
 
-enum { LIST_MAX = 16 };
+enum { LIST_MAX = 256 };
 typedef struct int_list {
   int count;
   int64_t at[LIST_MAX];
@@ -234,7 +235,8 @@ typedef struct op_moments {
  *            A sample operator has nothing but these.
  *   inputs   one shape per input port, in order, PARAM ports left out (their shapes follow):
  *            "[1..2, 3..6, 3..6, 3..6, 1..9]", separated by "; ". An i32 input adds the range
- *            of its values: "[2, 4, 4, 4] in 0..3". An absent optional input is "-".
+ *            of its values: "[2, 4, 4, 4] in 0..3"; "in 0..7 sets" are sets of regions. An absent
+ *            optional input is "-".
  *   tolerance  relative, of the gradient check; 0 = 2e-3 */
 typedef struct op_case {
   const char *attrs; /* NULL ends the list of cases */
@@ -300,6 +302,8 @@ int port_count(const port *ports);
 double *attr_number(const op *o, void *attrs, const char *attribute);
 /* The same for whole numbers (ATTR_INT). */
 int64_t *attr_integer(const op *o, void *attrs, const char *attribute);
+/* The same for lists of whole numbers (ATTR_INTS). */
+int_list *attr_integers(const op *o, void *attrs, const char *attribute);
 /* The same for choices (ATTR_CHOICE): the index. */
 int *attr_choice(const op *o, void *attrs, const char *attribute);
 /* Is it a number (ATTR_FLOAT, ATTR_INT) that the run may change between steps? */

@@ -52,6 +52,10 @@ int64_t *attr_integer(const op *o, void *attrs, const char *attribute) {
   return attr_of_kind(o, attrs, attribute, ATTR_INT);
 }
 
+int_list *attr_integers(const op *o, void *attrs, const char *attribute) {
+  return attr_of_kind(o, attrs, attribute, ATTR_INTS);
+}
+
 int *attr_choice(const op *o, void *attrs, const char *attribute) {
   return attr_of_kind(o, attrs, attribute, ATTR_CHOICE);
 }

@@ -23,7 +23,7 @@ static void start(search *s, const value_id *keep, int keep_count) {
       if (n->in[k] != VALUE_NONE) s->stored[n->in[k]] = true;
   }
   for (int i = 0; i < g->value_count; i++)
-    s->stored[i] &= g->values[i].kind == VALUE_TEMP && g->values[i].type.dtype != DTYPE_I32;
+    s->stored[i] &= g->values[i].kind == VALUE_TEMP && g->values[i].type.dtype == DTYPE_F32;
   for (int i = 0; i < g->node_count; i++) {
     const node *n = &g->nodes[i];
     for (int k = 0; k < n->out_count && !is_view(n); k++)

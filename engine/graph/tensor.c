@@ -27,7 +27,9 @@ char *shape_format(char out[96], const shape *s) {
 }
 
 const char *dtype_name(dtype type) {
-  return type == DTYPE_F32 ? "f32" : type == DTYPE_I32 ? "i32" : "bf16";
+  static const char *const names[] = {
+      [DTYPE_F32] = "f32", [DTYPE_I32] = "i32", [DTYPE_BF16] = "bf16", [DTYPE_REGIONS] = "sets"};
+  return names[type];
 }
 
 double tensor_norm(const tensor *t) {

@@ -14,8 +14,11 @@ enum { MAX_DIMS = 8 };
 typedef enum dtype {
   DTYPE_F32,
   DTYPE_I32,
-  DTYPE_BF16 /* f32 rounded to 16 bits; only what storage.h chooses, on a device that asks for it */
+  DTYPE_BF16, /* f32 rounded to 16 bits; only what storage.h chooses, on a device that asks for it */
+  DTYPE_REGIONS /* 32 bits: the regions of a voxel as a set, region r being bit r; negative: unknown */
 } dtype;
+
+enum { REGIONS_MAX = 31 };
 
 typedef struct shape {
   int rank;

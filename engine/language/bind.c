@@ -135,14 +135,14 @@ static status read_attr(const attr *a, const tree *t, arena *memory, void *attrs
     return read_axes(t, field);
   case ATTR_INTS: {
     int_list *out = field;
-    TRY(list_of(t, 0, LIST_MAX, "a list of at most 16 integers"));
+    TRY(list_of(t, 0, LIST_MAX, "a list of at most 256 integers"));
     TRY(read_ints(a, t, out->at));
     out->count = t->count;
     return OK;
   }
   case ATTR_FLOATS: {
     float_list *out = field;
-    TRY(list_of(t, 0, LIST_MAX, "a list of at most 16 numbers"));
+    TRY(list_of(t, 0, LIST_MAX, "a list of at most 256 numbers"));
     TRY(read_floats(a, t, out->at));
     out->count = t->count;
     return OK;

@@ -237,8 +237,8 @@ static bool is_word(const char *text) {
 }
 
 status check_name(const tree *key, const char *what) {
-  static const char *const taken[] = {"and", "or",  "not", "true",    "false",
-                                      "min", "max", "len", "classes", "channels"};
+  static const char *const taken[] = {"and", "or",  "not",     "true",     "false",  "min",
+                                      "max", "len", "classes", "channels", "regions"};
   char shown[96];
   if (key->kind != TREE_SCALAR || !is_word(key->text))
     return error_new(ERROR_PIPELINE, key->at,

@@ -679,9 +679,9 @@ static void read_ignore_label(loader *l, const tree *data) {
 
 static void read_data(loader *l, const tree *data) {
   static const char *const keys[] = {
-      "root",           "dataset",        "split",          "split_seed",    "patient",
-      "ignore_label",   "label_fraction", "prepare",        "sample",        "cache",
-      "crops_per_case", "queue",          "loader_threads", fingerprint_key, NULL};
+      "root",           "dataset",       "split",   "split_seed", "patient",        "ignore_label",
+      "label_fraction", "regions",       "prepare", "sample",     "crops_per_case", "queue",
+      "loader_threads", fingerprint_key, "cache",   NULL};
   data_spec *d = &l->p->data;
   if (!is_map(l, data, "data")) return;
   tree_check_keys(data, "data", keys, &l->all);
@@ -691,6 +691,7 @@ static void read_data(loader *l, const tree *data) {
   d->split_seed = (uint64_t)read_int(l, data, "data", "split_seed", 0, 0, INT64_MAX, data->at);
   read_patient(l, data);
   read_ignore_label(l, data);
+  data_regions(l->memory, tree_get(data, "regions"), d, &l->all);
   d->label_fraction = read_float(l, data, "data", "label_fraction", 1, 0, 1);
   if (d->label_fraction <= 0)
     report(l, tree_get(data, "label_fraction")->at, "data: label_fraction must be more than 0.");

@@ -34,6 +34,15 @@ typedef enum split_kind {
   SPLIT_LISTED     /* the roles are the lists of the data set's own json */
 } split_kind;
 
+/* Classes with a mean of their own (Synapse's 8 organs of 13), or scored as one: a region. */
+typedef struct class_group {
+  const char *name;
+  int *classes;
+  int count;
+  int label; /* of `data: regions`: the class of voxels of which this is the last region */
+  source_pos at;
+} class_group;
+
 typedef struct data_spec {
   dataset_layout layout;
   const char *dataset; /* path of dataset.json or of the folder; relative paths are resolved against
@@ -46,6 +55,10 @@ typedef struct data_spec {
   int class_count;
   int ignore_label; /* of voxels in label files whose class is unknown; 0: only what the data set's own
                        json says */
+  /* What networks segment in place of classes; none: classes. Two of them have no class in common, or the
+   * later one lies within the earlier one. */
+  class_group *regions;
+  int region_count;
   split_kind split_kind;
   double split[3]; /* train, validation, test: fractions adding up to 1. Folds: [1] of the rest */
   int64_t folds, fold;
@@ -180,14 +193,6 @@ typedef enum empty_policy {
   EMPTY_ZERO  /* … count as 0 */
 } empty_policy;
 
-/* Classes with a mean of their own (Synapse's 8 organs of 13), or scored as one: a region. */
-typedef struct class_group {
-  const char *name;
-  int *classes;
-  int count;
-  source_pos at;
-} class_group;
-
 typedef struct evaluate_spec {
   window_spec windows;
   bool keep_largest[256];          /* classes of which only the largest component stays */
@@ -315,6 +320,8 @@ const char *graph_file_shipped(const pipeline *p, const char *path);
  * the default. What is wrong is added to `all`. */
 void scoring_metrics(const tree *t, evaluate_spec *e, problems *all);
 void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems *all);
+/* `data: regions`, in `memory`. */
+void data_regions(arena *memory, const tree *t, data_spec *d, problems *all);
 /* Groups of classes, and regions. */
 void scoring_groups(arena *memory, const tree *groups, const tree *regions, evaluate_spec *e,
                     problems *all);

@@ -91,13 +91,14 @@ void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems 
   e->tolerance_count = count;
 }
 
+/* `key`: of what, "evaluate: groups". */
 static void read_group(arena *memory, const char *key, const tree *name, const tree *list,
                        class_group *g, problems *all) {
   char found[96];
   *g = (class_group){.name = name->text, .at = list->at};
   if (list == &unreadable) return;
   if (list->kind != TREE_LIST || list->count == 0 || list->count > CLASSES_MAX) {
-    report(all, list->at, "evaluate: %s: %s must be a list of class numbers, not %s.", key,
+    report(all, list->at, "%s: %s must be a list of class numbers, not %s.", key,
            printable(name->text, (char[96]){0}), tree_describe(list, found));
     return;
   }
@@ -109,13 +110,13 @@ static void read_group(arena *memory, const char *key, const tree *name, const t
     bool again = false;
     for (int k = 0; k < g->count; k++) again |= g->classes[k] == number;
     if (error)
-      problems_add(all, error_prefix(error, "evaluate: %s: %s", key, name->text));
+      problems_add(all, error_prefix(error, "%s: %s", key, name->text));
     else if (number < 1 || number >= CLASSES_MAX)
-      report(all, list->items[i]->at, "evaluate: %s: a class is a number from 1 to %d, not %lld.",
-             key, CLASSES_MAX - 1, (long long)number);
+      report(all, list->items[i]->at, "%s: a class is a number from 1 to %d, not %lld.", key,
+             CLASSES_MAX - 1, (long long)number);
     else if (again)
-      report(all, list->items[i]->at, "evaluate: %s: class %lld is in %s twice.", key,
-             (long long)number, printable(name->text, found));
+      report(all, list->items[i]->at, "%s: class %lld is in %s twice.", key, (long long)number,
+             printable(name->text, found));
     else
       g->classes[g->count++] = (int)number;
   }
@@ -128,7 +129,7 @@ static void read_groups(arena *memory, const tree *t, const char *key, const cha
   if (!t || t == &unreadable || tree_is_null(t)) return;
   if (t->kind != TREE_MAP || t->count > GROUPS_MAX) {
     report(all, t->at,
-           "evaluate: %s must be a mapping of at most %d names to lists of classes, such as "
+           "%s must be a mapping of at most %d names to lists of classes, such as "
            "{%s}, not %s.",
            key, GROUPS_MAX, example, tree_describe(t, found));
     return;
@@ -138,12 +139,56 @@ static void read_groups(arena *memory, const tree *t, const char *key, const cha
     read_group(memory, key, t->keys[i], t->items[i], &(*out)[(*count)++], all);
 }
 
+static const char region_example[] = "whole tumour: [1, 2, 3], tumour core: [2, 3]";
+
+static int classes_in_both(const class_group *a, const class_group *b) {
+  int both = 0;
+  for (int i = 0; i < a->count; i++)
+    for (int k = 0; k < b->count; k++) both += a->classes[i] == b->classes[k];
+  return both;
+}
+
+/* A label map says of each voxel one class, and thereby in which regions it lies. So the regions of a voxel
+ * have to lie one within the other, and each has to have a class of its own: the lowest that no later
+ * region has. */
+static void check_region(data_spec *d, int at, problems *all) {
+  class_group *r = &d->regions[at];
+  bool inner[CLASSES_MAX] = {false};
+  for (int i = 0; i < at; i++) {
+    const class_group *outer = &d->regions[i];
+    int both = classes_in_both(outer, r);
+    if (both > 0 && both < r->count)
+      report(all, r->at,
+             "data: regions: %s shares classes with %s, but does not lie within it. List the outer "
+             "region first; two that merely overlap do not fit into one label map.",
+             r->name, outer->name);
+  }
+  for (int i = at + 1; i < d->region_count; i++)
+    for (int k = 0; k < d->regions[i].count; k++) inner[d->regions[i].classes[k]] = true;
+  r->label = CLASSES_MAX;
+  for (int k = 0; k < r->count; k++)
+    if (!inner[r->classes[k]] && r->classes[k] < r->label) r->label = r->classes[k];
+  if (r->label == CLASSES_MAX && r->count > 0)
+    report(all, r->at,
+           "data: regions: every class of %s is in a later region too, so that no voxel would be "
+           "labelled as %s alone.",
+           r->name, r->name);
+}
+
+void data_regions(arena *memory, const tree *t, data_spec *d, problems *all) {
+  read_groups(memory, t, "data: regions", region_example, &d->regions, &d->region_count, all);
+  if (d->region_count > REGIONS_MAX)
+    report(all, t->at, "data: regions: there are %d, but at most %d are supported.",
+           d->region_count, REGIONS_MAX);
+  for (int i = 0; i < d->region_count; i++) check_region(d, i, all);
+}
+
 void scoring_groups(arena *memory, const tree *groups, const tree *regions, evaluate_spec *e,
                     problems *all) {
-  read_groups(memory, groups, "groups", "abdomen8: [1, 2, 3, 4, 6, 7, 8, 11]", &e->groups,
+  read_groups(memory, groups, "evaluate: groups", "abdomen8: [1, 2, 3, 4, 6, 7, 8, 11]", &e->groups,
               &e->group_count, all);
-  read_groups(memory, regions, "regions", "whole tumour: [1, 2, 3], tumour core: [2, 3]",
-              &e->regions, &e->region_count, all);
+  read_groups(memory, regions, "evaluate: regions", region_example, &e->regions, &e->region_count,
+              all);
   if (e->group_count > 0 && e->region_count > 0)
     report(all, groups->at,
            "evaluate: groups are means over classes, and with regions, regions are scored in place "

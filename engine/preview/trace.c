@@ -207,8 +207,8 @@ static const char *numbers_text(arena *memory, const tensor *t, const void *data
   enum { SHOWN = 24 };
   text_buffer out = {0};
   for (int64_t i = 0; i < count && i < SHOWN; i++) {
-    double x = t->dtype == DTYPE_I32 ? (double)((const int32_t *)data)[first + i]
-                                     : (double)((const float *)data)[first + i];
+    double x = t->dtype == DTYPE_F32 ? (double)((const float *)data)[first + i]
+                                     : (double)((const int32_t *)data)[first + i];
     text_add(&out, "%s%.4g", i ? " " : "", x);
   }
   if (count > SHOWN) text_add(&out, " … (%lld numbers)", (long long)count);

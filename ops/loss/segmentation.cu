@@ -9,7 +9,7 @@ namespace segmentation_kernels {
 enum { IN_LOGITS, IN_TARGET };
 enum form { DICE, TVERSKY, GENERALIZED };
 enum { WEIGHT_SQUARE, WEIGHT_SIMPLE, WEIGHT_UNIFORM };
-constexpr int MOST_WEIGHTS = 16, MOST_CLASSES = 256, CHUNK = 2048; /* voxels of a block */
+constexpr int MOST_WEIGHTS = 256, MOST_CLASSES = 256, CHUNK = 2048; /* voxels of a block */
 
 struct terms {
   bool cross_entropy, focal, regions;           /* which terms there are */

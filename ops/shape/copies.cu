@@ -1,5 +1,6 @@
 /* Operators that only move numbers: each element of the result knows where it comes from.
  * ops/shape/<name>.c has the definitions. */
+#include "data/label.h"
 #include "device/cuda/groups.cuh"
 #include "device/cuda/index.cuh"
 
@@ -289,13 +290,13 @@ CUDA_OP(unpatchify) {
       unpatchify_f{target_of(l, 0), source_of(l, 0), patches_of(l, out_shape(l, 0))});
 }
 
-constexpr int MOST_NAMED = 16; /* LIST_MAX of graph/op.h */
+constexpr int MOST_NAMED = 256; /* LIST_MAX of graph/op.h */
 
 struct blocks {
   volume_shape volume, merged;
   divisor channels, factor[3];
   int kept, named; /* voxels of a block in the result; 0 named: all, as they are numbered */
-  int64_t order[MOST_NAMED];
+  int order[MOST_NAMED];
 };
 
 static blocks blocks_of_launch(const launch *l, const plugin_shape *volume,
@@ -306,7 +307,7 @@ static blocks blocks_of_launch(const launch *l, const plugin_shape *volume,
   b.channels = divide_by(b.volume.dim[4]);
   for (int a = 0; a < 3; a++) b.factor[a] = divide_by(integer_at(l, "factor", a));
   b.named = l->host->length(l->call, "order");
-  for (int k = 0; k < b.named; k++) b.order[k] = integer_at(l, "order", k);
+  for (int k = 0; k < b.named; k++) b.order[k] = (int)integer_at(l, "order", k);
   b.kept = b.named ? b.named : (int)(b.factor[0].value * b.factor[1].value * b.factor[2].value);
   return b;
 }
@@ -423,6 +424,27 @@ CUDA_OP(downsample_label) {
                     volume_of(out_shape(l, 0)),
                     {}};
   for (int a = 0; a < 3; a++) f.factor[a] = integer_at(l, "factor", a);
+  return for_each_index(l, elements(out_shape(l, 0)), f);
+}
+
+/* ---- label_regions ------------------------------------------------------------------------------------- */
+
+constexpr int MOST_CLASSES = 256; /* LIST_MAX of graph/op.h */
+
+struct label_regions_f {
+  int32_t *y;
+  const int32_t *x;
+  int classes;
+  int sets[MOST_CLASSES];
+  __device__ void operator()(int64_t i) const {
+    int label = x[i];
+    y[i] = label < 0 ? TARGET_UNKNOWN : label < classes ? sets[label] : 0;
+  }
+};
+
+CUDA_OP(label_regions) {
+  label_regions_f f = {out<int32_t>(l, 0), in<int32_t>(l, 0), l->host->length(l->call, "sets"), {}};
+  for (int c = 0; c < f.classes; c++) f.sets[c] = (int)integer_at(l, "sets", c);
   return for_each_index(l, elements(out_shape(l, 0)), f);
 }
 

@@ -20,6 +20,7 @@ static status downsample_infer(infer *rule) {
     s.dim[a + 1] /= factor[a];
   }
   rule->out[0].shape = s;
+  rule->out[0].dtype = rule->in[0].dtype;
   return OK;
 }
 
@@ -57,7 +58,8 @@ const op op_downsample_label = {
         "torch.nn.functional.interpolate(label.unsqueeze(1).float(), scale_factor=[1 / f for f in "
         "factor], mode='nearest').squeeze(1).int()",
     .version = 1,
-    .inputs = (const port[]){{"label", "N X Y Z", DTYPE_I32, 0, "class numbers"}, {0}},
+    .inputs =
+        (const port[]){{"label", "N X Y Z", DTYPE_I32, PORT_OR_REGIONS, "class numbers"}, {0}},
     .outputs =
         (const port[]){{"out", "N X Y Z", DTYPE_I32, 0, "class numbers, fewer of them"}, {0}},
     .attrs = (const attr[]){{"factor", ATTR_INT3, offsetof(downsample_attrs, factor), NULL, 1, 64,
@@ -67,5 +69,7 @@ const op op_downsample_label = {
     .infer = downsample_infer,
     .cost = downsample_cost,
     .cpu = downsample_cpu,
-    .cases = (const op_case[]){{"{factor: [2, 1, 3]}", "[1..2, 2|4, 1..3, 3|6] in 0..4", 0}, {0}},
+    .cases = (const op_case[]){{"{factor: [2, 1, 3]}", "[1..2, 2|4, 1..3, 3|6] in 0..4", 0},
+                               {"{factor: 2}", "[1, 4, 2, 2] in -1..7 sets", 0},
+                               {0}},
 };

@@ -38,7 +38,7 @@ static void tensors_free(tensors *t) {
 /* ‖a − b‖ / ‖b‖; infinite where whole numbers differ, or one is finite and the other is not. */
 static double difference(const tensor *type, const float *a, const float *b) {
   int64_t n = shape_elements(&type->shape);
-  if (type->dtype == DTYPE_I32) return memcmp(a, b, (size_t)n * 4) == 0 ? 0 : INFINITY;
+  if (type->dtype != DTYPE_F32) return memcmp(a, b, (size_t)n * 4) == 0 ? 0 : INFINITY;
   double squares = 0, reference = 0;
   for (int64_t i = 0; i < n; i++) {
     if (isfinite(a[i]) != isfinite(b[i])) return INFINITY;

@@ -128,6 +128,8 @@ static int parse_inputs(const char *text, input_text *list) {
       in->low = low;
       in->high = high;
       text += used;
+      in->sets = strncmp(text, " sets", 5) == 0;
+      if (in->sets) text += 5;
     }
   }
   return count;
@@ -211,7 +213,8 @@ static status build_trial(const op *o, const void *attrs, const input_text *text
     if (texts[i].absent) {
       in[count++] = VALUE_NONE;
     } else if (p->dtype == DTYPE_I32) {
-      in[count] = build_input(&b, name, DTYPE_I32, texts[i].shape);
+      dtype type = texts[i].sets ? DTYPE_REGIONS : DTYPE_I32;
+      in[count] = build_input(&b, name, type, texts[i].shape);
       t->label_range[t->label_count] = texts[i];
       t->labels[t->label_count++] = in[count++];
     } else if (trial_is_differentiable(o)) {

@@ -10,7 +10,8 @@ enum { TRIAL_TENSORS = 24, TRIAL_TEXT_BYTES = 2048, TRIAL_BATCH = 16 };
 typedef struct input_text {
   bool absent;
   shape shape;
-  int32_t low, high; /* i32 */
+  int32_t low, high; /* i32, sets */
+  bool sets;         /* of regions */
 } input_text;
 
 /* What stands around the operator. */

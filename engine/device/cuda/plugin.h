@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-enum { PLUGIN_VERSION = 6, PLUGIN_DIMS = 8 };
+enum { PLUGIN_VERSION = 7, PLUGIN_DIMS = 8 };
 
 /* The choices of the attribute `precision` that round (graph/precision.h). */
 enum { PLUGIN_PRECISION_BF16 = 2, PLUGIN_PRECISION_TF32 = 3 };
@@ -29,7 +29,7 @@ typedef struct plugin_shape {
   int64_t dim[PLUGIN_DIMS];
 } plugin_shape;
 
-typedef enum plugin_type { PLUGIN_F32, PLUGIN_I32, PLUGIN_BF16 } plugin_type;
+typedef enum plugin_type { PLUGIN_F32, PLUGIN_I32, PLUGIN_BF16, PLUGIN_REGIONS } plugin_type;
 
 typedef struct plugin_tensor {
   plugin_type dtype;

@@ -42,7 +42,7 @@ static json_t *formed(json_t *text, const char *pattern) {
 
 static json_t *parameters(const char *doc) {
   json_t *taken = json_pack("[s, s, s, s, s, s, s, s, s, s]", "and", "or", "not", "true", "false",
-                            "min", "max", "len", "classes", "channels");
+                            "min", "max", "len", "classes", "channels", "regions");
   json_t *schema = part_names(part_any(NULL), doc);
   put(schema, "propertyNames",
       json_pack("{s:s, s:{s:o}}", "pattern", parameter_name, "not", "enum", taken));
@@ -177,6 +177,10 @@ static json_t *split_schema(void) {
                         "of names, folds, a file, or `listed`");
 }
 
+static json_t *classes_schema(void) {
+  return part_list(part_integer(1, 255, NULL), 0, "class numbers");
+}
+
 static json_t *data_schema(void) {
   json_t *p = json_object();
   put(p, "root", part_text("folder that the data set's path starts from"));
@@ -190,6 +194,10 @@ static json_t *data_schema(void) {
   put(p, "ignore_label",
       part_integer(1, 255,
                    "value of voxels whose class is unknown: no loss or metric counts them"));
+  put(p, "regions",
+      part_examples(part_names(part_or_nothing(classes_schema()),
+                               "unions of classes, which networks segment in place of the classes"),
+                    YAML("{whole tumour: [1, 2, 3], tumour core: [2, 3], enhancing: [3]}")));
   put(p, "label_fraction",
       part_default(part_number(0, 1, "of the training cases keep their label"), "1"));
   put(p, "fingerprint",
@@ -396,10 +404,6 @@ static json_t *stages_schema(void) {
 }
 
 /* ---- evaluation ---------------------------------------------------------------------------- */
-
-static json_t *classes_schema(void) {
-  return part_list(part_integer(1, 255, NULL), 0, "class numbers");
-}
 
 static json_t *evaluate_schema(void) {
   static const char *const policies[] = {"skip", "one", "zero", NULL};
