@@ -145,6 +145,22 @@ static void print_classes(const dataset *d) {
   text_free(&line);
 }
 
+/* Of each its classes, and the label of voxels that lie in none of the regions behind it. */
+static void print_regions(const data_spec *d) {
+  text_buffer line = {0};
+  if (d->region_count == 0) return;
+  for (int i = 0; i < d->region_count; i++) {
+    const class_group *g = &d->regions[i];
+    text_add(&line, "%s%s [", i ? ", " : "", g->name);
+    for (int k = 0; k < g->count; k++) text_add(&line, "%s%d", k ? ", " : "", g->classes[k]);
+    text_add(&line, "]");
+  }
+  text_add(&line, "; predicted as");
+  for (int i = 0; i < d->region_count; i++) text_add(&line, " %d", d->regions[i].label);
+  row("regions", "%s", line.data);
+  text_free(&line);
+}
+
 static void print_operators(const char *label, const op_use *uses, int count, const char *end) {
   text_buffer line = {0};
   for (int i = 0; i < count; i++) text_add(&line, "%s%s", i ? " → " : "", uses[i].op->name);
@@ -215,6 +231,7 @@ static status print_data(checked *c) {
   row("cases", "%s; none in two roles", dataset_describe(o->data, cases));
   print_images(o, &e);
   print_classes(o->data);
+  print_regions(&o->p->data);
   print_operators("prepare", o->p->data.prepare, o->p->data.prepare_count, "prepared case");
   TRY(print_cache(c, &e));
   snprintf(crop, sizeof crop, "crop of %lld×%lld×%lld voxels, %lld channel%s",

@@ -10,7 +10,7 @@ status open_pipeline(const arguments *a, opened *o) {
   *o = (opened){0};
   TRY(pipeline_load(a->operands[0], a->overrides, a->override_count, &o->p));
   TRY(dataset_open(&o->p->data, o->p->seed, &o->data));
-  run_set_scoring(&o->p->evaluate, o->data);
+  run_set_scoring(o->p, o->data);
   TRY(sample_infer(&o->p->data, o->data->channels, o->size, &o->channels));
   return device_open(a->device ? a->device : "cpu",
                      (int)(a->threads > 0 ? a->threads : o->p->threads), &o->device, NULL);

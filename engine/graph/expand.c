@@ -104,7 +104,8 @@ static bool lookup_shape(void *context, arena *memory, const char *name, source_
           error_new(ERROR_PIPELINE, at,
                     "${regions}: the data have no regions. Name them: data: regions: {whole "
                     "tumour: [1, 2, 3], tumour core: [2, 3]}"));
-    return *out = tree_scalar(memory, at, arena_printf(memory, "%d", count), false), true;
+    return *out = tree_scalar(memory, at, arena_printf(memory, "%d", count > 0 ? count : 1), false),
+           true;
   }
   const char *dot = strrchr(name, '.');
   if (!dot) return false;

@@ -122,7 +122,6 @@ FOR_EACH_ISA static void reverse_voxels(const float *restrict in, int64_t voxels
     for (int64_t c = 0; c < classes; c++) out[v * classes + c] = in[(voxels - 1 - v) * classes + c];
 }
 
-/* Logits → probabilities, in place. */
 FOR_EACH_ISA static void softmax(float *p, int64_t voxels, int64_t classes) {
   for (int64_t v = 0; v < voxels; v++) {
     float *row = p + v * classes, largest = row[0];
@@ -137,6 +136,18 @@ FOR_EACH_ISA static void softmax(float *p, int64_t voxels, int64_t classes) {
   }
 }
 
+FOR_EACH_ISA static void sigmoid(float *p, int64_t n) {
+  for (int64_t i = 0; i < n; i++) p[i] = 1.0f / (1.0f + vector_exp(-p[i]));
+}
+
+/* Logits → probabilities, in place. */
+static void to_probabilities(const score_band *b, float *p, int64_t voxels) {
+  if (b->region_labels)
+    sigmoid(p, voxels * b->classes);
+  else
+    softmax(p, voxels, b->classes);
+}
+
 FOR_EACH_ISA static void find_best(const float *p, int64_t voxels, int64_t classes, uint8_t *best) {
   for (int64_t v = 0; v < voxels; v++, p += classes) {
     float top = p[0];
@@ -147,6 +158,15 @@ FOR_EACH_ISA static void find_best(const float *p, int64_t voxels, int64_t class
       top = larger ? p[c] : top;
     }
     best[v] = (uint8_t) class;
+  }
+}
+
+static void find_regions(const score_band *b, const float *p, int64_t voxels, uint8_t *best) {
+  float threshold = b->kind == BAND_SUMS ? 0.0f : 0.5f; /* of logits, or of probabilities */
+  for (int64_t v = 0; v < voxels; v++) {
+    best[v] = 0;
+    for (int64_t c = 0; c < b->classes; c++)
+      if (p[v * b->classes + c] > threshold) best[v] = b->region_labels[c];
   }
 }
 
@@ -185,7 +205,7 @@ static const float *scores_of(const adding *a, const row_part *r, float *room) {
     memcpy(room, score, (size_t)(n * classes) * sizeof *room);
   if (!w->probabilities) return room;
   if (floats_are_finite(room, n * classes))
-    softmax(room, n, classes);
+    to_probabilities(a->b, room, n);
   else
     mark_not_finite(room, n, classes);
   return room;
@@ -204,8 +224,11 @@ static void finish_part(score_band *b, int64_t voxel, int64_t n) {
     spread(b->weights + voxel, n, classes, weight);
     divide(p, weight, n * classes);
   }
-  if (b->kind == BAND_SOFTMAX) softmax(p, n, classes);
-  find_best(p, n, classes, b->best + voxel);
+  if (b->kind == BAND_PROBABILITIES) to_probabilities(b, p, n);
+  if (b->region_labels)
+    find_regions(b, p, n, b->best + voxel);
+  else
+    find_best(p, n, classes, b->best + voxel);
 }
 
 static void add_part(const adding *a, const row_part *r) {

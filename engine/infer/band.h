@@ -17,12 +17,16 @@ enum { BAND_CLASSES_MAX = 256 };
 typedef enum band_scores {
   BAND_SUMS, /* nothing: `best` alone is wanted, which sums have as means do */
   BAND_MEANS,
-  BAND_SOFTMAX /* of the means */
+  BAND_PROBABILITIES /* of the means, which are logits */
 } band_scores;
 
 typedef struct score_band {
   int64_t size[3]; /* of the whole grid */
-  int64_t classes;
+  int64_t classes; /* channels of the scores */
+  /* By channel, where they are regions, each by itself, and not classes, of which one holds: what `best` says
+   * of a voxel whose last probable region it is (data_spec.regions). Whoever opens the band may set it;
+   * borrowed. NULL: classes. */
+  const uint8_t *region_labels;
   band_scores kind;
   int axis;
   int64_t depth; /* planes that are held: plane p lies where plane p − depth did */
@@ -30,7 +34,7 @@ typedef struct score_band {
                       scores: sums of score × importance */
   float *weights; /* (X, Y, Z): sums of importance; NULL for BAND_SUMS */
   uint8_t *best;  /* (X, Y, Z): of voxels that have all their scores the class of the largest, the
-                      lowest of equal ones */
+                      lowest of equal ones; or the label of the last probable region, 0: none */
   atomic_bool diverged; /* a score of such a voxel was not finite; its first one is NaN now */
   spill memory;         /* of scores and weights */
 } score_band;

@@ -159,15 +159,14 @@ static uint8_t interpolated_class(const score_band *b, const cell *at) {
   for (int k = 1; k < 8; k++) agree = agree && b->best[at->voxel[k]] == b->best[at->voxel[0]];
   if (agree) return b->best[at->voxel[0]];
   uint8_t top = 0;
-  double top_value = -INFINITY;
+  double top_value = b->region_labels ? 0.5 : -INFINITY;
   for (int64_t c = 0; c < b->classes; c++) {
     double value = 0;
     for (int k = 0; k < 8; k++)
       value += at->weight[k] * (double)b->scores[at->voxel[k] * b->classes + c];
-    if (value > top_value) {
-      top_value = value;
-      top = (uint8_t)c;
-    }
+    if (value <= top_value) continue;
+    if (!b->region_labels) top_value = value;
+    top = b->region_labels ? b->region_labels[c] : (uint8_t)c;
   }
   return top;
 }

@@ -21,7 +21,8 @@ typedef status (*member_fn)(void *context, int member);
 
 typedef struct inferer {
   window_spec windows;
-  int64_t classes;
+  int64_t classes;              /* channels of the scores */
+  const uint8_t *region_labels; /* where they are regions (band.h); NULL: classes */
   float *image; /* (N, X, Y, Z, C): where windows are put for `run` */
   window_fn run;
   void *context;
@@ -53,13 +54,13 @@ void importance_close(importance *i);
 /* Who reads the blended scores, a few planes at a time: planes from … to − 1 across the band's axis
  * are finished, and those before `from` were in earlier calls. Plane from − 1 is still held. */
 typedef struct score_reader {
-  bool probabilities; /* are the scores wanted? Else only the class of the largest: band.best */
+  bool probabilities; /* are the scores wanted? Else only what they say: band.best */
   status (*planes)(void *context, score_band *band, int64_t from, int64_t to);
   void *context;
 } score_reader;
 
 /* Blended scores on the prepared grid: the mean over members, mirrored copies and windows (these by
- * their importance) of the logits, then softmax; or of the probabilities. Held at a time is one
+ * their importance) of the logits, then softmax (regions: sigmoid); or of the probabilities. Held at a time is one
  * window's extent along one axis: see band.h. A network output that is not finite is an error that
  * names the voxel. */
 status sliding_window(const inferer *i, const volume *image, const score_reader *reader);
@@ -68,8 +69,8 @@ status sliding_window(const inferer *i, const volume *image, const score_reader 
 
 /* Probabilities on the prepared grid → class numbers on the target grid: exact copy where the two
  * differ by a signed axis permutation and whole voxels (within 0.001 voxel); else trilinear resampling
- * of the probabilities before argmax. Equal probabilities: the lowest class. Outside the prepared
- * grid (beyond its outermost voxels' edges): background. */
+ * of the probabilities before argmax. Equal probabilities: the lowest class. Of regions the last one whose
+ * probability is above a half counts. Outside the prepared grid (beyond its outermost voxels' edges): background. */
 typedef struct label_export {
   double map[3][4]; /* target voxel → prepared voxel */
   bool is_copy;

@@ -28,21 +28,30 @@ static status place_windows(network *n, const device *d) {
 }
 
 static status check_output(const network *n, const stage_spec *stage, const char *output,
-                           const window_spec *w, int64_t classes) {
+                           const window_spec *w, int64_t channels, bool are_regions) {
   const graph_name *name = stage_graph_find(&n->graph, output);
   if (!name || name->count != 1)
     return error_new(ERROR_PIPELINE, stage->at, "stage \"%s\" has no single result called \"%s\"",
                      stage->name, output);
   const tensor *t = &n->graph.g->values[name->values[0]].type;
-  shape expected = SHAPE(w->batch, w->size[0], w->size[1], w->size[2], classes);
+  shape expected = SHAPE(w->batch, w->size[0], w->size[1], w->size[2], channels);
   char have[96], want[96];
   if (t->dtype != DTYPE_F32 || !shape_equal(&t->shape, &expected))
     return error_new(
         ERROR_PIPELINE, stage->at,
-        "\"%s\" of stage \"%s\" is %s for %s; a segmentation needs %s (one channel a class)",
+        "\"%s\" of stage \"%s\" is %s for %s; a segmentation needs %s (one channel a %s)",
         output, stage->name, shape_format(have, &t->shape),
-        w->batch == 1 ? "one window" : "a batch of windows", shape_format(want, &expected));
+        w->batch == 1 ? "one window" : "a batch of windows", shape_format(want, &expected),
+        are_regions ? "region: outputs: \"${regions}\"" : "class");
   return OK;
+}
+
+/* What the output's channels stand for. */
+static void say_regions(network *n, const data_spec *data) {
+  for (int r = 0; r < data->region_count; r++)
+    n->region_labels[r] = (uint8_t)data->regions[r].label;
+  n->inferer.classes = data->region_count;
+  n->inferer.region_labels = n->region_labels;
 }
 
 status network_open(pipeline *p, const stage_spec *stage, const char *output, int64_t channels,
@@ -55,7 +64,9 @@ status network_open(pipeline *p, const stage_spec *stage, const char *output, in
                             .classes = classes,
                             .only = output};
   TRY(stage_expand(p, stage, &options, &out->graph));
-  status error = check_output(out, stage, output, w, classes);
+  bool are_regions = p->data.region_count > 0;
+  status error = check_output(out, stage, output, w,
+                              are_regions ? p->data.region_count : classes, are_regions);
   if (!error) {
     out->output = stage_graph_find(&out->graph, output)->values[0];
     if (!shared && d->is_host) graph_pack(out->graph.g, out->graph.keep, out->graph.keep_count);
@@ -69,6 +80,7 @@ status network_open(pipeline *p, const stage_spec *stage, const char *output, in
                          (long long)w->size[0], (long long)w->size[1], (long long)w->size[2]);
   out->inferer = (inferer){
       .windows = *w, .classes = classes, .run = run_windows, .context = out, .pool = d->pool};
+  if (are_regions) say_regions(out, &p->data);
   out->keep_largest = p->evaluate.keep_largest;
   if (!error) error = place_windows(out, d);
   if (error) network_close(out);

@@ -14,12 +14,13 @@ typedef struct network {
   inferer inferer;
   float *image, *scores; /* of a batch of windows, where the device's memory is not the host's */
   value_id output;
+  uint8_t region_labels[REGIONS_MAX];
   const bool *keep_largest;        /* by class; borrowed from the pipeline */
   const char *const *member_paths; /* of an ensemble; borrowed */
 } network;
 
 /* `shared`: parameters of a training in progress; NULL: own ones, to be filled by network_load.
- * `classes` is the number of channels the output must have. */
+ * `classes` is the number of channels the output must have, where the data have no regions. */
 status network_open(pipeline *p, const stage_spec *stage, const char *output, int64_t channels,
                     int64_t classes, device *d, parameters *shared, network *out);
 void network_close(network *n);

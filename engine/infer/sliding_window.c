@@ -248,9 +248,12 @@ status sliding_window(const inferer *i, const volume *image, const score_reader 
   TRY(check_windows(i, image));
   const window_spec *w = &i->windows;
   blending b = {.inferer = i, .image = image, .reader = reader, .in_place = -1};
-  band_scores kind = !reader->probabilities     ? BAND_SUMS
+  /* Sums have their largest where means have it, and logits their sign. */
+  bool sums_suffice =
+      !reader->probabilities && !(i->region_labels && w->average_probabilities);
+  band_scores kind = sums_suffice               ? BAND_SUMS
                      : w->average_probabilities ? BAND_MEANS
-                                                : BAND_SOFTMAX;
+                                                : BAND_PROBABILITIES;
   choose_order(&b);
   item *batch = malloc((size_t)w->batch * sizeof *batch);
   status error = batch ? OK : error_out_of_memory((size_t)w->batch * sizeof *batch);
@@ -260,6 +263,7 @@ status sliding_window(const inferer *i, const volume *image, const score_reader 
   if (!error)
     error = band_open(image->size, i->classes, kind, b.axes[0], w->size[b.axes[0]] + 1,
                       w->memory_bytes > 0 ? (size_t)w->memory_bytes : SIZE_MAX, &b.band);
+  b.band.region_labels = i->region_labels;
   if (!error) error = run_items(&b, batch);
   band_close(&b.band);
   free(b.start[0]);

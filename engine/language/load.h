@@ -75,9 +75,9 @@ status lock_open_files(pipeline *p, const source *file, const tree *lock);
 
 /* ---- segmented.c ---------------------------------------------------------------------------- */
 
-/* The one value of a stage's graph that its losses compare with `label`: "net.out". NULL: there is none,
- * or there are several. */
-const char *segmented_value(const tree *graph);
+/* The one value of a stage's graph that its losses compare with `target` (`label`, or `regions`): "net.out".
+ * NULL: there is none, or there are several. */
+const char *segmented_value(const tree *graph, const char *target);
 
 /* ---- override.c ---------------------------------------------------------------------------- */
 

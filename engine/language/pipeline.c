@@ -679,9 +679,10 @@ static void read_ignore_label(loader *l, const tree *data) {
 
 static void read_data(loader *l, const tree *data) {
   static const char *const keys[] = {
-      "root",           "dataset",       "split",   "split_seed", "patient",        "ignore_label",
-      "label_fraction", "regions",       "prepare", "sample",     "crops_per_case", "queue",
-      "loader_threads", fingerprint_key, "cache",   NULL};
+      "root",    "dataset",        "split",          "split_seed",
+      "patient", "ignore_label",   "label_fraction", "regions",
+      "prepare", "sample",         "cache",          "crops_per_case",
+      "queue",   "loader_threads", fingerprint_key,  NULL};
   data_spec *d = &l->p->data;
   if (!is_map(l, data, "data")) return;
   tree_check_keys(data, "data", keys, &l->all);
@@ -1360,7 +1361,8 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
     s->validate_every = read_int(l, validate, inside, "every", 0, 0, 10000000, at);
     const tree *output = tree_get(validate, "output");
     s->output_is_found = !output;
-    if (!output) s->output = segmented_value(s->graph);
+    if (!output)
+      s->output = segmented_value(s->graph, l->p->data.region_count > 0 ? "regions" : "label");
     if (output && !tree_is_null(output)) { /* `output: ~`: only losses */
       s->output = read_text(l, validate, inside, "output", NULL);
       s->output_at = output->at;

@@ -271,11 +271,12 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found, bo
     stage_graph_free(&graph);
 }
 
+/* `key`: of what, "evaluate: groups". */
 static void check_group(const run *r, const char *key, const class_group *g, problems *found) {
   for (int k = 0; k < g->count; k++)
     if (g->classes[k] >= r->data->class_count)
       problems_add(found, error_new(ERROR_PIPELINE, g->at,
-                                    "evaluate: %s: %s has class %d, but the classes of the data "
+                                    "%s: %s has class %d, but the classes of the data "
                                     "set end with %d.",
                                     key, g->name, g->classes[k], r->data->class_count - 1));
 }
@@ -291,8 +292,12 @@ static void check_classes(const run *r, problems *found) {
                                     "data set end with %d.",
                                     largest->items[i]->text, r->data->class_count - 1));
   const evaluate_spec *e = &r->p->evaluate;
-  for (int i = 0; i < e->group_count; i++) check_group(r, "groups", &e->groups[i], found);
-  for (int i = 0; i < e->region_count; i++) check_group(r, "regions", &e->regions[i], found);
+  const data_spec *d = &r->p->data;
+  for (int i = 0; i < d->region_count; i++)
+    check_group(r, "data: regions", &d->regions[i], found);
+  for (int i = 0; i < e->group_count; i++) check_group(r, "evaluate: groups", &e->groups[i], found);
+  for (int i = 0; i < e->region_count && e->regions != d->regions; i++)
+    check_group(r, "evaluate: regions", &e->regions[i], found);
 }
 
 /* The network of the evaluation, in windows that may have another size than crops. */
@@ -549,17 +554,19 @@ static void say_start(run *r, const char *why) {
   report_line(&r->report, "run folder: %s", r->folder);
 }
 
-void run_set_scoring(evaluate_spec *e, const dataset *d) {
+void run_set_scoring(pipeline *p, const dataset *d) {
+  evaluate_spec *e = &p->evaluate;
+  bool has_own = p->data.region_count > 0;
   e->ignore_label = d->ignore_label;
   if (e->region_count > 0 || e->group_count > 0) return;
-  e->regions = d->regions;
-  e->region_count = d->region_count;
+  e->regions = has_own ? p->data.regions : d->regions;
+  e->region_count = has_own ? p->data.region_count : d->region_count;
 }
 
 static status open_run(run *r, const run_options *o, char *why) {
   TRY(pipeline_load(o->pipeline_path, o->overrides, o->override_count, &r->p));
   TRY(dataset_open(&r->p->data, r->p->seed, &r->data));
-  run_set_scoring(&r->p->evaluate, r->data);
+  run_set_scoring(r->p, r->data);
   r->scored_names = evaluate_row_names(&r->p->evaluate, (const char *const *)r->data->class_names,
                                        &r->data->memory);
   r->scored_count = evaluate_rows(&r->p->evaluate, r->data->class_count);

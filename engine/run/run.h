@@ -22,9 +22,9 @@
 
 enum { FORMER_IDENTITIES_MAX = 64 };
 
-/* What the data set says about the scoring: its ignore label, and its regions where the file asks for
- * neither regions nor groups. */
-void run_set_scoring(evaluate_spec *e, const dataset *d);
+/* What the data say about the scoring: the ignore label, and where `evaluate` asks for neither regions nor
+ * groups, the regions that are segmented, or else those that the data set's own json names. */
+void run_set_scoring(pipeline *p, const dataset *d);
 
 typedef struct run {
   pipeline *p;

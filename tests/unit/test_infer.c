@@ -315,8 +315,81 @@ static status segment(const inferer *f, const volume *image, const int64_t size[
   return sliding_window(f, image, &reader);
 }
 
+/* Hands the scores of one channel on as those of two classes, of which the first has a logit of 0: the
+ * softmax of the second is the channel's sigmoid. */
+typedef struct one_region {
+  fake_network *network;
+  int region;
+  scores_fn take;
+  void *taker;
+} one_region;
+
+static status take_one_region(void *context, int64_t n, int64_t from, int64_t to,
+                              const float *scores) {
+  const one_region *o = context;
+  int64_t voxels = (to - from) * o->network->window[1] * o->network->window[2];
+  float *two = calloc((size_t)voxels * 2, sizeof *two);
+  for (int64_t v = 0; v < voxels; v++) two[2 * v + 1] = scores[3 * v + o->region];
+  status error = o->take(o->taker, n, from, to, two);
+  free(two);
+  return error;
+}
+
+static status run_one_region(void *context, scores_fn take, void *taker) {
+  one_region o = *(one_region *)context;
+  o.take = take;
+  o.taker = taker;
+  return run_fake(o.network, take_one_region, &o);
+}
+
 static const double finer[4][4] = {
     {0.7, 0.1, 0, -0.2}, {0, 0, 0.8, 0}, {0.1, 0.6, 0, 1}, {0, 0, 0, 1}};
+
+static void the_last_probable_region_gives_the_label(void **state) {
+  (void)state;
+  static const uint8_t region_labels[3] = {4, 1, 9};
+  const int64_t same[3] = {11, 9, 13}, fine[3] = {14, 12, 17};
+  const double unit[4][4] = {{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}};
+  for (int way = 0; way < 4; way++) {
+    bool is_fine = way & 1;
+    const int64_t *size = is_fine ? fine : same;
+    window_spec w = {.size = {6, 7, 5},
+                     .overlap = 0.5,
+                     .blend = BLEND_GAUSSIAN,
+                     .sigma_scale = 0.125,
+                     .batch = 2,
+                     .average_probabilities = way & 2};
+    fake_network network = {.channels = 1, .poison = -0.6f};
+    inferer f = open_fake(&network, &w);
+    volume image = {0};
+    labels made = {0};
+    make_image(same, &image);
+    f.region_labels = region_labels;
+    assert_ok(segment(&f, &image, size, is_fine ? finer : unit, &made));
+    int64_t voxels = size[0] * size[1] * size[2], counts[10] = {0};
+    uint8_t *expected = calloc((size_t)voxels, 1);
+    for (int r = 0; r < 3; r++) {
+      one_region o = {.network = &network, .region = r};
+      inferer g = f;
+      labels one = {0};
+      g.classes = 2;
+      g.region_labels = NULL;
+      g.run = run_one_region;
+      g.context = &o;
+      assert_ok(segment(&g, &image, size, is_fine ? finer : unit, &one));
+      for (int64_t v = 0; v < voxels; v++)
+        if (one.data[v]) expected[v] = region_labels[r];
+      labels_free(&one);
+    }
+    assert_memory_equal(made.data, expected, voxels);
+    for (int64_t v = 0; v < voxels; v++) counts[expected[v]]++;
+    assert_true(counts[0] > 9 && counts[4] > 9 && counts[1] > 9 && counts[9] > 9);
+    free(expected);
+    labels_free(&made);
+    volume_free(&image);
+    close_fake(&network);
+  }
+}
 
 /* The same bits: with sums in memory or in a file, on any number of threads, in any batches. */
 static void a_memory_budget_threads_and_batches_change_no_bit(void **state) {
@@ -734,6 +807,7 @@ int main(void) {
       cmocka_unit_test(sums_grow_with_a_window_and_not_with_the_volume),
       cmocka_unit_test(a_network_that_diverged_or_failed_is_an_error),
       cmocka_unit_test(every_signed_axis_permutation_is_an_exact_copy),
+      cmocka_unit_test(the_last_probable_region_gives_the_label),
       cmocka_unit_test(resampled_probabilities_equal_scipy),
       cmocka_unit_test(equal_probabilities_give_the_lowest_class),
       cmocka_unit_test(a_grid_far_away_is_background),
