@@ -458,6 +458,8 @@ static void print_evaluation(checked *c) {
       (long long)w->size[2]);
   for (int i = 0; i < e->region_count; i++)
     text_add(&metrics, "%s%s", i ? ", " : " of the regions ", e->regions[i].name);
+  if (e->region_count > 0 && c->o->p->data.region_count == 0)
+    note(c, "regions are scored, but the network learns classes; data: regions has it learn them");
   row("scores", "%s, on the grid of the files", metrics.data);
   text_free(&metrics);
   if (cases == 0) note(c, "no case has the role test: there is nothing to evaluate");

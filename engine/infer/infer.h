@@ -23,7 +23,7 @@ typedef struct inferer {
   window_spec windows;
   int64_t classes;              /* channels of the scores */
   const uint8_t *region_labels; /* where they are regions (band.h); NULL: classes */
-  float *image; /* (N, X, Y, Z, C): where windows are put for `run` */
+  float *image;                 /* (N, X, Y, Z, C): where windows are put for `run` */
   window_fn run;
   void *context;
   int members; /* of an ensemble; 0: one network, and no `choose` */

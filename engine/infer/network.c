@@ -39,8 +39,8 @@ static status check_output(const network *n, const stage_spec *stage, const char
   if (t->dtype != DTYPE_F32 || !shape_equal(&t->shape, &expected))
     return error_new(
         ERROR_PIPELINE, stage->at,
-        "\"%s\" of stage \"%s\" is %s for %s; a segmentation needs %s (one channel a %s)",
-        output, stage->name, shape_format(have, &t->shape),
+        "\"%s\" of stage \"%s\" is %s for %s; a segmentation needs %s (one channel a %s)", output,
+        stage->name, shape_format(have, &t->shape),
         w->batch == 1 ? "one window" : "a batch of windows", shape_format(want, &expected),
         are_regions ? "region: outputs: \"${regions}\"" : "class");
   return OK;
@@ -65,8 +65,8 @@ status network_open(pipeline *p, const stage_spec *stage, const char *output, in
                             .only = output};
   TRY(stage_expand(p, stage, &options, &out->graph));
   bool are_regions = p->data.region_count > 0;
-  status error = check_output(out, stage, output, w,
-                              are_regions ? p->data.region_count : classes, are_regions);
+  status error = check_output(out, stage, output, w, are_regions ? p->data.region_count : classes,
+                              are_regions);
   if (!error) {
     out->output = stage_graph_find(&out->graph, output)->values[0];
     if (!shared && d->is_host) graph_pack(out->graph.g, out->graph.keep, out->graph.keep_count);

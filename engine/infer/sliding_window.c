@@ -249,8 +249,7 @@ status sliding_window(const inferer *i, const volume *image, const score_reader 
   const window_spec *w = &i->windows;
   blending b = {.inferer = i, .image = image, .reader = reader, .in_place = -1};
   /* Sums have their largest where means have it, and logits their sign. */
-  bool sums_suffice =
-      !reader->probabilities && !(i->region_labels && w->average_probabilities);
+  bool sums_suffice = !reader->probabilities && !(i->region_labels && w->average_probabilities);
   band_scores kind = sums_suffice               ? BAND_SUMS
                      : w->average_probabilities ? BAND_MEANS
                                                 : BAND_PROBABILITIES;

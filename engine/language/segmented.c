@@ -13,8 +13,7 @@ static const tree *compared_with(const char *target, const tree *item) {
     if (!o || !(o->traits & OP_LOSS) || inputs->kind != TREE_LIST || inputs->count != 2) continue;
     bool is_target =
         inputs->items[1]->kind == TREE_SCALAR && strcmp(inputs->items[1]->text, target) == 0;
-    if (is_target && inputs->items[0]->kind == TREE_SCALAR)
-      return inputs->items[0];
+    if (is_target && inputs->items[0]->kind == TREE_SCALAR) return inputs->items[0];
   }
   return NULL;
 }

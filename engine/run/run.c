@@ -293,8 +293,7 @@ static void check_classes(const run *r, problems *found) {
                                     largest->items[i]->text, r->data->class_count - 1));
   const evaluate_spec *e = &r->p->evaluate;
   const data_spec *d = &r->p->data;
-  for (int i = 0; i < d->region_count; i++)
-    check_group(r, "data: regions", &d->regions[i], found);
+  for (int i = 0; i < d->region_count; i++) check_group(r, "data: regions", &d->regions[i], found);
   for (int i = 0; i < e->group_count; i++) check_group(r, "evaluate: groups", &e->groups[i], found);
   for (int i = 0; i < e->region_count && e->regions != d->regions; i++)
     check_group(r, "evaluate: regions", &e->regions[i], found);
