@@ -281,11 +281,10 @@ static status run_backward(const launch *l, int operands) {
   problem p = problem_of(l, operands);
   int backs = operands + TERMS;
   int64_t channels = p.heads * p.dim;
-  float *delta = (float *)l->scratch;
   gradients g = {in(l, backs + BACK_OUT),
                  in(l, backs + BACK_LSE),
                  in(l, backs + BACK_DY),
-                 delta,
+                 NULL,
                  target_of(l, 0),
                  {},
                  {},
@@ -293,6 +292,8 @@ static status run_backward(const launch *l, int operands) {
   g.dk = operands == 1 ? g.dq.from(channels) : target_of(l, 1);
   g.dv = operands == 3 ? target_of(l, 2) : g.dk.from(channels);
   if (is_bf16(l)) return rounded_gradients(l, p, g, has_bias_gradient(l, operands));
+  float *delta = (float *)l->scratch;
+  g.delta = delta;
   status error = for_each_index(l, p.samples * p.windows * p.heads * p.queries,
                                 delta_f{delta, g.out, g.dy, p.queries, p.heads, p.dim});
   if (error) return error;

@@ -183,7 +183,7 @@ template <int ROWS> static unsigned block_count(const problem &p, int64_t tokens
  *   dbias = Σ over sequences of g. */
 
 struct gradients {
-  const float *out, *lse, *dy, *delta; /* delta: sequences × heads × queries */
+  const float *out, *lse, *dy, *delta; /* delta (f32 alone): sequences × heads × queries */
   target dq, dk, dv;
   float *dbias;
 };
