@@ -1,4 +1,5 @@
-/* cross_entropy: −log of the softmax probability of the true class, averaged over voxels. */
+/* cross_entropy: −log of the softmax probability of the true class, averaged over voxels; of sets of regions
+ * the binary cross-entropy, averaged over voxels and channels. */
 #include "ops/loss/segmentation.h"
 
 typedef struct cross_entropy_attrs {
@@ -9,7 +10,7 @@ typedef struct cross_entropy_attrs {
 
 static const attr cross_entropy_attr_list[] = {
     {"class_weights", ATTR_FLOATS, offsetof(cross_entropy_attrs, class_weights), "[]", 0, 1e6, NULL,
-     0, "one factor per class; the mean is weighted too; empty: all 1"},
+     0, "one factor per class; the mean is weighted too, but not over regions; empty: all 1"},
     {"ignore_index", ATTR_INT, offsetof(cross_entropy_attrs, ignore_index), "-100", 0, 0, NULL, 0,
      "a class whose voxels do not count in this loss (for unknown classes: data: ignore_label)"},
     {"label_smoothing", ATTR_FLOAT, offsetof(cross_entropy_attrs, label_smoothing), "0", 0, 1, NULL,
@@ -31,8 +32,8 @@ static segmentation_terms terms_of(const cross_entropy_attrs *attrs) {
 }
 
 static status cross_entropy_infer(infer *rule) {
-  const cross_entropy_attrs *attrs = rule->attrs;
-  return segmentation_check(rule, &attrs->class_weights);
+  segmentation_terms terms = terms_of(rule->attrs);
+  return segmentation_check(rule, &terms);
 }
 
 static status cross_entropy_grad(grad *rule) {
@@ -61,13 +62,17 @@ static status cross_entropy_backward_cpu(const call *c) {
 const op op_cross_entropy = {
     .name = "cross_entropy",
     .family = "loss",
-    .summary = "Softmax cross-entropy against class numbers.",
+    .summary = "Cross-entropy: softmax against class numbers, sigmoids against sets of regions.",
     .doc =
         "loss = Σ w[t]·(log Σ e^x − x[t]) / Σ w[t] over the voxels whose label t is known and "
         "not ignore_index. `accuracy` is the share of those voxels whose largest logit is the true "
-        "class.",
-    .torch = "torch.nn.functional.cross_entropy(logits.movedim(-1, 1), target.long(), "
-             "weight=class_weights, ignore_index=ignore_index, label_smoothing=label_smoothing)",
+        "class. With sets of regions as the target, loss = mean over voxels and channels of "
+        "w[c]·(log(1 + e^x[c]) − t[c]·x[c]), t 1 within the region, and `accuracy` is the share of "
+        "voxels whose logits are above 0 in the channels of their regions and in no other.",
+    .torch =
+        "torch.nn.functional.cross_entropy(logits.movedim(-1, 1), target.long(), "
+        "weight=class_weights, ignore_index=ignore_index, label_smoothing=label_smoothing); "
+        "for sets of regions torch.nn.BCEWithLogitsLoss(weight=class_weights)(logits, regions)",
     .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
@@ -89,6 +94,10 @@ const op op_cross_entropy = {
             {"{class_weights: [0.5, 2, 1]}", "[2, v=3..70, 3]; [2, v] in 0..2", 0},
             {"{label_smoothing: 0|0.1}", "[2, v=3..70, 3]; [2, v] in -1..2", 0},
             {"{}", "[2, v=3..70, 3]; [2, v] in -1..-1", 0},
+            {"{class_weights: []|[0.5, 2, 1]}",
+             "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in -1..7 sets", 0},
+            {"{}", "[2, v=60..140, 1]; [2, v] in -1..1 sets", 0},
+            {"{}", "[2, v=3..70, 3]; [2, v] in -1..-1 sets", 0},
             {0}},
 };
 

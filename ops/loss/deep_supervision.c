@@ -71,7 +71,8 @@ const op op_deep_supervision = {
            "much as the one before, and they add up to 1 (4/7, 2/7, 1/7), as in nnU-Net.",
     .version = 1,
     .traits = OP_LOSS,
-    .inputs = (const port[]){{"label", "N X Y Z", DTYPE_I32, 0, "class numbers, full resolution"},
+    .inputs = (const port[]){{"label", "N X Y Z", DTYPE_I32, PORT_OR_REGIONS,
+                              "class numbers or sets of regions, full resolution"},
                              {"logits", "N X' Y' Z' C", DTYPE_F32, PORT_VARIADIC,
                               "outputs, the one of full resolution first"},
                              {0}},
@@ -94,5 +95,7 @@ const op op_deep_supervision = {
             {"{weights: [0.5, 2], batch: true, squared: false}",
              "[2, 4, 3, 5] in 0..1; [2, 4, 3, 5, 2]; [2, 2, 3, 5, 2]", 0},
             {"{}", "[2, 4, 4, 8] in -1..2; [2, 4, 4, 8, 3]; [2, 2, 2, 4, 3]", 0},
+            {"{batch: true|false}", "[2, 4, 4, 8] in -1..7 sets; [2, 4, 4, 8, 3]; [2, 2, 2, 4, 3]",
+             0},
             {0}},
 };

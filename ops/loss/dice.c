@@ -28,6 +28,11 @@ static segmentation_terms terms_of(const dice_attrs *attrs) {
                               .smooth_denominator = attrs->smooth_denominator};
 }
 
+static status dice_infer(infer *rule) {
+  segmentation_terms terms = terms_of(rule->attrs);
+  return region_infer(rule, &terms);
+}
+
 static status dice_grad(grad *rule) {
   return region_grad(rule, ((const dice_attrs *)rule->attrs)->squared);
 }
@@ -51,17 +56,20 @@ const op op_dice = {
     .doc =
         "loss = mean over samples and classes of 1 − (2 Σ p·t + smooth_numerator) / (Σ p² + Σ t² "
         "+ smooth_denominator), p the softmax of the logits and t the one-hot target (Milletari "
-        "et al., arXiv 1606.04797).",
-    .torch = "monai.losses.DiceLoss(to_onehot_y=True, softmax=True, squared_pred=squared, "
-             "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
-             "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1))",
+        "et al., arXiv 1606.04797). With sets of regions as the target, p is a sigmoid of each channel "
+        "and t 1 within its region.",
+    .torch =
+        "monai.losses.DiceLoss(to_onehot_y=True, softmax=True, squared_pred=squared, "
+        "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
+        "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1)); for sets of "
+        "regions sigmoid=True in place of to_onehot_y and softmax",
     .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
     .outputs = REGION_OUTPUTS,
     .attrs = dice_attr_list,
     .attrs_bytes = sizeof(dice_attrs),
-    .infer = region_infer,
+    .infer = dice_infer,
     .grad = dice_grad,
     .cost = segmentation_cost,
     .workspace_bytes = segmentation_workspace,
@@ -73,6 +81,8 @@ const op op_dice = {
                            "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
                           {"{squared: true|false}", "[2, v=2..99, 3]; [2, v] in -1..2", 0},
                           {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
+                          {"{squared: true|false}", "[2, v=2..99, 3]; [2, v] in -1..7 sets", 0},
+                          {"{batch: true|false}", "[2, v=20..99, 1]; [2, v] in -1..1 sets", 0},
                           {0}},
 };
 

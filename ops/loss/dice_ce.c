@@ -19,7 +19,8 @@ static segmentation_terms terms_of(const dice_ce_attrs *attrs) {
 }
 
 static status dice_ce_infer(infer *rule) {
-  TRY(segmentation_check(rule, NULL));
+  segmentation_terms terms = terms_of(rule->attrs);
+  TRY(segmentation_check(rule, &terms));
   const shape *logits = &rule->in[0].shape;
   rule->out[OUT_SLOPES].shape = SHAPE(logits->dim[0], logits->dim[logits->rank - 1], 2);
   return OK;
@@ -61,12 +62,16 @@ const op op_dice_ce = {
     .name = "dice_ce",
     .family = "loss",
     .summary = "Soft Dice loss plus cross-entropy.",
-    .doc = "loss = dice_weight · dice + ce_weight · ce, see the operators dice and cross_entropy. "
-           "Reads the logits once forward and once backward.",
-    .torch = "monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=squared, "
-             "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
-             "smooth_dr=smooth_denominator, lambda_dice=dice_weight, "
-             "lambda_ce=ce_weight)(logits.movedim(-1, 1), target.unsqueeze(1))",
+    .doc =
+        "loss = dice_weight · dice + ce_weight · ce, see the operators dice and cross_entropy. "
+        "Reads the logits once forward and once backward. With sets of regions as the target, ce is "
+        "the binary cross-entropy of the channels.",
+    .torch =
+        "monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, squared_pred=squared, "
+        "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
+        "smooth_dr=smooth_denominator, lambda_dice=dice_weight, "
+        "lambda_ce=ce_weight)(logits.movedim(-1, 1), target.unsqueeze(1)); for sets of regions "
+        "sigmoid=True in place of to_onehot_y and softmax",
     .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
@@ -93,6 +98,10 @@ const op op_dice_ce = {
                           {"{}", "[2, v=3..99, 18]; [2, v] in 0..17", 0},
                           {"{batch: true|false}", "[2, v=2..99, 3]; [2, v] in -1..2", 0},
                           {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
+                          {"{squared: true|false, ce_weight: 0.5}",
+                           "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in -1..7 sets", 0},
+                          {"{batch: true|false}", "[2, v=60..140, 1]; [2, v] in -1..1 sets", 0},
+                          {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1 sets", 0},
                           {0}},
 };
 

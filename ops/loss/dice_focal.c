@@ -41,8 +41,8 @@ static segmentation_terms terms_of(const dice_focal_attrs *attrs) {
 }
 
 static status dice_focal_infer(infer *rule) {
-  const dice_focal_attrs *attrs = rule->attrs;
-  TRY(segmentation_check(rule, &attrs->focal.class_weights));
+  segmentation_terms terms = terms_of(rule->attrs);
+  TRY(segmentation_check(rule, &terms));
   const shape *logits = &rule->in[0].shape;
   rule->out[OUT_SLOPES].shape = SHAPE(logits->dim[0], logits->dim[logits->rank - 1], 2);
   return OK;
@@ -92,7 +92,8 @@ const op op_dice_focal = {
              "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
              "smooth_dr=smooth_denominator, gamma=gamma, alpha=None if alpha < 0 else alpha, "
              "lambda_dice=dice_weight, lambda_focal=focal_weight)(logits.movedim(-1, 1), "
-             "target.unsqueeze(1))",
+             "target.unsqueeze(1)); for sets of regions sigmoid=True in place of to_onehot_y and "
+             "softmax",
     .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
@@ -118,6 +119,8 @@ const op op_dice_focal = {
                            "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
                           {"{sigmoid: true|false}", "[2, v=2..99, 3]; [2, v] in -1..2", 0},
                           {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
+                          {"{squared: true|false, alpha: -1|0.25, class_weights: [0.5, 2, 1]}",
+                           "[2, v=2..99, 3]; [2, v] in -1..7 sets", 0},
                           {0}},
 };
 

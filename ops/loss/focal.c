@@ -14,7 +14,8 @@ static segmentation_terms terms_of(const focal_attrs *attrs) {
 }
 
 static status focal_infer(infer *rule) {
-  return segmentation_check(rule, &((const focal_attrs *)rule->attrs)->class_weights);
+  segmentation_terms terms = terms_of(rule->attrs);
+  return segmentation_check(rule, &terms);
 }
 
 static status focal_grad(grad *rule) {
@@ -43,14 +44,17 @@ const op op_focal = {
     .name = "focal",
     .family = "loss",
     .summary = "Focal loss: cross-entropy of what is still wrong.",
-    .doc = "loss = mean over voxels and classes of −w · (1 − q)^gamma · log q. With sigmoid, q is "
-           "σ(x) within the class's region and 1 − σ(x) outside; with softmax, q is the "
-           "probability of the true class and the other classes add 0 to the mean. w: "
-           "class_weights and alpha. Without include_background the terms of class 0 are left out "
-           "(Lin et al., arXiv 1708.02002).",
-    .torch = "monai.losses.FocalLoss(to_onehot_y=True, use_softmax=not sigmoid, gamma=gamma, "
-             "alpha=None if alpha < 0 else alpha, weight=class_weights or None)"
-             "(logits.movedim(-1, 1), target.unsqueeze(1))",
+    .doc =
+        "loss = mean over voxels and classes of −w · (1 − q)^gamma · log q. With sigmoid, q is "
+        "σ(x) within the class's region and 1 − σ(x) outside; with softmax, q is the "
+        "probability of the true class and the other classes add 0 to the mean. w: "
+        "class_weights and alpha. Without include_background the terms of class 0 are left out "
+        "(Lin et al., arXiv 1708.02002). With sets of regions as the target, each channel has the "
+        "sigmoid's term of its own region.",
+    .torch =
+        "monai.losses.FocalLoss(to_onehot_y=True, use_softmax=not sigmoid, gamma=gamma, "
+        "alpha=None if alpha < 0 else alpha, weight=class_weights or None)"
+        "(logits.movedim(-1, 1), target.unsqueeze(1)); for sets of regions without to_onehot_y",
     .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
@@ -74,6 +78,8 @@ const op op_focal = {
              0},
             {"{sigmoid: true|false}", "[2, v=3..70, 3]; [2, v] in -1..2", 0},
             {"{sigmoid: true|false}", "[2, v=3..70, 3]; [2, v] in -1..-1", 0},
+            {"{gamma: 0|0.5|2, alpha: -1|0.25}", "[2, v=3..70, 3]; [2, v] in -1..7 sets", 0},
+            {"{class_weights: [0.5]}", "[2, v=3..70, 1]; [2, v] in -1..1 sets", 0},
             {0}},
 };
 

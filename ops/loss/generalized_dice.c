@@ -11,13 +11,8 @@ typedef struct generalized_dice_attrs {
 static const char *const weight_choices[] = {
     [WEIGHT_SQUARE] = "square", [WEIGHT_SIMPLE] = "simple", [WEIGHT_UNIFORM] = "uniform", NULL};
 
-static status generalized_dice_grad(grad *rule) {
-  return region_grad(rule, false);
-}
-
-static status generalized_dice_cpu(const call *c) {
-  const generalized_dice_attrs *attrs = c->attrs;
-  segmentation_terms terms = {.dice = true,
+static segmentation_terms terms_of(const generalized_dice_attrs *attrs) {
+  return (segmentation_terms){.dice = true,
                               .dice_weight = 1,
                               .form = REGION_GENERALIZED_DICE,
                               .volume_weights = attrs->weights,
@@ -25,6 +20,19 @@ static status generalized_dice_cpu(const call *c) {
                               .batch = attrs->batch,
                               .smooth_numerator = attrs->smooth_numerator,
                               .smooth_denominator = attrs->smooth_denominator};
+}
+
+static status generalized_dice_infer(infer *rule) {
+  segmentation_terms terms = terms_of(rule->attrs);
+  return region_infer(rule, &terms);
+}
+
+static status generalized_dice_grad(grad *rule) {
+  return region_grad(rule, false);
+}
+
+static status generalized_dice_cpu(const call *c) {
+  segmentation_terms terms = terms_of(c->attrs);
   return region_forward(c, &terms);
 }
 
@@ -36,10 +44,13 @@ const op op_generalized_dice = {
         "loss = mean over samples of 1 − (2 Σ_c w_c Σ p·t + smooth_numerator) / (Σ_c w_c (Σ p + Σ "
         "t) + smooth_denominator), p the softmax of the logits, t the one-hot target and w_c = "
         "1/(Σ t)², 1/Σ t or 1 (Sudre et al., arXiv 1707.03237). A class that the target does not "
-        "hold weighs as much as the heaviest that it holds.",
-    .torch = "monai.losses.GeneralizedDiceLoss(to_onehot_y=True, softmax=True, w_type=weights, "
-             "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
-             "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1))",
+        "hold weighs as much as the heaviest that it holds. With sets of regions as the target, p is a "
+        "sigmoid of each channel and t 1 within its region.",
+    .torch =
+        "monai.losses.GeneralizedDiceLoss(to_onehot_y=True, softmax=True, w_type=weights, "
+        "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
+        "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1)); for sets of "
+        "regions sigmoid=True in place of to_onehot_y and softmax",
     .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
@@ -60,17 +71,19 @@ const op op_generalized_dice = {
              "1e-5", 1e-12, 1e6, NULL, 0, "added to the denominator"},
             {0}},
     .attrs_bytes = sizeof(generalized_dice_attrs),
-    .infer = region_infer,
+    .infer = generalized_dice_infer,
     .grad = generalized_dice_grad,
     .cost = segmentation_cost,
     .workspace_bytes = segmentation_workspace,
     .cpu = generalized_dice_cpu,
     .cases =
-        (const op_case[]){{"{weights: square|simple|uniform}",
-                           "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
-                          {"{batch: true, include_background: false, weights: simple}",
-                           "[n=1..3, v=20..99, 5]; [n, v] in 0..3", 0},
-                          {"{weights: square|uniform}", "[2, v=20..99, 3]; [2, v] in -1..2", 0},
-                          {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
-                          {0}},
+        (const op_case[]){
+            {"{weights: square|simple|uniform}",
+             "[n=1..2, x=1..4, y=1..4, z=1..5, 3]; [n, x, y, z] in 0..2", 0},
+            {"{batch: true, include_background: false, weights: simple}",
+             "[n=1..3, v=20..99, 5]; [n, v] in 0..3", 0},
+            {"{weights: square|uniform}", "[2, v=20..99, 3]; [2, v] in -1..2", 0},
+            {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
+            {"{weights: square|simple|uniform}", "[2, v=20..99, 3]; [2, v] in -1..7 sets", 0},
+            {0}},
 };

@@ -3,21 +3,55 @@
 #include "ops/arithmetic/chunks.h"
 #include "ops/arithmetic/vector_math.h"
 #include "ops/kernels/gemm.h"
+#include "ops/loss/segmentation_block.h"
 
 #include <math.h>
 
-enum {
-  BLOCK = 64,          /* voxels whose logits are turned class-major at a time */
-  CHUNK_VOXELS = 4096, /* voxels of a task */
-  SUM_LANES = 16
-};
+enum { CHUNK_VOXELS = 4096 /* of a task */ };
 
 enum { IN_LOGITS, IN_TARGET };
 
-/* Partial sums of a task: these, then per class Σp·onehot, Σp² or Σp, and Σonehot. */
-enum { SUM_CE, SUM_WEIGHT, SUM_CORRECT, SUM_COUNTED, SUM_BAD, SUM_BAD_LABEL, SUM_FIXED = 8 };
+static bool has_sets(const tensor *in) {
+  return in[IN_TARGET].dtype == DTYPE_REGIONS;
+}
 
-status segmentation_check(const infer *rule, const float_list *class_weights) {
+static status check_classes(const segmentation_terms *t, int64_t classes) {
+  if (classes < 2 || classes > SEGMENTATION_CLASSES_MAX)
+    return shape_error("the logits have %lld classes; 2 to %d are supported (a binary task has 2: "
+                       "background and foreground)",
+                       (long long)classes, SEGMENTATION_CLASSES_MAX);
+  if (t && t->class_weights && t->class_weights->count && t->class_weights->count != classes)
+    return shape_error("class_weights has %d numbers, but there are %lld classes",
+                       t->class_weights->count, (long long)classes);
+  return OK;
+}
+
+static status check_sets(const segmentation_terms *t, int64_t channels) {
+  if (channels > REGIONS_MAX)
+    return shape_error("the logits have %lld channels; with sets of regions as the target, 1 to %d "
+                       "are supported, one for each region",
+                       (long long)channels, REGIONS_MAX);
+  if (t->class_weights && t->class_weights->count && t->class_weights->count != channels)
+    return shape_error("class_weights has %d numbers, but the logits have %lld channels, one for "
+                       "each region",
+                       t->class_weights->count, (long long)channels);
+  if ((t->dice && !t->include_background) || (t->focal && !t->focal_background))
+    return shape_error("include_background: false leaves out class 0, but the target is sets of "
+                       "regions, none of which is the background; take it out");
+  if (t->focal && !t->sigmoid)
+    return shape_error("sigmoid: false is a softmax over classes, but the target is sets of "
+                       "regions, which may overlap: each has a sigmoid of its own");
+  if (t->label_smoothing != 0)
+    return shape_error(
+        "label_smoothing spreads a class over all classes, but the target is sets of "
+        "regions; take it out");
+  if (t->ignores && t->ignore_index != IGNORE_INDEX_DEFAULT)
+    return shape_error("ignore_index is a class, but the target is sets of regions; for voxels "
+                       "whose regions are unknown there is data: ignore_label");
+  return OK;
+}
+
+status segmentation_check(const infer *rule, const segmentation_terms *t) {
   const shape *logits = &rule->in[IN_LOGITS].shape, *target = &rule->in[IN_TARGET].shape;
   char have[96], want[96];
   bool fits =
@@ -30,14 +64,7 @@ status segmentation_check(const infer *rule, const float_list *class_weights) {
         "classes, but is %s",
         shape_format(want, logits), shape_format(have, target));
   int64_t classes = logits->dim[logits->rank - 1];
-  if (classes < 2 || classes > SEGMENTATION_CLASSES_MAX)
-    return shape_error("the logits have %lld classes; 2 to %d are supported (a binary task has 2: "
-                       "background and foreground)",
-                       (long long)classes, SEGMENTATION_CLASSES_MAX);
-  if (class_weights && class_weights->count && class_weights->count != classes)
-    return shape_error("class_weights has %d numbers, but there are %lld classes",
-                       class_weights->count, (long long)classes);
-  return OK;
+  return has_sets(rule->in) ? check_sets(t, classes) : check_classes(t, classes);
 }
 
 status segmentation_backward_infer(infer *rule) {
@@ -50,6 +77,16 @@ status label_error(int label, int64_t classes) {
                    "a label is %d, but the network has %lld outputs for classes 0 to %lld; check "
                    "the labels of the data set or the number of outputs",
                    label, (long long)classes, (long long)classes - 1);
+}
+
+/* For a set with a region that has no channel. */
+static status regions_error(int set, int64_t channels) {
+  int number = 1;
+  while (set >>= 1) number++;
+  return error_new(ERROR_DATA, NOWHERE,
+                   "a voxel lies in region %d of data: regions, but the network's outputs end at "
+                   "region %lld; give it one output for each region (outputs: \"${regions}\")",
+                   number, (long long)channels);
 }
 
 typedef struct extents {
@@ -100,10 +137,11 @@ static int32_t ignored_label(const segmentation_terms *t) {
   return is_one ? (int32_t)t->ignore_index : TARGET_UNKNOWN;
 }
 
-static void load_block(block *b, const float *logits, int64_t count, int64_t classes) {
-  gemm_transpose(b->p, BLOCK, logits, classes, count, classes);
+void load_planes(float *planes, const voxels *of) {
+  int64_t count = of->count, classes = of->classes;
+  gemm_transpose(planes, BLOCK, of->logits, classes, count, classes);
   for (int64_t c = 0; c < classes && count < BLOCK; c++)
-    for (int64_t v = count; v < BLOCK; v++) b->p[c * BLOCK + v] = 0;
+    for (int64_t v = count; v < BLOCK; v++) planes[c * BLOCK + v] = 0;
 }
 
 /* How many voxels of a block of logits have their largest logit, the first of equal ones, at their label. */
@@ -122,15 +160,9 @@ FOR_EACH_ISA static int64_t correct_voxels(const float *restrict logits,
   return correct;
 }
 
-/* What a core asks memory for while it computes; to wait for it would take as long as to compute. */
-typedef struct block_ahead {
-  const float *logits; /* of the next block */
-  const float *out;    /* where this block's gradient will go; NULL: nowhere */
-} block_ahead;
-
 /* Logits become probabilities; those of voxels that do not count are 0. */
 FOR_EACH_ISA static void softmax_block(block *restrict b, const int32_t *restrict label,
-                                       int64_t classes, block_ahead ahead) {
+                                       int64_t classes, const voxels *of) {
   float largest[BLOCK], sum[BLOCK] = {0};
   for (int v = 0; v < BLOCK; v++) largest[v] = b->p[v];
   for (int64_t c = 1; c < classes; c++)
@@ -140,8 +172,7 @@ FOR_EACH_ISA static void softmax_block(block *restrict b, const int32_t *restric
     }
   for (int64_t c = 0; c < classes; c++) {
     float *plane = b->p + c * BLOCK;
-    ask_for(ahead.logits + c * BLOCK, BLOCK);
-    if (ahead.out) ask_for(ahead.out + c * BLOCK, BLOCK);
+    ask_ahead(of, c);
     for (int v = 0; v < BLOCK; v++) {
       plane[v] = vector_exp_normal(plane[v] - largest[v]);
       sum[v] += plane[v];
@@ -155,13 +186,8 @@ FOR_EACH_ISA static void softmax_block(block *restrict b, const int32_t *restric
     for (int v = 0; v < BLOCK; v++) b->p[c * BLOCK + v] *= sum[v];
 }
 
-/* What a region term needs of a class: lanes of Σp·onehot, Σp² or Σp, and Σonehot. */
-typedef struct region_lanes {
-  float overlap[SUM_LANES], volume[SUM_LANES], count[SUM_LANES];
-} region_lanes;
-
-FOR_EACH_ISA static void add_regions(region_lanes *restrict lanes, const float *restrict p,
-                                     const int32_t *restrict label, int64_t classes, bool squared) {
+FOR_EACH_ISA void add_regions(region_lanes *restrict lanes, const float *restrict p,
+                              const int32_t *restrict label, int64_t classes, bool squared) {
   for (int64_t c = 0; c < classes; c++)
     for (int k = 0; k < BLOCK; k += SUM_LANES)
       for (int l = 0; l < SUM_LANES; l++) {
@@ -172,26 +198,9 @@ FOR_EACH_ISA static void add_regions(region_lanes *restrict lanes, const float *
       }
 }
 
-static double class_weight(const segmentation_terms *t, int64_t label) {
+double class_weight(const segmentation_terms *t, int64_t label) {
   return t->class_weights && t->class_weights->count ? t->class_weights->at[label] : 1.0;
 }
-
-/* What a voxel that counts, with the weight 1, adds to what the mean runs over. */
-static double terms_of_voxel(const segmentation_terms *t, int64_t classes) {
-  return t->focal ? (double)(classes - !t->focal_background) : 1;
-}
-
-/* ---- forward --------------------------------------------------------------------------------- */
-
-typedef struct job {
-  const call *c;
-  const segmentation_terms *terms;
-  extents e;
-  const float *slopes;
-  double factor; /* backward: dy · weight of the cross-entropy / what its mean runs over */
-  double dice_factor;
-  float *dlogits;
-} job;
 
 /* ---- focal loss (Lin et al., arXiv 1708.02002) ------------------------------------------------
  * Of the true class's log-probability l: −(1 − p)^γ l. Its derivative by the logits is that of the
@@ -228,8 +237,7 @@ static double focal_weight(const segmentation_terms *t, int64_t label) {
   return class_weight(t, label) * balance(t, label > 0);
 }
 
-/* Each class against the rest: −(1 − q)^γ log q with q = σ(±x), for one class of a block. Returns
- * the sum; with a gradient adds the derivatives times `scale`. */
+/* Each class against the rest: −(1 − q)^γ log q with q = σ(±x), for one class of a block. */
 FOR_EACH_ISA static double sigmoid_focal_class(const float *restrict x,
                                                const int32_t *restrict label, int32_t class,
                                                float gamma, float inside, float outside,
@@ -252,6 +260,12 @@ FOR_EACH_ISA static double sigmoid_focal_class(const float *restrict x,
   return lanes_total(sums);
 }
 
+double sigmoid_focal(const segmentation_terms *t, const float *x, const int32_t *label,
+                     int32_t class, double weight, float *gradient, double scale) {
+  return sigmoid_focal_class(x, label, class, (float)t->gamma, (float)(weight * balance(t, true)),
+                             (float)(weight * balance(t, false)), gradient, (float)scale);
+}
+
 static double sigmoid_focal_block(const segmentation_terms *t, const float *logits,
                                   const int32_t *label, int64_t count, int64_t classes,
                                   float *gradient, double scale) {
@@ -259,10 +273,8 @@ static double sigmoid_focal_block(const segmentation_terms *t, const float *logi
   float x[BLOCK] = {0};
   for (int64_t c = t->focal_background ? 0 : 1; c < classes; c++) {
     for (int64_t v = 0; v < count; v++) x[v] = logits[v * classes + c];
-    double weight = class_weight(t, c);
-    total += sigmoid_focal_class(
-        x, label, (int32_t)c, (float)t->gamma, (float)(weight * balance(t, true)),
-        (float)(weight * balance(t, false)), gradient ? gradient + c * BLOCK : NULL, (float)scale);
+    total += sigmoid_focal(t, x, label, (int32_t)c, class_weight(t, c),
+                           gradient ? gradient + c * BLOCK : NULL, scale);
   }
   return total;
 }
@@ -331,38 +343,71 @@ static void find_bad_label(double *sums, const int32_t *target, const int32_t *l
     }
 }
 
+static void add_classes(double *sums, region_lanes *lanes, const segmentation_terms *t,
+                        const voxels *of) {
+  int64_t n = of->count, classes = of->classes;
+  int32_t ignored = ignored_label(t), label[BLOCK];
+  block b;
+  int64_t counted = block_labels(of->target, n, classes, ignored, label);
+  if (counted < n) find_bad_label(sums, of->target, label, n, ignored);
+  load_planes(b.p, of);
+  if (t->accuracy) sums[SUM_CORRECT] += (double)correct_voxels(b.p, label, classes);
+  softmax_block(&b, label, classes, of);
+  if (t->dice) add_regions(lanes, b.p, label, classes, t->squared);
+  if (t->focal)
+    sums[SUM_CE] += focal_sum(t, &b, of->logits, label, n, classes);
+  else if (t->cross_entropy)
+    sum_cross_entropy(sums, t, &b, of->logits, label, n, classes, counted);
+  sums[SUM_COUNTED] += (double)counted;
+}
+
+/* ---- forward --------------------------------------------------------------------------------- */
+
+typedef struct job {
+  const call *c;
+  const segmentation_terms *terms;
+  extents e;
+  bool sets; /* the target: of regions, in place of classes */
+  gradient_scale scale;
+  const float *slopes;
+  float *dlogits; /* NULL: forward */
+} job;
+
+/* What a voxel that counts, with the weight 1, adds to what the mean runs over. */
+static double terms_of_voxel(const job *j) {
+  return j->sets           ? (double)j->e.classes
+         : j->terms->focal ? (double)(j->e.classes - !j->terms->focal_background)
+                           : 1;
+}
+
+static voxels voxels_at(const job *j, int64_t first, int64_t count) {
+  int64_t classes = j->e.classes;
+  return (voxels){.logits = (const float *)j->c->in[IN_LOGITS].data + first * classes,
+                  .target = (const int32_t *)j->c->in[IN_TARGET].data + first,
+                  .count = count < BLOCK ? count : BLOCK,
+                  .classes = classes,
+                  .out = j->dlogits ? j->dlogits + first * classes : NULL};
+}
+
 static void forward_task(void *context, int64_t task) {
   const job *j = context;
   const segmentation_terms *t = j->terms;
   int64_t classes = j->e.classes;
-  int32_t ignored = ignored_label(t);
   span part = piece_of(j->e.voxels, CHUNK_VOXELS, task % j->e.chunks);
   int64_t start = task / j->e.chunks * j->e.voxels + part.first;
-  const float *logits = (const float *)j->c->in[IN_LOGITS].data + start * classes;
-  const int32_t *target = (const int32_t *)j->c->in[IN_TARGET].data + start;
   double *sums = (double *)j->c->workspace + task * (SUM_FIXED + 3 * classes);
   double *overlap = sums + SUM_FIXED, *volume = overlap + classes, *count = volume + classes;
   memset(sums, 0, (size_t)(SUM_FIXED + 3 * classes) * sizeof *sums);
   region_lanes lanes[SEGMENTATION_CLASSES_MAX];
   memset(lanes, 0, (size_t)classes * sizeof *lanes);
-  block b;
   for (int64_t at = 0; at < part.count; at += BLOCK) {
-    int64_t n = part.count - at < BLOCK ? part.count - at : BLOCK;
-    const float *x = logits + at * classes;
-    int32_t label[BLOCK];
-    int64_t counted = block_labels(target + at, n, classes, ignored, label);
-    if (counted < n) find_bad_label(sums, target + at, label, n, ignored);
-    load_block(&b, x, n, classes);
-    if (t->accuracy) sums[SUM_CORRECT] += (double)correct_voxels(b.p, label, classes);
-    softmax_block(&b, label, classes, (block_ahead){.logits = x + BLOCK * classes});
-    if (t->dice) add_regions(lanes, b.p, label, classes, t->squared);
-    if (t->focal)
-      sums[SUM_CE] += focal_sum(t, &b, x, label, n, classes);
-    else if (t->cross_entropy)
-      sum_cross_entropy(sums, t, &b, x, label, n, classes, counted);
-    sums[SUM_COUNTED] += (double)counted;
+    voxels of = voxels_at(j, start + at, part.count - at);
+    if (j->sets)
+      add_sets(sums, lanes, t, &of);
+    else
+      add_classes(sums, lanes, t, &of);
   }
-  if (t->focal) sums[SUM_WEIGHT] = sums[SUM_COUNTED];
+  if (t->focal || j->sets) sums[SUM_WEIGHT] = sums[SUM_COUNTED];
   for (int64_t c = 0; c < classes; c++)
     for (int l = 0; l < SUM_LANES; l++) {
       overlap[c] += (double)lanes[c].overlap[l];
@@ -475,20 +520,20 @@ static double region_term(const job *j, const double *sums, int64_t stride, floa
 
 status segmentation_forward(const call *c, const segmentation_terms *terms, float *slopes,
                             segmentation_result *result) {
-  job j = {.c = c, .terms = terms, .e = extents_of(&c->in[IN_LOGITS])};
+  job j = {.c = c, .terms = terms, .e = extents_of(&c->in[IN_LOGITS]), .sets = has_sets(c->in)};
   int64_t tasks = j.e.samples * j.e.chunks, stride = SUM_FIXED + 3 * j.e.classes;
   parallel_for(c->pool, tasks, forward_task, &j);
   const double *sums = c->workspace;
   double total[SUM_FIXED] = {0};
   for (int64_t k = 0; k < tasks; k++) {
     const double *s = sums + k * stride;
-    if (s[SUM_BAD] != 0) return label_error((int)s[SUM_BAD_LABEL], j.e.classes);
+    if (s[SUM_BAD] != 0)
+      return (j.sets ? regions_error : label_error)((int)s[SUM_BAD_LABEL], j.e.classes);
     for (int i = 0; i < SUM_FIXED; i++) total[i] += s[i];
   }
   *result = (segmentation_result){.weight = total[SUM_WEIGHT]};
   if (terms->cross_entropy && total[SUM_WEIGHT] > 0)
-    result->cross_entropy =
-        total[SUM_CE] / (total[SUM_WEIGHT] * terms_of_voxel(terms, j.e.classes));
+    result->cross_entropy = total[SUM_CE] / (total[SUM_WEIGHT] * terms_of_voxel(&j));
   if (total[SUM_COUNTED] > 0) result->accuracy = total[SUM_CORRECT] / total[SUM_COUNTED];
   if (terms->dice) result->dice = region_term(&j, sums, stride, slopes);
   return OK;
@@ -497,11 +542,9 @@ status segmentation_forward(const call *c, const segmentation_terms *terms, floa
 /* ---- gradient --------------------------------------------------------------------------------
  * Cross-entropy: p_k Σa − a_k. Dice, with g_c its derivative by p_c: p_k (g_k − Σ g_c p_c). */
 
-/* Turns the probabilities of a block into gradients, class-major, in place. `hit` is 1 where the
- * voxel bears the class. */
-FOR_EACH_ISA static void dice_gradient(float *restrict p, float *restrict gradient,
-                                       const int32_t *restrict label, const float *restrict slopes,
-                                       int64_t classes, float factor, bool squared) {
+FOR_EACH_ISA void dice_gradient(const float *restrict p, float *restrict gradient,
+                                const int32_t *restrict label, const float *restrict slopes,
+                                int64_t classes, float factor, bool squared) {
   float dot[BLOCK] = {0};
   for (int64_t c = 0; c < classes; c++) {
     float hit = slopes[2 * c] * factor, slope = slopes[2 * c + 1] * factor;
@@ -516,10 +559,9 @@ FOR_EACH_ISA static void dice_gradient(float *restrict p, float *restrict gradie
       gradient[c * BLOCK + v] = p[c * BLOCK + v] * (gradient[c * BLOCK + v] - dot[v]);
 }
 
-/* `factor` of a voxel that does not count is 0. */
-FOR_EACH_ISA static void add_cross_entropy(float *restrict gradient, const float *restrict p,
-                                           const int32_t *restrict label, int64_t classes,
-                                           const float *restrict factor) {
+FOR_EACH_ISA void add_cross_entropy(float *restrict gradient, const float *restrict p,
+                                    const int32_t *restrict label, int64_t classes,
+                                    const float *restrict factor) {
   for (int64_t c = 0; c < classes; c++)
     for (int v = 0; v < BLOCK; v++) {
       float d = p[c * BLOCK + v] - (label[v] == c ? 1.0f : 0.0f);
@@ -556,41 +598,43 @@ static void add_weighted_cross_entropy(float *restrict gradient, const float *re
   }
 }
 
+static void gradient_of_classes(float *gradient, const segmentation_terms *t, const voxels *of,
+                                const float *slopes, gradient_scale scale) {
+  int64_t n = of->count, classes = of->classes;
+  int32_t label[BLOCK];
+  block b;
+  block_labels(of->target, n, classes, ignored_label(t), label);
+  load_planes(b.p, of);
+  softmax_block(&b, label, classes, of);
+  if (t->dice)
+    dice_gradient(b.p, gradient, label, slopes, classes, (float)scale.dice, t->squared);
+  else
+    memset(gradient, 0, (size_t)(classes * BLOCK) * sizeof *gradient);
+  if (t->focal) {
+    add_focal(gradient, &b, of->logits, label, n, classes, t, scale.voxels);
+  } else if (t->cross_entropy && is_plain(t)) {
+    float factor[BLOCK];
+    for (int v = 0; v < BLOCK; v++) factor[v] = label[v] >= 0 ? (float)scale.voxels : 0.0f;
+    add_cross_entropy(gradient, b.p, label, classes, factor);
+  } else if (t->cross_entropy) {
+    add_weighted_cross_entropy(gradient, b.p, label, classes, t, scale.voxels);
+  }
+}
+
 static void backward_task(void *context, int64_t task) {
   const job *j = context;
-  const segmentation_terms *t = j->terms;
   int64_t classes = j->e.classes, sample = task / j->e.chunks;
   span part = piece_of(j->e.voxels, CHUNK_VOXELS, task % j->e.chunks);
   int64_t start = sample * j->e.voxels + part.first;
-  const float *logits = (const float *)j->c->in[IN_LOGITS].data + start * classes;
-  const int32_t *target = (const int32_t *)j->c->in[IN_TARGET].data + start;
-  float *out = j->dlogits + start * classes;
-  int32_t ignored = ignored_label(t);
-  block b;
+  const float *slopes = j->slopes ? j->slopes + sample * classes * 2 : NULL;
   float gradient[SEGMENTATION_CLASSES_MAX * BLOCK];
   for (int64_t at = 0; at < part.count; at += BLOCK) {
-    int64_t n = part.count - at < BLOCK ? part.count - at : BLOCK;
-    int32_t label[BLOCK];
-    block_labels(target + at, n, classes, ignored, label);
-    load_block(&b, logits + at * classes, n, classes);
-    softmax_block(
-        &b, label, classes,
-        (block_ahead){.logits = logits + (at + BLOCK) * classes, .out = out + at * classes});
-    if (t->dice)
-      dice_gradient(b.p, gradient, label, j->slopes + sample * classes * 2, classes,
-                    (float)j->dice_factor, t->squared);
+    voxels of = voxels_at(j, start + at, part.count - at);
+    if (j->sets)
+      gradient_of_sets(gradient, j->terms, &of, slopes, j->scale);
     else
-      memset(gradient, 0, (size_t)(classes * BLOCK) * sizeof *gradient);
-    if (t->focal) {
-      add_focal(gradient, &b, logits + at * classes, label, n, classes, t, j->factor);
-    } else if (t->cross_entropy && is_plain(t)) {
-      float factor[BLOCK];
-      for (int v = 0; v < BLOCK; v++) factor[v] = label[v] >= 0 ? (float)j->factor : 0.0f;
-      add_cross_entropy(gradient, b.p, label, classes, factor);
-    } else if (t->cross_entropy) {
-      add_weighted_cross_entropy(gradient, b.p, label, classes, t, j->factor);
-    }
-    gemm_transpose(out + at * classes, classes, gradient, BLOCK, classes, n);
+      gradient_of_classes(gradient, j->terms, &of, slopes, j->scale);
+    gemm_transpose(of.out, classes, gradient, BLOCK, classes, of.count);
   }
 }
 
@@ -599,11 +643,11 @@ void segmentation_backward(const call *c, const segmentation_terms *terms, const
   job j = {.c = c,
            .terms = terms,
            .e = extents_of(&c->in[IN_LOGITS]),
+           .sets = has_sets(c->in),
+           .scale.dice = dy * terms->dice_weight,
            .slopes = slopes,
-           .dice_factor = dy * terms->dice_weight,
            .dlogits = dlogits};
-  if (weight > 0)
-    j.factor = dy * terms->cross_entropy_weight / (weight * terms_of_voxel(terms, j.e.classes));
+  if (weight > 0) j.scale.voxels = dy * terms->cross_entropy_weight / (weight * terms_of_voxel(&j));
   parallel_for(c->pool, j.e.samples * j.e.chunks, backward_task, &j);
 }
 
@@ -611,8 +655,8 @@ void segmentation_backward(const call *c, const segmentation_terms *terms, const
 
 enum { OUT_LOSS, OUT_SLOPES };
 
-status region_infer(infer *rule) {
-  TRY(segmentation_check(rule, NULL));
+status region_infer(infer *rule, const segmentation_terms *t) {
+  TRY(segmentation_check(rule, t));
   const shape *logits = &rule->in[IN_LOGITS].shape;
   rule->out[OUT_SLOPES].shape = SHAPE(logits->dim[0], last_extent(&rule->in[IN_LOGITS]), 2);
   return OK;

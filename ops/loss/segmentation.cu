@@ -12,6 +12,7 @@ enum { WEIGHT_SQUARE, WEIGHT_SIMPLE, WEIGHT_UNIFORM };
 constexpr int MOST_WEIGHTS = 256, MOST_CLASSES = 256, CHUNK = 2048; /* voxels of a block */
 
 struct terms {
+  bool sets;                                    /* the target: of regions, in place of classes */
   bool cross_entropy, focal, regions;           /* which terms there are */
   scheduled_number voxel_weight, region_weight; /* their factors in the loss */
   int weight_count;                             /* of class_weights; 0: all 1 */
@@ -30,14 +31,23 @@ struct terms {
 
   /* Is the target one that does not count? Of others, those that are no class are mistakes. */
   __device__ bool leaves_out(int target) const {
-    return target == TARGET_UNKNOWN || (ignores && target == ignore_index);
+    return sets ? target < 0 : target == TARGET_UNKNOWN || (ignores && target == ignore_index);
   }
   __device__ bool counts(int target, int64_t classes) const {
-    return target >= 0 && target < classes && !leaves_out(target);
+    return target >= 0 && (sets ? (unsigned)target >> classes == 0 : target < classes) &&
+           !leaves_out(target);
+  }
+  /* Does a voxel that counts bear the class, or lie in the region? */
+  __device__ bool hits(int target, int64_t c) const {
+    return sets ? target >> c & 1 : target == c;
+  }
+  /* Of a voxel's logits, with log Σ eˣ over the classes. */
+  __device__ float probability(float x, float log_sum) const {
+    return sets ? 1.0f / (1.0f + expf(-x)) : expf(x - log_sum);
   }
   /* What a voxel that counts, with the weight 1, adds to what the mean runs over. */
   __device__ double of_voxel(int64_t classes) const {
-    return focal ? (double)(classes - (focal_background ? 0 : 1)) : 1;
+    return sets ? (double)classes : focal ? (double)(classes - (focal_background ? 0 : 1)) : 1;
   }
   __device__ double class_weight(int64_t c) const {
     return weight_count ? (double)class_weights[c] : 1.0;
@@ -82,6 +92,23 @@ static __device__ inline float log_sum_of(const float *x, int64_t classes, int *
   return largest + logf(sum);
 }
 
+/* Σ_c −log of what σ(x_c) gives the truth. */
+static __device__ inline double binary_cross_entropy(const terms &t, const float *x,
+                                                     int64_t channels, int set) {
+  double total = 0;
+  for (int64_t c = 0; c < channels; c++) {
+    float s = t.hits(set, c) ? x[c] : -x[c];
+    total += t.class_weight(c) * (double)((s < 0.0f ? -s : 0.0f) + log1pf(expf(-fabsf(s))));
+  }
+  return total;
+}
+
+static __device__ inline bool is_correct_set(const float *x, int64_t channels, int set) {
+  int found = 0;
+  for (int64_t c = 0; c < channels; c++) found |= (x[c] > 0) << c;
+  return found == set;
+}
+
 /* −Σ_c a_c log p_c with the smoothed target a. */
 static __device__ inline double voxel_cross_entropy(const terms &t, const float *x, float log_sum,
                                                     int64_t classes, int label) {
@@ -120,7 +147,7 @@ static __device__ inline double voxel_focal(const terms &t, const float *x, floa
   }
   double total = 0;
   for (int64_t c = t.focal_background ? 0 : 1; c < classes; c++) {
-    bool hit = label == c;
+    bool hit = t.hits(label, c);
     total += t.class_weight(c) * t.balance_of(hit) *
              (double)sigmoid_focal_of(hit ? x[c] : -x[c], t.gamma, &unused);
   }
@@ -139,17 +166,22 @@ static __global__ void chunk_sums(double *partials, const float *logits, const i
   const int32_t *labels = target + start;
   double sums[SUM_FIXED] = {0, 0, 0, 0};
   for (int v = (int)threadIdx.x; v < count; v += (int)blockDim.x) {
-    int best, label = labels[v];
+    int best = 0, label = labels[v];
     const float *row = x + v * e.classes;
-    float log_sum = log_sums[v] = log_sum_of(row, e.classes, &best);
+    float log_sum = log_sums[v] = t.sets ? 0.0f : log_sum_of(row, e.classes, &best);
     if (!t.counts(label, e.classes)) {
-      if (!t.leaves_out(label)) note_label(faults, label, e.classes);
+      if (!t.leaves_out(label))
+        note_label(faults, label, e.classes, t.sets ? FAULT_REGIONS : FAULT_LABEL);
       continue;
     }
     sums[SUM_COUNTED] += 1;
     if (t.focal) {
       sums[SUM_VOXELS] += voxel_focal(t, row, log_sum, e.classes, label);
       sums[SUM_WEIGHT] += 1;
+    } else if (t.cross_entropy && t.sets) {
+      sums[SUM_VOXELS] += binary_cross_entropy(t, row, e.classes, label);
+      sums[SUM_WEIGHT] += 1;
+      sums[SUM_CORRECT] += is_correct_set(row, e.classes, label);
     } else if (t.cross_entropy) {
       sums[SUM_VOXELS] += voxel_cross_entropy(t, row, log_sum, e.classes, label);
       sums[SUM_WEIGHT] += t.class_weight(label);
@@ -169,8 +201,8 @@ static __global__ void chunk_sums(double *partials, const float *logits, const i
     double overlap = 0, volume = 0, actual = 0;
     for (int v = lane; v < count; v += WARP) {
       if (!t.counts(labels[v], e.classes)) continue;
-      float p = expf(x[v * e.classes + c] - log_sums[v]);
-      bool hit = labels[v] == c;
+      float p = t.probability(x[v * e.classes + c], log_sums[v]);
+      bool hit = t.hits(labels[v], c);
       overlap += hit ? (double)p : 0;
       volume += t.squared ? (double)(p * p) : (double)p;
       actual += hit;
@@ -338,7 +370,7 @@ struct gradient_f {
 
   /* One voxel. p_c is made anew from the logits wherever it is needed. */
   __device__ void operator()(int64_t v) const {
-    int best, label = target[v];
+    int best = 0, label = target[v];
     int64_t classes = e.classes, sample = v / e.voxels;
     float *to = dlogits + v * classes;
     if (!t.counts(label, classes)) {
@@ -346,12 +378,12 @@ struct gradient_f {
       return;
     }
     const float *x = logits + v * classes;
-    float log_sum = log_sum_of(x, classes, &best);
+    float log_sum = t.sets ? 0.0f : log_sum_of(x, classes, &best);
     double total = weight ? (double)*weight * t.of_voxel(classes) : 0;
     double scale = total > 0 ? (double)*dy * t.voxel_weight / total : 0;
     float region_scale = (float)((double)*dy * t.region_weight), dot = 0;
     const float *s = slopes + sample * classes * 2;
-    if (t.regions)
+    if (t.regions && !t.sets)
       for (int64_t c = 0; c < classes; c++) {
         float p = expf(x[c] - log_sum);
         dot += p * region_slope(s, c, label, p, region_scale);
@@ -362,7 +394,7 @@ struct gradient_f {
       factor *= (float)(scale * t.focal_weight(label));
     }
     double hit = 0, everywhere = 0, all = 0;
-    if (t.cross_entropy) {
+    if (t.cross_entropy && !t.sets) {
       everywhere = t.label_smoothing / (double)classes;
       hit = (1 - t.label_smoothing) * t.class_weight(label);
       double weights = 0;
@@ -370,16 +402,21 @@ struct gradient_f {
       all = hit + everywhere * weights;
     }
     for (int64_t c = 0; c < classes; c++) {
-      float p = expf(x[c] - log_sum), g = 0;
-      if (t.regions) g = p * (region_slope(s, c, label, p, region_scale) - dot);
-      if (t.cross_entropy) {
+      float p = t.probability(x[c], log_sum), g = 0;
+      if (t.regions) {
+        float slope = region_slope(s, c, label, p, region_scale);
+        g = t.sets ? p * (1.0f - p) * slope : p * (slope - dot);
+      }
+      if (t.cross_entropy && t.sets) {
+        g += (float)(scale * t.class_weight(c)) * (p - (t.hits(label, c) ? 1.0f : 0.0f));
+      } else if (t.cross_entropy) {
         double a = everywhere * t.class_weight(c) + (c == label ? hit : 0);
         g += (float)(scale * ((double)p * all - a));
       }
       if (t.focal && !t.sigmoid) g += factor * (p - (c == label ? 1.0f : 0.0f));
       if (t.focal && t.sigmoid && c >= (t.focal_background ? 0 : 1)) {
         float slope;
-        bool is_hit = c == label;
+        bool is_hit = t.hits(label, c);
         sigmoid_focal_of(is_hit ? x[c] : -x[c], t.gamma, &slope);
         float weighted = (float)(scale * t.class_weight(c) * t.balance_of(is_hit)) * slope;
         g += is_hit ? weighted : -weighted;
@@ -390,7 +427,7 @@ struct gradient_f {
 
   __device__ float region_slope(const float *s, int64_t c, int label, float p, float scale) const {
     float slope = s[2 * c + 1] * scale;
-    return (label == c ? s[2 * c] * scale : 0.0f) + (t.squared ? 2.0f * slope * p : slope);
+    return (t.hits(label, c) ? s[2 * c] * scale : 0.0f) + (t.squared ? 2.0f * slope * p : slope);
   }
 };
 
@@ -403,6 +440,12 @@ static status backward(const launch *l, const terms &t, const float *slopes, con
 }
 
 /* ---- the operators ----------------------------------------------------------------------------------- */
+
+static terms terms_of_target(const launch *l) {
+  terms t = {};
+  t.sets = l->call->in[IN_TARGET].dtype == PLUGIN_REGIONS;
+  return t;
+}
 
 static void read_class_weights(const launch *l, terms *t) {
   t->weight_count = l->host->length(l->call, "class_weights");
@@ -420,7 +463,7 @@ static void read_region(const launch *l, terms *t) {
 }
 
 static terms cross_entropy_terms(const launch *l) {
-  terms t = {};
+  terms t = terms_of_target(l);
   t.cross_entropy = true;
   t.voxel_weight = always(1);
   read_class_weights(l, &t);
@@ -442,7 +485,7 @@ CUDA_OP(cross_entropy_backward) {
 }
 
 static terms dice_terms(const launch *l) {
-  terms t = {};
+  terms t = terms_of_target(l);
   read_region(l, &t);
   t.squared = flag(l, "squared");
   return t;
@@ -462,7 +505,7 @@ CUDA_SCRATCH(tversky) {
   return forward_scratch(l);
 }
 CUDA_OP(tversky) {
-  terms t = {};
+  terms t = terms_of_target(l);
   read_region(l, &t);
   t.kind = TVERSKY;
   t.alpha = number(l, "alpha");
@@ -474,7 +517,7 @@ CUDA_SCRATCH(generalized_dice) {
   return forward_scratch(l);
 }
 CUDA_OP(generalized_dice) {
-  terms t = {};
+  terms t = terms_of_target(l);
   read_region(l, &t);
   t.kind = GENERALIZED;
   t.volume_weights = (int)integer(l, "weights");
@@ -511,7 +554,7 @@ static void read_focal(const launch *l, terms *t) {
 }
 
 static terms focal_terms(const launch *l) {
-  terms t = {};
+  terms t = terms_of_target(l);
   read_focal(l, &t);
   return t;
 }

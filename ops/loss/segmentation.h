@@ -6,7 +6,11 @@
  * A voxel whose target is TARGET_UNKNOWN (or a loss's ignore_index) is left out of every sum, so that
  * neither loss nor gradient depends on its logits, and means run over the voxels that count. A region
  * term per sample is a mean over the samples in which a voxel counts. Where none does, the loss and
- * its gradient are 0. */
+ * its gradient are 0.
+ *
+ * In place of a class a voxel's target may be a set of regions (DTYPE_REGIONS), of which region r is the
+ * logits' channel r. The losses are then the same with a sigmoid of each channel in place of the softmax,
+ * and the cross-entropy is the binary one, its mean over the voxels that count and the channels. */
 #ifndef STRATA_OPS_SEGMENTATION_H
 #define STRATA_OPS_SEGMENTATION_H
 
@@ -14,6 +18,7 @@
 #include "graph/graph.h"
 
 enum { SEGMENTATION_CLASSES_MAX = 256 };
+enum { IGNORE_INDEX_DEFAULT = -100 }; /* PyTorch's: no class */
 
 typedef enum region_form { REGION_DICE, REGION_TVERSKY, REGION_GENERALIZED_DICE } region_form;
 enum { WEIGHT_SQUARE, WEIGHT_SIMPLE, WEIGHT_UNIFORM };
@@ -41,11 +46,12 @@ typedef struct segmentation_terms {
 
 typedef struct segmentation_result {
   double cross_entropy, dice, accuracy;
-  double weight; /* Σ of the class weights of the voxels that count; focal: of 1 a voxel */
+  double weight; /* Σ of the class weights of the voxels that count; focal, sets: of 1 a voxel */
 } segmentation_result;
 
-/* Ports 0 and 1 of every operator here: logits (N … C) and target (N …), or (N … 1). */
-status segmentation_check(const infer *rule, const float_list *class_weights);
+/* Ports 0 and 1 of every operator here: logits (N … C) and target (N …), or (N … 1). NULL: the target is
+ * classes, and there are no weights of them. */
+status segmentation_check(const infer *rule, const segmentation_terms *terms);
 /* Shape rule of their gradients, whose input 0 is the logits too: dlogits. */
 status segmentation_backward_infer(infer *rule);
 /* For a target that is no class. */
@@ -68,7 +74,7 @@ typedef struct dice_attrs {
   double smooth_numerator, smooth_denominator;
 } dice_attrs;
 /* Shape rule and gradient rule of such a loss: outputs loss and slopes. */
-status region_infer(infer *rule);
+status region_infer(infer *rule, const segmentation_terms *terms);
 status region_grad(grad *rule, bool squared);
 status region_forward(const call *c, const segmentation_terms *terms);
 
@@ -84,11 +90,11 @@ status region_forward(const call *c, const segmentation_terms *terms);
 
 #define SEGMENTATION_LOGITS                                                                        \
   { "logits", "N … C", DTYPE_F32, 0, "one score per class, before softmax" }
-#define SEGMENTATION_TARGET                                                                                   \
-  {                                                                                                           \
-    "target", "N …", DTYPE_I32, 0,                                                                            \
-        "class numbers, 0 … C − 1; −1 where the class is unknown (data: ignore_label): such voxels do " \
-        "not count"                                                                                           \
+#define SEGMENTATION_TARGET                                                                         \
+  {                                                                                                 \
+    "target", "N …", DTYPE_I32, PORT_OR_REGIONS,                                                    \
+        "class numbers, 0 … C − 1; −1 where the class is unknown (data: ignore_label): such " \
+        "voxels do not count. Or sets of regions (data: regions), the first being channel 0"        \
   }
 /* Of losses that need every voxel's class. */
 #define SEGMENTATION_KNOWN_TARGET                                                                  \

@@ -8,13 +8,8 @@ typedef struct tversky_attrs {
   double smooth_numerator, smooth_denominator;
 } tversky_attrs;
 
-static status tversky_grad(grad *rule) {
-  return region_grad(rule, false);
-}
-
-static status tversky_cpu(const call *c) {
-  const tversky_attrs *attrs = c->attrs;
-  segmentation_terms terms = {.dice = true,
+static segmentation_terms terms_of(const tversky_attrs *attrs) {
+  return (segmentation_terms){.dice = true,
                               .dice_weight = 1,
                               .form = REGION_TVERSKY,
                               .false_positive_weight = attrs->alpha,
@@ -23,6 +18,19 @@ static status tversky_cpu(const call *c) {
                               .batch = attrs->batch,
                               .smooth_numerator = attrs->smooth_numerator,
                               .smooth_denominator = attrs->smooth_denominator};
+}
+
+static status tversky_infer(infer *rule) {
+  segmentation_terms terms = terms_of(rule->attrs);
+  return region_infer(rule, &terms);
+}
+
+static status tversky_grad(grad *rule) {
+  return region_grad(rule, false);
+}
+
+static status tversky_cpu(const call *c) {
+  segmentation_terms terms = terms_of(c->attrs);
   return region_forward(c, &terms);
 }
 
@@ -34,10 +42,13 @@ const op op_tversky = {
         "loss = mean over samples and classes of 1 − (TP + smooth_numerator) / (TP + alpha · FP "
         "+ beta · FN + smooth_denominator) with TP = Σ p·t, FP = Σ p·(1 − t), FN = Σ (1 − p)·t, p "
         "the softmax of the logits and t the one-hot target (Salehi et al., arXiv 1706.05721). "
-        "With alpha = beta = 0.5 it is the Dice loss; a larger beta favours sensitivity.",
-    .torch = "monai.losses.TverskyLoss(to_onehot_y=True, softmax=True, alpha=alpha, beta=beta, "
-             "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
-             "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1))",
+        "With alpha = beta = 0.5 it is the Dice loss; a larger beta favours sensitivity. With sets "
+        "of regions as the target, p is a sigmoid of each channel and t 1 within its region.",
+    .torch =
+        "monai.losses.TverskyLoss(to_onehot_y=True, softmax=True, alpha=alpha, beta=beta, "
+        "include_background=include_background, batch=batch, smooth_nr=smooth_numerator, "
+        "smooth_dr=smooth_denominator)(logits.movedim(-1, 1), target.unsqueeze(1)); for sets of "
+        "regions sigmoid=True in place of to_onehot_y and softmax",
     .version = 2,
     .traits = OP_LOSS,
     .inputs = (const port[]){SEGMENTATION_LOGITS, SEGMENTATION_TARGET, {0}},
@@ -58,7 +69,7 @@ const op op_tversky = {
              1e-12, 1e6, NULL, 0, "added to the denominator"},
             {0}},
     .attrs_bytes = sizeof(tversky_attrs),
-    .infer = region_infer,
+    .infer = tversky_infer,
     .grad = tversky_grad,
     .cost = segmentation_cost,
     .workspace_bytes = segmentation_workspace,
@@ -69,5 +80,7 @@ const op op_tversky = {
                                 "[n=1..3, v=20..99, 4]; [n, v] in 0..3", 0},
                                {"{alpha: 0.3}", "[2, v=2..99, 3]; [2, v] in -1..2", 0},
                                {"{}", "[2, v=20..99, 3]; [2, v] in -1..-1", 0},
+                               {"{alpha: 0.3, batch: true|false}",
+                                "[2, v=2..99, 3]; [2, v] in -1..7 sets", 0},
                                {0}},
 };

@@ -264,9 +264,18 @@ static status device_launch(plugin_device *d, int kernel, const plugin_call *c) 
 
 /* What kernels found wrong with the data, which is then forgotten. */
 static status report_fault(plugin_device *d, const struct fault *found) {
-  if (!found->label_found) return OK;
+  if (found->kind == NO_FAULT) return OK;
   CUDA_TRY(d->host, "a kernel on the GPU",
            cudaMemsetAsync(d->faults, 0, sizeof *d->faults, d->stream));
+  if (found->kind == FAULT_REGIONS) {
+    int number = 1;
+    for (int set = found->label; set >>= 1;) number++;
+    return d->host->error(ERROR_DATA,
+                          "a voxel lies in region %d of data: regions, but the network's outputs "
+                          "end at region %d; give it one output for each region (outputs: "
+                          "\"${regions}\")",
+                          number, found->classes);
+  }
   return d->host->error(ERROR_DATA,
                         "a label is %d, but the network has %d outputs for classes 0 to %d; check "
                         "the labels of the data set or the number of outputs",

@@ -52,19 +52,21 @@ struct launch {
   struct fault *faults;        /* device memory: what kernels found wrong with the data */
 };
 
-/* A label that is no class cannot be reported while the step runs on: the kernel notes it, and the
+/* A label that is no class, or a region without an output, cannot be reported while the step runs on: the kernel notes it, and the
  * next synchronization turns it into an error. */
+enum fault_kind { NO_FAULT, FAULT_LABEL, FAULT_REGIONS };
 struct fault {
-  int label_found; /* 1: there was one */
-  int label;
+  int kind;
+  int label; /* or the set of regions */
   int classes;
 };
 
 /* Any of several threads' notes will do, which is what `volatile` says here. */
-static __device__ inline void note_label(volatile struct fault *f, int label, int64_t classes) {
+static __device__ inline void note_label(volatile struct fault *f, int label, int64_t classes,
+                                         fault_kind kind = FAULT_LABEL) {
   f->label = label;
   f->classes = (int)classes;
-  f->label_found = 1;
+  f->kind = kind;
 }
 
 #define CUDA_OP(name) extern "C" status cuda_op_##name(const launch *l)
