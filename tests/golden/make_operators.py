@@ -43,7 +43,7 @@ class Fixture:
         with open(os.path.join(HERE, name + ".fixture"), "wb") as f:
             f.write(("\n".join(self.head) + "\ndata\n").encode())
             for a in self.data:
-                f.write(a.astype("<i4" if a.dtype == np.int32 else "<f4").tobytes())
+                f.write(a.astype("<i4" if a.dtype in (np.int32, np.uint32) else "<f4").tobytes())
 
 
 def case(name, op, attrs, inputs, oracle, states=None):
@@ -58,6 +58,9 @@ def case(name, op, attrs, inputs, oracle, states=None):
         elif a.dtype == np.int32:
             f.add("in i32", a)
             tensors.append(torch.from_numpy(a).long())
+        elif a.dtype == np.uint32:  # sets of regions
+            f.add("in sets", a)
+            tensors.append(torch.from_numpy(a.view(np.int32)).long())
         else:
             f.add("in f32", a)
             tensors.append(torch.from_numpy(a).double().requires_grad_())

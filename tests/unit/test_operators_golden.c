@@ -130,12 +130,13 @@ static uint64_t run_step_operator(const char *name, fixture *f, const op *o, con
     if (strcmp(line, "in absent") == 0) {
       in[in_count++] = VALUE_NONE;
     } else if (text_starts_with(line, "in ")) {
-      shape s = read_shape(line + 6);
+      dtype type = text_starts_with(line, "in i32")    ? DTYPE_I32
+                   : text_starts_with(line, "in sets") ? DTYPE_REGIONS
+                                                       : DTYPE_F32;
+      shape s = read_shape(line + strlen(type == DTYPE_REGIONS ? "in sets" : "in f32"));
       void *data = take(f, &cursor, &s);
-      bool is_label = text_starts_with(line, "in i32");
-      in[in_count] = o->lower && !is_label
-                         ? composite_input(&t, in_count, s, data)
-                         : bench_input(&t, "in", is_label ? DTYPE_I32 : DTYPE_F32, s, data);
+      in[in_count] = o->lower && type == DTYPE_F32 ? composite_input(&t, in_count, s, data)
+                                                   : bench_input(&t, "in", type, s, data);
       in_count++;
       free(data);
     } else if (sscanf(line, "out %d%n", &port, &used) == 1) {
