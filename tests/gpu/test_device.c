@@ -57,24 +57,35 @@ static void uploads_of_any_size_take_what_their_source_is_then(void **state) {
   cuda->release(cuda, memory, sizeof back);
 }
 
-static void a_label_that_is_no_class_is_reported_when_the_step_ends(void **state) {
+static void a_target_without_an_output_is_reported_when_the_step_ends(void **state) {
   (void)state;
-  static const char *const losses[] = {"dice_ce", "cross_entropy", "boundary"};
-  for (size_t i = 0; i < sizeof losses / sizeof *losses; i++) {
+  static const char label[] = "a label is 7, but the network has 3 outputs";
+  static const char set[] = "lies in region 4 of data: regions, but the network's outputs end at "
+                            "region 3";
+  static const struct {
+    const char *loss, *target, *words;
+  } cases[] = {{"dice_ce", "7..7", label},
+               {"cross_entropy", "7..7", label},
+               {"boundary", "7..7", label},
+               {"dice_ce", "8..15 sets", set},
+               {"focal", "8..15 sets", set}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     trial t;
-    op_case wrong = {"{}", "[1, 2, 2, 2, 3]; [1, 2, 2, 2] in 7..7", 0};
-    assert_null(trial_build(op_find(losses[i]), &wrong, 1, &t));
+    char inputs[64];
+    snprintf(inputs, sizeof inputs, "[1, 2, 2, 2, 3]; [1, 2, 2, 2] in %s", cases[i].target);
+    op_case wrong = {"{}", inputs, 0};
+    assert_null(trial_build(op_find(cases[i].loss), &wrong, 1, &t));
     assert_null(trial_open(&t, cuda));
     status error = program_run(&t.program);
     assert_non_null(error);
     assert_int_equal(error_code_of(error), ERROR_DATA);
-    assert_non_null(strstr(error_message(error), "a label is 7, but the network has 3 outputs"));
+    assert_non_null(strstr(error_message(error), cases[i].words));
     error_free(error);
     trial_close(&t);
     /* The fault is gone with its report. */
     op_case right = {"{}", "[1, 2, 2, 2, 3]; [1, 2, 2, 2] in 0..2", 0};
     trial_free(&t);
-    assert_null(trial_build(op_find(losses[i]), &right, 1, &t));
+    assert_null(trial_build(op_find(cases[i].loss), &right, 1, &t));
     assert_null(trial_open(&t, cuda));
     assert_null(program_run(&t.program));
     trial_close(&t);
@@ -341,7 +352,7 @@ int main(void) {
       cmocka_unit_test(memory_is_zeroed_and_keeps_what_is_copied),
       cmocka_unit_test(small_uploads_may_be_many_and_their_source_changes_at_once),
       cmocka_unit_test(uploads_of_any_size_take_what_their_source_is_then),
-      cmocka_unit_test(a_label_that_is_no_class_is_reported_when_the_step_ends),
+      cmocka_unit_test(a_target_without_an_output_is_reported_when_the_step_ends),
       cmocka_unit_test(a_step_that_comes_again_is_recorded_and_replayed),
       cmocka_unit_test(a_recording_survives_that_scratch_memory_moves),
       cmocka_unit_test(tf32_rounds_factors_of_matrix_products_and_convolutions),

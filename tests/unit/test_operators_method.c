@@ -164,6 +164,70 @@ static void a_label_without_an_output_is_an_error(void **state) {
     }
 }
 
+static void a_region_without_an_output_is_an_error(void **state) {
+  (void)state;
+  const char *names[] = {"cross_entropy", "dice", "dice_ce", "focal"};
+  for (int i = 0; i < 4; i++)
+    for (int channels = 1; channels <= 31; channels += 15) {
+      bench t;
+      bench_open(&t, 1);
+      int32_t sets[] = {0, 1, INT32_MAX, -1};
+      value_id in[2] = {ramp(&t, SHAPE(1, 4, channels)),
+                        bench_input(&t, "sets", DTYPE_REGIONS, SHAPE(1, 4), sets)};
+      value_id out[8];
+      char words[96];
+      must(build_node(&t.b, names[i], NULL, in, 2, out));
+      snprintf(words, sizeof words,
+               "lies in region 31 of data: regions, but the network's outputs "
+               "end at region %d",
+               channels);
+      if (channels == 31)
+        must(bench_run(&t));
+      else
+        must_fail(bench_run(&t), words);
+      bench_close(&t);
+    }
+}
+
+static void what_makes_no_sense_of_regions_is_refused(void **state) {
+  (void)state;
+  static const struct {
+    const char *op, *attr, *value;
+    int64_t channels;
+    const char *words;
+  } cases[] = {
+      {"dice", "include_background", "false", 3, "none of which is the background"},
+      {"tversky", "include_background", "false", 3, "none of which is the background"},
+      {"generalized_dice", "include_background", "false", 3, "none of which is the background"},
+      {"dice_ce", "include_background", "false", 3, "none of which is the background"},
+      {"focal", "include_background", "false", 3, "none of which is the background"},
+      {"dice_focal", "include_background", "false", 3, "none of which is the background"},
+      {"focal", "sigmoid", "false", 3, "each has a sigmoid of its own"},
+      {"dice_focal", "sigmoid", "false", 3, "each has a sigmoid of its own"},
+      {"cross_entropy", "label_smoothing", "0.1", 3, "label_smoothing spreads a class"},
+      {"cross_entropy", "ignore_index", "1", 3, "ignore_index is a class"},
+      {"cross_entropy", "class_weights", "[1, 2]", 3, "2 numbers, but the logits have 3 channels"},
+      {"dice_ce", NULL, NULL, 32, "32 channels; with sets of regions as the target, 1 to 31"},
+      {"boundary", NULL, NULL, 3, "must hold class numbers (i32), but sets holds sets of regions"},
+      {"hausdorff_loss", NULL, NULL, 3, "must hold class numbers (i32)"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    const op *o = op_find(cases[i].op);
+    arena memory = {0};
+    bench t;
+    bench_open(&t, 1);
+    void *attrs = arena_alloc(&memory, o->attrs_bytes);
+    op_defaults(o, attrs);
+    if (cases[i].attr) set_attr(o, attrs, cases[i].attr, cases[i].value, &memory);
+    value_id in[2] = {build_input(&t.b, "logits", DTYPE_F32, SHAPE(1, 4, 4, 4, cases[i].channels)),
+                      build_input(&t.b, "sets", DTYPE_REGIONS, SHAPE(1, 4, 4, 4))};
+    value_id out[8];
+    must_fail(build_node(&t.b, o->name, attrs, in, 2, out), cases[i].words);
+    bench_close(&t);
+    arena_free(&memory);
+  }
+}
+
 static void gradients_are_clipped_by_their_joint_norm(void **state) {
   (void)state;
   enum { N = 40000 };
@@ -307,6 +371,8 @@ int main(void) {
       cmocka_unit_test(slab_order_loss_has_a_head_for_each_level),
       cmocka_unit_test(dropout_draws_the_same_mask_in_both_directions),
       cmocka_unit_test(a_label_without_an_output_is_an_error),
+      cmocka_unit_test(a_region_without_an_output_is_an_error),
+      cmocka_unit_test(what_makes_no_sense_of_regions_is_refused),
       cmocka_unit_test(gradients_are_clipped_by_their_joint_norm),
       cmocka_unit_test(downsampled_labels_are_the_first_of_each_block),
       cmocka_unit_test(mistakes_are_explained),

@@ -17,16 +17,26 @@ static const char *const losses[] = {"cross_entropy", "dice",    "dice_ce",     
                                      "dice_focal",    "tversky", "generalized_dice"};
 enum { LOSSES = sizeof losses / sizeof *losses };
 
+/* Each with classes, and with sets of regions, one a channel. */
+typedef struct way {
+  const char *loss;
+  dtype target;
+} way;
+enum { WAYS = 2 * LOSSES };
+static way way_at(int i) {
+  return (way){losses[i / 2], i % 2 ? DTYPE_REGIONS : DTYPE_I32};
+}
+
 /* Loss and gradient of the logits, (samples, VOXELS, CLASSES). */
-static float loss_of(const char *name, int samples, const float *logits, const int32_t *target,
+static float loss_of(way w, int samples, const float *logits, const int32_t *target,
                      float *gradient) {
   bench t;
   bench_open(&t, 2);
   value_id in[2] = {bench_input(&t, "logits", DTYPE_F32, SHAPE(samples, VOXELS, CLASSES), logits),
-                    bench_input(&t, "target", DTYPE_I32, SHAPE(samples, VOXELS), target)};
+                    bench_input(&t, "target", w.target, SHAPE(samples, VOXELS), target)};
   value_id out[8], dx[32];
   const float one = 1;
-  must(build_node(&t.b, name, NULL, in, 2, out));
+  must(build_node(&t.b, w.loss, NULL, in, 2, out));
   must(bench_run(&t));
   float loss = *(const float *)t.data[out[0]];
   bench_grad(&t, bench_input(&t, "dy", DTYPE_F32, (shape){.rank = 0}, &one), dx);
@@ -53,8 +63,8 @@ static example *example_new(void) {
 static void losses_do_not_see_unknown_voxels(void **state) {
   (void)state;
   example *e = example_new();
-  for (int i = 0; i < LOSSES; i++) {
-    float loss = loss_of(losses[i], 2, e->logits, e->target, e->gradient);
+  for (int i = 0; i < WAYS; i++) {
+    float loss = loss_of(way_at(i), 2, e->logits, e->target, e->gradient);
     assert_true(loss > 0 && isfinite(loss));
     for (int v = 0; v < 2 * VOXELS; v++)
       for (int c = 0; c < CLASSES; c++)
@@ -62,7 +72,7 @@ static void losses_do_not_see_unknown_voxels(void **state) {
           assert_true(e->gradient[v * CLASSES + c] == 0);
           e->logits[v * CLASSES + c] = (float)(c * 7 - v % 11);
         }
-    assert_true(loss_of(losses[i], 2, e->logits, e->target, e->other) == loss);
+    assert_true(loss_of(way_at(i), 2, e->logits, e->target, e->other) == loss);
     assert_memory_equal(e->gradient, e->other, sizeof e->other);
   }
   free(e);
@@ -72,9 +82,9 @@ static void a_sample_without_a_known_voxel_changes_nothing(void **state) {
   (void)state;
   example *e = example_new();
   for (int v = VOXELS; v < 2 * VOXELS; v++) e->target[v] = TARGET_UNKNOWN;
-  for (int i = 0; i < LOSSES; i++) {
-    float alone = loss_of(losses[i], 1, e->logits, e->target, e->gradient);
-    assert_true(loss_of(losses[i], 2, e->logits, e->target, e->other) == alone);
+  for (int i = 0; i < WAYS; i++) {
+    float alone = loss_of(way_at(i), 1, e->logits, e->target, e->gradient);
+    assert_true(loss_of(way_at(i), 2, e->logits, e->target, e->other) == alone);
     assert_memory_equal(e->gradient, e->other, LOGITS * sizeof *e->other);
     for (int k = LOGITS; k < 2 * LOGITS; k++) assert_true(e->other[k] == 0);
   }
@@ -85,8 +95,8 @@ static void where_nothing_is_known_loss_and_gradient_are_zero(void **state) {
   (void)state;
   example *e = example_new();
   for (int v = 0; v < 2 * VOXELS; v++) e->target[v] = TARGET_UNKNOWN;
-  for (int i = 0; i < LOSSES; i++) {
-    assert_true(loss_of(losses[i], 2, e->logits, e->target, e->gradient) == 0);
+  for (int i = 0; i < WAYS; i++) {
+    assert_true(loss_of(way_at(i), 2, e->logits, e->target, e->gradient) == 0);
     for (int k = 0; k < 2 * LOGITS; k++) assert_true(e->gradient[k] == 0);
   }
   free(e);
