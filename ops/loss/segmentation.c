@@ -237,33 +237,40 @@ static double focal_weight(const segmentation_terms *t, int64_t label) {
   return class_weight(t, label) * balance(t, label > 0);
 }
 
-/* Each class against the rest: −(1 − q)^γ log q with q = σ(±x), for one class of a block. */
+/* Each class against the rest: −(1 − q)^γ log q with q = σ(±x), for one class of a block, and the
+ * derivatives. */
 FOR_EACH_ISA static double sigmoid_focal_class(const float *restrict x,
                                                const int32_t *restrict label, int32_t class,
                                                float gamma, float inside, float outside,
-                                               float *restrict gradient, float scale) {
+                                               float *restrict slopes) {
   float sums[LANES] = {0};
-  for (int v = 0; v < BLOCK; v++) {
-    bool hit = label[v] == class;
-    float s = hit ? x[v] : -x[v], weight = hit ? inside : outside;
-    weight = label[v] >= 0 ? weight : 0.0f;
-    float small = vector_exp(-vector_abs(s));
-    float log_term = vector_log(1.0f + small) + (small - small);           /* NaN stays NaN */
-    float cost = (s < 0.0f ? -s : 0.0f) + log_term;                        /* −log σ(s) */
-    float power = vector_exp(-gamma * ((s > 0.0f ? s : 0.0f) + log_term)); /* (1 − σ(s))^γ */
-    float far = 1.0f / (1.0f + small), near = small * far;
-    float sigmoid = s < 0.0f ? near : far, rest = s < 0.0f ? far : near;
-    sums[v % LANES] += weight * power * cost;
-    float slope = -weight * power * (gamma * sigmoid * cost + rest);
-    if (gradient) gradient[v] += scale * (hit ? slope : -slope);
-  }
+  for (int k = 0; k < BLOCK; k += LANES)
+    for (int l = 0; l < LANES; l++) {
+      int v = k + l;
+      bool hit = label[v] == class;
+      float s = hit ? x[v] : -x[v], weight = hit ? inside : outside;
+      weight = label[v] >= 0 ? weight : 0.0f;
+      float small = vector_exp(-vector_abs(s));
+      float log_term = vector_log(1.0f + small) + (small - small);           /* NaN stays NaN */
+      float cost = (s < 0.0f ? -s : 0.0f) + log_term;                        /* −log σ(s) */
+      float power = vector_exp(-gamma * ((s > 0.0f ? s : 0.0f) + log_term)); /* (1 − σ(s))^γ */
+      float far = 1.0f / (1.0f + small), near = small * far;
+      float sigmoid = s < 0.0f ? near : far, rest = s < 0.0f ? far : near;
+      sums[l] += weight * power * cost;
+      float slope = -weight * power * (gamma * sigmoid * cost + rest);
+      slopes[v] = hit ? slope : -slope;
+    }
   return lanes_total(sums);
 }
 
 double sigmoid_focal(const segmentation_terms *t, const float *x, const int32_t *label,
                      int32_t class, double weight, float *gradient, double scale) {
-  return sigmoid_focal_class(x, label, class, (float)t->gamma, (float)(weight * balance(t, true)),
-                             (float)(weight * balance(t, false)), gradient, (float)scale);
+  float slopes[BLOCK];
+  double sum =
+      sigmoid_focal_class(x, label, class, (float)t->gamma, (float)(weight * balance(t, true)),
+                          (float)(weight * balance(t, false)), slopes);
+  for (int v = 0; gradient && v < BLOCK; v++) gradient[v] += (float)scale * slopes[v];
+  return sum;
 }
 
 static double sigmoid_focal_block(const segmentation_terms *t, const float *logits,
