@@ -126,10 +126,8 @@ static status check_inputs(const builder *b, const op *o, const value_id *in, in
     const tensor *t = value_type(b, in[i]);
     bool fits = t->dtype == p->dtype || (t->dtype == DTYPE_REGIONS && p->flags & PORT_OR_REGIONS);
     if (!fits)
-      return shape_error("input \"%s\" must hold %s%s, but %s holds %s", p->name,
-                         contents_of(p->dtype),
-                         p->flags & PORT_OR_REGIONS ? " or sets of regions" : "",
-                         b->g->values[in[i]].name, contents_of(t->dtype));
+      return shape_error("input \"%s\" must hold %s, but %s holds %s", p->name,
+                         contents_of(p->dtype), b->g->values[in[i]].name, contents_of(t->dtype));
   }
   return OK;
 }
