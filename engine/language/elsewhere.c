@@ -54,7 +54,6 @@ const op *elsewhere_operator(const char *word, unsigned trait) {
       {"SmoothL1Loss", "smooth_l1"},
       {"DC_and_CE_loss", "dice_ce"},
       {"DC_and_BCE_loss", "dice_ce"},
-      {"BCEWithLogitsLoss", "cross_entropy"},
   };
   size_t length = strlen(word);
   if (length < 4 || !isupper((unsigned char)word[0]) || strcmp(word, "Compose") == 0) return NULL;
