@@ -52,8 +52,8 @@ struct launch {
   struct fault *faults;        /* device memory: what kernels found wrong with the data */
 };
 
-/* A label that is no class, or a region without an output, cannot be reported while the step runs on: the kernel notes it, and the
- * next synchronization turns it into an error. */
+/* A label that is no class, or a region without an output, cannot be reported while the step runs on: the
+ * kernel notes it, and the next synchronization turns it into an error. */
 enum fault_kind { NO_FAULT, FAULT_LABEL, FAULT_REGIONS };
 struct fault {
   int kind;
