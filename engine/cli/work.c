@@ -83,6 +83,19 @@ static status read_description(const char *folder, int64_t *channels, int *class
   return error;
 }
 
+static bool same_regions(const data_spec *a, const data_spec *b) {
+  if (a->region_count != b->region_count) return false;
+  for (int i = 0; i < a->region_count; i++) {
+    const class_group *x = &a->regions[i], *y = &b->regions[i];
+    bool has[LABEL_VALUES] = {false};
+    if (x->count != y->count) return false;
+    for (int k = 0; k < x->count; k++) has[x->classes[k]] = true;
+    for (int k = 0; k < y->count; k++)
+      if (!has[y->classes[k]]) return false;
+  }
+  return true;
+}
+
 static status open_member(ensemble *e, const arguments *a, const char *folder, size_t length) {
   if (e->count == ENSEMBLE_MAX)
     return error_new(ERROR_USAGE, NOWHERE, "an ensemble has at most %d runs", ENSEMBLE_MAX);
@@ -120,6 +133,10 @@ static status open_member(ensemble *e, const arguments *a, const char *folder, s
   } else if (prepare_identity(&e->pipelines[i]->data) != prepare_identity(&e->pipelines[0]->data)) {
     return error_new(ERROR_DATA, NOWHERE,
                      "%s and %s prepare their images differently: they cannot predict together",
+                     e->folders[0], e->folders[i]);
+  } else if (!same_regions(&e->pipelines[i]->data, &e->pipelines[0]->data)) {
+    return error_new(ERROR_DATA, NOWHERE,
+                     "%s and %s segment different regions: they cannot predict together",
                      e->folders[0], e->folders[i]);
   }
   return OK;

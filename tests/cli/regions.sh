@@ -40,6 +40,14 @@ try 0 "$STRATA" evaluate --prediction run/predictions --reference phantom/labels
   --region 'all organs=1,2,3' --region smaller=2,3 --region smallest=3 --json again.json
 cmp again.json run/evaluation.json || fail "strata evaluate scores otherwise than the run"
 
+# Networks of the same regions predict together, others do not.
+sed 's/all organs: \[1, 2, 3\]/all organs: [1]/; s/epochs: 8/epochs: 1/' regions.yaml >other.yaml
+try 0 "$STRATA" run other.yaml --out other
+try 0 "$STRATA" predict run,run "phantom/imagesTr/$case" -o together.nii.gz
+cmp together.nii.gz "run/predictions/$case" || fail "two equal networks segment otherwise than one"
+try 1 "$STRATA" predict run,other "phantom/imagesTr/$case" -o apart.nii.gz
+says "run and other segment different regions"
+
 # A lock says the same.
 try 0 "$STRATA" check run/pipeline.lock.yaml
 prints "predicted as 1 2 3"
