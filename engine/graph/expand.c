@@ -659,6 +659,9 @@ static status finish(expander *x, const stage_spec *stage, stage_graph *out,
   }
   graph_set_precision(g, stage->precision);
   if (!value_is_read(g, out->label)) out->label = VALUE_NONE;
+  if (!value_is_read(g, out->image))
+    return error_new(ERROR_PIPELINE, stage->at, "%s of stage \"%s\" does not depend on the image",
+                     options->only ? options->only : "the loss", stage->name);
   return graph_verify(g);
 }
 

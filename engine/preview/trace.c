@@ -185,6 +185,11 @@ static void describe_item(const preview_options *o, const stage_graph *s, arena 
   made->attributes = taken(memory, &out);
 }
 
+/* Classes of voxels, which are those of the crops that were shown. */
+static bool is_label_map(const tensor *t) {
+  return t->dtype != DTYPE_F32 && t->shape.rank >= 4;
+}
+
 /* What the graph's items make before the network: not the losses, which are numbers. */
 static void find_items(const preview_options *o, const stage_graph *s, arena *memory, items *out) {
   const graph *g = s->g;
@@ -192,8 +197,9 @@ static void find_items(const preview_options *o, const stage_graph *s, arena *me
   for (int i = 0; i < s->names.count; i++) {
     const graph_name *n = &s->names.list[i];
     if (n->count != 1 || n->values[0] == s->image || !is_free[n->values[0]]) continue;
+    const tensor *type = &g->values[n->values[0]].type;
     bool is_made = g->values[n->values[0]].kind == VALUE_TEMP && has_producer(g, n->values[0]);
-    if (!is_made || g->values[n->values[0]].type.shape.rank == 0 || is_known(out, n->values[0]))
+    if (!is_made || is_label_map(type) || type->shape.rank == 0 || is_known(out, n->values[0]))
       continue;
     item made = {n->name, "", "", n->values[0]};
     describe_item(o, s, memory, &made);
@@ -269,7 +275,7 @@ static status feed(const preview_options *o, program *p, const stage_graph *s, i
     if (crops[row].label.data) memcpy(label + row * voxels, crops[row].label.data, (size_t)voxels);
     keys[row] = key_of(o, row);
   }
-  if (!error) error = program_write(p, s->image, image);
+  if (!error && value_is_read(s->g, s->image)) error = program_write(p, s->image, image);
   if (!error && s->label != VALUE_NONE) error = program_write_classes(p, s->label, label);
   if (!error) error = program_set_keys(p, keys);
   free(image);

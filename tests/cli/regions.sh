@@ -25,6 +25,9 @@ try 0 "$STRATA" check regions.yaml
 prints "all organs [1, 2, 3], smaller [2, 3], smallest [3]; predicted as 1 2 3"
 prints "dice, hd95 of the regions all organs, smaller, smallest"
 
+try 0 "$STRATA" preview regions.yaml --stage segment -o look.html
+has look.html random_crop
+
 try 0 "$STRATA" run regions.yaml --out run
 has run/evaluation.json '"smallest"'
 has run/evaluation.json '"all organs"'
