@@ -96,6 +96,9 @@ static void read_group(arena *memory, const char *key, const tree *name, const t
                        class_group *g, problems *all) {
   char found[96];
   *g = (class_group){.name = name->text, .at = list->at};
+  if (!name->text[0] || !text_is_printable(name->text))
+    report(all, name->at, "%s: a name must be printable text, not \"%s\".", key,
+           printable(name->text, found));
   if (list == &unreadable) return;
   if (list->kind != TREE_LIST || list->count == 0 || list->count > CLASSES_MAX) {
     report(all, list->at, "%s: %s must be a list of class numbers, not %s.", key,
