@@ -20,7 +20,6 @@ static void print_ports(const char *title, const port *ports, bool outputs) {
            : p->flags & PORT_PARAM ? " learned."
                                    : "",
            p->flags & PORT_OPTIONAL ? " optional." : "",
-
            p->flags & PORT_VARIADIC ? " one or more." : "", p->doc ? p->doc : "",
            p->flags & PORT_OR_REGIONS ? "; or sets of regions" : "");
   }

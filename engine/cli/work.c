@@ -87,11 +87,8 @@ static bool same_regions(const data_spec *a, const data_spec *b) {
   if (a->region_count != b->region_count) return false;
   for (int i = 0; i < a->region_count; i++) {
     const class_group *x = &a->regions[i], *y = &b->regions[i];
-    bool has[LABEL_VALUES] = {false};
-    if (x->count != y->count) return false;
-    for (int k = 0; k < x->count; k++) has[x->classes[k]] = true;
-    for (int k = 0; k < y->count; k++)
-      if (!has[y->classes[k]]) return false;
+    int both = classes_in_both(x, y);
+    if (both != x->count || both != y->count) return false;
   }
   return true;
 }

@@ -67,15 +67,17 @@ static status unknown_name(const instance *in, const char *name, source_pos at) 
   return error;
 }
 
+static tree *number_value(arena *memory, source_pos at, int64_t number) {
+  return tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)number), false);
+}
+
 /* `${x.channels}`, `${x.size}`, `${x.tokens}` of anything already in the graph. */
 static tree *shape_list(arena *memory, source_pos at, const int64_t *dims, int count) {
   tree *list = tree_scalar(memory, at, "", false);
   list->kind = TREE_LIST;
   list->count = count;
   list->items = arena_alloc(memory, (size_t)(count + 1) * sizeof *list->items);
-  for (int i = 0; i < count; i++)
-    list->items[i] =
-        tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)dims[i]), false);
+  for (int i = 0; i < count; i++) list->items[i] = number_value(memory, at, dims[i]);
   return list;
 }
 
@@ -89,13 +91,9 @@ static bool lookup_shape(void *context, arena *memory, const char *name, source_
                                       "${classes}: the data set has no classes. Name them: data: "
                                       "dataset: files: {classes: [liver, tumour]}"));
   if (in->is_stage && strcmp(name, "classes") == 0)
-    return *out =
-               tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)o->classes), false),
-           true;
+    return *out = number_value(memory, at, o->classes), true;
   if (in->is_stage && strcmp(name, "channels") == 0)
-    return *out =
-               tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)o->channels), false),
-           true;
+    return *out = number_value(memory, at, o->channels), true;
   if (in->is_stage && strcmp(name, "regions") == 0) {
     int count = in->x->p->data.region_count;
     if (count == 0)
@@ -104,8 +102,7 @@ static bool lookup_shape(void *context, arena *memory, const char *name, source_
           error_new(ERROR_PIPELINE, at,
                     "${regions}: the data have no regions. Name them: data: regions: {whole "
                     "tumour: [1, 2, 3], tumour core: [2, 3]}"));
-    return *out = tree_scalar(memory, at, arena_printf(memory, "%d", count > 0 ? count : 1), false),
-           true;
+    return *out = number_value(memory, at, count > 0 ? count : 1), true;
   }
   const char *dot = strrchr(name, '.');
   if (!dot) return false;
@@ -113,10 +110,9 @@ static bool lookup_shape(void *context, arena *memory, const char *name, source_
   if (!base || base->count < 1) return false;
   const shape *s = &value_type(&in->x->b, base->values[0])->shape;
   if (strcmp(dot, ".channels") == 0 && s->rank >= 2)
-    *out = tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)s->dim[s->rank - 1]),
-                       false);
+    *out = number_value(memory, at, s->dim[s->rank - 1]);
   else if (strcmp(dot, ".tokens") == 0 && s->rank == 3)
-    *out = tree_scalar(memory, at, arena_printf(memory, "%lld", (long long)s->dim[1]), false);
+    *out = number_value(memory, at, s->dim[1]);
   else if (strcmp(dot, ".size") == 0 && s->rank == 5)
     *out = shape_list(memory, at, &s->dim[1], 3);
   else

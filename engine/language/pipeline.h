@@ -320,6 +320,7 @@ const char *graph_file_shipped(const pipeline *p, const char *path);
  * the default. What is wrong is added to `all`. */
 void scoring_metrics(const tree *t, evaluate_spec *e, problems *all);
 void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems *all);
+int classes_in_both(const class_group *a, const class_group *b);
 /* `data: regions`, in `memory`. */
 void data_regions(arena *memory, const tree *t, data_spec *d, problems *all);
 /* Groups of classes, and regions. */

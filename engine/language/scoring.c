@@ -125,16 +125,19 @@ static void read_group(arena *memory, const char *key, const tree *name, const t
   }
 }
 
-/* Names with lists of classes; `example` is one. */
-static void read_groups(arena *memory, const tree *t, const char *key, const char *example,
-                        class_group **out, int *count, problems *all) {
+/* At most `most` names with lists of classes; `example` is one. */
+static void read_groups(arena *memory, const tree *t, const char *key, int most,
+                        const char *example, class_group **out, int *count, problems *all) {
   char found[96];
   if (!t || t == &unreadable || tree_is_null(t)) return;
-  if (t->kind != TREE_MAP || t->count > GROUPS_MAX) {
+  if (t->kind != TREE_MAP) {
     report(all, t->at,
-           "%s must be a mapping of at most %d names to lists of classes, such as "
-           "{%s}, not %s.",
-           key, GROUPS_MAX, example, tree_describe(t, found));
+           "%s must be a mapping of at most %d names to lists of classes, such as {%s}, not %s.",
+           key, most, example, tree_describe(t, found));
+    return;
+  }
+  if (t->count > most) {
+    report(all, t->at, "%s: there are %d, but at most %d are supported.", key, t->count, most);
     return;
   }
   *out = arena_alloc(memory, (size_t)t->count * sizeof **out);
@@ -144,7 +147,7 @@ static void read_groups(arena *memory, const tree *t, const char *key, const cha
 
 static const char region_example[] = "whole tumour: [1, 2, 3], tumour core: [2, 3]";
 
-static int classes_in_both(const class_group *a, const class_group *b) {
+int classes_in_both(const class_group *a, const class_group *b) {
   int both = 0;
   for (int i = 0; i < a->count; i++)
     for (int k = 0; k < b->count; k++) both += a->classes[i] == b->classes[k];
@@ -179,19 +182,17 @@ static void check_region(data_spec *d, int at, problems *all) {
 }
 
 void data_regions(arena *memory, const tree *t, data_spec *d, problems *all) {
-  read_groups(memory, t, "data: regions", region_example, &d->regions, &d->region_count, all);
-  if (d->region_count > REGIONS_MAX)
-    report(all, t->at, "data: regions: there are %d, but at most %d are supported.",
-           d->region_count, REGIONS_MAX);
+  read_groups(memory, t, "data: regions", REGIONS_MAX, region_example, &d->regions,
+              &d->region_count, all);
   for (int i = 0; i < d->region_count; i++) check_region(d, i, all);
 }
 
 void scoring_groups(arena *memory, const tree *groups, const tree *regions, evaluate_spec *e,
                     problems *all) {
-  read_groups(memory, groups, "evaluate: groups", "abdomen8: [1, 2, 3, 4, 6, 7, 8, 11]", &e->groups,
-              &e->group_count, all);
-  read_groups(memory, regions, "evaluate: regions", region_example, &e->regions, &e->region_count,
-              all);
+  read_groups(memory, groups, "evaluate: groups", GROUPS_MAX, "abdomen8: [1, 2, 3, 4, 6, 7, 8, 11]",
+              &e->groups, &e->group_count, all);
+  read_groups(memory, regions, "evaluate: regions", GROUPS_MAX, region_example, &e->regions,
+              &e->region_count, all);
   if (e->group_count > 0 && e->region_count > 0)
     report(all, groups->at,
            "evaluate: groups are means over classes, and with regions, regions are scored in place "

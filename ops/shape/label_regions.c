@@ -1,24 +1,17 @@
 /* label_regions: the regions that each voxel lies in. What a stage's value `regions` is made by
  * (`data: regions`). */
 #include "data/label.h"
-#include "ops/arithmetic/chunks.h"
-
-enum { CHUNK = 16384 };
+#include "ops/arithmetic/elementwise.h"
 
 typedef struct label_regions_attrs {
   int_list sets; /* by class, as DTYPE_REGIONS */
 } label_regions_attrs;
 
-static status label_regions_infer(infer *rule) {
-  rule->out[0].shape = rule->in[0].shape;
-  return OK;
-}
-
 /* A class beyond the list lies in no region: cases with such labels were refused when they were read. */
 static void label_regions_task(void *context, int64_t task) {
   const call *c = context;
   const int_list *sets = &((const label_regions_attrs *)c->attrs)->sets;
-  span part = piece_of(shape_elements(&c->in[0].shape), CHUNK, task);
+  span part = chunk_of(shape_elements(&c->in[0].shape), task);
   const int32_t *label = (const int32_t *)c->in[0].data + part.first;
   int32_t *out = (int32_t *)c->out[0].data + part.first;
   for (int64_t i = 0; i < part.count; i++)
@@ -28,8 +21,8 @@ static void label_regions_task(void *context, int64_t task) {
 }
 
 static status label_regions_cpu(const call *c) {
-  int64_t tasks = divide_up(shape_elements(&c->in[0].shape), CHUNK);
-  parallel_for(c->pool, tasks, label_regions_task, (void *)c);
+  parallel_for(c->pool, chunk_count(shape_elements(&c->in[0].shape)), label_regions_task,
+               (void *)c);
   return OK;
 }
 
@@ -47,7 +40,7 @@ const op op_label_regions = {
                              2147483647, NULL, 0, "by class, the sum of 2^region"},
                             {0}},
     .attrs_bytes = sizeof(label_regions_attrs),
-    .infer = label_regions_infer,
+    .infer = infer_same_shape,
     .cpu = label_regions_cpu,
     .cases =
         (const op_case[]){{"{sets: [0, 1, 3, 7]}", "[1..2, 2..9, 1..3, 3..6] in -1..4", 0}, {0}},
