@@ -456,6 +456,8 @@ static void print_evaluation(checked *c) {
   row("segments", "%d test case%s by %s of stage %s, windows of %lld×%lld×%lld", cases,
       plural(cases), e->output, e->stage, (long long)w->size[0], (long long)w->size[1],
       (long long)w->size[2]);
+  if (e->postprocess_count > 0)
+    print_operators("postprocess", e->postprocess, e->postprocess_count, "segmentation");
   for (int i = 0; i < e->region_count; i++)
     text_add(&metrics, "%s%s", i ? ", " : " of the regions ", e->regions[i].name);
   if (e->region_count > 0 && c->o->p->data.region_count == 0)

@@ -48,6 +48,7 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 #define OPTION_MARKDOWN (UINT64_C(1) << 33)
 #define OPTION_IGNORE_LABEL (UINT64_C(1) << 36)
 #define OPTION_REGION (UINT64_C(1) << 37)
+#define OPTION_POSTPROCESS (UINT64_C(1) << 38)
 #define OPTION_ARG (UINT64_C(1) << 40)
 #define OPTION_JOBS (UINT64_C(1) << 41)
 #define OPTION_DRY_RUN (UINT64_C(1) << 42)
@@ -72,7 +73,7 @@ typedef struct arguments {
   override overrides[MAX_OVERRIDES];
   int override_count;
   const char *out, *device, *against, *stage, *json, *prediction, *reference, *empty, *hd95;
-  const char *csv, *metrics, *tolerance, *names, *key, *map;
+  const char *csv, *metrics, *tolerance, *postprocess, *names, *key, *map;
   double within;               /* 0: not given */
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;

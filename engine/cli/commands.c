@@ -64,10 +64,10 @@ const command commands[] = {
      "ends in .nii or .nii.gz writes that file; otherwise -o is a folder. IN may be a folder, too:\n"
      "all volumes in it, and for a run on nnU-Net's layout a case for all its channels. Channels in\n"
      "files of their own go with commas between them, and so do runs of one network: the mean of\n"
-     "what they say counts. --set changes keys of evaluate: mirror, keep_largest, memory.\n\n"
+     "what they say counts. --set changes keys of evaluate: mirror, postprocess, memory.\n\n"
      "  strata predict runs/hippocampus-unetr case.nii.gz -o seg.nii.gz\n"
      "  strata predict runs/fold0,runs/fold1,runs/fold2 case.nii.gz -o seg.nii.gz\n"
-     "  strata predict runs/x case.nii.gz -o seg.nii.gz --set evaluate.keep_largest=true\n"
+     "  strata predict runs/x case.nii.gz -o seg.nii.gz --set evaluate.postprocess=[keep_largest]\n"
      "  strata predict runs/hippocampus-unetr incoming -o segmentations\n"
      "  strata predict runs/brain Dataset004_Brain/imagesTs -o segmentations\n"
      "  strata predict runs/brain case_0000.nii.gz,case_0001.nii.gz -o segmentations\n",
@@ -101,11 +101,13 @@ const command commands[] = {
      "  strata evaluate --prediction a --reference b --group abdomen8=1,2,3,4,6,7,8,11\n"
      "  strata evaluate --prediction a --reference b --region 'whole tumour=1,2,3' --region core=2,3\n"
      "  strata evaluate --prediction a --reference scribbles --ignore-label 4\n"
+     "  strata evaluate --prediction a --reference b --postprocess 'keep_largest, fill_holes'\n"
+     "  strata evaluate --prediction a --reference b --postprocess 'remove_small: {below: 0.2}'\n"
      "  strata evaluate --prediction nnunet --reference labelsTs --names Anterior,Posterior \\\n"
      "    --json nnunet.json && strata compare nnunet.json runs/hippocampus-unetr\n",
      OPTION_PREDICTION | OPTION_REFERENCE | OPTION_NAMES | OPTION_METRICS | OPTION_TOLERANCE |
-         OPTION_GROUP | OPTION_REGION | OPTION_EMPTY | OPTION_HD95 | OPTION_IGNORE_LABEL |
-         OPTION_JSON | OPTION_CSV | OPTION_THREADS,
+         OPTION_GROUP | OPTION_REGION | OPTION_POSTPROCESS | OPTION_EMPTY | OPTION_HD95 |
+         OPTION_IGNORE_LABEL | OPTION_JSON | OPTION_CSV | OPTION_THREADS,
      0, 0, command_evaluate},
     {"report", "RUN", "one page about a run, to look at and to send",
      "Writes RUN/report.html, which needs no network and no other file: curves of every loss term and\n"

@@ -64,6 +64,8 @@ static const option_help option_table[] = {
     {OPTION_REGION, "region", "NAME=CLASSES",
      "scores the union of these classes; with one or more, regions in place of classes"},
     {OPTION_NAMES, "names", "NAMES", "of the classes from 1 on, with commas between them"},
+    {OPTION_POSTPROCESS, "postprocess", "OPERATORS",
+     "what is done to the segmentations first, such as keep_largest; the files stay"},
     {OPTION_IGNORE_LABEL, "ignore-label", "N",
      "voxels that are N in the reference are left out (their class is unknown)"},
     {OPTION_MAP, "map", "RULES.yaml", "how names change: strip, drop, rename"},
@@ -193,6 +195,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     break;
   case OPTION_TOLERANCE:
     a->tolerance = value;
+    break;
+  case OPTION_POSTPROCESS:
+    a->postprocess = value;
     break;
   case OPTION_NAMES:
     a->names = value;

@@ -276,12 +276,13 @@ static status read_class_lists(arena *memory, const char *option, const override
   return OK;
 }
 
-/* --metrics, --tolerance, --group and --region are the keys of the same name in `evaluate:`. */
+/* --metrics, --tolerance, --postprocess, --group and --region are the keys of the same name in `evaluate:`. */
 static status read_scoring(const arguments *a, arena *memory, evaluate_spec *spec) {
-  tree *metrics, *tolerance, *groups, *regions;
+  tree *metrics, *tolerance, *changes, *groups, *regions;
   bool is_all = a->metrics && strcmp(a->metrics, "all") == 0;
   TRY(read_list(memory, "--metrics", a->metrics, !is_all, &metrics));
   TRY(read_list(memory, "--tolerance", a->tolerance, false, &tolerance));
+  TRY(read_list(memory, "--postprocess", a->postprocess, true, &changes));
   TRY(read_class_lists(memory, "--group", a->groups, a->group_count, &groups));
   TRY(read_class_lists(memory, "--region", a->regions, a->region_count, &regions));
   problems found = {0};
@@ -289,6 +290,7 @@ static status read_scoring(const arguments *a, arena *memory, evaluate_spec *spe
   problems_add(&found, tree_check_duplicates(regions));
   scoring_metrics(metrics, spec, &found);
   scoring_tolerance(memory, tolerance, spec, &found);
+  postprocess_read(memory, changes, spec, &found);
   scoring_groups(memory, groups, regions, spec, &found);
   status error = problems_take(&found);
   if (!error) return OK;

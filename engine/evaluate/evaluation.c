@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/table.h"
 #include "evaluate/metrics.h"
+#include "language/bind.h"
 #include "statistics/statistics.h"
 
 #include <math.h>
@@ -224,6 +225,19 @@ static json_t *regions_entry(const evaluation *e) {
   return regions;
 }
 
+/* What was done to the segmentations before they were scored. */
+static json_t *postprocess_entry(const evaluate_spec *spec) {
+  json_t *list = json_array();
+  arena memory = {0};
+  for (int i = 0; i < spec->postprocess_count; i++) {
+    const op_use *use = &spec->postprocess[i];
+    json_array_append_new(
+        list, json_sprintf("%s: {%s}", use->op->name, attrs_format(use->op, use->attrs, &memory)));
+  }
+  arena_free(&memory);
+  return list;
+}
+
 static json_t *to_json(const evaluation *e) {
   json_t *root = json_object(), *keys = class_keys(e);
   for (int m = 0; m < METRIC_SLOTS; m++) {
@@ -240,6 +254,8 @@ static json_t *to_json(const evaluation *e) {
                                    e->spec->region_count > 0 ? "regions" : "foreground classes"));
   if (e->spec->ignore_label)
     json_object_set_new(root, "ignore_label", json_integer(e->spec->ignore_label));
+  if (e->spec->postprocess_count > 0)
+    json_object_set_new(root, "postprocess", postprocess_entry(e->spec));
   json_object_set_new(root, "empty_policy", json_string(policy_names[e->spec->empty]));
   json_t *missed = json_object(), *hallucinated = json_object(), *cases = json_array();
   for (int c = 1; c < e->class_count; c++) {
@@ -401,6 +417,9 @@ void evaluation_print(const evaluation *e, FILE *out) {
   if (e->spec->ignore_label)
     fprintf(out, "Voxels with the label %d in the reference are left out, %.3g %% of all.\n",
             e->spec->ignore_label, 100 * ignored_share(e));
+  for (int i = 0; i < e->spec->postprocess_count; i++)
+    fprintf(out, "%s%s%s", i ? " → " : "Segmentations are scored after ",
+            e->spec->postprocess[i].op->name, i + 1 == e->spec->postprocess_count ? ".\n" : "");
   if (is_wanted(e, METRIC_HD95)) fprintf(out, "HD95: %s.\n", hd95_in_words(e));
   if (is_wanted(e, METRIC_NSD)) {
     fputs("NSD: tolerance", out);

@@ -11,7 +11,8 @@
  * pairs are scored all the same, and the errors come back together. References without a prediction are not scored, and
  * counted in the table. The classes are the values that occur in any of the scored files, named by
  * their number; or, with `class_names` ([0] is the background), those 0 to class_count − 1, and a
- * file with a value beyond them is an error. With regions in the spec, these are scored instead.
+ * file with a value beyond them is an error. With regions in the spec, these are scored instead. What
+ * the spec says to do to segmentations is done to predictions first; the files stay as they are.
  *
  * Where the result goes is in `to`, each part of which may be NULL. `pool` may be NULL too. */
 typedef struct evaluate_outputs {

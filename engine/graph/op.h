@@ -10,7 +10,8 @@
  *   step operators   run inside the compiled step graph: `infer` and a kernel (`cpu`, later `cuda`),
  *                    and `grad` when a gradient flows through them
  *   composites       step operators with `lower` instead of a kernel: built from other operators
- *   host operators   run on a loader thread on one case: `host` (families "prepare" and "sample")
+ *   host operators   run on a loader thread on one case: `host` (families "prepare" and "sample");
+ *                    or on a segmentation, once it is whole: `labels` (family "postprocess")
  */
 #ifndef STRATA_GRAPH_OP_H
 #define STRATA_GRAPH_OP_H
@@ -36,12 +37,16 @@ typedef enum op_trait {
       1 << 9, /* how a stage's layers start: only `params` (in: the weight and the bias,
                               out: their specs); named under `initialize:` */
   OP_ACROSS_SAMPLES = 1 << 10, /* compares the samples of a batch, of which it needs several */
-  OP_LAZY = 1 << 11,    /* host operator that looks at no voxel before host_own (data/host.h) */
-  OP_CPU_ONLY = 1 << 12 /* put in graphs for the CPU alone: other devices need no kernel of it */
+  OP_LAZY = 1 << 11,       /* host operator that looks at no voxel before host_own (data/host.h) */
+  OP_CPU_ONLY = 1 << 12,   /* put in graphs for the CPU alone: other devices need no kernel of it */
+  OP_POSTPROCESS = 1 << 13 /* changes a segmentation; named under `evaluate: postprocess:` */
 } op_trait;
 
 /* What graphs cannot name. */
-enum { OP_NOT_IN_GRAPHS = OP_INTERNAL | OP_OPTIMIZER | OP_PREPARE | OP_SAMPLE | OP_INITIALIZER };
+enum {
+  OP_NOT_IN_GRAPHS =
+      OP_INTERNAL | OP_OPTIMIZER | OP_PREPARE | OP_SAMPLE | OP_INITIALIZER | OP_POSTPROCESS
+};
 
 typedef enum port_flag {
   PORT_OPTIONAL = 1 << 0, /* may be absent: VALUE_NONE at build time, data == NULL at run time */
@@ -246,6 +251,7 @@ typedef struct op_case {
 
 struct host_call;  /* data/host.h */
 struct host_infer; /* data/host.h */
+struct labels;     /* data/volume.h */
 
 typedef struct op {
   const char *name, *family;
@@ -285,6 +291,9 @@ typedef struct op {
   /* Sample operators whose `host` draws and then says by host_change what is to be done: does it on
    * the host. The CUDA kernel of the operator's name does the same on a device. */
   status (*apply)(struct host_call *, const void *change);
+  /* Postprocess operators: changes classes of a segmentation where they lie. Lists called `classes` and a
+   * number called `replace` are classes of the data set. */
+  status (*labels)(const void *attrs, struct labels *segmentation);
 
   const op_case *cases;
 } op;

@@ -86,9 +86,4 @@ status export_open(const volume *prepared, int64_t classes, const int64_t size[3
 /* Hands the planes of sliding_window over, as long as *e is at its place. */
 score_reader export_reader(label_export *e);
 
-/* Of every class c with chosen[c], only the largest connected component is left; the others become
- * background. Voxels that share a face, an edge or a corner are connected. Of equally large
- * components the one with the first voxel in x, y, z order stays. */
-status keep_largest_components(labels *l, const bool chosen[256]);
-
 #endif

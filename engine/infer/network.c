@@ -1,5 +1,6 @@
 #include "infer/network.h"
 
+#include "data/postprocess.h"
 #include "graph/passes.h"
 #include "run/weights.h"
 
@@ -63,6 +64,7 @@ status network_open(pipeline *p, const stage_spec *stage, const char *output, in
                             .channels = channels,
                             .classes = classes,
                             .only = output};
+  TRY(postprocess_check(p->evaluate.postprocess, p->evaluate.postprocess_count, classes));
   TRY(stage_expand(p, stage, &options, &out->graph));
   bool are_regions = p->data.region_count > 0;
   status error = check_output(out, stage, output, w, are_regions ? p->data.region_count : classes,
@@ -81,7 +83,8 @@ status network_open(pipeline *p, const stage_spec *stage, const char *output, in
   out->inferer = (inferer){
       .windows = *w, .classes = classes, .run = run_windows, .context = out, .pool = d->pool};
   if (are_regions) say_regions(out, &p->data);
-  out->keep_largest = p->evaluate.keep_largest;
+  out->postprocess = p->evaluate.postprocess;
+  out->postprocess_count = p->evaluate.postprocess_count;
   if (!error) error = place_windows(out, d);
   if (error) network_close(out);
   return error;
@@ -160,11 +163,11 @@ status network_segment(network *n, volume *prepared, const char *image_path, lab
   status error = nifti_read_grid(image_path, &target);
   if (!error) error = segment(n, prepared, target.size, target.affine, out);
   volume_free(prepared);
-  if (!error) error = keep_largest_components(out, n->keep_largest);
+  if (!error) error = postprocess(n->postprocess, n->postprocess_count, out);
   return error_prefix(error, "%s", image_path);
 }
 
 status network_segment_prepared(network *n, const volume *prepared, labels *out) {
   TRY(segment(n, prepared, prepared->size, prepared->affine, out));
-  return keep_largest_components(out, n->keep_largest);
+  return postprocess(n->postprocess, n->postprocess_count, out);
 }

@@ -15,7 +15,8 @@ typedef struct network {
   float *image, *scores; /* of a batch of windows, where the device's memory is not the host's */
   value_id output;
   uint8_t region_labels[REGIONS_MAX];
-  const bool *keep_largest;        /* by class; borrowed from the pipeline */
+  const op_use *postprocess; /* borrowed from the pipeline */
+  int postprocess_count;
   const char *const *member_paths; /* of an ensemble; borrowed */
 } network;
 

@@ -291,6 +291,14 @@ char *attr_format(const attr *a, const void *attrs, arena *memory) {
   return text;
 }
 
+char *attrs_format(const op *o, const void *attrs, arena *memory) {
+  char *text = arena_strdup(memory, "");
+  for (const attr *a = o->attrs; a && a->name; a++)
+    text = arena_printf(memory, "%s%s%s: %s", text, text[0] ? ", " : "", a->name,
+                        attr_format(a, attrs, memory));
+  return text;
+}
+
 static const char *kind_name(const attr *a) {
   switch (a->kind) {
   case ATTR_BOOL:

@@ -16,6 +16,8 @@ void bind_attrs(const op *o, const tree *map, const char *const *reserved, sourc
 status bind_attr_text(const attr *a, const char *text, arena *memory, void *attrs);
 /* The attribute's present value, as YAML text. */
 char *attr_format(const attr *a, const void *attrs, arena *memory);
+/* Its attributes, as YAML would have them: "factor: 0.1, probability: 0.5". */
+char *attrs_format(const op *o, const void *attrs, arena *memory);
 /* What may be written, for people: "whole number, 1 to 64; default 1". */
 struct text_buffer;
 void attr_describe(const attr *a, struct text_buffer *out);

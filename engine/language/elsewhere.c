@@ -131,6 +131,12 @@ static const foreign_word foreign_words[] = {
     {"upper", "percent", "[lower, upper]", NULL},
     {"nonzero", "scope", "scope: nonzero", NULL},
     {"select_fn", "above", "a number", NULL},
+    {"applied_labels", "classes", NULL, NULL},
+    {"num_components", "components", NULL, NULL},
+    {"independent", "together", "the opposite: independent: false is together: true", NULL},
+    {"min_size", "below", "in ml, where MONAI counts voxels unless by_measure is given", NULL},
+    {"independent_channels", "together",
+     "the opposite: independent_channels: false is together: true", NULL},
 };
 enum { FOREIGN_WORDS = sizeof foreign_words / sizeof *foreign_words };
 
@@ -154,7 +160,7 @@ const char *elsewhere_attribute(const op *o, const char *word, const char **diff
 }
 
 const char *elsewhere_word(const op *o, const attr *a, int index) {
-  if (!(o->traits & (OP_PREPARE | OP_SAMPLE))) return NULL;
+  if (!(o->traits & (OP_PREPARE | OP_SAMPLE | OP_POSTPROCESS))) return NULL;
   for (int i = 0; i < FOREIGN_WORDS; i++)
     if (strcmp(foreign_words[i].ours, a->name) == 0 && !foreign_words[i].difference &&
         belongs(&foreign_words[i], o) && index-- == 0)

@@ -12,7 +12,7 @@ const op *elsewhere_operator(const char *word, unsigned trait);
 /* The attribute of `o` that is called `word` there: "rotate_range" → "rotation". NULL: none. *difference: what else
  * is other about it, "in degrees, where MONAI has radians"; NULL: nothing. */
 const char *elsewhere_attribute(const op *o, const char *word, const char **difference);
-/* The words there for an attribute of a prepare or sample operator that may be written here, too, one after the
+/* The words there for an attribute of a prepare, sample or postprocess operator that may be written here, too, one after the
  * other: for probability "prob", then "p_per_sample". NULL: no more. */
 const char *elsewhere_word(const op *o, const attr *a, int index);
 /* Writes our names for those words into the operator's mapping of attributes. An attribute that is there under two

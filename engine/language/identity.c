@@ -183,6 +183,7 @@ void pipeline_identity(pipeline *p, const tree *root, uint64_t model_hash) {
   hash = hash_mix(hash, keys);
   hash = hash_mix(hash, hash_op_uses(p->data.prepare, p->data.prepare_count));
   hash = hash_mix(hash, hash_op_uses(p->data.sample, p->data.sample_count));
+  hash = hash_mix(hash, hash_op_uses(p->evaluate.postprocess, p->evaluate.postprocess_count));
   for (int i = 0; i < p->stage_count; i++) {
     const stage_spec *s = &p->stages[i];
     hash = hash_mix(hash, hash_op_uses(&s->optimizer, 1));

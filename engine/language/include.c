@@ -274,14 +274,12 @@ static status unknown_operator(const tree *key, const tree *blocks, bool in_stag
     names[count++] = blocks->keys[i]->text;
   if (in_stage && count < MAX_NAMES_COMPARED) names[count++] = "model";
   const op *elsewhere = op_find(key->text);
-  if (elsewhere)
-    return error_new(ERROR_PIPELINE, key->at, "%s cannot stand in a graph: it belongs under %s.",
-                     shown,
-                     elsewhere->traits & OP_OPTIMIZER     ? "\"optimizer:\""
-                     : elsewhere->traits & OP_INITIALIZER ? "\"initialize:\""
-                     : elsewhere->traits & OP_PREPARE     ? "\"data: prepare:\""
-                     : elsewhere->traits & OP_SAMPLE      ? "\"data: sample:\""
-                                                          : "the compiler");
+  if (elsewhere) {
+    const char *place = operator_place(elsewhere);
+    return error_new(ERROR_PIPELINE, key->at, "%s cannot stand in a graph: it belongs %s%s%s.",
+                     shown, place ? "in `" : "to the compiler", place ? place : "",
+                     place ? "`" : "");
+  }
   const op *ours = elsewhere_operator(key->text, 0);
   const char *near = ours ? ours->name : nearest_name(key->text, names, count);
   if (near)

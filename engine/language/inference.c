@@ -87,33 +87,7 @@ void inference_window(arena *memory, const tree *t, evaluate_spec *e, problems *
   }
 }
 
-void inference_keep_largest(const tree *t, evaluate_spec *e, problems *all) {
-  char found[96];
-  int count = (int)(sizeof e->keep_largest / sizeof e->keep_largest[0]);
-  if (!t || t == &unreadable) return;
-  if (t->kind == TREE_SCALAR) {
-    bool every = false;
-    problems_add(all, error_prefix(tree_bool(t, &every), "evaluate: keep_largest"));
-    for (int c = 1; c < count; c++) e->keep_largest[c] = every;
-    return;
-  }
-  if (t->kind == TREE_MAP) {
-    problems_add(all, error_new(ERROR_PIPELINE, t->at,
-                                "evaluate: keep_largest must be true, false or a list of class "
-                                "numbers, not %s.",
-                                tree_describe(t, found)));
-    return;
-  }
-  e->keep_largest_listed = t;
-  for (int i = 0; i < t->count; i++) {
-    int64_t number = 0;
-    if (t->items[i] == &unreadable) continue;
-    status error = error_prefix(tree_int(t->items[i], &number), "evaluate: keep_largest");
-    if (!error && (number < 1 || number >= count))
-      error = error_new(ERROR_PIPELINE, t->items[i]->at,
-                        "evaluate: keep_largest: a class is a number from 1 to %d, not %lld.",
-                        count - 1, (long long)number);
-    if (!error) e->keep_largest[number] = true;
-    problems_add(all, error);
-  }
+void postprocess_read(arena *memory, tree *t, evaluate_spec *e, problems *all) {
+  e->postprocess = operators_read(memory, t, "evaluate: postprocess", OP_POSTPROCESS,
+                                  "a postprocess", &e->postprocess_count, all);
 }

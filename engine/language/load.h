@@ -7,6 +7,19 @@
 /* Stands for a value whose error was already reported; whoever meets it stays silent. */
 extern tree unreadable;
 
+/* ---- operators.c: under keys that are no graphs --------------------------------------------- */
+
+/* Where an operator stands that graphs cannot name: "data: sample:". NULL: nowhere in a file. */
+const char *operator_place(const op *o);
+bool any_unreadable(const tree *t);
+/* `name: {attributes}`; `content` is NULL when only the name was given. `sort`: what `trait` makes of an
+ * operator, "an optimizer". op NULL: there is none, which is a problem. */
+op_use operator_read(arena *memory, const tree *key, const tree *content, unsigned trait,
+                     const char *sort, problems *all);
+/* The items of a list, in which what is called otherwise elsewhere gets our names. */
+op_use *operators_read(arena *memory, tree *list, const char *what, unsigned trait,
+                       const char *sort, int *count, problems *all);
+
 /* ---- source.c: where files are, and what they say -------------------------------------------- */
 
 /* A text file that a pipeline names. */

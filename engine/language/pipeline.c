@@ -13,16 +13,9 @@
 #include "base/text.h"
 #include "data/label.h"
 #include "language/bind.h"
-#include "language/elsewhere.h"
 #include "language/load.h"
 
-enum {
-  MAX_PARAMS = 1000,
-  MAX_STAGES = 100,
-  MAX_OPERATORS = 200,
-  MAX_SIDE = 4096,
-  MAX_GROUPS = 100
-};
+enum { MAX_PARAMS = 1000, MAX_STAGES = 100, MAX_SIDE = 4096, MAX_GROUPS = 100 };
 static const int64_t REQUIRED = INT64_MIN;
 static const size_t MAX_WEIGHT_FILE_BYTES = (size_t)8 << 30;
 static const char the_pipeline[] = "the pipeline";
@@ -221,78 +214,6 @@ static const char *absolute_path(loader *l, const char *path) {
 
 static void fix_path(loader *l, const tree *node, const char *path) {
   fix_name(l, node, absolute_path(l, path));
-}
-
-/* ---- operators in lists -------------------------------------------------------------------- */
-
-static const op *find_op(loader *l, const tree *key, unsigned trait, const char *sort) {
-  const char *names[MAX_OPERATORS];
-  int count = 0;
-  char shown[96];
-  const op *o = op_find(key->text);
-  if (o && o->traits & trait) return o;
-  for (int i = 0; i < op_count() && count < MAX_OPERATORS; i++)
-    if (op_at(i)->traits & trait) names[count++] = op_at(i)->name;
-  const op *ours = elsewhere_operator(key->text, trait);
-  const char *near = o ? NULL : ours ? ours->name : nearest_name(key->text, names, count);
-  if (o && o->traits & (OP_PREPARE | OP_SAMPLE) && trait & (OP_PREPARE | OP_SAMPLE))
-    report(l, key->at, "%s is not %s operator: it belongs in `%s:`.", o->name, sort,
-           o->traits & OP_PREPARE ? "prepare" : "sample");
-  else if (o)
-    report(l, key->at, "%s is not %s operator.", o->name, sort);
-  else if (near)
-    report(l, key->at, "There is no %s operator \"%s\"; did you mean \"%s\"?",
-           strchr(sort, ' ') + 1, printable(key->text, shown), near);
-  else
-    report(l, key->at, "There is no %s operator \"%s\"; `strata ops` lists them.",
-           strchr(sort, ' ') + 1, printable(key->text, shown));
-  return NULL;
-}
-
-static bool any_unreadable(const tree *t) {
-  if (t == &unreadable) return true;
-  for (int i = 0; i < t->count; i++)
-    if (any_unreadable(t->items[i])) return true;
-  return false;
-}
-
-/* `name: {attributes}`; `content` is NULL when only the name was given. */
-static op_use read_op(loader *l, const tree *key, const tree *content, unsigned trait,
-                      const char *sort) {
-  op_use use = {.op = find_op(l, key, trait, sort), .at = key->at};
-  if (!use.op) return use;
-  use.attrs = arena_alloc(l->memory, use.op->attrs_bytes);
-  if (content && any_unreadable(content)) return use;
-  bind_attrs(use.op, content, NULL, key->at, l->memory, use.attrs, &l->all);
-  return use;
-}
-
-static op_use *read_ops(loader *l, const tree *list, const char *what, unsigned trait,
-                        const char *sort, int *count) {
-  char found[96];
-  *count = 0;
-  if (!is_there(list) || tree_is_null(list)) return NULL;
-  if (list->kind != TREE_LIST || list->count > MAX_OPERATORS) {
-    report(l, list->at, "%s must be a list of at most %d operators, not %s.", what, MAX_OPERATORS,
-           tree_describe(list, found));
-    return NULL;
-  }
-  op_use *uses = arena_alloc(l->memory, sizeof *uses * (size_t)(list->count + 1));
-  for (int i = 0; i < list->count; i++) {
-    const tree *item = list->items[i];
-    if (item == &unreadable) continue;
-    op_use use = {0};
-    if (item->kind == TREE_SCALAR && !tree_is_null(item))
-      use = read_op(l, item, NULL, trait, sort);
-    else if (item->kind == TREE_MAP && item->count == 1)
-      use = read_op(l, item->keys[0], item->items[0], trait, sort);
-    else
-      report(l, item->at, "%s: an item is `- operator: {attributes}`, not %s%s.", what,
-             tree_describe(item, found),
-             item->kind == TREE_MAP && item->count > 1 ? " of several keys (is it indented?)" : "");
-    if (use.op) uses[(*count)++] = use;
-  }
-  return uses;
 }
 
 /* ---- data ---------------------------------------------------------------------------------- */
@@ -696,10 +617,10 @@ static void read_data(loader *l, const tree *data) {
   d->label_fraction = read_float(l, data, "data", "label_fraction", 1, 0, 1);
   if (d->label_fraction <= 0)
     report(l, tree_get(data, "label_fraction")->at, "data: label_fraction must be more than 0.");
-  d->prepare = read_ops(l, tree_get(data, "prepare"), "data: prepare", OP_PREPARE, "a prepare",
-                        &d->prepare_count);
-  d->sample = read_ops(l, tree_get(data, "sample"), "data: sample", OP_SAMPLE, "a sample",
-                       &d->sample_count);
+  d->prepare = operators_read(l->memory, tree_get(data, "prepare"), "data: prepare", OP_PREPARE,
+                              "a prepare", &d->prepare_count, &l->all);
+  d->sample = operators_read(l->memory, tree_get(data, "sample"), "data: sample", OP_SAMPLE,
+                             "a sample", &d->sample_count, &l->all);
   d->crops_per_case = read_int(l, data, "data", "crops_per_case", 1, 1, 100000, data->at);
   d->loader_threads = read_int(l, data, "data", "loader_threads", 2, 1, 1024, data->at);
   d->queue = read_int(l, data, "data", "queue", 4, 1, 1024, data->at);
@@ -1007,8 +928,8 @@ static void read_optimizer(loader *l, stage_spec *s, const tree *t) {
   char found[96];
   if (!is_there(optimizer)) return;
   if (optimizer->kind == TREE_MAP && optimizer->count == 1)
-    s->optimizer =
-        read_op(l, optimizer->keys[0], optimizer->items[0], OP_OPTIMIZER, "an optimizer");
+    s->optimizer = operator_read(l->memory, optimizer->keys[0], optimizer->items[0], OP_OPTIMIZER,
+                                 "an optimizer", &l->all);
   else
     report(l, optimizer->at,
            "%s: optimizer must be one operator with its attributes, such as {adamw: {lr: 1.0e-4}}, "
@@ -1153,10 +1074,11 @@ static void read_initialize(loader *l, stage_spec *s, const tree *t) {
   char found[96];
   if (!is_there(initialize) || tree_is_null(initialize)) return;
   if (initialize->kind == TREE_SCALAR)
-    s->initialize = read_op(l, initialize, NULL, OP_INITIALIZER, "an initializer");
-  else if (initialize->kind == TREE_MAP && initialize->count == 1)
     s->initialize =
-        read_op(l, initialize->keys[0], initialize->items[0], OP_INITIALIZER, "an initializer");
+        operator_read(l->memory, initialize, NULL, OP_INITIALIZER, "an initializer", &l->all);
+  else if (initialize->kind == TREE_MAP && initialize->count == 1)
+    s->initialize = operator_read(l->memory, initialize->keys[0], initialize->items[0],
+                                  OP_INITIALIZER, "an initializer", &l->all);
   else
     report(l, initialize->at,
            "%s: initialize must be one initializer, such as kaiming_normal or {lsuv: {tolerance: "
@@ -1460,10 +1382,28 @@ static void read_evaluated_stage(loader *l, const tree *evaluate) {
                         stage && stage->output ? stage->output : "net.out");
 }
 
+/* An operator that stands where its list should. */
+static void check_evaluate_keys(loader *l, const tree *evaluate) {
+  static const char *const keys[] = {"inferer", "postprocess", "metrics", "empty",
+                                     "hd95",    "tolerance",   "groups",  "regions",
+                                     "stage",   "output",      NULL};
+  tree *others = tree_new(l->memory, evaluate->at, TREE_MAP, evaluate->count);
+  for (int i = 0; i < evaluate->count; i++) {
+    const op *o = op_find(evaluate->keys[i]->text);
+    if (o && o->traits & OP_POSTPROCESS) {
+      report(l, evaluate->keys[i]->at,
+             "evaluate: %s is an operator of a list: `postprocess: [%s]`, or with attributes "
+             "`postprocess: [%s: {…}]`.",
+             o->name, o->name, o->name);
+      continue;
+    }
+    others->keys[others->count] = evaluate->keys[i];
+    others->items[others->count++] = evaluate->items[i];
+  }
+  tree_check_keys(others, "evaluate", keys, &l->all);
+}
+
 static void read_evaluate(loader *l, const tree *evaluate) {
-  static const char *const keys[] = {"inferer", "keep_largest", "metrics", "empty",
-                                     "hd95",    "tolerance",    "groups",  "regions",
-                                     "stage",   "output",       NULL};
   static const char *const policies[] = {"skip", "one", "zero", NULL};
   static const char *const definitions[] = {"max", "pooled", NULL};
   pipeline *p = l->p;
@@ -1482,9 +1422,9 @@ static void read_evaluate(loader *l, const tree *evaluate) {
   if (!is_map(l, evaluate, "evaluate")) return;
   e->enabled = true;
   e->at = evaluate->at;
-  tree_check_keys(evaluate, "evaluate", keys, &l->all);
+  check_evaluate_keys(l, evaluate);
   read_window(l, evaluate, evaluate->at);
-  inference_keep_largest(tree_get(evaluate, "keep_largest"), e, &l->all);
+  postprocess_read(l->memory, tree_get(evaluate, "postprocess"), e, &l->all);
   read_metrics(l, tree_get(evaluate, "metrics"), "evaluate", e);
   scoring_tolerance(l->memory, tree_get(evaluate, "tolerance"), e, &l->all);
   scoring_groups(l->memory, tree_get(evaluate, "groups"), tree_get(evaluate, "regions"), e,
@@ -1802,21 +1742,10 @@ static void read_fingerprint(loader *l, const tree *data) {
     ARENA_PUSH(l->memory, l->failed, l->failed_count, l->failed_capacity, fingerprint_key);
 }
 
-static void translate_list(loader *l, const tree *list, unsigned trait) {
-  for (int i = 0; list && list->kind == TREE_LIST && i < list->count; i++) {
-    const tree *item = list->items[i];
-    if (item->kind != TREE_MAP || item->count != 1 || item->items[0]->kind != TREE_MAP) continue;
-    const op *o = op_find(item->keys[0]->text);
-    if (o && o->traits & trait) elsewhere_translate(o, item->items[0], l->memory, &l->all);
-  }
-}
-
 static tree *resolve_data(loader *l, const tree *data) {
   tree *out = resolve(l, data);
   if (out->kind != TREE_MAP) return out;
   remove_key(out, fingerprint_key);
-  translate_list(l, tree_get(out, "prepare"), OP_PREPARE);
-  translate_list(l, tree_get(out, "sample"), OP_SAMPLE);
   return out;
 }
 

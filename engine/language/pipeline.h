@@ -195,10 +195,10 @@ typedef enum empty_policy {
 
 typedef struct evaluate_spec {
   window_spec windows;
-  bool keep_largest[256];          /* classes of which only the largest component stays */
-  const tree *keep_largest_listed; /* where they were listed; NULL: all, or none */
-  unsigned metrics;                /* METRIC_BIT of each that is wanted */
-  custom_metric *custom;           /* METRIC_BIT(METRIC_COUNT + i) is the i-th */
+  op_use *postprocess; /* of a whole segmentation, one after the other */
+  int postprocess_count;
+  unsigned metrics;      /* METRIC_BIT of each that is wanted */
+  custom_metric *custom; /* METRIC_BIT(METRIC_COUNT + i) is the i-th */
   int custom_count;
   empty_policy empty;
   int ignore_label; /* value of the reference's voxels that are left out; 0: none. Not of `evaluate:`:
@@ -329,7 +329,8 @@ void scoring_groups(arena *memory, const tree *groups, const tree *regions, eval
 /* Attributes of `inferer: sliding_window`, declared like an operator's; and their reading. */
 extern const op sliding_window_op;
 void inference_window(arena *memory, const tree *t, evaluate_spec *e, problems *all);
-void inference_keep_largest(const tree *t, evaluate_spec *e, problems *all);
+/* `postprocess`, in `memory`. */
+void postprocess_read(arena *memory, tree *t, evaluate_spec *e, problems *all);
 
 /* The file of a block that `user` lists as `name: listed`, unless the pipeline's `model: blocks:`
  * names another for it. */

@@ -24,13 +24,6 @@ static const char *taken(arena *memory, text_buffer *text) {
   return kept;
 }
 
-static const char *attributes_text(arena *memory, const op_use *use) {
-  text_buffer out = {0};
-  for (const attr *a = use->op->attrs; a && a->name; a++)
-    text_add(&out, "%s%s: %s", out.length ? ", " : "", a->name, attr_format(a, use->attrs, memory));
-  return taken(memory, &out);
-}
-
 /* ---- prepare ------------------------------------------------------------------------------ */
 
 /* The operators one after the other; each alone is the sample graph of one operator without chance.
@@ -52,7 +45,7 @@ static status trace_prepare(const preview_options *o, arena *memory, medical_cas
     case_free(out);
     *out = next;
     edge.name = one.sample->op->name;
-    edge.attributes = attributes_text(memory, one.sample);
+    edge.attributes = attrs_format(one.sample->op, one.sample->attrs, memory);
     edge.is_unchanged = image_hash(&out->image) == before;
     error = o->visit(o->context, &edge);
   }
@@ -82,7 +75,7 @@ static status trace_sample(const preview_options *o, arena *memory, const medica
       preview_edge edge = {.graph = PREVIEW_SAMPLE,
                            .name = use->op->name,
                            .operator= "",
-                           .attributes = attributes_text(memory, use),
+                           .attributes = attrs_format(use->op, use->attrs, memory),
                            .crop = crop,
                            .is_unchanged = k > 1 && after == before[crop],
                            .c = &c};

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
+#include "data/postprocess.h"
 #include "evaluate/custom.h"
 #include "graph/fit.h"
 #include "infer/network.h"
@@ -203,6 +204,8 @@ static void mark_listed_operators(const run *r) {
   if (!r->operators) return;
   for (int i = 0; i < d->prepare_count; i++) mark_operator(r, d->prepare[i].op);
   for (int i = 0; i < d->sample_count; i++) mark_operator(r, d->sample[i].op);
+  for (int i = 0; i < r->p->evaluate.postprocess_count; i++)
+    mark_operator(r, r->p->evaluate.postprocess[i].op);
   for (int i = 0; i < r->p->stage_count; i++) {
     const stage_spec *s = &r->p->stages[i];
     if (!s->enabled) continue;
@@ -283,16 +286,10 @@ static void check_group(const run *r, const char *key, const class_group *g, pro
 
 /* Classes of `evaluate:` that the data set does not have. */
 static void check_classes(const run *r, problems *found) {
-  const tree *largest = r->p->evaluate.keep_largest_listed;
-  int64_t number = 0;
-  for (int i = 0; largest && i < largest->count; i++)
-    if (!tree_int(largest->items[i], &number) && number >= r->data->class_count)
-      problems_add(found, error_new(ERROR_PIPELINE, largest->items[i]->at,
-                                    "evaluate: keep_largest has class %s, but the classes of the "
-                                    "data set end with %d.",
-                                    largest->items[i]->text, r->data->class_count - 1));
   const evaluate_spec *e = &r->p->evaluate;
   const data_spec *d = &r->p->data;
+  problems_add(found,
+               postprocess_check(e->postprocess, e->postprocess_count, r->data->class_count));
   for (int i = 0; i < d->region_count; i++) check_group(r, "data: regions", &d->regions[i], found);
   for (int i = 0; i < e->group_count; i++) check_group(r, "evaluate: groups", &e->groups[i], found);
   for (int i = 0; i < e->region_count && e->regions != d->regions; i++)

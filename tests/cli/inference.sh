@@ -46,11 +46,28 @@ try 0 "$STRATA" run "${tiny[@]}" "${short[@]}" --set data.prepare.scale_range.to
 try 1 "$STRATA" predict run0,run3 "$image" -o x.nii.gz
 says "prepare their images differently"
 
-# Components: fewer foreground voxels, and a class that is not there is a mistake in the pipeline.
-segment largest.nii.gz run0 --set evaluate.keep_largest=true
+# Postprocessing: fewer foreground voxels, and a class that is not there is a mistake in the pipeline, and
+# for a run.
+segment largest.nii.gz run0 --set "evaluate.postprocess=[keep_largest]"
 if cmp -s plain.nii.gz largest.nii.gz; then fail "keep_largest changed nothing"; fi
-try 1 "$STRATA" check "${tiny[@]}" --set "evaluate.keep_largest=[2, 3]"
+try 1 "$STRATA" check "${tiny[@]}" --set "evaluate.postprocess=[keep_largest: {classes: [2, 3]}]"
 says "keep_largest has class 3, but the classes of the data set end with 2"
+try 1 "$STRATA" predict run0 "$image" -o x.nii.gz --set "evaluate.postprocess=[remove_small: {below: 1, replace: 3}]"
+says "remove_small has class 3, but the classes of the data set end with 2"
+try 0 "$STRATA" check "${tiny[@]}" --set "evaluate.postprocess=[keep_largest, fill_holes]"
+has out "postprocess  keep_largest → fill_holes → segmentation"
+
+# Scored so, a folder of segmentations says what was done to it, and stays as it is.
+mkdir -p plain largest
+cp plain.nii.gz plain/case.nii.gz
+cp largest.nii.gz largest/case.nii.gz
+try 0 "$STRATA" evaluate --prediction plain --reference largest --postprocess keep_largest --json scores.json
+has out "Segmentations are scored after keep_largest."
+has scores.json '"keep_largest: {classes: [], together: false, components: 1, replace: 0}"'
+has scores.json '"mean": 1.0'
+cmp plain/case.nii.gz plain.nii.gz || fail "evaluate changed a segmentation"
+try 2 "$STRATA" evaluate --prediction plain --reference largest --postprocess keep_larges
+says 'There is no postprocess operator "keep_larges"; did you mean "keep_largest"?'
 
 # On a terminal it says how far it is, window by window, and results stand on lines of their own.
 script -qec "'$STRATA' predict run0 phantom/imagesTr -o all --set $window.overlap=0.6" seen >/dev/null </dev/null ||

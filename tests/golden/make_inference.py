@@ -1,6 +1,5 @@
 """Fixture of test_infer for what make_metrics.py's lacks: nnU-Net's placing and importance of windows,
-mirroring, batches, ensembles (MONAI's sliding window around a network that does it), and largest
-components (SciPy's labelling, as in MONAI and nnU-Net).
+mirroring, batches, ensembles (MONAI's sliding window around a network that does it).
 
 Run from the repository root:  python3 tests/golden/make_inference.py
 """
@@ -111,23 +110,6 @@ def volumes():
     return cases
 
 
-def components():
-    cases = []
-    for size, density, chosen in [((9, 8, 7), 0.10, [1, 2, 3]), ((9, 8, 7), 0.2, [2]), ((6, 10, 12), 0.05, [1, 3]),
-                                  ((1, 9, 9), 0.25, [1, 2, 3]), ((7, 1, 20), 0.3, [1])]:
-        label = np.zeros(size, int)
-        for c in (1, 2, 3):
-            label[random.random(size) < density] = c
-        kept = label.copy()
-        for c in chosen:
-            parts, n = ndi.label(label == c, np.ones((3, 3, 3)))
-            if n:
-                kept[(label == c) & (parts != np.bincount(parts.ravel())[1:].argmax() + 1)] = 0
-        cases.append({"size": list(size), "chosen": chosen, "label": "".join(map(str, label.ravel())),
-                      "kept": "".join(map(str, kept.ravel()))})
-    return cases
-
-
 content = {
     "positions": [{"size": n, "window": w, "step": s, "start": even_starts(n, w, s)}
                   for n, w, s in [(96, 48, 24.0), (100, 48, 24.0), (97, 96, 48.0), (48, 48, 24.0), (50, 16, 16.0),
@@ -135,6 +117,5 @@ content = {
     "importance": [{"window": list(w), "sigma_scale": s, "weight": rounded(cut_gaussian(w, s), 9)}
                    for w, s in [((8, 6, 5), 0.125), ((3, 1, 2), 0.125), ((4, 12, 9), 0.125), ((6, 5, 4), 0.08)]],
     "sliding_window": volumes(),
-    "components": components(),
 }
 OUT.write_text(json.dumps(content, separators=(",", ":")).replace('},{"', '},\n{"') + "\n")

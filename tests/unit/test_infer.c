@@ -710,44 +710,6 @@ static void a_singular_affine_and_too_many_classes_are_errors(void **state) {
   volume_free(&p);
 }
 
-/* ---- largest components ---- */
-
-static void the_largest_components_are_those_of_scipy(void **state) {
-  (void)state;
-  size_t i, k;
-  json_t *c, *class;
-  json_array_foreach(json_object_get(more, "components"), i, c) {
-    int64_t size[3];
-    bool chosen[256] = {false};
-    labels l = {0};
-    read_size(c, "size", size);
-    assert_ok(labels_allocate(&l, size));
-    json_array_foreach(json_object_get(c, "chosen"), k, class) chosen[json_integer_value(class)] =
-        true;
-    const char *before = json_string_value(json_object_get(c, "label"));
-    const char *kept = json_string_value(json_object_get(c, "kept"));
-    for (size_t v = 0; before[v]; v++) l.data[v] = before[v] - '0';
-    assert_ok(keep_largest_components(&l, chosen));
-    for (size_t v = 0; kept[v]; v++)
-      if (l.data[v] != kept[v] - '0')
-        fail_msg("case %zu: voxel %zu is %d, expected %c", i, v, (int)l.data[v], kept[v]);
-    labels_free(&l);
-  }
-}
-
-static void of_equal_components_the_first_stays(void **state) {
-  (void)state;
-  static const uint8_t before[12] = {0, 5, 5, 0, 5, 5, 0, 7, 0, 0, 0, 0};
-  static const uint8_t after[12] = {0, 5, 5, 0, 0, 0, 0, 7, 0, 0, 0, 0};
-  bool chosen[256] = {[5] = true, [7] = true};
-  labels l = {0};
-  assert_ok(labels_allocate(&l, (const int64_t[3]){1, 1, 12}));
-  memcpy(l.data, before, sizeof before);
-  assert_ok(keep_largest_components(&l, chosen));
-  assert_memory_equal(l.data, after, sizeof after);
-  labels_free(&l);
-}
-
 /* ---- the file of a spill ---- */
 
 static void a_spill_without_room_is_an_error(void **state) {
@@ -812,8 +774,6 @@ int main(void) {
       cmocka_unit_test(equal_probabilities_give_the_lowest_class),
       cmocka_unit_test(a_grid_far_away_is_background),
       cmocka_unit_test(a_singular_affine_and_too_many_classes_are_errors),
-      cmocka_unit_test(the_largest_components_are_those_of_scipy),
-      cmocka_unit_test(of_equal_components_the_first_stays),
       cmocka_unit_test(a_spill_without_room_is_an_error),
       cmocka_unit_test(a_spilled_array_leaves_no_file_and_keeps_its_content),
   };

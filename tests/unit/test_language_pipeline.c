@@ -294,7 +294,7 @@ static void inference_is_read_as_written(void **state) {
       {WINDOW "blend", "gaussian_nnunet"},
       {WINDOW "batch", "4"},
       {WINDOW "average", "probabilities"},
-      {"evaluate.keep_largest", "[1, 3]"},
+      {"evaluate.postprocess", "[keep_largest: {applied_labels: [1, 3]}, fill_holes]"},
   };
   pipeline *p = load(base, set, sizeof set / sizeof set[0]);
   const window_spec *w = &p->evaluate.windows;
@@ -304,13 +304,18 @@ static void inference_is_read_as_written(void **state) {
   assert_int_equal(w->batch, 4);
   assert_int_equal(w->memory_bytes, (int64_t)3 << 29);
   assert_true(w->average_probabilities && w->sigma_scale == 0.125);
-  assert_true(p->evaluate.keep_largest[1] && p->evaluate.keep_largest[3]);
-  assert_false(p->evaluate.keep_largest[0] || p->evaluate.keep_largest[2]);
+  const evaluate_spec *e = &p->evaluate;
+  assert_int_equal(e->postprocess_count, 2);
+  assert_string_equal(e->postprocess[0].op->name, "keep_largest");
+  assert_string_equal(e->postprocess[1].op->name, "fill_holes");
+  const int_list *classes = attr_integers(e->postprocess[0].op, e->postprocess[0].attrs, "classes");
+  assert_true(classes->count == 2 && classes->at[0] == 1 && classes->at[1] == 3);
+  assert_non_null(
+      tree_get(tree_get(tree_get(p->resolved, "evaluate"), "postprocess")->items[0]->items[0],
+               "classes")); /* our name for it */
   pipeline_free(p);
-  static const override all[] = {{"evaluate.keep_largest", "true"}};
-  p = load(base, all, 1);
-  assert_true(p->evaluate.keep_largest[1] && p->evaluate.keep_largest[255]);
-  assert_true(!p->evaluate.keep_largest[0] && p->evaluate.windows.batch == 1);
+  p = load(base, NULL, 0);
+  assert_true(p->evaluate.postprocess_count == 0 && p->evaluate.windows.batch == 1);
   pipeline_free(p);
 }
 
@@ -326,7 +331,7 @@ static void identity_follows_what_changes_results(void **state) {
                                    {"stages.segment.enabled", "false"},
                                    {"stages.segment.precision", "bf16"},
                                    {WINDOW "mirror", "x"},
-                                   {"evaluate.keep_largest", "true"},
+                                   {"evaluate.postprocess", "[keep_largest]"},
                                    {"data.sample.random_flip.axes", "[x]"},
                                    {"stages.segment.schedule.lua", "poly"},
                                    {"stages.pretrain.graph.shuffled.axis", "x"}};

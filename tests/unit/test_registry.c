@@ -132,6 +132,10 @@ static void every_operator_can_do_what_its_sort_must(void **state) {
       if (!o->params || o->cpu || o->infer) fail_msg("%s is no initializer", o->name);
       continue;
     }
+    if (o->traits & OP_POSTPROCESS) {
+      if (!o->labels || o->host || o->cpu || o->infer) fail_msg("%s is no postprocess", o->name);
+      continue;
+    }
     bool is_host = o->traits & (OP_PREPARE | OP_SAMPLE);
     bool runs = o->cpu || o->lower || (o->traits & OP_VIEW);
     if (is_host && (!o->host || o->cpu || o->infer)) fail_msg("%s is no host operator", o->name);

@@ -414,10 +414,8 @@ static json_t *evaluate_schema(void) {
   part_examples(window, YAML("{size: [96, 96, 96], overlap: 0.5, blend: gaussian}"));
   put(p, "inferer",
       part_changing_map(json_pack("{s:o}", "sliding_window", window), "how a volume is segmented"));
-  json_t *largest = part_typed(json_pack("[s, s]", "boolean", "array"));
-  put(largest, "items", part_integer(1, 255, NULL));
-  put(p, "keep_largest",
-      part_described(largest, "classes of which only the largest component stays, or true"));
+  put(p, "postprocess",
+      part_list(part_operator_item(OP_POSTPROCESS), 0, "of a segmentation, one after the other"));
   put(p, "metrics", metrics_schema("what is measured, or all", "[dice, hd95]"));
   json_t *tolerance = part_bounds(part_typed(json_pack("[s, s]", "number", "array")), 0, 1000);
   put(tolerance, "items", part_number(0, 1000, NULL));
