@@ -95,7 +95,9 @@ static status score_pair(const label_file *prediction, const label_file *referen
   problems found = {0};
   for (int side = 0; side < 2; side++) problems_add(&found, r.error[side]);
   status error = problems_take(&found);
-  if (!error) error = postprocess(spec->postprocess, spec->postprocess_count, &r.maps[0]);
+  if (!error)
+    error = error_prefix(postprocess(spec->postprocess, spec->postprocess_count, &r.maps[0]), "%s",
+                         prediction->name);
   if (!error) error = check_same_grid(prediction->name, &r.maps[0], &r.maps[1]);
   if (!error)
     error = score_case(&r.maps[0], &r.maps[1], LABEL_VALUES, spec, prediction->name, pool, out);

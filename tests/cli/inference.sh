@@ -50,6 +50,10 @@ says "prepare their images differently"
 # for a run.
 segment largest.nii.gz run0 --set "evaluate.postprocess=[keep_largest]"
 if cmp -s plain.nii.gz largest.nii.gz; then fail "keep_largest changed nothing"; fi
+segment same.nii.gz run0 --set "evaluate.postprocess=[remove_small: {below: 0.001}]"
+cmp plain.nii.gz same.nii.gz || fail "remove_small removed something larger than 1 mm³"
+segment none.nii.gz run0 --set "evaluate.postprocess=[remove_small: {below: 1.0e+6}]"
+if cmp -s plain.nii.gz none.nii.gz; then fail "remove_small left more than 1 m³"; fi
 try 1 "$STRATA" check "${tiny[@]}" --set "evaluate.postprocess=[keep_largest: {classes: [2, 3]}]"
 says "keep_largest has class 3, but the classes of the data set end with 2"
 try 1 "$STRATA" predict run0 "$image" -o x.nii.gz --set "evaluate.postprocess=[remove_small: {below: 1, replace: 3}]"
