@@ -169,15 +169,17 @@ const command commands[] = {
      "\n"
      "docs/editor.md sets up VS Code, Neovim and Emacs.\n",
      0, 0, 0, command_schema},
-    {"phantom", "DIR", "make a synthetic CT-like data set",
+    {"phantom", "DIR", "make a synthetic CT- or MRI-like data set",
      "Organ-like shapes in a body, with noise, anisotropic voxels and oblique affines, in "
      "Decathlon\n"
      "layout, the same to the byte for the same seed: to try everything without a download.\n"
      "--layout synapse and lung have the folders, case numbers, spacings and classes of BTCV and of\n"
      "the Decathlon's Task06_Lung, for the recipes of pipelines/synapse and pipelines/lung; with\n"
-     "--size 512 the size too.\n\n"
+     "--size 512 the size too. --layout brats has those of Task01_BrainTumour: brains in four channels\n"
+     "of MRI with a glioma in three parts, for pipelines/brats; its size is --size 240.\n\n"
      "  strata phantom phantom --cases 30 --organs 4\n"
-     "  strata phantom btcv --layout synapse\n",
+     "  strata phantom btcv --layout synapse\n"
+     "  strata phantom brats --layout brats --cases 12\n",
      OPTION_CASES | OPTION_SEED | OPTION_ORGANS | OPTION_SIZE | OPTION_LAYOUT, 1, 1,
      command_phantom},
     {"bench", "FILE", "time a compiled training step",

@@ -49,7 +49,7 @@ static const option_help option_table[] = {
     {OPTION_CASES, "cases", "N", "number of cases (default 30)"},
     {OPTION_SEED, "seed", "N", "seed (default 1)"},
     {OPTION_ORGANS, "organs", "N", "number of organs, largest first (default 13)"},
-    {OPTION_LAYOUT, "layout", "NAME", "decathlon (default), synapse or lung"},
+    {OPTION_LAYOUT, "layout", "NAME", "decathlon (default), synapse, lung or brats"},
     {OPTION_SIZE, "size", "N", "voxels along x and y (default 96)"},
     {OPTION_PREDICTION, "prediction", "DIR", "folder of segmentations"},
     {OPTION_REFERENCE, "reference", "DIR", "folder of reference labels"},

@@ -448,11 +448,13 @@ status command_data(const arguments *a) {
 status command_phantom(const arguments *a) {
   phantom_options o = {.organs = a->organs > 0 ? (int)a->organs : 0};
   if (a->layout && !phantom_layout_named(a->layout, &o.layout))
-    return error_new(ERROR_USAGE, NOWHERE, "--layout is decathlon, synapse or lung, not %s",
+    return error_new(ERROR_USAGE, NOWHERE, "--layout is decathlon, synapse, lung or brats, not %s",
                      a->layout);
   if (a->size > 0) {
-    static const double slices[] = {
-        [PHANTOM_DECATHLON] = 2.0 / 3, [PHANTOM_SYNAPSE] = 0.29, [PHANTOM_LUNG] = 0.5};
+    static const double slices[] = {[PHANTOM_DECATHLON] = 2.0 / 3,
+                                    [PHANTOM_SYNAPSE] = 0.29,
+                                    [PHANTOM_LUNG] = 0.5,
+                                    [PHANTOM_BRATS] = 155.0 / 240};
     o.size[0] = o.size[1] = a->size;
     o.size[2] = (int64_t)fmax(16, (double)a->size * slices[o.layout]);
   }

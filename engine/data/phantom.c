@@ -1,7 +1,7 @@
 /* The body is described in its own coordinates: x to the right, y to the front, z to the head, each
- * −1 to 1 across the trunk. Every voxel's place in the patient (by the file's affine) is carried
- * into these coordinates, bent by a smooth random warp, and compared with the shapes; so spacing,
- * stored orientation and obliqueness are those of the file, never of the body. */
+ * −1 to 1 across the trunk or the brain. Every voxel's place in the patient (by the file's affine) is
+ * carried into these coordinates, bent by a smooth random warp, and compared with the shapes; so
+ * spacing, stored orientation and obliqueness are those of the file, never of the body. */
 #include "data/phantom.h"
 
 #include "base/files.h"
@@ -37,16 +37,30 @@ static const organ_name organs[PHANTOM_ORGANS] = {
     {"left adrenal gland", 12},
 };
 
-/* Not one of BTCV's: a tumour in the lung, seen in PHANTOM_LUNG only. */
-enum { TUMOUR = PHANTOM_ORGANS + 1, CLASS_NUMBERS = TUMOUR + 1 };
+/* What is none of BTCV's: a tumour in the lung, seen in PHANTOM_LUNG only, and the tissues of
+ * PHANTOM_BRATS, a glioma's first. */
+enum {
+  TUMOUR = PHANTOM_ORGANS + 1,
+  EDEMA,
+  NON_ENHANCING,
+  ENHANCING,
+  FLUID,
+  GREY,
+  WHITE,
+  CLASS_NUMBERS
+};
 
-enum { POINTS_MAX = 4, BOWEL_LOOPS = 6, WAVES = 3 };
+/* As the Decathlon spells them. */
+static const char *const tumour_names[] = {"cancer", "edema", "non-enhancing tumor",
+                                           "enhancing tumour"};
+
+enum { POINTS_MAX = 4, BOWEL_LOOPS = 6, WAVES = 3, CHANNELS_MAX = 4 };
 
 /* An ellipsoid (one point, three radii, turned in the x-y plane) or a tube along two or more points
  * (one radius). */
 typedef struct shape_model {
-  int organ; /* BTCV number, 0 = unlabelled */
-  double hu;
+  int organ; /* BTCV number or one of those above, 0 = unlabelled */
+  double hu; /* unused in a brain, whose tissues have an intensity a channel */
   int points;
   double point[POINTS_MAX][3];
   double radius[3];
@@ -76,28 +90,51 @@ static const shape_model anatomy[] = {
 };
 enum { SHAPES = sizeof anatomy / sizeof anatomy[0] };
 
+/* Ventricles and basal ganglia. */
+static const shape_model brain[] = {
+    {FLUID, 0, 1, {{.14, .08, .12}}, {.09, .36, .16}, -8},
+    {FLUID, 0, 1, {{-.14, .08, .12}}, {.09, .36, .16}, 8},
+    {GREY, 0, 1, {{.32, .08, .02}}, {.11, .24, .2}, -12},
+    {GREY, 0, 1, {{-.32, .08, .02}}, {.11, .24, .2}, 12},
+};
+enum { BRAIN_SHAPES = sizeof brain / sizeof brain[0], GLIOMA_PARTS = 5 };
+
+/* How bright the tissues from EDEMA on are, in FLAIR, T1, T1 with gadolinium and T2. */
+static const double contrast[][CHANNELS_MAX] = {
+    {.92, .5, .5, .85},    /* edema */
+    {.48, .34, .3, .95},   /* non-enhancing and necrotic */
+    {.72, .52, 1.05, .68}, /* enhancing */
+    {.18, .2, .2, 1.05},   /* fluid */
+    {.62, .56, .58, .6},   /* grey matter */
+    {.5, .76, .78, .44},   /* white matter */
+};
+
 enum { AIR = -1000, FAT = -100, MUSCLE = 55, LUNG = -800, BONE = 420, MARROW = 190, DISC = 90 };
 
 /* One case, drawn from its random stream. */
 typedef struct body {
-  double half_mm[3];   /* of the trunk */
+  double half_mm[3];   /* of the trunk or the brain */
   double centre_mm[3]; /* in the patient's coordinates */
   double wave[WAVES][3], phase[WAVES][3], bend[WAVES][3];
   double grain[2][3]; /* texture: wave vectors in 1/mm */
   shape_model shape[SHAPES];
+  int shapes;
   double bowel[BOWEL_LOOPS][4], bowel_hu[BOWEL_LOOPS];
   double lung_base;
   bool has_tumour;
   shape_model tumour;
+  double gain[CHANNELS_MAX];     /* an MRI has no unit */
+  double slope[CHANNELS_MAX][3]; /* across the brain, from the coil */
 } body;
+_Static_assert(BRAIN_SHAPES + GLIOMA_PARTS <= SHAPES, "a brain has as much room as a trunk");
 
 static double jitter(rng *r, double half_width) {
   return rng_range(r, -half_width, half_width);
 }
 
-static void draw_body(rng *r, const double field_mm[3], body *b) {
+/* Extent, place, warp and texture. Half the body takes `share` of the field of view. */
+static void draw_frame(rng *r, const double field_mm[3], const double share[3], body *b) {
   double size = 1 + jitter(r, .07);
-  const double share[3] = {.44, .35, .5};
   for (int a = 0; a < 3; a++) {
     b->half_mm[a] = field_mm[a] * share[a] * size * (1 + jitter(r, .04));
     b->centre_mm[a] = jitter(r, .02) * field_mm[a];
@@ -111,9 +148,12 @@ static void draw_body(rng *r, const double field_mm[3], body *b) {
     }
   for (int k = 0; k < 2; k++)
     for (int a = 0; a < 3; a++) b->grain[k][a] = jitter(r, .35);
-  for (int s = 0; s < SHAPES; s++) {
-    shape_model *m = &b->shape[s];
-    *m = anatomy[s];
+}
+
+static void draw_shapes(rng *r, const shape_model *models, int count, body *b) {
+  for (int s = 0; s < count; s++) {
+    shape_model *m = &b->shape[b->shapes++];
+    *m = models[s];
     double move[3], grow = 1 + jitter(r, .12);
     for (int a = 0; a < 3; a++) move[a] = jitter(r, m->points > 1 ? .02 : .05);
     for (int p = 0; p < m->points; p++)
@@ -122,6 +162,11 @@ static void draw_body(rng *r, const double field_mm[3], body *b) {
     m->angle += jitter(r, 12);
     m->hu += jitter(r, 7);
   }
+}
+
+static void draw_trunk(rng *r, const double field_mm[3], body *b) {
+  draw_frame(r, field_mm, (double[]){.44, .35, .5}, b);
+  draw_shapes(r, anatomy, SHAPES, b);
   for (int i = 0; i < BOWEL_LOOPS; i++) {
     b->bowel[i][0] = jitter(r, .5);
     b->bowel[i][1] = rng_range(r, 0, .5);
@@ -142,6 +187,37 @@ static void draw_chest(rng *r, body *b) {
   b->tumour.point[0][1] = rng_range(r, -.2, .2);
   b->tumour.point[0][2] = rng_range(r, .1, .7);
   for (int a = 0; a < 3; a++) b->tumour.radius[a] = rng_range(r, .1, .2);
+}
+
+/* A glioma from the inside: a necrosis, the part that takes up gadolinium, the rest of the core, the
+ * edema and a lobe of it. One in eight takes up none, as most do that are of low grade. */
+static void draw_glioma(rng *r, body *b) {
+  double side = rng_below(r, 2) ? 1 : -1, centre[3], radius = rng_range(r, .28, .42);
+  centre[0] = side * rng_range(r, .25, .5);
+  centre[1] = rng_range(r, -.4, .4);
+  centre[2] = rng_range(r, -.1, .4);
+  double core = rng_range(r, .5, .65), enhancing = rng_range(r, .7, .9);
+  const double share[GLIOMA_PARTS] = {rng_range(r, .4, .65) * enhancing * core, enhancing * core,
+                                      core, 1, rng_range(r, .5, .7)};
+  static const int organ[GLIOMA_PARTS] = {NON_ENHANCING, ENHANCING, NON_ENHANCING, EDEMA, EDEMA};
+  for (int k = rng_below(r, 8) == 0 ? 2 : 0; k < GLIOMA_PARTS; k++) {
+    shape_model *m = &b->shape[b->shapes++];
+    *m = (shape_model){.organ = organ[k], .points = 1, .angle = rng_range(r, 0, 180)};
+    for (int a = 0; a < 3; a++) {
+      m->point[0][a] = centre[a] + (k == GLIOMA_PARTS - 1 ? jitter(r, radius) : jitter(r, .02));
+      m->radius[a] = radius * share[k] * (1 + jitter(r, .15));
+    }
+  }
+}
+
+static void draw_brain(rng *r, const double field_mm[3], body *b) {
+  draw_frame(r, field_mm, (double[]){.3, .36, .4}, b);
+  draw_glioma(r, b);
+  draw_shapes(r, brain, BRAIN_SHAPES, b);
+  for (int c = 0; c < CHANNELS_MAX; c++) {
+    b->gain[c] = 200 * pow(10, rng_uniform(r));
+    for (int a = 0; a < 3; a++) b->slope[c][a] = jitter(r, .1);
+  }
 }
 
 /* Squared distance to a tube's axis. */
@@ -180,23 +256,44 @@ static double ellipse(double x, double y, double rx, double ry) {
   return x * x / (rx * rx) + y * y / (ry * ry);
 }
 
-/* Intensity in HU and BTCV class number at a place in the patient. */
-static double tissue(const body *b, const double at_mm[3], int *organ) {
-  double p[3], q[3];
-  *organ = 0;
+static void place_in_body(const body *b, const double at_mm[3], double p[3]) {
   for (int a = 0; a < 3; a++) p[a] = (at_mm[a] - b->centre_mm[a]) / b->half_mm[a];
-  double trunk = ellipse(p[0], p[1], 1, 1);
-  if (trunk > 1) return AIR;
+}
+
+static void warp(const body *b, const double p[3], double q[3]) {
   for (int a = 0; a < 3; a++) {
     q[a] = p[a];
     for (int w = 0; w < WAVES; w++)
       q[a] +=
           b->bend[w][a] * sin(b->wave[w][a] * (p[(a + 1) % 3] + p[(a + 2) % 3]) + b->phase[w][a]);
   }
+}
+
+/* Within ±8. */
+static double texture(const body *b, const double at_mm[3]) {
   double grain = 0;
   for (int k = 0; k < 2; k++)
     grain +=
         4 * sin(b->grain[k][0] * at_mm[0] + b->grain[k][1] * at_mm[1] + b->grain[k][2] * at_mm[2]);
+  return grain;
+}
+
+/* The first shape that holds a place, or NULL. */
+static const shape_model *shape_at(const body *b, const double q[3]) {
+  for (int s = 0; s < b->shapes; s++)
+    if (inside(&b->shape[s], q)) return &b->shape[s];
+  return NULL;
+}
+
+/* Intensity in HU and class number, of BTCV or TUMOUR, at a place in the patient. */
+static double tissue(const body *b, const double at_mm[3], int *organ) {
+  double p[3], q[3];
+  *organ = 0;
+  place_in_body(b, at_mm, p);
+  double trunk = ellipse(p[0], p[1], 1, 1);
+  if (trunk > 1) return AIR;
+  warp(b, p, q);
+  double grain = texture(b, at_mm);
   if (trunk > .85) return FAT + grain;
   double vertebra = ellipse(q[0], q[1] + .6, .15, .16);
   if (vertebra < 1) {
@@ -208,11 +305,11 @@ static double tissue(const body *b, const double at_mm[3], int *organ) {
     *organ = TUMOUR;
     return b->tumour.hu + grain;
   }
-  for (int s = 0; s < SHAPES; s++)
-    if (inside(&b->shape[s], q)) {
-      *organ = b->shape[s].organ;
-      return b->shape[s].hu + grain;
-    }
+  const shape_model *there = shape_at(b, q);
+  if (there) {
+    *organ = there->organ;
+    return there->hu + grain;
+  }
   /* Lungs above two domes. */
   double dome = b->lung_base - .35 * ellipse(fabs(q[0]) - .4, q[1], .5, .8);
   if (q[2] > dome && fabs(q[0]) > .12) return LUNG + grain;
@@ -224,6 +321,36 @@ static double tissue(const body *b, const double at_mm[3], int *organ) {
   return FAT + grain;
 }
 
+/* What of a brain is at a place: shapes, folds of grey matter with fluid between them and between the
+ * halves, white matter. 0 outside. */
+static int brain_tissue(const body *b, const double p[3]) {
+  double q[3];
+  warp(b, p, q);
+  double depth = 1 - sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2]);
+  if (depth < 0) return 0;
+  const shape_model *there = shape_at(b, q);
+  if (there) return there->organ;
+  double fold = sin(13 * q[0] + b->phase[0][0]) * sin(11 * q[1] + b->phase[0][1]) *
+                sin(12 * q[2] + b->phase[0][2]);
+  if (depth < .2 * fold || (fabs(q[0]) < .03 && q[2] > 0 && depth < .5)) return FLUID;
+  return depth < .2 + .2 * fabs(fold) ? GREY : WHITE;
+}
+
+/* Its intensity in every channel, before noise. */
+static int scan_brain(const body *b, const double at_mm[3], float *channels) {
+  double p[3];
+  place_in_body(b, at_mm, p);
+  int organ = brain_tissue(b, p);
+  if (organ == 0) return 0; /* as zeroed */
+  double grain = 1 + texture(b, at_mm) / 200;
+  for (int c = 0; c < CHANNELS_MAX; c++) {
+    const double *s = b->slope[c];
+    channels[c] = (float)(b->gain[c] * contrast[organ - EDEMA][c] * grain *
+                          (1 + s[0] * p[0] + s[1] * p[1] + s[2] * p[2]));
+  }
+  return organ;
+}
+
 /* ---- the file's grid ---- */
 
 /* What a data set looks like from outside. */
@@ -233,6 +360,7 @@ typedef struct appearance {
   int digits;
   const int16_t *numbers; /* of the cases; NULL: 1, 2, … */
   int cases;              /* how many there are; with NULL: by default */
+  int channels;           /* 1: CT, CHANNELS_MAX: MRI */
   int64_t size[3];        /* nominal */
   double spacing_mm[2]
                    [2];  /* least and largest, in the plane and across; 0: from the field of view */
@@ -257,6 +385,7 @@ static const appearance appearances[] = {
                            3,
                            NULL,
                            30,
+                           1,
                            {96, 96, 64},
                            {{0}},
                            true},
@@ -268,6 +397,7 @@ static const appearance appearances[] = {
                          4,
                          synapse_numbers,
                          SYNAPSE_CASES,
+                         1,
                          {96, 96, 28},
                          {{.59, .98}, {2.5, 5}},
                          false},
@@ -279,9 +409,22 @@ static const appearance appearances[] = {
                       3,
                       lung_numbers,
                       LUNG_CASES,
+                      1,
                       {96, 96, 48},
                       {{.6, .98}, {.625, 2.5}},
                       true},
+    [PHANTOM_BRATS] = {"brats",
+                       "imagesTr",
+                       "labelsTr",
+                       "BRATS_",
+                       "BRATS_",
+                       3,
+                       NULL,
+                       30,
+                       CHANNELS_MAX,
+                       {96, 96, 62},
+                       {{1, 1}, {1, 1}},
+                       true},
 };
 
 bool phantom_layout_named(const char *name, phantom_layout *out) {
@@ -306,7 +449,8 @@ static scan draw_scan(rng *r, const phantom_options *options) {
   memcpy(s.size, options->size, sizeof s.size);
   if (s.varies) return s;
   double in_plane = rng_range(r, spacing[0][0], spacing[0][1]);
-  s.size[2] = (int64_t)rint((double)s.size[2] * rng_range(r, .65, 1.35));
+  if (spacing[1][0] < spacing[1][1]) /* else all lie on one grid */
+    s.size[2] = (int64_t)rint((double)s.size[2] * rng_range(r, .65, 1.35));
   s.field_mm[0] = in_plane * (double)s.size[0];
   s.field_mm[1] = in_plane * (double)s.size[1];
   s.field_mm[2] = rng_range(r, spacing[1][0], spacing[1][1]) * (double)s.size[2];
@@ -355,14 +499,15 @@ static void draw_grid(rng *r, const scan *scan, const body *b, volume *v) {
   v->affine[3][3] = 1;
 }
 
-/* Binomial smoothing (1 2 1) / 4 along one axis: the partial volume of a scanner. */
-static void smooth_axis(volume *v, int axis, float *line) {
-  const int64_t stride[3] = {v->size[1] * v->size[2], v->size[2], 1};
+/* Binomial smoothing (1 2 1) / 4 of one channel along one axis: the partial volume of a scanner. */
+static void smooth_axis(volume *v, int axis, int64_t channel, float *line) {
+  const int64_t C = v->channels;
+  const int64_t stride[3] = {v->size[1] * v->size[2] * C, v->size[2] * C, C};
   const int u = (axis + 1) % 3, w = (axis + 2) % 3;
   const int64_t n = v->size[axis], step = stride[axis];
   for (int64_t i = 0; i < v->size[u]; i++)
     for (int64_t j = 0; j < v->size[w]; j++) {
-      float *at = v->data + i * stride[u] + j * stride[w];
+      float *at = v->data + channel + i * stride[u] + j * stride[w];
       for (int64_t k = 0; k < n; k++) line[k] = at[k * step];
       for (int64_t k = 0; k < n; k++) {
         float before = line[k > 0 ? k - 1 : 0], after = line[k + 1 < n ? k + 1 : k];
@@ -376,23 +521,45 @@ static status smooth(volume *v) {
   for (int a = 0; a < 3; a++) longest = v->size[a] > longest ? v->size[a] : longest;
   float *line = malloc((size_t)longest * sizeof *line);
   if (!line) return error_out_of_memory((size_t)longest * sizeof *line);
-  for (int a = 0; a < 3; a++) smooth_axis(v, a, line);
+  for (int64_t c = 0; c < v->channels; c++)
+    for (int a = 0; a < 3; a++) smooth_axis(v, a, c, line);
   free(line);
   return OK;
 }
 
+/* Noise, and no smaller values than a scanner gives. Of a brain nothing but the brain is left. */
+static void finish_image(rng *noise, const body *b, const labels *organs_there, volume *image) {
+  const double noise_hu = 12, noise_share = .03;
+  const bool is_brain = image->channels > 1;
+  const float least = is_brain ? 1 : -1024;
+  const int64_t C = image->channels, n = image->size[0] * image->size[1] * image->size[2] * C;
+  for (int64_t i = 0; i < n; i++) {
+    if (is_brain && organs_there->data[i / C] == 0) {
+      image->data[i] = 0; /* smoothing has left some there */
+      continue;
+    }
+    double sd = is_brain ? noise_share * b->gain[i % C] : noise_hu;
+    float value = image->data[i] + (float)sd * rng_normal(noise);
+    image->data[i] = rintf(value < least ? least : value);
+  }
+}
+
 static status draw_case(rng_key key, const phantom_options *options, const int class_of[],
                         volume *image, labels *label) {
-  const double noise_hu = 12;
   rng r = rng_open(key, text_hash("body")), noise = rng_open(key, text_hash("noise"));
   rng scanner = rng_open(key, text_hash("scanner")), chest = rng_open(key, text_hash("chest"));
+  const bool is_brain = options->layout == PHANTOM_BRATS;
+  const int64_t channels = appearances[options->layout].channels;
   scan scan = draw_scan(&scanner, options);
   body b = {0};
-  draw_body(&r, scan.field_mm, &b);
+  if (is_brain)
+    draw_brain(&r, scan.field_mm, &b);
+  else
+    draw_trunk(&r, scan.field_mm, &b);
   if (options->layout == PHANTOM_LUNG) draw_chest(&chest, &b);
   draw_grid(&r, &scan, &b, image);
   int64_t size[3] = {image->size[0], image->size[1], image->size[2]};
-  TRY(volume_allocate(image, size, 1));
+  TRY(volume_allocate(image, size, channels));
   TRY(labels_allocate(label, size));
   memcpy(label->affine, image->affine, sizeof label->affine);
   int64_t i = 0;
@@ -403,15 +570,17 @@ static status draw_case(rng_key key, const phantom_options *options, const int c
         for (int a = 0; a < 3; a++)
           at[a] = image->affine[a][0] * (double)x + image->affine[a][1] * (double)y +
                   image->affine[a][2] * (double)z + image->affine[a][3];
+        float *voxel = image->data + i * channels;
         int organ;
-        image->data[i] = (float)tissue(&b, at, &organ);
-        label->data[i] = class_of[organ];
+        if (is_brain)
+          organ = scan_brain(&b, at, voxel);
+        else
+          *voxel = (float)tissue(&b, at, &organ);
+        label->data[i] = (uint8_t)organ;
       }
   TRY(smooth(image));
-  for (int64_t k = 0; k < i; k++) {
-    float hu = image->data[k] + (float)noise_hu * rng_normal(&noise);
-    image->data[k] = rintf(hu < -1024 ? -1024 : hu);
-  }
+  finish_image(&noise, &b, label, image);
+  while (i-- > 0) label->data[i] = (uint8_t)class_of[label->data[i]];
   return OK;
 }
 
@@ -423,7 +592,7 @@ typedef struct work {
   phantom_options options;
   const appearance *looks;
   int class_of
-      [CLASS_NUMBERS]; /* BTCV number or TUMOUR → class number in the files, 0 = unlabelled */
+      [CLASS_NUMBERS]; /* BTCV number, TUMOUR, … → class number in the files, 0 = unlabelled */
   status *errors;
 } work;
 
@@ -461,7 +630,11 @@ static void case_task(void *context, int64_t task) {
 }
 
 static const char *class_name(int organ) {
-  return organ == TUMOUR ? "cancer" : organs[organ - 1].name;
+  return organ < TUMOUR ? organs[organ - 1].name : tumour_names[organ - TUMOUR];
+}
+
+static const char *modality(const appearance *looks) {
+  return looks->channels == 1 ? "CT" : "MRI";
 }
 
 static status write_description(const work *w, const char *path, int cases) {
@@ -479,10 +652,14 @@ static status write_description(const work *w, const char *path, int cases) {
     snprintf(label, sizeof label, "./labelsTr/%s.nii.gz", name);
     json_array_append_new(training, json_pack("{s:s, s:s}", "image", image, "label", label));
   }
-  json_t *root = json_pack("{s:s, s:s, s:s, s:{s:s}, s:o, s:i, s:i, s:o, s:[]}", "name", "Phantom",
-                           "description", "Synthetic CT; no patient data", "tensorImageSize", "3D",
-                           "modality", "0", "CT", "labels", classes, "numTraining", cases,
-                           "numTest", 0, "training", training, "test");
+  json_t *modalities = w->looks->channels == 1 ? json_pack("{s:s}", "0", "CT")
+                                               : json_pack("{s:s, s:s, s:s, s:s}", "0", "FLAIR",
+                                                           "1", "T1w", "2", "t1gd", "3", "T2w");
+  json_t *root = json_pack("{s:s, s:s++, s:s, s:o, s:o, s:i, s:i, s:o, s:[]}", "name", "Phantom",
+                           "description", "Synthetic ", modality(w->looks), "; no patient data",
+                           "tensorImageSize", w->looks->channels == 1 ? "3D" : "4D", "modality",
+                           modalities, "labels", classes, "numTraining", cases, "numTest", 0,
+                           "training", training, "test");
   status error = json_write(path, root, JSON_INDENT(2) | JSON_PRESERVE_ORDER, "");
   json_decref(root);
   return error;
@@ -557,6 +734,10 @@ static status check_options(work *w, int *cases) {
 static void number_classes(work *w) {
   if (w->options.layout == PHANTOM_LUNG) {
     w->class_of[TUMOUR] = 1;
+    return;
+  }
+  if (w->options.layout == PHANTOM_BRATS) {
+    for (int organ = EDEMA; organ <= ENHANCING; organ++) w->class_of[organ] = organ - TUMOUR;
     return;
   }
   for (int i = 0, next = 1; i < PHANTOM_ORGANS; i++)

@@ -741,6 +741,57 @@ static void a_phantom_has_all_organs_where_they_belong(void **state) {
   remove_folder(folder);
 }
 
+/* Mean of a channel over the voxels of a class, as a multiple of that over the rest of the brain. */
+static double brightness(const volume *v, const labels *l, int channel, uint8_t class) {
+  double sum[2] = {0}, count[2] = {0};
+  for (int64_t k = 0; k < v->size[0] * v->size[1] * v->size[2]; k++) {
+    float value = v->data[k * v->channels + channel];
+    if (value == 0 || (l->data[k] != 0 && l->data[k] != class)) continue;
+    sum[l->data[k] == class] += value;
+    count[l->data[k] == class]++;
+  }
+  return sum[1] / count[1] / (sum[0] / count[0]);
+}
+
+static void a_phantom_of_a_brain_shows_each_part_of_a_glioma_where_mri_does(void **state) {
+  (void)state;
+  enum { BRAINS = 16, FLAIR = 0, T1, T1_GADOLINIUM, T2 };
+  char *folder = temporary_folder(), path[300];
+  phantom_options options = {.layout = PHANTOM_BRATS, .size = {64, 64, 41}};
+  expect_ok(phantom_write(folder, BRAINS, 1, &options));
+  int enhancing = 0;
+  for (int i = 1; i <= BRAINS; i++) {
+    volume v = {0};
+    labels l = {0};
+    snprintf(path, sizeof path, "%s/imagesTr/BRATS_%03d.nii.gz", folder, i);
+    expect_ok(nifti_read_volume(path, &v));
+    snprintf(path, sizeof path, "%s/labelsTr/BRATS_%03d.nii.gz", folder, i);
+    expect_ok(nifti_read_labels(path, &l));
+    assert_int_equal(v.channels, 4);
+    int64_t count[4] = {0}, outside = 0, n = v.size[0] * v.size[1] * v.size[2];
+    for (int64_t k = 0; k < n; k++) {
+      const float *voxel = v.data + 4 * k;
+      assert_in_range(l.data[k], 0, 3);
+      count[l.data[k]]++;
+      outside += voxel[0] == 0;
+      for (int c = 0; c < 4; c++) assert_true((voxel[c] > 0) == (voxel[0] > 0));
+      assert_true(l.data[k] == 0 || voxel[0] > 0);
+    }
+    assert_true(outside > n / 2 && outside < n * 19 / 20);
+    assert_true(count[1] > count[2] && count[2] > 0);
+    assert_true(brightness(&v, &l, FLAIR, 1) > 1.3 && brightness(&v, &l, T2, 1) > 1.2);
+    assert_true(brightness(&v, &l, FLAIR, 2) < brightness(&v, &l, FLAIR, 1));
+    if (count[3] > 0) {
+      enhancing++;
+      assert_true(brightness(&v, &l, T1_GADOLINIUM, 3) > 1.2 * brightness(&v, &l, T1, 3));
+    }
+    volume_free(&v);
+    labels_free(&l);
+  }
+  assert_true(enhancing >= BRAINS / 2 && enhancing < BRAINS);
+  remove_folder(folder);
+}
+
 static void a_phantom_does_not_overwrite_a_dataset(void **state) {
   (void)state;
   char *folder = temporary_folder(), path[300];
@@ -776,6 +827,7 @@ int main(void) {
       cmocka_unit_test(a_failing_case_is_named_after_the_batches_before_it),
       cmocka_unit_test(a_phantom_depends_on_its_seed_alone),
       cmocka_unit_test(a_phantom_has_all_organs_where_they_belong),
+      cmocka_unit_test(a_phantom_of_a_brain_shows_each_part_of_a_glioma_where_mri_does),
       cmocka_unit_test(a_phantom_does_not_overwrite_a_dataset),
   };
   return cmocka_run_group_tests(tests, make_dataset, remove_dataset);
