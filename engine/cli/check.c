@@ -294,9 +294,12 @@ static void print_items(const stage_graph *g, const tree *list) {
 }
 
 static void print_edges(const stage_graph *g, const stage_spec *s) {
-  const char *const given[] = {"image", g->label == VALUE_NONE ? NULL : "label"};
-  for (int i = 0; i < 2; i++)
-    if (given[i]) print_value(g, stage_graph_find(g, given[i]), "the batch");
+  const char *const given[][2] = {
+      {"image", "the batch"}, {"label", "the batch"}, {"regions", "label"}};
+  for (int i = 0; i < 3; i++) {
+    const graph_name *name = stage_graph_find(g, given[i][0]);
+    if (name && value_is_read(g->g, name->values[0])) print_value(g, name, given[i][1]);
+  }
   print_items(g, s->graph);
 }
 

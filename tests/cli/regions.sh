@@ -24,6 +24,8 @@ YAML
 try 0 "$STRATA" check regions.yaml
 prints "all organs [1, 2, 3], smaller [2, 3], smallest [3]; predicted as 1 2 3"
 prints "dice, hd95 of the regions all organs, smaller, smallest"
+prints "    regions                  label              1×16×16×32"
+[ "$(grep -c "^    regions " out)" -eq 1 ] || fail "a stage that reads no regions has them"
 
 try 0 "$STRATA" preview regions.yaml --stage segment -o look.html
 has look.html random_crop
