@@ -7,6 +7,7 @@ try 0 "$STRATA" phantom synapse --layout synapse --size 40
 try 0 "$STRATA" phantom lung --layout lung --size 40
 try 0 "$STRATA" phantom atrium --cases 6 --organs 1 --size 40
 try 0 "$STRATA" phantom hippocampus --cases 6 --organs 2 --size 40
+try 0 "$STRATA" phantom brats --layout brats --cases 6 --size 40
 try 0 "$STRATA" data check synapse/RawData/Training
 prints "BTCV, 30 cases"
 prints "orientation  LAS (30)"
@@ -40,6 +41,9 @@ check synapse/unetr_plus_plus synapse 42952850
 check synapse/unetr_plus_plus_authors synapse 42952850
 check lung/unetr_plus_plus lung 121174798
 check left_atrium/unetr atrium 92783842
+check brats/dynunet brats
+check brats/swin_unetr brats 62191941 # as MONAI's SwinUNETR(in_channels=4, out_channels=3, feature_size=48)
+prints "predicted as 1 2 3"
 for recipe in "$recipes"/hippocampus/*.yaml; do
   check "hippocampus/$(basename "$recipe" .yaml)" hippocampus
 done
@@ -66,6 +70,8 @@ run swin synapse/swin_unetr synapse data.prepare.resample.spacing=3 'roi=[32,32,
   model.with.features=6 'model.with.heads=[1,2,3,3]' 'model.with.depths=[1,1,1,1]' slabs=2
 run plus-plus synapse/unetr_plus_plus synapse "${plus_plus[@]}"
 run lung-run lung/unetr_plus_plus lung "${plus_plus[@]}"
+run brats-run brats/dynunet brats 'roi=[32,32,32]' 'model.with.filters=[4,8,8,8]'
+has brats-run/evaluation.json '"enhancing tumour"'
 
 # The numbers of the fingerprint are in the run's file, and the run needs it no more.
 rm synapse/fingerprint.json
