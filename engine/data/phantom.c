@@ -723,7 +723,7 @@ static status check_options(work *w, int *cases) {
                        (long long)w->options.size[a]);
   }
   if (w->options.organs != 0 && w->options.layout != PHANTOM_DECATHLON)
-    return error_new(ERROR_USAGE, NOWHERE, "the layout %s has organs of its own", looks->name);
+    return error_new(ERROR_USAGE, NOWHERE, "the layout %s has classes of its own", looks->name);
   if (w->options.organs == 0) w->options.organs = PHANTOM_ORGANS;
   if (w->options.organs < 1 || w->options.organs > PHANTOM_ORGANS)
     return error_new(ERROR_USAGE, NOWHERE, "a phantom has 1 to %d labelled organs, not %d",

@@ -1,4 +1,5 @@
-/* Synthetic data sets, CT-like bodies of many organs and MRI-like brains with a tumour, to try everything without a download. */
+/* Synthetic data sets, CT-like bodies of many organs and MRI-like brains with a tumour, to try everything
+ * without a download. */
 #ifndef STRATA_DATA_PHANTOM_H
 #define STRATA_DATA_PHANTOM_H
 
@@ -14,8 +15,7 @@ typedef enum phantom_layout {
   PHANTOM_DECATHLON, /* of its own: dataset.json, imagesTr/phantom_001.nii.gz, labelsTr */
   PHANTOM_SYNAPSE, /* BTCV: RawData/Training/img/img0001.nii.gz, label/label0001.nii.gz; 30 cases */
   PHANTOM_LUNG,    /* Task06_Lung of the Decathlon: lung_001 …, class 1 is a tumour; 63 cases */
-  PHANTOM_BRATS /* Task01_BrainTumour of the Decathlon: BRATS_001 …, four channels of MRI without a
-                      skull (0), a glioma in three parts */
+  PHANTOM_BRATS    /* Task01_BrainTumour of the Decathlon: BRATS_001 …, MRI in four channels */
 } phantom_layout;
 
 typedef struct phantom_options {
@@ -36,10 +36,10 @@ bool phantom_layout_named(const char *name, phantom_layout *out);
  * in the images but unlabelled; the labelled ones are then numbered without gaps. Bodies differ in
  * size, place, shape, contrast, spacing, stored orientation and, some, in an oblique field of view.
  * PHANTOM_SYNAPSE and PHANTOM_LUNG have the spacings, the orientation and the HU of those data sets
- * and the numbers of their cases; PHANTOM_BRATS has 1 mm voxels, and every case and channel a scale of
- * its own. In a few of its cases no part of the tumour is enhancing. `cases` 0: 30, or all that the
- * layout lists. The files depend on the seed, the case's name and the options
- * alone. `options` may be NULL. A folder that holds another dataset is refused. */
+ * and the numbers of their cases; PHANTOM_BRATS has 1 mm voxels, 0 outside the brain, a glioma
+ * in three parts, of which the enhancing one is absent in a few cases, and for every case and channel a
+ * scale of its own. `cases` 0: 30, or all that the layout lists. The files depend on the seed, the case's name and the options alone. `options` may be
+ * NULL. A folder that holds another dataset is refused. */
 status phantom_write(const char *folder, int cases, uint64_t seed, const phantom_options *options);
 
 #endif

@@ -43,6 +43,8 @@ says "--threads takes a whole number, not \"two\""
 try 2 "$STRATA" phantom none --cases 0
 says "--cases takes a whole number from 1 on, not \"0\""
 [ ! -e none ] || fail "a data set of no cases"
+try 2 "$STRATA" phantom none --layout brats --organs 4
+says "the layout brats has classes of its own"
 try 2 "$STRATA" phantom none --layout bratz
 says "--layout is decathlon, synapse, lung or brats, not bratz"
 try 2 "$STRATA" run
