@@ -14,14 +14,12 @@ static void print_ports(const char *title, const port *ports, bool outputs) {
     if (outputs && (p->flags & PORT_SAVED)) continue;
     if (!any) printf("\n%s\n", title);
     any = true;
-    printf("  %-20s %-3s %-18s%s%s%s %s%s\n", p->name, p->dtype == DTYPE_F32 ? "f32" : "i32",
-           p->axes,
+    printf("  %-20s %-3s %-18s%s%s%s %s\n", p->name, p->dtype == DTYPE_F32 ? "f32" : "i32", p->axes,
            p->flags & PORT_STATE   ? " running."
            : p->flags & PORT_PARAM ? " learned."
                                    : "",
            p->flags & PORT_OPTIONAL ? " optional." : "",
-           p->flags & PORT_VARIADIC ? " one or more." : "", p->doc ? p->doc : "",
-           p->flags & PORT_OR_REGIONS ? "; or sets of regions" : "");
+           p->flags & PORT_VARIADIC ? " one or more." : "", p->doc ? p->doc : "");
   }
 }
 

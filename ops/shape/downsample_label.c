@@ -58,8 +58,9 @@ const op op_downsample_label = {
         "torch.nn.functional.interpolate(label.unsqueeze(1).float(), scale_factor=[1 / f for f in "
         "factor], mode='nearest').squeeze(1).int()",
     .version = 1,
-    .inputs =
-        (const port[]){{"label", "N X Y Z", DTYPE_I32, PORT_OR_REGIONS, "class numbers"}, {0}},
+    .inputs = (const port[]){{"label", "N X Y Z", DTYPE_I32, PORT_OR_REGIONS,
+                              "class numbers or sets of regions"},
+                             {0}},
     .outputs =
         (const port[]){{"out", "N X Y Z", DTYPE_I32, 0, "class numbers, fewer of them"}, {0}},
     .attrs = (const attr[]){{"factor", ATTR_INT3, offsetof(downsample_attrs, factor), NULL, 1, 64,
