@@ -49,6 +49,8 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 #define OPTION_IGNORE_LABEL (UINT64_C(1) << 36)
 #define OPTION_REGION (UINT64_C(1) << 37)
 #define OPTION_POSTPROCESS (UINT64_C(1) << 38)
+#define OPTION_MEMORY (UINT64_C(1) << 39)
+#define OPTION_NETWORK (UINT64_C(1) << 43)
 #define OPTION_ARG (UINT64_C(1) << 40)
 #define OPTION_JOBS (UINT64_C(1) << 41)
 #define OPTION_DRY_RUN (UINT64_C(1) << 42)
@@ -73,7 +75,7 @@ typedef struct arguments {
   override overrides[MAX_OVERRIDES];
   int override_count;
   const char *out, *device, *against, *stage, *json, *prediction, *reference, *empty, *hd95;
-  const char *csv, *metrics, *tolerance, *postprocess, *names, *key, *map;
+  const char *csv, *metrics, *tolerance, *postprocess, *names, *key, *map, *memory, *network;
   double within;               /* 0: not given */
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;
@@ -120,6 +122,7 @@ status command_lua(const arguments *a);
 status command_schema(const arguments *a);
 status command_phantom(const arguments *a);
 status command_data(const arguments *a);
+status command_new(const arguments *a);
 status command_preview(const arguments *a);
 status command_bench(const arguments *a);
 status command_weights(const arguments *a);

@@ -46,6 +46,9 @@ static const option_help option_table[] = {
     {OPTION_JOBS, "jobs", "N", "trials at a time (default 1); --threads counts for all together"},
     {OPTION_DRY_RUN, "dry-run", NULL, "list the trials and what is done of them"},
     {OPTION_JSON, "json", "FILE", "also write the result as JSON"},
+    {OPTION_MEMORY, "memory", "SIZE",
+     "that a training step may take, weights included (default 8GiB)"},
+    {OPTION_NETWORK, "network", "NAME", "dynunet (default) or resenc_unet"},
     {OPTION_CASES, "cases", "N", "number of cases (default 30)"},
     {OPTION_SEED, "seed", "N", "seed (default 1)"},
     {OPTION_ORGANS, "organs", "N", "number of organs, largest first (default 13)"},
@@ -271,6 +274,12 @@ static status store(arguments *a, const option_help *o, char *value) {
     break;
   case OPTION_LAYOUT:
     a->layout = value;
+    break;
+  case OPTION_MEMORY:
+    a->memory = value;
+    break;
+  case OPTION_NETWORK:
+    a->network = value;
     break;
   case OPTION_MAP:
     a->map = value;

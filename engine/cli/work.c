@@ -1,4 +1,4 @@
-/* run, predict, evaluate, data, phantom. */
+/* run, predict, evaluate, data, new, phantom. */
 #include "base/clock.h"
 #include "base/files.h"
 #include "base/json.h"
@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
+#include "configure/configure.h"
 #include "data/check.h"
 #include "data/dataset.h"
 #include "data/phantom.h"
@@ -402,25 +403,38 @@ static status recognise(arena *memory, const char *path, data_spec *spec) {
   return OK;
 }
 
-static status look_through(const data_spec *spec, uint64_t seed, const arguments *a) {
-  dataset *d = NULL;
+/* A data set that was opened to be looked at, whatever is wrong with its cases. */
+typedef struct looked {
+  dataset *data;
+  dataset_look look;
+  problems found; /* what is wrong */
+} looked;
+
+static status look_at(const data_spec *spec, uint64_t seed, const arguments *a, looked *out) {
   thread_pool *pool = NULL;
-  dataset_look look = {0};
-  problems found = {0};
-  status error = dataset_inspect(spec, seed, &found, &d);
-  if (!error) error = pool_create(a->threads > 0 ? (int)a->threads : 0, &pool);
   reporter report = console_reporter(false);
-  if (!error) error = dataset_look_at(d, pool, &report, &look);
-  if (!error && a->json) error = dataset_look_write(&look, a->json);
-  if (!error) {
-    dataset_look_print(&look, stdout);
-    problems_add(&found, problems_take(&look.found));
-  }
-  problems_add(&found, error);
-  dataset_look_free(&look);
+  *out = (looked){0};
+  TRY(dataset_inspect(spec, seed, &out->found, &out->data));
+  status error = pool_create(a->threads > 0 ? (int)a->threads : 0, &pool);
+  if (!error) error = dataset_look_at(out->data, pool, &report, &out->look);
+  if (!error) problems_add(&out->found, problems_take(&out->look.found));
   pool_destroy(pool);
-  dataset_free(d);
-  return problems_take(&found);
+  return error;
+}
+
+static status close_look(looked *l, status error) {
+  problems_add(&l->found, error);
+  dataset_look_free(&l->look);
+  dataset_free(l->data);
+  return problems_take(&l->found);
+}
+
+static status look_through(const data_spec *spec, uint64_t seed, const arguments *a) {
+  looked l;
+  status error = look_at(spec, seed, a, &l);
+  if (!error && a->json) error = dataset_look_write(&l.look, a->json);
+  if (!error) dataset_look_print(&l.look, stdout);
+  return close_look(&l, error);
 }
 
 status command_data(const arguments *a) {
@@ -441,6 +455,67 @@ status command_data(const arguments *a) {
   data_spec spec;
   status error = recognise(&memory, path, &spec);
   if (!error) error = look_through(&spec, 0, a);
+  arena_free(&memory);
+  return error;
+}
+
+static void print_configuration(const configuration *c, const dataset *d, const char *path) {
+  char bytes[24];
+  printf("%s: a pipeline for %s, %d case%s, %d of them labelled\n", path, d->name, d->case_count,
+         d->case_count == 1 ? "" : "s", c->labelled);
+  printf("  spacing   %g × %g × %g mm; a median case has %lld × %lld × %lld voxels\n",
+         c->spacing_mm[0], c->spacing_mm[1], c->spacing_mm[2], (long long)c->median_size[0],
+         (long long)c->median_size[1], (long long)c->median_size[2]);
+  printf("  crop      %lld × %lld × %lld voxels, two a step\n", (long long)c->crop[0],
+         (long long)c->crop[1], (long long)c->crop[2]);
+  printf("  network   %d levels, %.1f million parameters\n", c->levels,
+         (double)c->parameters / 1e6);
+  printf("  memory    %s a training step; --memory makes the crop smaller or larger\n",
+         format_bytes(bytes, (double)c->step_bytes));
+  if (c->slabs) printf("  step 1    %d slabs along %c\n", c->slabs, "xyz"[c->slab_axis]);
+  printf("\nstrata check %s     the plan, and how long it takes here\n"
+         "strata preview %s   what its transforms do\n"
+         "strata run %s\n",
+         path, path, path);
+}
+
+static status write_new(const configure_options *o, const arguments *a) {
+  looked l;
+  device *d = NULL;
+  configuration c;
+  text_buffer yaml = {0};
+  status error = look_at(o->data, 0, a, &l);
+  if (!error && l.found.count > 0)
+    error =
+        error_new(ERROR_DATA, NOWHERE,
+                  "nothing is written before these are mended; `strata data check %s` says more",
+                  a->operands[0]);
+  if (!error) error = device_open("cpu", 1, &d, NULL);
+  if (!error) error = configure(o, &l.look, d, &c, &yaml);
+  if (!error) error = file_write_atomic(a->out, yaml.data, yaml.length);
+  if (!error) print_configuration(&c, l.data, a->out);
+  text_free(&yaml);
+  device_close(d);
+  return close_look(&l, error);
+}
+
+status command_new(const arguments *a) {
+  static const char *const networks[] = {"dynunet", "resenc_unet"};
+  int network;
+  arena memory = {0};
+  data_spec spec;
+  configure_options o = {.data = &spec, .memory_bytes = (int64_t)8 << 30};
+  TRY(choose("network", a->network, networks, 2, &network));
+  o.network = (configured_network)network;
+  if (a->memory && !parse_bytes(a->memory, &o.memory_bytes))
+    return error_new(ERROR_USAGE, NOWHERE, "--memory takes a size such as 4GiB, not \"%s\"",
+                     a->memory);
+  if (!a->out || !(text_ends_with(a->out, ".yaml") || text_ends_with(a->out, ".yml")))
+    return error_new(ERROR_USAGE, NOWHERE, "usage: strata new DIR -o FILE.yaml");
+  if (file_exists(a->out))
+    return error_new(ERROR_USAGE, NOWHERE, "%s is there already, and stays as it is", a->out);
+  status error = recognise(&memory, a->operands[0], &spec);
+  if (!error) error = write_new(&o, a);
   arena_free(&memory);
   return error;
 }

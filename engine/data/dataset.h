@@ -35,7 +35,8 @@ typedef struct dataset {
   int region_count;
   int ignore_label; /* in the label files, above all classes; 0: none. See LABEL_UNKNOWN */
   int channels;
-  uint64_t identity; /* hash of the case list, roles, file sizes and ignore label */
+  const char **channel_names; /* what dataset.json calls them, "CT"; NULL: nobody says */
+  uint64_t identity;          /* hash of the case list, roles, file sizes and ignore label */
 } dataset;
 
 /* Lists the cases of the data set and assigns roles. `seed` is the pipeline's; spec->split_seed counts

@@ -99,11 +99,15 @@ static status read_channels(const char *path, const json_t *root, dataset *d) {
   if (!json_is_object(map) || count == 0 || count > CHANNELS_MAX)
     return bad_json(path, "\"modality\" must be a mapping from channel numbers to names, as in "
                           "{\"0\": \"CT\"}.");
+  d->channel_names = arena_alloc(&d->memory, count * sizeof *d->channel_names);
   for (size_t i = 0; i < count; i++) {
     char key[24];
     snprintf(key, sizeof key, "%zu", i);
-    if (!json_object_get(map, key))
+    const json_t *name = json_object_get(map, key);
+    if (!name)
       return bad_json(path, "\"modality\" has %zu channels but no channel \"%zu\".", count, i);
+    d->channel_names[i] =
+        arena_strdup(&d->memory, json_is_string(name) ? json_string_value(name) : "");
   }
   d->channels = (int)count;
   return OK;

@@ -1,0 +1,317 @@
+#include "configure/configure.h"
+
+#include "base/files.h"
+#include "base/memory.h"
+#include "configure/write.h"
+#include "graph/expand.h"
+#include "statistics/statistics.h"
+#include "train/memory.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+  LEAST_SIDE = 4,        /* voxels of the lowest level, nnU-Net's */
+  LEAST_SIDE_ALONE = 12, /* of an axis that would be halved alone */
+  LEAST_LEVELS = 2
+};
+static const double COARSE = 3; /* times the others */
+static const double START_VOXELS = 256 * 256 * 256.0;
+static const char CT[] = "CT";
+
+/* ---- spacing ---- */
+
+static double quantile(const double *table, int count, int axis, double share) {
+  double *column = memory_resize(NULL, (size_t)count * sizeof *column);
+  for (int i = 0; i < count; i++) column[i] = table[3 * i + axis];
+  sort_numbers(column, count);
+  double value = quantile_of_sorted(column, count, share);
+  free(column);
+  return value;
+}
+
+void configure_spacing(const double *spacings, const double *sizes, int count, configuration *c) {
+  double size[3];
+  int worst = 0;
+  for (int a = 0; a < 3; a++) {
+    c->spacing_mm[a] = quantile(spacings, count, a, 0.5);
+    size[a] = quantile(sizes, count, a, 0.5);
+    if (c->spacing_mm[a] > c->spacing_mm[worst]) worst = a;
+  }
+  double others_mm = 0, others_size = INFINITY;
+  for (int a = 0; a < 3; a++)
+    if (a != worst) {
+      others_mm = fmax(others_mm, c->spacing_mm[a]);
+      others_size = fmin(others_size, size[a]);
+    }
+  c->is_coarse = c->spacing_mm[worst] > COARSE * others_mm && size[worst] * COARSE < others_size;
+  c->coarse_axis = worst;
+  if (c->is_coarse) c->spacing_mm[worst] = fmax(quantile(spacings, count, worst, 0.1), others_mm);
+  for (int a = 0; a < 3; a++) { /* as many digits as a person would write */
+    char text[32];
+    snprintf(text, sizeof text, "%.4g", c->spacing_mm[a]);
+    c->spacing_mm[a] = strtod(text, NULL);
+  }
+}
+
+static void median_size(const double *spacings, const double *sizes, int count, configuration *c) {
+  double *resampled = memory_resize(NULL, 3 * (size_t)count * sizeof *resampled);
+  for (int i = 0; i < 3 * count; i++)
+    resampled[i] = round(sizes[i] * spacings[i] / c->spacing_mm[i % 3]);
+  for (int a = 0; a < 3; a++)
+    c->median_size[a] = (int64_t)fmax(1, round(quantile(resampled, count, a, 0.5)));
+  free(resampled);
+}
+
+/* ---- network ---- */
+
+/* Equally long sides in mm, 256³ voxels in all, but no more than the median case. */
+static void first_crop(configuration *c) {
+  double mm = cbrt(START_VOXELS * c->spacing_mm[0] * c->spacing_mm[1] * c->spacing_mm[2]);
+  for (int a = 0; a < 3; a++) {
+    int64_t side = (int64_t)fmax(1, round(mm / c->spacing_mm[a]));
+    c->crop[a] = side < c->median_size[a] ? side : c->median_size[a];
+  }
+}
+
+/* Which axes the next level halves. None: there is no next level. */
+static int choose_halved(const int64_t size[3], const double mm[3], bool halved[3]) {
+  double shortest = INFINITY;
+  int count = 0;
+  for (int a = 0; a < 3; a++)
+    if (size[a] >= 2 * LEAST_SIDE) shortest = fmin(shortest, mm[a]);
+  for (int a = 0; a < 3; a++) {
+    halved[a] = size[a] >= 2 * LEAST_SIDE && mm[a] < 2 * shortest;
+    count += halved[a];
+  }
+  for (int a = 0; a < 3 && count == 1; a++)
+    if (halved[a] && size[a] < LEAST_SIDE_ALONE) return 0;
+  return count;
+}
+
+void configure_levels(configuration *c) {
+  int64_t size[3], divisor[3] = {1, 1, 1};
+  double mm[3];
+  bool halved[3];
+  memcpy(size, c->crop, sizeof size);
+  memcpy(mm, c->spacing_mm, sizeof mm);
+  for (int a = 0; a < 3; a++) c->strides[0][a] = 1;
+  for (c->levels = 1;; c->levels++) {
+    double shortest = fmin(mm[0], fmin(mm[1], mm[2]));
+    int64_t *kernel = c->kernels[c->levels - 1];
+    for (int a = 0; a < 3; a++) /* once 3, always 3 */
+      kernel[a] = mm[a] < 2 * shortest || (c->levels > 1 && kernel[a - 3] == 3) ? 3 : 1;
+    if (c->levels == CONFIGURED_LEVELS_MAX || choose_halved(size, mm, halved) == 0) break;
+    for (int a = 0; a < 3; a++) {
+      c->strides[c->levels][a] = halved[a] ? 2 : 1;
+      divisor[a] *= c->strides[c->levels][a];
+      size[a] = halved[a] ? (size[a] + 1) / 2 : size[a];
+      mm[a] *= halved[a] ? 2 : 1;
+    }
+  }
+  for (int a = 0; a < 3; a++) {
+    c->kernels[c->levels - 1][a] = 3;
+    c->crop[a] = (c->crop[a] + divisor[a] - 1) / divisor[a] * divisor[a];
+  }
+}
+
+static int64_t divisor_of(const configuration *c, int axis, int levels) {
+  int64_t divisor = 1;
+  for (int l = 0; l < levels; l++) divisor *= c->strides[l][axis];
+  return divisor;
+}
+
+/* A smaller crop: the axis that has most of the median case loses as little as the levels allow. False:
+ * none can. */
+static bool shrink_crop(configuration *c) {
+  int axis = -1;
+  double most = 0;
+  for (int a = 0; a < 3; a++) {
+    double share = (double)c->crop[a] / (double)c->median_size[a];
+    if (c->crop[a] > divisor_of(c, a, c->levels) && c->crop[a] > LEAST_SIDE && share > most) {
+      most = share;
+      axis = a;
+    }
+  }
+  if (axis < 0) return false;
+  int64_t before[3];
+  memcpy(before, c->crop, sizeof before);
+  c->crop[axis] -= divisor_of(c, axis, c->levels);
+  configure_levels(c);
+  if (c->crop[axis] < before[axis]) return true;
+  /* The levels are as they were and enlarge it again: what they divide along it has to be less. */
+  c->crop[axis] = before[axis] / 2;
+  configure_levels(c);
+  return c->crop[axis] < before[axis];
+}
+
+/* ---- the self-supervised stage ---- */
+
+/* The parts that the crop is cut into along an axis have to cover whole places of every level that tells
+ * their order. 0: there is no such number. */
+static int count_slabs(const configuration *c, int axis, int tapped) {
+  static const int wanted[] = {4, 6, 5, 3, 8, 7, 2};
+  int64_t places = c->crop[axis] / divisor_of(c, axis, tapped + 1);
+  for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
+    if (places % wanted[i] == 0) return wanted[i];
+  return 0;
+}
+
+void configure_pretext(configuration *c) {
+  c->slabs = 0;
+  for (c->tapped = c->levels - 1 < 3 ? c->levels - 1 : 3; c->tapped > 0; c->tapped--) {
+    /* The longer one of z and y. x only where nothing else will do: crops are not mirrored along the
+     * slabs' axis, and left and right are what can be. */
+    for (int a = 2; a >= 0; a--) {
+      int slabs = count_slabs(c, a, c->tapped);
+      if (slabs && (!c->slabs || (a == 1 && c->crop[1] > c->crop[2]))) {
+        c->slab_axis = a;
+        c->slabs = slabs;
+      }
+    }
+    if (c->slabs) break;
+  }
+  for (int a = 0; a < 3; a++)
+    for (c->patch[a] = 16; c->patch[a] > 1; c->patch[a] /= 2)
+      if (c->crop[a] % c->patch[a] == 0 && c->crop[a] >= 4 * c->patch[a]) break;
+}
+
+/* ---- the data ---- */
+
+static void look_at_values(const dataset_look *look, configuration *c) {
+  const dataset *d = look->data;
+  int count = 0, air = 0, empty = 0;
+  c->is_ct = d->channel_names != NULL;
+  for (int i = 0; i < d->channels && d->channel_names; i++)
+    c->is_ct &= strcmp(d->channel_names[i], CT) == 0;
+  for (int i = 0; i < d->case_count; i++) {
+    const case_look *l = &look->cases[i];
+    if (!l->is_good) continue;
+    count++;
+    c->labelled += l->class_voxels != NULL;
+    air += l->min <= -900; /* Hounsfield units of air and of what lies outside of a CT */
+    empty += l->min >= 0 && l->max > 0 && l->zeros > 0.25;
+  }
+  if (!d->channel_names) c->is_ct = d->channels == 1 && 2 * air > count;
+  c->has_empty_surround = !c->is_ct && empty == count;
+}
+
+/* Spacings and sizes of the cases along x, y, z of RAS. */
+static int measure_cases(const dataset_look *look, double *spacings, double *sizes) {
+  int count = 0;
+  for (int i = 0; i < look->data->case_count; i++) {
+    const case_look *l = &look->cases[i];
+    if (!l->is_good) continue;
+    for (int a = 0; a < 3; a++) {
+      spacings[3 * count + a] = l->spacing_ras_mm[a];
+      sizes[3 * count + a] = (double)l->size[l->ras_axis[a]];
+    }
+    count++;
+  }
+  return count;
+}
+
+/* ---- what it takes ---- */
+
+static status measure_stage(pipeline *p, const stage_spec *s, const configuration *c,
+                            const dataset *data, device *d, size_t *bytes, int64_t *parameters) {
+  expand_options options = {.batch = s->batch,
+                            .size = {c->crop[0], c->crop[1], c->crop[2]},
+                            .channels = data->channels,
+                            .classes = data->class_count,
+                            .training = true};
+  stage_graph graph;
+  step_memory fitted;
+  plan memory = {0};
+  TRY(stage_expand(p, s, &options, &graph));
+  status error = stage_fit_memory(s, d, &graph, &fitted);
+  if (!error) error = plan_memory(graph.g, &fitted.use, &memory);
+  if (!error) {
+    *bytes = memory.arena_bytes + fitted.outside_bytes;
+    *parameters = graph_param_elements(graph.g);
+  }
+  plan_free(&memory);
+  stage_graph_free(&graph);
+  return error;
+}
+
+/* Compiles both stages of the pipeline file that the configuration makes. */
+static status measure(const configure_options *o, const dataset_look *look, device *d,
+                      configuration *c) {
+  text_buffer yaml = {0};
+  configure_write(o, look, c, &yaml);
+  char path[PATH_MAX];
+  const char *folder = getenv("TMPDIR");
+  snprintf(path, sizeof path, "%s/strata-new-XXXXXX.yaml", folder && folder[0] ? folder : "/tmp");
+  int file = mkstemps(path, (int)strlen(".yaml"));
+  if (file < 0) {
+    text_free(&yaml);
+    return error_from_errno("make a file", path);
+  }
+  close(file);
+  status error = file_write_atomic(path, yaml.data, yaml.length);
+  pipeline *p = NULL;
+  if (!error) error = pipeline_load(path, NULL, 0, &p);
+  c->step_bytes = 0;
+  for (int i = 0; !error && i < p->stage_count; i++) {
+    size_t bytes = 0;
+    error = measure_stage(p, &p->stages[i], c, look->data, d, &bytes, &c->parameters);
+    if (bytes > c->step_bytes) c->step_bytes = bytes;
+  }
+  pipeline_free(p);
+  unlink(path);
+  text_free(&yaml);
+  return error;
+}
+
+static status fit(const configure_options *o, const dataset_look *look, device *d,
+                  configuration *c) {
+  char takes[24], may[24];
+  if (c->levels < LEAST_LEVELS)
+    return error_new(ERROR_DATA, NOWHERE,
+                     "a median case has %lld × %lld × %lld voxels, too few for a network of %d "
+                     "resolutions",
+                     (long long)c->median_size[0], (long long)c->median_size[1],
+                     (long long)c->median_size[2], LEAST_LEVELS);
+  for (;;) {
+    configure_pretext(c);
+    TRY(measure(o, look, d, c));
+    if (c->step_bytes <= (size_t)o->memory_bytes) return OK;
+    if (!shrink_crop(c) || c->levels < LEAST_LEVELS)
+      return error_new(
+          ERROR_USAGE, NOWHERE,
+          "a training step takes %s even with the smallest crop, and may take %s: give "
+          "it more (--memory)",
+          format_bytes(takes, (double)c->step_bytes), format_bytes(may, (double)o->memory_bytes));
+  }
+}
+
+status configure(const configure_options *o, const dataset_look *look, device *d,
+                 configuration *out, text_buffer *yaml) {
+  enum { LEAST_LABELLED = 3 };
+  *out = (configuration){.network = o->network};
+  size_t room = 3 * (size_t)(look->data->case_count + 1) * sizeof(double);
+  double *spacings = memory_resize(NULL, room), *sizes = memory_resize(NULL, room);
+  int count = measure_cases(look, spacings, sizes);
+  look_at_values(look, out);
+  if (count > 0) {
+    configure_spacing(spacings, sizes, count, out);
+    median_size(spacings, sizes, count, out);
+  }
+  free(spacings);
+  free(sizes);
+  if (count == 0) return error_new(ERROR_DATA, NOWHERE, "there is no case that can be read");
+  if (out->labelled > 0 && out->labelled < LEAST_LABELLED)
+    return error_new(ERROR_DATA, NOWHERE,
+                     "%d case%s a label: a pipeline trains on some and is tested on others, so "
+                     "there have to be %d (or none, to learn initial weights only)",
+                     out->labelled, out->labelled == 1 ? " has" : "s have", LEAST_LABELLED);
+  first_crop(out);
+  configure_levels(out);
+  TRY(fit(o, look, d, out));
+  configure_write(o, look, out, yaml);
+  return OK;
+}

@@ -1,0 +1,57 @@
+/* A first pipeline for a data set: spacing, crop and network follow from what its files say and from the
+ * memory that a training step may take, by the rules of nnU-Net's planning (Isensee et al., Nature Methods
+ * 2021, supplementary note 2), with the memory that the compiled step does take in place of an estimate. */
+#ifndef STRATA_CONFIGURE_CONFIGURE_H
+#define STRATA_CONFIGURE_CONFIGURE_H
+
+#include "base/text.h"
+#include "data/check.h"
+#include "device/device.h"
+
+enum { CONFIGURED_LEVELS_MAX = 8 };
+
+typedef enum configured_network { NETWORK_DYNUNET, NETWORK_RESENC_UNET } configured_network;
+
+/* Axes are x, y, z of RAS: to the right, to anterior, up. */
+typedef struct configuration {
+  configured_network network;
+  double spacing_mm[3];
+  bool is_coarse; /* one axis has slices so thick that its spacing is no median */
+  int coarse_axis;
+  int64_t median_size[3]; /* of the cases at that spacing */
+  int64_t crop[3];        /* voxels of a training crop */
+  int levels;             /* of the network, from full resolution down */
+  int64_t strides[CONFIGURED_LEVELS_MAX][3], kernels[CONFIGURED_LEVELS_MAX][3];
+  int slab_axis, slabs; /* of the self-supervised stage */
+  int tapped;           /* its order heads read levels 1 … tapped */
+  int64_t patch[3];     /* that it hides, in voxels */
+  bool is_ct, has_empty_surround;
+  int labelled; /* cases */
+  /* Of the result: */
+  size_t step_bytes;
+  int64_t parameters;
+} configuration;
+
+typedef struct configure_options {
+  const data_spec *data; /* where it is: layout and path */
+  configured_network network;
+  int64_t memory_bytes; /* that a training step may take, with weights and moments */
+} configure_options;
+
+/* Decides, and writes the pipeline file's text to `yaml`. Candidates are compiled for `d`. */
+status configure(const configure_options *o, const dataset_look *look, device *d,
+                 configuration *out, text_buffer *yaml);
+
+/* ---- the rules, by themselves ---- */
+
+/* `spacings` and `sizes`: count × 3. The median spacing, but along an axis with thick slices (three
+ * times the others', and a third of their voxels) the tenth percentile, not below the others. */
+void configure_spacing(const double *spacings, const double *sizes, int count, configuration *c);
+/* Strides and kernels for a crop, which is enlarged to what they divide: an axis is halved while it has
+ * eight voxels or more and its voxels are less than twice as long as the shortest; a kernel is 1 along axes
+ * whose voxels are twice as long and more. */
+void configure_levels(configuration *c);
+/* Slabs and hidden patches. */
+void configure_pretext(configuration *c);
+
+#endif

@@ -1,0 +1,308 @@
+#include "configure/write.h"
+
+#include "base/files.h"
+#include "language/tree.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char axes[] = "xyz";
+static const char *const layouts[] = {"decathlon", "btcv", "nnunet", "files"};
+
+typedef struct writing {
+  const configure_options *o;
+  const dataset_look *look;
+  const configuration *c;
+  text_buffer *yaml;
+} writing;
+
+static void add_integers(text_buffer *t, const int64_t list[3]) {
+  if (list[0] == list[1] && list[1] == list[2])
+    text_add(t, "%lld", (long long)list[0]);
+  else
+    text_add(t, "[%lld, %lld, %lld]", (long long)list[0], (long long)list[1], (long long)list[2]);
+}
+
+/* A list of the levels from `from` on. */
+static void add_levels(text_buffer *t, const char *key, const int64_t (*list)[3], int from,
+                       int to) {
+  text_add(t, "    %s: [", key);
+  for (int l = from; l < to; l++) {
+    text_add(t, "%s", l > from ? ", " : "");
+    add_integers(t, list[l]);
+  }
+  text_add(t, "]\n");
+}
+
+static bool has_labels(const writing *w) {
+  return w->c->labelled > 0;
+}
+
+static bool has_regions(const writing *w) {
+  return w->look->data->region_count > 0;
+}
+
+/* Outputs at full resolution, a half, …: all but those of the two lowest levels, as in nnU-Net. */
+static int output_count(const configuration *c) {
+  int count = c->levels - 2;
+  return count < 1 ? 1 : count > 6 ? 6 : count;
+}
+
+static void add_outputs(const writing *w) {
+  text_add(w->yaml, "net.out");
+  for (int i = 2; i <= output_count(w->c); i++) text_add(w->yaml, ", net.out%d", i);
+}
+
+/* ---- data ---- */
+
+static void add_place(const writing *w) {
+  const data_spec *d = w->o->data;
+  char real[PATH_MAX];
+  char *folder = d->layout == DATASET_DECATHLON ? path_folder(d->dataset) : NULL;
+  const char *root = folder ? folder : d->dataset;
+  text_add(w->yaml, "data:\n  root: ");
+  tree_write_text(realpath(root, real) ? real : root, w->yaml, 2);
+  text_add(w->yaml, "  dataset: {%s: ", layouts[d->layout]);
+  tree_write_key(
+      folder ? strrchr(d->dataset, '/') ? strrchr(d->dataset, '/') + 1 : d->dataset : ".", w->yaml);
+  text_add(w->yaml, "}\n");
+  free(folder);
+}
+
+static void add_split(const writing *w) {
+  int n = w->c->labelled;
+  if (n == 0)
+    text_add(w->yaml, "  split: {train: 1, validation: 0, test: 0}   # no case has a label\n");
+  else if (n < 10)
+    text_add(w->yaml, "  split: {folds: %d, fold: 0}   # few cases: none is left to validate on\n",
+             n < 5 ? n : 5);
+  else
+    text_add(w->yaml,
+             "  split: {folds: 5, fold: 0, validation: 0.1}   # --set data.split.fold=1 …\n");
+}
+
+static void add_regions(const writing *w) {
+  const dataset *d = w->look->data;
+  if (!has_regions(w)) return;
+  text_add(w->yaml, "  regions:   # of dataset.json\n");
+  for (int i = 0; i < d->region_count; i++) {
+    text_add(w->yaml, "    ");
+    tree_write_key(d->regions[i].name, w->yaml);
+    text_add(w->yaml, ": [");
+    for (int k = 0; k < d->regions[i].count; k++)
+      text_add(w->yaml, "%s%d", k ? ", " : "", d->regions[i].classes[k]);
+    text_add(w->yaml, "]\n");
+  }
+}
+
+static void add_intensities(const writing *w) {
+  const channel_values *v = w->look->channels;
+  bool given = w->c->is_ct && w->look->data->channels == 1 && v[0].count > 0 && v[0].deviation > 0;
+  if (given)
+    text_add(
+        w->yaml,
+        "    # CT: Hounsfield units mean the same in every case, so they are scaled by those of the\n"
+        "    # labelled voxels of all cases: percentiles 0.5 and 99.5, mean and deviation.\n"
+        "    - standardize: {clip: [%.6g, %.6g], mean: %.6g, sd: %.6g}\n",
+        v[0].percentile_0_5, v[0].percentile_99_5, v[0].mean, v[0].deviation);
+  else if (w->c->has_empty_surround)
+    text_add(
+        w->yaml,
+        "    # What surrounds the body is exactly 0, so it is left out of mean and deviation.\n"
+        "    - normalize: {mode: zscore, scope: nonzero}\n");
+  else
+    text_add(
+        w->yaml,
+        "    # Intensities have no unit: each case, and each channel, by its own mean and deviation.\n"
+        "    - normalize: {mode: zscore, scope: whole}\n");
+}
+
+static void add_prepare(const writing *w) {
+  const configuration *c = w->c;
+  text_add(w->yaml, "\n  prepare:   # once per case, cached\n    - orient: {axes: RAS}\n");
+  if (c->has_empty_surround) text_add(w->yaml, "    - crop_foreground\n");
+  text_add(w->yaml, "    # The median spacing of the cases");
+  if (c->is_coarse)
+    text_add(w->yaml, "; along %c, whose slices are thick, that of the finest tenth",
+             axes[c->coarse_axis]);
+  text_add(w->yaml,
+           ". A median case has %lld × %lld × %lld\n    # voxels then.\n"
+           "    - resample: {spacing: [%g, %g, %g], image: cubic, label: linear, grid: extent, "
+           "separate_axis: auto}\n",
+           (long long)c->median_size[0], (long long)c->median_size[1], (long long)c->median_size[2],
+           c->spacing_mm[0], c->spacing_mm[1], c->spacing_mm[2]);
+  add_intensities(w);
+}
+
+/* The axis along which a crop is so thin that turns out of its plane would bring in mostly nothing. */
+static int flat_axis(const configuration *c) {
+  int64_t longest = 0;
+  int flat = -1;
+  for (int a = 0; a < 3; a++) longest = c->crop[a] > longest ? c->crop[a] : longest;
+  for (int a = 0; a < 3; a++)
+    if (longest > 3 * c->crop[a] && (flat < 0 || c->crop[a] < c->crop[flat])) flat = a;
+  return flat;
+}
+
+/* The axes other than one: "x, y". −1: all. */
+static const char *axes_without(int axis) {
+  static const char *const others[] = {"x, y, z", "y, z", "x, z", "x, y"};
+  return others[axis + 1];
+}
+
+static void add_sample(const writing *w) {
+  const configuration *c = w->c;
+  int flat = flat_axis(c);
+  int64_t field[3]; /* what turns and zooms take the crop from */
+  for (int a = 0; a < 3; a++) {
+    int64_t wide = (c->crop[a] * 5 / 4 + 1) / 2 * 2;
+    int64_t whole = c->crop[a] > c->median_size[a] ? c->crop[a] : c->median_size[a];
+    field[a] = a == flat ? c->crop[a] : wide < whole ? wide : whole;
+  }
+  text_add(w->yaml, "\n  # nnU-Net's augmentation.\n  sample:\n    - random_crop: {size: ");
+  add_integers(w->yaml, field);
+  bool is_wider = memcmp(field, c->crop, sizeof field) != 0;
+  text_add(w->yaml, "%s}%s\n", has_labels(w) ? ", foreground: 0.33" : "",
+           is_wider ? "   # more than the crop, for turns and zooms" : "");
+  if (flat >= 0)
+    text_add(w->yaml,
+             "    # Thin along %c: slices are turned and scaled in their plane.\n"
+             "    - random_affine: {rotation: [%d, %d, %d], zoom: [0.7, 1.4], plane: [%s]}\n",
+             axes[flat], flat == 0 ? 180 : 0, flat == 1 ? 180 : 0, flat == 2 ? 180 : 0,
+             axes_without(flat));
+  else
+    text_add(w->yaml, "    - random_affine: {rotation: 30, zoom: [0.7, 1.4]}\n");
+  text_add(
+      w->yaml,
+      "    - centre_crop: {size: \"${roi}\"}\n"
+      "    - random_noise: {sd: 0.1, probability: 0.1}\n"
+      "    - random_blur: {sd: [0.5, 1], probability: 0.2}\n"
+      "    - random_brightness: {factor: [0.75, 1.25], probability: 0.15}\n"
+      "    - random_contrast: {factor: [0.75, 1.25], probability: 0.15}\n"
+      "    - random_low_resolution: {zoom: [0.5, 1], probability: 0.25, axes: [%s]}\n"
+      "    - random_gamma: {gamma: [0.7, 1.5], probability: 0.1, invert: true, keep_statistics: "
+      "true}\n"
+      "    - random_gamma: {gamma: [0.7, 1.5], probability: 0.3, keep_statistics: true}\n",
+      axes_without(flat));
+  if (c->slabs)
+    text_add(w->yaml, "    # Not %c, along which the first stage tells the order of slabs.\n",
+             axes[c->slab_axis]);
+  text_add(w->yaml, "    - random_flip: {axes: [%s], probability: 0.5}\n",
+           axes_without(c->slabs ? c->slab_axis : -1));
+}
+
+/* ---- model and stages ---- */
+
+static void add_model(const writing *w) {
+  const configuration *c = w->c;
+  bool is_resenc = c->network == NETWORK_RESENC_UNET;
+  static const int blocks[] = {1, 3, 4, 6, 6, 6, 6, 6};
+  text_buffer *t = w->yaml;
+  text_add(
+      t,
+      "\n# %s of %d levels. An axis is halved while its voxels are less than twice as long as the\n"
+      "# shortest; kernels are 1 along axes whose voxels are longer than that.\n"
+      "model:\n  use: models/%s.yaml\n  with:\n    %s: [",
+      is_resenc ? "nnU-Net's residual encoder U-Net" : "A plain U-Net", c->levels,
+      is_resenc ? "resenc_unet" : "dynunet", is_resenc ? "features_per_stage" : "filters");
+  for (int l = 0; l < c->levels; l++) text_add(t, "%s%d", l ? ", " : "", l > 3 ? 320 : 32 << l);
+  text_add(t, "]\n");
+  add_levels(t, is_resenc ? "kernel_sizes" : "kernel_size", c->kernels, 0, c->levels);
+  add_levels(t, "strides", c->strides, 0, c->levels);
+  if (is_resenc) {
+    text_add(t, "    n_blocks_per_stage: [");
+    for (int l = 0; l < c->levels; l++) text_add(t, "%s%d", l ? ", " : "", blocks[l]);
+    text_add(t, "]\n");
+  } else if (output_count(c) > 1) {
+    text_add(t, "    deep_supervision: %d\n", output_count(c) - 1);
+  }
+  if (c->slabs) {
+    text_add(t, "    levels: [");
+    for (int l = 1; l <= c->tapped; l++) text_add(t, "%s%d", l > 1 ? ", " : "", l);
+    text_add(t, "]   # that tell the order of the slabs\n");
+  }
+}
+
+static void add_pretrain(const writing *w) {
+  const configuration *c = w->c;
+  text_add(
+      w->yaml,
+      "  # Step 1, no labels: the network restores what is hidden, and tells the order of the slabs\n"
+      "  # (learnable weight initialization, Kunhimon et al. 2024). --set stages.pretrain.enabled=false\n"
+      "  # trains without.\n"
+      "  - pretrain:\n      batch: 2\n      epochs: 100\n      steps_per_epoch: 250\n      graph:\n");
+  if (c->slabs)
+    text_add(w->yaml, "        - shuffled: {shuffle_slabs: image, slabs: %d, axis: %c}\n", c->slabs,
+             axes[c->slab_axis]);
+  text_add(w->yaml, "        - masked: {mask_patches: %s, size: ", c->slabs ? "shuffled" : "image");
+  add_integers(w->yaml, c->patch);
+  text_add(w->yaml,
+           ", ratio: 0.4}\n        - net: {model: masked, outputs: \"${channels}\"}\n"
+           "        - loss.context: {mse: [net.out, %s]}\n",
+           c->slabs ? "shuffled" : "image");
+  if (c->slabs)
+    text_add(
+        w->yaml,
+        "        - loss.structure: {slab_order_loss: [shuffled.order, net.levels], slabs: %d, axis: "
+        "%c}\n",
+        c->slabs, axes[c->slab_axis]);
+  text_add(w->yaml, "      optimizer: {adamw: {lr: 3.0e-4, weight_decay: 1.0e-5}}\n"
+                    "      schedule: {lua: warmup_cosine, warmup: 5}\n");
+}
+
+static void add_segment(const writing *w) {
+  const char *target = has_regions(w) ? "regions" : "label";
+  bool is_deep = output_count(w->c) > 1;
+  text_add(
+      w->yaml,
+      "\n  # Step 2: every weight but the heads' is kept. Dice over the batch and cross-entropy, SGD and\n"
+      "  # schedule are nnU-Net's, whose 1000 epochs are for networks that start from nothing.\n"
+      "  - segment:\n      init: {from: pretrain, reset: [");
+  add_outputs(w);
+  text_add(
+      w->yaml,
+      "]}\n      batch: 2\n      epochs: 400\n      steps_per_epoch: 250\n      clip_norm: 12\n"
+      "      graph:\n        - net: {model: image, outputs: \"${%s}\"}\n        - loss:\n"
+      "            %s: [",
+      has_regions(w) ? "regions" : "classes", is_deep ? "deep_supervision" : "dice_ce");
+  if (is_deep) text_add(w->yaml, "%s, ", target);
+  add_outputs(w);
+  if (!is_deep) text_add(w->yaml, ", %s", target);
+  text_add(w->yaml, "]\n            batch: true\n            squared: false\n");
+  if (!has_regions(w)) text_add(w->yaml, "            include_background: false\n");
+  text_add(
+      w->yaml,
+      "            smooth_numerator: 1.0e-5\n            smooth_denominator: 1.0e-5\n"
+      "      optimizer: {sgd: {lr: 1.0e-2, momentum: 0.99, nesterov: true, weight_decay: 3.0e-5}}\n"
+      "      schedule: {lua: poly, power: 0.9}\n");
+  if (w->c->labelled >= 10) text_add(w->yaml, "      validate: {every: 50, output: net.out}\n");
+}
+
+void configure_write(const configure_options *o, const dataset_look *look, const configuration *c,
+                     text_buffer *yaml) {
+  writing w = {o, look, c, yaml};
+  char may[24];
+  text_add(
+      yaml,
+      "# Made by `strata new` from what the files of the data set say, by the rules of nnU-Net's planning\n"
+      "# (Isensee et al., Nature Methods 2021). A start: every line is there to be changed.\n\n"
+      "strata: 1\nseed: 1\n\nparams:\n"
+      "  # Voxels along x, y, z that the network sees at once: as many of a median case as a training step\n"
+      "  # within %s can hold.\n  roi: [%lld, %lld, %lld]\n\n",
+      format_bytes(may, (double)o->memory_bytes), (long long)c->crop[0], (long long)c->crop[1],
+      (long long)c->crop[2]);
+  add_place(&w);
+  add_split(&w);
+  add_regions(&w);
+  add_prepare(&w);
+  add_sample(&w);
+  add_model(&w);
+  text_add(yaml, "\nstages:\n");
+  add_pretrain(&w);
+  if (!has_labels(&w)) return;
+  add_segment(&w);
+  text_add(yaml, "\nevaluate:\n  inferer: {sliding_window: {size: \"${roi}\", step: 0.5, blend: "
+                 "gaussian_nnunet}}\n  metrics: [dice, hd95]\n");
+}
