@@ -237,6 +237,13 @@ void problems_add(problems *all, status error) {
   add(all, error, false);
 }
 
+void problems_report(problems *all, source_pos at, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  problems_add(all, error_newv(ERROR_PIPELINE, at, format, args));
+  va_end(args);
+}
+
 void problems_add_new_places(problems *all, status error) {
   add(all, error, true);
 }

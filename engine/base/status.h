@@ -78,7 +78,10 @@ typedef struct problems {
 
 /* Takes ownership of `error`; NULL is ignored. Keeps at most 50 and counts the rest. */
 void problems_add(problems *all, status error);
-/* The same, leaving out what stands at a place that has a problem already. */
+/* A mistake in a pipeline, or in a file that belongs to one, at its place. */
+void problems_report(problems *all, source_pos at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The same as problems_add, leaving out what stands at a place that has a problem already. */
 void problems_add_new_places(problems *all, status error);
 /* How many of them are in `list`. */
 int problems_kept(const problems *all);

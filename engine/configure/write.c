@@ -9,7 +9,6 @@
 #include <string.h>
 
 static const char axes[] = "xyz";
-static const char *const layouts[] = {"decathlon", "btcv", "nnunet", "files"};
 
 typedef struct writing {
   const configure_options *o;
@@ -40,6 +39,11 @@ static bool has_labels(const writing *w) {
   return w->c->labelled > 0;
 }
 
+/* Enough to leave some out of training and choose by them. */
+static bool has_validation(const writing *w) {
+  return w->c->labelled >= 10;
+}
+
 static bool has_regions(const writing *w) {
   return w->look->data->region_count > 0;
 }
@@ -64,9 +68,9 @@ static void add_place(const writing *w) {
   const char *root = folder ? folder : d->dataset;
   text_add(w->yaml, "data:\n  root: ");
   tree_write_text(realpath(root, real) ? real : root, w->yaml, 2);
-  text_add(w->yaml, "  dataset: {%s: ", layouts[d->layout]);
-  tree_write_key(
-      folder ? strrchr(d->dataset, '/') ? strrchr(d->dataset, '/') + 1 : d->dataset : ".", w->yaml);
+  text_add(w->yaml, "  dataset: {%s: ", dataset_layout_names[d->layout]);
+  const char *slash = strrchr(d->dataset, '/');
+  tree_write_key(!folder ? "." : slash ? slash + 1 : d->dataset, w->yaml);
   text_add(w->yaml, "}\n");
   free(folder);
 }
@@ -75,7 +79,7 @@ static void add_split(const writing *w) {
   int n = w->c->labelled;
   if (n == 0)
     text_add(w->yaml, "  split: {train: 1, validation: 0, test: 0}   # no case has a label\n");
-  else if (n < 10)
+  else if (!has_validation(w))
     text_add(w->yaml, "  split: {folds: %d, fold: 0}   # few cases: none is left to validate on\n",
              n < 5 ? n : 5);
   else

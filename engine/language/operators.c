@@ -8,16 +8,6 @@
 
 enum { OPERATORS_MAX = 200 };
 
-static void report(problems *all, source_pos at, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void report(problems *all, source_pos at, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  problems_add(all, error_newv(ERROR_PIPELINE, at, format, args));
-  va_end(args);
-}
-
 const char *operator_place(const op *o) {
   return o->traits & OP_OPTIMIZER     ? "optimizer:"
          : o->traits & OP_INITIALIZER ? "initialize:"
@@ -38,16 +28,16 @@ static const op *find(const tree *key, unsigned trait, const char *sort, problem
   const op *ours = elsewhere_operator(key->text, trait);
   const char *near = o ? NULL : ours ? ours->name : nearest_name(key->text, names, count);
   if (o && operator_place(o))
-    report(all, key->at, "%s is not %s operator: it belongs in `%s`.", o->name, sort,
-           operator_place(o));
+    problems_report(all, key->at, "%s is not %s operator: it belongs in `%s`.", o->name, sort,
+                    operator_place(o));
   else if (o)
-    report(all, key->at, "%s is not %s operator.", o->name, sort);
+    problems_report(all, key->at, "%s is not %s operator.", o->name, sort);
   else if (near)
-    report(all, key->at, "There is no %s operator \"%s\"; did you mean \"%s\"?",
-           strchr(sort, ' ') + 1, printable(key->text, shown), near);
+    problems_report(all, key->at, "There is no %s operator \"%s\"; did you mean \"%s\"?",
+                    strchr(sort, ' ') + 1, printable(key->text, shown), near);
   else
-    report(all, key->at, "There is no %s operator \"%s\"; `strata ops` lists them.",
-           strchr(sort, ' ') + 1, printable(key->text, shown));
+    problems_report(all, key->at, "There is no %s operator \"%s\"; `strata ops` lists them.",
+                    strchr(sort, ' ') + 1, printable(key->text, shown));
   return NULL;
 }
 
@@ -74,8 +64,8 @@ op_use *operators_read(arena *memory, tree *list, const char *what, unsigned tra
   *count = 0;
   if (!list || list == &unreadable || tree_is_null(list)) return NULL;
   if (list->kind != TREE_LIST || list->count > OPERATORS_MAX) {
-    report(all, list->at, "%s must be a list of at most %d operators, not %s.", what, OPERATORS_MAX,
-           tree_describe(list, found));
+    problems_report(all, list->at, "%s must be a list of at most %d operators, not %s.", what,
+                    OPERATORS_MAX, tree_describe(list, found));
     return NULL;
   }
   op_use *uses = arena_alloc(memory, sizeof *uses * (size_t)(list->count + 1));
@@ -91,9 +81,10 @@ op_use *operators_read(arena *memory, tree *list, const char *what, unsigned tra
         elsewhere_translate(o, item->items[0], memory, all);
       use = operator_read(memory, item->keys[0], item->items[0], trait, sort, all);
     } else {
-      report(all, item->at, "%s: an item is `- operator: {attributes}`, not %s%s.", what,
-             tree_describe(item, found),
-             item->kind == TREE_MAP && item->count > 1 ? " of several keys (is it indented?)" : "");
+      problems_report(
+          all, item->at, "%s: an item is `- operator: {attributes}`, not %s%s.", what,
+          tree_describe(item, found),
+          item->kind == TREE_MAP && item->count > 1 ? " of several keys (is it indented?)" : "");
     }
     if (use.op) uses[(*count)++] = use;
   }

@@ -382,20 +382,21 @@ static void report_two_layouts(loader *l, const tree *a, const char *name, const
          of_base ? ": ~` takes away the one of the base" : "");
 }
 
+const char *const dataset_layout_names[] = {"decathlon", "btcv", "nnunet", "files", NULL};
+
 static void read_dataset(loader *l, const tree *data, source_pos at) {
-  static const char *const layouts[] = {"decathlon", "btcv", "nnunet", "files", NULL};
   data_spec *d = &l->p->data;
   const tree *dataset = need(l, data, "data", "dataset", at);
   data_root root = read_root(l, data);
   if (!is_map_like(l, dataset, "data: dataset", "{decathlon: dataset.json}")) return;
   d->dataset_at = dataset->at;
-  tree_check_keys(dataset, "data: dataset", layouts, &l->all);
+  tree_check_keys(dataset, "data: dataset", dataset_layout_names, &l->all);
   const tree *given = NULL;
-  for (int i = 0; layouts[i]; i++) {
-    const tree *t = tree_get(dataset, layouts[i]);
+  for (int i = 0; dataset_layout_names[i]; i++) {
+    const tree *t = tree_get(dataset, dataset_layout_names[i]);
     if (!t) continue;
     if (given) {
-      report_two_layouts(l, t, layouts[i], given, layouts[d->layout]);
+      report_two_layouts(l, t, dataset_layout_names[i], given, dataset_layout_names[d->layout]);
       return;
     }
     given = t;
@@ -413,7 +414,8 @@ static void read_dataset(loader *l, const tree *data, source_pos at) {
     return;
   }
   const char *path =
-      below_root(l, &root, given, arena_printf(l->memory, "data: dataset: %s", layouts[d->layout]));
+      below_root(l, &root, given,
+                 arena_printf(l->memory, "data: dataset: %s", dataset_layout_names[d->layout]));
   if (!path) return;
   d->dataset = path;
   place_below_root(l, &root);

@@ -26,6 +26,8 @@ typedef enum dataset_layout {
   DATASET_NNUNET,    /* a folder with dataset.json, imagesTr/<case>_0000.nii.gz, labelsTr */
   DATASET_FILES      /* patterns; files belong together where * stands for the same */
 } dataset_layout;
+/* What `dataset:` calls them. NULL-terminated. */
+extern const char *const dataset_layout_names[];
 
 typedef enum split_kind {
   SPLIT_FRACTIONS, /* of the patients, dealt by the seed */

@@ -9,16 +9,6 @@
 enum { CLASSES_MAX = 256, GROUPS_MAX = 64 };
 static const double TOLERANCE_MAX_MM = 1000;
 
-static void report(problems *all, source_pos at, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void report(problems *all, source_pos at, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  problems_add(all, error_newv(ERROR_PIPELINE, at, format, args));
-  va_end(args);
-}
-
 static int metric_named(const char *name) {
   for (int m = 0; m < METRIC_COUNT; m++)
     if (strcmp(metric_table[m].name, name) == 0) return m;
@@ -36,9 +26,9 @@ static void unknown_metric(const tree *t, problems *all) {
   const char *near = t->kind == TREE_SCALAR ? nearest_name(t->text, names, METRIC_COUNT) : NULL;
   tree_describe(t, found);
   if (near)
-    report(all, t->at, "there is no metric %s; did you mean \"%s\"?", found, near);
+    problems_report(all, t->at, "there is no metric %s; did you mean \"%s\"?", found, near);
   else
-    report(all, t->at, "a metric must be %s, not %s.", list.data, found);
+    problems_report(all, t->at, "a metric must be %s, not %s.", list.data, found);
   text_free(&list);
 }
 
@@ -51,8 +41,8 @@ void scoring_metrics(const tree *t, evaluate_spec *e, problems *all) {
     return;
   }
   if (t->kind != TREE_LIST || t->count == 0) {
-    report(all, t->at, "metrics must be a list such as [dice, hd95], or all, not %s.",
-           tree_describe(t, found));
+    problems_report(all, t->at, "metrics must be a list such as [dice, hd95], or all, not %s.",
+                    tree_describe(t, found));
     return;
   }
   for (int i = 0; i < t->count; i++) {
@@ -72,9 +62,10 @@ void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems 
   bool is_list = t->kind == TREE_LIST;
   int count = is_list ? t->count : 1;
   if (t->kind == TREE_MAP || count == 0 || count > CLASSES_MAX) {
-    report(all, t->at,
-           "evaluate: tolerance must be a number of mm, or a list of them by class, not %s.",
-           tree_describe(t, found));
+    problems_report(
+        all, t->at,
+        "evaluate: tolerance must be a number of mm, or a list of them by class, not %s.",
+        tree_describe(t, found));
     return;
   }
   e->tolerance_mm = arena_alloc(memory, (size_t)count * sizeof *e->tolerance_mm);
@@ -97,12 +88,12 @@ static void read_group(arena *memory, const char *key, const tree *name, const t
   char found[96];
   *g = (class_group){.name = name->text, .at = list->at};
   if (!name->text[0] || !text_is_printable(name->text))
-    report(all, name->at, "%s: a name must be printable text, not \"%s\".", key,
-           printable(name->text, found));
+    problems_report(all, name->at, "%s: a name must be printable text, not \"%s\".", key,
+                    printable(name->text, found));
   if (list == &unreadable) return;
   if (list->kind != TREE_LIST || list->count == 0 || list->count > CLASSES_MAX) {
-    report(all, list->at, "%s: %s must be a list of class numbers, not %s.", key,
-           printable(name->text, (char[96]){0}), tree_describe(list, found));
+    problems_report(all, list->at, "%s: %s must be a list of class numbers, not %s.", key,
+                    printable(name->text, (char[96]){0}), tree_describe(list, found));
     return;
   }
   g->classes = arena_alloc(memory, (size_t)list->count * sizeof *g->classes);
@@ -115,11 +106,11 @@ static void read_group(arena *memory, const char *key, const tree *name, const t
     if (error)
       problems_add(all, error_prefix(error, "%s: %s", key, name->text));
     else if (number < 1 || number >= CLASSES_MAX)
-      report(all, list->items[i]->at, "%s: a class is a number from 1 to %d, not %lld.", key,
-             CLASSES_MAX - 1, (long long)number);
+      problems_report(all, list->items[i]->at, "%s: a class is a number from 1 to %d, not %lld.",
+                      key, CLASSES_MAX - 1, (long long)number);
     else if (again)
-      report(all, list->items[i]->at, "%s: class %lld is in %s twice.", key, (long long)number,
-             printable(name->text, found));
+      problems_report(all, list->items[i]->at, "%s: class %lld is in %s twice.", key,
+                      (long long)number, printable(name->text, found));
     else
       g->classes[g->count++] = (int)number;
   }
@@ -131,13 +122,15 @@ static void read_groups(arena *memory, const tree *t, const char *key, int most,
   char found[96];
   if (!t || t == &unreadable || tree_is_null(t)) return;
   if (t->kind != TREE_MAP) {
-    report(all, t->at,
-           "%s must be a mapping of at most %d names to lists of classes, such as {%s}, not %s.",
-           key, most, example, tree_describe(t, found));
+    problems_report(
+        all, t->at,
+        "%s must be a mapping of at most %d names to lists of classes, such as {%s}, not %s.", key,
+        most, example, tree_describe(t, found));
     return;
   }
   if (t->count > most) {
-    report(all, t->at, "%s: there are %d, but at most %d are supported.", key, t->count, most);
+    problems_report(all, t->at, "%s: there are %d, but at most %d are supported.", key, t->count,
+                    most);
     return;
   }
   *out = arena_alloc(memory, (size_t)t->count * sizeof **out);
@@ -164,10 +157,11 @@ static void check_region(data_spec *d, int at, problems *all) {
     const class_group *outer = &d->regions[i];
     int both = classes_in_both(outer, r);
     if (both > 0 && both < r->count)
-      report(all, r->at,
-             "data: regions: %s shares classes with %s, but does not lie within it. List the outer "
-             "region first; two that merely overlap do not fit into one label map.",
-             r->name, outer->name);
+      problems_report(
+          all, r->at,
+          "data: regions: %s shares classes with %s, but does not lie within it. List the outer "
+          "region first; two that merely overlap do not fit into one label map.",
+          r->name, outer->name);
   }
   for (int i = at + 1; i < d->region_count; i++)
     for (int k = 0; k < d->regions[i].count; k++) inner[d->regions[i].classes[k]] = true;
@@ -175,10 +169,11 @@ static void check_region(data_spec *d, int at, problems *all) {
   for (int k = 0; k < r->count; k++)
     if (!inner[r->classes[k]] && r->classes[k] < r->label) r->label = r->classes[k];
   if (r->label == CLASSES_MAX && r->count > 0)
-    report(all, r->at,
-           "data: regions: every class of %s is in a later region too, so that no voxel would be "
-           "labelled as %s alone.",
-           r->name, r->name);
+    problems_report(
+        all, r->at,
+        "data: regions: every class of %s is in a later region too, so that no voxel would be "
+        "labelled as %s alone.",
+        r->name, r->name);
 }
 
 void data_regions(arena *memory, const tree *t, data_spec *d, problems *all) {
@@ -194,7 +189,8 @@ void scoring_groups(arena *memory, const tree *groups, const tree *regions, eval
   read_groups(memory, regions, "evaluate: regions", GROUPS_MAX, region_example, &e->regions,
               &e->region_count, all);
   if (e->group_count > 0 && e->region_count > 0)
-    report(all, groups->at,
-           "evaluate: groups are means over classes, and with regions, regions are scored in place "
-           "of the classes. Take one of the two keys away.");
+    problems_report(
+        all, groups->at,
+        "evaluate: groups are means over classes, and with regions, regions are scored in place "
+        "of the classes. Take one of the two keys away.");
 }

@@ -84,21 +84,11 @@ static const char *fill_stars(const char *to, const piece *stars, arena *memory)
 /* ---- reading ----------------------------------------------------------------------------------
  */
 
-static void report(problems *all, source_pos at, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-static void report(problems *all, source_pos at, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  problems_add(all, error_newv(ERROR_PIPELINE, at, format, args));
-  va_end(args);
-}
-
 static void read_pattern(const tree *t, const char *what, const char **out, problems *all) {
   status error = error_prefix(tree_string(t, out), "%s", what);
-  if (!error && !**out) report(all, t->at, "%s is empty.", what);
+  if (!error && !**out) problems_report(all, t->at, "%s is empty.", what);
   if (!error && count_stars(*out) > MAX_STARS)
-    report(all, t->at, "%s has more than %d stars.", what, MAX_STARS);
+    problems_report(all, t->at, "%s has more than %d stars.", what, MAX_STARS);
   problems_add(all, error);
 }
 
@@ -107,13 +97,13 @@ static void read_renaming(const tree *t, rule *out, problems *all) {
   const tree *from = tree_get(t, "from"), *to = tree_get(t, "to");
   tree_check_keys(t, "rename", keys, all);
   if (!from || !to) {
-    report(all, t->at, "rename: a rule is {from: pattern, to: pattern}.");
+    problems_report(all, t->at, "rename: a rule is {from: pattern, to: pattern}.");
     return;
   }
   read_pattern(from, "from", &out->from, all);
   read_pattern(to, "to", &out->to, all);
   if (out->from && out->to && count_stars(out->to) > count_stars(out->from))
-    report(all, to->at, "to has more stars than from: each repeats one of from's.");
+    problems_report(all, to->at, "to has more stars than from: each repeats one of from's.");
 }
 
 static void read_list(arena *memory, const tree *root, const char *key, rule_list *out,
@@ -122,8 +112,8 @@ static void read_list(arena *memory, const tree *root, const char *key, rule_lis
   bool renames = strcmp(key, "rename") == 0;
   if (!list || tree_is_null(list)) return;
   if (list->kind != TREE_LIST || list->count > MAX_RULES) {
-    report(all, list->at, "%s is a list of at most %d %s.", key, MAX_RULES,
-           renames ? "rules {from: pattern, to: pattern}" : "texts");
+    problems_report(all, list->at, "%s is a list of at most %d %s.", key, MAX_RULES,
+                    renames ? "rules {from: pattern, to: pattern}" : "texts");
     return;
   }
   out->rules = arena_alloc(memory, ((size_t)list->count + 1) * sizeof *out->rules);
@@ -136,7 +126,7 @@ static void read_list(arena *memory, const tree *root, const char *key, rule_lis
     else if (item->kind == TREE_MAP)
       read_renaming(item, r, all);
     else
-      report(all, item->at, "rename: a rule is {from: pattern, to: pattern}.");
+      problems_report(all, item->at, "rename: a rule is {from: pattern, to: pattern}.");
   }
 }
 
@@ -153,7 +143,7 @@ status name_rules_load(arena *memory, const char *path, const name_rules **out) 
   const tree *strata = tree_get(root, "strata");
   status error = strata ? tree_int(strata, &version) : OK;
   if (error || version != 1)
-    report(&all, strata ? strata->at : root->at, "name rules begin with strata: 1.");
+    problems_report(&all, strata ? strata->at : root->at, "name rules begin with strata: 1.");
   error_free(error);
   name_rules *rules = arena_alloc(memory, sizeof *rules);
   read_list(memory, root, "strip", &rules->strip, &all);
@@ -201,9 +191,9 @@ static void report_idle(const rule *r, const char *what, const char *const *name
                         arena *memory, problems *all) {
   char shown[96], near_shown[96];
   const char *near = suggest(r->from, strcmp(what, "strip") == 0, names, count, memory);
-  report(all, r->at, "%s: \"%s\" fits none of the %d names%s%s%s", what, printable(r->from, shown),
-         count, near ? "; did you mean \"" : ".", near ? printable(near, near_shown) : "",
-         near ? "\"?" : "");
+  problems_report(all, r->at, "%s: \"%s\" fits none of the %d names%s%s%s", what,
+                  printable(r->from, shown), count, near ? "; did you mean \"" : ".",
+                  near ? printable(near, near_shown) : "", near ? "\"?" : "");
 }
 
 typedef struct outcome {
@@ -225,8 +215,8 @@ static void check_unique(const char *const *names, const char *const *become, in
   qsort(list, n, sizeof *list, compare_outcomes);
   for (size_t i = 1; i < n; i++)
     if (strcmp(list[i - 1].becomes, list[i].becomes) == 0)
-      report(all, NOWHERE, "%s and %s would both be called %s.", list[i - 1].name, list[i].name,
-             list[i].becomes);
+      problems_report(all, NOWHERE, "%s and %s would both be called %s.", list[i - 1].name,
+                      list[i].name, list[i].becomes);
 }
 
 static int first_match(const rule_list *list, const char *name, piece *stars) {
