@@ -123,11 +123,13 @@ const command commands[] = {
      "pipeline for it: voxel spacing, intensities, the largest crop that a training step can hold in\n"
      "--memory, a U-Net that fits them, both stages and the evaluation, each with the reason, by the\n"
      "rules of nnU-Net's planning. A file to read, to edit and to run. Without a GPU give it 1GiB or\n"
-     "less: the time of a step goes with the crop, and `strata check` says how long it takes.\n\n"
+     "less: the time of a step goes with the crop, and `strata check` says how long it takes. --batch is\n"
+     "the number of crops a step, of which nnU-Net would take as many as hold a twentieth of the data.\n\n"
      "  strata new /data/Task04_Hippocampus -o hippocampus.yaml\n"
      "  strata new /data/Dataset007_Pancreas -o pancreas.yaml --memory 12GiB --network resenc_unet\n"
      "  strata check hippocampus.yaml && strata run hippocampus.yaml\n",
-     OPTION_OUT | OPTION_MEMORY | OPTION_NETWORK | OPTION_THREADS, 1, 1, command_new},
+     OPTION_OUT | OPTION_MEMORY | OPTION_NETWORK | OPTION_BATCH | OPTION_THREADS, 1, 1,
+     command_new},
     {"data", "check FILE|DIR", "look through a data set",
      "Opens every file: sizes, spacings, orientations, intensities in the foreground, volumes of "
      "the\n"

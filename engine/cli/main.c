@@ -38,7 +38,7 @@ static const option_help option_table[] = {
     {OPTION_STAGE, "stage", "NAME", "which stage (default: the last)"},
     {OPTION_DOT, "dot", NULL, "write the graph for Graphviz"},
     {OPTION_STEPS, "steps", "N", "timed steps (default 10)"},
-    {OPTION_BATCH, "batch", "N", "samples a step (default: the stage's)"},
+    {OPTION_BATCH, "batch", "N", "samples a step (default: the stage's; new: 2)"},
     {OPTION_PROFILE, "profile", NULL, "a row for each node"},
     {OPTION_INFERENCE, "inference", NULL,
      "the network alone, on a batch of windows as predict has it"},

@@ -459,15 +459,20 @@ status command_data(const arguments *a) {
   return error;
 }
 
-static void print_configuration(const configuration *c, const dataset *d, const char *path) {
+static void print_configuration(const configure_options *o, const configuration *c,
+                                const dataset *d, const char *path) {
   char bytes[24];
   printf("%s: a pipeline for %s, %d case%s, %d of them labelled\n", path, d->name, d->case_count,
          d->case_count == 1 ? "" : "s", c->labelled);
   printf("  spacing   %g × %g × %g mm; a median case has %lld × %lld × %lld voxels\n",
          c->spacing_mm[0], c->spacing_mm[1], c->spacing_mm[2], (long long)c->median_size[0],
          (long long)c->median_size[1], (long long)c->median_size[2]);
-  printf("  crop      %lld × %lld × %lld voxels, two a step\n", (long long)c->crop[0],
-         (long long)c->crop[1], (long long)c->crop[2]);
+  printf("  crop      %lld × %lld × %lld voxels, %lld a step", (long long)c->crop[0],
+         (long long)c->crop[1], (long long)c->crop[2], (long long)o->batch);
+  if (c->planned_batch > o->batch)
+    printf(" (nnU-Net would take %lld: --batch %lld)", (long long)c->planned_batch,
+           (long long)c->planned_batch);
+  printf("\n");
   printf("  network   %d levels, %.1f million parameters\n", c->levels,
          (double)c->parameters / 1e6);
   printf("  memory    %s a training step; --memory makes the crop smaller or larger\n",
@@ -493,7 +498,7 @@ static status write_new(const configure_options *o, const arguments *a) {
   if (!error) error = device_open("cpu", 1, &d, NULL);
   if (!error) error = configure(o, &l.look, d, &c, &yaml);
   if (!error) error = file_write_atomic(a->out, yaml.data, yaml.length);
-  if (!error) print_configuration(&c, l.data, a->out);
+  if (!error) print_configuration(o, &c, l.data, a->out);
   text_free(&yaml);
   device_close(d);
   return close_look(&l, error);
@@ -504,12 +509,15 @@ status command_new(const arguments *a) {
   int network;
   arena memory = {0};
   data_spec spec;
-  configure_options o = {.data = &spec, .memory_bytes = (int64_t)8 << 30};
+  configure_options o = {
+      .data = &spec, .memory_bytes = (int64_t)8 << 30, .batch = a->batch > 0 ? a->batch : 2};
   TRY(choose("network", a->network, networks, 2, &network));
   o.network = (configured_network)network;
   if (a->memory && !parse_bytes(a->memory, &o.memory_bytes))
     return error_new(ERROR_USAGE, NOWHERE, "--memory takes a size such as 4GiB, not \"%s\"",
                      a->memory);
+  if (o.batch > BATCH_MAX)
+    return error_new(ERROR_USAGE, NOWHERE, "--batch is at most %d", BATCH_MAX);
   if (!a->out || !(text_ends_with(a->out, ".yaml") || text_ends_with(a->out, ".yml")))
     return error_new(ERROR_USAGE, NOWHERE, "usage: strata new DIR -o FILE.yaml");
   if (file_exists(a->out))

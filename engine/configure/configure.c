@@ -16,10 +16,12 @@
 enum {
   LEAST_SIDE = 4,        /* voxels of the lowest level, nnU-Net's */
   LEAST_SIDE_ALONE = 12, /* of an axis that would be halved alone */
-  LEAST_LEVELS = 2
+  LEAST_LEVELS = 2,
+  LEAST_BATCH = 2
 };
 static const double COARSE = 3; /* times the others */
 static const double START_VOXELS = 256 * 256 * 256.0;
+static const double COVERED_SHARE = 0.05; /* of all voxels, by a batch */
 static const char CT[] = "CT";
 
 /* ---- spacing ---- */
@@ -146,6 +148,21 @@ static bool shrink_crop(configuration *c) {
   c->crop[axis] = before[axis] / 2;
   configure_levels(c);
   return c->crop[axis] < before[axis];
+}
+
+/* ---- batch ---- */
+
+void configure_batch(const configure_options *o, int cases, configuration *c) {
+  double voxels = cases, crop = 1;
+  for (int a = 0; a < 3; a++) {
+    voxels *= (double)c->median_size[a];
+    crop *= (double)c->crop[a];
+  }
+  /* Weights, gradients and two moments do not grow with the batch. */
+  double fixed = 4 * sizeof(float) * (double)c->parameters;
+  double each = ((double)c->step_bytes - fixed) / (double)o->batch;
+  double held = floor(((double)o->memory_bytes - fixed) / each);
+  c->planned_batch = (int64_t)fmax(LEAST_BATCH, fmin(held, round(COVERED_SHARE * voxels / crop)));
 }
 
 /* ---- the self-supervised stage ---- */
@@ -312,6 +329,7 @@ status configure(const configure_options *o, const dataset_look *look, device *d
   first_crop(out);
   configure_levels(out);
   TRY(fit(o, look, d, out));
+  configure_batch(o, count, out);
   configure_write(o, look, out, yaml);
   return OK;
 }

@@ -26,7 +26,8 @@ typedef struct configuration {
   int tapped;           /* its order heads read levels 1 … tapped */
   int64_t patch[3];     /* that it hides, in voxels */
   bool is_ct, has_empty_surround;
-  int labelled; /* cases */
+  int labelled;          /* cases */
+  int64_t planned_batch; /* crops a step that nnU-Net's planning would take */
   /* Of the result: */
   size_t step_bytes;
   int64_t parameters;
@@ -36,6 +37,7 @@ typedef struct configure_options {
   const data_spec *data; /* where it is: layout and path */
   configured_network network;
   int64_t memory_bytes; /* that a training step may take, with weights and moments */
+  int64_t batch;        /* crops a training step */
 } configure_options;
 
 /* Decides, and writes the pipeline file's text to `yaml`. Candidates are compiled for `d`. */
@@ -51,6 +53,8 @@ void configure_spacing(const double *spacings, const double *sizes, int count, c
  * eight voxels or more and its voxels are less than twice as long as the shortest; a kernel is 1 along axes
  * whose voxels are twice as long and more. */
 void configure_levels(configuration *c);
+/* As many crops as hold a twentieth of the cases' voxels and the memory has room for, at least two. */
+void configure_batch(const configure_options *o, int cases, configuration *c);
 /* Slabs and hidden patches. */
 void configure_pretext(configuration *c);
 

@@ -236,7 +236,8 @@ static void add_pretrain(const writing *w) {
       "  # Step 1, no labels: the network restores what is hidden, and tells the order of the slabs\n"
       "  # (learnable weight initialization, Kunhimon et al. 2024). --set stages.pretrain.enabled=false\n"
       "  # trains without.\n"
-      "  - pretrain:\n      batch: 2\n      epochs: 100\n      steps_per_epoch: 250\n      graph:\n");
+      "  - pretrain:\n      batch: %lld\n      epochs: 100\n      steps_per_epoch: 250\n      graph:\n",
+      (long long)w->o->batch);
   if (c->slabs)
     text_add(w->yaml, "        - shuffled: {shuffle_slabs: image, slabs: %d, axis: %c}\n", c->slabs,
              axes[c->slab_axis]);
@@ -267,10 +268,11 @@ static void add_segment(const writing *w) {
   add_outputs(w);
   text_add(
       w->yaml,
-      "]}\n      batch: 2\n      epochs: 400\n      steps_per_epoch: 250\n      clip_norm: 12\n"
+      "]}\n      batch: %lld\n      epochs: 400\n      steps_per_epoch: 250\n      clip_norm: 12\n"
       "      graph:\n        - net: {model: image, outputs: \"${%s}\"}\n        - loss:\n"
       "            %s: [",
-      has_regions(w) ? "regions" : "classes", is_deep ? "deep_supervision" : "dice_ce");
+      (long long)w->o->batch, has_regions(w) ? "regions" : "classes",
+      is_deep ? "deep_supervision" : "dice_ce");
   if (is_deep) text_add(w->yaml, "%s, ", target);
   add_outputs(w);
   if (!is_deep) text_add(w->yaml, ", %s", target);

@@ -110,7 +110,7 @@ typedef struct schedule_spec {
 } schedule_spec;
 
 /* Parameters that the optimizer treats in a way of their own. */
-enum { GROUP_NUMBERS_MAX = 8, LR_SCALE_MAX = 1000000 };
+enum { GROUP_NUMBERS_MAX = 8, LR_SCALE_MAX = 1000000, BATCH_MAX = 65536 };
 typedef enum parameter_sort { PARAMETER_NORM = 1, PARAMETER_BIAS = 2 } parameter_sort;
 typedef struct group_spec {
   source_pos at;

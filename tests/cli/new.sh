@@ -21,6 +21,12 @@ has small.yaml "use: models/resenc_unet.yaml"
 crop() { sed -n 's/^  roi: \[\(.*\)\]$/\1/p' "$1" | tr -d ' ' | tr ',' '*'; }
 [ $(($(crop small.yaml))) -lt $(($(crop my.yaml))) ] || fail "the crop is no smaller"
 try 0 "$STRATA" check small.yaml
+try 0 "$STRATA" new phantom -o batch.yaml --memory 250MiB --batch 5
+[ "$(grep -c '^ *batch: 5$' batch.yaml)" = 2 ] || fail "not both stages take five crops a step"
+try 2 "$STRATA" new phantom -o x.yaml --batch 65536
+says "even with the smallest crop"
+try 2 "$STRATA" new phantom -o x.yaml --batch 65537
+says "--batch is at most 65536"
 try 2 "$STRATA" new phantom -o my.yaml
 says "my.yaml is there already"
 try 2 "$STRATA" new phantom -o tiny.yaml --memory 1MiB

@@ -59,6 +59,23 @@ static void a_volume_of_few_voxels_has_one_level(void **state) {
   assert_int_equal(c.slabs, 0); /* no level tells an order */
 }
 
+/* Task04_Hippocampus: 260 cases, nine crops a step; fewer where the memory has no room for them. */
+static void a_batch_holds_a_twentieth_of_the_voxels(void **state) {
+  (void)state;
+  configuration c = {.median_size = {36, 50, 35},
+                     .crop = {40, 56, 40},
+                     .parameters = 1 << 20,
+                     .step_bytes = (size_t)216 << 20}; /* 16 MiB of them for weights and moments */
+  configure_options o = {.memory_bytes = (int64_t)8 << 30, .batch = 2};
+  configure_batch(&o, 260, &c);
+  assert_int_equal(c.planned_batch, 9);
+  o.memory_bytes = (int64_t)420 << 20;
+  configure_batch(&o, 260, &c);
+  assert_int_equal(c.planned_batch, 4);
+  configure_batch(&o, 20, &c);
+  assert_int_equal(c.planned_batch, 2);
+}
+
 static void slices_three_times_as_thick_take_the_finest_tenth(void **state) {
   (void)state;
   double spacings[11][3], sizes[11][3];
@@ -82,6 +99,7 @@ int main(void) {
       cmocka_unit_test(cubes_are_halved_alike),
       cmocka_unit_test(thick_slices_are_halved_later),
       cmocka_unit_test(a_volume_of_few_voxels_has_one_level),
+      cmocka_unit_test(a_batch_holds_a_twentieth_of_the_voxels),
       cmocka_unit_test(slices_three_times_as_thick_take_the_finest_tenth),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -305,7 +305,8 @@ static void add_training_keys(json_t *p) {
   put(p, "groups", groups_schema());
   put(p, "no_decay", sorts_schema("parameters without weight decay"));
   put(p, "accumulate",
-      part_default(part_integer(1, 65536, "batches whose gradients' mean makes an update"), "1"));
+      part_default(part_integer(1, BATCH_MAX, "batches whose gradients' mean makes an update"),
+                   "1"));
   put(p, "ema",
       part_changing_map(
           json_pack("{s:o, s:o}", "decay",
@@ -352,7 +353,7 @@ static json_t *stage_schema(void) {
   put(p, "graph", part_reference("graph"));
   add_training_keys(p);
   put(p, "epochs", part_integer(1, 1e7, "rounds through the training cases"));
-  put(p, "batch", part_default(part_integer(1, 65536, "crops in a batch"), "1"));
+  put(p, "batch", part_default(part_integer(1, BATCH_MAX, "crops in a batch"), "1"));
   put(p, "precision",
       part_default(part_choice(precision_choices + PRECISION_F32,
                                "what the factors of products are rounded to; sums and everything "
