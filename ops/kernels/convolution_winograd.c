@@ -12,7 +12,11 @@
  * the output is Aᵀ ((G g Gᵀ) ∘ (Bᵀ d B)) A: 16 products for what takes 36, at the price of sums over
  * every row. In between lie 16 matrix products, one for each point of the transformed rows.
  *
- * The gradient of the filter is Gᵀ ((Bᵀ d B) ∘ (A dy Aᵀ)) G, summed over tiles before it is transformed. */
+ * The gradient of the filter is Gᵀ ((Bᵀ d B) ∘ (A dy Aᵀ)) G, summed over tiles before it is transformed.
+ *
+ * Where the output's channels fill half a vector, one holds a pair of neighbours along z: what one of them
+ * reads at tap t, the other reads at tap t − 1, so a pair has one tap more, 0 for one of the two at either
+ * end. Four vectors in the place of six, for three taps; the same sums in the same order. */
 #include "ops/arithmetic/vector_math.h"
 #include "ops/kernels/convolution_parts.h"
 #include "ops/kernels/convolution_winograd_parts.h"
@@ -42,6 +46,8 @@ typedef struct winograd {
   int64_t batch, in[3], out[3], before[3]; /* zeros before the input, along an axis */
   int64_t depth, columns;                  /* channels of input and output */
   int taps, filter;                        /* along z, and of all of the filter */
+  int64_t pair;                            /* outputs along z in a row of the product, 1 or 2 */
+  int64_t k;                               /* taps and channels that a row reads */
   int64_t depth_step, column_step;         /* in weight */
   int64_t tiles[2], strips, strip; /* tiles along x and y, cuts of z and their length at most */
   int64_t units, group, tasks;     /* a unit: a strip of a tile; so many are multiplied together */
@@ -97,6 +103,10 @@ static const winograd_transforms *transforms_of(int64_t channels) {
   return &winograd_portable;
 }
 
+static int64_t whole_pairs(const winograd *p, int64_t length) {
+  return (length + p->pair - 1) / p->pair * p->pair;
+}
+
 /* Voxels along z that a unit reads, with those its taps reach beyond both ends; from low to high they are
  * inside. */
 typedef struct reach {
@@ -105,7 +115,7 @@ typedef struct reach {
 
 static reach reach_of(const winograd *p, const unit *u) {
   reach z = {.first = u->z - p->before[2]};
-  z.end = z.first + u->length + p->taps - 1;
+  z.end = z.first + whole_pairs(p, u->length) + p->taps - 1;
   z.low = larger(z.first, 0);
   z.high = smaller(z.end, p->in[2]);
   return z;
@@ -160,8 +170,7 @@ static void leave_unit(const winograd *p, int64_t task, const unit *u, const flo
 /* ---- weights ----------------------------------------------------------------------------------- */
 
 static float *packed_panel(const winograd *p, int64_t point, int64_t panel) {
-  return p->packed_weight +
-         (point * p->panels.count + panel) * p->taps * p->depth * p->panels.width;
+  return p->packed_weight + (point * p->panels.count + panel) * p->k * p->panels.width;
 }
 
 enum { MOST_WIDTH = GEMM_MAX_VECTORS * GEMM_MAX_LANES };
@@ -196,12 +205,26 @@ static int64_t pack_parts(const winograd *p) {
   return (p->depth + PACK_CHANNELS - 1) / PACK_CHANNELS;
 }
 
+/* Of a tap and a channel. */
+static void pack_row(const winograd *p, float *to, int64_t width, int tap, const float *columns) {
+  if (p->pair == 1) {
+    memcpy(to, columns, (size_t)width * sizeof(float));
+    return;
+  }
+  size_t bytes = (size_t)p->columns * sizeof(float);
+  float *next = to + p->depth * width;
+  if (tap == 0) memset(to + p->columns, 0, bytes);
+  memcpy(to, columns, bytes);
+  memcpy(next + p->columns, columns, bytes);
+  if (tap == p->taps - 1) memset(next, 0, bytes);
+}
+
 static void pack_task(void *context, int64_t task) {
   const winograd *p = context;
   float g[MOST_FILTER][MOST_WIDTH] = {{0}}, points[MOST_TAPS_Z * POINTS][MOST_WIDTH];
   int64_t panel = task % p->panels.count, c = task / p->panels.count * PACK_CHANNELS;
-  int64_t columns = panel_columns(&p->panels, panel),
-          width = panel_vectors(&p->panels, panel) * p->panels.kernels->lanes;
+  int64_t width = panel_vectors(&p->panels, panel) * p->panels.kernels->lanes;
+  int64_t columns = smaller(panel_columns(&p->panels, panel), p->columns);
   for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
     for (int64_t l = 0; l < columns; l++) {
       const float *from =
@@ -214,8 +237,8 @@ static void pack_task(void *context, int64_t task) {
     transform_filters(g, p->taps, width, points);
     for (int z = 0; z < p->taps; z++)
       for (int i = 0; i < POINTS; i++)
-        memcpy(packed_panel(p, i, panel) + (z * p->depth + c) * width, points[z * POINTS + i],
-               (size_t)width * sizeof(float));
+        pack_row(p, packed_panel(p, i, panel) + (z * p->depth + c) * width, width, z,
+                 points[z * POINTS + i]);
   }
 }
 
@@ -236,28 +259,30 @@ static void look_ahead(const winograd *p, const unit *u, const unit *following, 
     }
 }
 
-static void multiply_rows(const winograd *p, int64_t point, int64_t panel, int64_t length,
+static void multiply_rows(const winograd *p, int64_t point, int64_t panel, int64_t outputs,
                           const float *in, float *out, lookahead *next) {
   int vectors = panel_vectors(&p->panels, panel);
   int64_t width = vectors * p->panels.kernels->lanes;
+  int64_t length = whole_pairs(p, outputs) / p->pair;
+  int64_t in_row = p->pair * p->depth, out_row = p->pair * p->columns;
   int64_t tiles = gemm_tile_count(length, p->panels.kernels->max_rows[vectors]);
   for (int64_t t = 0; t < tiles; t++) {
     int64_t row = gemm_tile_begin(length, tiles, t);
     int rows = (int)(gemm_tile_begin(length, tiles, t + 1) - row);
-    const float *a = in + row * p->depth;
-    gemm_segment s = {a, a, a + (rows - 1) * p->depth, packed_panel(p, point, panel), NULL, 0};
-    lookahead_take(next, p->taps * p->depth, &s);
+    const float *a = in + row * in_row;
+    gemm_segment s = {a, a, a + (rows - 1) * in_row, packed_panel(p, point, panel), NULL, 0};
+    lookahead_take(next, p->k, &s);
     /* A number added at point (1, 1) comes out in every output. */
     const float *bias =
         p->packed_bias + (point == SIDE + 1 ? 0 : p->panels.count * p->panels.width);
     gemm_tile tile = {.segments = &s,
                       .segment_count = 1,
-                      .k = p->taps * p->depth,
-                      .a_row = p->depth * (ptrdiff_t)sizeof(float),
+                      .k = p->k,
+                      .a_row = in_row * (ptrdiff_t)sizeof(float),
                       .a_k = sizeof(float),
                       .b_k = width * (ptrdiff_t)sizeof(float),
-                      .c = out + row * p->columns + panel * p->panels.width,
-                      .c_row = p->columns * (ptrdiff_t)sizeof(float),
+                      .c = out + row * out_row + panel * p->panels.width,
+                      .c_row = out_row * (ptrdiff_t)sizeof(float),
                       .columns = (int)panel_columns(&p->panels, panel),
                       .bias = bias + panel * p->panels.width};
     p->panels.kernels->tile[vectors][rows](&tile);
@@ -306,10 +331,12 @@ static winograd product_of(const conv_shape *s, bool transposed) {
   p.filter = TAPS * TAPS * p.taps;
   p.depth_step = transposed ? s->channels * p.filter : p.filter;
   p.column_step = transposed ? p.filter : s->channels * p.filter;
+  p.pair = p.taps > 1 && 2 * p.columns <= gemm_best()->lanes ? 2 : 1;
+  p.k = (p.taps + p.pair - 1) * p.depth;
   int64_t most = larger(LEAST_STRIP, STRIP_FLOATS / (POINTS * (p.depth + p.columns)));
   p.strips = (p.out[2] + most - 1) / most;
-  p.strip = (p.out[2] + p.strips - 1) / p.strips;
-  p.panels = column_panels_of(p.strip, p.columns);
+  p.strip = whole_pairs(&p, (p.out[2] + p.strips - 1) / p.strips);
+  p.panels = column_panels_of(p.strip / p.pair, p.pair * p.columns);
   for (int a = 0; a < 2; a++) p.tiles[a] = (p.out[a] + 1) / 2;
   p.units = p.batch * p.strips * p.tiles[0] * p.tiles[1];
   p.tasks = smaller(p.units, TASKS);
@@ -325,7 +352,7 @@ static winograd product_of(const conv_shape *s, bool transposed) {
 }
 
 static int64_t packed_floats(const winograd *p) {
-  return POINTS * p->taps * p->depth * p->panels.count * p->panels.width;
+  return POINTS * p->k * p->panels.count * p->panels.width;
 }
 
 static size_t product_pieces(winograd *p, void *workspace) {
@@ -386,7 +413,8 @@ static void winograd_run(const conv_shape *s, bool transposed, const float *inpu
   product_pieces(&p, workspace);
   memset(p.zeros, 0, (size_t)p.unit_in * sizeof(float));
   memset(p.packed_bias, 0, (size_t)(2 * p.panels.count * p.panels.width) * sizeof(float));
-  if (bias) memcpy(p.packed_bias, bias, (size_t)p.columns * sizeof(float));
+  for (int64_t i = 0; bias && i < p.pair; i++)
+    memcpy(p.packed_bias + i * p.columns, bias, (size_t)p.columns * sizeof(float));
   if (p.packed)
     p.packed_weight = (float *)weight; /* nothing writes to it then */
   else
@@ -398,7 +426,8 @@ static void winograd_run(const conv_shape *s, bool transposed, const float *inpu
 
 /* ---- weight gradient ------------------------------------------------------------------------------- */
 
-/* Of each point a sum of its own, rows (tap along z, channel) × features, k over the voxels of every unit.
+/* Of each point a sum of its own, rows (tap along z, channel) × features, k over the voxels of every unit,
+ * or pairs of them: the second's are then a tap further down.
  * Units are transformed in groups that stay in the caches, and then summed, row by row of every point.
  *
  * Where voxels are many, units are cut into slabs with sums of their own, which are added in order at the
@@ -417,7 +446,7 @@ enum {
 
 /* Floats of the sums of a slab, and of its transformed rows. */
 static int64_t slab_sums(const winograd *p) {
-  return POINTS * p->taps * p->depth * p->columns;
+  return POINTS * p->k * p->pair * p->columns;
 }
 static int64_t slab_rows(const winograd *p) {
   return POINTS * (p->point_in + p->point_out);
@@ -425,9 +454,8 @@ static int64_t slab_rows(const winograd *p) {
 
 static winograd weight_of(const conv_shape *s) {
   winograd p = product_of(s, false);
-  int64_t rows = p.taps * p.depth;
-  p.panels = column_panels_of(p.taps * p.depth, p.columns);
-  p.row_parts = (rows + ROW_PART - 1) / ROW_PART;
+  p.panels = column_panels_of(p.k, p.pair * p.columns);
+  p.row_parts = (p.k + ROW_PART - 1) / ROW_PART;
   p.slabs = smaller(MOST_SLABS, p.units * p.strip / SLAB_VOXELS);
   if (p.slabs < LEAST_SLABS || slab_sums(&p) > SLAB_SUMS) p.slabs = 1;
   int64_t floats = p.slabs > 1 ? SLAB_GROUP_FLOATS : GROUP_FLOATS;
@@ -483,10 +511,12 @@ static void enter_task(void *context, int64_t task) {
   enter_unit(p, &u, in);
   transforms_of(p->columns)->gradient(rows, u.length * p->columns, p->rounds, out, p->point_out);
   /* All units of a group are summed over as many voxels. */
+  int64_t read = whole_pairs(p, u.length) + p->taps - 1, most = p->strip + p->taps - 1;
   for (int64_t i = 0; i < POINTS && u.length < p->strip; i++) {
-    memset(in + i * p->point_in + (u.length + p->taps - 1) * p->depth, 0,
-           (size_t)p->depth * sizeof(float));
-    memset(out + i * p->point_out + u.length * p->columns, 0, (size_t)p->columns * sizeof(float));
+    memset(in + i * p->point_in + read * p->depth, 0,
+           (size_t)((most - read) * p->depth) * sizeof(float));
+    memset(out + i * p->point_out + u.length * p->columns, 0,
+           (size_t)((p->strip - u.length) * p->columns) * sizeof(float));
   }
 }
 
@@ -512,7 +542,8 @@ static void sum_rows(const slab *s, int64_t point, int64_t row, int64_t row_end,
   const winograd *p = s->p;
   const float *in = s->in + point * p->point_in + first * p->unit_in;
   const float *out = s->out + point * p->point_out + first * p->unit_out;
-  float *sums = s->sums + point * p->taps * p->depth * p->columns;
+  int64_t columns = p->pair * p->columns;
+  float *sums = s->sums + point * p->k * columns;
   gemm_segment segments[CONV_MAX_SEGMENTS];
   for (int64_t panel = 0; panel < p->panels.count; panel++) {
     int vectors = panel_vectors(&p->panels, panel);
@@ -527,12 +558,12 @@ static void sum_rows(const slab *s, int64_t point, int64_t row, int64_t row_end,
       }
       gemm_tile tile = {.segments = segments,
                         .segment_count = count,
-                        .k = p->strip,
+                        .k = p->strip / p->pair,
                         .a_row = sizeof(float),
-                        .a_k = p->depth * (ptrdiff_t)sizeof(float),
-                        .b_k = p->columns * (ptrdiff_t)sizeof(float),
-                        .c = sums + r * p->columns + panel * p->panels.width,
-                        .c_row = p->columns * (ptrdiff_t)sizeof(float),
+                        .a_k = p->pair * p->depth * (ptrdiff_t)sizeof(float),
+                        .b_k = columns * (ptrdiff_t)sizeof(float),
+                        .c = sums + r * columns + panel * p->panels.width,
+                        .c_row = columns * (ptrdiff_t)sizeof(float),
                         .columns = (int)panel_columns(&p->panels, panel),
                         .accumulate = true};
       p->panels.kernels->tile[vectors][rows](&tile);
@@ -547,10 +578,10 @@ static void sum_task(void *context, int64_t task) {
     sum_gradient(s);
     return;
   }
-  int64_t point = task / p->row_parts, part = task % p->row_parts, rows = p->taps * p->depth;
+  int64_t point = task / p->row_parts, part = task % p->row_parts;
   for (int64_t first = 0; first < s->count; first += p->visit)
-    sum_rows(s, point, gemm_tile_begin(rows, p->row_parts, part),
-             gemm_tile_begin(rows, p->row_parts, part + 1), first,
+    sum_rows(s, point, gemm_tile_begin(p->k, p->row_parts, part),
+             gemm_tile_begin(p->k, p->row_parts, part + 1), first,
              smaller(p->visit, s->count - first));
 }
 
@@ -592,17 +623,28 @@ FOR_EACH_ISA static void transform_sums(float (*points)[MOST_WIDTH], int taps, i
   }
 }
 
+/* Of a tap and a channel, over the slabs and both of a pair. */
+static void add_sums(const winograd *p, const float *sums, int tap, int64_t c, float *to,
+                     int64_t columns) {
+  int64_t row = p->pair * p->columns;
+  sums += (tap * p->depth + c) * row;
+  conv_add_slabs(sums, p->slabs, slab_sums(p), to, columns);
+  if (p->pair == 1) return;
+  float second[MOST_WIDTH];
+  conv_add_slabs(sums + p->depth * row + p->columns, p->slabs, slab_sums(p), second, columns);
+  for (int64_t l = 0; l < columns; l++) to[l] += second[l];
+}
+
 static void weight_task(void *context, int64_t task) {
   const winograd *p = context;
   float points[MOST_TAPS_Z * POINTS][MOST_WIDTH], g[MOST_FILTER][MOST_WIDTH];
   int64_t panel = task % p->panels.count, c = task / p->panels.count * PACK_CHANNELS;
-  int64_t columns = panel_columns(&p->panels, panel);
+  int64_t columns = smaller(panel_columns(&p->panels, panel), p->columns);
   for (int64_t end = smaller(p->depth, c + PACK_CHANNELS); c < end; c++) {
     for (int i = 0; i < POINTS; i++)
       for (int z = 0; z < p->taps; z++)
-        conv_add_slabs(p->sums + ((i * p->taps + z) * p->depth + c) * p->columns +
-                           panel * p->panels.width,
-                       p->slabs, slab_sums(p), points[z * POINTS + i], columns);
+        add_sums(p, p->sums + i * p->k * p->pair * p->columns + panel * p->panels.width, z, c,
+                 points[z * POINTS + i], columns);
     transform_sums(points, p->taps, columns, g);
     for (int64_t l = 0; l < columns; l++)
       for (int t = 0; t < p->filter; t++)

@@ -317,6 +317,27 @@ static void minimal_filtering_agrees_with_the_definition(void **state) {
   }
 }
 
+/* The same with eight channels or features, which fill half a vector of AVX-512, so that neighbours along z
+ * share one. */
+static void minimal_filtering_of_pairs_agrees_with_the_definition(void **state) {
+  for (int trial = 0; trial < 26; trial++) {
+    rng r = stream_of(6000 + (uint64_t)trial);
+    bool long_z = trial == 24, many = trial == 25;
+    conv_shape s = {.batch = many ? 1 : between(&r, 1, 2), .groups = 1};
+    s.channels = long_z || many || trial % 3 == 0 ? 8 : between(&r, 8, 40);
+    s.features = long_z || many || trial % 3 == 1 ? 8 : between(&r, 8, 40);
+    for (int a = 0; a < 3; a++) {
+      s.kernel[a] = a == 2 && !many ? between(&r, 2, 3) : 3;
+      s.stride[a] = s.dilation[a] = 1;
+      s.padding[a] = between(&r, 0, s.kernel[a] - 1);
+      s.image[a] = many ? 41 - a : between(&r, 6, 9);
+    }
+    if (long_z) s.image[2] = 403;
+    set_out(&s);
+    check_shape(&s, &r, *state);
+  }
+}
+
 static void shapes_with_paths_of_their_own_agree_with_the_definition(void **state) {
   conv_shape shapes[] = {
       {0},
@@ -635,6 +656,7 @@ int main(void) {
       cmocka_unit_test(random_shapes_agree_with_the_definition),
       cmocka_unit_test(depthwise_shapes_agree_with_the_definition),
       cmocka_unit_test(minimal_filtering_agrees_with_the_definition),
+      cmocka_unit_test(minimal_filtering_of_pairs_agrees_with_the_definition),
       cmocka_unit_test(shapes_with_paths_of_their_own_agree_with_the_definition),
       cmocka_unit_test(moments_survive_a_large_offset),
       cmocka_unit_test(operators_agree_with_pytorch),
