@@ -301,9 +301,13 @@ status program_create(graph *g, device *d, parameters *ps, const value_id *keep,
                       "clipping by norm and accumulation need all gradients at once");
   if (!error) error = plan_memory(g, &use, &out->plan);
   const bool *is_read = graph_read_values(g, &out->memory);
-  for (int i = 0; !error && i < g->value_count; i++)
-    if (g->values[i].kind == VALUE_PARAM && is_read[i] && !parameter_of(out, i))
-      error = error_new(ERROR_INTERNAL, NOWHERE, "parameter %s has no storage", g->values[i].name);
+  for (int i = 0; !error && i < g->value_count; i++) {
+    if (g->values[i].kind != VALUE_PARAM || !is_read[i]) continue;
+    const parameter *held = parameter_of(out, i);
+    if (!held || !shape_equal(&held->shape, &g->values[i].type.shape))
+      error = error_new(ERROR_INTERNAL, NOWHERE, "parameter %s has no storage%s", g->values[i].name,
+                        held ? " of this shape" : "");
+  }
   if (!error) error = program_check(g, d);
   if (!error && trains) error = check_update(optimizer, d);
   void *memory = NULL;

@@ -141,6 +141,35 @@ static void input_types(const builder *b, const value_id *in, int in_count, tens
   }
 }
 
+/* A loss of labels or regions needs an output for each. */
+static status check_classes(const builder *b, const op *o, const value_id *in, int in_count) {
+  if (b->backward || strcmp(o->family, "loss") != 0 || in_count < 2 || in[1] == VALUE_NONE)
+    return OK;
+  const value *target = &b->g->values[in[1]], *scores = &b->g->values[in[0]];
+  const shape *s = &scores->type.shape;
+  long long outputs = s->rank > 0 ? (long long)s->dim[s->rank - 1] : 0;
+  long long classes = (long long)target->classes;
+  if (classes == 0) return OK;
+  if (target->type.dtype == DTYPE_REGIONS)
+    return outputs == classes ? OK
+                              : shape_error("%s has %lld outputs, but the data have %lld regions: "
+                                            "outputs: \"${regions}\"",
+                                            scores->name, outputs, classes);
+  return outputs >= classes
+             ? OK
+             : shape_error("%s has %lld outputs, but labels are of %lld classes, 0 to %lld: "
+                           "outputs: \"${classes}\"",
+                           scores->name, outputs, classes, classes - 1);
+}
+
+/* What an operator makes of one label map tells apart as many classes. */
+static int64_t classes_of_result(const builder *b, const op *o, const value_id *in, int in_count,
+                                 dtype type) {
+  bool keeps = in_count == 1 && o->inputs[0].flags & PORT_OR_REGIONS;
+  const value *label = keeps ? &b->g->values[in[0]] : NULL;
+  return label && label->type.dtype == type ? label->classes : 0;
+}
+
 /* A dimension product that overflows, or a dimension below 1, would poison every later size. */
 static status check_extent(const shape *s) {
   double elements = 1;
@@ -214,6 +243,7 @@ status build_node(builder *b, const char *op_name, const void *attrs, const valu
   int outputs = port_count(o->outputs);
   tensor *out_types = arena_alloc(&g->memory, (size_t)(outputs + 1) * sizeof *out_types);
   error = infer_outputs(g, o, own_attrs, types, in_count, out_types);
+  if (!error) error = check_classes(b, o, in, in_count);
   if (error) return node_error(b, o, error);
 
   node n = {.op = o,
@@ -232,6 +262,7 @@ status build_node(builder *b, const char *op_name, const void *attrs, const valu
     n.out[i] =
         add_value(g, VALUE_TEMP, name, out_types[i].dtype, out_types[i].shape, g->node_count);
     out[i] = n.out[i];
+    g->values[out[i]].classes = classes_of_result(b, o, in, in_count, out_types[i].dtype);
   }
   ARENA_PUSH(&g->memory, g->nodes, g->node_count, g->node_capacity, n);
   return OK;

@@ -686,6 +686,7 @@ static status make_regions(instance *in, value_id label) {
       sets->at[data->regions[r].classes[k]] |= INT64_C(1) << r;
   value_id regions;
   TRY(build_apply(&x->b, "regions", o, attrs, &label, 1, &regions));
+  x->b.g->values[regions].classes = data->region_count;
   set_one(in, "regions", regions);
   return OK;
 }
@@ -706,6 +707,7 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
   const int64_t *s = options->size;
   out->image = build_input(&x.b, "image", DTYPE_F32, SHAPE(n, s[0], s[1], s[2], options->channels));
   out->label = build_input(&x.b, "label", DTYPE_I32, SHAPE(n, s[0], s[1], s[2]));
+  out->g->values[out->label].classes = options->classes;
   set_one(&in, "image", out->image);
   set_one(&in, "label", out->label);
   status error = make_regions(&in, out->label);

@@ -25,6 +25,7 @@ typedef struct value {
   param_spec init;   /* VALUE_PARAM */
   bool state;        /* VALUE_PARAM that its node keeps, not learned (PORT_STATE) */
   value_id gradient; /* VALUE_PARAM after differentiation: its gradient, or VALUE_NONE */
+  int64_t classes;   /* of a label map: how many classes, or regions, it tells apart; 0: unknown */
 } value;
 
 typedef struct node {

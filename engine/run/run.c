@@ -296,6 +296,38 @@ static void check_classes(const run *r, problems *found) {
     check_group(r, "evaluate: regions", &e->regions[i], found);
 }
 
+static const value *find_parameter(const graph *g, const char *name) {
+  for (int i = 0; i < g->value_count; i++)
+    if (g->values[i].kind == VALUE_PARAM && strcmp(g->values[i].name, name) == 0)
+      return &g->values[i];
+  return NULL;
+}
+
+/* Weights whose shape goes with the size of the image, a place of its own for each patch, are those of the
+ * crops they were trained on. */
+static status check_window_weights(const run *r, const stage_spec *s, const graph *windows) {
+  const evaluate_spec *e = &r->p->evaluate;
+  const int64_t *w = e->windows.size;
+  stage_graph crops;
+  TRY(expand(r, s, &crops));
+  status error = OK;
+  for (int i = 0; i < windows->value_count && !error; i++) {
+    const value *v = &windows->values[i];
+    const value *trained = v->kind == VALUE_PARAM ? find_parameter(crops.g, v->name) : NULL;
+    char have[96], want[96];
+    if (trained && !shape_equal(&trained->type.shape, &v->type.shape))
+      error = error_new(ERROR_PIPELINE, e->at,
+                        "%s is %s for crops of %lld × %lld × %lld and would be %s for windows of "
+                        "%lld × %lld × %lld: this network takes windows of the crops' size",
+                        v->name, shape_format(have, &trained->type.shape), (long long)r->size[0],
+                        (long long)r->size[1], (long long)r->size[2],
+                        shape_format(want, &v->type.shape), (long long)w[0], (long long)w[1],
+                        (long long)w[2]);
+  }
+  stage_graph_free(&crops);
+  return error;
+}
+
 /* The network of the evaluation, in windows that may have another size than crops. */
 static void compile_windows(const run *r, const stage_spec *s, problems *found) {
   const evaluate_spec *e = &r->p->evaluate;
@@ -304,6 +336,7 @@ static void compile_windows(const run *r, const stage_spec *s, problems *found) 
       network_open(r->p, s, e->output, r->channels, r->data->class_count, r->device, NULL, &n);
   if (!error) {
     mark_operators(r, n.graph.g);
+    problems_add(found, check_window_weights(r, s, n.graph.g));
     network_close(&n);
     return;
   }

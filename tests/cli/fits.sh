@@ -18,6 +18,8 @@ try 1 "$STRATA" "${check[@]}" --set model.with.heads=5
 # Windows have a size of their own.
 try 1 "$STRATA" check "${tiny[@]}" --set "evaluate.inferer.sliding_window.size=[16, 16, 40]"
 says "a window of 16 × 16 × 40 voxels does not fit; the nearest sizes that do are 16 × 16 × 32 and 16 × 16 × 48"
+try 1 "$STRATA" check "${tiny[@]}" --set "evaluate.inferer.sliding_window.size=[16, 16, 48]"
+says "position_embeddings is 1×2×24 for crops of 16 × 16 × 32 and would be 1×3×24 for windows of 16 × 16 × 48: this network takes windows of the crops' size"
 
 # U-Nets of fewer levels than they have by default, with nothing else said; a list too short is named.
 net=(check "${tiny[@]}" --set stages.pretrain.enabled=false)
