@@ -13,11 +13,13 @@
 #include "evaluate/folders.h"
 #include "infer/network.h"
 #include "run/reproduce.h"
+#include "run/run.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 status command_run(const arguments *a) {
   run_options o = {.pipeline_path = a->operands[0],
@@ -369,7 +371,8 @@ static bool is_in(const char *folder, const char *name) {
 
 /* nnU-Net's dataset.json names the ending of its files. */
 static bool is_nnunet(const char *json_path) {
-  json_t *root = json_load_file(json_path, 0, NULL);
+  json_t *root = NULL;
+  error_free(json_read(json_path, DATASET_JSON_BYTES, &root)); /* who opens the data set says it */
   bool named = json_object_get(root, "file_ending") != NULL;
   json_decref(root);
   return named;
@@ -504,13 +507,23 @@ static status write_new(const configure_options *o, const arguments *a) {
   return close_look(&l, error);
 }
 
+static status check_folder_of(const char *path) {
+  char *folder = path_folder(path);
+  status error = access(folder, W_OK) == 0 ? OK : error_from_errno("write to", folder);
+  free(folder);
+  return error;
+}
+
 status command_new(const arguments *a) {
   static const char *const networks[] = {"dynunet", "resenc_unet"};
   int network;
   arena memory = {0};
   data_spec spec;
-  configure_options o = {
-      .data = &spec, .memory_bytes = (int64_t)8 << 30, .batch = a->batch > 0 ? a->batch : 2};
+  configure_options o = {.data = &spec,
+                         .path = a->out,
+                         .stop = run_stop_requested,
+                         .memory_bytes = (int64_t)8 << 30,
+                         .batch = a->batch > 0 ? a->batch : 2};
   TRY(choose("network", a->network, networks, 2, &network));
   o.network = (configured_network)network;
   if (a->memory && !parse_bytes(a->memory, &o.memory_bytes))
@@ -522,6 +535,7 @@ status command_new(const arguments *a) {
     return error_new(ERROR_USAGE, NOWHERE, "usage: strata new DIR -o FILE.yaml");
   if (file_exists(a->out))
     return error_new(ERROR_USAGE, NOWHERE, "%s is there already, and stays as it is", a->out);
+  TRY(check_folder_of(a->out));
   status error = recognise(&memory, a->operands[0], &spec);
   if (!error) error = write_new(&o, a);
   arena_free(&memory);

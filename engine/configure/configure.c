@@ -1,17 +1,14 @@
 #include "configure/configure.h"
 
-#include "base/files.h"
 #include "base/memory.h"
 #include "configure/write.h"
 #include "graph/expand.h"
 #include "statistics/statistics.h"
 #include "train/memory.h"
 
-#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
   LEAST_SIDE = 4,        /* voxels of the lowest level, nnU-Net's */
@@ -22,7 +19,8 @@ enum {
 static const double COARSE = 3; /* times the others */
 static const double START_VOXELS = 256 * 256 * 256.0;
 static const double COVERED_SHARE = 0.05; /* of all voxels, by a batch */
-static const char CT[] = "CT";
+static const double CROPPED_SHARE =
+    0.75; /* what is left of a case that has nothing around it, at most */
 
 /* ---- spacing ---- */
 
@@ -199,32 +197,30 @@ void configure_pretext(configuration *c) {
 /* ---- the data ---- */
 
 static void look_at_values(const dataset_look *look, configuration *c) {
-  const dataset *d = look->data;
-  int count = 0, air = 0, empty = 0;
-  c->is_ct = d->channel_names != NULL;
-  for (int i = 0; i < d->channels && d->channel_names; i++)
-    c->is_ct &= strcmp(d->channel_names[i], CT) == 0;
-  for (int i = 0; i < d->case_count; i++) {
+  int count = 0, empty = 0;
+  for (int i = 0; i < look->data->case_count; i++) {
     const case_look *l = &look->cases[i];
     if (!l->is_good) continue;
+    double left = 1;
+    for (int a = 0; a < 3; a++) left *= (double)l->box_size[a] / (double)l->size[a];
     count++;
     c->labelled += l->class_voxels != NULL;
-    air += l->min <= -900; /* Hounsfield units of air and of what lies outside of a CT */
-    empty += l->min >= 0 && l->max > 0 && l->zeros > 0.25;
+    empty += l->min >= 0 && left > 0 && left < CROPPED_SHARE;
   }
-  if (!d->channel_names) c->is_ct = d->channels == 1 && 2 * air > count;
-  c->has_empty_surround = !c->is_ct && empty == count;
+  c->has_empty_surround = 2 * empty > count;
 }
 
 /* Spacings and sizes of the cases along x, y, z of RAS. */
-static int measure_cases(const dataset_look *look, double *spacings, double *sizes) {
+static int measure_cases(const dataset_look *look, const configuration *c, double *spacings,
+                         double *sizes) {
   int count = 0;
   for (int i = 0; i < look->data->case_count; i++) {
     const case_look *l = &look->cases[i];
     if (!l->is_good) continue;
+    const int64_t *size = c->has_empty_surround && l->box_size[0] > 0 ? l->box_size : l->size;
     for (int a = 0; a < 3; a++) {
       spacings[3 * count + a] = l->spacing_ras_mm[a];
-      sizes[3 * count + a] = (double)l->size[l->ras_axis[a]];
+      sizes[3 * count + a] = (double)size[l->ras_axis[a]];
     }
     count++;
   }
@@ -260,18 +256,9 @@ static status measure(const configure_options *o, const dataset_look *look, devi
                       configuration *c) {
   text_buffer yaml = {0};
   configure_write(o, look, c, &yaml);
-  char path[PATH_MAX];
-  const char *folder = getenv("TMPDIR");
-  snprintf(path, sizeof path, "%s/strata-new-XXXXXX.yaml", folder && folder[0] ? folder : "/tmp");
-  int file = mkstemps(path, (int)strlen(".yaml"));
-  if (file < 0) {
-    text_free(&yaml);
-    return error_from_errno("make a file", path);
-  }
-  close(file);
-  status error = file_write_atomic(path, yaml.data, yaml.length);
   pipeline *p = NULL;
-  if (!error) error = pipeline_load(path, NULL, 0, &p);
+  status error = error_prefix(pipeline_load_text(o->path, yaml.data, yaml.length, &p),
+                              "it cannot be written, for it would say");
   c->step_bytes = 0;
   for (int i = 0; !error && i < p->stage_count; i++) {
     size_t bytes = 0;
@@ -279,7 +266,6 @@ static status measure(const configure_options *o, const dataset_look *look, devi
     if (bytes > c->step_bytes) c->step_bytes = bytes;
   }
   pipeline_free(p);
-  unlink(path);
   text_free(&yaml);
   return error;
 }
@@ -294,6 +280,7 @@ static status fit(const configure_options *o, const dataset_look *look, device *
                      (long long)c->median_size[0], (long long)c->median_size[1],
                      (long long)c->median_size[2], LEAST_LEVELS);
   for (;;) {
+    if (o->stop && o->stop()) return error_new(ERROR_INTERRUPTED, NOWHERE, "stopped");
     configure_pretext(c);
     TRY(measure(o, look, d, c));
     if (c->step_bytes <= (size_t)o->memory_bytes) return OK;
@@ -312,8 +299,8 @@ status configure(const configure_options *o, const dataset_look *look, device *d
   *out = (configuration){.network = o->network};
   size_t room = 3 * (size_t)(look->data->case_count + 1) * sizeof(double);
   double *spacings = memory_resize(NULL, room), *sizes = memory_resize(NULL, room);
-  int count = measure_cases(look, spacings, sizes);
   look_at_values(look, out);
+  int count = measure_cases(look, out, spacings, sizes);
   if (count > 0) {
     configure_spacing(spacings, sizes, count, out);
     median_size(spacings, sizes, count, out);

@@ -22,12 +22,12 @@ typedef struct configuration {
   int64_t crop[3];        /* voxels of a training crop */
   int levels;             /* of the network, from full resolution down */
   int64_t strides[CONFIGURED_LEVELS_MAX][3], kernels[CONFIGURED_LEVELS_MAX][3];
-  int slab_axis, slabs; /* of the self-supervised stage */
-  int tapped;           /* its order heads read levels 1 … tapped */
-  int64_t patch[3];     /* that it hides, in voxels */
-  bool is_ct, has_empty_surround;
-  int labelled;          /* cases */
-  int64_t planned_batch; /* crops a step that nnU-Net's planning would take */
+  int slab_axis, slabs;    /* of the self-supervised stage */
+  int tapped;              /* its order heads read levels 1 … tapped */
+  int64_t patch[3];        /* that it hides, in voxels */
+  bool has_empty_surround; /* cases are cropped to what is not 0, and sizes are those of that box */
+  int labelled;            /* cases */
+  int64_t planned_batch;   /* crops a step that nnU-Net's planning would take */
   /* Of the result: */
   size_t step_bytes;
   int64_t parameters;
@@ -35,6 +35,8 @@ typedef struct configuration {
 
 typedef struct configure_options {
   const data_spec *data; /* where it is: layout and path */
+  const char *path;      /* of the file that will be written, beside which models are looked for */
+  bool (*stop)(void);    /* asked between candidates; may be NULL */
   configured_network network;
   int64_t memory_bytes; /* that a training step may take, with weights and moments */
   int64_t batch;        /* crops a training step */

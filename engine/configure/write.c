@@ -1,12 +1,14 @@
 #include "configure/write.h"
 
 #include "base/files.h"
+#include "base/memory.h"
 #include "language/tree.h"
 
 #include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 static const char axes[] = "xyz";
 
@@ -61,18 +63,29 @@ static void add_outputs(const writing *w) {
 
 /* ---- data ---- */
 
+/* Of a text in which `$` begins nothing. */
+static void add_text(const writing *w, const char *text) {
+  text_buffer doubled = {0};
+  for (const char *c = text; *c; c++)
+    text_append(&doubled, *c == '$' ? "$$" : c, *c == '$' ? 2 : 1);
+  tree_write_key(doubled.data, w->yaml);
+  text_free(&doubled);
+}
+
+/* Decathlon's dataset.json has the folder as root. In the other layouts the folder is the data set, and
+ * what it is called. */
 static void add_place(const writing *w) {
   const data_spec *d = w->o->data;
   char real[PATH_MAX];
-  char *folder = d->layout == DATASET_DECATHLON ? path_folder(d->dataset) : NULL;
-  const char *root = folder ? folder : d->dataset;
+  if (!realpath(d->dataset, real)) snprintf(real, sizeof real, "%s", d->dataset);
+  char *root = path_folder(real);
+  const char *slash = strrchr(real, '/');
   text_add(w->yaml, "data:\n  root: ");
-  tree_write_text(realpath(root, real) ? real : root, w->yaml, 2);
-  text_add(w->yaml, "  dataset: {%s: ", dataset_layout_names[d->layout]);
-  const char *slash = strrchr(d->dataset, '/');
-  tree_write_key(!folder ? "." : slash ? slash + 1 : d->dataset, w->yaml);
+  add_text(w, root);
+  text_add(w->yaml, "\n  dataset: {%s: ", dataset_layout_names[d->layout]);
+  add_text(w, slash && slash[1] ? slash + 1 : ".");
   text_add(w->yaml, "}\n");
-  free(folder);
+  free(root);
 }
 
 static void add_split(const writing *w) {
@@ -87,46 +100,133 @@ static void add_split(const writing *w) {
              "  split: {folds: 5, fold: 0, validation: 0.1}   # --set data.split.fold=1 …\n");
 }
 
+static int by_inclusion(const void *a, const void *b) {
+  const class_group *const *x = a, *const *y = b;
+  int less = (*y)->count - (*x)->count;
+  return less ? less : (*x > *y) - (*x < *y);
+}
+
+/* dataset.json can list them in any order; a pipeline has each before those inside it. */
 static void add_regions(const writing *w) {
   const dataset *d = w->look->data;
-  if (!has_regions(w)) return;
-  text_add(w->yaml, "  regions:   # of dataset.json\n");
+  const class_group **list = memory_resize(NULL, ((size_t)d->region_count + 1) * sizeof *list);
+  for (int i = 0; i < d->region_count; i++) list[i] = &d->regions[i];
+  qsort(list, (size_t)d->region_count, sizeof *list, by_inclusion);
+  if (has_regions(w)) text_add(w->yaml, "  regions:   # of dataset.json\n");
   for (int i = 0; i < d->region_count; i++) {
     text_add(w->yaml, "    ");
-    tree_write_key(d->regions[i].name, w->yaml);
+    tree_write_key(list[i]->name, w->yaml);
     text_add(w->yaml, ": [");
-    for (int k = 0; k < d->regions[i].count; k++)
-      text_add(w->yaml, "%s%d", k ? ", " : "", d->regions[i].classes[k]);
+    for (int k = 0; k < list[i]->count; k++)
+      text_add(w->yaml, "%s%d", k ? ", " : "", list[i]->classes[k]);
     text_add(w->yaml, "]\n");
+  }
+  free(list);
+}
+
+/* What a channel's name says of its intensities, as in nnU-Net. */
+typedef enum scaling {
+  SCALE_CT,   /* Hounsfield units */
+  SCALE_UNIT, /* to [0, 1] */
+  SCALE_RGB,  /* 0 to 255, to [0, 1] */
+  SCALE_NONE,
+  SCALE_OWN, /* by its own mean and deviation: every other name */
+  SCALINGS
+} scaling;
+
+/* Without names: air, and what lies outside of a CT, has some -1000. */
+static bool looks_like_ct(const dataset_look *look) {
+  int air = 0, count = 0;
+  for (int i = 0; i < look->data->case_count; i++) {
+    count += look->cases[i].is_good;
+    air += look->cases[i].is_good && look->cases[i].min <= -900;
+  }
+  return look->data->channels == 1 && 2 * air > count;
+}
+
+static scaling scaling_of(const writing *w, int channel) {
+  static const char *const names[] = {"CT", "rescale_to_0_1", "rgb_to_0_1", "noNorm"};
+  const dataset *d = w->look->data;
+  const channel_values *v = &w->look->channels[channel];
+  int s = 0;
+  if (d->channel_names)
+    while (s < SCALE_OWN && strcasecmp(d->channel_names[channel], names[s]) != 0) s++;
+  else
+    s = looks_like_ct(w->look) ? SCALE_CT : SCALE_OWN;
+  /* Without a label there is nothing to take the numbers of. */
+  bool has_values = v->count > 0 && v->deviation > 0 && v->percentile_0_5 < v->percentile_99_5;
+  return s == SCALE_CT && !has_values ? SCALE_OWN : (scaling)s;
+}
+
+/* ", channels: [0, 2]", where they are not all. */
+static void add_channels(const writing *w, scaling wanted) {
+  int channels = w->look->data->channels, count = 0;
+  for (int i = 0; i < channels; i++) count += scaling_of(w, i) == wanted;
+  if (count == channels) return;
+  const char *separator = ", channels: [";
+  for (int i = 0; i < channels; i++)
+    if (scaling_of(w, i) == wanted) {
+      text_add(w->yaml, "%s%d", separator, i);
+      separator = ", ";
+    }
+  text_add(w->yaml, "]");
+}
+
+static void add_ct(const writing *w) {
+  int channels = w->look->data->channels;
+  text_add(
+      w->yaml,
+      "    # CT: Hounsfield units mean the same in every case, so they are scaled by those of the\n"
+      "    # labelled voxels of all cases: percentiles 0.5 and 99.5, mean and deviation.\n");
+  for (int i = 0; i < channels; i++) {
+    const channel_values *v = &w->look->channels[i];
+    if (scaling_of(w, i) != SCALE_CT) continue;
+    text_add(w->yaml, "    - standardize: {clip: [%.6g, %.6g], mean: %.6g, sd: %.6g",
+             v->percentile_0_5, v->percentile_99_5, v->mean, v->deviation);
+    if (channels > 1) text_add(w->yaml, ", channels: [%d]", i);
+    text_add(w->yaml, "}\n");
   }
 }
 
-static void add_intensities(const writing *w) {
-  const channel_values *v = w->look->channels;
-  bool given = w->c->is_ct && w->look->data->channels == 1 && v[0].count > 0 && v[0].deviation > 0;
-  if (given)
+static void add_scaling(const writing *w, scaling s) {
+  text_buffer *t = w->yaml;
+  switch (s) {
+  case SCALE_CT:
+    add_ct(w);
+    return;
+  case SCALE_UNIT:
+    text_add(t, "    - normalize: {mode: minmax");
+    break;
+  case SCALE_RGB:
+    text_add(t, "    - scale_range: {from: [0, 255]");
+    break;
+  case SCALE_OWN:
     text_add(
-        w->yaml,
-        "    # CT: Hounsfield units mean the same in every case, so they are scaled by those of the\n"
-        "    # labelled voxels of all cases: percentiles 0.5 and 99.5, mean and deviation.\n"
-        "    - standardize: {clip: [%.6g, %.6g], mean: %.6g, sd: %.6g}\n",
-        v[0].percentile_0_5, v[0].percentile_99_5, v[0].mean, v[0].deviation);
-  else if (w->c->has_empty_surround)
-    text_add(
-        w->yaml,
-        "    # What surrounds the body is exactly 0, so it is left out of mean and deviation.\n"
-        "    - normalize: {mode: zscore, scope: nonzero}\n");
-  else
-    text_add(
-        w->yaml,
-        "    # Intensities have no unit: each case, and each channel, by its own mean and deviation.\n"
-        "    - normalize: {mode: zscore, scope: whole}\n");
+        t,
+        w->c->has_empty_surround
+            ? "    # What surrounds the body is exactly 0 (before it is interpolated), so it is left out "
+              "of mean\n    # and deviation.\n    - normalize: {mode: zscore, scope: nonzero"
+            : "    # Intensities have no unit: each case, and each channel, by its own mean and "
+              "deviation.\n    - normalize: {mode: zscore, scope: whole");
+    break;
+  case SCALE_NONE:
+  case SCALINGS:
+    return;
+  }
+  add_channels(w, s);
+  text_add(t, "}\n");
 }
 
 static void add_prepare(const writing *w) {
   const configuration *c = w->c;
   text_add(w->yaml, "\n  prepare:   # once per case, cached\n    - orient: {axes: RAS}\n");
   if (c->has_empty_surround) text_add(w->yaml, "    - crop_foreground\n");
+  for (int s = 0; s < SCALINGS; s++)
+    for (int i = 0; i < w->look->data->channels; i++)
+      if (scaling_of(w, i) == (scaling)s) {
+        add_scaling(w, (scaling)s);
+        break;
+      }
   text_add(w->yaml, "    # The median spacing of the cases");
   if (c->is_coarse)
     text_add(w->yaml, "; along %c, whose slices are thick, that of the finest tenth",
@@ -137,7 +237,6 @@ static void add_prepare(const writing *w) {
            "separate_axis: auto}\n",
            (long long)c->median_size[0], (long long)c->median_size[1], (long long)c->median_size[2],
            c->spacing_mm[0], c->spacing_mm[1], c->spacing_mm[2]);
-  add_intensities(w);
 }
 
 /* The axis along which a crop is so thin that turns out of its plane would bring in mostly nothing. */
@@ -165,7 +264,8 @@ static void add_sample(const writing *w) {
     int64_t whole = c->crop[a] > c->median_size[a] ? c->crop[a] : c->median_size[a];
     field[a] = a == flat ? c->crop[a] : wide < whole ? wide : whole;
   }
-  text_add(w->yaml, "\n  # nnU-Net's augmentation.\n  sample:\n    - random_crop: {size: ");
+  text_add(w->yaml, "\n  # nnU-Net's augmentation; a chance is that of one channel.\n  sample:\n"
+                    "    - random_crop: {size: ");
   add_integers(w->yaml, field);
   bool is_wider = memcmp(field, c->crop, sizeof field) != 0;
   text_add(w->yaml, "%s}%s\n", has_labels(w) ? ", foreground: 0.33" : "",
@@ -173,19 +273,19 @@ static void add_sample(const writing *w) {
   if (flat >= 0)
     text_add(w->yaml,
              "    # Thin along %c: slices are turned and scaled in their plane.\n"
-             "    - random_affine: {rotation: [%d, %d, %d], zoom: [0.7, 1.4], plane: [%s]}\n",
+             "    - random_affine: {rotation: [%d, %d, %d], zoom: [0.71, 1.43], plane: [%s]}\n",
              axes[flat], flat == 0 ? 180 : 0, flat == 1 ? 180 : 0, flat == 2 ? 180 : 0,
              axes_without(flat));
   else
-    text_add(w->yaml, "    - random_affine: {rotation: 30, zoom: [0.7, 1.4]}\n");
+    text_add(w->yaml, "    - random_affine: {rotation: 30, zoom: [0.71, 1.43]}\n");
   text_add(
       w->yaml,
       "    - centre_crop: {size: \"${roi}\"}\n"
       "    - random_noise: {sd: 0.1, probability: 0.1}\n"
-      "    - random_blur: {sd: [0.5, 1], probability: 0.2}\n"
+      "    - random_blur: {sd: [0.5, 1], probability: 0.1}\n"
       "    - random_brightness: {factor: [0.75, 1.25], probability: 0.15}\n"
       "    - random_contrast: {factor: [0.75, 1.25], probability: 0.15}\n"
-      "    - random_low_resolution: {zoom: [0.5, 1], probability: 0.25, axes: [%s]}\n"
+      "    - random_low_resolution: {zoom: [0.5, 1], probability: 0.125, axes: [%s]}\n"
       "    - random_gamma: {gamma: [0.7, 1.5], probability: 0.1, invert: true, keep_statistics: "
       "true}\n"
       "    - random_gamma: {gamma: [0.7, 1.5], probability: 0.3, keep_statistics: true}\n",
@@ -262,8 +362,8 @@ static void add_segment(const writing *w) {
   bool is_deep = output_count(w->c) > 1;
   text_add(
       w->yaml,
-      "\n  # Step 2: every weight but the heads' is kept. Dice over the batch and cross-entropy, SGD and\n"
-      "  # schedule are nnU-Net's, whose 1000 epochs are for networks that start from nothing.\n"
+      "\n  # Step 2: every weight but the heads' is kept. Dice and cross-entropy, SGD and schedule are\n"
+      "  # nnU-Net's, whose 1000 epochs are for networks that start from nothing.\n"
       "  - segment:\n      init: {from: pretrain, reset: [");
   add_outputs(w);
   text_add(
@@ -276,14 +376,14 @@ static void add_segment(const writing *w) {
   if (is_deep) text_add(w->yaml, "%s, ", target);
   add_outputs(w);
   if (!is_deep) text_add(w->yaml, ", %s", target);
-  text_add(w->yaml, "]\n            batch: true\n            squared: false\n");
+  text_add(w->yaml, "]\n            squared: false\n");
   if (!has_regions(w)) text_add(w->yaml, "            include_background: false\n");
   text_add(
       w->yaml,
       "            smooth_numerator: 1.0e-5\n            smooth_denominator: 1.0e-5\n"
       "      optimizer: {sgd: {lr: 1.0e-2, momentum: 0.99, nesterov: true, weight_decay: 3.0e-5}}\n"
       "      schedule: {lua: poly, power: 0.9}\n");
-  if (w->c->labelled >= 10) text_add(w->yaml, "      validate: {every: 50, output: net.out}\n");
+  if (has_validation(w)) text_add(w->yaml, "      validate: {every: 50, output: net.out}\n");
 }
 
 void configure_write(const configure_options *o, const dataset_look *look, const configuration *c,
@@ -295,8 +395,8 @@ void configure_write(const configure_options *o, const dataset_look *look, const
       "# Made by `strata new` from what the files of the data set say, by the rules of nnU-Net's planning\n"
       "# (Isensee et al., Nature Methods 2021). A start: every line is there to be changed.\n\n"
       "strata: 1\nseed: 1\n\nparams:\n"
-      "  # Voxels along x, y, z that the network sees at once: as many of a median case as a training step\n"
-      "  # within %s can hold.\n  roi: [%lld, %lld, %lld]\n\n",
+      "  # Voxels along x, y, z that the network sees at once: of a median case, what a training step\n"
+      "  # within %s has room for.\n  roi: [%lld, %lld, %lld]\n\n",
       format_bytes(may, (double)o->memory_bytes), (long long)c->crop[0], (long long)c->crop[1],
       (long long)c->crop[2]);
   add_place(&w);
@@ -309,6 +409,11 @@ void configure_write(const configure_options *o, const dataset_look *look, const
   add_pretrain(&w);
   if (!has_labels(&w)) return;
   add_segment(&w);
-  text_add(yaml, "\nevaluate:\n  inferer: {sliding_window: {size: \"${roi}\", step: 0.5, blend: "
-                 "gaussian_nnunet}}\n  metrics: [dice, hd95]\n");
+  int without = c->slabs ? c->slab_axis : -1;
+  text_add(
+      yaml,
+      "\nevaluate:\n  # nnU-Net also averages mirrored windows, in %d times the time: mirror: [%s].\n"
+      "  inferer: {sliding_window: {size: \"${roi}\", step: 0.5, blend: gaussian_nnunet}}\n"
+      "  metrics: [dice, hd95]\n",
+      without < 0 ? 8 : 4, axes_without(without));
 }

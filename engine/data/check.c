@@ -101,16 +101,16 @@ static status describe(look_work *w, int64_t index, const medical_case *c) {
   look->min = INFINITY;
   look->max = -INFINITY;
   double sum = 0;
-  int64_t zeros = 0;
   for (int64_t i = 0; i < voxels * v->channels; i++) {
     double value = (double)v->data[i];
     sum += value;
-    zeros += value == 0;
     look->min = fmin(look->min, value);
     look->max = fmax(look->max, value);
   }
   look->mean = sum / (double)(voxels * v->channels);
-  look->zeros = (double)zeros / (double)(voxels * v->channels);
+  int64_t low[3], high[3];
+  if (volume_box_above(v, 0, low, high))
+    for (int a = 0; a < 3; a++) look->box_size[a] = high[a] + 1 - low[a];
   if (!c->label.data) return OK;
   look->class_voxels = calloc((size_t)w->look->data->class_count, sizeof *look->class_voxels);
   if (!look->class_voxels) return error_out_of_memory(4096);

@@ -23,9 +23,9 @@ typedef struct case_look {
   int ras_axis[3];          /* axis of the file that runs right or left, along A–P, up or down */
   double spacing_ras_mm[3]; /* of these */
   double min, max, mean;    /* of all voxels and channels */
-  double zeros;             /* share of them that are exactly 0 */
-  int64_t *class_voxels;    /* class_count of the data set; NULL: no label */
-  double unknown;           /* share of the voxels whose class is unknown (ignore_label) */
+  int64_t box_size[3]; /* of the box around the voxels above 0, of any channel; 0: there is none */
+  int64_t *class_voxels; /* class_count of the data set; NULL: no label */
+  double unknown;        /* share of the voxels whose class is unknown (ignore_label) */
   uint64_t image_hash;
   char **problems; /* messages */
   int problem_count;

@@ -7,6 +7,8 @@
 #include "data/recipe.h"
 #include "language/pipeline.h"
 
+enum { DATASET_JSON_BYTES = 64 << 20 }; /* that a dataset.json may have */
+
 typedef enum role { ROLE_TRAIN, ROLE_VALIDATION, ROLE_TEST, ROLE_NONE } role;
 
 typedef struct case_entry {

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { JSON_LIMIT_BYTES = 64 << 20, CHANNELS_MAX = 1024 };
+enum { CHANNELS_MAX = 1024 };
 
 /* ---- dataset.json -------------------------------------------------------------------------- */
 
@@ -251,7 +251,7 @@ static void read_name(const json_t *root, dataset *d) {
 static status load_json(const char *path, json_t **root) {
   char *text;
   size_t length;
-  TRY(file_read(path, JSON_LIMIT_BYTES, &text, &length));
+  TRY(file_read(path, DATASET_JSON_BYTES, &text, &length));
   json_error_t parse;
   *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &parse);
   free(text);

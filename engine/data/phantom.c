@@ -675,7 +675,8 @@ static status refuse_other_dataset(const work *w, const char *mark) {
   char *images = path_join(w->folder, w->looks->images);
   bool ours = file_exists(mark) || w->looks->describes_itself || !file_exists(images);
   if (file_exists(mark) && w->looks->describes_itself) {
-    json_t *there = json_load_file(mark, 0, NULL);
+    json_t *there = NULL;
+    error_free(json_read(mark, 1 << 20, &there));
     const char *name = json_string_value(json_object_get(there, "name"));
     ours = name && strcmp(name, "Phantom") == 0;
     json_decref(there);

@@ -174,6 +174,28 @@ status case_copy(const medical_case *in, medical_case *out) {
 
 /* ---- affines ---- */
 
+bool volume_box_above(const volume *v, float above, int64_t low[3], int64_t high[3]) {
+  const int64_t line = v->size[2] * v->channels;
+  for (int a = 0; a < 3; a++) {
+    low[a] = v->size[a];
+    high[a] = -1;
+  }
+  for (int64_t x = 0; x < v->size[0]; x++)
+    for (int64_t y = 0; y < v->size[1]; y++) {
+      const float *row = v->data + (x * v->size[1] + y) * line;
+      int64_t first = 0, last = line - 1;
+      while (first < line && !(row[first] > above)) first++;
+      if (first == line) continue;
+      while (!(row[last] > above)) last--;
+      int64_t from[3] = {x, y, first / v->channels}, to[3] = {x, y, last / v->channels};
+      for (int a = 0; a < 3; a++) {
+        low[a] = from[a] < low[a] ? from[a] : low[a];
+        high[a] = to[a] > high[a] ? to[a] : high[a];
+      }
+    }
+  return high[0] >= 0;
+}
+
 void affine_spacing(const double affine[4][4], double spacing_mm[3]) {
   for (int c = 0; c < 3; c++)
     spacing_mm[c] = sqrt(affine[0][c] * affine[0][c] + affine[1][c] * affine[1][c] +

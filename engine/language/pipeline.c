@@ -1792,7 +1792,9 @@ static void sort_by_place(problems *all) {
 static status load(loader *l, const char *path, const override *overrides, int override_count) {
   tree *root;
   source file = {0};
-  if (archive_is(path)) {
+  if (l->p->text) {
+    file = source_at(l->p, l->p->path);
+  } else if (archive_is(path)) {
     TRY(archive_open(l->p, path, &file));
   } else {
     TRY(source_named(l->p, path, &file));
@@ -1815,12 +1817,15 @@ static status load(loader *l, const char *path, const override *overrides, int o
   return OK;
 }
 
-static status load_pipeline(const char *path, const override *overrides, int override_count,
-                            purpose purpose, pipeline **out) {
+static status load_pipeline(const char *path, const char *text, size_t length,
+                            const override *overrides, int override_count, purpose purpose,
+                            pipeline **out) {
   *out = NULL;
   pipeline *p = calloc(1, sizeof *p);
   if (!p) return error_out_of_memory(sizeof *p);
   p->path = intern_file(path);
+  p->text = text;
+  p->text_length = length;
   loader l = {.p = p, .memory = &p->memory, .names = &p->params, .purpose = purpose};
   status error = load(&l, path, overrides, override_count);
   problems_free(&l.all);
@@ -1834,17 +1839,21 @@ static status load_pipeline(const char *path, const override *overrides, int ove
 
 status pipeline_load(const char *path, const override *overrides, int override_count,
                      pipeline **out) {
-  return load_pipeline(path, overrides, override_count, TO_RUN, out);
+  return load_pipeline(path, NULL, 0, overrides, override_count, TO_RUN, out);
 }
 
 status pipeline_load_for_prediction(const char *path, const override *overrides, int override_count,
                                     pipeline **out) {
-  return load_pipeline(path, overrides, override_count, TO_PREDICT, out);
+  return load_pipeline(path, NULL, 0, overrides, override_count, TO_PREDICT, out);
 }
 
 status pipeline_load_to_look(const char *path, const override *overrides, int override_count,
                              pipeline **out) {
-  return load_pipeline(path, overrides, override_count, TO_LOOK, out);
+  return load_pipeline(path, NULL, 0, overrides, override_count, TO_LOOK, out);
+}
+
+status pipeline_load_text(const char *path, const char *text, size_t length, pipeline **out) {
+  return load_pipeline(path, text, length, NULL, 0, TO_RUN, out);
 }
 
 static status load_model(pipeline *p, const char *path, const override *overrides,

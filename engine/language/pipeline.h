@@ -229,6 +229,8 @@ typedef struct identity_part {
 typedef struct pipeline {
   arena memory;
   const char *path; /* interned */
+  const char *text; /* in the place of the file there; NULL: the file is read */
+  size_t text_length;
   const char *name;
   uint64_t seed;
   scope params;
@@ -269,6 +271,8 @@ bool archive_is(const char *path);
  * problem found is in the returned status (error_count, error_print). On error *out is NULL. */
 status pipeline_load(const char *path, const override *overrides, int override_count,
                      pipeline **out);
+/* The same for text that would stand at `path`, where nothing has to be. It has to live as long as *out. */
+status pipeline_load_text(const char *path, const char *text, size_t length, pipeline **out);
 /* The same for a run's resolved file: neither data set nor initial weights have to exist any more.
  */
 status pipeline_load_for_prediction(const char *path, const override *overrides, int override_count,

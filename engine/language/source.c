@@ -203,6 +203,9 @@ status source_read(pipeline *p, const source *s, bool is_part, size_t limit, con
   if (held) {
     *text = held->text;
     *length = held->length;
+  } else if (p->text && s->path == p->path) {
+    *text = p->text;
+    *length = p->text_length;
   } else {
     char *data;
     TRY(file_read(s->path, limit, &data, length));

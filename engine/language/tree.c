@@ -508,9 +508,12 @@ status tree_load(arena *memory, const char *path, tree **out) {
 
 /* ---- typed reading ------------------------------------------------------------------------- */
 
+static bool reads_as_null(const char *text) {
+  return text[0] == 0 || strcmp(text, "~") == 0 || strcmp(text, "null") == 0;
+}
+
 bool tree_is_null(const tree *t) {
-  return t->kind == TREE_SCALAR && !t->quoted &&
-         (t->text[0] == 0 || strcmp(t->text, "~") == 0 || strcmp(t->text, "null") == 0);
+  return t->kind == TREE_SCALAR && !t->quoted && reads_as_null(t->text);
 }
 
 static status expected(const tree *t, const char *what) {
@@ -737,7 +740,7 @@ static bool is_literal_safe(const char *text) {
 }
 
 void tree_write_key(const char *text, text_buffer *out) {
-  if (is_plain_safe(text) && text[0])
+  if (is_flow_safe(text) && !reads_as_null(text))
     text_add(out, "%s", text);
   else
     write_quoted(text, out);

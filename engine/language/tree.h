@@ -62,7 +62,7 @@ void tree_check_keys(const tree *map, const char *what, const char *const *allow
 struct text_buffer;
 void tree_write(const tree *t, struct text_buffer *out, int indent);
 
-/* Text as a key, or as a value on one line. */
+/* Text as a key, or as a value on one line or in brackets. */
 void tree_write_key(const char *text, struct text_buffer *out);
 /* Text as a value of a mapping whose keys stand at `indent`, to follow "key: ": lines as they are where
  * YAML can hold them so, quoted otherwise. Parses back to the same text; ends the line. */

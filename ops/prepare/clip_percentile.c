@@ -1,6 +1,7 @@
 /* clip_percentile: outliers cut off at percentiles of the case's own intensities. */
 #include "data/host.h"
 #include "graph/op.h"
+#include "ops/prepare/channels.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 typedef struct clip_percentile_attrs {
   double percent[2];
   int scope;
+  int_list channels;
 } clip_percentile_attrs;
 
 enum { SCOPE_WHOLE, SCOPE_NONZERO };
@@ -18,8 +20,14 @@ static const attr clip_percentile_attr_list[] = {
     {"scope", ATTR_CHOICE, offsetof(clip_percentile_attrs, scope), "whole", 0, 0,
      (const char *const[]){"whole", "nonzero", NULL}, 0,
      "voxels that are counted and clipped: all, or those that are not 0"},
+    CHOSEN_CHANNELS(clip_percentile_attrs),
     {0},
 };
+
+static status clip_percentile_host_infer(host_infer *shape) {
+  const clip_percentile_attrs *attrs = shape->attrs;
+  return check_chosen_channels(&attrs->channels, shape->channels);
+}
 
 /* Puts the k-th smallest of v[0..n) at v[k], smaller ones before it, larger ones after (Hoare). */
 static float select_kth(float *v, int64_t n, int64_t k) {
@@ -66,6 +74,7 @@ static status clip_percentile_host(host_call *call) {
   float *values = malloc((size_t)voxels * sizeof *values);
   if (!values) return error_out_of_memory((size_t)voxels * sizeof *values);
   for (int64_t c = 0; c < v->channels; c++) {
+    if (!channel_is_chosen(&attrs->channels, c)) continue;
     float *data = v->data + c;
     int64_t counted = 0;
     for (int64_t i = 0; i < voxels; i++) {
@@ -98,4 +107,5 @@ const op op_clip_percentile = {
     .attrs = clip_percentile_attr_list,
     .attrs_bytes = sizeof(clip_percentile_attrs),
     .host = clip_percentile_host,
+    .host_infer = clip_percentile_host_infer,
 };

@@ -24,23 +24,8 @@ static status crop_foreground_host_infer(host_infer *shape) {
 static status crop_foreground_host(host_call *call) {
   const crop_foreground_attrs *attrs = call->attrs;
   const volume *v = &call->c->image;
-  int64_t low[3] = {v->size[0], v->size[1], v->size[2]}, high[3] = {-1, -1, -1};
-  float above = (float)attrs->above;
-  const int64_t line = v->size[2] * v->channels;
-  for (int64_t x = 0; x < v->size[0]; x++)
-    for (int64_t y = 0; y < v->size[1]; y++) {
-      const float *row = v->data + (x * v->size[1] + y) * line;
-      int64_t first = 0, last = line - 1;
-      while (first < line && !(row[first] > above)) first++;
-      if (first == line) continue;
-      while (!(row[last] > above)) last--;
-      int64_t from[3] = {x, y, first / v->channels}, to[3] = {x, y, last / v->channels};
-      for (int a = 0; a < 3; a++) {
-        low[a] = from[a] < low[a] ? from[a] : low[a];
-        high[a] = to[a] > high[a] ? to[a] : high[a];
-      }
-    }
-  if (high[0] < 0)
+  int64_t low[3], high[3];
+  if (!volume_box_above(v, (float)attrs->above, low, high))
     return error_new(ERROR_DATA, NOWHERE,
                      "no voxel is above %g, so there is no foreground to crop to. Check the "
                      "volume, or the intensities the steps before leave.",

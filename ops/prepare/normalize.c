@@ -1,12 +1,14 @@
 /* normalize: every case to a common intensity scale by its own statistics, for MRI. */
 #include "data/host.h"
 #include "graph/op.h"
+#include "ops/prepare/channels.h"
 
 #include <float.h>
 #include <math.h>
 
 typedef struct normalize_attrs {
   int mode, scope;
+  int_list channels;
 } normalize_attrs;
 
 enum { MODE_ZSCORE, MODE_MINMAX };
@@ -19,8 +21,14 @@ static const attr normalize_attr_list[] = {
     {"scope", ATTR_CHOICE, offsetof(normalize_attrs, scope), "whole", 0, 0,
      (const char *const[]){"whole", "nonzero", NULL}, 0,
      "voxels that are counted and changed: all, or those that are not 0"},
+    CHOSEN_CHANNELS(normalize_attrs),
     {0},
 };
+
+static status normalize_host_infer(host_infer *shape) {
+  const normalize_attrs *attrs = shape->attrs;
+  return check_chosen_channels(&attrs->channels, shape->channels);
+}
 
 static void normalize_channel(const normalize_attrs *attrs, float *data, int64_t voxels,
                               int64_t stride) {
@@ -56,11 +64,13 @@ static void normalize_channel(const normalize_attrs *attrs, float *data, int64_t
 }
 
 static status normalize_host(host_call *call) {
+  const normalize_attrs *attrs = call->attrs;
   TRY(host_own(call));
   volume *v = &call->c->image;
   int64_t voxels = v->size[0] * v->size[1] * v->size[2];
   for (int64_t c = 0; c < v->channels; c++)
-    normalize_channel(call->attrs, v->data + c, voxels, v->channels);
+    if (channel_is_chosen(&attrs->channels, c))
+      normalize_channel(attrs, v->data + c, voxels, v->channels);
   return OK;
 }
 
@@ -78,4 +88,5 @@ const op op_normalize = {
     .attrs = normalize_attr_list,
     .attrs_bytes = sizeof(normalize_attrs),
     .host = normalize_host,
+    .host_infer = normalize_host_infer,
 };

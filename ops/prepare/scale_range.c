@@ -2,10 +2,12 @@
 #include "data/host.h"
 #include "graph/op.h"
 #include "ops/arithmetic/vector_math.h"
+#include "ops/prepare/channels.h"
 
 typedef struct scale_range_attrs {
   double from[2], to[2];
   bool clip;
+  int_list channels;
 } scale_range_attrs;
 
 static const attr scale_range_attr_list[] = {
@@ -15,6 +17,7 @@ static const attr scale_range_attr_list[] = {
      "resulting range [low, high]"},
     {"clip", ATTR_BOOL, offsetof(scale_range_attrs, clip), "true", 0, 0, NULL, 0,
      "values outside `from` become the nearest end"},
+    CHOSEN_CHANNELS(scale_range_attrs),
     {0},
 };
 
@@ -22,12 +25,12 @@ static status scale_range_host_infer(host_infer *shape) {
   const scale_range_attrs *attrs = shape->attrs;
   if (!(attrs->from[0] < attrs->from[1]))
     return shape_error("from: [%g, %g] is an empty range", attrs->from[0], attrs->from[1]);
-  return OK;
+  return check_chosen_channels(&attrs->channels, shape->channels);
 }
 
-FOR_EACH_ISA static void map_range(float *v, int64_t n, double from, double scale, double to,
-                                   float low, float high) {
-  for (int64_t i = 0; i < n; i++) {
+FOR_EACH_ISA static void map_range(float *v, int64_t n, int64_t step, double from, double scale,
+                                   double to, float low, float high) {
+  for (int64_t i = 0; i < n; i += step) {
     float x = (float)(((double)v[i] - from) * scale + to);
     x = x < low ? low : x;
     v[i] = x > high ? high : x;
@@ -42,7 +45,12 @@ static status scale_range_host(host_call *call) {
   float low = attrs->clip ? (float)attrs->to[0] : -__FLT_MAX__;
   float high = attrs->clip ? (float)attrs->to[1] : __FLT_MAX__;
   int64_t values = v->size[0] * v->size[1] * v->size[2] * v->channels;
-  map_range(v->data, values, attrs->from[0], scale, attrs->to[0], low, high);
+  if (attrs->channels.count == 0)
+    map_range(v->data, values, 1, attrs->from[0], scale, attrs->to[0], low, high);
+  for (int64_t c = 0; c < v->channels && attrs->channels.count > 0; c++)
+    if (channel_is_chosen(&attrs->channels, c))
+      map_range(v->data + c, values - c, v->channels, attrs->from[0], scale, attrs->to[0], low,
+                high);
   return OK;
 }
 

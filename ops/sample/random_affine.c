@@ -134,7 +134,7 @@ const op op_random_affine = {
         "nearest voxel. With two axes as plane it is nnU-Net's \"dummy 2-D\": every slice is\n"
         "moved in its plane, all in the same way, and no slice is mixed with another.\n"
         "MONAI calls the ranges rotate_range (radians), scale_range (−0.3 is a zoom of 1 / 0.7)\n"
-        "and shear_range; nnU-Net p_rotation, p_scaling and scaling.",
+        "and shear_range; nnU-Net p_rotation, p_scaling and scaling (0.7 is a zoom of 1 / 0.7).",
     .torch = "monai.transforms.RandAffine(rotate_range=radians(rotation), scale_range=zoom,\n"
              "shear_range=shear)",
     .version = 1,
