@@ -389,7 +389,8 @@ static void add_files(checked *c, const stage_spec *s, const graph *g) {
   snprintf(name, sizeof name, "weights/%s.safetensors", s->name);
   text_add(&c->files, "  %-34s %s; state.safetensors of %s until then\n", name,
            format_bytes(weights, bytes),
-           format_bytes(state, bytes * (1 + s->optimizer.op->state_buffers + (s->ema_decay > 0))));
+           format_bytes(state, bytes * (1 + s->optimizer.op->state_buffers + (s->ema_decay > 0) +
+                                        (s->best != NULL))));
 }
 
 static void note_batch(checked *c, const stage_spec *s, bool label_free) {

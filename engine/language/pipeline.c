@@ -886,6 +886,44 @@ static void read_validated(loader *l, stage_spec *s, const tree *validate, const
         what);
 }
 
+/* `validate: keep_best`: something that is validated, and that has a better. */
+static void read_best(loader *l, stage_spec *s, const tree *validate, const char *what) {
+  const tree *t = tree_get(validate, "keep_best");
+  const char *text = read_text(l, validate, what, "keep_best", NULL), *names = "";
+  const metric_info *found = NULL;
+  if (!text) return;
+  s->best_at = t->at;
+  if (s->validate_every == 0)
+    report(l, t->at,
+           "%s: keep_best chooses among validations, but there is one, after the last epoch: say "
+           "\"every\".",
+           what);
+  if (!s->output) {
+    s->best = "validation.loss";
+    s->best_is_lowest = true;
+    if (strcmp(text, "loss") != 0)
+      report(l, t->at, "%s: keep_best can be \"loss\", for only losses are validated here.", what);
+    return;
+  }
+  for (int m = 0; m < METRIC_COUNT + s->validate_custom_count; m++) {
+    bool is_own = m >= METRIC_COUNT;
+    if (!is_own && m != METRIC_DICE && !(s->validate_metrics & METRIC_BIT(m))) continue;
+    const metric_info *info =
+        is_own ? &s->validate_custom[m - METRIC_COUNT].info : &metric_table[m];
+    if (!is_own && info->better != BETTER_HIGHER && info->better != BETTER_LOWER) continue;
+    names = arena_printf(l->memory, "%s%s%s", names, names[0] ? ", " : "", info->name);
+    if (strcmp(text, info->name) == 0) found = info;
+  }
+  if (found) {
+    s->best = arena_printf(l->memory, "validation.%s", found->key);
+    s->best_is_lowest = found->better == BETTER_LOWER;
+    return;
+  }
+  char shown[96];
+  report(l, t->at, "%s: keep_best is one of what is validated and has a better: %s; not \"%s\".",
+         what, names, printable(text, shown));
+}
+
 static void check_schedule_target(loader *l, const stage_spec *s, const char *target,
                                   source_pos at) {
   const char *names[64];
@@ -1249,7 +1287,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
       "epochs",    "batch",      "enabled",       "doc",          "steps_per_epoch", "time_limit",
       "validate",  "checkpoint", "use_labels",    "groups",       "no_decay",        "initialize",
       "ema",       "clip_value", "accumulate",    "precision",    "memory",          NULL};
-  static const char *const validate_keys[] = {"every", "output", "metrics", NULL};
+  static const char *const validate_keys[] = {"every", "output", "metrics", "keep_best", NULL};
   static const char *const checkpoint_keys[] = {"every", "final", NULL};
   const char *what = stage_what(l, s);
   s->enabled = true;
@@ -1292,6 +1330,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
       s->output_at = output->at;
     }
     read_validated(l, s, validate, inside);
+    read_best(l, s, validate, inside);
   }
   inside = arena_printf(l->memory, "%s: checkpoint", what);
   if (checkpoint && is_map_like(l, checkpoint, inside, "{every: 10m}")) {
@@ -1412,7 +1451,8 @@ static void read_evaluate(loader *l, const tree *evaluate) {
   evaluate_spec *e = &p->evaluate;
   if (!evaluate) {
     for (int i = 0; i < p->stage_count; i++)
-      if (p->stages[i].output && p->stages[i].output_is_found && !p->stages[i].validate_metrics)
+      if (p->stages[i].output && p->stages[i].output_is_found && !p->stages[i].validate_metrics &&
+          !p->stages[i].best)
         p->stages[i].output = NULL; /* nothing says how it would be segmented: losses only */
       else if (p->stages[i].output)
         report(l, p->stages[i].at,

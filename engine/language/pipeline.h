@@ -165,6 +165,11 @@ typedef struct stage_spec {
   unsigned validate_metrics; /* METRIC_BITs besides Dice; custom ones follow the table's */
   custom_metric *validate_custom;
   int validate_custom_count;
+  const char
+      *best; /* of what is validated ("validation.dice"): the stage ends with the weights that
+                          have had the best; NULL: with the last */
+  bool best_is_lowest; /* of it */
+  source_pos best_at;
   script_ref case_weights; /* how often a training case is drawn; path NULL: all alike */
   source_pos output_at;    /* of `output`, or the stage's */
   const char *output;      /* value that sliding-window inference reads: "net.out"; NULL = no

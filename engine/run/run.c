@@ -263,6 +263,11 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found, bo
   parameter_groups groups;
   problems_add(found, parameter_groups_open(s, graph.g, &groups));
   problems_add(found, program_check(graph.g, r->device));
+  if (s->best && dataset_role_count(r->data, ROLE_VALIDATION) == 0)
+    problems_add_new_places(found,
+                            error_new(ERROR_PIPELINE, s->best_at,
+                                      "keep_best chooses by the validation cases, and no case has "
+                                      "the role validation"));
   if (r->data->ignore_label) check_distance_losses(graph.g, found);
   if (s->init_from) problems_add(found, check_transfer(r, s, &graph));
   step_memory memory;

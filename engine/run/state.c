@@ -97,12 +97,14 @@ static char *state_to_json(const run_state *s) {
   snprintf(identity, sizeof identity, "%016" PRIx64, s->identity);
   snprintf(elapsed, sizeof elapsed, "%a", s->elapsed_s);
   json_t *root = json_pack(
-      "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:i, s:I}", "stage", s->stage,
-      "epoch", (json_int_t)s->epoch, "step", (json_int_t)s->step, "updates", (json_int_t)s->updates,
-      "elapsed_s", elapsed, "identity", identity, "sums", numbers_to_json(s->sums, s->sum_count),
-      "numbers", numbers_to_json(s->numbers, s->number_count), "measured",
+      "{s:i, s:I, s:I, s:I, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:i, s:I, s:o, s:I}", "stage",
+      s->stage, "epoch", (json_int_t)s->epoch, "step", (json_int_t)s->step, "updates",
+      (json_int_t)s->updates, "elapsed_s", elapsed, "identity", identity, "sums",
+      numbers_to_json(s->sums, s->sum_count), "numbers",
+      numbers_to_json(s->numbers, s->number_count), "measured",
       numbers_to_json(s->measured, s->measured_count), "hooks", hooks, "ended", json_text(s->ended),
-      "end", (int)s->end, "epochs", (json_int_t)s->epochs);
+      "end", (int)s->end, "epochs", (json_int_t)s->epochs, "best",
+      numbers_to_json(&s->best, s->best_weights != NULL), "best_epoch", (json_int_t)s->best_epoch);
   char *text = root ? json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
   json_decref(root);
   return text;
@@ -112,8 +114,9 @@ status state_save(const char *path, const run_state *s, const program *p) {
   const parameters *ps = p->parameters;
   arena memory = {0};
   int buffers = 2 + p->state_count, count = 0;
+  const host_copy best = {s->best_weights};
   host_copy *copies = arena_alloc(&memory, (size_t)buffers * sizeof *copies);
-  named_tensor *list = arena_alloc(&memory, (size_t)(buffers * ps->count + 1) * sizeof *list);
+  named_tensor *list = arena_alloc(&memory, (size_t)((buffers + 1) * ps->count + 1) * sizeof *list);
   status error = download(p->device, ps->data, ps->elements, &copies[0]);
   if (!error) error = add_tensors(ps, "parameter/", &copies[0], false, &memory, list, &count);
   for (int i = 0; i < p->state_count && !error; i++) {
@@ -126,6 +129,7 @@ status state_save(const char *path, const run_state *s, const program *p) {
     error = download(p->device, p->average, ps->trained_elements, average);
     if (!error) error = add_tensors(ps, "average/", average, true, &memory, list, &count);
   }
+  if (best.data && !error) error = add_tensors(ps, "best/", &best, false, &memory, list, &count);
   char *json = error ? NULL : state_to_json(s);
   if (!error && !json) error = error_out_of_memory(4096);
   if (!error) error = weights_write(path, list, count, (const char *const[]){"state", json, NULL});
@@ -177,15 +181,18 @@ status state_open(const char *path, run_state *out) {
                : end > END_NOT_YET && end < END_HOOK ? (stage_end)end
                                                      : END_HOOK;
     out->epochs = json_integer_value(json_object_get(root, "epochs"));
+    named_number best[STATE_MAX_VALUES];
+    if (numbers_from_json(json_object_get(root, "best"), best) > 0) out->best = best[0];
+    out->best_epoch = json_integer_value(json_object_get(root, "best_epoch"));
   }
   json_decref(root);
   weights_close(&w);
   return error;
 }
 
-static status restore_buffer(const weights *w, const char *path, const char *prefix, program *p,
-                             float *to, bool trained_only) {
-  const parameters *ps = p->parameters;
+/* To the device, or with NULL for it to the host. */
+static status restore_buffer(const weights *w, const char *path, const char *prefix,
+                             const parameters *ps, device *d, float *to, bool trained_only) {
   for (int i = 0; i < ps->count; i++) {
     const parameter *parameter = &ps->list[i];
     if (trained_only && !parameter->trained) continue;
@@ -194,8 +201,11 @@ static status restore_buffer(const weights *w, const char *path, const char *pre
     const named_tensor *t = weights_find(w, name);
     if (!t || t->tensor.dtype != DTYPE_F32 || !shape_equal(&t->tensor.shape, &parameter->shape))
       return error_new(ERROR_DATA, NOWHERE, "%s lacks %s, or its shape differs", path, name);
-    TRY(p->device->upload(p->device, to + parameter->offset, t->tensor.data,
-                          tensor_bytes(&t->tensor)));
+    float *place = to + parameter->offset;
+    if (d)
+      TRY(d->upload(d, place, t->tensor.data, tensor_bytes(&t->tensor)));
+    else
+      memcpy(place, t->tensor.data, tensor_bytes(&t->tensor));
   }
   return OK;
 }
@@ -203,13 +213,23 @@ static status restore_buffer(const weights *w, const char *path, const char *pre
 status state_restore(const char *path, program *p) {
   weights w;
   TRY(weights_read(path, &w));
-  status error = restore_buffer(&w, path, "parameter/", p, p->parameters->data, false);
+  const parameters *ps = p->parameters;
+  status error = restore_buffer(&w, path, "parameter/", ps, p->device, ps->data, false);
   for (int i = 0; i < p->state_count && !error; i++) {
     char prefix[32];
     snprintf(prefix, sizeof prefix, "optimizer%d/", i);
-    error = restore_buffer(&w, path, prefix, p, p->states[i], true);
+    error = restore_buffer(&w, path, prefix, ps, p->device, p->states[i], true);
   }
-  if (p->average && !error) error = restore_buffer(&w, path, "average/", p, p->average, true);
+  if (p->average && !error)
+    error = restore_buffer(&w, path, "average/", ps, p->device, p->average, true);
+  weights_close(&w);
+  return error;
+}
+
+status state_restore_best(const char *path, const parameters *p, float *to) {
+  weights w;
+  TRY(weights_read(path, &w));
+  status error = restore_buffer(&w, path, "best/", p, NULL, to, false);
   weights_close(&w);
   return error;
 }

@@ -31,11 +31,14 @@ typedef struct run_state {
       measured[STATE_MAX_VALUES]; /* last value of everything that finished epochs measured */
   int measured_count;
   char *hook_states[HOOK_COUNT]; /* JSON, heap; NULL without the hook */
-  char ended[200];               /* why the stage's epochs are over; "": they are not */
-  stage_end end;                 /* the same, for the program */
-  int64_t epochs;                /* that the stage was to have; 0: an older program has not said */
-  uint64_t identity;             /* of the pipeline */
-  bool is_final;                 /* read from RUN_FINAL_STATE_FILE */
+  named_number best;             /* by `keep_best`, of the validations so far; name "": none */
+  int64_t best_epoch;            /* that it was measured after */
+  float *best_weights; /* all parameters as they were then, on the host, borrowed; NULL: none */
+  char ended[200];     /* why the stage's epochs are over; "": they are not */
+  stage_end end;       /* the same, for the program */
+  int64_t epochs;      /* that the stage was to have; 0: an older program has not said */
+  uint64_t identity;   /* of the pipeline */
+  bool is_final;       /* read from RUN_FINAL_STATE_FILE */
 } run_state;
 
 /* Where a value is not finite, an ERROR_NUMERIC names its parameter, and the file stays as it was. */
@@ -44,6 +47,8 @@ status state_save(const char *path, const run_state *s, const program *p);
 status state_open(const char *path, run_state *out);
 /* Fills parameters, moments and averaged weights of a program compiled from the same pipeline. */
 status state_restore(const char *path, program *p);
+/* The weights that were best, into memory for all parameters. */
+status state_restore_best(const char *path, const parameters *p, float *to);
 void state_free(run_state *s);
 
 /* Writes the parameters as PyTorch-named tensors, if all are finite, as state_save. */

@@ -187,10 +187,42 @@ static status finish_epoch(trainer *t, bool *stop) {
   return OK;
 }
 
+/* The parameters as they are validated, onto the host. */
+static status copy_weights(trainer *t, float *to) {
+  const parameters *p = &t->parameters;
+  TRY(program_exchange_average(&t->program));
+  status error = p->device->download(p->device, to, p->data, (size_t)p->elements * sizeof *p->data);
+  problems found = {0};
+  problems_add(&found, error);
+  problems_add(&found, program_exchange_average(&t->program));
+  return problems_take(&found);
+}
+
+/* When this epoch's validation was better than all before it. */
+static status keep_best(trainer *t) {
+  const stage_spec *s = t->stage;
+  named_number *best = &t->state.best;
+  const named_number *now = NULL;
+  for (int i = 0; i < t->result_count && s->best; i++)
+    if (strcmp(t->results[i].name, s->best) == 0) now = &t->results[i];
+  if (!now || isnan(now->value)) return OK;
+  bool better = s->best_is_lowest ? now->value < best->value : now->value > best->value;
+  if (t->state.best_weights && !better) return OK;
+  size_t bytes = (size_t)t->parameters.elements * sizeof(float);
+  float *weights = t->state.best_weights;
+  if (!weights) weights = malloc(bytes);
+  if (!weights) return error_out_of_memory(bytes);
+  t->state.best_weights = weights;
+  *best = *now;
+  t->state.best_epoch = t->state.epoch;
+  return copy_weights(t, weights);
+}
+
 status trainer_finish_epoch(trainer *t, bool *stop) {
   run_state before = {0};
   status error = remember(t, &before);
   if (!error) error = finish_epoch(t, stop);
+  if (!error && t->state.epoch > before.epoch) error = keep_best(t);
   if (error_code_of(error) == ERROR_SCRIPT) {
     status worse = go_back(t, &before);
     if (worse) {

@@ -154,8 +154,20 @@ static status open_loader(trainer *t) {
   return loader_open(&o, &t->loader);
 }
 
+static status restore_best(trainer *t, const run_state *from, const char *path) {
+  size_t bytes = (size_t)t->parameters.elements * sizeof(float);
+  if (!t->stage->best || strcmp(from->best.name, t->stage->best) != 0) return OK;
+  t->state.best = from->best;
+  t->state.best_epoch = from->best_epoch;
+  t->state.best_weights = malloc(bytes);
+  if (!t->state.best_weights) return error_out_of_memory(bytes);
+  return state_restore_best(path, &t->parameters, t->state.best_weights);
+}
+
 static status restore(trainer *t, const run_state *from) {
-  TRY(state_restore(from->is_final ? t->final_state_path : t->state_path, &t->program));
+  const char *path = from->is_final ? t->final_state_path : t->state_path;
+  TRY(state_restore(path, &t->program));
+  TRY(restore_best(t, from, path));
   t->state.epoch = from->epoch;
   t->state.step = from->step;
   t->state.updates = t->program.updates = from->updates;
@@ -223,6 +235,22 @@ static status save_state(trainer *t) {
   state_free(&s);
   t->saved_s = clock_now_s();
   return error;
+}
+
+/* In the place of the last ones, after the state has been saved with those. */
+static status take_best(trainer *t) {
+  const parameters *p = &t->parameters;
+  if (!t->stage->best) return OK;
+  if (!t->state.best_weights) {
+    report_line(&t->r->report, "stage %s: no validation gave a %s: the last weights are kept",
+                t->stage->name, t->stage->best);
+    return OK;
+  }
+  report_line(&t->r->report, "stage %s: the weights of epoch %lld, whose %s of %.4g is the best",
+              t->stage->name, (long long)t->state.best_epoch, t->state.best.name,
+              t->state.best.value);
+  return p->device->upload(p->device, p->data, t->state.best_weights,
+                           (size_t)p->elements * sizeof *p->data);
 }
 
 static status write_weights(trainer *t) {
@@ -445,6 +473,7 @@ static void trainer_close(trainer *t) {
   parameters_free(&t->parameters);
   stage_graph_free(&t->graph);
   free(t->case_weights);
+  free(t->state.best_weights);
   error_free(event_file_close(t->events)); /* every event was flushed */
   free(t->classes);
   free(t->class_values);
@@ -565,6 +594,7 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   if (!error && r->p->tensorboard) error = open_events(&t);
   if (!error) error = train_to_the_end(&t);
   if (!error) error = program_exchange_average(&t.program);
+  if (!error) error = take_best(&t);
   if (!error) error = write_weights(&t);
   feed_close(&t.feed); /* what follows may want the memory */
   if (!error) keep_sample(&t);

@@ -368,12 +368,15 @@ static json_t *stage_schema(void) {
   put(p, "time_limit", duration("ends the stage early: seconds, or 90s, 10m, 2h"));
   put(p, "init", init_schema());
   put(p, "validate",
-      part_examples(part_changing_map(json_pack("{s:o, s:o, s:o}", "every",
-                                                part_integer(0, 1e7, "epochs; 0: after the last"),
-                                                "output", part_text("value that is segmented"),
-                                                "metrics", metrics_schema("besides Dice", NULL)),
-                                      "Dice of whole validation cases"),
-                    YAML("{every: 10, output: net.out}")));
+      part_examples(
+          part_changing_map(json_pack("{s:o, s:o, s:o, s:o}", "every",
+                                      part_integer(0, 1e7, "epochs; 0: after the last"), "output",
+                                      part_text("value that is segmented"), "metrics",
+                                      metrics_schema("besides Dice", NULL), "keep_best",
+                                      part_text("metric by which the stage's weights "
+                                                "are chosen: dice, loss")),
+                            "Dice of whole validation cases"),
+          YAML("{every: 10, output: net.out}")));
   put(p, "checkpoint",
       part_changing_map(
           json_pack("{s:o, s:o}", "every", duration("default 10m; 0: every epoch"), "final",
