@@ -808,8 +808,43 @@ static void the_sample_graph_has_a_static_shape(void **state) {
   arena_free(&memory);
 }
 
+/* The channels that are named change as all of them would; the others stay. */
+static void chosen_channels_alone_are_changed(void **state) {
+  (void)state;
+  arena memory = {0};
+  volume v = {0};
+  expect_ok(volume_allocate(&v, (int64_t[]){4, 5, 6}, 3));
+  for (int a = 0; a < 4; a++) v.affine[a][a] = 1;
+  int64_t n = 4 * 5 * 6 * 3;
+  for (int64_t i = 0; i < n; i++) v.data[i] = (float)(i * i % 97) - 20;
+  op_use uses[][2] = {
+      {USE(&memory, "normalize", "mode", "zscore"),
+       USE(&memory, "normalize", "mode", "zscore", "channels", "[2, 0]")},
+      {USE(&memory, "standardize", "clip", "[0, 50]", "mean", "20", "sd", "7"),
+       USE(&memory, "standardize", "clip", "[0, 50]", "mean", "20", "sd", "7", "channels",
+           "[2, 0]")},
+      {USE(&memory, "scale_range", "from", "[0, 50]"),
+       USE(&memory, "scale_range", "from", "[0, 50]", "channels", "[2, 0]")},
+      {USE(&memory, "clip_percentile", "percent", "[20, 80]"),
+       USE(&memory, "clip_percentile", "percent", "[20, 80]", "channels", "[2, 0]")}};
+  for (size_t k = 0; k < sizeof uses / sizeof uses[0]; k++) {
+    medical_case all = apply(uses[k][0], &v), some = apply(uses[k][1], &v);
+    int64_t changed = 0;
+    for (int64_t i = 0; i < n; i++) {
+      assert_true(some.image.data[i] == (i % 3 == 1 ? v.data[i] : all.image.data[i]));
+      changed += i % 3 == 1 && all.image.data[i] != v.data[i];
+    }
+    assert_true(changed > 0);
+    case_free(&all);
+    case_free(&some);
+  }
+  volume_free(&v);
+  arena_free(&memory);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(chosen_channels_alone_are_changed),
       cmocka_unit_test(prepare_operators_equal_monai_and_scipy),
       cmocka_unit_test(orienting_moves_no_voxel),
       cmocka_unit_test(a_part_of_a_grid_stays_in_its_memory),
