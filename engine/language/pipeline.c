@@ -637,7 +637,8 @@ static void read_data(loader *l, const tree *data) {
 
 /* ---- model --------------------------------------------------------------------------------- */
 
-static void check_arguments(loader *l) {
+/* `use`: of the model; NULL: it stands in the file. */
+static void check_arguments(loader *l, const tree *use) {
   const tree *with = l->p->model_arguments, *params = tree_get(l->p->model.root, "params");
   const char *names[MAX_PARAMS];
   int count = 0;
@@ -651,6 +652,12 @@ static void check_arguments(loader *l) {
     printable(key->text, shown);
     if (near)
       report(l, key->at, "The model has no parameter \"%s\"; did you mean \"%s\"?", shown, near);
+    else if (use && use->at.file != key->at.file)
+      report(
+          l, key->at,
+          "The model has no parameter \"%s\" (see params: in %s). If it was given to another model, "
+          "take it away: \"%s: ~\" under model: with:.",
+          shown, l->p->model.path, shown);
     else
       report(l, key->at, "The model has no parameter \"%s\" (see params: in %s).", shown,
              l->p->model.path);
@@ -721,7 +728,7 @@ static void read_model(loader *l, const tree *model) {
     error_free(error); /* it was loaded */
     if (!read_model_blocks(l, tree_get(model, "blocks"))) return;
   }
-  check_arguments(l);
+  check_arguments(l, use);
   problems_add(&l->all, model_files_hash(p, &l->model_hash));
 }
 
