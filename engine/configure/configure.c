@@ -68,8 +68,7 @@ static void median_size(const double *spacings, const double *sizes, int count, 
 
 /* ---- network ---- */
 
-/* Equally long sides in mm, 256³ voxels in all, but no more than the median case. */
-static void first_crop(configuration *c) {
+void configure_first_crop(configuration *c) {
   double mm = cbrt(START_VOXELS * c->spacing_mm[0] * c->spacing_mm[1] * c->spacing_mm[2]);
   for (int a = 0; a < 3; a++) {
     int64_t side = (int64_t)fmax(1, round(mm / c->spacing_mm[a]));
@@ -124,28 +123,40 @@ static int64_t divisor_of(const configuration *c, int axis, int levels) {
   return divisor;
 }
 
-/* A smaller crop: the axis that has most of the median case loses as little as the levels allow. False:
- * none can. */
-static bool shrink_crop(configuration *c) {
+static double share_of(const configuration *c, int axis) {
+  return (double)c->crop[axis] / (double)c->median_size[axis];
+}
+
+bool configure_shrink(configuration *c) {
   int axis = -1;
-  double most = 0;
-  for (int a = 0; a < 3; a++) {
-    double share = (double)c->crop[a] / (double)c->median_size[a];
-    if (c->crop[a] > divisor_of(c, a, c->levels) && c->crop[a] > LEAST_SIDE && share > most) {
-      most = share;
+  for (int a = 0; a < 3; a++)
+    if (c->crop[a] > divisor_of(c, a, c->levels) && c->crop[a] > LEAST_SIDE &&
+        (axis < 0 || share_of(c, a) > share_of(c, axis)))
       axis = a;
-    }
-  }
   if (axis < 0) return false;
-  int64_t before[3];
-  memcpy(before, c->crop, sizeof before);
+  /* What an axis has to be a multiple of does not grow when it gets shorter, so it stays so. */
   c->crop[axis] -= divisor_of(c, axis, c->levels);
   configure_levels(c);
-  if (c->crop[axis] < before[axis]) return true;
-  /* The levels are as they were and enlarge it again: what they divide along it has to be less. */
-  c->crop[axis] = before[axis] / 2;
-  configure_levels(c);
-  return c->crop[axis] < before[axis];
+  return true;
+}
+
+/* The axis other than those that are full that has least of the median case; −1: there is none. */
+static int emptiest_axis(const configuration *c, const bool is_full[3]) {
+  int axis = -1;
+  for (int a = 0; a < 3; a++)
+    if (!is_full[a] && (axis < 0 || share_of(c, a) < share_of(c, axis))) axis = a;
+  return axis;
+}
+
+bool configure_enlarge(configuration *c, int axis) {
+  configuration larger = *c;
+  larger.crop[axis] += divisor_of(c, axis, c->levels);
+  configure_levels(&larger);
+  bool same = larger.levels == c->levels &&
+              memcmp(larger.strides, c->strides, (size_t)c->levels * sizeof *c->strides) == 0;
+  if (!same || c->crop[axis] >= c->median_size[axis]) return false;
+  *c = larger;
+  return true;
 }
 
 /* ---- batch ---- */
@@ -270,6 +281,32 @@ static status measure(const configure_options *o, const dataset_look *look, devi
   return error;
 }
 
+static status measure_candidate(const configure_options *o, const dataset_look *look, device *d,
+                                configuration *c) {
+  if (o->stop && o->stop()) return error_new(ERROR_INTERRUPTED, NOWHERE, "stopped");
+  configure_pretext(c);
+  return measure(o, look, d, c);
+}
+
+/* The last step down may have taken a level, and half of the memory, with it. So the crop grows again, by
+ * as little as the levels allow, while they stay as they are and the step fits. An axis that could not grow
+ * is not tried again, so at most three candidates are in vain. */
+static status fill(const configure_options *o, const dataset_look *look, device *d,
+                   configuration *c) {
+  bool is_full[3] = {false};
+  for (int axis; (axis = emptiest_axis(c, is_full)) >= 0;) {
+    configuration larger = *c;
+    if (configure_enlarge(&larger, axis)) {
+      TRY(measure_candidate(o, look, d, &larger));
+      is_full[axis] = larger.step_bytes > (size_t)o->memory_bytes;
+    } else {
+      is_full[axis] = true;
+    }
+    if (!is_full[axis]) *c = larger;
+  }
+  return OK;
+}
+
 static status fit(const configure_options *o, const dataset_look *look, device *d,
                   configuration *c) {
   char takes[24], may[24];
@@ -279,18 +316,18 @@ static status fit(const configure_options *o, const dataset_look *look, device *
                      "resolutions",
                      (long long)c->median_size[0], (long long)c->median_size[1],
                      (long long)c->median_size[2], LEAST_LEVELS);
-  for (;;) {
-    if (o->stop && o->stop()) return error_new(ERROR_INTERRUPTED, NOWHERE, "stopped");
-    configure_pretext(c);
-    TRY(measure(o, look, d, c));
-    if (c->step_bytes <= (size_t)o->memory_bytes) return OK;
-    if (!shrink_crop(c) || c->levels < LEAST_LEVELS)
+  TRY(measure_candidate(o, look, d, c));
+  if (c->step_bytes <= (size_t)o->memory_bytes) return OK;
+  while (c->step_bytes > (size_t)o->memory_bytes) {
+    if (!configure_shrink(c) || c->levels < LEAST_LEVELS)
       return error_new(
           ERROR_USAGE, NOWHERE,
           "a training step takes %s even with the smallest crop, and may take %s: give "
           "it more (--memory)",
           format_bytes(takes, (double)c->step_bytes), format_bytes(may, (double)o->memory_bytes));
+    TRY(measure_candidate(o, look, d, c));
   }
+  return fill(o, look, d, c);
 }
 
 status configure(const configure_options *o, const dataset_look *look, device *d,
@@ -313,7 +350,7 @@ status configure(const configure_options *o, const dataset_look *look, device *d
                      "%d case%s a label: a pipeline trains on some and is tested on others, so "
                      "there have to be %d (or none, to learn initial weights only)",
                      out->labelled, out->labelled == 1 ? " has" : "s have", LEAST_LABELLED);
-  first_crop(out);
+  configure_first_crop(out);
   configure_levels(out);
   TRY(fit(o, look, d, out));
   configure_batch(o, count, out);

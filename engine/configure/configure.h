@@ -55,6 +55,14 @@ void configure_spacing(const double *spacings, const double *sizes, int count, c
  * eight voxels or more and its voxels are less than twice as long as the shortest; a kernel is 1 along axes
  * whose voxels are twice as long and more. */
 void configure_levels(configuration *c);
+/* Equally long sides in mm, 256³ voxels in all, but no more than the median case. */
+void configure_first_crop(configuration *c);
+/* A smaller crop with its levels: the axis that has most of the median case loses as little as the levels
+ * allow. False: none can. */
+bool configure_shrink(configuration *c);
+/* A crop that is longer along an axis by as little as the levels allow. False, and nothing changes, where
+ * it has all of the median case, or would have other levels. */
+bool configure_enlarge(configuration *c, int axis);
 /* As many crops as hold a twentieth of the cases' voxels and the memory has room for, at least two. */
 void configure_batch(const configure_options *o, int cases, configuration *c);
 /* Slabs and hidden patches. */

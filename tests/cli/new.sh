@@ -6,12 +6,19 @@ short=(--set stages.pretrain.epochs=1 --set stages.pretrain.steps_per_epoch=2 --
 
 try 0 "$STRATA" new phantom -o my.yaml
 has out "my.yaml: a pipeline for Phantom, 12 cases, 12 of them labelled"
+taken=$(sed -n 's/^  memory *\([0-9.]*\) MiB a training step.*/\1/p' out)
 for words in "Made by" "standardize: {clip: " "deep_supervision: [label, net.out, net.out2]" \
   "split: {folds: 5, fold: 0, validation: 0.1}"; do
   has my.yaml "$words"
 done
 try 0 "$STRATA" check my.yaml
 has out "no mistakes found"
+python3 - "$taken" <<'PY' || fail "the memory of a step is not that of the larger stage, $taken MiB"
+import re, sys
+stages = [float(step) + float(weights) for step, weights in
+          re.findall(r"memory +([0-9.]+) MiB for the step .*?, ([0-9.]+) MiB for weights", open("out").read())]
+assert len(stages) == 2 and stages[0] > stages[1] + 1 and abs(float(sys.argv[1]) - stages[0]) < 1, stages
+PY
 try 0 "$STRATA" run my.yaml "${short[@]}" --out run
 [ -s run/evaluation.json ] || fail "the run has not been evaluated"
 
@@ -42,6 +49,30 @@ try 0 "$STRATA" phantom brains --layout brats --cases 4 --size 48
 try 0 "$STRATA" new brains -o brains.yaml
 for words in crop_foreground "scope: nonzero" "split: {folds: 4, fold: 0}"; do has brains.yaml "$words"; done
 try 0 "$STRATA" check brains.yaml
+
+# nnU-Net's layout: channels scaled by their names, regions of which dataset.json has the inner one first,
+# and folders whose names mean something in YAML and in pipelines.
+for folder in '~' 'a, ${b}'; do
+  mkdir -p "$folder/imagesTr" "$folder/labelsTr"
+  for i in 01 02 03 04; do
+    cp "phantom/imagesTr/phantom_0$i.nii.gz" "$folder/imagesTr/case_${i}_0000.nii.gz"
+    cp "phantom/imagesTr/phantom_0$i.nii.gz" "$folder/imagesTr/case_${i}_0001.nii.gz"
+    cp "phantom/labelsTr/phantom_0$i.nii.gz" "$folder/labelsTr/case_$i.nii.gz"
+  done
+  cat >"$folder/dataset.json" <<'JSON'
+{"channel_names": {"0": "ct", "1": "rescale_to_0_1"}, "numTraining": 4, "file_ending": ".nii.gz",
+ "labels": {"background": 0, "inner": 2, "outer": [1, 2]}}
+JSON
+  rm -f nn.yaml
+  try 0 "$STRATA" new "$folder" -o nn.yaml
+  try 0 "$STRATA" check nn.yaml
+  prints "outer [1, 2], inner [2]; predicted as 1 2"
+  prints "4 cases: 3 train, 0 validation, 1 test"
+done
+has nn.yaml ", channels: [0]}"
+has nn.yaml "normalize: {mode: minmax, channels: [1]}"
+try 0 "$STRATA" run nn.yaml "${short[@]}" --set "model.with.filters=[2, 2, 2, 2]" --out run-nn
+has run-nn/evaluation.json '"outer"'
 
 # The same again, and with a file that cannot be read nothing.
 try 0 "$STRATA" new phantom -o again.yaml

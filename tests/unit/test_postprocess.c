@@ -87,22 +87,59 @@ static void what_is_as_large_as_the_bound_stays(void **state) {
   expect_row("[remove_small: {below: 0}]", "101", "101");
 }
 
+/* Ten voxels of 0.7 mm, which single precision rounds down, are not less than ten voxels of 0.7 mm. */
+static void a_bound_is_met_in_single_precision(void **state) {
+  (void)state;
+  arena memory = {0};
+  op_use use = read_use(&memory, "[remove_small: {below: 0.00343}]");
+  labels l = make_labels((const int64_t[3]){1, 1, 20}, "11111111110111111111");
+  for (int row = 0; row < 3; row++)
+    for (int column = 0; column < 4; column++)
+      l.affine[row][column] = row == column ? (double)0.7F : 0;
+  expect_ok(postprocess(&use, 1, &l));
+  expect_labels("ten voxels and nine", &l, "11111111110000000000");
+  labels_free(&l);
+  arena_free(&memory);
+}
+
+static void without_spaces(const char *text, char out[28]) {
+  for (; *text; text++)
+    if (*text != ' ') *out++ = *text;
+  *out = 0;
+}
+
 static void what_lies_at_the_border_is_no_hole(void **state) {
   (void)state;
   expect_row("[fill_holes]", "1011", "1011"); /* a row is all border */
   arena memory = {0};
   op_use use = read_use(&memory, "[fill_holes]");
-  char digits[28] = "111111111111101111111111111";
-  labels l = make_labels((const int64_t[3]){3, 3, 3}, digits);
-  expect_ok(postprocess(&use, 1, &l));
-  digits[13] = '1';
-  expect_labels("the middle", &l, digits);
-  labels_free(&l);
-  digits[13] = digits[14] = '0'; /* a way out through a side */
-  l = make_labels((const int64_t[3]){3, 3, 3}, digits);
-  expect_ok(postprocess(&use, 1, &l));
-  expect_labels("a way out", &l, digits);
-  labels_free(&l);
+  static const struct {
+    const char *what, *before, *after;
+  } cases[] = {
+      /* 3 × 3 × 3: planes along x, rows along y. What follows in memory is 1, too. */
+      {"the middle", "111111111 111101111 111111111", "111111111 111111111 111111111"},
+      {"a way out before x", "111101111 111101111 111111111", NULL},
+      {"a way out after x", "111111111 111101111 111101111", NULL},
+      {"a way out before y", "111111111 101101111 111111111", NULL},
+      {"a way out after y", "111111111 111101101 111111111", NULL},
+      {"a way out before z", "111111111 111001111 111111111", NULL},
+      {"a way out after z", "111111111 111100111 111111111", NULL},
+      {"a way out by a corner is none", "011111111 111101111 111111111",
+       "011111111 111111111 111111111"},
+      {"a way out by an edge is none", "101111111 111101111 111111111",
+       "101111111 111111111 111111111"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char before[28], after[28];
+    without_spaces(cases[i].before, before);
+    without_spaces(cases[i].after ? cases[i].after : cases[i].before, after);
+    labels l = make_labels((const int64_t[3]){4, 3, 3}, before);
+    memset(l.data + 27, 1, 9);
+    l.size[0] = 3;
+    expect_ok(postprocess(&use, 1, &l));
+    expect_labels(cases[i].what, &l, after);
+    labels_free(&l);
+  }
   arena_free(&memory);
 }
 
@@ -133,6 +170,7 @@ int main(void) {
       cmocka_unit_test(operators_do_what_monai_and_scipy_do),
       cmocka_unit_test(of_equal_components_the_first_stays),
       cmocka_unit_test(what_is_as_large_as_the_bound_stays),
+      cmocka_unit_test(a_bound_is_met_in_single_precision),
       cmocka_unit_test(what_lies_at_the_border_is_no_hole),
       cmocka_unit_test(nothing_is_made_of_nothing),
       cmocka_unit_test(classes_that_do_not_exist_are_an_error),
