@@ -78,29 +78,55 @@ static size_t channel_of(const char *name, int64_t *channel) {
   return length - 5;
 }
 
-/* Sorted by name, the channels of a case follow one another. names[*next] is the first. */
-static status take_case(listing *l, const char *folder, const char *const *names, int count,
-                        int *next) {
+/* `file`: another channel's of the case, whose name has `length` characters before the number. */
+static char *channel_missing(arena *memory, const char *file, size_t length, int64_t channel) {
+  const char *name = strrchr(file, '/') + 1;
+  size_t before = (size_t)(name - file) + length, ending = strlen(file) - volume_ending(file);
+  return arena_printf(memory, "%.*s_%04lld%s is missing", (int)before, file, (long long)channel,
+                      file + ending);
+}
+
+static void refuse_case(const listing *l, const char *what, problems *found) {
+  problems_add(found, error_new(ERROR_DATA, NOWHERE,
+                                "%s: the run takes %lld channel%s a case, in nnU-Net's files "
+                                "case_0000.nii.gz%s",
+                                what, (long long)l->channels, l->channels == 1 ? "" : "s",
+                                l->channels == 1 ? "" : ", case_0001.nii.gz …"));
+}
+
+/* Sorted by name, the channels of a case follow one another. names[*next] is the first. What is wrong with
+ * a case is added to `found`. */
+static void take_case(listing *l, const char *folder, const char *const *names, int count,
+                      int *next, problems *found) {
   const char *first = names[*next], **more = NULL;
   case_entry input = {.image = arena_printf(l->memory, "%s/%s", folder, first)};
   input.name = input.image;
-  int capacity = 0;
+  int capacity = 0, problems_before = found->count;
   int64_t channel = -1, wanted = 0;
   size_t length = channel_of(first, &channel);
-  while (*next < count && length > 0 && channel_of(names[*next], &channel) == length &&
-         strncmp(names[*next], first, length) == 0 && channel == wanted) {
-    const char *file = arena_printf(l->memory, "%s/%s", folder, names[(*next)++]);
-    if (wanted++ > 0) ARENA_PUSH(l->memory, more, input.more_image_count, capacity, file);
+  if (length == 0) {
+    (*next)++;
+    refuse_case(l, arena_printf(l->memory, "%s has no channel's number", input.image), found);
+    return;
   }
-  if (wanted != l->channels)
-    return error_new(
-        ERROR_DATA, NOWHERE,
-        "%s: the run takes %lld channel%s a case, in nnU-Net's files case_0000.nii.gz, "
-        "case_0001.nii.gz …; from this file on there are %lld",
-        input.image, (long long)l->channels, l->channels == 1 ? "" : "s", (long long)wanted);
+  for (; *next < count && channel_of(names[*next], &channel) == length &&
+         strncmp(names[*next], first, length) == 0;
+       (*next)++) {
+    const char *file = arena_printf(l->memory, "%s/%s", folder, names[*next]);
+    for (; wanted < channel && wanted < l->channels; wanted++)
+      refuse_case(l, channel_missing(l->memory, input.image, length, wanted), found);
+    if (channel >= l->channels)
+      refuse_case(l, arena_printf(l->memory, "%s is a channel too many", file), found);
+    else if (channel < wanted)
+      refuse_case(l, arena_printf(l->memory, "%s is a channel that is there twice", file), found);
+    else if (wanted++ > 0)
+      ARENA_PUSH(l->memory, more, input.more_image_count, capacity, file);
+  }
+  for (; wanted < l->channels; wanted++)
+    refuse_case(l, channel_missing(l->memory, input.image, length, wanted), found);
   input.more_images = more;
-  ARENA_PUSH(l->memory, l->cases, l->count, l->capacity, input);
-  return OK;
+  if (found->count == problems_before)
+    ARENA_PUSH(l->memory, l->cases, l->count, l->capacity, input);
 }
 
 static status add_folder(listing *l, const char *folder) {
@@ -114,17 +140,18 @@ static status add_folder(listing *l, const char *folder) {
                      folder);
   const char **names;
   int count;
+  problems found = {0};
   TRY(list_volumes(l->memory, folder, &names, &count));
   for (int i = 0; i < count;) {
     if (l->data->layout == DATASET_NNUNET) {
-      TRY(take_case(l, folder, names, count, &i));
+      take_case(l, folder, names, count, &i, &found);
     } else {
       const char *path = arena_printf(l->memory, "%s/%s", folder, names[i++]);
       case_entry input = {.name = path, .image = path};
       ARENA_PUSH(l->memory, l->cases, l->count, l->capacity, input);
     }
   }
-  return OK;
+  return problems_take(&found);
 }
 
 /* ---- results ----------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include "data/check.h"
 #include "data/dataset.h"
 #include "data/phantom.h"
+#include "data/postprocess.h"
 #include "evaluate/folders.h"
 #include "infer/network.h"
 #include "run/reproduce.h"
@@ -212,10 +213,39 @@ static void say_precision(const graph *g, const device *d) {
   }
 }
 
+static bool is_within(const char *key, const char *outer) {
+  size_t length = strlen(outer);
+  return strncmp(key, outer, length) == 0 && (key[length] == 0 || key[length] == '.');
+}
+
+/* What has been learned, and how, is over; and nothing is scored. */
+static bool is_read_by_prediction(const char *key) {
+  static const char *const scoring[] = {"metrics",   "empty",  "hd95",
+                                        "tolerance", "groups", "regions"};
+  if (text_starts_with(key, "stages.")) return text_ends_with(key, ".precision");
+  if (!text_starts_with(key, "evaluate."))
+    return is_within(key, "device") || is_within(key, "threads");
+  for (size_t i = 0; i < sizeof scoring / sizeof *scoring; i++)
+    if (is_within(key + strlen("evaluate."), scoring[i])) return false;
+  return true;
+}
+
+static status check_overrides(const arguments *a) {
+  for (int i = 0; i < a->override_count; i++)
+    if (!is_read_by_prediction(a->overrides[i].key))
+      return error_new(ERROR_USAGE, NOWHERE,
+                       "--set %s: nothing that predict reads. It reads the keys of evaluate: that "
+                       "say how is segmented, such as evaluate.postprocess and "
+                       "evaluate.inferer.sliding_window.mirror, and stages.NAME.precision",
+                       a->overrides[i].key);
+  return OK;
+}
+
 status command_predict(const arguments *a) {
   if (!a->out)
     return error_new(ERROR_USAGE, NOWHERE,
                      "say where the segmentation goes: -o seg.nii.gz or -o FOLDER");
+  TRY(check_overrides(a));
   ensemble e;
   device *d = NULL;
   network n = {0};
@@ -253,12 +283,13 @@ status choose(const char *option, const char *given, const char *const *names, i
                    names[1], count > 2 ? ", " : "", count > 2 ? names[2] : "", given);
 }
 
-/* "dice,hd95" as the list [dice, hd95]. */
+/* "dice,hd95" as the list [dice, hd95], which may have its brackets, as in a file. */
 static status read_list(arena *memory, const char *option, const char *text, bool always_list,
                         tree **out) {
   *out = NULL;
   if (!text) return OK;
-  bool is_list = always_list || strchr(text, ',');
+  bool has_brackets = text[strspn(text, " ")] == '[';
+  bool is_list = !has_brackets && (always_list || strchr(text, ','));
   const char *yaml = arena_printf(memory, is_list ? "[%s]" : "%s", text);
   status error = tree_parse(memory, yaml, strlen(yaml), option, out);
   if (!error) return OK;
@@ -272,6 +303,9 @@ static status read_class_lists(arena *memory, const char *option, const override
                                tree **out) {
   tree *map = *out = tree_new(memory, NOWHERE, TREE_MAP, MAX_GROUPS);
   for (int i = 0; i < count; i++) {
+    for (int k = 0; k < i; k++)
+      if (strcmp(lists[k].key, lists[i].key) == 0)
+        return error_new(ERROR_USAGE, NOWHERE, "%s: \"%s\" is there twice", option, lists[i].key);
     map->keys[i] = tree_scalar(memory, NOWHERE, lists[i].key, true);
     TRY(read_list(memory, option, lists[i].value, true, &map->items[i]));
     map->count++;
@@ -279,8 +313,9 @@ static status read_class_lists(arena *memory, const char *option, const override
   return OK;
 }
 
-/* --metrics, --tolerance, --postprocess, --group and --region are the keys of the same name in `evaluate:`. */
-static status read_scoring(const arguments *a, arena *memory, evaluate_spec *spec) {
+/* --metrics, --tolerance, --postprocess, --group and --region are the keys of the same name in `evaluate:`.
+ * `named`: classes that --names names, with the background; 0: any may occur. */
+static status read_scoring(const arguments *a, arena *memory, int named, evaluate_spec *spec) {
   tree *metrics, *tolerance, *changes, *groups, *regions;
   bool is_all = a->metrics && strcmp(a->metrics, "all") == 0;
   TRY(read_list(memory, "--metrics", a->metrics, !is_all, &metrics));
@@ -289,12 +324,12 @@ static status read_scoring(const arguments *a, arena *memory, evaluate_spec *spe
   TRY(read_class_lists(memory, "--group", a->groups, a->group_count, &groups));
   TRY(read_class_lists(memory, "--region", a->regions, a->region_count, &regions));
   problems found = {0};
-  problems_add(&found, tree_check_duplicates(groups));
-  problems_add(&found, tree_check_duplicates(regions));
   scoring_metrics(metrics, spec, &found);
   scoring_tolerance(memory, tolerance, spec, &found);
   postprocess_read(memory, changes, spec, &found);
   scoring_groups(memory, groups, regions, spec, &found);
+  if (named > 0 && found.count == 0)
+    problems_add(&found, postprocess_check(spec->postprocess, spec->postprocess_count, named));
   status error = problems_take(&found);
   if (!error) return OK;
   status usage = error_new(ERROR_USAGE, NOWHERE, "%s", error_message(error));
@@ -350,8 +385,12 @@ status command_evaluate(const arguments *a) {
   if (a->names && a->region_count > 0)
     return error_new(ERROR_USAGE, NOWHERE,
                      "--names names classes, and with --region no class is scored by itself");
-  status error = read_scoring(a, &memory, &spec);
-  if (!error) error = read_names(a, &memory, &names, &name_count);
+  if (a->group_count > 0 && a->region_count > 0)
+    return error_new(
+        ERROR_USAGE, NOWHERE,
+        "--group is a mean over classes, and with --region no class is scored by itself");
+  status error = read_names(a, &memory, &names, &name_count);
+  if (!error) error = read_scoring(a, &memory, name_count, &spec);
   if (!error) error = pool_create(a->threads > 0 ? (int)a->threads : 0, &pool);
   if (!error)
     error = evaluate_folders(a->prediction, a->reference, names, name_count, &spec, pool, &to);

@@ -9,10 +9,11 @@ status postprocess_check(const op_use *uses, int count, int64_t classes) {
     for (int k = 0; chosen && k < chosen->count; k++)
       if (chosen->at[k] > highest) highest = chosen->at[k];
     if (highest >= classes)
-      problems_add(&found, error_new(ERROR_PIPELINE, uses[i].at,
-                                     "evaluate: postprocess: %s has class %lld, but the classes of "
-                                     "the data set end with %lld.",
-                                     uses[i].op->name, (long long)highest, (long long)classes - 1));
+      problems_add(&found,
+                   error_new(ERROR_PIPELINE, uses[i].at,
+                             "evaluate: postprocess: %s has class %lld, but the classes end "
+                             "with %lld.",
+                             uses[i].op->name, (long long)highest, (long long)classes - 1));
   }
   return problems_take(&found);
 }

@@ -88,13 +88,21 @@ static void read_task(void *context, int64_t side) {
   r->error[side] = nifti_read_labels(r->files[side]->path, &r->maps[side]);
 }
 
+static void note_classes(const labels *l, bool occurs[LABEL_VALUES]) {
+  int64_t voxels = l->size[0] * l->size[1] * l->size[2];
+  for (int64_t v = 0; v < voxels; v++) occurs[l->data[v]] = true;
+}
+
+/* `predicted`: values that occur in the prediction as its file has it are marked. */
 static status score_pair(const label_file *prediction, const label_file *reference,
-                         const evaluate_spec *spec, thread_pool *pool, case_score *out) {
+                         const evaluate_spec *spec, thread_pool *pool, bool predicted[LABEL_VALUES],
+                         case_score *out) {
   pair_reading r = {.files = {prediction, reference}};
   parallel_for(pool, 2, read_task, &r);
   problems found = {0};
   for (int side = 0; side < 2; side++) problems_add(&found, r.error[side]);
   status error = problems_take(&found);
+  if (!error) note_classes(&r.maps[0], predicted);
   if (!error)
     error = error_prefix(postprocess(spec->postprocess, spec->postprocess_count, &r.maps[0]), "%s",
                          prediction->name);
@@ -142,6 +150,8 @@ static void keep_used_classes(arena *memory, case_score *cases, int case_count, 
 /* The scores of two folders, whose problems are in `found`. */
 typedef struct folder_scores {
   case_score *cases;
+  bool predicted
+      [LABEL_VALUES]; /* values that occur in some prediction, before it is postprocessed */
   int case_count, pair_count, prediction_count, reference_count;
 } folder_scores;
 
@@ -173,7 +183,8 @@ static status score_folders(arena *memory, const char *prediction_dir, const cha
     }
     out->pair_count++;
     if (prediction->is_doubtful || reference->is_doubtful) continue;
-    status error = score_pair(prediction, reference, spec, pool, &out->cases[out->case_count]);
+    status error =
+        score_pair(prediction, reference, spec, pool, out->predicted, &out->cases[out->case_count]);
     if (error)
       problems_add(found, error);
     else
@@ -196,6 +207,19 @@ static void print_absent(const evaluation *e, FILE *table) {
         fprintf(table, "Class %d of %s is in no file: its mean is over the others.\n",
                 g->classes[k], g->name);
     }
+  }
+}
+
+/* What is done to a class that no prediction has does nothing, and is mostly a number mistaken. */
+static void print_not_postprocessed(const evaluate_spec *spec, const folder_scores *s,
+                                    FILE *table) {
+  for (int i = 0; i < spec->postprocess_count; i++) {
+    const op_use *use = &spec->postprocess[i];
+    const int_list *chosen = attr_integers(use->op, use->attrs, "classes");
+    for (int k = 0; chosen && k < chosen->count; k++)
+      if (!s->predicted[chosen->at[k]])
+        fprintf(table, "Class %lld of %s is in no prediction.\n", (long long)chosen->at[k],
+                use->op->name);
   }
 }
 
@@ -236,6 +260,7 @@ status evaluate_folders(const char *prediction_dir, const char *reference_dir,
     if (to->table && !error) {
       evaluation_print(&e, to->table);
       print_absent(&e, to->table);
+      print_not_postprocessed(spec, &s, to->table);
       print_left_out(&s, to->table);
     }
   }

@@ -4,9 +4,10 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "data/label.h"
 #include "language/load.h"
 
-enum { CLASSES_MAX = 256, GROUPS_MAX = 64 };
+enum { GROUPS_MAX = 64 };
 static const double TOLERANCE_MAX_MM = 1000;
 
 static int metric_named(const char *name) {
@@ -61,7 +62,7 @@ void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems 
   if (!t || t == &unreadable) return;
   bool is_list = t->kind == TREE_LIST;
   int count = is_list ? t->count : 1;
-  if (t->kind == TREE_MAP || count == 0 || count > CLASSES_MAX) {
+  if (t->kind == TREE_MAP || count == 0 || count > LABEL_VALUES) {
     problems_report(
         all, t->at,
         "evaluate: tolerance must be a number of mm, or a list of them by class, not %s.",
@@ -82,16 +83,16 @@ void scoring_tolerance(arena *memory, const tree *t, evaluate_spec *e, problems 
   e->tolerance_count = count;
 }
 
-/* `key`: of what, "evaluate: groups". */
-static void read_group(arena *memory, const char *key, const tree *name, const tree *list,
-                       class_group *g, problems *all) {
+/* `key`: of what, "evaluate: groups". Classes are below `limit`. */
+static void read_group(arena *memory, const char *key, int limit, const tree *name,
+                       const tree *list, class_group *g, problems *all) {
   char found[96];
   *g = (class_group){.name = name->text, .at = list->at};
   if (!name->text[0] || !text_is_printable(name->text))
     problems_report(all, name->at, "%s: a name must be printable text, not \"%s\".", key,
                     printable(name->text, found));
   if (list == &unreadable) return;
-  if (list->kind != TREE_LIST || list->count == 0 || list->count > CLASSES_MAX) {
+  if (list->kind != TREE_LIST || list->count == 0 || list->count > limit) {
     problems_report(all, list->at, "%s: %s must be a list of class numbers, not %s.", key,
                     printable(name->text, (char[96]){0}), tree_describe(list, found));
     return;
@@ -105,9 +106,9 @@ static void read_group(arena *memory, const char *key, const tree *name, const t
     for (int k = 0; k < g->count; k++) again |= g->classes[k] == number;
     if (error)
       problems_add(all, error_prefix(error, "%s: %s", key, name->text));
-    else if (number < 1 || number >= CLASSES_MAX)
+    else if (number < 1 || number >= limit)
       problems_report(all, list->items[i]->at, "%s: a class is a number from 1 to %d, not %lld.",
-                      key, CLASSES_MAX - 1, (long long)number);
+                      key, limit - 1, (long long)number);
     else if (again)
       problems_report(all, list->items[i]->at, "%s: class %lld is in %s twice.", key,
                       (long long)number, printable(name->text, found));
@@ -117,7 +118,7 @@ static void read_group(arena *memory, const char *key, const tree *name, const t
 }
 
 /* At most `most` names with lists of classes; `example` is one. */
-static void read_groups(arena *memory, const tree *t, const char *key, int most,
+static void read_groups(arena *memory, const tree *t, const char *key, int limit, int most,
                         const char *example, class_group **out, int *count, problems *all) {
   char found[96];
   if (!t || t == &unreadable || tree_is_null(t)) return;
@@ -135,7 +136,7 @@ static void read_groups(arena *memory, const tree *t, const char *key, int most,
   }
   *out = arena_alloc(memory, (size_t)t->count * sizeof **out);
   for (int i = 0; i < t->count; i++)
-    read_group(memory, key, t->keys[i], t->items[i], &(*out)[(*count)++], all);
+    read_group(memory, key, limit, t->keys[i], t->items[i], &(*out)[(*count)++], all);
 }
 
 static const char region_example[] = "whole tumour: [1, 2, 3], tumour core: [2, 3]";
@@ -152,7 +153,7 @@ int classes_in_both(const class_group *a, const class_group *b) {
  * region has. */
 static void check_region(data_spec *d, int at, problems *all) {
   class_group *r = &d->regions[at];
-  bool inner[CLASSES_MAX] = {false};
+  bool inner[LABEL_CLASSES] = {false};
   for (int i = 0; i < at; i++) {
     const class_group *outer = &d->regions[i];
     int both = classes_in_both(outer, r);
@@ -165,10 +166,10 @@ static void check_region(data_spec *d, int at, problems *all) {
   }
   for (int i = at + 1; i < d->region_count; i++)
     for (int k = 0; k < d->regions[i].count; k++) inner[d->regions[i].classes[k]] = true;
-  r->label = CLASSES_MAX;
+  r->label = LABEL_CLASSES;
   for (int k = 0; k < r->count; k++)
     if (!inner[r->classes[k]] && r->classes[k] < r->label) r->label = r->classes[k];
-  if (r->label == CLASSES_MAX && r->count > 0)
+  if (r->label == LABEL_CLASSES && r->count > 0)
     problems_report(
         all, r->at,
         "data: regions: every class of %s is in a later region too, so that no voxel would be "
@@ -177,17 +178,18 @@ static void check_region(data_spec *d, int at, problems *all) {
 }
 
 void data_regions(arena *memory, const tree *t, data_spec *d, problems *all) {
-  read_groups(memory, t, "data: regions", REGIONS_MAX, region_example, &d->regions,
+  read_groups(memory, t, "data: regions", LABEL_CLASSES, REGIONS_MAX, region_example, &d->regions,
               &d->region_count, all);
   for (int i = 0; i < d->region_count; i++) check_region(d, i, all);
 }
 
+/* `strata evaluate` scores every value of a label file, such as the 255 of a mask. */
 void scoring_groups(arena *memory, const tree *groups, const tree *regions, evaluate_spec *e,
                     problems *all) {
-  read_groups(memory, groups, "evaluate: groups", GROUPS_MAX, "abdomen8: [1, 2, 3, 4, 6, 7, 8, 11]",
-              &e->groups, &e->group_count, all);
-  read_groups(memory, regions, "evaluate: regions", GROUPS_MAX, region_example, &e->regions,
-              &e->region_count, all);
+  read_groups(memory, groups, "evaluate: groups", LABEL_VALUES, GROUPS_MAX,
+              "abdomen8: [1, 2, 3, 4, 6, 7, 8, 11]", &e->groups, &e->group_count, all);
+  read_groups(memory, regions, "evaluate: regions", LABEL_VALUES, GROUPS_MAX, region_example,
+              &e->regions, &e->region_count, all);
   if (e->group_count > 0 && e->region_count > 0)
     problems_report(
         all, groups->at,

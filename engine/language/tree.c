@@ -329,12 +329,14 @@ status tree_check_duplicates(const tree *map) {
   memcpy(sorted, map->keys, (size_t)map->count * sizeof *sorted);
   qsort(sorted, (size_t)map->count, sizeof *sorted, by_text_and_place);
   problems all = {0};
-  char text[96];
-  for (int i = 1; i < map->count; i++)
-    if (strcmp(sorted[i]->text, sorted[i - 1]->text) == 0)
-      problems_add(&all, error_new(ERROR_PIPELINE, sorted[i]->at,
-                                   "The key \"%s\" is here twice; the first is in line %d.",
-                                   printable(sorted[i]->text, text), sorted[i - 1]->at.line));
+  char text[96], place[48] = "";
+  for (int i = 1; i < map->count; i++) {
+    if (strcmp(sorted[i]->text, sorted[i - 1]->text) != 0) continue;
+    int line = sorted[i - 1]->at.line;
+    if (line > 0) snprintf(place, sizeof place, "; the first is in line %d", line);
+    problems_add(&all, error_new(ERROR_PIPELINE, sorted[i]->at, "The key \"%s\" is here twice%s.",
+                                 printable(sorted[i]->text, text), place));
+  }
   free(sorted);
   return problems_take(&all);
 }

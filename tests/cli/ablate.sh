@@ -139,6 +139,8 @@ slip 'call run before report' 'local s = ablation("x")' 's:arm("a", base)' 's:re
 slip "a name of files consists of" 'ablation("../x")'
 slip "a function cannot be the value of a key" 'base:set("seed", print)'
 printf 'print(args.seeds)\nablation("x")\n' >slip.lua
+try 1 "$STRATA" ablate slip.lua --arg seeds=3 --arg seeds=4
+says 'The key "seeds" is here twice.'
 try 1 "$STRATA" ablate slip.lua --arg sedes=3
 says "reads no argument 'sedes'; did you mean 'seeds'?"
 try 1 "$STRATA" ablate mask_ration

@@ -111,8 +111,16 @@ try 0 "$STRATA" predict run-nn nn/imagesTr -o all
 cmp all/case_001.nii.gz segmented/case_001.nii.gz || fail "a folder gives another segmentation"
 mkdir gap && cp nn/imagesTr/case_00[12]_000?.nii.gz gap && rm gap/case_002_0001.nii.gz
 try 1 "$STRATA" predict run-nn gap -o none
-says "gap/case_002_0000.nii.gz: the run takes 2 channels a case"
-rm gap/case_002_0000.nii.gz
+says "gap/case_002_0001.nii.gz is missing: the run takes 2 channels a case, in nnU-Net's files"
+mv gap/case_002_0000.nii.gz gap/case_002_0001.nii.gz # every case is looked at
+cp gap/case_001_0001.nii.gz gap/case_001_0002.nii.gz
+cp gap/case_001_0000.nii.gz gap/whole.nii.gz
+try 1 "$STRATA" predict run-nn gap -o none
+says "gap/case_001_0002.nii.gz is a channel too many: the run takes 2"
+says "gap/case_002_0000.nii.gz is missing: the run takes 2"
+says "gap/whole.nii.gz has no channel's number: the run takes 2"
+[ "$(grep -c "the run takes" err)" -eq 3 ] && [ ! -e none ] || fail "other errors, or a result"
+rm gap/case_002_0001.nii.gz gap/case_001_0002.nii.gz gap/whole.nii.gz
 try 0 "$STRATA" predict run-nn gap -o one.nii.gz
 cmp one.nii.gz segmented/case_001.nii.gz || fail "a folder of one case gives another segmentation"
 try 2 "$STRATA" predict run-nn gap -o one.nrrd
@@ -142,6 +150,8 @@ try 2 "$STRATA" evaluate --prediction run/predictions --reference references --m
 says 'did you mean "dice"?'
 try 2 "$STRATA" evaluate --prediction run/predictions --reference references --group pair
 says "--group takes NAME=CLASSES"
+try 2 "$STRATA" evaluate --prediction run/predictions --reference references --group a=1,2 --group a=3
+says '--group: "a" is there twice'
 
 # The union of two classes scores as the classes taken for one.
 try 0 "$STRATA" evaluate --prediction run-nn/predictions --reference nn/labelsTr --region both=1,2 \
@@ -154,6 +164,12 @@ here, run = (json.load(open(name)) for name in ("unions.json", "run-nn/evaluatio
 assert here["dice"]["per_class"]["both"] == run["dice"]["per_class"]["both"]
 assert list(here["dice"]["per_class"]) == ["both", "e alone"]
 PY
+try 2 "$STRATA" evaluate --prediction run-nn/predictions --reference nn/labelsTr --region a=1 --region a=3
+says '--region: "a" is there twice'
+try 2 "$STRATA" evaluate --prediction run-nn/predictions --reference nn/labelsTr --region a=1 --group b=1,2
+says "--group is a mean over classes, and with --region no class is scored by itself"
+try 2 "$STRATA" evaluate --prediction run-nn/predictions --reference nn/labelsTr --region a=256
+says "a class is a number from 1 to 255, not 256"
 try 2 "$STRATA" evaluate --prediction run-nn/predictions --reference nn/labelsTr --region a=1 --names a
 says "--names names classes, and with --region no class is scored by itself"
 
@@ -170,6 +186,13 @@ try 2 "$STRATA" "${scored[@]}" --names spleen,spleen
 says '"spleen" is there twice'
 try 0 "$STRATA" "${scored[@]}" --group far=1,200
 prints "Class 200 of far is in no file"
+
+# Postprocessing of a class that there is not: by its names, or in what was read.
+try 2 "$STRATA" "${scored[@]}" --names $thirteen --postprocess 'keep_largest: {classes: [1, 14]}'
+says "keep_largest has class 14, but the classes end with 13"
+try 0 "$STRATA" "${scored[@]}" --postprocess 'remove_small: {classes: [9], below: 1.0e+6}, keep_largest: {classes: [9, 99]}'
+prints "Class 99 of keep_largest is in no prediction."
+[ "$(grep -c "is in no prediction" out)" -eq 1 ] || fail "what was removed had been there"
 
 # A group of classes that the data set does not have.
 try 1 "$STRATA" check btcv.yaml "${epoch[@]}" --set evaluate.groups.pair=[1,14]

@@ -55,11 +55,20 @@ cmp plain.nii.gz same.nii.gz || fail "remove_small removed something larger than
 segment none.nii.gz run0 --set "evaluate.postprocess=[remove_small: {below: 1.0e+6}]"
 if cmp -s plain.nii.gz none.nii.gz; then fail "remove_small left more than 1 m³"; fi
 try 1 "$STRATA" check "${tiny[@]}" --set "evaluate.postprocess=[keep_largest: {classes: [2, 3]}]"
-says "keep_largest has class 3, but the classes of the data set end with 2"
+says "keep_largest has class 3, but the classes end with 2"
 try 1 "$STRATA" predict run0 "$image" -o x.nii.gz --set "evaluate.postprocess=[remove_small: {below: 1, replace: 3}]"
-says "remove_small has class 3, but the classes of the data set end with 2"
+says "remove_small has class 3, but the classes end with 2"
 try 0 "$STRATA" check "${tiny[@]}" --set "evaluate.postprocess=[keep_largest, fill_holes]"
 has out "postprocess  keep_largest → fill_holes → segmentation"
+
+# What prediction does not read cannot be meant.
+for key in stages.segment.epochs=77 data.root=elsewhere evaluate.metrics=[dice] evaluate.groups.a=[1] params.slabs=2 \
+  evaluation.postprocess=; do
+  try 2 "$STRATA" predict run0 "$image" -o x.nii.gz --set "$key"
+  says "--set ${key%%=*}: nothing that predict reads"
+done
+segment same.nii.gz run0 --set stages.segment.precision=f32 --set evaluate.stage=segment --set threads=1
+cmp plain.nii.gz same.nii.gz || fail "the same settings segment otherwise"
 
 # Scored so, a folder of segmentations says what was done to it, and stays as it is.
 mkdir -p plain largest
@@ -70,6 +79,8 @@ has out "Segmentations are scored after keep_largest."
 has scores.json '"keep_largest: {classes: [], together: false, components: 1, replace: 0}"'
 has scores.json '"mean": 1.0'
 cmp plain/case.nii.gz plain.nii.gz || fail "evaluate changed a segmentation"
+try 0 "$STRATA" evaluate --prediction plain --reference largest --postprocess '[keep_largest]' --json listed.json
+cmp scores.json listed.json || fail "a list in brackets is another"
 try 2 "$STRATA" evaluate --prediction plain --reference largest --postprocess keep_larges
 says 'There is no postprocess operator "keep_larges"; did you mean "keep_largest"?'
 
