@@ -22,7 +22,7 @@ typedef struct option_help {
 
 static const option_help option_table[] = {
     {OPTION_SET, "set", "KEY=VALUE",
-     "change any key: --set seed=3, --set params.slabs=4, --set stages.segment.epochs=50"},
+     "change a key: --set seed=3, --set params.slabs=4, --set stages.segment.epochs=50"},
     {OPTION_OUT, "out", "PATH", "where the result goes"},
     {OPTION_RESUME, "resume", NULL, "go on with the run in --out"},
     {OPTION_CHANGED_SCRIPTS, "changed-scripts", NULL,
