@@ -158,7 +158,8 @@ static status choose_baselines(study *s) {
 
 static const char *fold_split(arena *memory, const study *s, const pipeline *p, int64_t fold) {
   double validation = validation_share;
-  if (p->data.split_kind == SPLIT_FOLDS) validation = p->data.split[1];
+  bool has_share = p->data.split_kind == SPLIT_NAMES && p->data.split[1] > 0;
+  if (p->data.split_kind == SPLIT_FOLDS || has_share) validation = p->data.split[1];
   if (p->data.split_kind == SPLIT_FRACTIONS)
     validation = p->data.split[1] / (p->data.split[0] + p->data.split[1]);
   return arena_printf(memory, "{folds: %" PRId64 ", fold: %" PRId64 ", validation: %.6g}", s->folds,

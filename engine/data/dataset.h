@@ -46,8 +46,8 @@ typedef struct dataset {
  *
  * Fractions and folds: a permutation of the sorted patients by the seed, cut or dealt out; every role
  * with a positive fraction gets at least one patient. Where some cases have labels, patients without
- * one train and are not dealt. Names: as listed; cases that are in no list
- * have ROLE_NONE. A case, a patient, a file or the content of an image in two roles is an error.
+ * one train and are not dealt. Names: as listed, and the validation fraction of those that train is dealt
+ * the same way; cases that are in no list have ROLE_NONE. A case, a patient, a file or the content of an image in two roles is an error.
  * label_fraction: a permutation of the training cases by the seed of which the first ones keep their
  * labels, so that a smaller fraction is part of a larger one.
  *

@@ -41,9 +41,9 @@ static void find_patients(const data_spec *spec, dataset *d, problems *found) {
   }
 }
 
-/* Distinct patients that are dealt to roles, sorted; number[i] is that of case i, −1: of none. Where
- * some cases have labels, patients without one are not dealt but train: what they say could neither
- * be validated nor tested. */
+/* Distinct patients of the cases that train so far, sorted, to be dealt to roles; number[i] is that of
+ * case i, −1: of none. Where some cases have labels, patients without one are not dealt but train: what
+ * they say could neither be validated nor tested. */
 typedef struct patients {
   int count;
   int *number;
@@ -52,27 +52,28 @@ typedef struct patients {
 
 static patients number_patients(dataset *d) {
   size_t n = (size_t)d->case_count, dealt = 0;
+  int labelled = dataset_role_usable(d, ROLE_TRAIN, false);
   const char **names = arena_alloc(&d->memory, (n + 1) * sizeof *names);
   patients p = {.number = arena_alloc(&d->memory, (n + 1) * sizeof *p.number)};
+  bool some = labelled > 0 && labelled < dataset_role_count(d, ROLE_TRAIN);
+  p.which = some ? " with labels" : "";
   for (size_t i = 0; i < n; i++)
-    if (d->cases[i].label) names[dealt++] = d->cases[i].patient;
-  for (size_t i = 0; dealt == 0 && i < n; i++) names[i] = d->cases[i].patient;
-  if (dealt == 0) dealt = n;
-  p.which = dealt < n ? " with labels" : "";
+    if (d->cases[i].role == ROLE_TRAIN && (!some || d->cases[i].label))
+      names[dealt++] = d->cases[i].patient;
   qsort(names, dealt, sizeof *names, by_text);
   for (size_t i = 0; i < dealt; i++)
     if (i == 0 || strcmp(names[i], names[i - 1]) != 0) names[p.count++] = names[i];
   for (size_t i = 0; i < n; i++) {
-    const char **at = bsearch(&d->cases[i].patient, names, (size_t)p.count, sizeof *names, by_text);
-    p.number[i] = at ? (int)(at - names) : -1;
+    const case_entry *c = &d->cases[i];
+    const char **at = bsearch(&c->patient, names, (size_t)p.count, sizeof *names, by_text);
+    p.number[i] = at && c->role == ROLE_TRAIN ? (int)(at - names) : -1;
   }
   return p;
 }
 
-/* Cases of patients that are not dealt train. */
 static void give_roles(dataset *d, const patients *p, const role *roles) {
   for (int i = 0; i < d->case_count; i++)
-    d->cases[i].role = p->number[i] < 0 ? ROLE_TRAIN : roles[p->number[i]];
+    if (p->number[i] >= 0) d->cases[i].role = roles[p->number[i]];
 }
 
 /* ---- dealing by the seed ------------------------------------------------------------------- */
@@ -175,33 +176,56 @@ static case_entry *case_named(dataset *d, const char *name) {
   return exact;
 }
 
-static void unknown_case(const data_spec *spec, const dataset *d, const char *name, int r,
+static void unknown_case(const data_spec *spec, const dataset *d, const listed_case *c, int r,
                          problems *found) {
   enum { CONSIDERED = 2000 };
   const char *names[CONSIDERED];
   int count = 0;
   for (int i = 0; i < d->case_count && count < CONSIDERED; i++) names[count++] = d->cases[i].name;
-  const char *near = nearest_name(name, names, count);
-  problems_add(found, error_new(ERROR_DATA, spec->split_at,
-                                "the split's %s list names %.100s, which is not in %s%s%s%s",
-                                role_names[r], name, spec->dataset, near ? "; did you mean " : "",
-                                near ? near : "", near ? "?" : ""));
+  const char *near = nearest_name(c->name, names, count);
+  char shown[96];
+  problems_add(found, error_new(ERROR_DATA, c->at,
+                                "the split's %s list names %s, which is not in %s%s%s%s",
+                                role_names[r], printable(c->name, shown), spec->dataset,
+                                near ? "; did you mean " : "", near ? near : "", near ? "?" : ""));
 }
 
 static void assign_names(const data_spec *spec, dataset *d, problems *found) {
   for (int i = 0; i < d->case_count; i++) d->cases[i].role = ROLE_NONE;
   for (int r = 0; r < 3; r++)
     for (int i = 0; i < spec->split_name_count[r]; i++) {
-      case_entry *c = case_named(d, spec->split_names[r][i]);
+      const listed_case *listed = &spec->split_names[r][i];
+      case_entry *c = case_named(d, listed->name);
       if (!c)
-        unknown_case(spec, d, spec->split_names[r][i], r, found);
-      else if (c->role != ROLE_NONE && c->role != (role)r)
-        problems_add(found, error_new(ERROR_DATA, spec->split_at,
-                                      "case %s is in the split's %s and %s lists", c->name,
-                                      role_names[c->role], role_names[r]));
+        unknown_case(spec, d, listed, r, found);
+      else if (c->role == (role)r)
+        problems_add(found,
+                     error_new(ERROR_DATA, listed->at, "case %s is in the split's %s list twice",
+                               c->name, role_names[r]));
+      else if (c->role != ROLE_NONE)
+        problems_add(found,
+                     error_new(ERROR_DATA, listed->at, "case %s is in the split's %s and %s lists",
+                               c->name, role_names[c->role], role_names[r]));
       else
         c->role = (role)r;
     }
+}
+
+/* The share of the training list that validates. */
+static status deal_validation(const data_spec *spec, uint64_t seed, dataset *d) {
+  if (spec->split[ROLE_VALIDATION] <= 0) return OK;
+  patients p = number_patients(d);
+  if (!p.which[0]) p.which = " in the list train";
+  int count[3];
+  TRY(count_roles(spec, &p,
+                  (const double[3]){1 - spec->split[ROLE_VALIDATION], spec->split[ROLE_VALIDATION]},
+                  p.count, count));
+  int32_t *order = permutation(seed, "validation", p.count, d);
+  role *roles = arena_alloc(&d->memory, (size_t)(p.count + 1) * sizeof *roles);
+  for (int i = 0; i < p.count; i++)
+    roles[order[i]] = i < count[ROLE_TRAIN] ? ROLE_TRAIN : ROLE_VALIDATION;
+  give_roles(d, &p, roles);
+  return OK;
 }
 
 /* ---- no leaks ------------------------------------------------------------------------------ */
@@ -327,6 +351,8 @@ static void withhold_labels(const data_spec *spec, uint64_t seed, dataset *d, pr
 void split_assign(const data_spec *spec, uint64_t seed, dataset *d, problems *found) {
   if (spec->has_split_seed) seed = spec->split_seed;
   find_patients(spec, d, found);
+  bool is_dealt = spec->split_kind == SPLIT_FRACTIONS || spec->split_kind == SPLIT_FOLDS;
+  for (int i = 0; i < d->case_count && is_dealt; i++) d->cases[i].role = ROLE_TRAIN;
   switch (spec->split_kind) {
   case SPLIT_FRACTIONS:
     problems_add(found, deal_fractions(spec, seed, d));
@@ -336,6 +362,7 @@ void split_assign(const data_spec *spec, uint64_t seed, dataset *d, problems *fo
     break;
   case SPLIT_NAMES:
     assign_names(spec, d, found);
+    problems_add(found, deal_validation(spec, seed, d));
     break;
   case SPLIT_LISTED: /* the layout has set them */
     break;

@@ -425,6 +425,8 @@ static void read_dataset(loader *l, const tree *data, source_pos at) {
 /* ---- split --------------------------------------------------------------------------------- */
 
 static const char *const role_keys[] = {"train", "validation", "test", NULL};
+enum { VALIDATION = 1 };                  /* among them */
+static const double MAX_VALIDATION = 0.9; /* of the cases that do not test */
 
 static void read_fractions(loader *l, const tree *split) {
   /* The last three would have made another kind of split. */
@@ -457,7 +459,7 @@ static void read_folds(loader *l, const tree *split) {
   tree_check_keys(split, "data: split", keys, &l->all);
   d->folds = read_int(l, split, "data: split", "folds", REQUIRED, 2, 1000, split->at);
   d->fold = read_int(l, split, "data: split", "fold", REQUIRED, 0, d->folds - 1, split->at);
-  d->split[1] = read_float(l, split, "data: split", "validation", 0, 0, 0.9);
+  d->split[VALIDATION] = read_float(l, split, "data: split", "validation", 0, 0, MAX_VALIDATION);
 }
 
 static void read_case_lists(loader *l, const tree *split) {
@@ -469,20 +471,26 @@ static void read_case_lists(loader *l, const tree *split) {
   for (int r = 0; r < 3; r++) {
     const tree *list = tree_get(split, role_keys[r]);
     if (!is_there(list)) continue;
+    if (r == VALIDATION && list->kind == TREE_SCALAR) {
+      d->split[r] = read_float(l, split, "data: split", role_keys[r], 0, 0, MAX_VALIDATION);
+      continue;
+    }
     if (list->kind != TREE_LIST) {
       report(l, list->at, "data: split: %s must be a list of cases like the others, not %s.",
              role_keys[r], tree_describe(list, found));
       continue;
     }
-    d->split_names[r] = arena_alloc(l->memory, (size_t)(list->count + 1) * sizeof(char *));
+    listed_case *names = arena_alloc(l->memory, (size_t)(list->count + 1) * sizeof *names);
     for (int i = 0; i < list->count; i++) {
       if (list->items[i] == &unreadable) continue;
-      const char **name = &d->split_names[r][d->split_name_count[r]];
+      listed_case *item = &names[d->split_name_count[r]];
+      item->at = list->items[i]->at;
       status error =
-          error_prefix(tree_string(list->items[i], name), "data: split: %s", role_keys[r]);
+          error_prefix(tree_string(list->items[i], &item->name), "data: split: %s", role_keys[r]);
       if (!error) d->split_name_count[r]++;
       problems_add(&l->all, error);
     }
+    d->split_names[r] = names;
   }
   if (d->split_name_count[0] == 0 && l->all.count == before)
     report(l, split->at, "data: split: train names no case.");
@@ -492,9 +500,10 @@ static void read_case_lists(loader *l, const tree *split) {
  * MONAI's {"image": "imagesTr/img0001.nii.gz", …}, whose image may be a list of channels. */
 static tree *listed_name(loader *l, const tree *item, const char *list) {
   const tree *image = item->kind == TREE_MAP ? tree_get(item, "image") : item;
-  if (image && image->kind == TREE_LIST && image->count > 0) image = image->items[0];
+  if (image && image != item && image->kind == TREE_LIST && image->count > 0)
+    image = image->items[0];
   char found[96];
-  if (!image || image->kind != TREE_SCALAR) {
+  if (!image || image->kind != TREE_SCALAR || tree_is_null(image)) {
     report(l, item->at, "data: split: file: %s: an entry is a name or {image: file}, not %s.", list,
            tree_describe(item, found));
     return &unreadable;
@@ -506,39 +515,104 @@ static tree *listed_name(loader *l, const tree *item, const char *list) {
   return tree_scalar(l->memory, item->at, arena_strndup(l->memory, name, length - ending), true);
 }
 
+/* nnU-Net's splits_final.json is a list of folds, {"train": [case, …], "val": [case, …]}. Of the fold
+ * that `fold:` names; NULL: there is no such, which has been reported. */
+static const tree *chosen_fold(loader *l, const tree *split, const tree *file, const tree *folds) {
+  static const char *const keys[] = {"train", "val", NULL};
+  const tree *number = tree_get(split, "fold");
+  int64_t fold;
+  char found[96];
+  if (folds->count == 0) {
+    report(l, folds->at, "This split file is a list without any fold.");
+    return NULL;
+  }
+  if (!number)
+    report(l, file->at,
+           "data: split needs \"fold\": %s is a list of folds, and fold: 0 to %d says which.",
+           printable(file->text, found), folds->count - 1);
+  if (!is_there(number)) return NULL;
+  status error = error_prefix(tree_int(number, &fold), "data: split: fold");
+  if (!error && (fold < 0 || fold >= folds->count))
+    error = error_new(ERROR_PIPELINE, number->at, "data: split: fold is %lld, but %s has %s%d.",
+                      (long long)fold, printable(file->text, found),
+                      folds->count > 1 ? "folds 0 to " : "only fold ", folds->count - 1);
+  problems_add(&l->all, error);
+  if (error) return NULL;
+  const tree *chosen = folds->items[fold];
+  int before = l->all.count;
+  if (chosen->kind == TREE_MAP) tree_check_keys(chosen, "A fold", keys, &l->all);
+  if (l->all.count > before) return NULL;
+  if (tree_get(chosen, "train") && tree_get(chosen, "val")) return chosen;
+  report(l, chosen->at, "A fold must be {\"train\": [case, …], \"val\": [case, …]}, not %s.",
+         chosen->kind == TREE_MAP ? "one list alone" : tree_describe(chosen, found));
+  return NULL;
+}
+
 /* Puts the lists of the file in place of its name: what they say is part of the run's identity and
- * of its resolved file. */
+ * of its resolved file. The cases that a fold of nnU-Net's holds out are those that its results are
+ * reported on: they test, as with `folds:`. */
 static bool take_split_file(loader *l, tree *split) {
-  static const char *const keys[] = {"file", NULL};
-  static const char *const names[3][4] = {
-      {"train", "training", NULL}, {"validation", "val", NULL}, {"test", "testing", NULL}};
-  const tree *file = tree_get(split, "file");
+  static const char *const keys[] = {"file", "fold", "validation", NULL};
+  static const char *const of_mapping[3][3] = {
+      {"train", "training"}, {"validation", "val"}, {"test", "testing"}};
+  static const char *const of_fold[3][3] = {{"train"}, {NULL}, {"val"}};
+  const tree *file = tree_get(split, "file"), *share = tree_get(split, "validation");
   const char *name;
   source found;
-  tree *root;
+  tree *read = NULL;
+  char what[96];
   tree_check_keys(split, "data: split", keys, &l->all);
   status error = error_prefix(tree_string(file, &name), "data: split: file");
   if (!error) error = source_find(l->p, name, "pipelines", file->at, file->at, &found);
-  if (!error) error = source_tree(l->p, &found, false, &root);
-  if (!error && root->kind != TREE_MAP)
-    error = error_new(ERROR_PIPELINE, root->at,
-                      "A split file is a mapping with the lists train, validation and test.");
+  if (!error) error = source_tree(l->p, &found, false, &read);
+  if (!error && read->kind == TREE_SCALAR)
+    error = error_new(ERROR_PIPELINE, read->at,
+                      "A split file is a mapping with the lists train, validation and test, or a "
+                      "list of folds, not %s.",
+                      tree_describe(read, what));
+  if (!error && read->kind == TREE_MAP && tree_get(split, "fold"))
+    error = error_new(ERROR_PIPELINE, tree_get(split, "fold")->at,
+                      "data: split: %s has one split, no folds.", printable(name, what));
+  if (!error && share && share->kind != TREE_SCALAR)
+    error = error_new(ERROR_PIPELINE, share->at,
+                      "data: split: beside a file validation is a share of the cases that train "
+                      "there, such as 0.1, not %s.",
+                      tree_describe(share, what));
   problems_add(&l->all, error);
   if (error) return false;
-  tree *lists = tree_new(l->memory, split->at, TREE_MAP, 3);
+  bool has_folds = read->kind == TREE_LIST;
+  const tree *root = has_folds ? chosen_fold(l, split, file, read) : read;
+  if (!root) return false;
+  tree *lists = tree_new(l->memory, split->at, TREE_MAP, 4);
   for (int r = 0; r < 3; r++) {
+    const char *const *names = has_folds ? of_fold[r] : of_mapping[r];
     const tree *list = NULL;
-    for (int i = 0; names[r][i] && !list; i++) list = tree_get(root, names[r][i]);
+    for (int i = 0; names[i] && !list; i++) list = tree_get(root, names[i]);
     if (!list) continue;
     if (list->kind != TREE_LIST) {
-      report(l, list->at, "data: split: file: %s must be a list of cases.", role_keys[r]);
+      report(l, list->at, "data: split: file: %s must be a list of cases, not %s.",
+             has_folds ? names[0] : role_keys[r], tree_describe(list, what));
+      return false;
+    }
+    if (r == VALIDATION && share) {
+      report(l, share->at, "data: split: validation: %s lists the cases that validate itself.",
+             printable(name, what));
       return false;
     }
     tree *cases = tree_new(l->memory, list->at, TREE_LIST, list->count);
     for (int i = 0; i < list->count; i++)
-      cases->items[cases->count++] = listed_name(l, list->items[i], role_keys[r]);
+      cases->items[cases->count++] =
+          listed_name(l, list->items[i], has_folds ? names[0] : role_keys[r]);
     lists->keys[lists->count] = tree_scalar(l->memory, list->at, role_keys[r], false);
     lists->items[lists->count++] = cases;
+  }
+  if (lists->count == 0) {
+    report(l, read->at, "This split file has none of the lists train, validation and test.");
+    return false;
+  }
+  if (share) {
+    lists->keys[lists->count] = tree_key(split, "validation");
+    lists->items[lists->count++] = (tree *)share;
   }
   *split = *lists;
   return true;
@@ -557,6 +631,13 @@ static void read_split(loader *l, const tree *data, source_pos at) {
   }
   if (!is_map_like(l, split, "data: split", "{train: 0.7, validation: 0.1, test: 0.2}, or listed"))
     return;
+  if (tree_get(split, "val")) {
+    report(
+        l, tree_key(split, "val")->at,
+        "data: split has no key \"val\": Strata's words are validation, for the cases that choose "
+        "among epochs, and test, for those that are reported on.");
+    return;
+  }
   if (tree_get(split, "file") &&
       (tree_get(split, "file") == &unreadable || !take_split_file(l, (tree *)split)))
     return;

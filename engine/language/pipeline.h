@@ -36,6 +36,11 @@ typedef enum split_kind {
   SPLIT_LISTED     /* the roles are the lists of the data set's own json */
 } split_kind;
 
+typedef struct listed_case {
+  const char *name;
+  source_pos at; /* in the pipeline, or in the split file */
+} listed_case;
+
 /* Classes with a mean of their own (Synapse's 8 organs of 13), or scored as one: a region. */
 typedef struct class_group {
   const char *name;
@@ -62,9 +67,10 @@ typedef struct data_spec {
   class_group *regions;
   int region_count;
   split_kind split_kind;
-  double split[3]; /* train, validation, test: fractions adding up to 1. Folds: [1] of the rest */
+  double split[3]; /* train, validation, test: fractions adding up to 1. Folds: [1] of the rest.
+                      Names: [1] of the cases that train lists */
   int64_t folds, fold;
-  const char **split_names[3];
+  const listed_case *split_names[3];
   int split_name_count[3];
   source_pos split_at;
   bool has_split_seed; /* roles and kept labels by split_seed, not by the pipeline's seed */

@@ -415,7 +415,8 @@ static void cases_of_a_patient_share_a_role(void **state) {
   assert_string_equal(d->cases[3].patient, "s01");
   dataset_free(d);
   spec.split_kind = SPLIT_NAMES;
-  const char *train[] = {"s00_a", "s01_a"}, *test[] = {"s01_b"};
+  spec.split[1] = 0;
+  const listed_case train[] = {{.name = "s00_a"}, {.name = "s01_a"}}, test[] = {{.name = "s01_b"}};
   spec.split_names[0] = train;
   spec.split_name_count[0] = 2;
   spec.split_names[2] = test;
@@ -433,7 +434,10 @@ static void lists_that_do_not_fit_are_refused(void **state) {
   (void)state;
   data_spec spec = two_cases_a_patient();
   spec.split_kind = SPLIT_NAMES;
-  const char *train[] = {"s00_a", "s01_a"}, *test[] = {"s00_a", "s02_aa"};
+  spec.split[1] = 0;
+  const listed_case train[] = {{.name = "s00_a"}, {.name = "s01_a"}},
+                    test[] = {{.name = "s00_a"},
+                              {.name = "s02_\033aa", .at = {"split.json", 7, 3}}};
   spec.split_names[0] = train;
   spec.split_name_count[0] = 2;
   spec.split_names[2] = test;
@@ -441,7 +445,56 @@ static void lists_that_do_not_fit_are_refused(void **state) {
   dataset *d;
   expect_error(dataset_open(&spec, 5, &d), "case s00_a is in the split's train and test lists");
   spec.split_names[2] = test + 1;
-  expect_error(dataset_open(&spec, 5, &d), "names s02_aa, which is not in");
+  status error = dataset_open(&spec, 5, &d);
+  assert_non_null(error);
+  assert_int_equal(error_position(error).line, 7);
+  expect_error(error, "the split's test list names s02_?aa, which is not in");
+  spec.split_names[2] = NULL;
+  spec.split_name_count[2] = 0;
+  const listed_case twice[] = {{.name = "s00_a"}, {.name = "s00_a"}};
+  spec.split_names[0] = twice;
+  expect_error(dataset_open(&spec, 5, &d), "case s00_a is in the split's train list twice");
+}
+
+/* Of 16 listed cases of 8 patients a quarter validates, with all cases of a patient; the listed test
+ * cases test whatever the seed. */
+static void a_share_of_the_training_list_validates(void **state) {
+  (void)state;
+  data_spec spec = two_cases_a_patient();
+  listed_case names[CASES];
+  char text[CASES][16];
+  for (int i = 0; i < CASES; i++) {
+    snprintf(text[i], sizeof text[i], "s%02d_%c", i / 2, "ab"[i % 2]);
+    names[i] = (listed_case){.name = text[i]};
+  }
+  spec.split_kind = SPLIT_NAMES;
+  spec.patient = "(*)_?";
+  spec.split_names[0] = names;
+  spec.split_name_count[0] = 16;
+  spec.split_names[2] = names + 16;
+  spec.split_name_count[2] = 2; /* the last two have no role */
+  spec.split[0] = spec.split[2] = 0;
+  spec.split[1] = 0.25;
+  bool differs = false;
+  role first[CASES];
+  for (uint64_t seed = 1; seed <= 8; seed++) {
+    dataset *d;
+    expect_ok(dataset_open(&spec, seed, &d));
+    assert_int_equal(dataset_role_count(d, ROLE_TRAIN), 12);
+    assert_int_equal(dataset_role_count(d, ROLE_VALIDATION), 4);
+    for (int i = 0; i < CASES; i++) {
+      assert_int_equal(d->cases[i].role, d->cases[i ^ 1].role);
+      assert_true((i >= 16 && i < 18) == (d->cases[i].role == ROLE_TEST));
+      assert_true((i >= 18) == (d->cases[i].role == ROLE_NONE));
+      differs |= seed > 1 && d->cases[i].role != first[i];
+      if (seed == 1) first[i] = d->cases[i].role;
+    }
+    dataset_free(d);
+  }
+  assert_true(differs);
+  spec.split_name_count[0] = 2;
+  dataset *d;
+  expect_error(dataset_open(&spec, 1, &d), "has only 1 patient in the list train");
 }
 
 static void one_image_under_two_names_is_a_leak(void **state) {
@@ -452,7 +505,8 @@ static void one_image_under_two_names_is_a_leak(void **state) {
   put_image("l/b.nii", 7, 1); /* the same bytes */
   put_image("l/c.nii", 8, 1);
   spec.split_kind = SPLIT_NAMES;
-  const char *names[] = {"a", "b", "c"};
+  spec.split[1] = 0;
+  const listed_case names[] = {{.name = "a"}, {.name = "b"}, {.name = "c"}};
   spec.split_names[0] = names;
   spec.split_name_count[0] = 1;
   spec.split_names[2] = names + 1;
@@ -579,7 +633,7 @@ static void the_file_says_layout_and_split(void **state) {
   assert_int_equal(p->data.split_name_count[0], 18);
   assert_int_equal(p->data.split_name_count[1], 0);
   assert_int_equal(p->data.split_name_count[2], 12);
-  assert_string_equal(p->data.split_names[2][0], "img0001");
+  assert_string_equal(p->data.split_names[2][0].name, "img0001");
   uint64_t identity = p->identity;
   pipeline_free(p);
   pipeline_with("btcv: b", "{train: ~, validation: ~, test: ~, file: splits/synapse_24_6.yaml}");
@@ -592,8 +646,8 @@ static void the_file_says_layout_and_split(void **state) {
                            "\"validation\": [\"img0002\"], \"numTest\": 3}");
   pipeline_with("btcv: b", "{train: ~, validation: ~, test: ~, file: monai.json}");
   expect_ok(pipeline_load(inside("y/p.yaml"), NULL, 0, &p));
-  assert_string_equal(p->data.split_names[0][0], "img0001");
-  assert_string_equal(p->data.split_names[1][0], "img0002");
+  assert_string_equal(p->data.split_names[0][0].name, "img0001");
+  assert_string_equal(p->data.split_names[1][0].name, "img0002");
   pipeline_free(p);
 
   pipeline_with(
@@ -606,6 +660,99 @@ static void the_file_says_layout_and_split(void **state) {
   assert_string_equal(p->data.class_names[2], "b");
   assert_int_equal(p->data.split_kind, SPLIT_FOLDS);
   pipeline_free(p);
+}
+
+static const char folds_of_nnunet[] = "[\n"
+                                      "    {\n"
+                                      "        \"train\": [\"img0001\", \"img0002\"],\n"
+                                      "        \"val\": [\"img0003\"]\n"
+                                      "    },\n"
+                                      "    {\n"
+                                      "        \"train\": [\"img0002\", \"img0003\"],\n"
+                                      "        \"val\": [\"img0001\"]\n"
+                                      "    }\n"
+                                      "]";
+
+static void a_fold_of_nnunet_trains_and_tests(void **state) {
+  (void)state;
+  put_text("y/splits_final.json", folds_of_nnunet);
+  pipeline *p;
+  pipeline_with("btcv: b", "{train: ~, validation: ~, test: ~, file: splits_final.json, fold: 1}");
+  expect_ok(pipeline_load(inside("y/p.yaml"), NULL, 0, &p));
+  assert_int_equal(p->data.split_kind, SPLIT_NAMES);
+  assert_int_equal(p->data.split_name_count[0], 2);
+  assert_int_equal(p->data.split_name_count[1], 0);
+  assert_int_equal(p->data.split_name_count[2], 1);
+  assert_string_equal(p->data.split_names[0][0].name, "img0002");
+  assert_string_equal(p->data.split_names[2][0].name, "img0001");
+  assert_true(strstr(p->data.split_names[2][0].at.file, "splits_final.json") != NULL);
+  assert_int_equal(p->data.split_names[2][0].at.line, 8);
+  assert_true(p->data.split[1] == 0);
+  uint64_t identity = p->identity;
+  pipeline_free(p);
+  pipeline_with("btcv: b",
+                "{train: ~, test: ~, file: splits_final.json, fold: 1, validation: 0.5}");
+  expect_ok(pipeline_load(inside("y/p.yaml"), NULL, 0, &p));
+  assert_true(p->data.split[1] == 0.5);
+  assert_int_equal(p->data.split_name_count[0], 2);
+  assert_true(p->identity != identity);
+  pipeline_free(p);
+  const override other = {"data.split.fold", "0"};
+  expect_ok(pipeline_load(inside("y/p.yaml"), &other, 1, &p));
+  assert_string_equal(p->data.split_names[2][0].name, "img0003");
+  pipeline_free(p);
+}
+
+static void split_files_that_cannot_be_used_say_why(void **state) {
+  (void)state;
+  const struct {
+    const char *text, *rest, *place, *message;
+  } bad[] = {
+      {folds_of_nnunet, "", "p.yaml:5", "s.json is a list of folds, and fold: 0 to 1 says which"},
+      {folds_of_nnunet, ", fold: 2", "p.yaml:5", "fold is 2, but s.json has folds 0 to 1."},
+      {folds_of_nnunet, ", fold: -1", "p.yaml:5", "fold is -1, but s.json has folds 0 to 1."},
+      {folds_of_nnunet, ", fold: all", "p.yaml:5", "data: split: fold"},
+      {folds_of_nnunet, ", fold: 0, validation: [img0001]", "p.yaml:5", "such as 0.1, not a list"},
+      {folds_of_nnunet, ", fold: 0, validation: 1", "p.yaml:5", "validation must be from 0 to 0.9"},
+      {folds_of_nnunet, ", fold: 0, folds: 2", "p.yaml:5", "has no key \"folds\""},
+      {"[]", ", fold: 0", "s.json:1", "a list without any fold"},
+      {"[[\"img0001\"]]", ", fold: 0", "s.json:1", "A fold must be {\"train\": [case, …]"},
+      {"[7]", ", fold: 0", "s.json:1", "\"val\": [case, …]}, not \"7\"."},
+      {"[{\"train\": [\"a\"]}]", ", fold: 0", "s.json:1", "not one list alone"},
+      {"[{\"train\": [\"a\"],\n\"val\": \"b\"}]", ", fold: 0", "s.json:2",
+       "val must be a list of cases, not \"b\""},
+      {"[{\"train\": [\"a\"],\n\"val\": [null]}]", ", fold: 0", "s.json:2",
+       "val: an entry is a name or {image: file}, not nothing"},
+      {"[{\"train\": [\"a\"], \"val\": [[\"b\"]]}]", ", fold: 0", "s.json:1", "not a list of 1"},
+      {"[{\"train\": [], \"val\": [\"a\"]}]", ", fold: 0", "p.yaml:5", "train names no case"},
+      {"[{\"train\": [\"a\"], \"val\": [], \"test\": []}]", ", fold: 0", "s.json:1",
+       "A fold has no key \"test\"; it can have train, val."},
+      {"[{\"train\": [\"a\"],\n\"train\": [\"b\"]}]", ", fold: 0", "s.json:2", "train"},
+      {"[{\"train\": [\"a\"", ", fold: 0", "s.json:2", "expected ',' or ']'"},
+      {"img0001", ", fold: 0", "s.json:1", "or a list of folds, not \"img0001\""},
+      {"{\"train\": [\"a\"]}", ", fold: 0", "p.yaml:5", "s.json has one split, no folds"},
+      {"{\"train\": [\"a\"], \"val\": [\"b\"]}", ", validation: 0.1", "p.yaml:5",
+       "s.json lists the cases that validate itself"},
+      {"{\"labels\": {\"a\": 1}}", "", "s.json:1", "none of the lists train, validation and test"},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    char split[200], place[64];
+    put_text("y/s.json", bad[i].text);
+    snprintf(split, sizeof split, "{train: ~, validation: ~, test: ~, file: s.json%s}",
+             bad[i].rest);
+    if (strstr(bad[i].rest, "validation"))
+      snprintf(split, sizeof split, "{train: ~, test: ~, file: s.json%s}", bad[i].rest);
+    pipeline_with("btcv: b", split);
+    pipeline *p;
+    status error = pipeline_load(inside("y/p.yaml"), NULL, 0, &p);
+    if (!error) fail_msg("row %zu was taken", i);
+    source_pos at = error_position(error);
+    const char *slash = at.file ? strrchr(at.file, '/') : NULL;
+    snprintf(place, sizeof place, "%s:%d", slash ? slash + 1 : "", at.line);
+    if (strcmp(place, bad[i].place) != 0)
+      fail_msg("row %zu: at %s, not at %s: %s", i, place, bad[i].place, error_message(error));
+    expect_error(error, bad[i].message);
+  }
 }
 
 int main(void) {
@@ -621,11 +768,14 @@ int main(void) {
       cmocka_unit_test(patients_without_labels_train),
       cmocka_unit_test(cases_of_a_patient_share_a_role),
       cmocka_unit_test(lists_that_do_not_fit_are_refused),
+      cmocka_unit_test(a_share_of_the_training_list_validates),
       cmocka_unit_test(one_image_under_two_names_is_a_leak),
       cmocka_unit_test(smaller_label_fractions_are_part_of_larger_ones),
       cmocka_unit_test(a_split_seed_keeps_the_cases_where_they_are),
       cmocka_unit_test(stages_without_labels_train_on_every_case),
       cmocka_unit_test(the_file_says_layout_and_split),
+      cmocka_unit_test(a_fold_of_nnunet_trains_and_tests),
+      cmocka_unit_test(split_files_that_cannot_be_used_say_why),
   };
   return cmocka_run_group_tests(tests, begin, end);
 }

@@ -158,20 +158,20 @@ static json_t *split_schema(void) {
     put(p, roles[i], part_described(share, "fraction of the cases, or list of their names"));
   }
   put(p, "folds", part_integer(2, 1000, "k of a k-fold split"));
-  put(p, "fold", part_integer(0, 999, "the fold that tests, from 0"));
+  put(p, "fold", part_integer(0, 999, "the fold that tests, from 0; of a file with folds, too"));
   put(p, "file",
       part_examples(
-          part_text("file with the lists"),
+          part_text("file with the lists, or nnU-Net's splits_final.json beside fold"),
           YAML("splits/synapse_18_12.yaml", "splits/synapse_24_6.yaml", "splits/lung_50_13.yaml")));
   json_t *split = part_changing_map(p, NULL);
   put(split, "allOf",
-      json_pack("[o, o]",
-                split_of_sort("file", KEYS("train", "validation", "test", "folds", "fold")),
+      json_pack("[o, o]", split_of_sort("file", KEYS("train", "test", "folds")),
                 split_of_sort("folds", KEYS("train", "test", "file"))));
   json_t *schema = json_pack("{s:{s:s}, s:{s:[{s:s}, o]}, s:o}", "if", "type", "string", "then",
                              "anyOf", "const", "listed", part_expression(), "else", split);
   part_examples(schema, YAML("{train: 0.7, validation: 0.1, test: 0.2}",
-                             "{folds: 5, fold: 0, validation: 0.1}", "listed"));
+                             "{folds: 5, fold: 0, validation: 0.1}",
+                             "{file: splits_final.json, fold: 0}", "listed"));
   return part_described(schema,
                         "who trains, validates and tests: fractions that add up to 1, lists "
                         "of names, folds, a file, or `listed`");
