@@ -158,12 +158,11 @@ static status case_images(const char *list, const char *folder, const char *cons
   return OK;
 }
 
-/* An entry of a list: {"image": …, "label": …}, or the image alone. MONAI's lists may name several
- * images, one a channel. */
-static status read_case(const char *path, const char *folder, const char *list, size_t index,
-                        const json_t *item, dataset *d, case_entry *out) {
-  const json_t *image = json_object_get(item, "image"), *label = json_object_get(item, "label");
-  if (json_is_string(item)) image = item;
+/* A case as an entry describes it, at `where` in the json at `path`: its image, or a list of images of
+ * which each is a channel, and its label (NULL: none). Without a name it is called as its first file.
+ * `like`: what such an entry is to be. */
+static status read_case(const char *path, const char *where, const char *like, const json_t *image,
+                        const json_t *label, dataset *d, case_entry *out) {
   const char *files[CHANNELS_MAX];
   size_t count = json_is_array(image) ? json_array_size(image) : 1;
   bool is_list = json_is_array(image) && count >= 1 && count <= CHANNELS_MAX;
@@ -176,22 +175,35 @@ static status read_case(const char *path, const char *folder, const char *list, 
     count = 1;
   }
   if (!files[0] || (json_is_array(image) && !is_list) || (label && !json_is_string(label)))
-    return bad_json(path, "\"%s\"[%zu] must be {\"image\": \"….nii.gz\", \"label\": \"….nii.gz\"}.",
-                    list, index);
+    return bad_json(path, "%s must be %s.", where, like);
   const char *label_file = label ? json_string_value(label) : NULL;
   for (size_t i = 0; i <= count; i++) {
     const char *file = i < count ? files[i] : label_file;
     if (file && !is_usable_path(file))
-      return bad_json(path, "\"%s\"[%zu]: \"%.100s\" is not the path of a .nii or .nii.gz file.",
-                      list, index, file);
+      return bad_json(path, "%s: \"%.100s\" is not the path of a .nii or .nii.gz file.", where,
+                      file);
   }
-  out->name = volume_base_name(&d->memory, files[0]);
-  out->class_count = d->class_count;
+  if (!out->name) out->name = volume_base_name(&d->memory, files[0]);
   if (!out->name[0] || out->name[0] == '.')
-    return bad_json(path, "\"%s\"[%zu]: \"%.100s\" gives the case no name.", list, index, files[0]);
-  TRY(case_images(path, folder, files, (int)count, d, out));
-  if (label_file) TRY(case_file(path, folder, out->name, "label", label_file, d, &out->label));
-  return OK;
+    return bad_json(path, "%s: \"%.100s\" gives the case no name.", where, files[0]);
+  out->class_count = d->class_count;
+  char *folder = path_folder(path);
+  status error = case_images(path, folder, files, (int)count, d, out);
+  if (!error && label_file)
+    error = case_file(path, folder, out->name, "label", label_file, d, &out->label);
+  free(folder);
+  return error;
+}
+
+/* An entry of a list: {"image": …, "label": …}, or the image alone. MONAI's lists may name several
+ * images, one a channel. */
+static status read_list_entry(const char *path, const char *list, size_t index, const json_t *item,
+                              dataset *d, case_entry *out) {
+  char where[40];
+  snprintf(where, sizeof where, "\"%s\"[%zu]", list, index);
+  return read_case(path, where, "{\"image\": \"….nii.gz\", \"label\": \"….nii.gz\"}",
+                   json_is_string(item) ? item : json_object_get(item, "image"),
+                   json_object_get(item, "label"), d, out);
 }
 
 static int by_name(const void *a, const void *b) {
@@ -228,16 +240,14 @@ static status read_lists(const char *path, const json_t *root, bool listed, data
     return bad_json(path, "\"training\" must be a list of cases.");
   if (total > CASES_MAX) return bad_json(path, "\"training\" has more than %d cases.", CASES_MAX);
   d->cases = arena_alloc(&d->memory, total * sizeof *d->cases);
-  char *folder = path_folder(path);
   for (int r = 0; r < 3; r++)
     for (size_t i = 0; i < json_array_size(list[r]); i++) {
       case_entry *entry = &d->cases[d->case_count];
       *entry = (case_entry){.role = (role)r};
-      status error = read_case(path, folder, lists[r], i, json_array_get(list[r], i), d, entry);
+      status error = read_list_entry(path, lists[r], i, json_array_get(list[r], i), d, entry);
       problems_add(found, error);
       if (!error) d->case_count++;
     }
-  free(folder);
   return OK;
 }
 
@@ -585,8 +595,7 @@ static status read_regions(const char *path, const json_t *labels, dataset *d, j
   return OK;
 }
 
-/* Version 2 of the raw format: channels are files of their own, case_0000.nii.gz, case_0001 …; the
- * cases are what lies in imagesTr. */
+/* Version 2 of the raw format: channels are files of their own, case_0000.nii.gz, case_0001 …. */
 static status read_nnunet_json(const char *path, const json_t *root, dataset *d,
                                const char **ending) {
   *ending = json_string_value(json_object_get(root, "file_ending"));
@@ -609,6 +618,52 @@ static status read_nnunet_json(const char *path, const json_t *root, dataset *d,
   return read_channels(path, root, d);
 }
 
+/* One of "dataset", under the name of its case: {"images": [a file for every channel], "label": …}. */
+static status read_placed_case(const char *path, const char *name, const json_t *item, dataset *d,
+                               case_entry *out) {
+  const json_t *images = json_object_get(item, "images");
+  char where[80];
+  snprintf(where, sizeof where, "\"dataset\": \"%.60s\"", name);
+  if (!name[0] || name[0] == '.' || strchr(name, '/') || strlen(name) > 200 ||
+      !text_is_printable(name))
+    return bad_json(path, "%s: a case's name is printable, without / and no . in front.", where);
+  if (json_is_array(images) && json_array_size(images) != (size_t)d->channels)
+    return bad_json(path, "%s has %zu images, but \"channel_names\" names %d channels.", where,
+                    json_array_size(images), d->channels);
+  *out = (case_entry){.name = arena_strdup(&d->memory, name)};
+  return read_case(path, where, "{\"images\": [\"…_0000.nii.gz\", …], \"label\": \"….nii.gz\"}",
+                   json_is_array(images) ? images : NULL, json_object_get(item, "label"), d, out);
+}
+
+/* "dataset": where the files of every case lie, when they are not to be looked for in imagesTr and
+ * labelsTr. */
+static status read_placed(const char *path, const json_t *cases, dataset *d, problems *found) {
+  size_t count = json_object_size(cases);
+  if (count == 0 || count > CASES_MAX)
+    return bad_json(path,
+                    "\"dataset\" must be a mapping from at most %d cases to their files, as in "
+                    "{\"case\": {\"images\": [\"…_0000.nii.gz\", …], \"label\": \"….nii.gz\"}}.",
+                    CASES_MAX);
+  d->cases = arena_alloc(&d->memory, count * sizeof *d->cases);
+  const char *name;
+  json_t *item;
+  json_object_foreach((json_t *)cases, name, item) {
+    status error = read_placed_case(path, name, item, d, &d->cases[d->case_count]);
+    problems_add(found, error);
+    if (!error) d->case_count++;
+  }
+  return OK;
+}
+
+/* What lies in imagesTr and labelsTr. */
+static status find_cases(const char *folder, const char *ending, dataset *d, problems *found) {
+  const char **images = arena_alloc(&d->memory, (size_t)d->channels * sizeof *images);
+  for (int c = 0; c < d->channels; c++)
+    images[c] = arena_printf(&d->memory, "imagesTr/*_%04d%s", c, ending);
+  const char *labels = arena_printf(&d->memory, "labelsTr/*%s", ending);
+  return pair_files(folder, images, d->channels, labels, false, d, found);
+}
+
 static status read_nnunet(const data_spec *spec, dataset *d, problems *found) {
   const char *path = dataset_json(spec, d), *ending;
   json_t *root;
@@ -619,21 +674,17 @@ static status read_nnunet(const data_spec *spec, dataset *d, problems *found) {
   free(place);
   if (!json_object_get(root, "name")) name_after_folder(folder, d);
   status error = read_nnunet_json(path, root, d, &ending);
-  const json_t *promised = json_object_get(root, "numTraining");
-  if (!error) {
-    const char **images = arena_alloc(&d->memory, (size_t)d->channels * sizeof *images);
-    for (int c = 0; c < d->channels; c++)
-      images[c] = arena_printf(&d->memory, "imagesTr/*_%04d%s", c, ending);
-    const char *labels = arena_printf(&d->memory, "labelsTr/*%s", ending);
-    int before = found->count;
-    error = pair_files(folder, images, d->channels, labels, false, d, found);
-    if (!error && found->count == before && json_is_integer(promised) &&
-        json_integer_value(promised) != d->case_count)
-      problems_add(found, bad_json(path,
-                                   "\"numTraining\" is %lld, but imagesTr holds %d cases: the "
-                                   "download may be incomplete.",
-                                   (long long)json_integer_value(promised), d->case_count));
-  }
+  const json_t *promised = json_object_get(root, "numTraining"),
+               *placed = json_object_get(root, "dataset");
+  int before = found->count;
+  if (!error)
+    error = placed ? read_placed(path, placed, d, found) : find_cases(folder, ending, d, found);
+  if (!error && found->count == before && json_is_integer(promised) &&
+      json_integer_value(promised) != d->case_count)
+    problems_add(found, bad_json(path, "\"numTraining\" is %lld, but %s %d cases%s.",
+                                 (long long)json_integer_value(promised),
+                                 placed ? "\"dataset\" has" : "imagesTr holds", d->case_count,
+                                 placed ? "" : ": the download may be incomplete"));
   json_decref(root);
   return error;
 }

@@ -30,7 +30,7 @@ static void make_folder(void) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (!paths[0][0]) make_folder();
   write_file(paths[0], data, size);
-  /* The folder has no imagesTr, so nnU-Net's layout ends with its description at the latest. */
+  /* The folder has no imagesTr: cases of nnU-Net's layout are those that "dataset" names. */
   const data_spec specs[] = {
       {.dataset = paths[0], .split = {0.7, 0.1, 0.2}},
       {.dataset = paths[0], .split_kind = SPLIT_LISTED},

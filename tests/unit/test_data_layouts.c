@@ -3,6 +3,7 @@
 
 #include "language/pipeline.h"
 
+#include <limits.h>
 #include <sys/stat.h>
 
 static void put_text(const char *name, const char *text) {
@@ -160,6 +161,74 @@ static void nnunet_descriptions_that_cannot_be_read_say_why(void **state) {
     put_text("bad/dataset.json", rows[i].text);
     data_spec spec = spec_of(DATASET_NNUNET, inside("bad"));
     dataset *d;
+    expect_error(dataset_open(&spec, 1, &d), rows[i].word);
+  }
+}
+
+/* Files anywhere, under any names; what else lies in imagesTr is no case. */
+static void nnunet_takes_the_files_that_dataset_names(void **state) {
+  (void)state;
+  static const char head[] = "{\"channel_names\": {\"0\": \"T1\", \"1\": \"T2\"}, \"labels\": "
+                             "{\"background\": 0, \"tumour\": 1}, \"file_ending\": \".nii\"";
+  char text[PATH_MAX + 2000], absolute[PATH_MAX];
+  put_image("e/imagesTr/other_0000.nii", 0, 1);
+  put_image("e/scans/a/first.nii", 1, 1);
+  put_image("elsewhere/second.nii", 2, 1);
+  put_image("e/scans/b.nii", 3, 1);
+  put_label("e/scans/a/truth.nii", 1);
+  assert_non_null(realpath(inside("e/scans/b.nii"), absolute));
+  snprintf(text, sizeof text,
+           "%s, \"numTraining\": 2, \"dataset\": {\"b\": {\"images\": [\"scans/b.nii\", \"%s\"]}, "
+           "\"a\": {\"images\": [\"./scans/a/first.nii\", \"../elsewhere/second.nii\"], \"label\": "
+           "\"scans/a/truth.nii\"}}}",
+           head, absolute);
+  put_text("e/dataset.json", text);
+  data_spec spec = spec_of(DATASET_NNUNET, inside("e"));
+  spec.split[0] = 1;
+  spec.split[1] = spec.split[2] = 0;
+  dataset *d;
+  expect_ok(dataset_open(&spec, 1, &d));
+  assert_int_equal(d->case_count, 2);
+  const case_entry *a = find_case(d, "a"), *b = find_case(d, "b");
+  assert_true(strstr(a->image, "e/scans/a/first.nii") != NULL);
+  assert_int_equal(a->more_image_count, 1);
+  assert_true(strstr(a->more_images[0], "elsewhere/second.nii") != NULL);
+  assert_true(strstr(a->label, "truth.nii") != NULL);
+  assert_string_equal(b->more_images[0], absolute);
+  assert_null(b->label);
+  medical_case c;
+  expect_ok(case_prepare(&spec, a, NULL, &c));
+  assert_int_equal(c.image.channels, 2);
+  assert_true(c.image.data[0] == 2 && c.image.data[1] == 3);
+  case_free(&c);
+  dataset_free(d);
+  static const struct {
+    const char *cases, *word;
+  } rows[] = {
+      {"[]", "\"dataset\" must be a mapping from at most"},
+      {"\"KiTS\"", "\"dataset\" must be a mapping from at most"},
+      {"{}", "\"dataset\" must be a mapping from at most"},
+      {"{\"a\": {\"images\": [\"scans/b.nii\"]}}",
+       "\"dataset\": \"a\" has 1 images, but \"channel_names\" names 2 channels"},
+      {"{\"a\": {\"images\": \"scans/b.nii\"}}", "\"a\" must be {\"images\": ["},
+      {"{\"a\": [\"scans/b.nii\"]}", "\"a\" must be {\"images\": ["},
+      {"{\"a\": {\"images\": [\"scans/b.nii\", 7]}}", "\"a\" must be {\"images\": ["},
+      {"{\"a\": {\"images\": [\"scans/b.nii\", \"/etc/passwd\"]}}",
+       "\"/etc/passwd\" is not the path of a .nii or .nii.gz file"},
+      {"{\"a\": {\"images\": [\"scans/b.nii\", \"scans\\n/b.nii\"]}}", "is not the path of"},
+      {"{\"a\": {\"images\": [\"scans/b.nii\", \"scans/c.nii\"]}}", "scans/c.nii is missing"},
+      {"{\"a\": {\"images\": [\"scans/b.nii\", \"scans/b.nii\"], \"label\": 1}}", "\"a\" must be"},
+      {"{\"../a\": {\"images\": [\"scans/b.nii\", \"scans/b.nii\"]}}",
+       "a case's name is printable"},
+      {"{\"x/a\": {\"images\": [\"scans/b.nii\", \"scans/b.nii\"]}}", "a case's name is printable"},
+      {"{\"\": {\"images\": [\"scans/b.nii\", \"scans/b.nii\"]}}", "a case's name is printable"},
+      {"{\"a\": {\"images\": [\"scans/b.nii\", \"scans/b.nii\"]}}, \"numTraining\": 3",
+       "\"numTraining\" is 3, but \"dataset\" has 1 cases."},
+      {"{\"a\": {\"images\": [\"scans/b.nii\", \"scans/b.nii\"]}, \"a\": {}}", "duplicate"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    snprintf(text, sizeof text, "%s, \"dataset\": %s}", head, rows[i].cases);
+    put_text("e/dataset.json", text);
     expect_error(dataset_open(&spec, 1, &d), rows[i].word);
   }
 }
@@ -760,6 +829,7 @@ int main(void) {
       cmocka_unit_test(btcv_is_read_by_its_folders),
       cmocka_unit_test(nnunet_stacks_the_channels_of_a_case),
       cmocka_unit_test(nnunet_descriptions_that_cannot_be_read_say_why),
+      cmocka_unit_test(nnunet_takes_the_files_that_dataset_names),
       cmocka_unit_test(nnunet_regions_are_classes_and_their_unions),
       cmocka_unit_test(patterns_pair_files_by_what_the_star_stands_for),
       cmocka_unit_test(channels_on_two_grids_are_refused),
