@@ -62,7 +62,9 @@ typedef struct extent {
   double bytes;
   int count;
   int padded[3],
-      trained;  /* training cases that are smaller than the crop along an axis; all of them */
+      trained; /* training cases that are smaller than the crop along an axis; all of them */
+  int flat;    /* cases with one voxel along an axis */
+  const char *first_flat;
   bool shrinks; /* cases may be smaller than their headers say */
 } extent;
 
@@ -81,6 +83,8 @@ static void measure_case(const case_entry *entry, const volume *grid, extent *e)
     if (first || spacing[a] < e->spacing_mm[0][a]) e->spacing_mm[0][a] = spacing[a];
     if (first || spacing[a] > e->spacing_mm[1][a]) e->spacing_mm[1][a] = spacing[a];
   }
+  bool is_flat = grid->size[0] == 1 || grid->size[1] == 1 || grid->size[2] == 1;
+  if (is_flat && e->flat++ == 0) e->first_flat = entry->name;
   e->count++;
   e->bytes += file_bytes_of(entry->image) + file_bytes_of(entry->label);
   for (int i = 0; i < entry->more_image_count; i++)
@@ -204,6 +208,13 @@ static void note_padding(checked *c, const extent *e) {
   text_free(&line);
 }
 
+static void note_flat(checked *c, const extent *e) {
+  if (e->flat == 1)
+    note(c, "case %s has one voxel along an axis", e->first_flat);
+  else if (e->flat)
+    note(c, "%d cases, %s among them, have one voxel along an axis", e->flat, e->first_flat);
+}
+
 static void note_cases(checked *c) {
   const dataset *d = c->o->data;
   const data_spec *spec = &c->o->p->data;
@@ -239,6 +250,7 @@ static status print_data(checked *c) {
            (long long)o->channels, plural(o->channels));
   print_operators("sample", o->p->data.sample, o->p->data.sample_count, crop);
   note_cases(c);
+  note_flat(c, &e);
   note_padding(c, &e);
   return OK;
 }

@@ -16,6 +16,7 @@
 #include "run/reproduce.h"
 #include "run/run.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -417,6 +418,41 @@ static bool is_nnunet(const char *json_path) {
   return named;
 }
 
+static bool is_btcv(const char *folder) {
+  return is_in(folder, "img") && is_in(folder, "label");
+}
+
+/* A data set `depth` folders below this one: of those that are looked at the first by name, NULL when
+ * there is none. */
+static const char *data_set_below(arena *memory, const char *folder, int depth) {
+  enum { LOOKED_AT = 64 }; /* entries of a folder */
+  if (depth == 0) return is_btcv(folder) || is_in(folder, "dataset.json") ? folder : NULL;
+  DIR *stream = opendir(folder);
+  if (!stream) return NULL;
+  const char *names[LOOKED_AT], *found = NULL;
+  int count = 0;
+  for (struct dirent *entry; count < LOOKED_AT && (entry = readdir(stream));)
+    if (entry->d_name[0] != '.') names[count++] = arena_strdup(memory, entry->d_name);
+  closedir(stream);
+  qsort(names, (size_t)count, sizeof *names, by_text);
+  for (int i = 0; i < count && !found; i++) {
+    char *below = path_join(folder, names[i]);
+    found = data_set_below(memory, arena_strdup(memory, below), depth - 1);
+    free(below);
+  }
+  return found;
+}
+
+static status not_recognised(arena *memory, const char *path) {
+  const char *below = data_set_below(memory, path, 1);
+  if (!below) below = data_set_below(memory, path, 2);
+  return error_new(
+      ERROR_DATA, NOWHERE,
+      "%s has neither dataset.json (Decathlon, nnU-Net) nor img and label (BTCV)%s%s%s.", path,
+      below ? ": " : "", below ? below : "",
+      below ? " is a folder that has" : ". Describe other layouts in a pipeline file");
+}
+
 /* The layout of a data set that no pipeline describes. */
 static status recognise(arena *memory, const char *path, data_spec *spec) {
   *spec = (data_spec){.dataset = path, .split = {1, 0, 0}};
@@ -430,17 +466,14 @@ static status recognise(arena *memory, const char *path, data_spec *spec) {
     free(folder);
     return OK;
   }
-  if (is_in(path, "img") && is_in(path, "label")) {
+  if (is_btcv(path)) {
     spec->layout = DATASET_BTCV;
   } else if (is_in(path, "dataset.json")) {
     const char *json_path = arena_printf(memory, "%s/dataset.json", path);
     spec->layout = is_nnunet(json_path) ? DATASET_NNUNET : DATASET_DECATHLON;
     if (spec->layout == DATASET_DECATHLON) spec->dataset = json_path;
   } else {
-    return error_new(ERROR_DATA, NOWHERE,
-                     "%s has neither dataset.json (Decathlon, nnU-Net) nor img and label (BTCV). "
-                     "Describe other layouts in a pipeline file",
-                     path);
+    return not_recognised(memory, path);
   }
   return OK;
 }

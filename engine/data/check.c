@@ -18,6 +18,9 @@ enum { SAMPLES_A_CASE = 10000 };
 /* qform and sform of real files differ by their rounding; a tenth of a voxel is more. */
 static const double FORMS_APART_VOXELS = 0.1;
 
+/* The square of a value beyond it, as in a variance, is more than a float32 holds. */
+static const double LARGEST_SQUARED = 1e20;
+
 static const char *const role_names[] = {"train", "validation", "test", "none"};
 
 typedef struct look_work {
@@ -90,6 +93,43 @@ static status take_samples(look_work *w, int64_t index, const medical_case *c, i
   return OK;
 }
 
+/* Least, largest and mean value; says what nothing can be learned from. */
+static void describe_values(look_work *w, const volume *v, case_look *look) {
+  const char *name = look->entry->name;
+  int64_t values = v->size[0] * v->size[1] * v->size[2] * v->channels;
+  double sum = 0;
+  look->min = INFINITY;
+  look->max = -INFINITY;
+  for (int64_t k = 0; k < v->channels; k++) {
+    double least = INFINITY, largest = -INFINITY;
+    for (int64_t i = k; i < values; i += v->channels) {
+      double value = (double)v->data[i];
+      sum += value;
+      least = fmin(least, value);
+      largest = fmax(largest, value);
+    }
+    if (least == largest && v->channels == 1)
+      add_note(w, "case %s: every voxel of the image is %.4g", name, least);
+    else if (least == largest)
+      add_note(w, "case %s: every voxel of channel %lld is %.4g", name, (long long)k, least);
+    look->min = fmin(look->min, least);
+    look->max = fmax(look->max, largest);
+  }
+  look->mean = sum / (double)values;
+  double furthest = fmax(-look->min, look->max);
+  if (furthest > LARGEST_SQUARED)
+    add_note(w, "case %s: values reach %.4g, whose square is more than float32 holds", name,
+             -look->min > look->max ? look->min : look->max);
+}
+
+static void note_flatness(look_work *w, const case_look *look) {
+  for (int a = 0; a < 3; a++)
+    if (look->size[a] == 1)
+      add_note(w, "case %s: one voxel along %c of the file; %lld × %lld × %lld is no volume",
+               look->entry->name, "xyz"[a], (long long)look -> size[0], (long long)look -> size[1],
+               (long long)look -> size[2]);
+}
+
 static status describe(look_work *w, int64_t index, const medical_case *c) {
   case_look *look = &w->look->cases[index];
   const volume *v = &c->image;
@@ -98,16 +138,8 @@ static status describe(look_work *w, int64_t index, const medical_case *c) {
   look->channels = v->channels;
   describe_axes(v, look);
   look->voxel_ml = affine_voxel_mm3(v->affine) / 1000;
-  look->min = INFINITY;
-  look->max = -INFINITY;
-  double sum = 0;
-  for (int64_t i = 0; i < voxels * v->channels; i++) {
-    double value = (double)v->data[i];
-    sum += value;
-    look->min = fmin(look->min, value);
-    look->max = fmax(look->max, value);
-  }
-  look->mean = sum / (double)(voxels * v->channels);
+  describe_values(w, v, look);
+  note_flatness(w, look);
   int64_t low[3], high[3];
   if (volume_box_above(v, 0, low, high))
     for (int a = 0; a < 3; a++) look->box_size[a] = high[a] + 1 - low[a];
@@ -242,14 +274,16 @@ static status note_doubles(look_work *w) {
 
 static void note_unused_classes(look_work *w) {
   const dataset_look *l = w->look;
-  bool any_label = false;
-  for (int i = 0; i < l->data->case_count; i++) any_label |= l->cases[i].class_voxels != NULL;
-  for (int c = 1; c < l->data->class_count && any_label; c++) {
-    bool used = false;
-    for (int i = 0; i < l->data->case_count && !used; i++)
-      used = l->cases[i].class_voxels && l->cases[i].class_voxels[c] > 0;
-    if (!used) add_note(w, "class %d (%s) is in no label", c, l->data->class_names[c]);
+  bool any_label = false, used[LABEL_CLASSES] = {0}, any_used = false;
+  for (int i = 0; i < l->data->case_count; i++) {
+    any_label |= l->cases[i].class_voxels != NULL;
+    for (int c = 1; c < l->data->class_count && l->cases[i].class_voxels; c++)
+      used[c] |= l->cases[i].class_voxels[c] > 0;
   }
+  for (int c = 1; c < l->data->class_count; c++) any_used |= used[c];
+  if (any_label && !any_used) add_note(w, "no label has a voxel of any class but the background");
+  for (int c = 1; c < l->data->class_count && any_used; c++)
+    if (!used[c]) add_note(w, "class %d (%s) is in no label", c, l->data->class_names[c]);
   bool unknown = false;
   for (int i = 0; i < l->data->case_count; i++) unknown |= l->cases[i].unknown > 0;
   if (l->data->ignore_label && any_label && !unknown)

@@ -23,9 +23,8 @@ typedef struct op_use {
 typedef enum dataset_layout {
   DATASET_DECATHLON, /* dataset.json with lists of files (also MONAI's) */
   DATASET_BTCV,      /* a folder with img/img*.nii.gz and label/label*.nii.gz */
-  DATASET_NNUNET, /* a folder with dataset.json, and imagesTr/<case>_0000.nii.gz, labelsTr or the files that
-                        its "dataset" names */
-  DATASET_FILES /* patterns; files belong together where * stands for the same */
+  DATASET_NNUNET,    /* a folder with dataset.json and imagesTr/<case>_0000.nii.gz, labelsTr */
+  DATASET_FILES      /* patterns; files belong together where * stands for the same */
 } dataset_layout;
 /* What `dataset:` calls them. NULL-terminated. */
 extern const char *const dataset_layout_names[];

@@ -25,7 +25,58 @@ try 0 "$STRATA" data check nn/dataset.json
 prints "nn, 6 cases: 6 train, 0 validation, 0 test; 6 good"
 prints "note: class 5 (e) is in no label"
 
-# A pipeline on them: names for roles, half of the labels.
+# A folder above a data set is told the one below it, at most two further down.
+mkdir -p above/RawData/Testing/img above/RawData/Training above/few
+cp -r btcv/img btcv/label above/RawData/Training
+for folder in above above/RawData; do
+  try 1 "$STRATA" data check $folder
+  says "nor img and label (BTCV): above/RawData/Training is a folder that has"
+done
+try 1 "$STRATA" new above -o none.yaml
+says "above/RawData/Training is a folder that has"
+mkdir higher && mv above higher/
+try 1 "$STRATA" data check higher
+says "nor img and label (BTCV). Describe other layouts in a pipeline file"
+rm -r higher
+
+# What nothing can be learned from is said: it is no error.
+mkdir -p flat/img flat/label
+python3 - <<'PY'
+import struct
+def volume(path, code, bits, size, values):
+    header = struct.pack("<i36x8h14x2h", 348, 3 + (size[3] > 1), *size, 1, 1, 1, code, bits)
+    header += struct.pack("<2x8f3f", 1, 1, 1, 1, 1, 1, 1, 1, 352, 1, 0)
+    header = header.ljust(254, b"\0") + struct.pack("<h", 1) + bytes(24)
+    for row in ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)): header += struct.pack("<4f", *row)
+    form = {16: "f", 2: "B"}[code]
+    with open(path, "wb") as out:
+        out.write(header.ljust(344, b"\0") + b"n+1\0" + bytes(4))
+        out.write(struct.pack(f"<{len(values)}{form}", *values))
+def case(name, size, values):
+    volume(f"flat/img/{name}.nii", 16, 32, (*size, 2), values)
+    volume(f"flat/label/{name}.nii", 2, 8, (*size, 1), [0] * (len(values) // 2))
+n = 4 * 4 * 4
+case("constant", (4, 4, 4), [*range(n), *[7.5] * n])
+case("huge", (4, 4, 4), [*range(2 * n - 1), -2e30])
+case("slice", (4, 4, 1), list(range(32)))
+PY
+cat >flat.yaml <<YAML
+strata: 1
+use: $pipelines/tiny.yaml
+data:
+  root: .
+  dataset: {decathlon: ~, files: {images: "flat/img/*.nii", labels: "flat/label/*.nii", classes: [a, b]}}
+YAML
+try 0 "$STRATA" data check flat.yaml
+prints "note: case constant: every voxel of channel 1 is 7.5"
+prints "note: case huge: values reach -2e+30, whose square is more than float32 holds"
+prints "note: case slice: one voxel along z of the file; 4 × 4 × 1 is no volume"
+prints "note: no label has a voxel of any class but the background"
+[ "$(grep -c '^note: ' "$work/out")" = 4 ] || fail "other notes than those four"
+try 0 "$STRATA" check flat.yaml --set stages.pretrain.enabled=false
+prints "case slice has one voxel along an axis"
+
+# A pipeline on the first: names for roles, half of the labels.
 cat >btcv.yaml <<YAML
 strata: 1
 use: $pipelines/tiny.yaml
