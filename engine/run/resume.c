@@ -220,7 +220,7 @@ static status check_length(const run *r, const resume_states *states, int stage)
   return error_new(
       ERROR_USAGE, s->at,
       "stage %s is finished, and there is no " RUN_FINAL_STATE_FILE " to go on from "
-      "(checkpoint: {final: false}, or made by an older strata). A run of its own can "
+      "(checkpoint: {final: false}, no room for it, or made by an older strata). A run of its own can "
       "begin with the weights: --set 'stages.%s.init={from: %s/weights/%s.safetensors}'"
       " --out another",
       s->name, s->name, r->folder, s->name);

@@ -438,13 +438,26 @@ static status train(trainer *t) {
   return OK;
 }
 
+/* With it the stage can be made longer. The weights are what the run is for, and they need less room: they
+ * are written although the state does not fit. */
+static status save_final_state(trainer *t) {
+  if (!t->keeps_state) return OK;
+  status error = save_state(t);
+  if (error_code_of(error) != ERROR_IO) return error;
+  report_line(&t->r->report, "warning: %s; without this state stage %s cannot be made longer",
+              error_message(error), t->stage->name);
+  error_free(error);
+  t->keeps_state = false;
+  return OK;
+}
+
 /* A script fails between two steps or two epochs, where the state is whole: it is saved, so that
  * nothing is lost. */
 static status train_to_the_end(trainer *t) {
   t->started_s = t->saved_s = t->step_started_s = clock_now_s();
   status error = train(t);
   /* Before the hook of the end, which a longer stage would not have called here. */
-  if (!error && t->keeps_state) error = save_state(t);
+  if (!error) error = save_final_state(t);
   if (!error) error = trainer_end_stage(t);
   if (error_code_of(error) != ERROR_SCRIPT) return error;
   status saving = save_state(t);

@@ -59,6 +59,20 @@ says "cut/weights/pretrain.safetensors"
 try 0 "$STRATA" run "${tiny[@]}" --out cut --resume
 same_run run cut
 
+# Of the last stage only the weights fit, not the state that it could be made longer with: it is finished.
+(
+  ulimit -f 1024
+  exec "$STRATA" run "${tiny[@]}" --out tight --set stages.segment.checkpoint.every=10h
+) >"$work/out" 2>"$work/err" || fail "no weights where they would have fitted"
+prints "warning: cannot write tight/state.safetensors"
+prints "File too large; without this state stage segment cannot be made longer"
+[ "$(ls tight | grep -c state)" -eq 0 ] || fail "a part of a state was left behind: $(ls tight)"
+same_run run tight
+try 0 "$STRATA" run "${tiny[@]}" --out tight --set stages.segment.checkpoint.every=10h --resume
+prints "stage segment: done before"
+try 2 "$STRATA" run "${tiny[@]}" --out tight --set stages.segment.epochs=4 --resume
+says "there is no state.final.safetensors to go on from"
+
 name=$(cd run/predictions && ls | head -n 1)
 (
   ulimit -f 1
