@@ -123,11 +123,11 @@ static void describe_values(look_work *w, const volume *v, case_look *look) {
 }
 
 static void note_flatness(look_work *w, const case_look *look) {
+  const long long size[3] = {look->size[0], look->size[1], look->size[2]};
   for (int a = 0; a < 3; a++)
-    if (look->size[a] == 1)
+    if (size[a] == 1)
       add_note(w, "case %s: one voxel along %c of the file; %lld × %lld × %lld is no volume",
-               look->entry->name, "xyz"[a], (long long)look -> size[0], (long long)look -> size[1],
-               (long long)look -> size[2]);
+               look->entry->name, "xyz"[a], size[0], size[1], size[2]);
 }
 
 static status describe(look_work *w, int64_t index, const medical_case *c) {

@@ -544,18 +544,14 @@ static const tree *chosen_fold(loader *l, const tree *split, const tree *file, c
   if (l->all.count > before) return NULL;
   if (tree_get(chosen, "train") && tree_get(chosen, "val")) return chosen;
   report(l, chosen->at, "A fold must be {\"train\": [case, …], \"val\": [case, …]}, not %s.",
-         chosen->kind == TREE_MAP ? "one list alone" : tree_describe(chosen, found));
+         chosen->kind == TREE_MAP ? "a mapping without one of them" : tree_describe(chosen, found));
   return NULL;
 }
 
-/* Puts the lists of the file in place of its name: what they say is part of the run's identity and
- * of its resolved file. The cases that a fold of nnU-Net's holds out are those that its results are
- * reported on: they test, as with `folds:`. */
-static bool take_split_file(loader *l, tree *split) {
+/* The mapping with lists that the file is, or the fold of it that is asked for; NULL: an error, which
+ * has been reported. */
+static const tree *read_split_file(loader *l, const tree *split, bool *has_folds) {
   static const char *const keys[] = {"file", "fold", "validation", NULL};
-  static const char *const of_mapping[3][3] = {
-      {"train", "training"}, {"validation", "val"}, {"test", "testing"}};
-  static const char *const of_fold[3][3] = {{"train"}, {NULL}, {"val"}};
   const tree *file = tree_get(split, "file"), *share = tree_get(split, "validation");
   const char *name;
   source found;
@@ -579,11 +575,24 @@ static bool take_split_file(loader *l, tree *split) {
                       "there, such as 0.1, not %s.",
                       tree_describe(share, what));
   problems_add(&l->all, error);
-  if (error) return false;
-  bool has_folds = read->kind == TREE_LIST;
-  const tree *root = has_folds ? chosen_fold(l, split, file, read) : read;
+  if (error) return NULL;
+  *has_folds = read->kind == TREE_LIST;
+  return *has_folds ? chosen_fold(l, split, file, read) : read;
+}
+
+/* Puts the lists of the file in place of its name: what they say is part of the run's identity and
+ * of its resolved file. The cases that a fold of nnU-Net's holds out are those that its results are
+ * reported on: they test, as with `folds:`. */
+static bool take_split_file(loader *l, tree *split) {
+  static const char *const of_mapping[3][3] = {
+      {"train", "training"}, {"validation", "val"}, {"test", "testing"}};
+  static const char *const of_fold[3][3] = {{"train"}, {NULL}, {"val"}};
+  const tree *share = tree_get(split, "validation");
+  bool has_folds;
+  char what[96];
+  const tree *root = read_split_file(l, split, &has_folds);
   if (!root) return false;
-  tree *lists = tree_new(l->memory, split->at, TREE_MAP, 4);
+  tree *lists = tree_new(l->memory, split->at, TREE_MAP, 3);
   for (int r = 0; r < 3; r++) {
     const char *const *names = has_folds ? of_fold[r] : of_mapping[r];
     const tree *list = NULL;
@@ -596,7 +605,7 @@ static bool take_split_file(loader *l, tree *split) {
     }
     if (r == VALIDATION && share) {
       report(l, share->at, "data: split: validation: %s lists the cases that validate itself.",
-             printable(name, what));
+             printable(tree_get(split, "file")->text, what));
       return false;
     }
     tree *cases = tree_new(l->memory, list->at, TREE_LIST, list->count);
@@ -607,7 +616,7 @@ static bool take_split_file(loader *l, tree *split) {
     lists->items[lists->count++] = cases;
   }
   if (lists->count == 0) {
-    report(l, read->at, "This split file has none of the lists train, validation and test.");
+    report(l, root->at, "This split file has none of the lists train, validation and test.");
     return false;
   }
   if (share) {

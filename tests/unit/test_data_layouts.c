@@ -787,7 +787,7 @@ static void split_files_that_cannot_be_used_say_why(void **state) {
       {"[]", ", fold: 0", "s.json:1", "a list without any fold"},
       {"[[\"img0001\"]]", ", fold: 0", "s.json:1", "A fold must be {\"train\": [case, …]"},
       {"[7]", ", fold: 0", "s.json:1", "\"val\": [case, …]}, not \"7\"."},
-      {"[{\"train\": [\"a\"]}]", ", fold: 0", "s.json:1", "not one list alone"},
+      {"[{\"train\": [\"a\"]}]", ", fold: 0", "s.json:1", "not a mapping without one of them"},
       {"[{\"train\": [\"a\"],\n\"val\": \"b\"}]", ", fold: 0", "s.json:2",
        "val must be a list of cases, not \"b\""},
       {"[{\"train\": [\"a\"],\n\"val\": [null]}]", ", fold: 0", "s.json:2",
