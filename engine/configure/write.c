@@ -2,6 +2,7 @@
 
 #include "base/files.h"
 #include "base/memory.h"
+#include "language/scope.h"
 #include "language/tree.h"
 
 #include <limits.h>
@@ -63,11 +64,9 @@ static void add_outputs(const writing *w) {
 
 /* ---- data ---- */
 
-/* Of a text in which `$` begins nothing. */
 static void add_text(const writing *w, const char *text) {
   text_buffer doubled = {0};
-  for (const char *c = text; *c; c++)
-    text_append(&doubled, *c == '$' ? "$$" : c, *c == '$' ? 2 : 1);
+  scope_escape(text, &doubled);
   tree_write_key(doubled.data, w->yaml);
   text_free(&doubled);
 }

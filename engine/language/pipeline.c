@@ -1745,8 +1745,7 @@ static tree *escaped(loader *l, const tree *t, const char *const *unread, const 
     if (l->fixes[i].node == t) copy->text = paths ? paths : l->fixes[i].text;
   if (t->kind == TREE_SCALAR && unread && strchr(copy->text, '$')) {
     text_buffer doubled = {0};
-    for (const char *p = copy->text; *p; p++)
-      text_append(&doubled, *p == '$' ? "$$" : p, *p == '$' ? 2 : 1);
+    scope_escape(copy->text, &doubled);
     copy->text = arena_strdup(l->memory, doubled.data);
     text_free(&doubled);
   }

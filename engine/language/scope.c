@@ -14,6 +14,10 @@ enum {
   MAX_NAMES_COMPARED = 500 /* for did-you-mean */
 };
 
+void scope_escape(const char *text, text_buffer *out) {
+  for (const char *p = text; *p; p++) text_append(out, *p == '$' ? "$$" : p, *p == '$' ? 2 : 1);
+}
+
 void scope_set(scope *s, arena *memory, const char *name, tree *value) {
   for (int i = 0; i < s->count; i++)
     if (strcmp(s->names[i], name) == 0) {

@@ -17,6 +17,8 @@ typedef struct scope {
   void *context;
 } scope;
 
+/* `text` as an expression that gives it: `$` begins nothing. */
+void scope_escape(const char *text, struct text_buffer *out);
 void scope_set(scope *s, arena *memory, const char *name, tree *value);
 tree *scope_get(const scope *s, const char *name);
 

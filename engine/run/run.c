@@ -301,13 +301,6 @@ static void check_classes(const run *r, problems *found) {
     check_group(r, "evaluate: regions", &e->regions[i], found);
 }
 
-static const value *find_parameter(const graph *g, const char *name) {
-  for (int i = 0; i < g->value_count; i++)
-    if (g->values[i].kind == VALUE_PARAM && strcmp(g->values[i].name, name) == 0)
-      return &g->values[i];
-  return NULL;
-}
-
 /* Weights whose shape goes with the size of the image, a place of its own for each patch, are those of the
  * crops they were trained on. */
 static status check_window_weights(const run *r, const stage_spec *s, const graph *windows) {
@@ -318,7 +311,8 @@ static status check_window_weights(const run *r, const stage_spec *s, const grap
   status error = OK;
   for (int i = 0; i < windows->value_count && !error; i++) {
     const value *v = &windows->values[i];
-    const value *trained = v->kind == VALUE_PARAM ? find_parameter(crops.g, v->name) : NULL;
+    int found = v->kind == VALUE_PARAM ? index_find(&crops.g->parameters, v->name) : -1;
+    const value *trained = found >= 0 ? &crops.g->values[found] : NULL;
     char have[96], want[96];
     if (trained && !shape_equal(&trained->type.shape, &v->type.shape))
       error = error_new(ERROR_PIPELINE, e->at,

@@ -295,6 +295,16 @@ static void depthwise_shapes_agree_with_the_definition(void **state) {
   }
 }
 
+/* A filter of 3×3 along x and y, `least_z` to three taps along z, and an image. */
+static void draw_extents(conv_shape *s, rng *r, int64_t least_z, bool many) {
+  for (int a = 0; a < 3; a++) {
+    s->kernel[a] = a == 2 && !many ? between(r, least_z, 3) : 3;
+    s->stride[a] = s->dilation[a] = 1;
+    s->padding[a] = between(r, 0, s->kernel[a] - 1);
+    s->image[a] = many ? 41 - a : between(r, 6, 9);
+  }
+}
+
 /* Filters of 3×3 along x and y that step by one, of shapes that take Winograd's way: odd extents, any
  * padding, z cut into uneven strips, and more tiles than are transformed together. */
 static void minimal_filtering_agrees_with_the_definition(void **state) {
@@ -305,12 +315,7 @@ static void minimal_filtering_agrees_with_the_definition(void **state) {
                     .channels = many ? 9 : between(&r, 8, long_z ? 60 : 40),
                     .features = many ? 11 : between(&r, 8, long_z ? 60 : 40),
                     .groups = 1};
-    for (int a = 0; a < 3; a++) {
-      s.kernel[a] = a == 2 && !many ? between(&r, 1, 3) : 3;
-      s.stride[a] = s.dilation[a] = 1;
-      s.padding[a] = between(&r, 0, s.kernel[a] - 1);
-      s.image[a] = many ? 41 - a : between(&r, 6, 9);
-    }
+    draw_extents(&s, &r, 1, many);
     if (long_z) s.image[2] = 67;
     set_out(&s);
     check_shape(&s, &r, *state);
@@ -326,12 +331,7 @@ static void minimal_filtering_of_pairs_agrees_with_the_definition(void **state) 
     conv_shape s = {.batch = many ? 1 : between(&r, 1, 2), .groups = 1};
     s.channels = long_z || many || trial % 3 == 0 ? 8 : between(&r, 8, 40);
     s.features = long_z || many || trial % 3 == 1 ? 8 : between(&r, 8, 40);
-    for (int a = 0; a < 3; a++) {
-      s.kernel[a] = a == 2 && !many ? between(&r, 2, 3) : 3;
-      s.stride[a] = s.dilation[a] = 1;
-      s.padding[a] = between(&r, 0, s.kernel[a] - 1);
-      s.image[a] = many ? 41 - a : between(&r, 6, 9);
-    }
+    draw_extents(&s, &r, 2, many);
     if (long_z) s.image[2] = 403;
     set_out(&s);
     check_shape(&s, &r, *state);
