@@ -71,9 +71,10 @@ const command commands[] = {
      "  strata predict runs/x case.nii.gz -o seg.nii.gz --set evaluate.postprocess=[keep_largest]\n"
      "  strata predict runs/hippocampus-unetr incoming -o segmentations\n"
      "  strata predict runs/brain Dataset004_Brain/imagesTs -o segmentations\n"
-     "  strata predict runs/brain case_0000.nii.gz,case_0001.nii.gz -o segmentations\n",
-     OPTION_SET | OPTION_OUT | OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET, 2, MAX_OPERANDS,
-     command_predict},
+     "  strata predict runs/brain case_0000.nii.gz,case_0001.nii.gz -o segmentations\n"
+     "  strata predict runs/hippocampus-unetr incoming -o segmentations --probabilities soft\n",
+     OPTION_SET | OPTION_OUT | OPTION_PROBABILITIES | OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET,
+     2, MAX_OPERANDS, command_predict},
     {"pack", "FILE|RUN", "make one file to share of a pipeline or a run",
      "Of a pipeline: its file and every file it is made of (bases, stages of others, models, blocks,\n"
      "scripts, splits). Of a run: its lock; with --weights what it has learned, too. run, check,\n"

@@ -161,25 +161,60 @@ static bool is_same_file(const struct stat *a, const char *path) {
   return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
 }
 
-/* Two inputs must not meet in one file, and no input may be replaced. */
+static bool is_an_input(const case_entry *c, const struct stat *file) {
+  bool is = is_same_file(file, c->image);
+  for (int m = 0; m < c->more_image_count; m++) is |= is_same_file(file, c->more_images[m]);
+  return is;
+}
+
+/* No input may be replaced. `path` is where result i goes. */
+static status check_not_an_input(const predict_inputs *in, int i, const char *path,
+                                 const char *what, const char *option) {
+  struct stat there;
+  if (stat(path, &there) != 0) return OK;
+  for (int k = 0; k < in->count; k++)
+    if (is_an_input(&in->cases[k], &there))
+      return error_new(ERROR_USAGE, NOWHERE,
+                       "%s of %s would replace the input %s; choose another %s", what,
+                       in->cases[i].name, in->cases[k].name, option);
+  return OK;
+}
+
 static status check_outputs(const predict_inputs *in) {
   for (int i = 0; i < in->count; i++) {
-    struct stat there;
     for (int k = 0; k < i; k++)
       if (strcmp(in->out[k], in->out[i]) == 0)
         return error_new(ERROR_USAGE, NOWHERE,
                          "%s and %s would both be segmented to %s; segment them into two folders",
                          in->cases[k].name, in->cases[i].name, in->out[i]);
-    if (stat(in->out[i], &there) != 0) continue;
-    for (int k = 0; k < in->count; k++) {
-      bool is_input = is_same_file(&there, in->cases[k].image);
-      for (int m = 0; m < in->cases[k].more_image_count; m++)
-        is_input |= is_same_file(&there, in->cases[k].more_images[m]);
-      if (is_input)
-        return error_new(ERROR_USAGE, NOWHERE,
-                         "the segmentation of %s would replace the input %s; choose another -o",
-                         in->cases[i].name, in->cases[k].name);
-    }
+    TRY(check_not_an_input(in, i, in->out[i], "the segmentation", "-o"));
+    if (in->probabilities)
+      TRY(check_not_an_input(in, i, in->probabilities[i], "the probabilities", "--probabilities"));
+  }
+  return OK;
+}
+
+/* In a folder of their own, under the names of the segmentations: a folder of segmentations is what
+ * `evaluate` reads. */
+static status place_probabilities(arena *memory, const char *folder, predict_inputs *in) {
+  if (volume_ending(folder) > 0)
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "--probabilities takes a folder, in which files have the names of the "
+                     "segmentations, not %s",
+                     folder);
+  TRY(folder_create(folder));
+  char *segmentations = path_folder(in->out[0]);
+  struct stat there;
+  bool same = stat(folder, &there) == 0 && is_same_file(&there, segmentations);
+  free(segmentations);
+  if (same)
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "probabilities and segmentations have the same names: --probabilities takes "
+                     "another folder than -o");
+  in->probabilities = arena_alloc(memory, (size_t)in->count * sizeof *in->probabilities);
+  for (int i = 0; i < in->count; i++) {
+    const char *slash = strrchr(in->out[i], '/');
+    in->probabilities[i] = arena_printf(memory, "%s/%s", folder, slash ? slash + 1 : in->out[i]);
   }
   return OK;
 }
@@ -229,5 +264,6 @@ status predict_inputs_list(arena *memory, const arguments *a, const data_spec *d
   out->out = arena_alloc(memory, (size_t)l.count * sizeof *out->out);
   for (int i = 0; i < l.count; i++)
     out->out[i] = to_file ? arena_strdup(memory, a->out) : output_path(&l, a->out, &l.cases[i]);
+  if (a->probabilities) TRY(place_probabilities(memory, a->probabilities, out));
   return check_outputs(out);
 }

@@ -7,13 +7,14 @@
 
 typedef struct predict_inputs {
   case_entry *cases;
-  char **out; /* the segmentation of each */
+  char **out;           /* the segmentation of each */
+  char **probabilities; /* and the file of its probabilities; NULL: not wanted */
   int count;
 } predict_inputs;
 
 /* From the operands after the run: files, the files of an image's channels with commas between them,
  * and folders. A folder gives every .nii and .nii.gz file in it as a case, sorted by name; for a run
- * on nnU-Net's layout the files case_0000, case_0001 … of a case are its channels. Creates the folder
+ * on nnU-Net's layout the files case_0000, case_0001 … of a case are its channels. Creates the folders
  * that the results go to. Errors: nothing to segment, a channel that is missing, two results in one
  * file, a result in the place of an input. All in `memory`. */
 status predict_inputs_list(arena *memory, const arguments *a, const data_spec *data,

@@ -54,6 +54,8 @@ static const option_help option_table[] = {
     {OPTION_ORGANS, "organs", "N", "number of organs, largest first (default 13)"},
     {OPTION_LAYOUT, "layout", "NAME", "decathlon (default), synapse, lung or brats"},
     {OPTION_SIZE, "size", "N", "voxels along x and y (default 96)"},
+    {OPTION_PROBABILITIES, "probabilities", "DIR",
+     "also write each class's probability, a channel a class (float32, before postprocessing)"},
     {OPTION_PREDICTION, "prediction", "DIR", "folder of segmentations"},
     {OPTION_REFERENCE, "reference", "DIR", "folder of reference labels"},
     {OPTION_EMPTY, "empty", "POLICY", "class absent from both: skip (default), one or zero"},
@@ -257,6 +259,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     return read_count(o->name, value, &a->size);
   case OPTION_PREDICTION:
     a->prediction = value;
+    break;
+  case OPTION_PROBABILITIES:
+    a->probabilities = value;
     break;
   case OPTION_REFERENCE:
     a->reference = value;

@@ -164,13 +164,18 @@ static void ensemble_close(ensemble *e) {
   }
 }
 
+/* `soft`: where the probabilities go; NULL: nowhere. */
 static status predict_case(network *n, const data_spec *data, const case_entry *input,
-                           const char *out) {
+                           const char *out, const char *soft) {
   medical_case c = {0};
   labels prediction = {0};
+  nifti_values probabilities = {0};
   status error = case_prepare(data, input, NULL, &c);
-  if (!error) error = network_segment(n, &c.image, input->image, &prediction);
+  if (!error)
+    error = network_segment(n, &c.image, input->image, &prediction, soft ? &probabilities : NULL);
+  if (!error && soft) error = nifti_values_write(&probabilities, soft);
   if (!error) error = nifti_write_labels(out, &prediction, input->image);
+  nifti_values_close(&probabilities);
   labels_free(&prediction);
   case_free(&c);
   return error;
@@ -192,7 +197,8 @@ static status predict_all(network *n, const data_spec *data, const predict_input
   for (; p.done < p.count; p.done++) {
     status error = run_stop_requested()
                        ? stopped_predicting(&p)
-                       : predict_case(n, data, &in->cases[p.done], in->out[p.done]);
+                       : predict_case(n, data, &in->cases[p.done], in->out[p.done],
+                                      in->probabilities ? in->probabilities[p.done] : NULL);
     if (error && error_code_of(error) == ERROR_INTERRUPTED) {
       error_free(error); /* it speaks of windows */
       problems_add(&found, stopped_predicting(&p));

@@ -697,6 +697,9 @@ status nifti_read_labels(const char *path, labels *out) {
 
 /* ---- writing ---- */
 
+/* Of gzip: label maps and images; and values of which no two are alike, which hardly get smaller. */
+enum { LEVEL_USUAL = 6, LEVEL_FAST = 1 };
+
 /* Geometry from an affine: an sform always, a qform as well where the axes are orthogonal. */
 static void geometry_from_affine(const double affine[4][4], nifti_2_header *f) {
   double spacing[3];
@@ -749,35 +752,39 @@ static void narrow_header(const nifti_2_header *a, nifti_1_header *b) {
   memcpy(b->magic, "n+1", 4);
 }
 
-/* Room for a whole file in memory, its header filled in; *voxels is where the values go. `fields`
- * brings geometry, dimensions and data type. */
-static status file_begin(nifti_2_header *fields, int version, uint64_t voxel_bytes,
-                         unsigned char **file, size_t *length, unsigned char **voxels) {
-  for (int i = 1; i <= 3; i++)
-    if (fields->dim[i] > SHRT_MAX) version = 2;
-  size_t offset = version == 1 ? DATA_1_OFFSET : DATA_2_OFFSET;
-  *length = offset + (size_t)voxel_bytes;
-  *file = calloc(*length, 1);
-  if (!*file) return error_out_of_memory(*length);
+/* Where the values of a file begin. */
+static size_t values_offset(int version) {
+  return version == 1 ? DATA_1_OFFSET : DATA_2_OFFSET;
+}
+
+/* At the beginning of zeroed memory. `fields` brings geometry, dimensions and data type. */
+static void put_header(nifti_2_header *fields, int version, unsigned char *file) {
   fields->scl_slope = 1;
   if (version == 1) {
     nifti_1_header one;
     narrow_header(fields, &one);
-    memcpy(*file, &one, sizeof one);
+    memcpy(file, &one, sizeof one);
   } else {
     fields->sizeof_hdr = HEADER_2_BYTES;
     fields->vox_offset = DATA_2_OFFSET;
     memcpy(fields->magic, "n+2\0\r\n\032\n", 8);
-    memcpy(*file, fields, sizeof *fields);
+    memcpy(file, fields, sizeof *fields);
   }
-  *voxels = *file + offset;
+}
+
+/* Room for a whole file in memory, its header filled in. */
+static status file_begin(nifti_2_header *fields, int version, uint64_t voxel_bytes,
+                         unsigned char **file, size_t *length) {
+  *length = values_offset(version) + (size_t)voxel_bytes;
+  *file = calloc(*length, 1);
+  if (!*file) return error_out_of_memory(*length);
+  put_header(fields, version, *file);
   return OK;
 }
 
-static status file_finish(const char *path, unsigned char *file, size_t length) {
+static status file_finish(const char *path, const void *file, size_t length, int level) {
   if (!text_ends_with(path, ".gz")) return file_write_atomic(path, file, length);
-  enum { LEVEL = 6 };
-  struct libdeflate_compressor *c = libdeflate_alloc_compressor(LEVEL);
+  struct libdeflate_compressor *c = libdeflate_alloc_compressor(level);
   size_t room = c ? libdeflate_gzip_compress_bound(c, length) : 0;
   unsigned char *zipped = c ? malloc(room) : NULL;
   status error = OK;
@@ -793,11 +800,33 @@ static status file_finish(const char *path, unsigned char *file, size_t length) 
   return error;
 }
 
-static void set_dimensions(nifti_2_header *f, const int64_t size[3], int64_t channels) {
+/* Returns the version of the format that they need, `version` or more. */
+static int set_dimensions(nifti_2_header *f, const int64_t size[3], int64_t channels, int version) {
   f->dim[0] = channels > 1 ? 4 : 3;
   for (int a = 0; a < 3; a++) f->dim[1 + a] = size[a];
   f->dim[4] = channels;
   for (int i = 5; i < 8; i++) f->dim[i] = 1;
+  for (int i = 1; i <= 4; i++)
+    if (f->dim[i] > SHRT_MAX) version = 2;
+  return version;
+}
+
+/* Geometry as the file `like` has it. */
+static void geometry_of(const header *like, nifti_2_header *f) {
+  const nifti_2_header *r = &like->fields;
+  f->qform_code = r->qform_code;
+  f->sform_code = r->sform_code;
+  f->quatern_b = r->quatern_b;
+  f->quatern_c = r->quatern_c;
+  f->quatern_d = r->quatern_d;
+  f->qoffset_x = r->qoffset_x;
+  f->qoffset_y = r->qoffset_y;
+  f->qoffset_z = r->qoffset_z;
+  memcpy(f->srow_x, r->srow_x, sizeof r->srow_x);
+  memcpy(f->srow_y, r->srow_y, sizeof r->srow_y);
+  memcpy(f->srow_z, r->srow_z, sizeof r->srow_z);
+  memcpy(f->pixdim, r->pixdim, 4 * sizeof r->pixdim[0]);
+  f->xyzt_units = XYZT_TO_SPACE(r->xyzt_units);
 }
 
 status nifti_write_labels(const char *path, const labels *l, const char *like) {
@@ -813,37 +842,25 @@ status nifti_write_labels(const char *path, const labels *l, const char *like) {
                        path, (long long)l->size[0], (long long)l->size[1], (long long)l->size[2],
                        (long long)h.size[0], (long long)h.size[1], (long long)h.size[2], like);
     version = h.version;
-    const nifti_2_header *r = &h.fields;
-    fields.qform_code = r->qform_code;
-    fields.sform_code = r->sform_code;
-    fields.quatern_b = r->quatern_b;
-    fields.quatern_c = r->quatern_c;
-    fields.quatern_d = r->quatern_d;
-    fields.qoffset_x = r->qoffset_x;
-    fields.qoffset_y = r->qoffset_y;
-    fields.qoffset_z = r->qoffset_z;
-    memcpy(fields.srow_x, r->srow_x, sizeof r->srow_x);
-    memcpy(fields.srow_y, r->srow_y, sizeof r->srow_y);
-    memcpy(fields.srow_z, r->srow_z, sizeof r->srow_z);
-    memcpy(fields.pixdim, r->pixdim, 4 * sizeof r->pixdim[0]);
-    fields.xyzt_units = XYZT_TO_SPACE(r->xyzt_units);
+    geometry_of(&h, &fields);
   } else {
     geometry_from_affine(l->affine, &fields);
   }
-  set_dimensions(&fields, l->size, 1);
+  version = set_dimensions(&fields, l->size, 1, version);
   fields.datatype = DT_UINT8;
   fields.bitpix = 8;
   const int64_t X = l->size[0], Y = l->size[1], Z = l->size[2];
-  unsigned char *file, *voxels;
+  unsigned char *file;
   size_t length;
-  TRY(file_begin(&fields, version, (uint64_t)(X * Y * Z), &file, &length, &voxels));
+  TRY(file_begin(&fields, version, (uint64_t)(X * Y * Z), &file, &length));
+  unsigned char *voxels = file + values_offset(version);
   enum { DEEP = 64 }; /* voxels of a line along z, so that what is written stays in the cache */
   for (int64_t y = 0; y < Y; y++)
     for (int64_t z0 = 0; z0 < Z; z0 += DEEP)
       for (int64_t x = 0; x < X; x++)
         for (int64_t z = z0; z < Z && z < z0 + DEEP; z++)
           voxels[(z * Y + y) * X + x] = l->data[(x * Y + y) * Z + z];
-  status error = file_finish(path, file, length);
+  status error = file_finish(path, file, length, LEVEL_USUAL);
   free(file);
   return error;
 }
@@ -855,14 +872,14 @@ status nifti_write_volume(const char *path, const volume *v) {
     whole = v->data[i] >= SHRT_MIN && v->data[i] <= SHRT_MAX && v->data[i] == floorf(v->data[i]);
   nifti_2_header fields = {0};
   geometry_from_affine(v->affine, &fields);
-  set_dimensions(&fields, v->size, C);
+  int version = set_dimensions(&fields, v->size, C, 1);
   fields.datatype = whole ? DT_INT16 : DT_FLOAT32;
   fields.bitpix = whole ? 16 : 32;
-  int version = C > SHRT_MAX ? 2 : 1;
-  unsigned char *file, *voxels;
+  unsigned char *file;
   size_t length;
   uint64_t bytes = (uint64_t)(X * Y * Z * C) * (whole ? sizeof(int16_t) : sizeof(float));
-  TRY(file_begin(&fields, version, bytes, &file, &length, &voxels));
+  TRY(file_begin(&fields, version, bytes, &file, &length));
+  unsigned char *voxels = file + values_offset(version);
   for (int64_t x = 0; x < X; x++)
     for (int64_t y = 0; y < Y; y++)
       for (int64_t z = 0; z < Z; z++)
@@ -875,7 +892,38 @@ status nifti_write_volume(const char *path, const volume *v) {
           else
             memcpy(voxels + at * (int64_t)sizeof value, &value, sizeof value);
         }
-  status error = file_finish(path, file, length);
+  status error = file_finish(path, file, length, LEVEL_USUAL);
   free(file);
   return error;
+}
+
+status nifti_values_begin(const char *like, int64_t channels, size_t budget, nifti_values *out) {
+  header h = {0};
+  *out = (nifti_values){0};
+  TRY(header_read(like, &h));
+  nifti_2_header fields = {.datatype = DT_FLOAT32, .bitpix = 32};
+  geometry_of(&h, &fields);
+  int version = set_dimensions(&fields, h.size, channels, h.version);
+  int64_t values = channels;
+  bool fits = channels > 0;
+  for (int a = 0; a < 3; a++) fits = fits && !__builtin_mul_overflow(values, h.size[a], &values);
+  if (!fits || values > INT64_MAX / (int64_t)sizeof(float) - DATA_2_OFFSET)
+    return error_new(ERROR_DATA, NOWHERE, "%s: %lld values a voxel are more than a file takes",
+                     like, (long long)channels);
+  size_t offset = values_offset(version);
+  TRY(spill_open(offset + (size_t)values * sizeof(float), budget, &out->memory));
+  put_header(&fields, version, out->memory.data);
+  memcpy(out->size, h.size, sizeof h.size);
+  out->channels = channels;
+  out->data = (float *)(void *)((unsigned char *)out->memory.data + offset);
+  return OK;
+}
+
+status nifti_values_write(const nifti_values *v, const char *path) {
+  return file_finish(path, v->memory.data, v->memory.bytes, LEVEL_FAST);
+}
+
+void nifti_values_close(nifti_values *v) {
+  spill_close(&v->memory);
+  *v = (nifti_values){0};
 }

@@ -3,6 +3,7 @@
 #ifndef STRATA_DATA_VOLUME_H
 #define STRATA_DATA_VOLUME_H
 
+#include "base/spill.h"
 #include "base/status.h"
 #include "data/label.h"
 
@@ -97,5 +98,20 @@ status nifti_read_label_grid(const char *path, volume *out);
 status nifti_write_labels(const char *path, const labels *l, const char *like);
 /* int16 when every value is an integer that fits, else float32. */
 status nifti_write_volume(const char *path, const volume *v);
+
+/* A file of float32 values that is being filled, as it will stand on the disk: one channel after the
+ * other, in each of them x fastest. Value (x, y, z) of channel c is
+ * data[((c · size[2] + z) · size[1] + y) · size[0] + x]. */
+typedef struct nifti_values {
+  int64_t size[3], channels;
+  float *data; /* in `memory`, behind the header; zeroed at the start */
+  spill memory;
+} nifti_values;
+
+/* On the grid of the NIfTI file `like`, with its geometry. Beyond `budget` bytes the values lie in a
+ * temporary file: see spill. On error *out needs no close. */
+status nifti_values_begin(const char *like, int64_t channels, size_t budget, nifti_values *out);
+status nifti_values_write(const nifti_values *v, const char *path);
+void nifti_values_close(nifti_values *v);
 
 #endif

@@ -161,8 +161,8 @@ FOR_EACH_ISA static void find_best(const float *p, int64_t voxels, int64_t class
   }
 }
 
-static void find_regions(const score_band *b, const float *p, int64_t voxels, uint8_t *best) {
-  float threshold = b->kind == BAND_SUMS ? 0.0f : 0.5f; /* of logits, or of probabilities */
+static void find_regions(const score_band *b, const float *p, int64_t voxels, float threshold,
+                         uint8_t *best) {
   for (int64_t v = 0; v < voxels; v++) {
     best[v] = 0;
     for (int64_t c = 0; c < b->classes; c++)
@@ -220,15 +220,18 @@ static void finish_part(score_band *b, int64_t voxel, int64_t n) {
     atomic_store(&b->diverged, true);
     return;
   }
+  /* Of the sums, whatever becomes of them: rounded, two may be equal that were not. */
+  bool of_means = b->region_labels && b->kind == BAND_MEANS;
+  if (!b->region_labels)
+    find_best(p, n, classes, b->best + voxel);
+  else if (!of_means)
+    find_regions(b, p, n, 0.0f, b->best + voxel); /* of logits */
   if (b->weights) {
     spread(b->weights + voxel, n, classes, weight);
     divide(p, weight, n * classes);
   }
+  if (of_means) find_regions(b, p, n, 0.5f, b->best + voxel); /* of probabilities */
   if (b->kind == BAND_PROBABILITIES) to_probabilities(b, p, n);
-  if (b->region_labels)
-    find_regions(b, p, n, b->best + voxel);
-  else
-    find_best(p, n, classes, b->best + voxel);
 }
 
 static void add_part(const adding *a, const row_part *r) {

@@ -59,6 +59,12 @@ static bool is_regrid(const double map[3][4], const int64_t target_size[3], grid
   return true;
 }
 
+/* Where the file has the voxel that a label map has at `index`. */
+static int64_t file_order(const int64_t size[3], int64_t index) {
+  int64_t z = index % size[2], y = index / size[2] % size[1], x = index / size[2] / size[1];
+  return (z * size[1] + y) * size[0] + x;
+}
+
 /* ---- copying ---- */
 
 typedef struct copying {
@@ -83,6 +89,18 @@ static void clip_to_target(copying *c) {
   }
 }
 
+/* Of `n` voxels along z, the first of which lies at `from` in the band and at `to` in the label map. */
+static void copy_probabilities(const copying *c, int64_t from, int64_t to, int64_t n) {
+  const nifti_values *values = c->e->probabilities;
+  const int64_t *size = values->size, voxels = size[0] * size[1] * size[2];
+  const float *p = c->b->scores + from * values->channels;
+  for (int64_t k = 0; k < n; k++, to += c->stride[2], p += values->channels) {
+    float *at = values->data + file_order(size, to);
+    for (int64_t channel = 0; channel < values->channels; channel++)
+      at[channel * voxels] = p[channel];
+  }
+}
+
 static void copy_plane(void *context, int64_t plane) {
   const copying *c = context;
   const score_band *b = c->b;
@@ -90,10 +108,10 @@ static void copy_plane(void *context, int64_t plane) {
   for (int64_t y = c->low[1]; y < c->high[1]; y++)
     for (int64_t z = c->low[2], n; z < c->high[2]; z += n) {
       n = band_run(b, z, c->high[2]);
-      const uint8_t *from = b->best + band_voxel(b, x, y, z);
-      uint8_t *to =
-          c->e->out->data + (c->base + x * c->stride[0] + y * c->stride[1] + z * c->stride[2]);
-      for (int64_t k = 0; k < n; k++) to[k * step] = from[k];
+      int64_t from = band_voxel(b, x, y, z);
+      int64_t to = c->base + x * c->stride[0] + y * c->stride[1] + z * c->stride[2];
+      for (int64_t k = 0; k < n; k++) c->e->out->data[to + k * step] = b->best[from + k];
+      if (c->e->probabilities) copy_probabilities(c, from, to, n);
     }
 }
 
@@ -153,6 +171,13 @@ static bool locate(const resampling *r, const double point[3], cell *out) {
   return true;
 }
 
+static double interpolated(const score_band *b, const cell *at, int64_t class) {
+  double value = 0;
+  for (int k = 0; k < 8; k++)
+    value += at->weight[k] * (double)b->scores[at->voxel[k] * b->classes + class];
+  return value;
+}
+
 static uint8_t interpolated_class(const score_band *b, const cell *at) {
   /* Where all eight corners agree, so does every weighted mean of them: most voxels end here. */
   bool agree = true;
@@ -161,9 +186,7 @@ static uint8_t interpolated_class(const score_band *b, const cell *at) {
   uint8_t top = 0;
   double top_value = b->region_labels ? 0.5 : -INFINITY;
   for (int64_t c = 0; c < b->classes; c++) {
-    double value = 0;
-    for (int k = 0; k < 8; k++)
-      value += at->weight[k] * (double)b->scores[at->voxel[k] * b->classes + c];
+    double value = interpolated(b, at, c);
     if (value <= top_value) continue;
     if (!b->region_labels) top_value = value;
     top = b->region_labels ? b->region_labels[c] : (uint8_t)c;
@@ -204,8 +227,14 @@ static void resample_row(void *context, int64_t middle) {
       point[a] = e->map[a][0] * (double)at[0] + e->map[a][1] * (double)at[1] +
                  e->map[a][2] * (double)at[2] + e->map[a][3];
     cell around;
-    if (locate(r, point, &around))
-      e->out->data[(at[0] * size[1] + at[1]) * size[2] + at[2]] = interpolated_class(r->b, &around);
+    if (!locate(r, point, &around)) continue;
+    int64_t voxel = (at[0] * size[1] + at[1]) * size[2] + at[2];
+    e->out->data[voxel] = interpolated_class(r->b, &around);
+    if (!e->probabilities) continue;
+    const nifti_values *values = e->probabilities;
+    for (int64_t c = 0; c < values->channels; c++)
+      values->data[c * size[0] * size[1] * size[2] + file_order(size, voxel)] =
+          (float)interpolated(r->b, &around, c);
   }
 }
 
@@ -250,6 +279,8 @@ status export_open(const volume *prepared, int64_t classes, const int64_t size[3
 
 static status take_planes(void *context, score_band *band, int64_t from, int64_t to) {
   const label_export *e = context;
+  /* Whichever of the file's pages these planes reach. */
+  if (e->probabilities) spill_touch(&e->probabilities->memory, 1, e->probabilities->memory.bytes);
   if (e->is_copy)
     copy_classes(e, band, from, to);
   else
@@ -257,6 +288,13 @@ static status take_planes(void *context, score_band *band, int64_t from, int64_t
   return OK;
 }
 
+void export_keep_probabilities(label_export *e, bool are_regions, nifti_values *to) {
+  e->probabilities = to;
+  if (are_regions) return;
+  for (int64_t i = 0; i < to->size[0] * to->size[1] * to->size[2]; i++) to->data[i] = 1;
+}
+
 score_reader export_reader(label_export *e) {
-  return (score_reader){.probabilities = !e->is_copy, .planes = take_planes, .context = e};
+  return (score_reader){
+      .probabilities = !e->is_copy || e->probabilities, .planes = take_planes, .context = e};
 }

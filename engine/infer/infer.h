@@ -76,6 +76,7 @@ typedef struct label_export {
   bool is_copy;
   grid_map copy; /* prepared voxel of each target voxel, where it is one */
   labels *out;
+  nifti_values *probabilities; /* on the target grid, too; NULL: not kept */
   thread_pool *pool;
 } label_export;
 
@@ -83,6 +84,10 @@ typedef struct label_export {
  * borrowed; on error *out is empty. */
 status export_open(const volume *prepared, int64_t classes, const int64_t size[3],
                    const double affine[4][4], thread_pool *pool, labels *out, label_export *e);
+/* Keeps the probabilities that the labels come from, a channel for each class or region: *to is on the
+ * target grid and fresh, and is borrowed until the last planes have come. Outside the prepared grid it
+ * is certainly the first class (background), and no region. */
+void export_keep_probabilities(label_export *e, bool are_regions, nifti_values *to);
 /* Hands the planes of sliding_window over, as long as *e is at its place. */
 score_reader export_reader(label_export *e);
 

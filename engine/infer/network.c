@@ -147,27 +147,38 @@ static status check_channels(const network *n, const volume *prepared) {
 
 /* Onto any grid. */
 static status segment(network *n, const volume *prepared, const int64_t size[3],
-                      const double affine[4][4], labels *out) {
+                      const double affine[4][4], labels *out, nifti_values *probabilities) {
   label_export e;
   TRY(check_channels(n, prepared));
   TRY(export_open(prepared, n->inferer.classes, size, affine, n->inferer.pool, out, &e));
+  if (probabilities) export_keep_probabilities(&e, n->inferer.region_labels, probabilities);
   score_reader reader = export_reader(&e);
   status error = sliding_window(&n->inferer, prepared, &reader);
   if (error) labels_free(out);
   return error;
 }
 
-status network_segment(network *n, volume *prepared, const char *image_path, labels *out) {
+static status begin_probabilities(const network *n, const char *image_path, nifti_values *out) {
+  int64_t budget = n->inferer.windows.memory_bytes;
+  return nifti_values_begin(image_path, n->inferer.classes, budget > 0 ? (size_t)budget : SIZE_MAX,
+                            out);
+}
+
+status network_segment(network *n, volume *prepared, const char *image_path, labels *out,
+                       nifti_values *probabilities) {
   volume target = {0};
   *out = (labels){0};
+  if (probabilities) *probabilities = (nifti_values){0};
   status error = nifti_read_grid(image_path, &target);
-  if (!error) error = segment(n, prepared, target.size, target.affine, out);
+  if (!error && probabilities) error = begin_probabilities(n, image_path, probabilities);
+  if (!error) error = segment(n, prepared, target.size, target.affine, out, probabilities);
   volume_free(prepared);
   if (!error) error = postprocess(n->postprocess, n->postprocess_count, out);
+  if (error && probabilities) nifti_values_close(probabilities);
   return error_prefix(error, "%s", image_path);
 }
 
 status network_segment_prepared(network *n, const volume *prepared, labels *out) {
-  TRY(segment(n, prepared, prepared->size, prepared->affine, out));
+  TRY(segment(n, prepared, prepared->size, prepared->affine, out, NULL));
   return postprocess(n->postprocess, n->postprocess_count, out);
 }

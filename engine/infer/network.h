@@ -31,9 +31,11 @@ status parameters_load(parameters *p, const char *path);
 /* Of a network with own parameters. Several files are an ensemble, whose outputs are averaged; they
  * are read again for every case, so that one network is in memory. `paths` is borrowed. */
 status network_load(network *n, const char *const *paths, int count);
-/* Prepared case → class numbers on the grid of the file at `image_path`. The prepared image is freed.
- */
-status network_segment(network *n, volume *prepared, const char *image_path, labels *out);
+/* Prepared case → class numbers on the grid of the file at `image_path`, after postprocessing; and the
+ * probabilities before it, where they are wanted (else NULL). The prepared image is freed; the caller
+ * closes *probabilities, if there is no error. */
+status network_segment(network *n, volume *prepared, const char *image_path, labels *out,
+                       nifti_values *probabilities);
 /* The same, on the prepared case's own grid. */
 status network_segment_prepared(network *n, const volume *prepared, labels *out);
 

@@ -383,7 +383,7 @@ static status evaluate_case(run *r, network *n, custom_metrics *custom, const ca
   char *path = run_file(r, name);
   status error = case_prepare(&r->p->data, entry, r->cache, &c);
   if (!error)
-    error = error_prefix(network_segment(n, &c.image, entry->image, &prediction), "case %s",
+    error = error_prefix(network_segment(n, &c.image, entry->image, &prediction, NULL), "case %s",
                          entry->name);
   if (!error) error = nifti_write_labels(path, &prediction, entry->image);
   *scored = false;

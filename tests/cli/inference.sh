@@ -46,6 +46,49 @@ try 0 "$STRATA" run "${tiny[@]}" "${short[@]}" --set data.prepare.scale_range.to
 try 1 "$STRATA" predict run0,run3 "$image" -o x.nii.gz
 says "prepare their images differently"
 
+# The probabilities of the classes, a channel each, on the grid of the input: the labels are their largest,
+# the mean over an ensemble is that of the probabilities for average: probabilities, and with them not a voxel
+# of the labels changes.
+soft() { # soft FILE RUNS [OPTION…]: to $1/case.nii.gz and its labels
+  local folder=$1 runs=$2
+  shift 2
+  segment "$folder.nii.gz" "$runs" --probabilities "$folder" "$@"
+}
+mean=(--set "$window.average=probabilities" --set "$window.blend=constant" --set "$window.overlap=0")
+soft soft run0
+cmp plain.nii.gz soft.nii.gz || fail "labels change when probabilities are kept"
+TMPDIR=$work/tmp soft spilled run0 --set "$window.memory=64KiB" --threads 2
+cmp soft/soft.nii.gz spilled/spilled.nii.gz || fail "the memory budget changed a probability"
+soft soft0 run0 "${mean[@]}"
+soft soft1 run1 "${mean[@]}"
+soft softs run0,run1 "${mean[@]}"
+python3 - "$image" <<'PY' || fail "the probabilities are not those of the labels"
+import sys, numpy, nibabel
+read = lambda path: numpy.asarray(nibabel.load(path).dataobj)
+image = nibabel.load(sys.argv[1])
+for name in "soft", "soft0", "soft1", "softs":
+    file = nibabel.load(f"{name}/{name}.nii.gz")
+    values = numpy.asarray(file.dataobj)
+    assert file.get_data_dtype() == numpy.float32 and file.shape == image.shape + (3,), file.header
+    assert numpy.array_equal(file.affine, image.affine) and file.header["qform_code"] == image.header["qform_code"]
+    assert values.min() >= 0 and abs(values.sum(-1) - 1).max() < 1e-5
+    assert values.max() > 0.4 and values.std() > 1e-3
+    labels = read(f"{name}.nii.gz")
+    of_label = numpy.take_along_axis(values, labels[..., None].astype(int), -1)[..., 0]
+    assert (of_label >= values.max(-1) - 1e-6).all() and len(numpy.unique(labels)) > 1
+both = (read("soft0/soft0.nii.gz") + read("soft1/soft1.nii.gz")) / 2
+assert abs(both - read("softs/softs.nii.gz")).max() < 1e-6
+PY
+try 0 "$STRATA" predict run0 "$image" -o folder --probabilities folder.soft
+cmp soft/soft.nii.gz "folder.soft/${image##*/}" || fail "a folder's probabilities are others"
+mkdir same
+try 2 "$STRATA" predict run0 "$image" -o same --probabilities same/.
+says "--probabilities takes another folder than -o"
+try 2 "$STRATA" predict run0 "$image" -o same --probabilities soft.nii.gz
+says "--probabilities takes a folder"
+try 2 "$STRATA" predict run0 "$image" -o "same/${image##*/}" --probabilities phantom/imagesTr
+says "the probabilities of $image would replace the input"
+
 # Postprocessing: fewer foreground voxels, and a class that is not there is a mistake in the pipeline, and
 # for a run.
 segment largest.nii.gz run0 --set "evaluate.postprocess=[keep_largest]"

@@ -39,7 +39,16 @@ awk -v d="$dice" 'BEGIN { exit !(d > 0.05) }' || fail "nothing was learned: Dice
 
 # Predictions hold the classes of the label files, the same from predict as from the evaluation.
 case=$(basename "$(ls run/predictions/*.nii.gz | head -n 1)")
-try 0 "$STRATA" predict run "phantom/imagesTr/$case" -o again.nii.gz
+try 0 "$STRATA" predict run "phantom/imagesTr/$case" -o again.nii.gz --probabilities soft
+python3 - <<'PY' || fail "the regions' probabilities are not those of the labels"
+import numpy, nibabel
+soft, labels = (numpy.asarray(nibabel.load(p).dataobj) for p in ("soft/again.nii.gz", "again.nii.gz"))
+assert soft.shape == labels.shape + (3,)
+inside = soft > 0.5
+last = numpy.where(inside.any(-1), 3 - inside[..., ::-1].argmax(-1), 0)
+clear = (abs(soft - 0.5) > 1e-6).all(-1)
+assert clear.mean() > 0.9 and (last == labels)[clear].all() and len(numpy.unique(labels)) > 1
+PY
 cmp again.nii.gz "run/predictions/$case" || fail "predict segments otherwise than the run"
 try 0 "$STRATA" evaluate --prediction run/predictions --reference phantom/labelsTr \
   --region 'all organs=1,2,3' --region smaller=2,3 --region smallest=3 --json again.json

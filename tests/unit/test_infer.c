@@ -524,13 +524,16 @@ static void make_probabilities(const int64_t size[3], int64_t classes, volume *o
   memcpy(out->affine, affine, sizeof affine);
 }
 
-/* Planes `count` at a time across an axis, in a band of `depth` planes, exported. */
+/* Planes `count` at a time across an axis, in a band of `depth` planes, exported; with the
+ * probabilities, if they are wanted. */
 static status export_by_planes(const volume *p, int axis, int64_t count, int64_t depth,
-                               const int64_t size[3], const double affine[4][4], labels *out) {
+                               const int64_t size[3], const double affine[4][4], labels *out,
+                               nifti_values *probabilities) {
   label_export e;
   score_band b;
   importance equal;
   TRY(export_open(p, p->channels, size, affine, NULL, out, &e));
+  if (probabilities) export_keep_probabilities(&e, false, probabilities);
   int64_t widest = p->size[0] > p->size[1] ? p->size[0] : p->size[1];
   if (p->size[2] > widest) widest = p->size[2];
   window_spec any = {.size = {widest, widest, widest}, .blend = BLEND_CONSTANT};
@@ -566,17 +569,46 @@ static status export_by_planes(const volume *p, int axis, int64_t count, int64_t
   return OK;
 }
 
+static nifti_values make_values(const int64_t size[3], int64_t channels) {
+  nifti_values v = {.size = {size[0], size[1], size[2]}, .channels = channels};
+  assert_ok(spill_open((size_t)(size[0] * size[1] * size[2] * channels) * sizeof(float), SIZE_MAX,
+                       &v.memory));
+  v.data = v.memory.data;
+  return v;
+}
+
+/* Every label is the class of the largest probability, but for where two are nearly equal. */
+static void labels_follow_probabilities(const labels *l, const nifti_values *v) {
+  const int64_t *n = v->size, voxels = n[0] * n[1] * n[2];
+  for (int64_t x = 0; x < n[0]; x++)
+    for (int64_t y = 0; y < n[1]; y++)
+      for (int64_t z = 0; z < n[2]; z++) {
+        const float *p = v->data + (z * n[1] + y) * n[0] + x;
+        uint8_t label = l->data[(x * n[1] + y) * n[2] + z];
+        for (int64_t c = 0; c < v->channels; c++)
+          assert_true(p[c * voxels] <= p[label * voxels] + 1e-6f);
+      }
+}
+
 /* In every way, which must not matter. */
 static status export_labels(const volume *p, const int64_t size[3], const double affine[4][4],
                             labels *out) {
-  TRY(export_by_planes(p, 0, p->size[0], p->size[0], size, affine, out));
+  TRY(export_by_planes(p, 0, p->size[0], p->size[0], size, affine, out, NULL));
+  nifti_values whole = make_values(size, p->channels);
   for (int axis = 0; axis < 3; axis++)
     for (int64_t count = 1; count <= 4; count += 3) {
       labels same = {0};
-      assert_ok(export_by_planes(p, axis, count, count + 1, size, affine, &same));
+      nifti_values v = make_values(size, p->channels);
+      bool is_first = axis == 0 && count == 1;
+      assert_ok(
+          export_by_planes(p, axis, count, count + 1, size, affine, &same, is_first ? &whole : &v));
       assert_memory_equal(same.data, out->data, (size_t)(size[0] * size[1] * size[2]));
+      if (!is_first) assert_memory_equal(v.data, whole.data, v.memory.bytes);
+      nifti_values_close(&v);
       labels_free(&same);
     }
+  labels_follow_probabilities(out, &whole);
+  nifti_values_close(&whole);
   return OK;
 }
 
@@ -653,6 +685,37 @@ static void resampled_probabilities_equal_scipy(void **state) {
                  json_string_value(json_object_get(target, "name")), v, (int)made.data[v],
                  (int)wanted);
     }
+    labels_free(&made);
+  }
+  volume_free(&p);
+}
+
+/* A grid between the voxels, beyond the edges of the prepared one at the end of x. */
+static void kept_probabilities_are_copied_or_interpolated(void **state) {
+  (void)state;
+  enum { X = 4, Y = 3, Z = 5, C = 3 };
+  const int64_t size[3] = {X, Y, Z};
+  volume p = {0};
+  make_probabilities(size, C, &p);
+  for (int k = 0; k < 2; k++) {
+    double shift[4][4] = {{1, 0, 0, 0.25 * k}, {0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}}, to[4][4];
+    multiply(p.affine, shift, to);
+    const int64_t wider[3] = {X + 2, Y, Z};
+    labels made = {0};
+    nifti_values v = make_values(wider, C);
+    assert_ok(export_by_planes(&p, 0, X, X, wider, to, &made, &v));
+    for (int64_t x = 0; x < X + 2; x++)
+      for (int64_t y = 0; y < Y; y++)
+        for (int64_t z = 0; z < Z; z++)
+          for (int64_t c = 0; c < C; c++) {
+            double wanted = c == 0; /* outside */
+            int64_t next = x + k < X ? x + k : X - 1;
+            if (x < X)
+              wanted = (1 - 0.25 * k) * (double)p.data[((x * Y + y) * Z + z) * C + c] +
+                       0.25 * k * (double)p.data[((next * Y + y) * Z + z) * C + c];
+            assert_float_equal(v.data[((c * Z + z) * Y + y) * (X + 2) + x], wanted, 1e-4 * k);
+          }
+    nifti_values_close(&v);
     labels_free(&made);
   }
   volume_free(&p);
@@ -771,6 +834,7 @@ int main(void) {
       cmocka_unit_test(every_signed_axis_permutation_is_an_exact_copy),
       cmocka_unit_test(the_last_probable_region_gives_the_label),
       cmocka_unit_test(resampled_probabilities_equal_scipy),
+      cmocka_unit_test(kept_probabilities_are_copied_or_interpolated),
       cmocka_unit_test(equal_probabilities_give_the_lowest_class),
       cmocka_unit_test(a_grid_far_away_is_background),
       cmocka_unit_test(a_singular_affine_and_too_many_classes_are_errors),
