@@ -55,12 +55,16 @@ void image_rectangle(image *i, int x, int y, int width, int height, colour c) {
 }
 
 void image_blit(image *onto, const image *what, int x, int y) {
-  for (int v = 0; v < what->height; v++)
-    for (int u = 0; u < what->width; u++) {
+  int from = x < 0 ? -x : 0, to = what->width < onto->width - x ? what->width : onto->width - x;
+  for (int v = y < 0 ? -y : 0; v < what->height && y + v < onto->height; v++) {
+    const uint8_t *pixel = what->rgba + 4 * ((size_t)v * (size_t)what->width + (size_t)from);
+    uint8_t *below = onto->rgba + 4 * ((size_t)(y + v) * (size_t)onto->width + (size_t)(x + from));
+    for (int u = from; u < to; u++, pixel += 4, below += 4) {
       colour c;
-      memcpy(&c, what->rgba + 4 * ((size_t)v * (size_t)what->width + (size_t)u), 4);
-      image_put(onto, x + u, y + v, c);
+      memcpy(&c, pixel, 4);
+      blend(below, c);
     }
+  }
 }
 
 /* ---- text ----------------------------------------------------------------------------------- */

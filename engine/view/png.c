@@ -57,6 +57,7 @@ static png_form choose_form(const image *i, colour_table *t) {
   bool opaque = true, grey = true, few = true;
   for (size_t p = 0; p < pixels; p++) {
     uint32_t key = pixel_at(i, p);
+    if (p > 0 && key == pixel_at(i, p - 1)) continue; /* most are like the one before */
     colour c = as_colour(key);
     opaque = opaque && c.a == 255;
     grey = grey && c.r == c.g && c.g == c.b;
@@ -86,15 +87,17 @@ static png_form choose_form(const image *i, colour_table *t) {
 static void pack_row(const image *i, const png_form *f, const colour_table *t, int y,
                      uint8_t *row) {
   size_t first = (size_t)y * (size_t)i->width;
+  unsigned index = 0;
   for (size_t x = 0; x < (size_t)i->width; x++) {
     uint32_t pixel = pixel_at(i, first + x);
     if (f->type != PNG_PALETTE) {
       memcpy(row + x * (size_t)f->channels, &pixel, (size_t)f->channels);
       continue;
     }
+    if (x == 0 || pixel != pixel_at(i, first + x - 1))
+      index = (unsigned)t->index[table_slot(t, pixel)];
     size_t bit = x * (size_t)f->depth;
-    unsigned shift = 8u - (unsigned)f->depth - (unsigned)(bit % 8);
-    row[bit / 8] |= (uint8_t)((unsigned)t->index[table_slot(t, pixel)] << shift);
+    row[bit / 8] |= (uint8_t)(index << (8u - (unsigned)f->depth - (unsigned)(bit % 8)));
   }
 }
 
@@ -107,14 +110,20 @@ static int paeth(int left, int up, int corner) {
   return from_up <= from_corner ? up : corner;
 }
 
-static void filter_row(int filter, const uint8_t *row, const uint8_t *above, size_t bytes,
-                       size_t step, uint8_t *out) {
+/* The sum of the differences, as signed bytes. */
+static uint64_t filter_row(int filter, const uint8_t *row, const uint8_t *above, size_t bytes,
+                           size_t step, uint8_t *out) {
+  uint64_t sum = 0;
   for (size_t k = 0; k < bytes; k++) {
-    int left = k >= step ? row[k - step] : 0, up = above[k];
-    int corner = k >= step ? above[k - step] : 0;
-    const int guess[5] = {0, left, up, (left + up) / 2, paeth(left, up, corner)};
-    out[k] = (uint8_t)(row[k] - guess[filter]);
+    int left = k >= step ? row[k - step] : 0, up = above[k], guess = 0;
+    if (filter == 1) guess = left;
+    if (filter == 2) guess = up;
+    if (filter == 3) guess = (left + up) / 2;
+    if (filter == 4) guess = paeth(left, up, k >= step ? above[k - step] : 0);
+    out[k] = (uint8_t)(row[k] - guess);
+    sum += (uint64_t)abs((int8_t)out[k]);
   }
+  return sum;
 }
 
 /* All rows, each behind the number of its filter: the one whose differences are smallest in sum.
@@ -129,9 +138,7 @@ static void filter_rows(const image *i, const png_form *f, const colour_table *t
     pack_row(i, f, t, y, row);
     uint64_t least = UINT64_MAX;
     for (int filter = 0; filter < (f->type == PNG_PALETTE ? 1 : 5); filter++) {
-      filter_row(filter, row, above, row_bytes, step, trial);
-      uint64_t sum = 0;
-      for (size_t k = 0; k < row_bytes; k++) sum += (uint64_t)abs((int8_t)trial[k]);
+      uint64_t sum = filter_row(filter, row, above, row_bytes, step, trial);
       if (sum >= least) continue;
       least = sum;
       out[0] = (uint8_t)filter;
@@ -177,7 +184,7 @@ status png_encode(const image *i, unsigned char **bytes, size_t *length) {
   png_form f = choose_form(i, &table);
   size_t row_bytes = ((size_t)i->width * (size_t)(f.channels * f.depth) + 7) / 8;
   size_t raw = (row_bytes + 1) * (size_t)i->height;
-  struct libdeflate_compressor *compressor = libdeflate_alloc_compressor(10);
+  struct libdeflate_compressor *compressor = libdeflate_alloc_compressor(6);
   size_t bound = compressor ? libdeflate_zlib_compress_bound(compressor, raw) : 0;
   /* Signature, IHDR, PLTE, tRNS, IDAT, IEND. */
   size_t room = 8 + 25 + 12 + 3 * COLOURS_MAX + 12 + COLOURS_MAX + 12 + bound + 12;

@@ -196,20 +196,19 @@ status slice_grey(const volume *v, int64_t channel, const slice_axes *axes, int6
 /* A slice's labels under a picture: which voxels its columns and rows show. */
 typedef struct label_pixels {
   const uint8_t *first;
-  int64_t column[IMAGE_MAX_SIDE]; /* offsets */
-  int64_t rows, down;
+  int64_t column[IMAGE_MAX_SIDE], row[IMAGE_MAX_SIDE]; /* offsets */
   int width, height;
 } label_pixels;
 
-static const uint8_t *row_of(const label_pixels *p, int y) {
-  return p->first + (int64_t)(2 * y + 1) * p->rows / (2 * p->height) * p->down;
+static uint8_t class_at(const label_pixels *p, int x, int y) {
+  return p->first[p->row[y] + p->column[x]];
 }
 
 /* Does another class lie within `reach` pixels along x or y? The picture's edge is none. */
 static bool is_edge(const label_pixels *p, int x, int y, int reach, uint8_t class) {
   for (int k = -reach; k <= reach; k++) {
-    if (x + k >= 0 && x + k < p->width && row_of(p, y)[p->column[x + k]] != class) return true;
-    if (y + k >= 0 && y + k < p->height && row_of(p, y + k)[p->column[x]] != class) return true;
+    if (x + k >= 0 && x + k < p->width && class_at(p, x + k, y) != class) return true;
+    if (y + k >= 0 && y + k < p->height && class_at(p, x, y + k) != class) return true;
   }
   return false;
 }
@@ -218,27 +217,23 @@ void slice_labels(const labels *l, const slice_axes *axes, int64_t index, label_
                   int thickness, image *onto) {
   enum { HALF = 110 }; /* of 255 */
   slice_steps s = steps_of(axes, l->size, index);
-  label_pixels p = {.first = l->data + s.first,
-                    .rows = axes->height,
-                    .down = s.down,
-                    .width = onto->width,
-                    .height = onto->height};
+  label_pixels p = {.first = l->data + s.first, .width = onto->width, .height = onto->height};
   for (int x = 0; x < onto->width; x++)
     p.column[x] = (int64_t)(2 * x + 1) * axes->width / (2 * onto->width) * s.across;
-  for (int y = 0; y < onto->height; y++) {
-    const uint8_t *row = row_of(&p, y);
+  for (int y = 0; y < onto->height; y++)
+    p.row[y] = (int64_t)(2 * y + 1) * axes->height / (2 * onto->height) * s.down;
+  for (int y = 0; y < onto->height; y++)
     for (int x = 0; x < onto->width; x++) {
-      uint8_t class = row[p.column[x]];
+      uint8_t class = class_at(&p, x, y);
       if (class == 0) continue;
       if (class == LABEL_UNKNOWN) {
         image_put(onto, x, y, unknown_colour(x, y));
         continue;
       }
+      if (style == LABEL_DASHED && ((x + y) & 3) >= 2) continue;
+      if (style != LABEL_FILL && !is_edge(&p, x, y, thickness, class)) continue;
       colour c = class_colour(class);
       if (style == LABEL_FILL) c.a = HALF;
-      if (style != LABEL_FILL && !is_edge(&p, x, y, thickness, class)) continue;
-      if (style == LABEL_DASHED && ((x + y) & 3) >= 2) continue;
       image_put(onto, x, y, c);
     }
-  }
 }
