@@ -13,7 +13,7 @@ enum {
   MAX_BLOCK_DEPTH = 32,
   MAX_REPEAT = 4096,
   MAX_GRAPH_NODES = 20000,
-  MAX_GRAPH_VALUES = 1 << 18, /* of all items, over the rounds and blocks that they stand in */
+  MAX_GRAPH_VALUES = 1 << 16, /* of all items, over the rounds and blocks that they stand in */
   MAX_ITEM_INPUTS = 64,
   POISONED = -1 /* count of a name whose item had an error: what reads it is skipped in silence */
 };

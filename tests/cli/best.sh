@@ -9,6 +9,7 @@ return function(step, epoch, total, base)
 end
 LUA
 run=("$STRATA" run best.yaml --set "data.root=$work/phantom" --set stages.pretrain.enabled=false
+  --set evaluate.inferer.sliding_window.overlap=0
   --set "stages.segment.schedule={lua: spoil.lua}" --set stages.segment.ema.decay=0.5)
 keeping=(--set stages.segment.epochs=6 --set "stages.segment.validate={every: 1, output: net.out, metrics: [hd95], keep_best: dice}")
 try 0 "${run[@]}" "${keeping[@]}" --out kept

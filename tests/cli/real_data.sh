@@ -8,7 +8,8 @@ data=${DATA:-}
 # Every case is read and prepared: one step an epoch, but all cases in the roles.
 recipe=$SOURCE/pipelines/hippocampus/unetr.yaml
 small=(--set "data.root=$data/Task04_Hippocampus" --set model.with.features=2
-  --set model.with.hidden=24 --set model.with.mlp=48 --set model.with.layers=4)
+  --set model.with.hidden=24 --set model.with.mlp=48 --set model.with.layers=4
+  --set params.roi=[16,48,16] --set evaluate.inferer.sliding_window.overlap=0)
 try 0 "$STRATA" check "$recipe" "${small[@]}"
 prints "no mistakes found"
 prints "200 cases: 140 train, 20 validation, 40 test"

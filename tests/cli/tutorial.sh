@@ -2,7 +2,7 @@
 # run, in order, in a new folder, with the program that `cmake --install` puts into ~/.local.
 #
 # Only two commands are not run as they stand: configuring and building, which made the program under
-# test; that there is such a preset is checked. A sanitizer is slow, so stages have one epoch there.
+# test; that there is such a preset is checked. A sanitizer is slow, so stages have three steps there.
 . "$(dirname "$0")/lib.sh"
 build=$(dirname "$STRATA")
 export HOME=$work PATH=$work/.local/bin:$PATH
@@ -46,7 +46,7 @@ for part in parts/*; do
     name=$(head -n 1 "parts/$part")
     [ -n "$name" ] || fail "the file in block $part has no name"
     tail -n +2 "parts/$part" >"mine/$name"
-    [ "$EPOCHS" -gt 6 ] || sed -i -E 's/epochs: [0-9]+/epochs: 1/; s/seeds\(2\)/seeds(1)/' "mine/$name"
+    [ "$EPOCHS" -gt 6 ] || sed -i -E 's/epochs: [0-9]+\}/epochs: 1, steps_per_epoch: 3}/; s/seeds\(2\)/seeds(1)/' "mine/$name"
     files=$((files + 1)) ;;
   *.sh)
     folder=$work/mine
