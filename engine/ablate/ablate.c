@@ -32,6 +32,7 @@ void session_keep(session *s, json_t *json) {
 
 static void log_line(void *context, const char *text) {
   const session *s = context;
+  if (s->is_rehearsal) return;
   report_line(&s->o->jobs.report, "%s", text);
 }
 
@@ -75,14 +76,38 @@ static status run_script(session *s) {
   size_t length;
   TRY(file_read(s->o->script, SCRIPT_SOURCE_BYTES, &source, &length));
   script_ref ref = {.path = s->o->script, .source = source, .arguments = s->arguments};
-  script_program program = {
-      .kind = SCRIPT_ABLATION, .limits = &limits, .log = log_line, .context = s};
+  bool met_unknown_name = false;
+  script_program program = {.kind = SCRIPT_ABLATION,
+                            .limits = &limits,
+                            .log = log_line,
+                            .context = s,
+                            .met_unknown_name = &met_unknown_name};
   status error = script_run(&program, &ref);
+  s->is_certain |= met_unknown_name;
   free(source);
   return error;
 }
 
+static void close_session(session *s) {
+  session_release(s);
+  for (int i = 0; i < s->study_count; i++) study_free(s->studies[i]);
+  arena_free(&s->memory);
+}
+
+static status rehearse(const ablation_options *o) {
+  session s = {.o = o, .script = {intern_file(o->script), 1, 1}, .is_rehearsal = true};
+  status error = read_arguments(&s);
+  if (!error) error = run_script(&s);
+  if (!s.lacks_results || !s.is_certain) { /* what is wrong before the trials is found in earnest */
+    error_free(error);
+    error = OK;
+  }
+  close_session(&s);
+  return error_suffix(error, " (found before the trials)");
+}
+
 status ablate(const ablation_options *o) {
+  TRY(rehearse(o));
   session s = {.o = o, .script = {intern_file(o->script), 1, 1}};
   status error = read_arguments(&s);
   if (!error) error = run_script(&s);
@@ -93,8 +118,6 @@ status ablate(const ablation_options *o) {
     error = plain;
   }
   if (!error && !s.has_ended) error = check_failures(&s);
-  session_release(&s);
-  for (int i = 0; i < s.study_count; i++) study_free(s.studies[i]);
-  arena_free(&s.memory);
+  close_session(&s);
   return error;
 }

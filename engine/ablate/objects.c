@@ -19,6 +19,7 @@ enum {
   COLUMNS_MAX = 64,
   METRICS_MAX = 32,
   FOLDS_MAX = 1000,
+  REHEARSED_RUNS = 10,
   LABEL_BYTES = 500,
   CALL_COST = 2000 /* instructions that a call counts for: it takes memory outside of Lua's */
 };
@@ -35,8 +36,9 @@ static session *session_of(lua_State *L) {
 /* An error in a change stands at the script's line; the option that a user gave is named. */
 static int raise_error(lua_State *L, status error) {
   source_pos at = error_position(error);
-  if (at.file && at.line == 0) error = error_prefix(error, "%s", at.file);
-  if (error_code_of(error) == ERROR_USAGE && error_count(error) == 1) {
+  bool is_of_option = at.file && at.line == 0;
+  if (is_of_option) error = error_prefix(error, "%s", at.file);
+  if ((is_of_option || error_code_of(error) == ERROR_USAGE) && error_count(error) == 1) {
     status plain = error_new(ERROR_SCRIPT, NOWHERE, "%s", error_message(error));
     error_free(error);
     error = plain;
@@ -72,9 +74,10 @@ static void push_object(lua_State *L, const script_group *methods, void *what) {
 
 static void *check_object(lua_State *L, int index, const script_group *methods) {
   void **what = luaL_testudata(L, index, methods->name);
+  if (!what && index == 1) luaL_error(L, "call it with a colon: %s…", methods->prefix);
   if (!what)
-    luaL_error(L, index == 1 ? "call it with a colon: %s…" : "a %s is missing here",
-               index == 1 ? methods->prefix : methods->name);
+    luaL_error(L, "a %s is missing here: argument %d is a %s", methods->name, index - 1,
+               luaL_typename(L, index));
   return *what;
 }
 
@@ -284,7 +287,9 @@ static void read_levels(lua_State *L, session *s, factor *f, int levels) {
     if (lua_rawgeti(L, entry, 2) != LUA_TNIL) add_changes(L, s, &one->changes, lua_gettop(L));
     lua_settop(L, entry - 1);
   }
-  if (n == 0) luaL_error(L, "the factor \"%s\" has no levels", f->name);
+  if (n == 0)
+    luaL_error(L, "the factor \"%s\" has no levels; they are a list: {{\"label\", {changes}}, …}",
+               f->name);
 }
 
 /* {"name", "key", {values}} or {"name", {levels}}. */
@@ -343,7 +348,10 @@ static int study_grid(lua_State *L) {
   luaL_checktype(L, 3, LUA_TTABLE);
   int count = (int)lua_rawlen(L, 3);
   if (count < 1 || count > FACTORS_MAX)
-    return luaL_error(L, "a grid has 1 to %d factors", FACTORS_MAX);
+    return luaL_error(L,
+                      "a grid is a list of 1 to %d factors: {{\"name\", \"key\", {values}}, "
+                      "{\"name\", {levels}}, …}",
+                      FACTORS_MAX);
   factor *factors = arena_alloc(&s->memory, (size_t)count * sizeof *factors);
   for (int i = 0; i < count; i++) {
     lua_rawgeti(L, 3, i + 1);
@@ -448,6 +456,41 @@ static status list_trials(session *s, const study *of) {
   return s->has_ended ? error_new(ERROR_INTERRUPTED, NOWHERE, "--dry-run ends here") : OK;
 }
 
+/* Instead of the trials, in a rehearsal. A script that runs a study again and again waits for results. */
+static status rehearse_run(session *s, study *of) {
+  bool is_done = true;
+  for (int i = 0; i < of->trial_count; i++) is_done &= of->trials[i].state == TRIAL_DONE;
+  if (is_done) return study_run(of);
+  s->lacks_results = true;
+  if (of->trial_count == of->rehearsed_trials || s->rehearsed_runs == REHEARSED_RUNS)
+    return error_new(ERROR_INTERRUPTED, NOWHERE, "the rehearsal ends here");
+  of->rehearsed_trials = of->trial_count;
+  s->rehearsed_runs++;
+  return OK;
+}
+
+/* Lists the names that a result may have; one that it lacks is then a misspelt one. */
+static void refuse_unknown_names(lua_State *L, const study *of) {
+  static const char *const always[] = {"arm",    "seed",    "fold",  "state",
+                                       "folder", "seconds", "error", "cases"};
+  for (int i = 0; i < of->trial_count; i++) {
+    lua_rawgeti(L, -1, i + 1);
+    lua_newtable(L);
+    const trial *t = &of->trials[i];
+    const size_t fixed = sizeof always / sizeof *always;
+    for (size_t k = 0; k < fixed + (size_t)(of->factor_count + t->metric_count); k++) {
+      size_t factor = k - fixed, metric = factor - (size_t)of->factor_count;
+      lua_pushboolean(L, true);
+      lua_setfield(L, -2,
+                   k < fixed                           ? always[k]
+                   : factor < (size_t)of->factor_count ? of->factors[factor]
+                                                       : t->metrics[metric]);
+    }
+    script_refuse_unknown(L, "result.");
+    lua_pop(L, 1);
+  }
+}
+
 static int study_run_function(lua_State *L) {
   session *s = session_of(L);
   study *of = check_study(L);
@@ -455,11 +498,15 @@ static int study_run_function(lua_State *L) {
   if (!error && (int64_t)of->arm_count * study_repeats(of) > TRIALS_MAX)
     error = error_new(ERROR_SCRIPT, NOWHERE, "a study has at most %d trials", TRIALS_MAX);
   if (!error) error = study_plan(of);
-  if (!error && s->o->dry_run) error = list_trials(s, of);
-  if (!error) error = study_run(of); /* with everything done it only reads */
+  if (!error && s->o->dry_run && !s->is_rehearsal) error = list_trials(s, of);
+  if (!error && s->is_rehearsal)
+    error = rehearse_run(s, of);
+  else if (!error)
+    error = study_run(of); /* with everything done it only reads */
   if (error) return raise_error(L, error);
   session_keep(s, trial_rows(of));
   value_push_json(L, s->json);
+  refuse_unknown_names(L, of);
   return 1;
 }
 
@@ -472,13 +519,22 @@ static int study_report_function(lua_State *L) {
   for (int i = 0; i < count; i++) metrics[i] = luaL_checkstring(L, i + 2);
   if (!of->is_planned)
     return luaL_error(L, "call run before report, and again after arms, seeds or folds change");
-  status error = report_make(of, metrics, count, &s->report);
-  if (!error) error = report_write(&s->report);
+  status error;
+  if (s->is_rehearsal) {
+    s->lacks_results = true;
+    error = report_ahead(of, metrics, count, &s->report);
+    s->is_certain |= error != OK;
+  } else {
+    error = report_make(of, metrics, count, &s->report);
+    if (!error) error = report_write(&s->report);
+  }
   if (error) return raise_error(L, error);
-  char *text = report_text(&s->report);
-  report_line(&s->o->jobs.report, "%s", text);
-  report_line(&s->o->jobs.report, "tables: %s/%s.md, .csv, .json", s->o->out, of->name);
-  free(text);
+  if (!s->is_rehearsal) {
+    char *text = report_text(&s->report);
+    report_line(&s->o->jobs.report, "%s", text);
+    report_line(&s->o->jobs.report, "tables: %s/%s.md, .csv, .json", s->o->out, of->name);
+    free(text);
+  }
   json_t *rows = json_array();
   session_keep(s, rows);
   for (int i = 0; i < of->arm_count; i++) json_array_append_new(rows, report_row(&s->report, i));
@@ -515,19 +571,24 @@ static int global_show(lua_State *L) {
   }
   json_t *rows = json_array();
   session_keep(s, rows);
-  for (lua_Integer r = 1; r <= (lua_Integer)lua_rawlen(L, 2); r++) {
+  bool is_there[COLUMNS_MAX] = {false};
+  lua_Integer row_count = (lua_Integer)lua_rawlen(L, 2);
+  for (lua_Integer r = 1; r <= row_count; r++) {
     script_charge(L, 20 * count);
     if (lua_rawgeti(L, 2, r) != LUA_TTABLE) return luaL_error(L, "a row is a table of its fields");
     json_t *row = json_object();
     json_array_append_new(rows, row);
     for (int i = 0; i < count; i++) {
-      lua_getfield(L, -1, columns[i]);
+      lua_pushstring(L, columns[i]);
+      is_there[i] |= lua_rawget(L, -2) != LUA_TNIL;
       json_object_set_new(row, columns[i], cell_of(L, -1));
       lua_pop(L, 1);
     }
     lua_pop(L, 1);
   }
-  status error = session_show(s, name, columns, count, rows);
+  for (int i = 0; i < count && row_count > 0 && !s->lacks_results; i++)
+    if (!is_there[i]) return luaL_error(L, "no row has a field \"%s\"", columns[i]);
+  status error = s->is_rehearsal ? OK : session_show(s, name, columns, count, rows);
   return error ? raise_error(L, error) : 0;
 }
 

@@ -86,19 +86,15 @@ static const results *first_result(const study *s) {
   return NULL;
 }
 
-static status no_such_metric(const results *r, const char *name) {
-  enum { NAMES = 64 };
-  const char *names[NAMES];
+static status no_such_metric(const char *name, const char *const *there, int count) {
   text_buffer list = {0};
-  int count = 0;
-  for (int i = 0; i < r->metric_count && count < NAMES; i++) {
-    names[count] = r->metrics[i].key;
-    text_add(&list, "%s%s", i > 0 ? ", " : "", names[count++]);
-  }
-  const char *near = nearest_name(name, names, count);
+  for (int i = 0; i < count; i++) text_add(&list, "%s%s", i > 0 ? ", " : "", there[i]);
+  const char *near = nearest_name(name, there, count);
   status error =
-      error_new(ERROR_SCRIPT, NOWHERE, "the evaluations hold no metric \"%s\"%s%s%s. They hold %s",
-                name, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "",
+      error_new(ERROR_SCRIPT, NOWHERE,
+                "the evaluations hold no metric \"%s\"%s%s%s They hold %s; what they hold "
+                "is said by `evaluate: metrics:` of the pipeline",
+                name, near ? "; did you mean \"" : ".", near ? near : "", near ? "\"?" : "",
                 list.data ? list.data : "none");
   text_free(&list);
   return error;
@@ -107,12 +103,14 @@ static status no_such_metric(const results *r, const char *name) {
 static status choose_metrics(study_report *r, const char *const *wanted, int count) {
   const results *any = first_result(r->s);
   if (!any) return OK;
+  const char **there = arena_alloc(&r->memory, (size_t)(any->metric_count + 1) * sizeof *there);
+  for (int i = 0; i < any->metric_count; i++) there[i] = any->metrics[i].key;
   bool all = count == 0;
   r->metric_count = all ? any->metric_count : count;
   results_metric *chosen = arena_alloc(&r->memory, (size_t)(r->metric_count + 1) * sizeof *chosen);
   for (int i = 0; i < r->metric_count; i++) {
     int index = all ? i : results_metric_index(any, wanted[i]);
-    if (index < 0) return no_such_metric(any, wanted[i]);
+    if (index < 0) return no_such_metric(wanted[i], there, any->metric_count);
     chosen[i].key = arena_strdup(&r->memory, any->metrics[index].key);
   }
   r->metrics = chosen;
@@ -179,6 +177,60 @@ static status fill_cell(study_report *r, int index, int metric) {
   }
   return s->arms[index].baseline < 0 ? OK : compare_with_baseline(r, index, metric);
 }
+
+/* ---- before the trials -------------------------------------------------------------------------- */
+
+static status check_metrics(const trial *t, const char *const *wanted, int count) {
+  for (int i = 0; i < count; i++) {
+    const char *key = results_metric_key(wanted[i]);
+    bool is_there = false;
+    for (int m = 0; m < t->metric_count && !is_there; m++)
+      is_there = strcmp(t->metrics[m], key) == 0;
+    if (!is_there) return no_such_metric(wanted[i], t->metrics, t->metric_count);
+  }
+  return OK;
+}
+
+static uint64_t tested_cases(const study *s, int arm, int seed) {
+  int folds = s->folds > 0 ? (int)s->folds : 1;
+  uint64_t sum = 0;
+  for (int f = 0; f < folds; f++) sum += study_trial(s, arm, seed * folds + f)->tested;
+  return sum;
+}
+
+static status check_cases(const study *s, int index) {
+  const study_arm *a = &s->arms[index];
+  for (int k = 0; k < s->seed_count && a->baseline >= 0; k++)
+    if (tested_cases(s, index, k) != tested_cases(s, a->baseline, k))
+      return error_new(
+          ERROR_SCRIPT, NOWHERE,
+          "\"%s\" is scored on other test cases than \"%s\", which it is compared with. "
+          "Where their seeds differ, data.split_seed keeps every case in its role; arms "
+          "that are not to be compared belong to studies of their own",
+          a->label, s->arms[a->baseline].label);
+  return OK;
+}
+
+status report_ahead(const study *s, const char *const *metrics, int count, study_report *out) {
+  *out = (study_report){.s = s};
+  for (int i = 0; i < s->arm_count; i++) {
+    TRY(error_prefix(check_metrics(study_trial(s, i, 0), metrics, count), "arm \"%s\"",
+                     s->arms[i].label));
+    TRY(check_cases(s, i));
+  }
+  const trial *first = study_trial(s, 0, 0);
+  out->metric_count = count > 0 ? count : first->metric_count;
+  results_metric *listed =
+      arena_alloc(&out->memory, (size_t)(out->metric_count + 1) * sizeof *listed);
+  for (int i = 0; i < out->metric_count; i++)
+    listed[i].key = count > 0 ? results_metric_key(metrics[i]) : first->metrics[i];
+  out->metrics = listed;
+  out->cells = arena_alloc(&out->memory,
+                           (size_t)(s->arm_count * out->metric_count + 1) * sizeof *out->cells);
+  return OK;
+}
+
+/* ---- all of it ---------------------------------------------------------------------------------- */
 
 status report_make(const study *s, const char *const *metrics, int count, study_report *out) {
   *out = (study_report){.s = s};

@@ -22,6 +22,9 @@ typedef struct study_report {
   arm_metric *cells; /* arm by arm, metric by metric */
 } study_report;
 
+/* Of a study whose trials have not all run: finds metrics that the evaluation of an arm will not hold,
+ * and arms whose test cases are not those of their baseline. `out` is a report without figures. */
+status report_ahead(const study *s, const char *const *metrics, int count, study_report *out);
 /* `metrics` by name or key; none: all that the evaluations hold. A case counts once: with the mean of
  * its values over the seeds. Seeds that failed in the arm or in its baseline are left out of the
  * comparison. */

@@ -21,6 +21,14 @@ typedef struct session {
   struct json_t *json;
   study_report report;
   bool has_ended; /* --dry-run has listed what is to be done, and the script cannot go on */
+
+  /* Before the script is run in earnest it is run without its trials and without a word, so that what
+   * is wrong behind them is found before hours of them. From the first results that are not there
+   * on, only errors that have nothing to do with results count. */
+  bool is_rehearsal;
+  bool lacks_results;
+  int rehearsed_runs;
+  bool is_certain; /* the script has ended with such an error */
 } session;
 
 /* Keeps `json` until the next call, so that it is freed whatever happens. */

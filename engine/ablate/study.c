@@ -117,10 +117,10 @@ static status no_such_arm(const study *s, const char *label) {
     text_add(&list, "%s\"%s\"", i > 0 ? ", " : "", names[i]);
   }
   const char *near = nearest_name(label, names, s->arm_count);
-  status error = error_new(ERROR_SCRIPT, NOWHERE,
-                           "the baseline \"%s\" is no arm of \"%s\"%s%s%s. Its arms: %s", label,
-                           s->name, near ? "; did you mean \"" : "", near ? near : "",
-                           near ? "\"?" : "", list.data ? list.data : "none");
+  status error =
+      error_new(ERROR_SCRIPT, NOWHERE, "the baseline \"%s\" is no arm of \"%s\"%s%s%s Its arms: %s",
+                label, s->name, near ? "; did you mean \"" : ".", near ? near : "",
+                near ? "\"?" : "", list.data ? list.data : "none");
   text_free(&list);
   free(names);
   return error;

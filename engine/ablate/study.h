@@ -49,7 +49,8 @@ typedef struct study {
   trial *trials;   /* arm by arm, seed by seed, fold by fold */
   int64_t *trial_folds;
   int trial_count;
-  results **results; /* of each trial; NULL: it has none */
+  results **results;    /* of each trial; NULL: it has none */
+  int rehearsed_trials; /* so many, the last time; session.h */
 } study;
 
 /* Everything below is in the study's memory. Texts are copied. */

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/text.h"
 #include "data/dataset.h"
+#include "evaluate/metrics.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -32,6 +33,13 @@ static void describe(arena *memory, const pipeline *p, const dataset *d, trial *
   t->key = hash_mix(p->identity, d->identity);
   t->seed = (int64_t)p->seed;
   t->is_evaluated = p->evaluate.enabled;
+  t->metrics = arena_alloc(memory, METRIC_SLOTS * sizeof *t->metrics);
+  for (int m = 0; m < METRIC_SLOTS && t->is_evaluated; m++)
+    if (p->evaluate.metrics & METRIC_BIT(m))
+      t->metrics[t->metric_count++] = arena_strdup(memory, evaluate_metric(&p->evaluate, m)->key);
+  for (int i = 0; i < d->case_count && t->is_evaluated; i++)
+    if (d->cases[i].role == ROLE_TEST && d->cases[i].label)
+      t->tested += text_hash(d->cases[i].name);
   t->work_count = 0;
   for (int i = 0; i < p->stage_count && t->work_count < TRIAL_STAGES_MAX; i++) {
     const stage_spec *s = &p->stages[i];

@@ -39,6 +39,9 @@ typedef struct trial {
   uint64_t key, identities[2]; /* of both: the pipeline's, the data's */
   int64_t seed;
   bool is_evaluated;
+  const char **metrics; /* keys of what its evaluation measures */
+  int metric_count;
+  uint64_t tested; /* hash of the cases it is scored on: a sum, so that those of folds add up */
   stage_work work[TRIAL_STAGES_MAX]; /* of the enabled stages */
   int work_count;
 

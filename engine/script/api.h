@@ -68,6 +68,9 @@ void script_push_functions(lua_State *L, const script_group *g);
 /* Replaces the table on top by a read-only view of it; reading a name it lacks is an error that
  * names the nearest one. `prefix` ("math.") goes in front of names in messages. */
 void script_read_only(lua_State *L, const char *prefix);
+/* From now on reading a name from the table below the top which it lacks is an error that names the
+ * nearest one, but for the names in the table on top (name → true), which may be nil. Pops that. */
+void script_refuse_unknown(lua_State *L, const char *prefix);
 /* Pushes a YAML value: a number, a text, a boolean, a table, nil. */
 void script_push_tree(lua_State *L, const tree *t);
 /* An error for each of `arguments` that the script has not read by now. Raises nothing. */
@@ -88,6 +91,7 @@ typedef struct script_program {
   const script_limits *limits;                  /* NULL: script_limits_default */
   void (*log)(void *context, const char *text); /* print; text without control characters */
   void *context;                                /* script_context */
+  bool *met_unknown_name; /* set when the script has ended at a name that does not exist; or NULL */
 } script_program;
 
 /* Runs the file once, from top to bottom, with the groups of its kind; globals may be set. What it

@@ -57,6 +57,7 @@ static const struct {
 
 static int undefined_name(lua_State *L, const char *prefix, const char *name) {
   const char *full = lua_pushfstring(L, "%s%s", prefix, name);
+  script_of(L)->met_unknown_name = true;
   for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
     if (strcmp(full, absent[i].name) == 0)
       return luaL_error(L, "%s is not available: %s", full, absent[i].instead);
@@ -147,6 +148,27 @@ static void make_view(lua_State *L, const char *prefix, lua_CFunction get, lua_C
 
 void script_read_only(lua_State *L, const char *prefix) {
   make_view(L, prefix, view_get_named, view_set);
+}
+
+/* __index of a table that has names of its own. Upvalues: those that may be nil, the prefix. */
+static int known_get(lua_State *L) {
+  lua_settop(L, 2);
+  if (lua_type(L, 2) != LUA_TSTRING) return 0;
+  lua_pushvalue(L, 2);
+  if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 0;
+  return undefined_name(L, lua_tostring(L, lua_upvalueindex(2)), lua_tostring(L, 2));
+}
+
+void script_refuse_unknown(lua_State *L, const char *prefix) {
+  luaL_checkstack(L, 4, NULL);
+  lua_pushstring(L, prefix);
+  lua_pushcclosure(L, known_get, 2);
+  lua_createtable(L, 0, 2);
+  lua_insert(L, -2);
+  lua_setfield(L, -2, "__index");
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, "behind"); /* for pairs: the table itself */
+  lua_setmetatable(L, -2);
 }
 
 /* ---- arguments ------------------------------------------------------------------------------ */

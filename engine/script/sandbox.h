@@ -26,6 +26,8 @@ struct script {
   bool is_running;
   script_limit over; /* exceeded; raised at the next instruction */
 
+  bool met_unknown_name; /* read, which is an error */
+
   int error_line;    /* innermost Lua line when an error was raised; 0 unknown */
   status pending;    /* error of a callback, on its way through Lua */
   hook_event *event; /* during script_hook only */

@@ -422,6 +422,7 @@ status script_run(const script_program *program, const script_ref *file) {
   s->log = program->log;
   s->context = program->context;
   status error = load(s, file, false);
+  if (program->met_unknown_name) *program->met_unknown_name = error && s->met_unknown_name;
   script_close(s);
   return error;
 }

@@ -206,9 +206,14 @@ void results_free(results *r) {
 
 /* ---- access -------------------------------------------------------------------------------- */
 
-int results_metric_index(const results *r, const char *name) {
+const char *results_metric_key(const char *name) {
   for (int i = 0; i < METRIC_COUNT; i++)
-    if (strcmp(metric_table[i].name, name) == 0) name = metric_table[i].key;
+    if (strcmp(metric_table[i].name, name) == 0) return metric_table[i].key;
+  return name;
+}
+
+int results_metric_index(const results *r, const char *name) {
+  name = results_metric_key(name);
   for (int i = 0; i < r->metric_count; i++)
     if (strcmp(r->metrics[i].key, name) == 0) return i;
   return -1;

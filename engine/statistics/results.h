@@ -37,7 +37,9 @@ typedef struct results {
 status results_read(const char *path, results *out);
 void results_free(results *r);
 
-/* Index, or −1. A metric may be named with or without its unit (hd95, hd95_mm). */
+/* The key of a metric that is named with or without its unit (hd95, hd95_mm). */
+const char *results_metric_key(const char *name);
+/* Index, or −1. A metric may be named by either. */
 int results_metric_index(const results *r, const char *name);
 int results_class_index(const results *r, const char *name);
 int results_case_index(const results *r, const char *name);

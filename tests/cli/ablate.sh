@@ -138,6 +138,47 @@ slip 'the study has no factor "mas"; did you mean "mask"?' 'local s = ablation("
 slip 'call run before report' 'local s = ablation("x")' 's:arm("a", base)' 's:report()'
 slip "a name of files consists of" 'ablation("../x")'
 slip "a function cannot be the value of a key" 'base:set("seed", print)'
+slip 'slip.lua:2:1: error: --set stages.segment.optimizer.sgd.lr=fast: sgd: lr: expected a number' \
+  'base:set("stages.segment.optimizer.sgd.lr", "fast")'
+slip 'a pipeline is missing here: argument 2 is a string' 'ablation("x"):arm("a", "tiny.yaml")'
+slip 'a grid is a list of 1 to 8 factors' 'ablation("x"):grid(base, {rate = {1, 2}})'
+slip 'the factor "rate" has no levels; they are a list' 'ablation("x"):vary(base, "rate", {low = 1})'
+slip 'no row has a field "b"' 'show("x", {{a = 1}, {a = 2}}, {"a", "b"})'
+
+# So is what stands behind the trials: the script is rehearsed without them.
+study='local s = ablation("x"):arm("a", base)'
+slip 'slip.lua:4:1: error: arm "a": the evaluations hold no metric "dcie"; did you mean "dice"? They hold dice' \
+  "$study" 's:run()' 's:report("dcie")'
+slip 'the evaluations hold no metric "nsd".' "$study" 's:run()' 's:report("dice", "nsd")'
+slip 'slip.lua:4:1: error: result.dcie is not defined; did you mean result.dice? (found before the trials)' \
+  "$study" 'local r = s:run()' 'print(r[1].fold, r[1].error, r[1].dcie)'
+slip 'slip.lua:5:1: error: dcie is not defined' "$study" 's:run()' 'local rows = s:report("dice")' \
+  'print(rows[1].dice.mean, dcie)'
+slip '"b" is scored on other test cases than "a", which it is compared with' "$study" \
+  's:arm("b", base:with("seed", 4))' 's:run()' 's:report()'
+slip 'hold no metric "hd59"' "$study" 's:run()' 's:arm("b", base:with("stages.segment.epochs", 2))' \
+  's:run()' 's:report("hd59")'
+
+# What is wrong only for want of results is no mistake, and nothing is printed or written twice.
+cat >decides.lua <<LUA
+local base = pipeline("$pipelines/tiny.yaml")
+print("decides")
+local rates = {0.01, 0.1}
+for round = 1, 2 do
+  local study = ablation("round" .. round)
+  study:vary(base:with("seed", 40 + round), "rate", "stages.segment.optimizer.sgd.lr", rates)
+  local results = study:run()
+  if #results[1].cases == 0 then error("nothing was tested") end
+  table.sort(results, function(a, b) return a.dice > b.dice end)
+  rates = {tonumber(results[1].rate)}
+end
+show("decided", {{rate = rates[1]}}, {"rate"})
+LUA
+try 0 "$STRATA" ablate decides.lua "${budget[@]}" --out decided
+[ "$(grep -c '^decides$' "$work/out")" -eq 1 ] || fail "the rehearsal printed"
+[ "$(grep -c '^begins ' "$work/out")" -eq 3 ] || fail "two rounds of trials"
+exists decided/decided.csv
+
 printf 'print(args.seeds)\nablation("x")\n' >slip.lua
 try 1 "$STRATA" ablate slip.lua --arg seeds=3 --arg seeds=4
 says 'The key "seeds" is here twice.'
