@@ -3,6 +3,7 @@
 #include "ablate/session.h"
 
 #include "base/files.h"
+#include "base/rng.h"
 #include "base/text.h"
 #include "language/load.h"
 
@@ -471,8 +472,8 @@ static status rehearse_run(session *s, study *of) {
 
 /* Lists the names that a result may have; one that it lacks is then a misspelt one. */
 static void refuse_unknown_names(lua_State *L, const study *of) {
-  static const char *const always[] = {"arm",    "seed",    "fold",  "state",
-                                       "folder", "seconds", "error", "cases"};
+  static const char *const always[] = {"arm",     "seed",  "fold",  "state",   "folder",
+                                       "seconds", "error", "cases", "measured"};
   for (int i = 0; i < of->trial_count; i++) {
     lua_rawgeti(L, -1, i + 1);
     lua_newtable(L);
@@ -486,7 +487,12 @@ static void refuse_unknown_names(lua_State *L, const study *of) {
                    : factor < (size_t)of->factor_count ? of->factors[factor]
                                                        : t->metrics[metric]);
     }
-    script_refuse_unknown(L, "result.");
+    script_refuse_unknown(L, "a result has no");
+    if (lua_getfield(L, -1, "measured") == LUA_TTABLE) {
+      lua_pushvalue(L, -1);
+      script_refuse_unknown(L, "the last stage measured no");
+    }
+    lua_pop(L, 1);
     lua_pop(L, 1);
   }
 }
@@ -592,6 +598,38 @@ static int global_show(lua_State *L) {
   return error ? raise_error(L, error) : 0;
 }
 
+/* ---- random ---------------------------------------------------------------------------------- */
+
+/* A number that the keys name, as every random number of Strata is named: nothing is advanced, so a
+ * script that is run again, or that was changed elsewhere, draws the same. */
+static int global_random(lua_State *L) {
+  session_of(L);
+  uint64_t name = text_hash("random");
+  luaL_checkany(L, 1);
+  for (int i = 1; i <= lua_gettop(L); i++) {
+    int type = lua_type(L, i);
+    lua_Integer whole;
+    uint64_t key;
+    if (type == LUA_TNUMBER && lua_tointegerx(L, i, NULL) == lua_tonumber(L, i)) {
+      whole = lua_tointeger(L, i); /* 1 and 1.0 are one number in Lua */
+      key = bytes_hash(&whole, sizeof whole);
+    } else if (type == LUA_TNUMBER) {
+      double number = lua_tonumber(L, i);
+      key = bytes_hash(&number, sizeof number);
+    } else {
+      size_t length;
+      const char *text = luaL_checklstring(L, i, &length);
+      script_charge(L, (int64_t)length / 8);
+      key = bytes_hash(text, length);
+    }
+    name = hash_mix(hash_mix(name, (uint64_t)type), key);
+  }
+  rng r = rng_open((rng_key){.run = name}, text_hash("ablation"));
+  uint64_t high = rng_u32(&r) >> 5, low = rng_u32(&r) >> 6;
+  lua_pushnumber(L, (double)(high << 26 | low) / 9007199254740992.0); /* 53 bits */
+  return 1;
+}
+
 /* ---- what scripts can use --------------------------------------------------------------------- */
 
 static const script_entry globals[] = {
@@ -600,6 +638,10 @@ static const script_entry globals[] = {
      "in `p:set`",
      0, global_pipeline},
     {"ablation", "(name) → study", "a study; its tables are called `name`", 0, global_ablation},
+    {"random", "(key, …) → number",
+     "at least 0 and below 1; the same for the same keys (numbers and texts), whatever else the "
+     "script draws: `random(\"rate\", i)`",
+     0, global_random},
     {"show", "(name, rows, columns)",
      "prints rows (tables) as a table of these fields and writes it, too", 0, global_show},
     {0}};
@@ -648,7 +690,8 @@ static const script_entry study_entries[] = {
     {"folds", "(k) → study", "repeats every arm over a k-fold split", 0, study_folds},
     {"run", "() → results",
      "runs the trials that are not done; a list with arm, seed, fold, state, folder, seconds, "
-     "error, the metrics and cases of each",
+     "error, the metrics and cases of each, and `measured`: what its last stage measured last "
+     "(`measured[\"validation.dice\"]`)",
      0, study_run_function},
     {"report", "(metric, …) → rows",
      "prints and writes the table of the arms, for some metrics or for all; what it returns has "

@@ -321,6 +321,7 @@ static json_t *trial_row(const study *s, int index) {
   for (int m = 0; r && m < r->metric_count; m++)
     json_object_set_new(row, r->metrics[m].key, json_number(report_run_mean(r, r->metrics[m].key)));
   if (r) json_object_set_new(row, "cases", case_rows(r));
+  if (t->state == TRIAL_DONE) json_object_set_new(row, "measured", trial_measured(t));
   return row;
 }
 

@@ -105,6 +105,27 @@ double trial_work_done(const trial *t) {
   return samples;
 }
 
+json_t *trial_measured(const trial *t) {
+  json_t *all = json_object();
+  char *path = trial_file(t, "metrics.jsonl"), *line = NULL;
+  FILE *in = fopen(path, "rb");
+  size_t room = 0;
+  const char *last = t->work_count > 0 ? t->work[t->work_count - 1].stage : "";
+  while (in && getline(&line, &room, in) > 0) {
+    json_t *epoch = json_loads(line, 0, NULL), *value;
+    const char *stage = json_string_value(json_object_get(epoch, "stage")), *name;
+    bool is_last = stage && strcmp(stage, last) == 0;
+    json_object_foreach(epoch, name, value) {
+      if (is_last && json_is_number(value)) json_object_set(all, name, value);
+    }
+    json_decref(epoch);
+  }
+  if (in) fclose(in);
+  free(line);
+  free(path);
+  return all;
+}
+
 /* ---- the folder ------------------------------------------------------------------------------ */
 
 char *trial_file(const trial *t, const char *name) {

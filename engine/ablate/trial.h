@@ -69,6 +69,10 @@ char *trial_file(const trial *t, const char *name);
 /* Samples to train on in all, and how many of them metrics.jsonl reports as done. */
 double trial_work(const trial *t);
 double trial_work_done(const trial *t);
+/* Of a trial that is done: name → number, what its last stage measured last. New; empty where
+ * metrics.jsonl does not say. */
+struct json_t;
+struct json_t *trial_measured(const trial *t);
 void trial_free(trial *t);
 
 #endif

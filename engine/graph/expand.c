@@ -854,6 +854,22 @@ const attr *stage_graph_attr(const stage_graph *s, const char *name) {
   return NULL;
 }
 
+int stage_graph_number_names(const stage_graph *s, arena *memory, const char **names, int limit) {
+  int count = 0;
+  for (int i = 0; i < s->g->node_count; i++) {
+    const node *n = &s->g->nodes[i];
+    for (const attr *a = n->op->attrs; a && a->name; a++) {
+      const char *name = text_ends_with(n->name, ".weight")
+                             ? n->name
+                             : arena_printf(memory, "%s.%s", n->name, a->name);
+      bool is_there = schedulable(n, name) != a; /* or it is none */
+      for (int k = 0; k < count && !is_there; k++) is_there = strcmp(names[k], name) == 0;
+      if (!is_there && count < limit) names[count++] = name;
+    }
+  }
+  return count;
+}
+
 bool stage_graph_get_number(const stage_graph *s, const char *name, double *out) {
   for (int i = 0; i < s->g->node_count; i++) {
     const attr *a = schedulable(&s->g->nodes[i], name);

@@ -84,6 +84,8 @@ bool stage_graph_set_number(stage_graph *s, const char *name, double value);
 /* Its declaration, which bounds it: kernels rely on numbers being in range. NULL when there is none.
  */
 const attr *stage_graph_attr(const stage_graph *s, const char *name);
+/* Their names, `limit` at most: how many. */
+int stage_graph_number_names(const stage_graph *s, arena *memory, const char **names, int limit);
 const graph_name *stage_graph_find(const stage_graph *s, const char *name);
 
 #endif

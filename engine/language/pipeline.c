@@ -1062,11 +1062,18 @@ static void read_schedules(loader *l, stage_spec *s, const tree *t) {
 
 static void read_optimizer(loader *l, stage_spec *s, const tree *t) {
   const tree *optimizer = need(l, t, stage_what(l, s), "optimizer", s->at);
-  char found[96];
+  char found[96], other[96];
   if (!is_there(optimizer)) return;
   if (optimizer->kind == TREE_MAP && optimizer->count == 1)
     s->optimizer = operator_read(l->memory, optimizer->keys[0], optimizer->items[0], OP_OPTIMIZER,
                                  "an optimizer", &l->all);
+  else if (optimizer->kind == TREE_MAP && optimizer->count > 1)
+    report(
+        l, optimizer->keys[1]->at,
+        "%s: there are two optimizers, %s and %s. If one comes from the pipeline that this one is "
+        "built on, take it away: {%s: ~, %s: …}.",
+        stage_what(l, s), printable(optimizer->keys[0]->text, found),
+        printable(optimizer->keys[1]->text, other), found, other);
   else
     report(l, optimizer->at,
            "%s: optimizer must be one operator with its attributes, such as {adamw: {lr: 1.0e-4}}, "

@@ -225,7 +225,10 @@ static status try_schedules(const run *r, const stage_spec *s, const stage_graph
                             const controls *c) {
   bool label_free = graph->label == VALUE_NONE && !s->use_labels;
   int64_t steps = stage_updates(s, r->data, &r->p->data, label_free);
-  return controls_try(c, (schedule_point){.total = s->epochs * steps, .steps_per_epoch = steps});
+  number_view view;
+  return controls_try(c, (schedule_point){.total = s->epochs * steps,
+                                          .steps_per_epoch = steps,
+                                          .metrics = controls_numbers(c, NULL, 0, &view)});
 }
 
 static status check_cases(const run *r, const stage_spec *s, const stage_graph *graph) {

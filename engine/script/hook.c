@@ -12,7 +12,8 @@
 
 enum {
   LOG_INSTRUCTIONS = 2000, /* a log line costs this much, which bounds the log */
-  LOG_LINE_BYTES = SCRIPT_STRING_BYTES + 1
+  LOG_LINE_BYTES = SCRIPT_STRING_BYTES + 1,
+  RECORDED_NAME = 60
 };
 
 static hook_event *current_event(lua_State *L) {
@@ -21,9 +22,15 @@ static hook_event *current_event(lua_State *L) {
   return event;
 }
 
+/* The first argument. event:get("lr") would give the event in its place. */
+static const char *check_text(lua_State *L, const char *function) {
+  if (lua_istable(L, 1)) luaL_error(L, "call it with a dot and a text: event.%s(…)", function);
+  return luaL_checkstring(L, 1);
+}
+
 static int event_get(lua_State *L) {
   hook_event *event = current_event(L);
-  const char *name = luaL_checkstring(L, 1);
+  const char *name = check_text(L, "get");
   double value = 0;
   if (!event->get) return luaL_error(L, "event.get has nothing to read here");
   status error = event->get(event->context, name, &value);
@@ -34,7 +41,7 @@ static int event_get(lua_State *L) {
 
 static int event_set(lua_State *L) {
   hook_event *event = current_event(L);
-  const char *name = luaL_checkstring(L, 1);
+  const char *name = check_text(L, "set");
   luaL_checktype(L, 2, LUA_TNUMBER);
   double value = lua_tonumber(L, 2);
   if (!isfinite(value)) return luaL_error(L, "event.set(\"%s\", %f): not finite", name, value);
@@ -43,9 +50,24 @@ static int event_set(lua_State *L) {
   return error ? script_raise(L, error) : 0;
 }
 
+static int event_record(lua_State *L) {
+  static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+  hook_event *event = current_event(L);
+  const char *name = check_text(L, "record");
+  luaL_checktype(L, 2, LUA_TNUMBER);
+  double value = lua_tonumber(L, 2);
+  if (!name[0] || name[strspn(name, allowed)] || strlen(name) > RECORDED_NAME)
+    return luaL_error(L, "the name of a number has 1 to %d letters, digits, '_', '-' and '.'",
+                      RECORDED_NAME);
+  if (!isfinite(value)) return luaL_error(L, "event.record(\"%s\", %f): not finite", name, value);
+  if (!event->record) return luaL_error(L, "event.record has nowhere to write here");
+  status error = event->record(event->context, name, value);
+  return error ? script_raise(L, error) : 0;
+}
+
 static int event_stop(lua_State *L) {
   hook_event *event = current_event(L);
-  const char *reason = luaL_optstring(L, 1, "");
+  const char *reason = lua_isnoneornil(L, 1) ? "" : check_text(L, "stop");
   script_copy_printable(event->stop_reason, sizeof event->stop_reason,
                         reason[0] ? reason : "a script asked to stop");
   event->stop = true;
@@ -65,7 +87,7 @@ void script_log(lua_State *L, int index) {
 }
 
 static int event_log(lua_State *L) {
-  luaL_checkstring(L, 1);
+  check_text(L, "log");
   script_log(L, 1);
   return 0;
 }
@@ -96,6 +118,10 @@ static const script_entry event_entries[] = {
     {"set", "(name, number)",
      "changes it from now on; with a schedule, the base that the schedule starts from",
      WHILE_IT_RUNS, event_set},
+    {"record", "(name, number)",
+     "a number of your own for this epoch: `own.<name>` in `metrics.jsonl` and `.csv`, in "
+     "TensorBoard and among the metrics of hooks and schedules",
+     WHILE_IT_RUNS, event_record},
     {"stop", "(reason)", "ends the stage after this epoch; the function itself goes on",
      WHILE_IT_RUNS, event_stop},
     {"log", "(text)", "a line in the run's log", 0, event_log},
@@ -119,16 +145,13 @@ static void push_classes(lua_State *L, const hook_event *event) {
   lua_createtable(L, event->class_count, 0);
   for (int c = 0; c < event->class_count; c++) {
     const hook_class *class = &event->classes[c];
-    lua_newtable(L);
+    script_push_numbers(
+        L, &(script_numbers){event->class_metrics, class->values, event->class_metric_count},
+        "a class has no");
     lua_pushinteger(L, class->number);
     lua_setfield(L, -2, "number");
     lua_pushstring(L, class->name);
     lua_setfield(L, -2, "name");
-    for (int m = 0; m < event->class_metric_count; m++) {
-      if (isnan(class->values[m])) continue;
-      lua_pushnumber(L, class->values[m]);
-      lua_setfield(L, -2, event->class_metrics[m]);
-    }
     lua_rawseti(L, -2, c + 1);
   }
 }
@@ -142,7 +165,7 @@ static void push_event(lua_State *L, const hook_event *event, const json_t *stat
   lua_setfield(L, -2, "epoch");
   lua_pushinteger(L, event->step);
   lua_setfield(L, -2, "step");
-  script_push_numbers(L, &event->metrics);
+  script_push_numbers(L, &event->metrics, SCRIPT_NOT_MEASURED);
   lua_setfield(L, -2, "metrics");
   if (kind == SCRIPT_VALIDATION) {
     push_classes(L, event);
@@ -169,7 +192,10 @@ static int hook_body(lua_State *L) {
   lua_rawget(L, -2);
   lua_insert(L, 2); /* below the function: read again after the call */
   script_read_only(L, script_event.prefix);
-  lua_call(L, 1, 0);
+  lua_call(L, 1, 1);
+  if (!lua_isnil(L, -1))
+    luaL_error(L, "a hook returns nothing, and this one a %s; event.stop(reason) ends the stage",
+               luaL_typename(L, -1));
   script_check_nothing_kept(L);
   if (lua_istable(L, 2)) call->encoded = state_encode(L, 2, call->problem);
   return 0;

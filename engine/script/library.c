@@ -204,12 +204,18 @@ static int string_format(lua_State *L) {
   return original(L);
 }
 
-/* string.find(s, text, init): plain text, so it takes time in proportion to what it reads. */
+/* string.find(s, text, init, plain): plain text, so it takes time in proportion to what it reads. What
+ * looks like a pattern would never be found; who means it as it stands says so. */
 static int string_find(lua_State *L) {
   size_t length, sought;
   luaL_checklstring(L, 1, &length);
-  luaL_checklstring(L, 2, &sought);
+  const char *text = luaL_checklstring(L, 2, &sought);
   luaL_optinteger(L, 3, 1);
+  if (!lua_toboolean(L, 4) && strpbrk(text, "^$*+?[%"))
+    return luaL_error(L,
+                      "string.find looks for plain text, and \"%s\" looks like a pattern; "
+                      "s:find(text, 1, true) looks for it as it stands",
+                      text);
   script_charge(L, 1 + (int64_t)(length * (sought + 1) / 16));
   lua_settop(L, 3);
   if (lua_isnil(L, 3)) {
@@ -363,8 +369,10 @@ const script_group script_math = {.name = "math",
 static const script_entry string_entries[] = {
     {"byte", "(s, i, j) → integers", "the bytes from i (1) to j (i)", 0, NULL},
     {"char", "(…) → text", "a string of these bytes", 0, NULL},
-    {"find", "(s, text, init) → integer, integer",
-     "where plain `text` stands in s, or nil; there are no patterns", 0, string_find},
+    {"find", "(s, text, init, plain) → integer, integer",
+     "where plain `text` stands in s, or nil; there are no patterns, so a text with one of ^$*+?[% "
+     "needs `plain` true",
+     0, string_find},
     {"format", "(format, …) → text", "as in C; %q quotes, %p is not there", 0, string_format},
     {"len", "(s) → integer", "bytes in s", 0, NULL},
     {"lower", "(s) → text", "in small letters", 0, NULL},

@@ -127,6 +127,7 @@ static void push_case(lua_State *L, const void *facts) {
     set_integer(L, "number", i);
     set_text(L, "name", c->class_names[i]);
     set_integer(L, "voxels", c->class_voxels[i]);
+    script_read_only(L, "class.");
     lua_rawseti(L, -2, i);
   }
   lua_setfield(L, -2, "classes");

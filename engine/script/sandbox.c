@@ -40,10 +40,12 @@ static const struct {
     {"_G", "name what you need, or keep it in a local table"},
     {"unpack", "use table.unpack"},
     {"utf8", "use the string functions, which count bytes"},
-    {"math.random", "a script computes the same on every run; random numbers belong to the "
-                    "pipeline's operators, where they follow from its seed"},
-    {"math.randomseed", "a script computes the same on every run; random numbers belong to the "
-                        "pipeline's operators, where they follow from its seed"},
+    {"math.random",
+     "a script computes the same on every run; `strata ablate` has random(key, …), and "
+     "the pipeline's operators draw by its seed"},
+    {"math.randomseed",
+     "a script computes the same on every run; `strata ablate` has random(key, …), "
+     "and the pipeline's operators draw by its seed"},
     {"math.pow", "use x ^ y"},
     {"string.match", "patterns can take unbounded time; string.find looks for plain text"},
     {"string.gmatch", "patterns can take unbounded time; string.find looks for plain text"},
@@ -54,6 +56,17 @@ static const struct {
     {"table.pack", "use {...}"},
     {"table.move", "use a loop"},
 };
+
+/* Of the table in the first upvalue. */
+static int names_of(lua_State *L, const char *names[NAMES_IN_SUGGESTION]) {
+  int count = 0;
+  lua_pushnil(L);
+  while (count < NAMES_IN_SUGGESTION && lua_next(L, lua_upvalueindex(1))) {
+    if (lua_type(L, -2) == LUA_TSTRING) names[count++] = lua_tostring(L, -2);
+    lua_pop(L, 1);
+  }
+  return count;
+}
 
 static int undefined_name(lua_State *L, const char *prefix, const char *name) {
   const char *full = lua_pushfstring(L, "%s%s", prefix, name);
@@ -77,13 +90,7 @@ static int undefined_name(lua_State *L, const char *prefix, const char *name) {
                       script_kinds[script_of(L)->kind].name, lua_tostring(L, -1));
   }
   const char *names[NAMES_IN_SUGGESTION];
-  int count = 0;
-  lua_pushnil(L);
-  while (count < NAMES_IN_SUGGESTION && lua_next(L, lua_upvalueindex(1))) {
-    if (lua_type(L, -2) == LUA_TSTRING) names[count++] = lua_tostring(L, -2);
-    lua_pop(L, 1);
-  }
-  const char *near = nearest_name(name, names, count);
+  const char *near = nearest_name(name, names, names_of(L, names));
   if (near) return luaL_error(L, "%s is not defined; did you mean %s%s?", full, prefix, near);
   return luaL_error(L, "%s is not defined", full);
 }
@@ -150,18 +157,34 @@ void script_read_only(lua_State *L, const char *prefix) {
   make_view(L, prefix, view_get_named, view_set);
 }
 
-/* __index of a table that has names of its own. Upvalues: those that may be nil, the prefix. */
+/* __index of a table that has names of its own. Upvalues: those that may be nil, and how a message
+ * begins. */
 static int known_get(lua_State *L) {
   lua_settop(L, 2);
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
+  if (text_starts_with(lua_tostring(L, 2), "own.")) return 0; /* of event.record: perhaps later */
   lua_pushvalue(L, 2);
   if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 0;
-  return undefined_name(L, lua_tostring(L, lua_upvalueindex(2)), lua_tostring(L, 2));
+  script_of(L)->met_unknown_name = true;
+  const char *names[NAMES_IN_SUGGESTION];
+  int count = names_of(L, names);
+  qsort(names, (size_t)count, sizeof *names, by_text);
+  const char *name = lua_tostring(L, 2), *lacks = lua_tostring(L, lua_upvalueindex(2));
+  const char *near = nearest_name(name, names, count);
+  if (near) return luaL_error(L, "%s \"%s\"; did you mean \"%s\"?", lacks, name, near);
+  luaL_Buffer list;
+  luaL_buffinit(L, &list);
+  for (int i = 0; i < count; i++) {
+    if (i > 0) luaL_addstring(&list, ", ");
+    luaL_addstring(&list, names[i]);
+  }
+  luaL_pushresult(&list);
+  return luaL_error(L, "%s \"%s\"; there are %s", lacks, name, lua_tostring(L, -1));
 }
 
-void script_refuse_unknown(lua_State *L, const char *prefix) {
+void script_refuse_unknown(lua_State *L, const char *lacks) {
   luaL_checkstack(L, 4, NULL);
-  lua_pushstring(L, prefix);
+  lua_pushstring(L, lacks);
   lua_pushcclosure(L, known_get, 2);
   lua_createtable(L, 0, 2);
   lua_insert(L, -2);

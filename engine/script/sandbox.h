@@ -4,6 +4,8 @@
 
 #include "script/api.h"
 
+#define SCRIPT_NOT_MEASURED "this stage measures no"
+
 typedef enum script_limit { LIMIT_NONE, LIMIT_MEMORY, LIMIT_STRING, LIMIT_BLOCK } script_limit;
 
 struct script {
@@ -48,8 +50,9 @@ status script_protected(script *s, lua_CFunction body, void *argument);
 /* Raises when the function has left anything behind: the next call could then differ from the same
  * call in a resumed run. */
 void script_check_nothing_kept(lua_State *L);
-/* Pushes a table of name → number, without those that are NaN: they are not defined. Raises. */
-void script_push_numbers(lua_State *L, const script_numbers *numbers);
+/* Pushes a table of name → number, without those that are NaN: they are not defined, which is nil; a
+ * name that is not listed is an error that begins with `lacks`, if any is listed. Raises. */
+void script_push_numbers(lua_State *L, const script_numbers *numbers, const char *lacks);
 /* Copies `text` without what a terminal could act on. */
 void script_copy_printable(char *out, size_t capacity, const char *text);
 

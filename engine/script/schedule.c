@@ -21,7 +21,7 @@ static int schedule_body(lua_State *L) {
   lua_pushinteger(L, at->total);
   lua_pushnumber(L, at->base);
   lua_pushinteger(L, at->steps_per_epoch);
-  script_push_numbers(L, &at->metrics);
+  script_push_numbers(L, &at->metrics, SCRIPT_NOT_MEASURED);
   lua_call(L, 6, 1);
   call->result_type = lua_type(L, -1);
   if (call->result_type == LUA_TNUMBER) call->result = lua_tonumber(L, -1);

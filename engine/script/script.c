@@ -324,12 +324,19 @@ status script_check_arguments(lua_State *L, const tree *arguments) {
     for (int j = 0; j < count; j++) was_read |= strcmp(name, names[j]) == 0;
     if (was_read) continue;
     const char *near = nearest_name(name, names, count);
-    problems_add(
-        &all, error_new(ERROR_PIPELINE, arguments->keys[i]->at,
-                        "%s reads no argument '%s'%s%s%s; it reads: %s (while the file loads, as "
-                        "in local warmup = args.warmup)",
-                        s->file, name, near ? "; did you mean '" : "", near ? near : "",
-                        near ? "'?" : "", count ? list.data : "none"));
+    const source_pos at = arguments->keys[i]->at;
+    status error =
+        error_new(ERROR_PIPELINE, at,
+                  "%s reads no argument '%s'%s%s%s it reads: %s (while the file loads, as "
+                  "in local warmup = args.warmup)",
+                  s->file, name, near ? "; did you mean '" : ";", near ? near : "",
+                  near ? "'?" : "", count ? list.data : "none");
+    if (s->named_at.file && at.file != s->named_at.file)
+      error = error_suffix(error,
+                           ". If it was given to another script, take it away: \"%s: ~\" beside "
+                           "lua:",
+                           name);
+    problems_add(&all, error);
   }
   text_free(&list);
   return problems_take(&all);
@@ -454,13 +461,20 @@ status script_blame(const script *s, status error) {
   return at.file ? error_suffix(error, " (the script is named by %s)", at.file) : error;
 }
 
-void script_push_numbers(lua_State *L, const script_numbers *numbers) {
+void script_push_numbers(lua_State *L, const script_numbers *numbers, const char *lacks) {
   lua_createtable(L, 0, numbers->count);
   for (int i = 0; i < numbers->count; i++) {
     if (isnan(numbers->values[i])) continue;
     lua_pushnumber(L, numbers->values[i]);
     lua_setfield(L, -2, numbers->names[i]);
   }
+  if (numbers->count == 0) return;
+  lua_createtable(L, 0, numbers->count);
+  for (int i = 0; i < numbers->count; i++) {
+    lua_pushboolean(L, true);
+    lua_setfield(L, -2, numbers->names[i]);
+  }
+  script_refuse_unknown(L, lacks);
 }
 
 void *script_context(lua_State *L) {

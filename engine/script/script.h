@@ -58,7 +58,9 @@ void script_close(script *s);
  * it. */
 status script_blame(const script *s, status error);
 
-typedef struct script_numbers { /* name → number; NaN: not defined, which Lua sees as nil */
+/* name → number; NaN: not defined, which Lua sees as nil. A name that is not among them is an error in
+ * Lua, unless there are none at all. */
+typedef struct script_numbers {
   const char *const *names;
   const double *values;
   int count;
@@ -76,9 +78,9 @@ typedef struct schedule_point {
 status script_schedule(script *s, const schedule_point *at, double *out);
 
 /* Hook: calls f(event), which has what script/api.h lists for the script's kind. print goes to `log`
- * as well. Texts handed to `log` and `stop_reason` hold no control characters. `get`, `set` and
- * `log` may be NULL where the caller has nothing to offer; using them then is an error in the
- * script. Errors of `get` and `set` without a place get the script's. Between calls event.state is
+ * as well. Texts handed to `log` and `stop_reason` hold no control characters. `get`, `set`,
+ * `record` and `log` may be NULL where the caller has nothing to offer; using them then is an error in the
+ * script. Errors of `get`, `set` and `record` without a place get the script's. Between calls event.state is
  * held as JSON, so a resumed run sees exactly what an uninterrupted one sees. */
 typedef struct hook_class { /* of a validation */
   int number;
@@ -97,6 +99,8 @@ typedef struct hook_event {
   const char *reason; /* SCRIPT_STAGE_END: why the stage ended */
   status (*get)(void *context, const char *name, double *out);
   status (*set)(void *context, const char *name, double value);
+  status (*record)(void *context, const char *name,
+                   double value); /* name: letters, digits, _ - . */
   void (*log)(void *context, const char *text);
   void *context;
   bool stop; /* set by the hook */

@@ -1,7 +1,10 @@
 #include "train/controls.h"
 
 #include "base/text.h"
+#include "evaluate/metrics.h"
+#include "train/tally.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +47,30 @@ bool controls_get(const controls *c, const char *target, double *out) {
   return stage_graph_get_number(c->graph, target, out);
 }
 
+enum { NAMED = 200, LISTED = 30 };
+
+status controls_no_number(const controls *c, const char *what, const char *target) {
+  arena memory = {0};
+  const char *names[NAMED];
+  int count = 0;
+  for (const attr *a = c->stage->optimizer.op->attrs; a && a->name && count < LISTED; a++)
+    if (a->kind == ATTR_FLOAT && (a->flags & ATTR_SCHEDULABLE)) names[count++] = a->name;
+  for (int i = 0; i < c->stage->group_count && count < LISTED; i++)
+    names[count++] = arena_printf(&memory, "groups.%d.lr_scale", i);
+  count += stage_graph_number_names(c->graph, &memory, names + count, NAMED - count);
+  text_buffer list = {0};
+  const char *near = nearest_name(target, names, count);
+  if (near) text_add(&list, "; did you mean \"%s\"?", near);
+  for (int i = 0; i < count && i < LISTED && !near; i++)
+    text_add(&list, "%s%s", i > 0 ? ", " : "; there are ", names[i]);
+  if (count > LISTED && !near) text_add(&list, ", …");
+  status error = error_new(ERROR_SCRIPT, NOWHERE, "stage \"%s\" has no number \"%s\" to %s%s",
+                           c->stage->name, target, what, list.data ? list.data : "");
+  text_free(&list);
+  arena_free(&memory);
+  return error;
+}
+
 /* A script's number keeps to the bounds that a number in the pipeline file keeps to. */
 static status check_range(const controls *c, const char *target, double value) {
   const attr *a = bounds_of(c, target);
@@ -67,15 +94,65 @@ status controls_set(controls *c, const char *target, double value) {
       c->bases[i] = value;
       return OK;
     }
-  if (!write_number(c, target, value))
-    return error_new(
-        ERROR_SCRIPT, NOWHERE,
-        "stage \"%s\" has no number \"%s\" to set; there are the optimizer's attributes "
-        "(lr), those of its groups (groups.0.lr_scale), loss weights (loss.<term>.weight) "
-        "and schedulable attributes (<item>.<attribute>)",
-        c->stage->name, target);
+  if (write_number(c, target, value)) return OK;
+  return controls_no_number(c, "set", target);
+}
+
+/* ---- what is measured ------------------------------------------------------------------------ */
+
+static void add_measure(controls *c, const char *prefix, const char *name) {
+  if (c->measure_count == MEASURES_MAX) return;
+  named_number *n = &c->measures[c->measure_count];
+  n->value = NAN;
+  if (snprintf(n->name, sizeof n->name, "%s%s", prefix, name) > 0) c->measure_count++;
+}
+
+/* Loss, terms and metrics, as a tally names them. */
+static void add_tallied(controls *c, const char *prefix) {
+  const stage_graph *g = c->graph;
+  char name[sizeof c->measures->name];
+  add_measure(c, prefix, "loss");
+  for (int i = 0; i < g->term_count && !tally_is_plain(g); i++) {
+    tally_term_name(g, i, name);
+    add_measure(c, prefix, name);
+  }
+  for (int i = 0; i < g->metric_count; i++)
+    for (int64_t k = 0, n = tally_metric_numbers(g, i); k < n; k++) {
+      tally_metric_name(g->metric_names[i], k, n, name);
+      add_measure(c, prefix, name);
+    }
+}
+
+static status list_measures(controls *c) {
+  const stage_spec *s = c->stage;
+  c->measures = calloc(MEASURES_MAX, sizeof *c->measures);
+  if (!c->measures) return error_out_of_memory(MEASURES_MAX * sizeof *c->measures);
+  add_tallied(c, "");
+  add_measure(c, "", "lr");
+  if (!s->output) add_tallied(c, "validation.");
+  const evaluate_spec validated = {.custom = s->validate_custom,
+                                   .custom_count = s->validate_custom_count};
+  unsigned metrics = METRIC_BIT(METRIC_DICE) | s->validate_metrics;
+  for (int m = 0; m < METRIC_SLOTS && s->output; m++)
+    if (metrics & METRIC_BIT(m)) add_measure(c, "validation.", evaluate_metric(&validated, m)->key);
   return OK;
 }
+
+script_numbers controls_numbers(const controls *c, const named_number *list, int count,
+                                number_view *view) {
+  int n = 0;
+  for (int i = 0; i < c->measure_count; i++, n++) {
+    view->names[n] = c->measures[i].name;
+    view->values[n] = c->measures[i].value;
+  }
+  for (int i = 0; i < count; i++, n++) { /* later ones count */
+    view->names[n] = list[i].name;
+    view->values[n] = list[i].value;
+  }
+  return (script_numbers){view->names, view->values, n};
+}
+
+/* ---- opening ----------------------------------------------------------------------------------- */
 
 static const script_kind hook_kinds[HOOK_COUNT] = {[HOOK_VALIDATION] = SCRIPT_VALIDATION,
                                                    [HOOK_EPOCH_END] = SCRIPT_EPOCH_END,
@@ -90,16 +167,11 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
     controls_close(out);
     return error_out_of_memory(n * sizeof *out->bases);
   }
-  status error = OK;
+  status error = list_measures(out);
   for (int i = 0; i < stage->schedule_count && !error; i++) {
     const schedule_spec *s = &stage->schedules[i];
     if (!controls_get(out, s->target, &out->bases[i]))
-      error =
-          error_new(ERROR_PIPELINE, s->at,
-                    "nothing to schedule is called \"%s\"; there are the optimizer's attributes "
-                    "(lr), those of its groups (groups.0.lr_scale), loss weights "
-                    "(loss.<term>.weight) and schedulable attributes (<item>.<attribute>)",
-                    s->target);
+      error = error_locate(controls_no_number(out, "schedule", s->target), s->at);
     if (!error) error = script_open(SCRIPT_SCHEDULE, &s->script, &out->schedules[i]);
   }
   for (int i = 0; i < HOOK_COUNT && !error; i++)
@@ -113,6 +185,7 @@ void controls_close(controls *c) {
   for (int i = 0; i < HOOK_COUNT; i++) script_close(c->hooks[i]);
   free(c->schedules);
   free(c->bases);
+  free(c->measures);
   *c = (controls){0};
 }
 

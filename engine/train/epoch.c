@@ -56,22 +56,43 @@ static void say_epoch(const trainer *t, double epoch_seconds) {
 /* ---- hooks ------------------------------------------------------------------------------- */
 
 static status hook_get(void *context, const char *name, double *out) {
-  trainer *t = context;
+  const trainer *t = context;
   if (controls_get(&t->controls, name, out)) return OK;
-  return error_new(ERROR_SCRIPT, NOWHERE, "stage \"%s\" has no number \"%s\"", t->stage->name,
-                   name);
+  return controls_no_number(&t->controls, "get", name);
+}
+
+static named_number *find_number(named_number *list, int count, const char *name) {
+  for (int i = 0; i < count; i++)
+    if (strcmp(list[i].name, name) == 0) return &list[i];
+  return NULL;
 }
 
 static status hook_set(void *context, const char *name, double value) {
   trainer *t = context;
+  run_state *s = &t->state;
   TRY(controls_set(&t->controls, name, value));
-  int i = 0;
-  while (i < t->state.number_count && strcmp(t->state.numbers[i].name, name) != 0) i++;
-  if (i == STATE_MAX_VALUES)
+  named_number *n = find_number(s->numbers, s->number_count, name);
+  if (!n && s->number_count == STATE_MAX_VALUES)
     return error_new(ERROR_SCRIPT, NOWHERE, "a hook can set at most %d numbers", STATE_MAX_VALUES);
-  snprintf(t->state.numbers[i].name, TALLY_NAME_BYTES, "%s", name);
-  t->state.numbers[i].value = value;
-  if (i == t->state.number_count) t->state.number_count++;
+  if (!n) n = &s->numbers[s->number_count++];
+  snprintf(n->name, sizeof n->name, "%s", name);
+  n->value = value;
+  return OK;
+}
+
+/* Beside what the epoch has measured. */
+static status hook_record(void *context, const char *name, double value) {
+  trainer *t = context;
+  char full[TALLY_NAME_BYTES];
+  snprintf(full, sizeof full, "own.%s", name);
+  named_number *n = find_number(t->results, t->result_count, full);
+  if (n) {
+    n->value = value;
+    return OK;
+  }
+  if (t->result_count == STATE_MAX_VALUES)
+    return error_new(ERROR_SCRIPT, NOWHERE, "an epoch has at most %d numbers", STATE_MAX_VALUES);
+  trainer_add_result(t, "", full, value);
   return OK;
 }
 
@@ -90,8 +111,9 @@ static status call_hook(trainer *t, stage_hook which, bool *stop) {
       .stage = t->stage->name,
       .epoch = t->state.epoch - 1,
       .step = t->program.updates,
-      .metrics = is_end ? trainer_numbers(t->state.measured, t->state.measured_count, &view)
-                        : trainer_numbers(t->results, t->result_count, &view),
+      .metrics =
+          is_end ? controls_numbers(&t->controls, t->state.measured, t->state.measured_count, &view)
+                 : controls_numbers(&t->controls, t->results, t->result_count, &view),
       .classes = t->classes,
       .class_count = t->class_count,
       .class_metrics = t->class_metrics,
@@ -99,6 +121,7 @@ static status call_hook(trainer *t, stage_hook which, bool *stop) {
       .reason = t->state.ended,
       .get = hook_get,
       .set = hook_set,
+      .record = hook_record,
       .log = hook_log,
       .context = t};
   TRY(script_hook(hook, &event));
@@ -139,11 +162,10 @@ static status go_back(trainer *t, const run_state *to) {
 static void note_results(trainer *t) {
   run_state *s = &t->state;
   for (int i = 0; i < t->result_count; i++) {
-    int k = 0;
-    while (k < s->measured_count && strcmp(s->measured[k].name, t->results[i].name) != 0) k++;
-    if (k == STATE_MAX_VALUES) continue;
-    s->measured[k] = t->results[i];
-    if (k == s->measured_count) s->measured_count++;
+    named_number *n = find_number(s->measured, s->measured_count, t->results[i].name);
+    if (!n && s->measured_count == STATE_MAX_VALUES) continue;
+    if (!n) n = &s->measured[s->measured_count++];
+    *n = t->results[i];
   }
 }
 
@@ -162,13 +184,13 @@ static status finish_epoch(trainer *t, bool *stop) {
   if (run_stop_requested()) return OK;
   t->state.epoch = finished;
   t->state.step = 0;
+  say_epoch(t, epoch_seconds);
+  if (due && (t->has_network || t->has_check)) TRY(call_hook(t, HOOK_VALIDATION, stop));
+  TRY(call_hook(t, HOOK_EPOCH_END, stop));
   note_results(t);
   TRY(log_epoch(t, epoch_seconds));
   TRY(log_event(t, epoch_seconds));
   TRY(run_csv_when_due(t->r));
-  say_epoch(t, epoch_seconds);
-  if (due && (t->has_network || t->has_check)) TRY(call_hook(t, HOOK_VALIDATION, stop));
-  TRY(call_hook(t, HOOK_EPOCH_END, stop));
   if (s->time_limit_s > 0 && trainer_elapsed_s(t) >= s->time_limit_s && !last && !*stop) {
     report_line(&t->r->report,
                 "stage %s reached its time limit after epoch %lld of %lld; where it stops depends "

@@ -389,14 +389,6 @@ static status stop_here(trainer *t) {
                    t->stage->name, (long long)t->state.epoch + 1, (long long)t->state.step);
 }
 
-script_numbers trainer_numbers(const named_number *list, int count, number_view *view) {
-  for (int i = 0; i < count; i++) {
-    view->names[i] = list[i].name;
-    view->values[i] = list[i].value;
-  }
-  return (script_numbers){view->names, view->values, count};
-}
-
 static status apply_schedules(trainer *t, int64_t step, int64_t epochs) {
   number_view view;
   return controls_step(
@@ -404,8 +396,8 @@ static status apply_schedules(trainer *t, int64_t step, int64_t epochs) {
                                      .epoch = t->state.epoch,
                                      .total = epochs * t->steps_per_epoch,
                                      .steps_per_epoch = t->steps_per_epoch,
-                                     .metrics = trainer_numbers(t->state.measured,
-                                                                t->state.measured_count, &view)});
+                                     .metrics = controls_numbers(&t->controls, t->state.measured,
+                                                                 t->state.measured_count, &view)});
 }
 
 /* A step is an update of the weights; the last of an epoch may have fewer batches. */
@@ -462,7 +454,7 @@ static status train_to_the_end(trainer *t) {
   if (error_code_of(error) != ERROR_SCRIPT) return error;
   status saving = save_state(t);
   if (!saving)
-    return error_suffix(error, ". The state before it is saved: mend the script, and the same "
+    return error_suffix(error, "\nThe state before it is saved: mend the script, and the same "
                                "command with --resume --changed-scripts goes on from there");
   problems both = {0};
   problems_add(&both, error);

@@ -41,13 +41,30 @@ status tally_note(program *p, const stage_graph *g, void **note) {
   return program_note(p, values, count, note);
 }
 
+bool tally_is_plain(const stage_graph *g) {
+  return g->term_count == 1 && strcmp(g->term_names[0], "loss") == 0;
+}
+
+void tally_term_name(const stage_graph *g, int term, char out[TALLY_NAME_BYTES]) {
+  snprintf(out, TALLY_NAME_BYTES, "loss.%s", g->term_names[term]);
+}
+
+int64_t tally_metric_numbers(const stage_graph *g, int metric) {
+  return value_elements(g, g->metrics[metric]);
+}
+
+void tally_metric_name(const char *metric, int64_t number, int64_t numbers,
+                       char out[TALLY_NAME_BYTES]) {
+  if (numbers == 1)
+    snprintf(out, TALLY_NAME_BYTES, "%s", metric);
+  else
+    snprintf(out, TALLY_NAME_BYTES, "%s.%lld", metric, (long long)number);
+}
+
 static void add_metric(tally *t, const char *metric, const float *values, int64_t count) {
+  char name[TALLY_NAME_BYTES];
   for (int64_t k = 0; k < count; k++) {
-    char name[TALLY_NAME_BYTES];
-    if (count == 1)
-      snprintf(name, sizeof name, "%s", metric);
-    else
-      snprintf(name, sizeof name, "%s.%lld", metric, (long long)k);
+    tally_metric_name(metric, k, count, name);
     tally_add(t, name, (double)values[k]);
   }
 }
@@ -59,7 +76,7 @@ status tally_read(tally *t, program *p, const stage_graph *g, void *note, double
   int count = noted_values(g, values);
   TRY(p->device->read_note(p->device, note, read));
   const float *at = read;
-  bool is_plain = g->term_count == 1 && strcmp(g->term_names[0], "loss") == 0;
+  bool is_plain = tally_is_plain(g);
   *culprit = "";
   for (int i = 0; i < count; at += value_elements(g, values[i++])) {
     if (i == 0) {
@@ -67,7 +84,7 @@ status tally_read(tally *t, program *p, const stage_graph *g, void *note, double
       tally_add(t, "loss", *loss);
     } else if (i <= g->term_count) {
       char name[TALLY_NAME_BYTES];
-      snprintf(name, sizeof name, "loss.%s", g->term_names[i - 1]);
+      tally_term_name(g, i - 1, name);
       if (!is_plain) tally_add(t, name, (double)*at);
       if (!isfinite(*at)) *culprit = g->term_names[i - 1];
     } else {

@@ -17,6 +17,14 @@ typedef struct tally {
   double batches;
 } tally;
 
+/* Names in a tally: of a loss term, "loss.context"; of a short output, "structure.accuracy" or, where it
+ * has several numbers, "structure.accuracy.0". A stage whose one term is `loss` has no other. */
+bool tally_is_plain(const stage_graph *g);
+void tally_term_name(const stage_graph *g, int term, char out[TALLY_NAME_BYTES]);
+int64_t tally_metric_numbers(const stage_graph *g, int metric);
+void tally_metric_name(const char *metric, int64_t number, int64_t numbers,
+                       char out[TALLY_NAME_BYTES]);
+
 /* Adds to the sum of that name; what is beyond TALLY_MAX names is left out. */
 void tally_add(tally *t, const char *name, double value);
 /* Notes the loss, its terms and the metrics of the batch just run (device.h); *note NULL: is made. */

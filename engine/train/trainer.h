@@ -56,18 +56,10 @@ typedef struct trainer {
   event_file *events; /* NULL: no TensorBoard */
 } trainer;
 
-/* Named numbers as scripts are given them. */
-typedef struct number_view {
-  const char *names[STATE_MAX_VALUES];
-  double values[STATE_MAX_VALUES];
-} number_view;
-
 /* ---- stage.c ------------------------------------------------------------------------------- */
 
 /* Of the stage, all its processes together. */
 double trainer_elapsed_s(const trainer *t);
-/* Valid as long as `view` and `list`. */
-script_numbers trainer_numbers(const named_number *list, int count, number_view *view);
 
 /* ---- validation.c -------------------------------------------------------------------------- */
 

@@ -116,6 +116,29 @@ says "1 of 3 trials failed; the same command tries them again"
 [ "$(grep -c '^begins ' "$work/out")" -eq 1 ] || fail "only the new trial begins"
 has runs/failing.md "| no slabs | 0 of 1 | – | – | – |"
 
+# Random numbers by name; what a trial measured on its validation cases, to choose by.
+cat >search.lua <<LUA
+local base = pipeline("$pipelines/tiny.yaml")
+local study = ablation("search")
+study:arm("drawn", base:with("stages.segment.optimizer.sgd.lr", 10 ^ (-3 + 2 * random("rate", 1))))
+local again = random(1)
+local sum = 0
+for i = 1, 1000 do
+  local x = random("x", i)
+  assert(x >= 0 and x < 1 and x ~= random(i, "x") and x == random("x", i * 1.0))
+  sum = sum + x / 1000
+end
+assert(math.abs(sum - 0.5) < 0.03 and again == random(1) and random(1) ~= random("1"), sum)
+print(string.format("random %.12f", random("rate", 1)))
+local measured = study:run()[1].measured
+print("validation " .. type(measured["validation.dice"]) .. ", step 1 " .. type(measured["own.x"]))
+print(measured["validation.dcie"])
+LUA
+try 1 "$STRATA" ablate search.lua "${budget[@]}" --out runs
+prints "random 0.118661214839"
+prints "validation number, step 1 nil"
+says 'the last stage measured no "validation.dcie"; did you mean "validation.dice"?'
+
 # Slips are found before anything runs, at the script's line.
 slip() { # slip TEXT LUA…
   printf '%s\n' "local base = pipeline(\"$pipelines/tiny.yaml\")" "${@:2}" >slip.lua
@@ -150,7 +173,7 @@ study='local s = ablation("x"):arm("a", base)'
 slip 'slip.lua:4:1: error: arm "a": the evaluations hold no metric "dcie"; did you mean "dice"? They hold dice' \
   "$study" 's:run()' 's:report("dcie")'
 slip 'the evaluations hold no metric "nsd".' "$study" 's:run()' 's:report("dice", "nsd")'
-slip 'slip.lua:4:1: error: result.dcie is not defined; did you mean result.dice? (found before the trials)' \
+slip 'slip.lua:4:1: error: a result has no "dcie"; did you mean "dice"? (found before the trials)' \
   "$study" 'local r = s:run()' 'print(r[1].fold, r[1].error, r[1].dcie)'
 slip 'slip.lua:5:1: error: dcie is not defined' "$study" 's:run()' 'local rows = s:report("dice")' \
   'print(rows[1].dice.mean, dcie)'

@@ -56,7 +56,16 @@ try 1 "$STRATA" weights diff whole/weights/pretrain.safetensors plain/weights/pr
 # A hook that fails is reported at its own line and at the line that names it.
 printf 'return function(event)\n  event.set("los.weight", 1)\nend\n' >steer.lua
 try 1 "$STRATA" run "${hooked[@]}" --out failed
-says "stage \"pretrain\" has no number \"los.weight\" to set"
+says "stage \"pretrain\" has no number \"los.weight\" to set; there are lr, weight_decay, groups.0.lr_scale, masked.ratio"
+
+# A metric that the stage does not measure would be waited for to the end.
+plateau='{lua: stop_on_plateau, metric: validation.dcie}'
+try 1 "$STRATA" run "${tiny[@]}" --set "stages.segment.on_epoch_end=$plateau" --out misspelt
+says 'this stage measures no "validation.dcie"; did you mean "validation.dice"?'
+[ "$(grep -c '^segment  epoch ' "$work/out")" -eq 1 ] || fail "not found after the first epoch"
+follow='{masked.ratio: {lua: by_metric, metric: structure.accuracy.7, from: 0, to: 1, value: 0.5}}'
+try 1 "$STRATA" check "${tiny[@]}" --set "stages.pretrain.schedules=$follow"
+says 'this stage measures no "structure.accuracy.7"; did you mean "structure.accuracy'
 
 # What a group freezes, a hook or a schedule thaws.
 cat >thaw.lua <<'LUA'
@@ -88,7 +97,7 @@ ramp="{groups.0.lr_scale: {lua: ramp, to: 1}}"
 try 0 "$STRATA" run frozen.yaml --set "stages.segment.schedules=$ramp" --out ramped
 try 1 "$STRATA" weights diff $from ramped/weights/segment.safetensors
 try 1 "$STRATA" check frozen.yaml --set "stages.segment.schedules={groups.1.lr_scale: {lua: ramp}}"
-says 'nothing to schedule is called "groups.1.lr_scale"'
+says 'has no number "groups.1.lr_scale" to schedule; did you mean "groups.0.lr_scale"?'
 printf 'return function(event)\n  event.set("groups.0.lr_scale", -1)\nend\n' >thaw.lua
 try 1 "$STRATA" run frozen.yaml "${thaw[@]}" --out below
 says "groups.0.lr_scale must be from 0 to 1000000, not -1"

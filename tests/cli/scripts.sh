@@ -12,13 +12,14 @@ cat >follow.lua <<'LUA'
 -- Half the mask when the loss of the epoch before is odd in its seventh digit: any rounding would show.
 return function(step, epoch, total, base, steps_per_epoch, metrics)
   if epoch == 0 then assert(not metrics.loss) return base end
-  return math.floor(metrics.loss * 1e7) % 2 == 0 and base or base / 2
+  return math.floor(metrics.loss * 1e7) % 2 == 0 and base or base / (metrics["own.parts"] or 2)
 end
 LUA
 cat >watch.lua <<'LUA'
 return function(event)
   event.state.seen = (event.state.seen or 0) + 1
   event.set("lr", 0.01 / event.state.seen)
+  event.record("seen", event.state.seen)
   event.log(string.format("validation %d: %s %.17g", event.state.seen, event.classes[1].name,
                           event.classes[1].dice or -1))
 end
@@ -33,6 +34,8 @@ prints "pretrain: ended (epochs) after epoch 5, step 15"
 prints "segment: validation 5: "
 prints "segment:   validation.dice = "
 [ "$(grep -c "pretrain: ended" out)" -eq 1 ] || fail "on_stage_end was not called once"
+[[ $(tail -n 1 whole/metrics.jsonl) == *'"own.seen":5.0'* ]] || fail "a recorded number is not in metrics.jsonl"
+has whole/metrics.csv ',own.seen'
 for text in "pretrain  epoch 2/5" "segment: validation 2:"; do
   "$STRATA" run "${hooked[@]}" --out broken $([ -d broken ] && echo --resume) >broken.log 2>&1 &
   process=$!

@@ -249,7 +249,7 @@ static void what_is_allowed_works(void **unused) {
       "assert(('abc'):upper() == 'ABC' and string.rep('ab', 3, '-') == 'ab-ab-ab')",
       "assert(('ab'):rep(0) == '' and (''):rep(1 << 62) == '' and (''):rep(1 << 62, '') == '')",
       "assert(string.find('loss.context', '.', 1, true) == 5)",
-      "assert(string.find('loss.context', '.') == 5 and not string.find('a', '%a'))",
+      "assert(string.find('loss.context', '.') == 5 and not string.find('a', '%a', 1, true))",
       "assert(string.format('%d %5.2f %s %q', 3, 0.5, 'x', 'y') == '3  0.50 x \"y\"')",
       "assert(tostring({}) == 'table' and tostring(type) == 'function' and tostring(1.5) == "
       "'1.5')",
@@ -364,7 +364,9 @@ static void hostile_scripts_end_with_an_error(void **unused) {
       {"debug.getregistry()", "debug is not available"},
       {"string.match(('a'):rep(16000), ('a*'):rep(50) .. 'b')", "string.match is not available"},
       {"for w in ('x'):gmatch('.-') do end", "string.gmatch is not available"},
-      {"('a'):find(('a?'):rep(30) .. ('a'):rep(30)) error('plain text')", "plain text"},
+      {"('a'):find(('a?'):rep(30) .. ('a'):rep(30))", "looks like a pattern"},
+      {"('validation.dice'):find('^validation')",
+       "s:find(text, 1, true) looks for it as it stands"},
       {"for i = 1, 1e9 do local s = ('x'):rep(16000, ' ') end", "16 KiB"},
       {"local s = ('x'):rep(1 << 30)", "more than 16 KiB"},
       {"('x'):dump()", "string.dump is not available"},
@@ -552,6 +554,11 @@ static void world_log(void *context, const char *text) {
   text_add(&((hook_world *)context)->log, "%s\n", text);
 }
 
+static status world_record(void *context, const char *name, double value) {
+  text_add(&((hook_world *)context)->log, "%s = %g\n", name, value);
+  return OK;
+}
+
 static const char *const metric_names[] = {"dice", "loss"};
 
 static hook_event event_of(hook_world *world, int64_t epoch, const double metrics[2]) {
@@ -561,6 +568,7 @@ static hook_event event_of(hook_world *world, int64_t epoch, const double metric
                       .metrics = {metric_names, metrics, 2},
                       .get = world_get,
                       .set = world_set,
+                      .record = world_record,
                       .log = world_log,
                       .context = world};
 }
@@ -573,6 +581,7 @@ static void a_hook_reads_changes_and_stops(void **unused) {
                            "  event.log('epoch ' .. event.epoch)\n"
                            "  print('dice', event.metrics.dice, nil, {})\n"
                            "  event.log('red \\27[31m')\n"
+                           "  event.record('gap', 0.5)\n"
                            "  if event.metrics.loss > 1 then event.stop('diverged') end\n"
                            "end",
                            NULL);
@@ -583,7 +592,7 @@ static void a_hook_reads_changes_and_stops(void **unused) {
   assert_true(event.stop);
   assert_string_equal(event.stop_reason, "diverged");
   assert_string_equal(world.log.data, "epoch 3\ndice\x20"
-                                      "0.75 nil table\nred  [31m\n");
+                                      "0.75 nil table\nred  [31m\ngap = 0.5\n");
   text_free(&world.log);
   script_close(s);
 }
@@ -632,6 +641,17 @@ static void mistakes_in_hooks_are_named(void **unused) {
       {"kept = kept or 1", "kept is not defined"},
       {"outside[1] = event.get", "changed a variable outside itself"},
       {"event.stop(('x'):rep(10000)) error('after')", "after"},
+      {"event.record('a b', 1)", "the name of a number has 1 to 60 letters"},
+      {"event.record('', 1)", "the name of a number has 1 to 60 letters"},
+      {"event.record('a', 1 / 0)", "not finite"},
+      {"event.record('a', '1')", "number expected"},
+      {"if event.metrics['own.a'] == nil then error('nil until it is recorded') end", "nil until"},
+      {"event:log('x')", "call it with a dot and a text: event.log("},
+      {"event:set('lr', 1)", "call it with a dot and a text: event.set("},
+      {"event:stop('x')", "call it with a dot and a text: event.stop("},
+      {"do return 'stop' end", "a hook returns nothing, and this one a string"},
+      {"if event.metrics.los then end", "this stage measures no \"los\"; did you mean \"loss\"?"},
+      {"if event.metrics['a.b'] then end", "measures no \"a.b\"; there are dice, loss"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     text_buffer source = {0};
@@ -781,11 +801,18 @@ static void a_schedule_sees_what_was_measured_last(void **unused) {
     double dice, expected;
   } cases[] = {{NAN, 0.4}, {0.2, 0.4}, {0.5, 0.4}, {0.7, 0.6}, {0.9, 0.8}, {1, 0.8}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    schedule_point at = {.base = 0.4, .metrics = {&name, &cases[i].dice, !isnan(cases[i].dice)}};
+    schedule_point at = {.base = 0.4, .metrics = {&name, &cases[i].dice, 1}};
     double value;
     assert_ok(script_schedule(f.script, &at, &value));
     assert_true(fabs(value - cases[i].expected) < 1e-12);
   }
+  close_file(&f);
+
+  f = open_file("by_metric", "{metric: dcie, from: 0.5, to: 0.9, value: 0.8}");
+  schedule_point at = {.base = 0.4, .metrics = {&name, &cases[0].dice, 1}};
+  double value;
+  status error = script_schedule(f.script, &at, &value);
+  assert_error(error, "this stage measures no \"dcie\"; did you mean \"dice\"?", 0, "by_metric");
   close_file(&f);
 }
 
