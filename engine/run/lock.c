@@ -260,8 +260,12 @@ bool lock_same_stages(const lock *then, const lock *now) {
 
 status lock_key_sentence(const key_difference *d) {
   if (!d->now && !d->then)
-    return error_new(ERROR_DATA, NOWHERE, "the pipeline's key %s says something else than it said.",
-                     d->key);
+    return error_new(
+        ERROR_DATA, NOWHERE,
+        "the pipeline's key %s says something else than it said when the lock was made. The "
+        "file was edited there and holds no word of what it said; changed by --set, every "
+        "key is named with both values.",
+        d->key);
   if (!d->now)
     return error_new(ERROR_DATA, NOWHERE,
                      "the pipeline's key %s is left out; in the lock it is %s.", d->key, d->then);
