@@ -52,6 +52,15 @@ grep -F "segment:   validation.dice = " whole.log >"$work/a"
 grep -F "segment:   validation.dice = " ends.log >"$work/b"
 cmp a b || fail "the summaries differ"
 
+# ---- an argument of the base's script, which another script does not read ----
+cp "$pipelines/tiny.yaml" base.yaml
+printf 'strata: 1\nuse: base.yaml\nstages:\n  - pretrain: {use: base.yaml, schedule: {lua: poly}}\n' >other.yaml
+try 1 "$STRATA" check other.yaml --set "data.root=$work/phantom" --set evaluate=
+says "base.yaml:36:38: error: "
+says 'If it was given to another script, take it away: "warmup: ~" beside lua:'
+sed -i 's/lua: poly/lua: poly, warmup: ~/' other.yaml
+try 0 "$STRATA" check other.yaml --set "data.root=$work/phantom" --set evaluate=
+
 # ---- a hook that goes wild in the third epoch ----
 wild() { # wild LUA: what it does in epoch 3
   printf 'return function(event)\n  event.state.calls = (event.state.calls or 0) + 1\n%s%s%s' \
