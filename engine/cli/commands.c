@@ -219,8 +219,8 @@ const command commands[] = {
          OPTION_SEED | OPTION_THREADS | OPTION_DEVICE,
      1, 1, command_forward},
     {"weights", "FILE", "list, compare and import weight files",
-     "Reads safetensors and what torch.save writes (.pt, .pth, .bin), the latter without Python and\n"
-     "without running anything that stands in it.\n\n"
+     "Reads safetensors and what torch.save writes (.pt, .pth, .ckpt, .bin), the latter without\n"
+     "Python and without running anything that stands in it.\n\n"
      "  strata weights FILE               # names, types, shapes, norms\n"
      "  strata weights diff A B           # where two files differ; exit status 1 when they do\n"
      "  strata weights diff A B --within 1e-4   # rounding apart\n"

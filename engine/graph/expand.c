@@ -721,6 +721,7 @@ status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *
           stage->name);
     add_metrics(&in, out);
     out->names = in.names;
+    out->unused = tree_get(p->model.root, "unused");
     if (!error && options->only && !stage_graph_find(out, options->only))
       error = unknown_name(&in, options->only, output_place(p, stage, options->only));
     if (!error) error = error_locate(finish(&x, stage, out, options), stage->at);

@@ -46,6 +46,7 @@ typedef struct stage_graph {
       *metric_names; /* short outputs worth logging beside the losses: "structure.accuracy" */
   value_id *metrics;
   int metric_count;
+  const tree *unused; /* patterns of what weight files of the model hold besides; may be NULL */
   value_id *keep; /* what program_create must keep: loss, terms, metrics, or the `only` result */
   int keep_count;
 } stage_graph;

@@ -397,11 +397,20 @@ static void check_outputs(const tree *outputs, problems *all) {
   }
 }
 
+static void check_unused(const tree *unused, problems *all) {
+  const char *pattern;
+  if (!unused || tree_is_null(unused)) return;
+  if (unused->kind != TREE_LIST)
+    problems_report(all, unused->at, "unused must be a list of patterns of tensors' names.");
+  for (int i = 0; unused->kind == TREE_LIST && i < unused->count; i++)
+    problems_add(all, error_prefix(tree_string(unused->items[i], &pattern), "unused"));
+}
+
 void check_graph_file(const tree *root, const char *what, bool is_inline, problems *all) {
-  static const char *const file_keys[] = {"strata", "doc",   "inputs",  "params",
-                                          "blocks", "graph", "outputs", NULL};
-  static const char *const inline_keys[] = {"with",   "doc",   "inputs",  "params",
-                                            "blocks", "graph", "outputs", NULL};
+  static const char *const file_keys[] = {"strata", "doc",     "inputs", "params", "blocks",
+                                          "graph",  "outputs", "unused", NULL};
+  static const char *const inline_keys[] = {"with",  "doc",     "inputs", "params", "blocks",
+                                            "graph", "outputs", "unused", NULL};
   char shown[96];
   tree_check_keys(root, what, is_inline ? inline_keys : file_keys, all);
   const tree *inputs = tree_get(root, "inputs"), *params = tree_get(root, "params");
@@ -444,6 +453,7 @@ void check_graph_file(const tree *root, const char *what, bool is_inline, proble
     check_outputs(outputs, all);
   else
     problems_add(all, error_new(ERROR_PIPELINE, root->at, "%s needs \"outputs\".", what));
+  check_unused(tree_get(root, "unused"), all);
 }
 
 struct graph_cache {

@@ -1279,7 +1279,7 @@ static status hash_weight_file(const char *path, uint64_t *out) {
 }
 
 static bool is_weight_file(const char *name) {
-  static const char *const endings[] = {".safetensors", ".pt", ".pth", ".bin"};
+  static const char *const endings[] = {".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar"};
   bool is = false;
   for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
     is |= text_ends_with(name, endings[i]);
@@ -1345,10 +1345,11 @@ static void read_init(loader *l, stage_spec *s, const tree *t) {
   if (s->init_is_file) return;
   const stage_spec *source = pipeline_stage(l->p, name);
   if (!source && strchr(name, '/'))
-    report(l, from->at,
-           "%s: %s is no weight file (.safetensors, .pt, .pth, .bin); in a run's folder they are "
-           "weights/<stage>.safetensors.",
-           what, name);
+    report(
+        l, from->at,
+        "%s: %s is no weight file (.safetensors, .pt, .pth, .ckpt, .bin, .tar); in a run's folder they are "
+        "weights/<stage>.safetensors.",
+        what, name);
   else if (!source)
     no_stage(l, what, from, (int)(s - l->p->stages));
   else if (source >= s)
@@ -1631,7 +1632,8 @@ static bool is_listed(const char *name, const char *const *names) {
 }
 
 /* What belongs to graphs stays as it is: its names are known only when they are expanded. */
-static const char *const graph_keys[] = {"graph", "inputs", "params", "blocks", "outputs", NULL};
+static const char *const graph_keys[] = {"graph",   "inputs", "params", "blocks",
+                                         "outputs", "unused", NULL};
 
 static tree *resolve_except_graphs(loader *l, const tree *t) {
   if (t->kind != TREE_MAP) return resolve(l, t);

@@ -1,10 +1,10 @@
 #include "train/transfer.h"
 
 #include "base/text.h"
+#include "language/tree.h"
 #include "weights/import.h"
 
 #include <fnmatch.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,43 +68,123 @@ static value_id find_parameter(const graph *g, const char *name) {
   return v >= 0 && value_is_read(g, v) ? v : VALUE_NONE;
 }
 
+/* ---- what does not fit ------------------------------------------------------------------------
+ */
+
+enum { MAX_LISTED = 6 };
+
+/* Mistakes of one sort are one message. */
+typedef struct listing {
+  text_buffer text; /* of the first MAX_LISTED */
+  int count;
+} listing;
+
+typedef struct mistakes {
+  listing missing, mismatched, unused;
+} mistakes;
+
+static void list(listing *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void list(listing *l, const char *format, ...) {
+  if (l->count++ >= MAX_LISTED) return;
+  if (l->count > 1) text_add(&l->text, ", ");
+  va_list args;
+  va_start(args, format);
+  text_addv(&l->text, format, args);
+  va_end(args);
+}
+
+static void list_rest(listing *l) {
+  if (l->count > MAX_LISTED) text_add(&l->text, " and %d more", l->count - MAX_LISTED);
+}
+
+/* What becomes of a parameter. */
+typedef enum fate { LOADED, FRESH, MISSING, MISMATCHED } fate;
+
+/* `have`: the shape in the source, NULL when it has none of that name. */
+static fate fate_of(const char *name, const shape *wanted, bool reset, const shape *have,
+                    const stage_spec *s, mistakes *m) {
+  char ours[96], theirs[96];
+  shape_format(ours, wanted);
+  if (reset || (!have && s->missing_fresh)) return FRESH;
+  if (!have) {
+    list(&m->missing, "%s (%s)", name, ours);
+    return MISSING;
+  }
+  if (shape_equal(have, wanted)) return LOADED;
+  list(&m->mismatched, "%s is %s here but %s", name, ours, shape_format(theirs, have));
+  return MISMATCHED;
+}
+
+/* A tensor of the source that no parameter takes. */
+static void check_unused(const char *name, const stage_graph *graph, mistakes *m) {
+  if (text_starts_with(name, "loss.") || text_ends_with(name, ".num_batches_tracked")) return;
+  for (int i = 0; graph->unused && i < graph->unused->count; i++)
+    if (fnmatch(graph->unused->items[i]->text, name, 0) == 0) return;
+  list(&m->unused, "%s", name);
+}
+
+/* `source`: a file, or stage "pretrain". */
+static status mistakes_take(mistakes *m, const char *source, const stage_spec *s) {
+  problems all = {0};
+  listing *missing = &m->missing, *mismatched = &m->mismatched, *unused = &m->unused;
+  list_rest(missing);
+  list_rest(mismatched);
+  list_rest(unused);
+  if (missing->count == 1)
+    problems_report(
+        &all, s->init_at,
+        "parameter %s is not in %s; list it under \"reset:\" if it should start fresh, or "
+        "say `missing: fresh`",
+        missing->text.data, source);
+  else if (missing->count)
+    problems_report(
+        &all, s->init_at,
+        "%d parameters are not in %s: %s; list them under \"reset:\" if they should start "
+        "fresh, or say `missing: fresh`",
+        missing->count, source, missing->text.data);
+  if (mismatched->count == 1)
+    problems_report(&all, s->init_at,
+                    "parameter %s in %s; list it under \"reset:\" if it should start fresh",
+                    mismatched->text.data, source);
+  else if (mismatched->count)
+    problems_report(&all, s->init_at,
+                    "%d parameters have another shape than in %s: %s; list under \"reset:\" what "
+                    "should start fresh",
+                    mismatched->count, source, mismatched->text.data);
+  if (unused->count == 1)
+    problems_report(&all, s->init_at, "%s holds %s, which this network does not have%s", source,
+                    unused->text.data,
+                    s->init_is_file ? "; rules in `map:` rename or drop it" : "");
+  else if (unused->count)
+    problems_report(&all, s->init_at, "%s holds %d tensors that this network does not have: %s%s",
+                    source, unused->count, unused->text.data,
+                    s->init_is_file ? "; rules in `map:` rename or drop them" : "");
+  text_free(&missing->text);
+  text_free(&mismatched->text);
+  text_free(&unused->text);
+  return problems_take(&all);
+}
+
 status transfer_check(const stage_graph *to, const stage_spec *s, const stage_graph *from,
                       const char *from_name) {
   bool *fresh;
-  source_pos at = s->init_at;
   TRY(mark_reset(to, s, &fresh));
-  problems found = {0};
+  mistakes found = {0};
   const graph *g = to->g, *source = from->g;
   for (value_id v = 0; v < g->value_count; v++) {
-    if (g->values[v].kind != VALUE_PARAM || fresh[v] || !value_is_read(g, v)) continue;
+    if (g->values[v].kind != VALUE_PARAM || !value_is_read(g, v)) continue;
     value_id match = find_parameter(source, g->values[v].name);
-    char have[96], want[96];
-    shape_format(want, &g->values[v].type.shape);
-    if (match == VALUE_NONE && s->missing_fresh) continue;
-    if (match == VALUE_NONE)
-      problems_add(&found, error_new(ERROR_PIPELINE, at,
-                                     "parameter %s (%s) is not in stage \"%s\"; list it under "
-                                     "\"reset:\" if it should start fresh, or say `missing: "
-                                     "fresh`",
-                                     g->values[v].name, want, from_name));
-    else if (!shape_equal(&source->values[match].type.shape, &g->values[v].type.shape))
-      problems_add(
-          &found,
-          error_new(ERROR_PIPELINE, at,
-                    "parameter %s is %s here but %s in stage \"%s\"; list it under \"reset:\" "
-                    "if it should start fresh",
-                    g->values[v].name, want, shape_format(have, &source->values[match].type.shape),
-                    from_name));
+    const shape *have = match == VALUE_NONE ? NULL : &source->values[match].type.shape;
+    fate_of(g->values[v].name, &g->values[v].type.shape, fresh[v], have, s, &found);
   }
   for (value_id v = 0; v < source->value_count; v++)
     if (source->values[v].kind == VALUE_PARAM && value_is_read(source, v) &&
-        !text_starts_with(source->values[v].name, "loss.") &&
         find_parameter(g, source->values[v].name) == VALUE_NONE)
-      problems_add(&found, error_new(ERROR_PIPELINE, at,
-                                     "stage \"%s\" trains %s, which this stage does not have",
-                                     from_name, source->values[v].name));
+      check_unused(source->values[v].name, to, &found);
   free(fresh);
-  return problems_take(&found);
+  char name[96];
+  snprintf(name, sizeof name, "stage \"%.80s\"", from_name);
+  return mistakes_take(&found, name, s);
 }
 
 /* ---- from files -------------------------------------------------------------------------------
@@ -119,51 +199,22 @@ static status open_source(const char *path, const stage_spec *s, weights *out,
   return weights_import(&source, out, report);
 }
 
-typedef enum fate { LOADED, FRESH, MISSING, MISMATCHED } fate;
-
-/* What becomes of a parameter; the last two are mistakes, of which one more is in `unexpected`. */
-static fate fate_of(const char *name, const shape *wanted, bool reset, const named_tensor *found,
-                    const char *path, const stage_spec *s, problems *unexpected) {
-  char have[96], want[96];
-  shape_format(want, wanted);
-  if (reset || (!found && s->missing_fresh)) return FRESH;
-  if (!found) {
-    problems_add(unexpected,
-                 error_new(ERROR_PIPELINE, s->init_at,
-                           "parameter %s (%s) is not in %s; list it under \"reset:\" if "
-                           "it should start fresh, or say `missing: fresh`",
-                           name, want, path));
-    return MISSING;
-  }
-  if (shape_equal(&found->tensor.shape, wanted) && found->tensor.dtype == DTYPE_F32) return LOADED;
-  problems_add(unexpected,
-               error_new(ERROR_PIPELINE, s->init_at,
-                         "parameter %s is %s here but %s in %s; list it under \"reset:\" if it "
-                         "should start fresh",
-                         name, want, shape_format(have, &found->tensor.shape), path));
-  return MISMATCHED;
+static const shape *shape_in(const named_tensor *t) {
+  return t && t->tensor.dtype == DTYPE_F32 ? &t->tensor.shape : NULL;
 }
 
-/* A tensor of the file that no parameter takes. */
-static void check_unused(const char *name, const char *path, const stage_spec *s,
-                         problems *unexpected) {
-  if (text_starts_with(name, "loss.") || text_ends_with(name, ".num_batches_tracked")) return;
-  problems_add(unexpected, error_new(ERROR_PIPELINE, s->init_at,
-                                     "%s holds %s, which this network does not have%s", path, name,
-                                     s->init_is_file ? "; rules in `map:` rename or drop it" : ""));
-}
-
-/* Every tensor on a line of its own; `unexpected` counts what must not happen. */
+/* Every tensor on a line of its own; "unexpected" counts what must not happen. */
 static status transfer_open(const weights *w, const char *path, const bool *reset,
-                            const stage_spec *s, parameters *p, const reporter *report) {
+                            const stage_graph *graph, const stage_spec *s, parameters *p,
+                            const reporter *report) {
   int loaded = 0, fresh = 0, unused = 0;
-  problems unexpected = {0};
+  mistakes found = {0};
   for (int i = 0; i < p->count; i++) {
     const parameter *parameter = &p->list[i];
     const named_tensor *t = weights_find(w, parameter->name);
     char have[96], want[96];
     shape_format(want, &parameter->shape);
-    switch (fate_of(parameter->name, &parameter->shape, reset[i], t, path, s, &unexpected)) {
+    switch (fate_of(parameter->name, &parameter->shape, reset[i], shape_in(t), s, &found)) {
     case FRESH:
       report_line(report, "  reset    %-52s                %s", parameter->name, want);
       fresh++;
@@ -179,7 +230,7 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
       status error = p->device->upload(p->device, p->data + parameter->offset, t->tensor.data,
                                        tensor_bytes(&t->tensor));
       if (error) {
-        problems_free(&unexpected);
+        error_free(mistakes_take(&found, path, s));
         return error;
       }
       p->list[i].fresh = false;
@@ -197,22 +248,39 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
     report_line(report, "  unused   %-52s                %s", name,
                 shape_format(have, &w->list[i].tensor.shape));
     unused++;
-    check_unused(name, path, s, &unexpected);
+    check_unused(name, graph, &found);
   }
   report_line(report, "  %d loaded, %d reset, %d unused, %d unexpected", loaded, fresh, unused,
-              unexpected.count);
-  return problems_take(&unexpected);
+              found.missing.count + found.mismatched.count + found.unused.count);
+  return mistakes_take(&found, path, s);
 }
 
+/* Names that differ by what stands before them show which prefix has to go. */
 static status no_common_name(const graph *g, const weights *w, const stage_spec *s) {
-  const char *ours = "";
-  for (value_id v = g->value_count - 1; v >= 0; v--)
-    if (g->values[v].kind == VALUE_PARAM && value_is_read(g, v)) ours = g->values[v].name;
+  const char *ours = NULL, *theirs = w->list[0].name;
+  bool is_longer = false;
+  arena memory = {0};
+  for (value_id v = 0; v < g->value_count && !is_longer; v++) {
+    if (g->values[v].kind != VALUE_PARAM || !value_is_read(g, v)) continue;
+    if (!ours) ours = g->values[v].name;
+    for (int i = 0; i < w->count && !is_longer; i++)
+      if (text_ends_with(w->list[i].name, arena_printf(&memory, ".%s", g->values[v].name))) {
+        is_longer = true;
+        ours = g->values[v].name;
+        theirs = w->list[i].name;
+      }
+  }
+  arena_free(&memory);
+  if (is_longer)
+    return error_new(
+        ERROR_PIPELINE, s->init_at,
+        "no tensor of %s has the name of a parameter: there it is %s, here %s. A file of "
+        "rules with `strip: [%.*s]`, named by `map:`, takes off what stands before it",
+        s->init_from, theirs, ours, (int)(strlen(theirs) - strlen(ours)), theirs);
   return error_new(ERROR_PIPELINE, s->init_at,
                    "no tensor of %s has the name of a parameter: there they are called %s …, here "
-                   "%s …. `strata weights import` takes off a prefix that all share, rules in "
-                   "`map:` change names",
-                   s->init_from, w->list[0].name, ours);
+                   "%s …. Is it another network's? Rules in `map:` change names",
+                   s->init_from, theirs, ours ? ours : "nothing");
 }
 
 status transfer_check_file(const stage_graph *to, const stage_spec *s) {
@@ -221,7 +289,7 @@ status transfer_check_file(const stage_graph *to, const stage_spec *s) {
   bool *fresh;
   weights w;
   TRY(mark_reset(to, s, &fresh));
-  problems found = {0};
+  mistakes found = {0};
   status error = open_source(path, s, &w, NULL);
   if (error) {
     free(fresh);
@@ -230,20 +298,21 @@ status transfer_check_file(const stage_graph *to, const stage_spec *s) {
   for (value_id v = 0; v < g->value_count; v++)
     if (g->values[v].kind == VALUE_PARAM && value_is_read(g, v))
       fate_of(g->values[v].name, &g->values[v].type.shape, fresh[v],
-              weights_find(&w, g->values[v].name), path, s, &found);
+              shape_in(weights_find(&w, g->values[v].name)), s, &found);
   int used = 0;
   for (int i = 0; i < w.count; i++)
     if (find_parameter(g, w.list[i].name) == VALUE_NONE)
-      check_unused(w.list[i].name, path, s, &found);
+      check_unused(w.list[i].name, to, &found);
     else
       used++;
-  if (found.count > 0 && used == 0 && w.count > 0) { /* one mistake, not one for each name */
-    problems_free(&found);
-    problems_add(&found, no_common_name(g, &w, s));
+  error = mistakes_take(&found, path, s);
+  if (error && used == 0 && w.count > 0) { /* one mistake, not one for each sort */
+    error_free(error);
+    error = no_common_name(g, &w, s);
   }
   weights_close(&w);
   free(fresh);
-  return problems_take(&found);
+  return error;
 }
 
 status transfer_weights(const char *path, const stage_graph *graph, const stage_spec *s,
@@ -260,7 +329,7 @@ status transfer_weights(const char *path, const stage_graph *graph, const stage_
   if (!error) report_line(report, "weights from %s", path);
   if (!error) error = open_source(path, s, &w, report);
   if (!error) {
-    error = transfer_open(&w, path, fresh, s, p, report);
+    error = transfer_open(&w, path, fresh, graph, s, p, report);
     weights_close(&w);
   }
   free(fresh);

@@ -39,18 +39,28 @@ status weights_open(const char *path, const char *key, weights *out, const repor
   return weights_read(path, out);
 }
 
-static status choose_names(const weight_source *source, const char *const *names, int count,
+static bool is_weight(const named_tensor *t) {
+  return t->tensor.dtype == DTYPE_F32;
+}
+
+static status choose_names(const weight_source *source, const weights *w, const char *const *names,
                            arena *memory, const char **become, const reporter *report) {
   if (source->map) {
     const name_rules *rules;
     TRY(name_rules_load(memory, source->map, &rules));
-    return name_rules_apply(rules, names, count, memory, become);
+    return name_rules_apply(rules, names, w->count, memory, become);
   }
-  size_t wrapper = names_common_wrapper(names, count);
-  for (int i = 0; i < count; i++) become[i] = names[i] + wrapper;
+  /* Counters beside the weights, as torch.optim.swa_utils.AveragedModel has one, are left out. */
+  const char **weights_alone = arena_alloc(memory, ((size_t)w->count + 1) * sizeof *weights_alone);
+  int count = 0;
+  for (int i = 0; i < w->count; i++)
+    if (is_weight(&w->list[i])) weights_alone[count++] = names[i];
+  size_t wrapper = names_common_wrapper(weights_alone, count);
+  for (int i = 0; i < w->count; i++)
+    become[i] = is_weight(&w->list[i]) ? names[i] + wrapper : names[i];
   if (wrapper)
     report_line(report, "all names begin with \"%.*s\", which is taken off", (int)wrapper,
-                names[0]);
+                weights_alone[0]);
   return OK;
 }
 
@@ -59,14 +69,14 @@ static status rename_all(const weight_source *source, weights *w, arena *memory,
   const char **names = arena_alloc(memory, ((size_t)w->count + 1) * sizeof *names);
   const char **become = arena_alloc(memory, ((size_t)w->count + 1) * sizeof *become);
   for (int i = 0; i < w->count; i++) names[i] = w->list[i].name;
-  TRY(choose_names(source, names, w->count, memory, become, report));
+  TRY(choose_names(source, w, names, memory, become, report));
   for (int i = 0; i < w->count; i++) {
     char text[96];
     const tensor *t = &w->list[i].tensor;
     shape_format(text, &t->shape);
     if (!become[i]) {
       report_line(report, "  dropped  %-52s %s", names[i], text);
-    } else if (t->dtype != DTYPE_F32) {
+    } else if (!is_weight(&w->list[i])) {
       report_line(report, "  integer  %-52s %s, left out", names[i], text);
       become[i] = NULL;
     } else if (source->map && strcmp(names[i], become[i]) != 0) {

@@ -261,7 +261,7 @@ status name_rules_apply(const name_rules *rules, const char *const *names, int c
 }
 
 size_t names_common_wrapper(const char *const *names, int count) {
-  static const char *const wrappers[] = {"module.", "_orig_mod.", "model.",
+  static const char *const wrappers[] = {"module.", "_orig_mod.", "model.",   "_model.",
                                          "net.",    "network.",   "backbone."};
   size_t length = 0;
   for (size_t k = 0; count > 0 && k < sizeof wrappers / sizeof *wrappers;) {

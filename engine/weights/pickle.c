@@ -17,7 +17,8 @@ typedef enum meaning {
   MEANS_SIZE,
   MEANS_TENSOR,
   MEANS_PARAMETER,
-  MEANS_STORAGE
+  MEANS_STORAGE,
+  MEANS_OBJECT
 } meaning;
 
 /* All that a file may name. */
@@ -42,6 +43,34 @@ static const pickle_name allowed[] = {
     {"torch", "CharStorage", MEANS_STORAGE, "I8"},
     {"torch", "ByteStorage", MEANS_STORAGE, "U8"},
     {"torch", "BoolStorage", MEANS_STORAGE, "BOOL"},
+    /* What training scripts keep beside the weights: scores that NumPy computed, settings. Nothing
+     * of it is built or looked at, so an entry needs no more than its name. */
+    {"numpy", "dtype", MEANS_OBJECT, NULL},
+    {"numpy", "ndarray", MEANS_OBJECT, NULL},
+    {"numpy.core.multiarray", "scalar", MEANS_OBJECT, NULL},
+    {"numpy.core.multiarray", "_reconstruct", MEANS_OBJECT, NULL},
+    {"numpy._core.multiarray", "scalar", MEANS_OBJECT, NULL},
+    {"numpy._core.multiarray", "_reconstruct", MEANS_OBJECT, NULL},
+    {"_codecs", "encode", MEANS_OBJECT, NULL}, /* bytes, in protocol 2 */
+    {"__builtin__", "set", MEANS_OBJECT, NULL},
+    {"__builtin__", "dict", MEANS_OBJECT, NULL},
+    {"__builtin__", "list", MEANS_OBJECT, NULL},
+    {"__builtin__", "long", MEANS_OBJECT, NULL},
+    {"__builtin__", "float", MEANS_OBJECT, NULL},
+    {"collections", "defaultdict", MEANS_OBJECT, NULL},
+    {"argparse", "Namespace", MEANS_OBJECT, NULL},
+    {"pathlib", "PosixPath", MEANS_OBJECT, NULL},
+    {"pathlib", "WindowsPath", MEANS_OBJECT, NULL},
+    {"pathlib._local", "PosixPath", MEANS_OBJECT, NULL},
+    {"pathlib._local", "WindowsPath", MEANS_OBJECT, NULL},
+    {"torch", "device", MEANS_OBJECT, NULL},
+    {"torch", "float16", MEANS_OBJECT, NULL},
+    {"torch", "bfloat16", MEANS_OBJECT, NULL},
+    {"torch", "float32", MEANS_OBJECT, NULL},
+    {"torch", "float64", MEANS_OBJECT, NULL},
+    {"lightning_fabric.utilities.data", "AttributeDict", MEANS_OBJECT, NULL},
+    {"lightning.fabric.utilities.data", "AttributeDict", MEANS_OBJECT, NULL},
+    {"pytorch_lightning.utilities.parsing", "AttributeDict", MEANS_OBJECT, NULL},
 };
 
 typedef struct machine {
@@ -157,10 +186,11 @@ static status do_global(machine *m) {
   for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
     if (strcmp(allowed[i].module, module) == 0 && strcmp(allowed[i].name, name) == 0)
       return push_new(m, (value){.kind = PICKLE_NAME, .name = &allowed[i]}, NULL);
-  return refuse("it asks Python for %s.%s. Only tensors, dicts, lists, texts and numbers are read, "
-                "and nothing in a file is ever run. If you trust its source, write a file with the "
-                "weights alone: torch.save(model.state_dict(), PATH)",
-                module, name);
+  return refuse(
+      "it asks Python for %s.%s. Only tensors, dicts, lists, texts and numbers are read "
+      "and a few plain classes passed over; nothing in a file is ever run. If you trust its source, write a file with the "
+      "weights alone: torch.save(model.state_dict(), PATH)",
+      module, name);
 }
 
 static bool is_kind(const value *v, pickle_kind kind) {
@@ -238,6 +268,21 @@ static status build_tensor(machine *m, const value *args) {
   return push_new(m, (value){.kind = PICKLE_TENSOR, .tensor = t}, NULL);
 }
 
+static status push_object(machine *m, const pickle_name *name) {
+  return push_new(m, (value){.kind = PICKLE_OBJECT, .name = name}, NULL);
+}
+
+/* class, arguments → object. */
+static status do_new_object(machine *m) {
+  value *args, *class;
+  TRY(pop(m, &args));
+  TRY(pop(m, &class));
+  if (!is_kind(class, PICKLE_NAME) || class->name->meaning != MEANS_OBJECT ||
+      !is_kind(args, PICKLE_TUPLE))
+    return damaged(m);
+  return push_object(m, class->name);
+}
+
 /* callable, arguments → what the callable would return */
 static status do_reduce(machine *m) {
   value *args, *callable;
@@ -257,17 +302,20 @@ static status do_reduce(machine *m) {
   case MEANS_PARAMETER: /* (tensor, requires_grad, hooks) */
     if (args->count != 3 || !is_kind(args->items[0], PICKLE_TENSOR)) return damaged(m);
     return push(m, args->items[0]);
+  case MEANS_OBJECT:
+    return push_object(m, name);
   case MEANS_STORAGE:
     break;
   }
   return refuse("it calls %s.%s, which is not done for weights", name->module, name->name);
 }
 
-/* dict, attributes → dict. A state_dict carries its modules' versions in an attribute. */
+/* object, attributes → object. A state_dict carries its modules' versions in an attribute. */
 static status do_build(machine *m) {
   value *attributes, *object;
   TRY(pop(m, &attributes));
   TRY(peek(m, 0, &object));
+  if (is_kind(object, PICKLE_OBJECT)) return OK;
   return is_kind(attributes, PICKLE_DICT) && is_kind(object, PICKLE_DICT) ? OK : damaged(m);
 }
 
@@ -295,12 +343,13 @@ static status make_marked_tuple(machine *m) {
   return make_tuple(m, first);
 }
 
-/* The items from `first` on go to the list or dict below them. */
+/* The items from `first` on go to the list or dict below them; those of an object are dropped. */
 static status add_items(machine *m, int first, pickle_kind kind) {
   int count = m->depth - first;
   m->depth = first;
   value *to;
   TRY(peek(m, 0, &to));
+  if (is_kind(to, PICKLE_OBJECT)) return OK;
   if (!is_kind(to, kind) || (kind == PICKLE_DICT && count % 2 != 0)) return damaged(m);
   for (int i = 0; i < count; i++) {
     value *item = m->stack[first + i];
@@ -352,7 +401,8 @@ static status do_text(machine *m) {
   const unsigned char *p;
   TRY(take_number(m, 4, &bytes));
   TRY(take(m, (size_t)bytes, &p));
-  if (memchr(p, 0, (size_t)bytes)) return refuse("its pickle holds a text with a NUL inside");
+  if (memchr(p, 0, (size_t)bytes)) /* the bytes of a NumPy number */
+    return push_new(m, (value){.kind = PICKLE_BYTES}, NULL);
   const char *text = arena_strndup(m->memory, (const char *)p, (size_t)bytes);
   return push_new(m, (value){.kind = PICKLE_TEXT, .text = text}, NULL);
 }
@@ -452,6 +502,8 @@ static status step(machine *m, unsigned char instruction) {
     return do_storage(m);
   case 'R':
     return do_reduce(m);
+  case 0x81: /* NEWOBJ */
+    return do_new_object(m);
   case 'b':
     return do_build(m);
   default:
@@ -506,6 +558,9 @@ const char *pickle_describe(const pickle_value *v, char out[96]) {
   case PICKLE_TEXT:
     snprintf(out, ROOM, "a text of %zu bytes", strlen(v->text));
     break;
+  case PICKLE_BYTES:
+    snprintf(out, ROOM, "bytes");
+    break;
   case PICKLE_LIST:
     snprintf(out, ROOM, "a list of %d", v->count);
     break;
@@ -520,6 +575,9 @@ const char *pickle_describe(const pickle_value *v, char out[96]) {
     break;
   case PICKLE_STORAGE:
     snprintf(out, ROOM, "a storage");
+    break;
+  case PICKLE_OBJECT:
+    snprintf(out, ROOM, "an object of %.40s.%.40s", v->name->module, v->name->name);
     break;
   case PICKLE_NAME:
     snprintf(out, ROOM, "the type %s.%s", v->name->module, v->name->name);

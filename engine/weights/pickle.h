@@ -2,10 +2,12 @@
  * texts, numbers, tensors and parameters.
  *
  * A pickle is a program for a stack machine, which in Python may import and call anything. This
- * machine has no such instruction: a file can only *name* something of the short list in pickle.c
- * (collections.OrderedDict, torch.Size, torch._utils._rebuild_tensor_v2, _rebuild_parameter and the
- * storage types), each of which builds a value described here. Any other name is an error that
- * says it; so is every instruction that torch.save does not use for such values.
+ * machine has no such instruction: a file can only *name* something of the short list in pickle.c.
+ * collections.OrderedDict, torch.Size, torch._utils._rebuild_tensor_v2, _rebuild_parameter and the
+ * storage types build a value described here. NumPy's numbers and a few plain classes become an
+ * object without content, so that a checkpoint can be read that has such things beside the weights.
+ * Any other name is an error that says it; so is every instruction that torch.save does not use for
+ * such values.
  *
  * Bounded: the length of the pickle, the number of values and tensors, the stack and its marks, and
  * the memo, whose indices never exceed the bytes read so far. Values may share each other and may
@@ -35,6 +37,8 @@ typedef enum pickle_kind {
   PICKLE_TUPLE, /* torch.Size too */
   PICKLE_DICT,  /* OrderedDict too */
   PICKLE_TENSOR,
+  PICKLE_OBJECT, /* of a class that is passed over: what it holds is not kept */
+  PICKLE_BYTES,  /* a text with NUL inside, which is not kept */
   /* Parts of tensors; as values of their own only in odd files. */
   PICKLE_STORAGE,
   PICKLE_NAME
@@ -67,7 +71,7 @@ typedef struct pickle_value {
     struct pickle_value **items; /* list, tuple; dict: key, value, key, value, … */
     const pickle_tensor *tensor;
     const pickle_storage *storage;
-    const struct pickle_name *name;
+    const struct pickle_name *name; /* object, name */
   };
 } pickle_value;
 

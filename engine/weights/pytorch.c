@@ -189,8 +189,8 @@ static const char *key_of(const pickle_value *root, const pickle_value *item) {
 /* Names that PyTorch Lightning, MONAI, nnU-Net and plain scripts use; else the whole file; else the
  * only dict of tensors in it. */
 static status find_state_dict(source *s, const pickle_value *root, const pickle_value **out) {
-  static const char *const usual[] = {"state_dict", "model_state_dict", "network_weights", "model",
-                                      NULL};
+  static const char *const usual[] = {
+      "state_dict", "model_state_dict", "network_weights", "model", "net", NULL};
   *out = NULL;
   for (const char *const *name = usual; *name && !*out; name++)
     if (holds_tensors(pickle_get(root, *name))) *out = pickle_get(root, *name);
@@ -245,7 +245,9 @@ static status read_state_dict(source *s, const char *key, weights *out) {
   s->bytes_left = total * MAX_SHARING + SHARING_FREE_BYTES;
   TRY(weights_begin(out));
   for (int i = 0; i < dict->count; i += 2)
-    if (dict->items[i]->kind == PICKLE_TEXT && dict->items[i + 1]->kind == PICKLE_TENSOR)
+    if (dict->items[i]->kind == PICKLE_BYTES && dict->items[i + 1]->kind == PICKLE_TENSOR)
+      return refuse("a tensor's name has a NUL inside");
+    else if (dict->items[i]->kind == PICKLE_TEXT && dict->items[i + 1]->kind == PICKLE_TENSOR)
       TRY(load_tensor(s, dict->items[i]->text, dict->items[i + 1]->tensor, out));
   return weights_end(out);
 }

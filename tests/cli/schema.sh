@@ -86,7 +86,7 @@ for line in open("known"):
     known = set(keys.replace(" and ", ", ").split(", "))
     extra = set(parts[part]) - known
     if part == "model":  # the keys of a model file, which stand here too
-        extra -= {"doc", "inputs", "params", "graph", "outputs"}
+        extra -= {"doc", "inputs", "params", "graph", "outputs", "unused"}
     if part == "the pipeline":  # of a lock; nobody is to add it to a file
         extra -= {"lock"}
     assert not known - set(parts[part]) and not extra, (part, known ^ set(parts[part]))

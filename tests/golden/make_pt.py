@@ -4,10 +4,12 @@ what each is for. Run from the repository root."""
 import argparse
 import io
 import os
+import pathlib
 import struct
+import types
 import zipfile
 import zlib
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 
 import numpy
 import torch
@@ -99,8 +101,8 @@ def archive(program, data=bytes(16), *more):
 
 def write_good():
     # Every type, with the values of weights_types.safetensors.
-    types = load_file("tests/golden/weights_types.safetensors")
-    torch.save(types, FOLDER + "types.pt")
+    every = load_file("tests/golden/weights_types.safetensors")
+    torch.save(every, FOLDER + "types.pt")
 
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     net(torch.randn(5, 3))
@@ -110,6 +112,13 @@ def write_good():
     changed["1.weight"] = torch.tensor([1, 1, 1, 1.5])
     changed["0.bias"] = plain["0.bias"].reshape(2, 2)
     save_file(changed, FOLDER + "changed.safetensors")
+    # What scripts keep beside the weights. AveragedModel counts without its prefix.
+    average = torch.optim.swa_utils.AveragedModel(net)
+    torch.save({"best": numpy.float64(0.5), "history": numpy.array([0.25, 0.5]),
+                "last": {"loss": numpy.float32(0.125)}, "args": argparse.Namespace(lr=1e-3),
+                "folder": pathlib.Path("runs/a"), "seen": {1, 2},
+                "counts": defaultdict(int, a=1), "device": torch.device("cpu"),
+                "dtype": torch.float16, "net": average.state_dict()}, FOLDER + "objects.pt")
     buffer = io.BytesIO()  # entries under archive/
     torch.save(net.state_dict(), buffer)
     with open(FOLDER + "ordered.pt", "wb") as f:
@@ -153,8 +162,7 @@ def write_refused():
     folder = FOLDER + "refused/"
     one = torch.ones(2)
     torch.save({"w": one, "x": Command()}, folder + "command.pt")
-    torch.save({"w": one, "args": argparse.Namespace(lr=1)}, folder + "class.pt")
-    torch.save({"w": one, "best": numpy.float64(0.5)}, folder + "numpy.pt")
+    torch.save({"w": one, "args": types.SimpleNamespace(lr=1)}, folder + "class.pt")
     torch.save({"w": one, "c": one.to(torch.complex64)}, folder + "complex.pt")
     torch.save({"w": one}, folder + "legacy.pt", _use_new_zipfile_serialization=False)
     torch.save({"w": one}, folder + "protocol4.pt", pickle_protocol=4)
@@ -209,7 +217,9 @@ def write_refused():
     refuse("build", state(("w", tensor())) [:-1] + b"(t}b.")
     refuse("call_storage", b"\x80\x02ctorch\nFloatStorage\n)R.")
     refuse("call_text", b"\x80\x02" + text("os.system") + b")R.")
-    refuse("instruction", b"\x80\x02ccollections\nOrderedDict\n)\x81.")
+    refuse("new_dict", b"\x80\x02ccollections\nOrderedDict\n)\x81.")
+    refuse("new_text", b"\x80\x02" + text("os.system") + b")\x81.")
+    refuse("instruction", b"\x80\x02" + text("os") + text("system") + b"\x93.")
     refuse("extension", b"\x80\x02\x82\1.")
     refuse("name_escape", b"\x80\x02cos\033[2J\nsystem\n)R.")
     refuse("empty_stack", b"\x80\x02.")
@@ -219,14 +229,15 @@ def write_refused():
     refuse("no_stop", b"\x80\x02}")
     refuse("after_stop", good + b"}")
     refuse("long_text", b"\x80\x02X\xff\xff\xff\xff.")
-    refuse("nul", b"\x80\x02" + text("a\0b") + b".")
+    refuse("nul", state(("a\0b", tensor())))
+    refuse("object", b"\x80\x02cargparse\nNamespace\n)\x81}(" + text("w") + tensor() + b"ub.")
 
 
 def write_seeds():
     """Pickles alone, for tests/fuzz/fuzz_pickle.c, which puts them into an archive."""
     folder = "tests/fuzz/seeds/pickle/"
     os.makedirs(folder, exist_ok=True)
-    for name in "ordered", "views", "checkpoint":
+    for name in "ordered", "views", "checkpoint", "objects":
         for entry, data in entries_of(f"{FOLDER}{name}.pt"):
             if entry.endswith("data.pkl"):
                 with open(f"{folder}{name}.pkl", "wb") as f:

@@ -141,12 +141,38 @@ static void an_import_holds_learned_numbers_under_the_network_s_names(void **unu
   text_free(&lines);
 }
 
+/* Scores, settings and counters are passed over and named; the weights beside them are what they
+ * are. */
+static void objects_beside_the_weights_are_passed_over(void **unused) {
+  (void)unused;
+  weights w, plain;
+  const weight_source source = {.path = PT "objects.pt"};
+  assert_ok(weights_import(&source, &w, &report));
+  assert_ok(weights_read(PT "net.safetensors", &plain));
+  assert_int_equal(w.count, 6);
+  for (int i = 0; i < 6; i++) {
+    const named_tensor *t = weights_find(&plain, w.list[i].name);
+    assert_non_null(t);
+    assert_memory_equal(w.list[i].tensor.data, t->tensor.data, tensor_bytes(&t->tensor));
+  }
+  weights_close(&w);
+  weights_close(&plain);
+  assert_reported("state dict: net\n");
+  assert_reported("not read best                                                 an object of "
+                  "numpy._core.multiarray.scalar\n");
+  assert_reported("not read args                                                 an object of "
+                  "argparse.Namespace\n");
+  assert_reported("all names begin with \"module.\", which is taken off\n");
+  assert_reported(
+      "integer  n_averaged                                           scalar, left out\n");
+  text_free(&lines);
+}
+
 static const struct {
   const char *file, *expected;
 } refused[] = {
     {"command", "it asks Python for posix.system. Only tensors, dicts"},
-    {"class", "it asks Python for argparse.Namespace. Only"},
-    {"numpy", "it asks Python for numpy._core.multiarray.scalar. Only"},
+    {"class", "it asks Python for types.SimpleNamespace. Only"},
     {"complex", "it asks Python for torch.ComplexFloatStorage. Only"},
     {"legacy", "a pickle without an archive, as PyTorch wrote before 1.6"},
     {"protocol4", "protocol 4; save it without pickle_protocol="},
@@ -193,7 +219,10 @@ static const struct {
     {"build", "damaged at byte 140"},
     {"call_storage", "it calls torch.FloatStorage"},
     {"call_text", "damaged at byte 18"},
-    {"instruction", "instruction 0x81 at byte 28"},
+    {"new_dict", "damaged at byte 29"},
+    {"new_text", "damaged at byte 18"},
+    {"object", "it holds an object of argparse.Namespace instead of a dict of tensors"},
+    {"instruction", "instruction 0x93 at byte 20"},
     {"extension", "instruction 0x82 at byte 2"},
     {"name_escape", "names something unreadable"},
     {"empty_stack", "damaged at byte 3"},
@@ -203,7 +232,7 @@ static const struct {
     {"no_stop", "cut short"},
     {"after_stop", "damaged at byte 137"},
     {"long_text", "cut short"},
-    {"nul", "a text with a NUL inside"},
+    {"nul", "a tensor's name has a NUL inside"},
 };
 
 static void hostile_files_are_refused_and_nothing_in_them_runs(void **unused) {
@@ -408,6 +437,7 @@ int main(void) {
       cmocka_unit_test(deflated_and_zip64_archives_are_read),
       cmocka_unit_test(the_state_dict_of_a_checkpoint_is_found),
       cmocka_unit_test(a_key_chooses_another_dict),
+      cmocka_unit_test(objects_beside_the_weights_are_passed_over),
       cmocka_unit_test(an_import_holds_learned_numbers_under_the_network_s_names),
       cmocka_unit_test(hostile_files_are_refused_and_nothing_in_them_runs),
       cmocka_unit_test(damaged_files_do_no_harm),

@@ -245,7 +245,8 @@ static void what_does_not_fit_is_an_error_that_names_it(void **state) {
   /* The other way round the heads of the order loss are missing. */
   write_stage(p, 1);
   compile_tiny(&c, p, 0, 1);
-  must_fail(transfer(&c, "net.out", &l), "parameter loss.structure.heads.0.weight");
+  must_fail(transfer(&c, "net.out", &l),
+            "8 parameters are not in " WEIGHTS_FILE ": loss.structure.heads.0.weight");
   assert_int_equal(l.missing, 8);
   must_fail(transfer(&c, "net.outt", &l), "net.outt");
   must_fail(transfer(&c, "vit.bloc", &l), "vit.bloc"); /* prefixes end at a dot */
@@ -253,7 +254,7 @@ static void what_does_not_fit_is_an_error_that_names_it(void **state) {
   /* A deeper network starts fresh where the file ends, if it may. */
   write_stage(p, 1);
   compile_tiny(&c, wide, 1, 1);
-  must_fail(transfer(&c, NULL, &l), "parameter vit.blocks.4.norm1.weight (24) is not in");
+  must_fail(transfer(&c, NULL, &l), "vit.blocks.4.norm1.bias (24)");
   l = (lines){0};
   stage_spec rules = {.missing_fresh = true};
   reporter report = {.line = count_line, .context = &l};
@@ -265,7 +266,8 @@ static void what_does_not_fit_is_an_error_that_names_it(void **state) {
   /* A deeper network leaves weights over. */
   write_stage(wide, 1);
   compile_tiny(&c, p, 1, 1);
-  must_fail(transfer(&c, NULL, &l), "holds vit.blocks.4.attn.out_proj.bias");
+  must_fail(transfer(&c, NULL, &l),
+            "holds 44 tensors that this network does not have: vit.blocks.4.attn.out_proj.bias");
   assert_int_equal(l.unused, 4 * 11);
   release_tiny(&c);
   pipeline_free(p);
@@ -286,9 +288,10 @@ static void mistakes_are_known_from_the_graphs_alone(void **state) {
   must(transfer_check(&second, &head, &first, "pretrain"));
   must_fail(transfer_check(&second, &typo, &first, "pretrain"), "net.outt");
   must_fail(transfer_check(&second, &all, &first, "pretrain"),
-            "parameter out.conv.conv.weight is 3×2×1×1×1 here but 1×2×1×1×1");
+            "2 parameters have another shape than in stage \"pretrain\": out.conv.conv.weight is "
+            "3×2×1×1×1 here but 1×2×1×1×1, out.conv.conv.bias is 3 here but 1;");
   must_fail(transfer_check(&deeper, &head, &first, "pretrain"),
-            "parameter vit.blocks.4.norm1.weight (24) is not in stage");
+            "44 parameters are not in stage \"pretrain\": vit.blocks.4.norm1.weight (24)");
   head.missing_fresh = true;
   must(transfer_check(&deeper, &head, &first, "pretrain"));
   head.missing_fresh = false;
@@ -297,13 +300,14 @@ static void mistakes_are_known_from_the_graphs_alone(void **state) {
   head.init_from = typo.init_from = all.init_from = WEIGHTS_FILE;
   must(transfer_check_file(&second, &head));
   must_fail(transfer_check_file(&second, &typo), "net.outt");
-  must_fail(transfer_check_file(&second, &all), "parameter out.conv.conv.weight is 3×2×1×1×1");
-  must_fail(transfer_check_file(&deeper, &head), "parameter vit.blocks.4.norm1.weight (24)");
+  must_fail(transfer_check_file(&second, &all), ": out.conv.conv.weight is 3×2×1×1×1");
+  must_fail(transfer_check_file(&deeper, &head), ": vit.blocks.4.norm1.weight (24)");
   head.missing_fresh = true;
   must(transfer_check_file(&deeper, &head));
   head.missing_fresh = false;
   must_fail(transfer_check(&second, &head, &deeper, "other"),
-            "trains vit.blocks.4.norm1.weight, which this stage does not have");
+            "stage \"other\" holds 44 tensors that this network does not have: "
+            "vit.blocks.4.norm1.weight");
   stage_graph_free(&first);
   stage_graph_free(&second);
   stage_graph_free(&deeper);

@@ -76,6 +76,10 @@ static void add_graph_file_keys(json_t *p) {
   put(p, "blocks", part_or_nothing(blocks));
   put(p, "graph", part_any("items `- name: {operator: input, attribute: value}`"));
   put(p, "outputs", graph_outputs());
+  put(p, "unused",
+      part_or_nothing(part_list(part_text(NULL), 0,
+                                "patterns (*, ?) of tensors that weight files of this network may "
+                                "hold besides, and that take no part in it")));
 }
 
 /* Only files with blocks may use other names than operators'. */
@@ -286,7 +290,8 @@ static json_t *used_stage(void) {
 static json_t *init_schema(void) {
   static const char *const missing[] = {"error", "fresh", NULL};
   json_t *p = json_object();
-  put(p, "from", part_text("an earlier stage, or a .safetensors, .pt, .pth or .bin file"));
+  put(p, "from",
+      part_text("an earlier stage, or a .safetensors, .pt, .pth, .ckpt, .bin or .tar file"));
   put(p, "key", part_text("which dict of a PyTorch file, such as state_dict"));
   put(p, "map", part_text("a file of name rules: strip, drop, rename"));
   put(p, "reset", part_text_or_list("values, such as net.out, whose layers start fresh"));
