@@ -548,6 +548,52 @@ static const tree *chosen_fold(loader *l, const tree *split, const tree *file, c
   return NULL;
 }
 
+static const tree *training_list(const tree *root) {
+  const tree *list = tree_get(root, "train");
+  if (!list) list = tree_get(root, "training");
+  return list && list->kind == TREE_LIST ? list : NULL;
+}
+
+static bool has_fold_numbers(const tree *root) {
+  const tree *list = training_list(root);
+  for (int i = 0; list && i < list->count; i++)
+    if (tree_get(list->items[i], "fold")) return true;
+  return false;
+}
+
+/* MONAI's lists may say the fold of each training case: {"image": …, "label": …, "fold": 2}. Made into
+ * what chosen_fold returns. */
+static const tree *numbered_fold(loader *l, const tree *split, const tree *root) {
+  const tree *list = training_list(root), *number = tree_get(split, "fold");
+  int64_t fold, last = 0;
+  status error = error_prefix(tree_int(number, &fold), "data: split: fold");
+  tree *parts[2], *chosen = tree_new(l->memory, list->at, TREE_MAP, 2);
+  static const char *const names[] = {"train", "val"};
+  for (int k = 0; k < 2; k++) {
+    parts[k] = tree_new(l->memory, list->at, TREE_LIST, list->count);
+    chosen->keys[k] = tree_scalar(l->memory, list->at, names[k], false);
+    chosen->items[k] = parts[k];
+  }
+  chosen->count = 2;
+  for (int i = 0; i < list->count && !error; i++) {
+    const tree *own = tree_get(list->items[i], "fold");
+    int64_t n = 0;
+    error = own ? error_prefix(tree_int(own, &n), "fold")
+                : error_new(ERROR_PIPELINE, list->items[i]->at,
+                            "This case has no \"fold\", but others have.");
+    if (error) break;
+    tree *part = parts[n == fold];
+    part->items[part->count++] = list->items[i];
+    if (n > last) last = n;
+  }
+  if (!error && parts[1]->count == 0)
+    error = error_new(ERROR_PIPELINE, number->at,
+                      "data: split: no case is in fold %lld; they are numbered up to %lld.",
+                      (long long)fold, (long long)last);
+  problems_add(&l->all, error);
+  return error ? NULL : chosen;
+}
+
 /* The mapping with lists that the file is, or the fold of it that is asked for; NULL: an error, which
  * has been reported. */
 static const tree *read_split_file(loader *l, const tree *split, bool *has_folds) {
@@ -566,7 +612,8 @@ static const tree *read_split_file(loader *l, const tree *split, bool *has_folds
                       "A split file is a mapping with the lists train, validation and test, or a "
                       "list of folds, not %s.",
                       tree_describe(read, what));
-  if (!error && read->kind == TREE_MAP && tree_get(split, "fold"))
+  bool is_numbered = !error && read->kind == TREE_MAP && has_fold_numbers(read);
+  if (!error && read->kind == TREE_MAP && !is_numbered && tree_get(split, "fold"))
     error = error_new(ERROR_PIPELINE, tree_get(split, "fold")->at,
                       "data: split: %s has one split, no folds.", printable(name, what));
   if (!error && share && share->kind != TREE_SCALAR)
@@ -576,13 +623,15 @@ static const tree *read_split_file(loader *l, const tree *split, bool *has_folds
                       tree_describe(share, what));
   problems_add(&l->all, error);
   if (error) return NULL;
-  *has_folds = read->kind == TREE_LIST;
+  is_numbered = is_numbered && is_there(tree_get(split, "fold"));
+  *has_folds = read->kind == TREE_LIST || is_numbered;
+  if (is_numbered) return numbered_fold(l, split, read);
   return *has_folds ? chosen_fold(l, split, file, read) : read;
 }
 
 /* Puts the lists of the file in place of its name: what they say is part of the run's identity and
- * of its resolved file. The cases that a fold of nnU-Net's holds out are those that its results are
- * reported on: they test, as with `folds:`. */
+ * of its resolved file. The cases that a fold of nnU-Net's or MONAI's holds out are those that its
+ * results are reported on: they test, as with `folds:`. */
 static bool take_split_file(loader *l, tree *split) {
   static const char *const of_mapping[3][3] = {
       {"train", "training"}, {"validation", "val"}, {"test", "testing"}};

@@ -73,6 +73,30 @@ says "is larger than the 4096 KiB allowed here"
 try 1 "$STRATA" check folds.yaml "${short[@]}"
 says "splits_final.json:1:"
 
+# MONAI's lists number the folds in their entries.
+python3 - <<'PY'
+import json
+entries = [{"image": f"imagesTr/case_00{i}.nii.gz", "label": f"labelsTr/case_00{i}.nii.gz",
+            "fold": i % 3} for i in range(1, 6)]
+lists = {"training": entries, "testing": [{"image": "imagesTr/case_006.nii.gz"}]}
+json.dump(lists, open("datalist.json", "w"), indent=1)
+del entries[2]["fold"]
+json.dump(lists, open("gap.json", "w"), indent=1)
+PY
+lists=("${short[@]}" --set data.split.file=datalist.json --set data.split.validation=~)
+try 0 "$STRATA" check folds.yaml "${lists[@]}"
+prints "6 cases: 3 train, 0 validation, 2 test, 1 in no role"
+try 0 "$STRATA" check folds.yaml "${lists[@]}" --set data.split.fold=0
+prints "6 cases: 4 train, 0 validation, 1 test, 1 in no role"
+try 0 "$STRATA" check folds.yaml "${lists[@]}" --set data.split.validation=0.25 --set data.split.fold=0
+prints "6 cases: 3 train, 1 validation, 1 test, 1 in no role"
+try 0 "$STRATA" check folds.yaml "${lists[@]}" --set data.split.fold=~
+prints "6 cases: 5 train, 0 validation, 1 test"
+try 1 "$STRATA" check folds.yaml "${lists[@]}" --set data.split.fold=3
+says "data: split: no case is in fold 3; they are numbered up to 2."
+try 1 "$STRATA" check folds.yaml "${lists[@]}" --set data.split.file=gap.json
+says 'gap.json:13:3: error: This case has no "fold", but others have.'
+
 # nnU-Net's word in the pipeline itself.
 try 1 "$STRATA" check folds.yaml "${short[@]}" --set "data.split={train: [case_001], val: [case_002]}"
 says "Strata's words are validation"
