@@ -161,11 +161,15 @@ static status unknown_attribute(const op *o, const tree *key, const char *const 
   char shown[96];
   printable(key->text, shown);
   const char *difference = NULL, *ours = elsewhere_attribute(o, key->text, &difference);
-  const char *near = ours ? ours : nearest_name(key->text, names, count);
+  const char *remark = ours ? NULL : elsewhere_attribute_remark(o, key->text);
+  const char *near = ours ? ours : remark ? NULL : nearest_name(key->text, names, count);
   if (near)
     return error_new(ERROR_PIPELINE, key->at,
                      "%s has no attribute \"%s\"; did you mean \"%s\"%s%s?", o->name, shown, near,
                      difference ? ", " : "", difference ? difference : "");
+  if (remark)
+    return error_new(ERROR_PIPELINE, key->at, "%s has no attribute \"%s\": %s.", o->name, shown,
+                     remark);
   if (own == 0)
     return error_new(ERROR_PIPELINE, key->at, "%s has no attribute \"%s\"; it takes none.", o->name,
                      shown);

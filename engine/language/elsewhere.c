@@ -29,6 +29,10 @@ const op *elsewhere_operator(const char *word, unsigned trait) {
       {"RandSpatialCrop", "random_crop"},
       {"CenterSpatialCrop", "centre_crop"},
       {"RandGaussianSmooth", "random_blur"},
+      {"RandSpatialCropSamples", "random_crop"},
+      {"RandAxisFlip", "random_flip"},
+      {"RandRotate", "random_affine"},
+      {"RandZoom", "random_affine"},
       {"ClipIntensityPercentiles", "clip_percentile"},
       /* batchgeneratorsv2 */
       {"MirrorTransform", "random_flip"},
@@ -56,7 +60,7 @@ const op *elsewhere_operator(const char *word, unsigned trait) {
       {"DC_and_BCE_loss", "dice_ce"},
   };
   size_t length = strlen(word);
-  if (length < 4 || !isupper((unsigned char)word[0]) || strcmp(word, "Compose") == 0) return NULL;
+  if (length < 3 || !isupper((unsigned char)word[0]) || strcmp(word, "Compose") == 0) return NULL;
   for (int dictionary = 0; dictionary < 2; dictionary++) {
     if (dictionary && word[--length] != 'd') return NULL;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
@@ -70,6 +74,31 @@ const op *elsewhere_operator(const char *word, unsigned trait) {
   return NULL;
 }
 
+const char *elsewhere_operator_remark(const char *word) {
+  static const char *const table[][2] = {
+      {"LoadImage", "every case is loaded, without being told"},
+      {"EnsureChannelFirst", "channels are known from the files"},
+      {"EnsureType", "an image is f32, a label a number of a class"},
+      {"ToTensor", "an image is f32, a label a number of a class"},
+      {"AsDiscrete", "a segmentation is made of the network's output by itself"},
+      {"Activations", "a segmentation is made of the network's output by itself"},
+      {"Invert", "a segmentation goes to the grid of its file by itself"},
+      {"SaveImage", "segmentations are written by themselves"},
+      {"ScaleIntensity", "`normalize: {mode: minmax}` does it"},
+      {"ScaleIntensityRangePercentiles",
+       "`clip_percentile`, then `normalize: {mode: minmax}` do it one after the other"},
+      {"RandCoarseDropout", "`cutout` in a stage's graph hides boxes"},
+  };
+  size_t length = strlen(word);
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+    size_t own = strlen(table[i][0]);
+    bool is_dictionary = length == own + 1 && word[own] == 'd';
+    if (strncmp(word, table[i][0], own) == 0 && (length == own || is_dictionary))
+      return table[i][1];
+  }
+  return NULL;
+}
+
 /* ---- attributes ---- */
 
 typedef struct foreign_word {
@@ -77,6 +106,8 @@ typedef struct foreign_word {
   const char *difference; /* what else is other; NULL: the same values mean the same */
   const char *of; /* the one operator it belongs to; NULL: every one that has the attribute */
 } foreign_word;
+
+#define WINDOW "evaluate: inferer: sliding_window"
 
 static const foreign_word foreign_words[] = {
     {"prob", "probability", NULL, NULL},
@@ -133,6 +164,19 @@ static const foreign_word foreign_words[] = {
     {"upper", "percent", "[lower, upper]", NULL},
     {"nonzero", "scope", "scope: nonzero", NULL},
     {"select_fn", "above", "a number", NULL},
+    {"mode", "image", "linear, nearest or cubic, and `label` for the label", "resample"},
+    {"squared_pred", "squared", NULL, NULL},
+    {"smooth_nr", "smooth_numerator", NULL, NULL},
+    {"smooth_dr", "smooth_denominator", NULL, NULL},
+    {"lambda_dice", "dice_weight", NULL, NULL},
+    {"lambda_ce", "ce_weight", NULL, NULL},
+    {"lambda_focal", "focal_weight", NULL, NULL},
+    {"use_softmax", "sigmoid", "the opposite: use_softmax: true is sigmoid: false", NULL},
+    {"betas", "beta1", "there is beta2 beside it", NULL},
+    {"sw_batch_size", "batch", NULL, WINDOW},
+    {"mode", "blend", "constant or gaussian", WINDOW},
+    {"tile_step_size", "step", NULL, WINDOW},
+    {"use_mirroring", "mirror", "axes, as in [x, y, z]", WINDOW},
     {"applied_labels", "classes", NULL, NULL},
     {"num_components", "components", NULL, NULL},
     {"independent", "together", "the opposite: independent: false is together: true", NULL},
@@ -159,6 +203,27 @@ const char *elsewhere_attribute(const op *o, const char *word, const char **diff
   const foreign_word *found = find_word(o, word);
   *difference = found ? found->difference : NULL;
   return found ? found->ours : NULL;
+}
+
+const char *elsewhere_attribute_remark(const op *o, const char *word) {
+  static const struct {
+    const char *word, *remark, *of; /* as in foreign_word */
+  } table[] = {
+      {"keys", "image and label are treated as each needs", NULL},
+      {"source_key", "the image says it", NULL},
+      {"num_samples", "`data: crops_per_case` says how many", NULL},
+      {"to_onehot_y", "the label is class numbers", NULL},
+      {"softmax", "the softmax is part of the loss", NULL},
+      {"reduction", "the mean is taken", NULL},
+      {"subtrahend", "`standardize` takes numbers", "normalize"},
+      {"divisor", "`standardize` takes numbers", "normalize"},
+      {"padding_mode", "an image continues with its edge", "resample"},
+      {"padding_mode", "0 surrounds a volume that is smaller than the window", WINDOW},
+  };
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+    if (strcmp(table[i].word, word) == 0 && (!table[i].of || strcmp(table[i].of, o->name) == 0))
+      return table[i].remark;
+  return NULL;
 }
 
 const char *elsewhere_word(const op *o, const attr *a, int index) {

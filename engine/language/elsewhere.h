@@ -9,9 +9,14 @@
 /* The operator with `trait` (0: of graphs) whose declaration names `word` among what it equals, with or without the d
  * of MONAI's dictionary transforms: "RandFlipd" → random_flip. NULL: none. */
 const op *elsewhere_operator(const char *word, unsigned trait);
+/* What to do in the place of a transform there that has no operator here, or needs none: "LoadImaged" → "every case is
+ * loaded, without being told". NULL: nothing is known. */
+const char *elsewhere_operator_remark(const char *word);
 /* The attribute of `o` that is called `word` there: "rotate_range" → "rotation". NULL: none. *difference: what else
  * is other about it, "in degrees, where MONAI has radians"; NULL: nothing. */
 const char *elsewhere_attribute(const op *o, const char *word, const char **difference);
+/* The same of an attribute that has no counterpart: "num_samples" → "`data: crops_per_case` says how many". */
+const char *elsewhere_attribute_remark(const op *o, const char *word);
 /* The words there for an attribute of a prepare, sample or postprocess operator that may be written here, too, one after the
  * other: for probability "prob", then "p_per_sample". NULL: no more. */
 const char *elsewhere_word(const op *o, const attr *a, int index);

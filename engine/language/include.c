@@ -347,8 +347,9 @@ static void check_item(const tree *item, const tree *blocks, bool in_stage, prob
   const tree *first = content->keys[0];
   if (strcmp(first->text, "when") == 0 && content->count > 1) first = content->keys[1];
   if (is_known_operator(first->text, blocks, in_stage) || strchr(first->text, '$')) return;
-  /* An attribute may share an operator's name, so the place decides which key is the operator. */
-  for (int i = 0; i < content->count; i++)
+  /* An attribute may share an operator's name (softmax), so the place decides which key is the operator. */
+  bool is_foreign = elsewhere_operator(first->text, 0);
+  for (int i = 0; i < content->count && !is_foreign; i++)
     if (is_known_operator(content->keys[i]->text, blocks, in_stage)) {
       problems_add(all, error_new(ERROR_PIPELINE, content->keys[i]->at,
                                   "The operator comes first: {%s: input, %s: …}.",

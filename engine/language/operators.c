@@ -17,6 +17,15 @@ const char *operator_place(const op *o) {
                                       : NULL;
 }
 
+/* An operator of another place whose name there is `word`. */
+static const op *elsewhere_in_another_place(const char *word) {
+  static const unsigned places[] = {OP_PREPARE, OP_SAMPLE, OP_POSTPROCESS};
+  const op *o = NULL;
+  for (size_t i = 0; i < sizeof places / sizeof *places && !o; i++)
+    o = elsewhere_operator(word, places[i]);
+  return o;
+}
+
 static const op *find(const tree *key, unsigned trait, const char *sort, problems *all) {
   const char *names[OPERATORS_MAX];
   int count = 0;
@@ -26,12 +35,24 @@ static const op *find(const tree *key, unsigned trait, const char *sort, problem
   for (int i = 0; i < op_count() && count < OPERATORS_MAX; i++)
     if (op_at(i)->traits & trait) names[count++] = op_at(i)->name;
   const op *ours = elsewhere_operator(key->text, trait);
-  const char *near = o ? NULL : ours ? ours->name : nearest_name(key->text, names, count);
+  const char *remark = elsewhere_operator_remark(key->text);
+  const op *other = o || ours || remark ? NULL : elsewhere_in_another_place(key->text);
+  const char *near = o       ? NULL
+                     : ours  ? ours->name
+                     : other ? NULL
+                             : nearest_name(key->text, names, count);
   if (o && operator_place(o))
     problems_report(all, key->at, "%s is not %s operator: it belongs in `%s`.", o->name, sort,
                     operator_place(o));
   else if (o)
     problems_report(all, key->at, "%s is not %s operator.", o->name, sort);
+  else if (remark)
+    problems_report(all, key->at, "There is no %s operator \"%s\": %s.", strchr(sort, ' ') + 1,
+                    printable(key->text, shown), remark);
+  else if (other)
+    problems_report(
+        all, key->at, "There is no %s operator \"%s\"; did you mean \"%s\", which belongs in `%s`?",
+        strchr(sort, ' ') + 1, printable(key->text, shown), other->name, operator_place(other));
   else if (near)
     problems_report(all, key->at, "There is no %s operator \"%s\"; did you mean \"%s\"?",
                     strchr(sort, ' ') + 1, printable(key->text, shown), near);

@@ -66,6 +66,10 @@ try 2 "$STRATA" plan "${tiny[@]}" --stage pretrian
 says "did you mean \"pretrain\"?"
 try 1 "$STRATA" check missing.yaml
 says "missing.yaml"
+try 0 "$STRATA" ops RandFlipd
+prints "random_flip (sample): "
+try 2 "$STRATA" ops LoadImaged
+says 'there is no operator "LoadImaged": every case is loaded, without being told'
 try 2 "$STRATA" ops conv3
 says "conv3d"
 if [ -e /dev/full ]; then
