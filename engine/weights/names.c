@@ -3,6 +3,7 @@
 #include "base/text.h"
 #include "language/tree.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -260,13 +261,21 @@ status name_rules_apply(const name_rules *rules, const char *const *names, int c
   return problems_take(&all);
 }
 
+/* MONAI's UNet has its layers, which have numbers, in a part of its own called model. */
+static bool is_wrapped(const char *name, const char *wrapper) {
+  size_t length = strlen(wrapper);
+  bool is_part = strcmp(wrapper, "model.") == 0 && text_starts_with(name, wrapper) &&
+                 isdigit((unsigned char)name[length]);
+  return text_starts_with(name, wrapper) && !is_part;
+}
+
 size_t names_common_wrapper(const char *const *names, int count) {
   static const char *const wrappers[] = {"module.", "_orig_mod.", "model.",   "_model.",
                                          "net.",    "network.",   "backbone."};
   size_t length = 0;
   for (size_t k = 0; count > 0 && k < sizeof wrappers / sizeof *wrappers;) {
     bool all = true;
-    for (int i = 0; i < count && all; i++) all = text_starts_with(names[i] + length, wrappers[k]);
+    for (int i = 0; i < count && all; i++) all = is_wrapped(names[i] + length, wrappers[k]);
     if (all) length += strlen(wrappers[k]);
     k = all ? 0 : k + 1; /* wrappers are wrapped */
   }

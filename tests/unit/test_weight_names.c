@@ -124,12 +124,15 @@ static void wrappers_go_only_when_every_name_has_them(void **unused) {
   const char *const wrapped[] = {"module.net.a", "module.net.b"},
                     *const plain[] = {"module.a", "b"}, *const other[] = {"encoder.a", "encoder.b"},
                     *const torch_compiled[] = {"_orig_mod.module.a"},
-                    *const lightning[] = {"_model.a", "_model.b"};
+                    *const lightning[] = {"_model.a", "_model.b"},
+                    *const unet[] = {"net.model.0.conv.weight",
+                                     "net.model.1.submodule.0.conv.bias"};
   assert_int_equal(names_common_wrapper(wrapped, 2), strlen("module.net."));
   assert_int_equal(names_common_wrapper(plain, 2), 0);
   assert_int_equal(names_common_wrapper(other, 2), 0);
   assert_int_equal(names_common_wrapper(torch_compiled, 1), strlen("_orig_mod.module."));
   assert_int_equal(names_common_wrapper(lightning, 2), strlen("_model."));
+  assert_int_equal(names_common_wrapper(unet, 2), strlen("net."));
   assert_int_equal(names_common_wrapper(NULL, 0), 0);
 }
 

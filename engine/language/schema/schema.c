@@ -107,7 +107,8 @@ static json_t *model_schema(void) {
       part_examples(part_text("the model's file"),
                     YAML("models/unetr.yaml", "models/swin_unetr.yaml",
                          "models/unetr_plus_plus.yaml", "models/nnformer.yaml",
-                         "models/dynunet.yaml", "models/resenc_unet.yaml")));
+                         "models/dynunet.yaml", "models/resenc_unet.yaml", "models/unet.yaml",
+                         "models/basic_unet.yaml", "models/segresnet.yaml")));
   put(p, "with", part_names(part_any(NULL), "the model's parameters"));
   put(json_object_get(p, "blocks"), "description",
       json_string("name: file of the block; beside `use`, blocks that stand in for the model's"));

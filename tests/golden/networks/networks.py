@@ -113,11 +113,13 @@ def rounding(tensors, exact, single):
 
 
 def straighten(module):
-    """Leaky ReLUs without their kink: the same network, in which no rounding decides a gradient.
+    """ReLUs and leaky ReLUs without their kink: the same network, in which no rounding decides a gradient.
     Returns whether there were any."""
-    bent = [part for part in module.modules() if isinstance(part, torch.nn.LeakyReLU)]
+    bent = [part for part in module.modules()
+            if isinstance(part, (torch.nn.LeakyReLU, torch.nn.ReLU))]
     for part in bent:
         part.negative_slope = 1.0
+        part.forward = torch.nn.Identity().forward
     return len(bent) > 0
 
 
@@ -156,8 +158,12 @@ def write(name, yaml, arguments, build, outputs, cases, keep=lambda name: True, 
         if case["straight"]:
             straighten(module)
         tensors, table, found = run(module, outputs, case, keep)
-        bent = not case["straight"] and straighten(module)
-        if bent:
+        # Rounding also decides which voxel of a window is the largest, and on which side of a learned
+        # slope a value falls: nothing straightens that.
+        stays_bent = any(isinstance(part, (torch.nn.MaxPool3d, torch.nn.PReLU))
+                         for part in module.modules())
+        bent = stays_bent or (not case["straight"] and straighten(module))
+        if bent and not stays_bent:
             todo.append({**case, "straight": True, "initial": False})
         shapes = {k: list(t.shape) for k, t in tensors.items()}
         head.setdefault("parameters", shapes)
