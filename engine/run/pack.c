@@ -166,10 +166,11 @@ static status check_packed(const packing *k, const char *path) {
   if (!error && p->identity != k->identity)
     error = error_new(ERROR_DATA, NOWHERE, "what was packed is another pipeline");
   if (!error) pipeline_free(p);
-  return error_prefix(error,
-                      "%s cannot be packed; a file that it names must be named relative to the "
-                      "file that names it",
-                      k->o->from);
+  return error_prefix(
+      error,
+      "%s cannot be packed: a file of yours is named relative to the file that names "
+      "it, and a shipped one without the folder that it lies in, as in quickstart.yaml",
+      k->o->from);
 }
 
 static char *default_out(packing *k) {

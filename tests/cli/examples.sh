@@ -8,6 +8,12 @@ short=(--set data.root=phantom --set stages.pretrain.epochs=1 --set stages.segme
 for edit in swap_norm convolution_for_attention deeper_decoder; do
   try 0 "$STRATA" check "$SOURCE/examples/$edit/pipeline.yaml" "${short[@]}"
   prints "no mistakes found"
+  # A copy works anywhere, and so does a pack of it.
+  cp -r "$SOURCE/examples/$edit" "$edit"
+  try 0 "$STRATA" pack "$edit/pipeline.yaml" -o "$edit.strata"
+  rm -r "$edit"
+  try 0 "$STRATA" check "$edit.strata" "${short[@]}"
+  prints "no mistakes found"
 done
 try 0 "$STRATA" run "$SOURCE/examples/swap_norm/pipeline.yaml" "${short[@]}" --out run
 try 0 "$STRATA" weights run/weights/segment.safetensors

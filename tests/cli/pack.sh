@@ -139,7 +139,7 @@ sed "s|: \.\./nets/block.yaml|: $PWD/files/project/nets/block.yaml|; s|\.\./|$PW
   files/project/exp/own.yaml >absolute.yaml
 try 0 "$STRATA" check absolute.yaml --set data.root=phantom
 try 1 "$STRATA" pack absolute.yaml
-says "must be named relative to the file that names it"
+says "a file of yours is named relative to the file that names it, and a shipped one without the folder"
 [ ! -e absolute.strata ] || fail "a pack that does not work was left"
 try 2 "$STRATA" pack phantom
 says "is neither a pipeline file nor a run"
