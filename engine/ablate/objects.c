@@ -487,10 +487,10 @@ static void refuse_unknown_names(lua_State *L, const study *of) {
                    : factor < (size_t)of->factor_count ? of->factors[factor]
                                                        : t->metrics[metric]);
     }
-    script_refuse_unknown(L, "a result has no");
+    script_refuse_unknown(L, "a result has no", true);
     if (lua_getfield(L, -1, "measured") == LUA_TTABLE) {
       lua_pushvalue(L, -1);
-      script_refuse_unknown(L, "the last stage measured no");
+      script_refuse_unknown(L, "the last stage measured no", false);
     }
     lua_pop(L, 1);
     lua_pop(L, 1);

@@ -70,8 +70,9 @@ void script_push_functions(lua_State *L, const script_group *g);
 void script_read_only(lua_State *L, const char *prefix);
 /* From now on reading a name from the table below the top which it lacks is an error that names the
  * nearest one, but for the names in the table on top (name → true), which may be nil. Pops that.
- * `lacks` begins the message: "a result has no". */
-void script_refuse_unknown(lua_State *L, const char *lacks);
+ * `lacks` begins the message: "a result has no". In an open table, to which scripts add names, one that
+ * is near to none is nil. */
+void script_refuse_unknown(lua_State *L, const char *lacks, bool is_open);
 /* Pushes a YAML value: a number, a text, a boolean, a table, nil. */
 void script_push_tree(lua_State *L, const tree *t);
 /* An error for each of `arguments` that the script has not read by now. Raises nothing. */

@@ -157,20 +157,30 @@ void script_read_only(lua_State *L, const char *prefix) {
   make_view(L, prefix, view_get_named, view_set);
 }
 
-/* __index of a table that has names of its own. Upvalues: those that may be nil, and how a message
- * begins. */
+/* The name with a unit behind it (hd95: hd95_mm), or the nearest one. */
+static const char *meant_name(const char *name, const char *const *names, int count) {
+  size_t length = strlen(name);
+  for (int i = 0; i < count; i++)
+    if (text_starts_with(names[i], name) && names[i][length] == '_') return names[i];
+  return nearest_name(name, names, count);
+}
+
+/* __index of a table that has names of its own. Upvalues: those that may be nil, how a message begins,
+ * and whether scripts add names. */
 static int known_get(lua_State *L) {
   lua_settop(L, 2);
   if (lua_type(L, 2) != LUA_TSTRING) return 0;
   if (text_starts_with(lua_tostring(L, 2), "own.")) return 0; /* of event.record: perhaps later */
   lua_pushvalue(L, 2);
   if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) return 0;
-  script_of(L)->met_unknown_name = true;
   const char *names[NAMES_IN_SUGGESTION];
   int count = names_of(L, names);
+  script_charge(L, 50 * (int64_t)count);
   qsort(names, (size_t)count, sizeof *names, by_text);
   const char *name = lua_tostring(L, 2), *lacks = lua_tostring(L, lua_upvalueindex(2));
-  const char *near = nearest_name(name, names, count);
+  const char *near = meant_name(name, names, count);
+  if (!near && lua_toboolean(L, lua_upvalueindex(3))) return 0;
+  script_of(L)->met_unknown_name = true;
   if (near) return luaL_error(L, "%s \"%s\"; did you mean \"%s\"?", lacks, name, near);
   luaL_Buffer list;
   luaL_buffinit(L, &list);
@@ -182,10 +192,11 @@ static int known_get(lua_State *L) {
   return luaL_error(L, "%s \"%s\"; there are %s", lacks, name, lua_tostring(L, -1));
 }
 
-void script_refuse_unknown(lua_State *L, const char *lacks) {
+void script_refuse_unknown(lua_State *L, const char *lacks, bool is_open) {
   luaL_checkstack(L, 4, NULL);
   lua_pushstring(L, lacks);
-  lua_pushcclosure(L, known_get, 2);
+  lua_pushboolean(L, is_open);
+  lua_pushcclosure(L, known_get, 3);
   lua_createtable(L, 0, 2);
   lua_insert(L, -2);
   lua_setfield(L, -2, "__index");

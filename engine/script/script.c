@@ -474,7 +474,7 @@ void script_push_numbers(lua_State *L, const script_numbers *numbers, const char
     lua_pushboolean(L, true);
     lua_setfield(L, -2, numbers->names[i]);
   }
-  script_refuse_unknown(L, lacks);
+  script_refuse_unknown(L, lacks, false);
 }
 
 void *script_context(lua_State *L) {
