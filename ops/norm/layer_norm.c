@@ -8,6 +8,7 @@
 #include "graph/graph.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef struct layer_norm_attrs {
   double eps;
@@ -78,29 +79,61 @@ static cost layer_norm_cost(const void *attrs, const tensor *in, int in_count, c
   return (cost){.flops = 8.0 * (double)shape_elements(&in[0].shape)};
 }
 
-/* One row; it stays in the first-level cache over the three readings. */
+/* Sums over a row, in lanes; its rest with a mask, for lanes written one by one could not be read at once. */
+VECTOR_INLINE double row_sum(const float *x, int64_t width) {
+  float sums[LANES] = {0};
+  int64_t i = 0;
+  for (; i + LANES <= width; i += LANES)
+    for (int l = 0; l < LANES; l++) sums[l] += x[i + l];
+  int64_t rest = width - i;
+  if (rest > 0)
+    for (int l = 0; l < LANES; l++) sums[l] += l < rest ? x[i + l] : 0;
+  return lanes_total(sums);
+}
+
+VECTOR_INLINE double row_squares(const float *x, int64_t width, float mean) {
+  float sums[LANES] = {0};
+  int64_t i = 0;
+  for (; i + LANES <= width; i += LANES)
+    for (int l = 0; l < LANES; l++) sums[l] += (x[i + l] - mean) * (x[i + l] - mean);
+  int64_t rest = width - i;
+  if (rest > 0)
+    for (int l = 0; l < LANES; l++) {
+      float d = l < rest ? x[i + l] - mean : 0;
+      sums[l] += d * d;
+    }
+  return lanes_total(sums);
+}
+
+/* A few rows, which stay in the first-level cache over the three readings. Step by step for all of them:
+ * a row's divisions and its root wait for each other, those of several rows do not. */
+enum { ROWS = 16 };
+VECTOR_INLINE void normalize_few(float *restrict y, float *restrict mean, float *restrict rstd,
+                                 const float *restrict x, const float *restrict weight,
+                                 const float *restrict bias, int64_t rows, int64_t width,
+                                 double eps) {
+  double total[ROWS];
+  for (int64_t r = 0; r < rows; r++) total[r] = row_sum(x + r * width, width);
+  for (int64_t r = 0; r < rows; r++) mean[r] = (float)(total[r] / (double)width);
+  for (int64_t r = 0; r < rows; r++) total[r] = row_squares(x + r * width, width, mean[r]);
+  for (int64_t r = 0; r < rows; r++) rstd[r] = (float)(1.0 / sqrt(total[r] / (double)width + eps));
+  for (int64_t r = 0; r < rows; r++, x += width, y += width)
+    if (weight)
+      for (int64_t i = 0; i < width; i++) y[i] = (x[i] - mean[r]) * rstd[r] * weight[i] + bias[i];
+    else
+      for (int64_t i = 0; i < width; i++) y[i] = (x[i] - mean[r]) * rstd[r];
+}
+
 FOR_EACH_ISA static void normalize_rows(float *restrict y, float *restrict means,
                                         float *restrict rstds, const float *restrict x,
                                         const float *restrict weight, const float *restrict bias,
                                         int64_t rows, int64_t width, double eps) {
-  for (int64_t r = 0; r < rows; r++, x += width, y += width) {
-    float sums[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES <= width; i += LANES)
-      for (int l = 0; l < LANES; l++) sums[l] += x[i + l];
-    for (int l = 0; i < width; i++, l++) sums[l] += x[i];
-    float mean = (float)(lanes_total(sums) / (double)width);
-    float squares[LANES] = {0};
-    for (i = 0; i + LANES <= width; i += LANES)
-      for (int l = 0; l < LANES; l++) squares[l] += (x[i + l] - mean) * (x[i + l] - mean);
-    for (int l = 0; i < width; i++, l++) squares[l] += (x[i] - mean) * (x[i] - mean);
-    float rstd = (float)(1.0 / sqrt(lanes_total(squares) / (double)width + eps));
-    if (weight)
-      for (i = 0; i < width; i++) y[i] = (x[i] - mean) * rstd * weight[i] + bias[i];
-    else
-      for (i = 0; i < width; i++) y[i] = (x[i] - mean) * rstd;
-    if (means) means[r] = mean;
-    if (rstds) rstds[r] = rstd;
+  for (int64_t r = 0, n; r < rows; r += n) {
+    float mean[ROWS], rstd[ROWS];
+    n = rows - r < ROWS ? rows - r : ROWS;
+    normalize_few(y + r * width, mean, rstd, x + r * width, weight, bias, n, width, eps);
+    if (means) memcpy(means + r, mean, (size_t)n * sizeof *mean);
+    if (rstds) memcpy(rstds + r, rstd, (size_t)n * sizeof *rstd);
   }
 }
 
