@@ -538,7 +538,7 @@ static int study_report_function(lua_State *L) {
   if (!s->is_rehearsal) {
     char *text = report_text(&s->report);
     report_line(&s->o->jobs.report, "%s", text);
-    report_line(&s->o->jobs.report, "tables: %s/%s.md, .csv, .json", s->o->out, of->name);
+    report_line(&s->o->jobs.report, "tables: %s/%s.md, .html, .csv, .json", s->o->out, of->name);
     free(text);
   }
   json_t *rows = json_array();

@@ -78,6 +78,20 @@ double report_run_mean(const results *r, const char *name) {
   return moments_mean(&all);
 }
 
+double report_case_mean(const study_report *r, int arm, int metric, const char *name) {
+  const study *s = r->s;
+  int repeats = study_repeats(s);
+  moments all = {0};
+  for (int k = 0; k < repeats; k++) {
+    const results *one = s->results[arm * repeats + k];
+    int index = one ? results_case_index(one, name) : -1;
+    int column = one ? results_metric_index(one, r->metrics[metric].key) : -1;
+    double value = index < 0 || column < 0 ? (double)NAN : results_case_mean(one, index, column);
+    if (!isnan(value)) moments_add(&all, value);
+  }
+  return moments_mean(&all);
+}
+
 /* ---- metrics --------------------------------------------------------------------------------- */
 
 static const results *first_result(const study *s) {

@@ -33,6 +33,8 @@ void report_free(study_report *r);
 static inline arm_metric *report_cell(const study_report *r, int arm, int metric) {
   return &r->cells[arm * r->metric_count + metric];
 }
+/* Mean of a case's metric over the seeds of an arm whose trials are done; NaN without. */
+double report_case_mean(const study_report *r, int arm, int metric, const char *name);
 /* Trials of an arm in a state. */
 int arm_trials(const study *s, int arm, trial_state state);
 
@@ -46,7 +48,7 @@ struct json_t *report_row(const study_report *r, int arm);
 struct json_t *trial_rows(const study *s);
 /* For the terminal: a table and what its numbers are; heap. */
 char *report_text(const study_report *r);
-/* OUT/<study>.md, .csv, .json. */
-status report_write(const study_report *r);
+/* OUT/<study>.md, .html, .csv, .json. */
+status report_write(study_report *r);
 
 #endif

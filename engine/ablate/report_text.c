@@ -1,5 +1,6 @@
-/* How a study's figures are shown: terminal, Markdown, CSV, JSON. */
+/* How a study's figures are shown: terminal, Markdown, CSV, JSON; report_page.c has the page. */
 #include "ablate/report.h"
+#include "ablate/report_parts.h"
 
 #include "base/files.h"
 #include "base/json.h"
@@ -58,7 +59,9 @@ static void add_difference(table *t, const arm_metric *cell, int decimals) {
     return;
   }
   const contrast *c = &cell->compare.contrasts[0];
-  if (isnan(c->interval.low))
+  if (isnan(c->difference.mean)) /* no case has a value in both */
+    table_cell(t, "–");
+  else if (isnan(c->interval.low))
     table_cell(t, "%+.*f", decimals, c->difference.mean);
   else
     table_cell(t, "%+.*f [%+.*f, %+.*f]", decimals, c->difference.mean, decimals, c->interval.low,
@@ -106,14 +109,14 @@ static void add_row(const study_report *r, int index, table *t) {
   }
 }
 
-static table main_table(const study_report *r) {
+table report_main_table(const study_report *r) {
   table t = {0};
   add_headings(r, &t);
   for (int i = 0; i < r->s->arm_count; i++) add_row(r, i, &t);
   return t;
 }
 
-static table failure_table(const study *s) {
+table report_failure_table(const study *s) {
   table t = {0};
   table_column(&t, "failed trial", false);
   table_column(&t, "error", false);
@@ -159,7 +162,7 @@ static void print_notes(const study_report *r, FILE *out) {
 }
 
 /* What the numbers are. */
-static void print_legend(const study_report *r, FILE *out) {
+void report_legend(const study_report *r, FILE *out) {
   const study *s = r->s;
   int compared = most_compared(r);
   if (r->metric_count == 0) return;
@@ -193,11 +196,11 @@ char *report_text(const study_report *r) {
   char *text = NULL;
   size_t length = 0;
   FILE *out = memory_stream(&text, &length);
-  table t = main_table(r), failures = failure_table(r->s);
+  table t = report_main_table(r), failures = report_failure_table(r->s);
   fprintf(out, "\n%s\n\n", r->s->name);
   table_print(&t, out);
   fputc('\n', out);
-  print_legend(r, out);
+  report_legend(r, out);
   if (table_rows(&failures) > 0) {
     fputc('\n', out);
     table_print(&failures, out);
@@ -210,7 +213,7 @@ char *report_text(const study_report *r) {
 
 /* ---- Markdown -------------------------------------------------------------------------------- */
 
-static table trial_table(const study_report *r) {
+table report_trial_table(const study_report *r) {
   const study *s = r->s;
   table t = {0};
   table_column(&t, "trial", false);
@@ -235,11 +238,12 @@ static table trial_table(const study_report *r) {
 }
 
 static void write_markdown(const study_report *r, FILE *out) {
-  table t = main_table(r), failures = failure_table(r->s), trials = trial_table(r);
+  table t = report_main_table(r), failures = report_failure_table(r->s),
+        trials = report_trial_table(r);
   fprintf(out, "# %s\n\n```sh\n%s\n```\n\n", r->s->name, r->s->o->command);
   table_markdown(&t, out);
   fputc('\n', out);
-  print_legend(r, out);
+  report_legend(r, out);
   if (table_rows(&failures) > 0) {
     fputc('\n', out);
     table_markdown(&failures, out);
@@ -403,14 +407,17 @@ static status write_json(const study_report *r, const json_t *rows) {
   return error;
 }
 
-status report_write(const study_report *r) {
+status report_write(study_report *r) {
   atomic_file file;
   TRY(folder_create(r->s->o->out));
   TRY(begin_file(r->s, ".md", &file));
   write_markdown(r, file.stream);
   TRY(atomic_commit(&file));
   json_t *rows = arm_rows(r);
-  status error = begin_file(r->s, ".csv", &file);
+  char *page = file_of(r->s, ".html");
+  status error = report_page(r, page);
+  free(page);
+  if (!error) error = begin_file(r->s, ".csv", &file);
   if (!error) {
     write_csv(rows, file.stream);
     error = atomic_commit(&file);

@@ -37,6 +37,21 @@ void page_chart(page *p, json_t *chart, const char *kind, const char *title) {
   text_add(&p->body, "</figcaption></figure>\n");
 }
 
+void page_table(page *p, const table *t, const char *id) {
+  text_add(&p->body, "<div class=\"scroll\"><table id=\"%s\"><thead>\n", id);
+  for (int i = 0; i < t->count; i++) {
+    int column = i % t->columns;
+    const char *tag = i < t->columns ? "th scope=\"col\"" : column == 0 ? "th scope=\"row\"" : "td";
+    if (column == 0) text_add(&p->body, "<tr>");
+    text_add(&p->body, "<%s%s>", tag, t->right[column] ? " class=\"n\"" : "");
+    if (t->cells[i]) html_text(&p->body, t->cells[i]);
+    text_add(&p->body, "</%.2s>", tag);
+    if (column < t->columns - 1) continue;
+    text_add(&p->body, i < t->columns ? "</tr></thead>\n<tbody>\n" : "</tr>\n");
+  }
+  text_add(&p->body, "</tbody></table></div>\n");
+}
+
 const char *page_run_name(const page *p, bool other) {
   const run_record *r = other ? p->other : p->run;
   if (!p->other || strcmp(p->run->folder, p->other->folder) == 0) return r->name;
@@ -110,32 +125,26 @@ static void class_styles(text_buffer *out) {
                 "1px 2px,#969696 2px 4px)}\n");
 }
 
-static void assemble(page *p, text_buffer *out) {
+void page_assemble(const page *p, const char *name, const text_buffer *about, json_t *runs,
+                   text_buffer *out) {
   text_add(out, "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
                 "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
                 "<meta name=\"color-scheme\" content=\"light dark\">\n"
                 "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
                 "img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n<title>");
-  html_format(out, "%s · Strata report", p->run->name);
+  html_format(out, "%s · Strata report", name);
   text_add(out, "</title>\n<style>\n");
   text_append(out, report_css, sizeof report_css - 1);
   class_styles(out);
   text_add(out, "</style></head><body>\n<header><h1>");
-  html_text(out, p->run->name);
+  html_text(out, name);
   text_add(out, "</h1><p>");
-  if (p->other)
-    html_format(out, "%s against %s · ", page_run_name(p, false), page_run_name(p, true));
-  html_format(out, "Strata %s · seed %lld · %s", json_member(p->run->description, "strata"),
-              (long long)json_integer_value(json_object_get(p->run->description, "seed")),
-              json_member(p->run->description, "device"));
+  text_append(out, about->data, about->length);
   text_add(out, "</p></header>\n<nav aria-label=\"Sections\">\n%s</nav>\n<main>\n",
            p->nav.data ? p->nav.data : "");
-  notes(out, p);
   if (p->body.data) text_append(out, p->body.data, p->body.length);
   text_add(out, "</main>\n");
-  json_t *data = json_pack("{s:[s], s:O}", "runs", page_run_name(p, false), "charts", p->charts);
-  if (p->other)
-    json_array_append_new(json_object_get(data, "runs"), json_string(page_run_name(p, true)));
+  json_t *data = json_pack("{s:o, s:O}", "runs", runs, "charts", p->charts);
   html_data(out, "data", data);
   json_decref(data);
   text_add(out, "<script>\n");
@@ -143,10 +152,25 @@ static void assemble(page *p, text_buffer *out) {
   text_add(out, "</script>\n</body></html>\n");
 }
 
+void page_free(page *p) {
+  text_free(&p->body);
+  text_free(&p->nav);
+  json_decref(p->charts);
+}
+
 /* ---- the report ----------------------------------------------------------------------------- */
+
+static void about_run(const page *p, text_buffer *out) {
+  if (p->other)
+    html_format(out, "%s against %s · ", page_run_name(p, false), page_run_name(p, true));
+  html_format(out, "Strata %s · seed %lld · %s", json_member(p->run->description, "strata"),
+              (long long)json_integer_value(json_object_get(p->run->description, "seed")),
+              json_member(p->run->description, "device"));
+}
 
 static status write_page(run_record *run, run_record *other, const char *path) {
   page p = {.run = run, .other = other, .charts = json_array()};
+  notes(&p.body, &p);
   tiles(&p);
   section_scores(&p);
   section_comparison(&p);
@@ -155,13 +179,15 @@ static status write_page(run_record *run, run_record *other, const char *path) {
   section_training(&p);
   section_network(&p);
   section_origin(&p);
-  text_buffer out = {0};
-  assemble(&p, &out);
+  text_buffer out = {0}, about = {0};
+  about_run(&p, &about);
+  json_t *runs = json_pack("[s]", page_run_name(&p, false));
+  if (other) json_array_append_new(runs, json_string(page_run_name(&p, true)));
+  page_assemble(&p, run->name, &about, runs, &out);
   status error = file_write_atomic(path, out.data, out.length);
+  text_free(&about);
   text_free(&out);
-  text_free(&p.body);
-  text_free(&p.nav);
-  json_decref(p.charts);
+  page_free(&p);
   return error;
 }
 

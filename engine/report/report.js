@@ -368,6 +368,43 @@
     };
   }
 
+  // ---- intervals --------------------------------------------------------------------------------
+
+  // A row for each arm: its mean difference from the baseline, and the interval of that.
+  function intervals(figure, chart) {
+    const reading = reader(figure);
+    return () => {
+      const width = Math.max(260, figure.clientWidth), line = 26, height = 58 + line * chart.rows.length;
+      const names = Math.min(220, width * 0.4), box = { left: names + 10, right: width - 14, top: 24, bottom: height - 30 };
+      const svg = frame(figure, width, height, `${chart.title}. Arrow keys read the values.`);
+      const ends = chart.rows.flatMap((r) => [r.low ?? r.mean, r.mean, r.high ?? r.mean]).concat(0);
+      let low = Math.min(...ends), high = Math.max(...ends);
+      const margin = (high - low) * 0.08 || 0.05;
+      low -= margin;
+      high += margin;
+      const toX = scale(low, high, box.left, box.right, false);
+      for (const t of roundTicks(low, high, Math.max(2, Math.floor((box.right - box.left) / 80)))) {
+        draw(svg, 'line', { class: 'axis', x1: toX(t), x2: toX(t), y1: box.top, y2: box.bottom });
+        draw(svg, 'text', { x: toX(t), y: box.bottom + 17, 'text-anchor': 'middle' }, format(t));
+      }
+      draw(svg, 'line', { x1: toX(0), x2: toX(0), y1: box.top, y2: box.bottom, stroke: 'var(--soft)' });
+      if (chart.better)
+        draw(svg, 'text', { x: chart.better > 0 ? box.right : box.left, y: 14, 'text-anchor': chart.better > 0 ? 'end' : 'start' },
+          chart.better > 0 ? 'better →' : '← better');
+      const list = chart.rows.map((r, i) => {
+        const y = box.top + (i + 0.5) * line;
+        draw(svg, 'text', { x: names, y: y + 4, 'text-anchor': 'end' }, fitted(r.name, names)).appendChild(document.createElementNS(SVG, 'title')).textContent = r.name;
+        if (r.low !== null)
+          draw(svg, 'line', { class: 'whisker c0', stroke: 'var(--c)', 'stroke-width': 3, x1: toX(r.low), x2: toX(r.high), y1: y, y2: y });
+        const rows = [[0, 'difference', (r.mean > 0 ? '+' : '') + format(r.mean)]];
+        if (r.low !== null) rows.push([null, '95 % interval', `${format(r.low)} to ${format(r.high)}`]);
+        rows.push([null, 'p', format(r.p)], [null, 'cases', String(r.pairs)]);
+        return { x: toX(r.mean), y, c: 0, title: `${r.name} against ${r.baseline}`, rows };
+      });
+      points(svg, list, reading);
+    };
+  }
+
   // ---- tables -----------------------------------------------------------------------------------
 
   function sortable(table) {
@@ -415,7 +452,7 @@
 
   // ---- start ------------------------------------------------------------------------------------
 
-  const kinds = { curves, boxes, differences };
+  const kinds = { curves, boxes, differences, intervals };
   const redraws = [];
   for (const chart of data.charts) {
     const redraw = kinds[chart.kind](document.getElementById(chart.id), chart);

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-static bool is_share(int metric) {
+bool metric_is_share(int metric) {
   return metric == METRIC_DICE || metric == METRIC_JACCARD || metric == METRIC_PRECISION ||
          metric == METRIC_RECALL || metric == METRIC_NSD;
 }
@@ -15,7 +15,7 @@ int scored_metrics(const run_record *r, scored_metric out[SCORED_MAX]) {
   for (int m = 0; r->evaluation && m < METRIC_COUNT; m++) {
     const json_t *summary = json_object_get(r->evaluation, metric_table[m].key);
     if (json_is_object(summary))
-      out[count++] = (scored_metric){metric_table[m], is_share(m), summary};
+      out[count++] = (scored_metric){metric_table[m], metric_is_share(m), summary};
   }
   const char *key;
   json_t *summary;

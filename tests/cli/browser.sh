@@ -88,3 +88,44 @@ done
 look 1280 --screenshot="$work/page.png"
 look 1280 --print-to-pdf="$work/page.pdf"
 exists page.png page.pdf
+
+# The page of an ablation: a box for each arm, the intervals of its differences, and no name is markup.
+sed "s#root: phantom#root: $work/phantom#" "$pipelines/tiny.yaml" >tiny.yaml
+cat >arms.lua <<'LUA'
+local p = pipeline("tiny.yaml"):with("stages.pretrain.enabled", false):with("stages.segment.epochs", 1)
+local s = ablation("arms")
+s:arm("plain <b>&", p)
+s:arm("faster", p:with("stages.segment.optimizer.sgd.lr", 0.02))
+s:arm("blank", p:with("stages.segment.optimizer.sgd.lr", 0.3)) -- no foreground, so no distances
+s:run()
+s:report()
+LUA
+try 0 "$STRATA" ablate arms.lua --out ablations
+prints "ablations/arms.md, .html, .csv, .json"
+if grep -qi nan ablations/arms.md; then fail "a difference that is not there is shown as a number"; fi
+cat >probe.html <<'EOF'
+<script>
+const found = [], say = (name, value) => found.push(`${name}=${value}`);
+addEventListener('error', (e) => say('error', e.message));
+const all = (q) => [...document.querySelectorAll(q)];
+say('charts', all('figure.chart').length);
+say('boxes', all('figure.chart .box').length > 0);
+say('nan', all('svg *').filter((e) => [...e.attributes].some((a) => /NaN|undefined|Infinity/.test(a.value))).length);
+say('rows', all('#arms-table tbody tr').length + all('#trials-table tbody tr').length);
+say('plain', document.querySelector('#arms-table tbody th').textContent === 'plain <b>&');
+const interval = all('figure.chart').find((f) => /Δ Dice/.test(f.textContent)), svg = interval.querySelector('svg');
+svg.dispatchEvent(new KeyboardEvent('keydown', { key: 'Home', bubbles: true }));
+say('read', /faster against plain <b>&.*difference[+-]?\d/.test(interval.querySelector('.reading').textContent));
+say('wide', document.documentElement.scrollWidth <= innerWidth);
+document.body.insertAdjacentHTML('beforeend', `<pre id="found">${found.join(' ')}</pre>`);
+</script>
+EOF
+sed '/<\/body>/d' ablations/arms.html >probed.html
+cat probe.html >>probed.html
+echo '</body></html>' >>probed.html
+for width in 1280 420; do
+  look $width --dump-dom
+  if grep -F CONSOLE "$work/err" | grep -v probe; then fail "the console has something to say"; fi
+  for fact in boxes=true nan=0 rows=6 plain=true read=true wide=true; do prints "$fact"; done
+  if grep -q 'error=' "$work/out"; then fail "an exception"; fi
+done
