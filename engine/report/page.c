@@ -142,6 +142,7 @@ void page_assemble(const page *p, const char *name, const text_buffer *about, js
   text_append(out, about->data, about->length);
   text_add(out, "</p></header>\n<nav aria-label=\"Sections\">\n%s</nav>\n<main>\n",
            p->nav.data ? p->nav.data : "");
+  if (p->lead.data) text_append(out, p->lead.data, p->lead.length);
   if (p->body.data) text_append(out, p->body.data, p->body.length);
   text_add(out, "</main>\n");
   json_t *data = json_pack("{s:o, s:O}", "runs", runs, "charts", p->charts);
@@ -153,6 +154,7 @@ void page_assemble(const page *p, const char *name, const text_buffer *about, js
 }
 
 void page_free(page *p) {
+  text_free(&p->lead);
   text_free(&p->body);
   text_free(&p->nav);
   json_decref(p->charts);
@@ -170,7 +172,6 @@ static void about_run(const page *p, text_buffer *out) {
 
 static status write_page(run_record *run, run_record *other, const char *path) {
   page p = {.run = run, .other = other, .charts = json_array()};
-  notes(&p.body, &p);
   tiles(&p);
   section_scores(&p);
   section_comparison(&p);
@@ -179,6 +180,7 @@ static status write_page(run_record *run, run_record *other, const char *path) {
   section_training(&p);
   section_network(&p);
   section_origin(&p);
+  notes(&p.lead, &p);
   text_buffer out = {0}, about = {0};
   about_run(&p, &about);
   json_t *runs = json_pack("[s]", page_run_name(&p, false));
