@@ -9,7 +9,7 @@
 
 typedef struct page {
   run_record *run, *other; /* NULL: the page is not of a run */
-  text_buffer lead; /* comes before the sections, though it is known after them */
+  text_buffer lead;        /* comes before the sections, though it is known after them */
   text_buffer body;
   text_buffer nav;
   json_t *charts; /* [{id, kind, …}]: what report.js draws into <figure id> */
