@@ -67,7 +67,7 @@ typedef struct visited {
 } visited;
 
 static status hash_graph_file(pipeline *p, const graph_file *file, visited *seen, uint64_t *hash) {
-  static const char *const ignored[] = {"doc", "with", "use", "blocks", NULL};
+  static const char *const ignored[] = {"doc", "with", "use", "blocks", "unused", NULL};
   for (int i = 0; i < seen->count; i++)
     if (seen->roots[i] == file->root) return OK;
   if (seen->count == MODEL_FILES_MAX)

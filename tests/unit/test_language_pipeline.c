@@ -340,6 +340,11 @@ static void identity_follows_what_changes_results(void **state) {
     assert_int_equal(identity_with(same[i].key, same[i].value), identity);
   for (size_t i = 0; i < sizeof other / sizeof other[0]; i++)
     assert_int_not_equal(identity_with(other[i].key, other[i].value), identity);
+#define OWN_MODEL                                                                                  \
+  "{inputs: [image], params: {outputs: required}, outputs: {out: head}, "                          \
+  "graph: [head: {conv3d: image, features: '${outputs}', kernel: 1}]"
+  assert_int_equal(identity_with("model", OWN_MODEL ", unused: [heads.*]}"),
+                   identity_with("model", OWN_MODEL "}"));
 }
 
 static void words_of_monai_and_nnunet_mean_ours(void **state) {
