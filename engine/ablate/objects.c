@@ -561,6 +561,26 @@ static json_t *cell_of(lua_State *L, int index) {
   return text ? text : json_null();
 }
 
+/* A column that is empty may be one whose numbers are not defined, or whose trials failed. Where rows have
+ * a field of nearly its name, of which there is no column, it is misspelt. */
+static void check_column(lua_State *L, int rows, const char *const *columns, int count,
+                         const char *column) {
+  enum { NAMES = 64 };
+  const char *names[NAMES];
+  int named = 0;
+  lua_rawgeti(L, rows, 1);
+  lua_pushnil(L);
+  for (; lua_next(L, -2); lua_pop(L, 1)) {
+    const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : NULL;
+    bool is_shown = false;
+    for (int i = 0; name && i < count; i++) is_shown |= strcmp(columns[i], name) == 0;
+    if (name && !is_shown && named < NAMES) names[named++] = name;
+  }
+  lua_pop(L, 1);
+  const char *near = nearest_name(column, names, named);
+  if (near) luaL_error(L, "no row has a field \"%s\"; did you mean \"%s\"?", column, near);
+}
+
 static int global_show(lua_State *L) {
   session *s = session_of(L);
   const char *name = value_file_name(L, 1);
@@ -585,15 +605,15 @@ static int global_show(lua_State *L) {
     json_t *row = json_object();
     json_array_append_new(rows, row);
     for (int i = 0; i < count; i++) {
-      lua_pushstring(L, columns[i]);
-      is_there[i] |= lua_rawget(L, -2) != LUA_TNIL;
+      is_there[i] |=
+          lua_getfield(L, -1, columns[i]) != LUA_TNIL; /* of a result: must be a name it has */
       json_object_set_new(row, columns[i], cell_of(L, -1));
       lua_pop(L, 1);
     }
     lua_pop(L, 1);
   }
   for (int i = 0; i < count && row_count > 0 && !s->lacks_results; i++)
-    if (!is_there[i]) return luaL_error(L, "no row has a field \"%s\"", columns[i]);
+    if (!is_there[i]) check_column(L, 2, columns, count, columns[i]);
   status error = s->is_rehearsal ? OK : session_show(s, name, columns, count, rows);
   return error ? raise_error(L, error) : 0;
 }

@@ -104,8 +104,9 @@ local study = ablation("failing")
 study:arm("good", base)
 study:arm("no slabs", base:with("slabs", 3))
 study:arm("better", base:with("stages.segment.optimizer.sgd.lr", 0.1))
-study:run()
+local results = study:run()
 study:report("dice")
+show("failed", {{arm = results[2].arm, dice = results[2].dice}}, {"arm", "dice"})
 LUA
 try 1 "$STRATA" ablate failing.lua "${budget[@]}" --out runs
 grep -qE "^no slabs +0 of 1 +–" "$work/out" || fail "a failed arm has figures"
@@ -115,6 +116,7 @@ prints "/log.txt"
 says "1 of 3 trials failed; the same command tries them again"
 [ "$(grep -c '^begins ' "$work/out")" -eq 1 ] || fail "only the new trial begins"
 has runs/failing.md "| no slabs | 0 of 1 | – | – | – |"
+has runs/failed.md "| no slabs |" # of numbers that are not there a column is empty
 
 # Random numbers by name; what a trial measured on its validation cases, to choose by.
 cat >search.lua <<LUA
@@ -166,7 +168,7 @@ slip 'slip.lua:2:1: error: --set stages.segment.optimizer.sgd.lr=fast: sgd: lr: 
 slip 'a pipeline is missing here: argument 2 is a string' 'ablation("x"):arm("a", "tiny.yaml")'
 slip 'a grid is a list of 1 to 8 factors' 'ablation("x"):grid(base, {rate = {1, 2}})'
 slip 'the factor "rate" has no levels; they are a list' 'ablation("x"):vary(base, "rate", {low = 1})'
-slip 'no row has a field "b"' 'show("x", {{a = 1}, {a = 2}}, {"a", "b"})'
+slip 'no row has a field "dice"; did you mean "dcie"?' 'show("x", {{arm = "a", dcie = 1}}, {"arm", "dice"})'
 
 # So is what stands behind the trials: the script is rehearsed without them.
 study='local s = ablation("x"):arm("a", base)'
@@ -176,6 +178,7 @@ slip 'the evaluations hold no metric "nsd".' "$study" 's:run()' 's:report("dice"
 slip 'slip.lua:4:1: error: a result has no "dcie"; did you mean "dice"? (found before the trials)' \
   "$study" 'local r = s:run()' 'print(r[1].fold, r[1].error, r[1].dcie)'
 slip 'a result has no "hd95"; did you mean "hd95_mm"?' "$study" 'print(s:run()[1].hd95)'
+slip 'a result has no "dcie"; did you mean "dice"? (found' "$study" 'show("x", s:run(), {"arm", "dcie"})'
 slip 'slip.lua:5:1: error: dcie is not defined' "$study" 's:run()' 'local rows = s:report("dice")' \
   'print(rows[1].dice.mean, dcie)'
 slip '"b" is scored on other test cases than "a", which it is compared with' "$study" \
