@@ -255,22 +255,26 @@ static status transfer_open(const weights *w, const char *path, const bool *rese
   return mistakes_take(&found, path, s);
 }
 
+/* "module.out.weight" of "out.weight". */
+static bool has_prefix_before(const char *name, const char *end) {
+  size_t length = strlen(name), own = strlen(end);
+  return length > own && name[length - own - 1] == '.' && strcmp(name + length - own, end) == 0;
+}
+
 /* Names that differ by what stands before them show which prefix has to go. */
 static status no_common_name(const graph *g, const weights *w, const stage_spec *s) {
   const char *ours = NULL, *theirs = w->list[0].name;
   bool is_longer = false;
-  arena memory = {0};
   for (value_id v = 0; v < g->value_count && !is_longer; v++) {
     if (g->values[v].kind != VALUE_PARAM || !value_is_read(g, v)) continue;
     if (!ours) ours = g->values[v].name;
     for (int i = 0; i < w->count && !is_longer; i++)
-      if (text_ends_with(w->list[i].name, arena_printf(&memory, ".%s", g->values[v].name))) {
+      if (has_prefix_before(w->list[i].name, g->values[v].name)) {
         is_longer = true;
         ours = g->values[v].name;
         theirs = w->list[i].name;
       }
   }
-  arena_free(&memory);
   if (is_longer)
     return error_new(
         ERROR_PIPELINE, s->init_at,

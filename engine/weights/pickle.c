@@ -187,9 +187,9 @@ static status do_global(machine *m) {
     if (strcmp(allowed[i].module, module) == 0 && strcmp(allowed[i].name, name) == 0)
       return push_new(m, (value){.kind = PICKLE_NAME, .name = &allowed[i]}, NULL);
   return refuse(
-      "it asks Python for %s.%s. Only tensors, dicts, lists, texts and numbers are read "
-      "and a few plain classes passed over; nothing in a file is ever run. If you trust its source, write a file with the "
-      "weights alone: torch.save(model.state_dict(), PATH)",
+      "it asks Python for %s.%s. Only tensors, dicts, lists, texts and numbers are read, a few plain "
+      "classes are passed over, and nothing in a file is ever run. If you trust its source, write a "
+      "file with the weights alone: torch.save(model.state_dict(), PATH)",
       module, name);
 }
 
