@@ -88,11 +88,12 @@ local base = pipeline("$pipelines/tiny.yaml", {["stages.pretrain.enabled"] = fal
 local study = ablation("folds")
 study:arm("slow", base)
 study:arm("fast", base:with("stages.segment.optimizer.sgd.lr", 0.1))
+study:arm("other folds", base:with("data.split_seed", 9)) -- all of them test the same cases
 study:folds(2)
 local results = study:run()
-assert(#results == 4 and #results[1].cases + #results[2].cases == 8)
+assert(#results == 6 and #results[1].cases + #results[2].cases == 8)
 local rows = study:report("dice")
-assert(rows[2].dice.pairs == 8 and rows[2].dice.runs == 1, rows[2].dice.pairs)
+for i = 2, 3 do assert(rows[i].dice.pairs == 8 and rows[i].dice.runs == 1, rows[i].dice.pairs) end
 LUA
 try 0 "$STRATA" ablate folds.lua "${budget[@]}" --out runs
 prints "A run is a seed with its 2 folds."
@@ -133,6 +134,7 @@ end
 assert(math.abs(sum - 0.5) < 0.03 and again == random(1) and random(1) ~= random("1"), sum)
 print(string.format("random %.12f", random("rate", 1)))
 local measured = study:run()[1].measured
+for name in pairs(measured) do assert(not name:find("context"), "of another stage") end
 print("validation " .. type(measured["validation.dice"]) .. ", step 1 " .. type(measured["own.x"]))
 print(measured["validation.dcie"])
 LUA

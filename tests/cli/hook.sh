@@ -12,6 +12,8 @@ return function(event)
     event.set("groups.0.lr_scale", 1 / state.calls)
     event.set("lr", 0.02 / state.calls)
   end
+  event.record("calls", -1) -- the last one counts
+  event.record("calls", state.calls)
   event.log("call " .. state.calls .. ", lr " .. string.format("%.17g", event.get("lr")))
   if event.epoch == args_stop then event.stop("enough") end
 end
@@ -28,6 +30,7 @@ prints "stage segment ended by its hook after epoch $((stop + 1)): enough"
 prints "pretrain: call 2, lr"
 last=$(tail -n 1 whole/metrics.jsonl)
 [[ $last == *"\"epoch\":$((stop + 1)),"* ]] || fail "the last epoch is $last"
+[[ $last == *"\"own.calls\":$((stop + 1)).0,"* && $last != *"calls\":-1"* ]] || fail "recorded: $last"
 
 process=
 cleanup='stop_process'
@@ -66,6 +69,10 @@ says 'this stage measures no "validation.dcie"; did you mean "validation.dice"?'
 follow='{masked.ratio: {lua: by_metric, metric: structure.accuracy.7, from: 0, to: 1, value: 0.5}}'
 try 1 "$STRATA" check "${tiny[@]}" --set "stages.pretrain.schedules=$follow"
 says 'this stage measures no "structure.accuracy.7"; did you mean "structure.accuracy'
+# Of a stage without a segmentation the validation cases have a loss and no Dice.
+try 0 "$STRATA" check "${tiny[@]}" --set "stages.pretrain.schedules=${follow/structure.accuracy.7/validation.loss}"
+try 1 "$STRATA" check "${tiny[@]}" --set "stages.pretrain.schedules=${follow/structure.accuracy.7/validation.dice}"
+says 'this stage measures no "validation.dice"'
 
 # What a group freezes, a hook or a schedule thaws.
 cat >thaw.lua <<'LUA'

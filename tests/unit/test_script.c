@@ -643,6 +643,7 @@ static void mistakes_in_hooks_are_named(void **unused) {
       {"event.stop(('x'):rep(10000)) error('after')", "after"},
       {"event.record('a b', 1)", "the name of a number has 1 to 60 letters"},
       {"event.record('', 1)", "the name of a number has 1 to 60 letters"},
+      {"event.record(('a'):rep(60), 1) event.record(('a'):rep(61), 1)", "has 1 to 60 letters"},
       {"event.record('a', 1 / 0)", "not finite"},
       {"event.record('a', '1')", "number expected"},
       {"if event.metrics['own.a'] == nil then error('nil until it is recorded') end", "nil until"},
