@@ -91,8 +91,8 @@ study:arm("fast", base:with("stages.segment.optimizer.sgd.lr", 0.1))
 study:arm("other folds", base:with("data.split_seed", 9)) -- all of them test the same cases
 study:folds(2)
 local results = study:run()
-assert(#results == 6 and #results[1].cases + #results[2].cases == 8)
 local rows = study:report("dice")
+assert(#results == 6 and #results[1].cases + #results[2].cases == 8)
 for i = 2, 3 do assert(rows[i].dice.pairs == 8 and rows[i].dice.runs == 1, rows[i].dice.pairs) end
 LUA
 try 0 "$STRATA" ablate folds.lua "${budget[@]}" --out runs

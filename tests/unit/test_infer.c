@@ -690,6 +690,20 @@ static void resampled_probabilities_equal_scipy(void **state) {
   volume_free(&p);
 }
 
+static void outside_of_the_prepared_grid_is_background_and_no_region(void **state) {
+  (void)state;
+  enum { VOXELS = 6, C = 2 };
+  const int64_t size[3] = {1, 2, 3};
+  for (int are_regions = 0; are_regions < 2; are_regions++) {
+    nifti_values v = make_values(size, C);
+    label_export e = {0};
+    export_keep_probabilities(&e, are_regions, &v);
+    for (int64_t i = 0; i < VOXELS * C; i++)
+      assert_float_equal(v.data[i], !are_regions && i < VOXELS ? 1 : 0, 0);
+    nifti_values_close(&v);
+  }
+}
+
 /* A grid between the voxels, beyond the edges of the prepared one at the end of x. */
 static void kept_probabilities_are_copied_or_interpolated(void **state) {
   (void)state;
@@ -835,6 +849,7 @@ int main(void) {
       cmocka_unit_test(the_last_probable_region_gives_the_label),
       cmocka_unit_test(resampled_probabilities_equal_scipy),
       cmocka_unit_test(kept_probabilities_are_copied_or_interpolated),
+      cmocka_unit_test(outside_of_the_prepared_grid_is_background_and_no_region),
       cmocka_unit_test(equal_probabilities_give_the_lowest_class),
       cmocka_unit_test(a_grid_far_away_is_background),
       cmocka_unit_test(a_singular_affine_and_too_many_classes_are_errors),
