@@ -212,9 +212,14 @@ static uint64_t tested_cases(const study *s, int arm, int seed) {
   return sum;
 }
 
+static bool is_evaluated(const study *s, int arm) {
+  return study_trial(s, arm, 0)->is_evaluated;
+}
+
 static status check_cases(const study *s, int index) {
   const study_arm *a = &s->arms[index];
-  for (int k = 0; k < s->seed_count && a->baseline >= 0; k++)
+  bool is_compared = a->baseline >= 0 && is_evaluated(s, a->baseline);
+  for (int k = 0; k < s->seed_count && is_compared; k++)
     if (tested_cases(s, index, k) != tested_cases(s, a->baseline, k))
       return error_new(
           ERROR_SCRIPT, NOWHERE,
@@ -228,6 +233,7 @@ static status check_cases(const study *s, int index) {
 status report_ahead(const study *s, const char *const *metrics, int count, study_report *out) {
   *out = (study_report){.s = s};
   for (int i = 0; i < s->arm_count; i++) {
+    if (!is_evaluated(s, i)) continue; /* without figures in the report, too */
     TRY(error_prefix(check_metrics(study_trial(s, i, 0), metrics, count), "arm \"%s\"",
                      s->arms[i].label));
     TRY(check_cases(s, i));

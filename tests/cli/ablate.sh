@@ -188,6 +188,17 @@ slip '"b" is scored on other test cases than "a", which it is compared with' "$s
 slip 'hold no metric "hd59"' "$study" 's:run()' 's:arm("b", base:with("stages.segment.epochs", 2))' \
   's:run()' 's:report("hd59")'
 
+# An arm that is not evaluated has no figures in a report, which is no mistake either.
+cat >bare.lua <<LUA
+local base = pipeline("$pipelines/tiny.yaml")
+local study = ablation("bare"):arm("scored", base)
+study:arm("bare", base:with("stages.segment.validate", nil):set("evaluate", nil)):arm("high", base:with("stages.segment.optimizer.sgd.lr", 0.1))
+study:run()
+study:report("dice")
+LUA
+try 0 "$STRATA" ablate bare.lua "${budget[@]}" --out bare
+grep -qE "^bare +1 +–" "$work/out" || fail "an arm without an evaluation has figures"
+
 # What is wrong only for want of results is no mistake, and nothing is printed or written twice.
 cat >decides.lua <<LUA
 local base = pipeline("$pipelines/tiny.yaml")
