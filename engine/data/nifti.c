@@ -782,20 +782,20 @@ static status file_begin(nifti_2_header *fields, int version, uint64_t voxel_byt
   return OK;
 }
 
-static status file_finish(const char *path, const void *file, size_t length, int level) {
+/* What is compressed takes memory up to `budget` bytes, and beyond it a temporary file. */
+static status file_finish(const char *path, const void *file, size_t length, int level,
+                          size_t budget) {
   if (!text_ends_with(path, ".gz")) return file_write_atomic(path, file, length);
   struct libdeflate_compressor *c = libdeflate_alloc_compressor(level);
   size_t room = c ? libdeflate_gzip_compress_bound(c, length) : 0;
-  unsigned char *zipped = c ? malloc(room) : NULL;
-  status error = OK;
-  if (!zipped) {
-    error = error_out_of_memory(room);
-  } else {
-    size_t bytes = libdeflate_gzip_compress(c, file, length, zipped, room);
-    error = bytes ? file_write_atomic(path, zipped, bytes)
+  spill zipped = {0};
+  status error = c ? spill_open(room, budget, &zipped) : error_out_of_memory(length);
+  if (!error) {
+    size_t bytes = libdeflate_gzip_compress(c, file, length, zipped.data, room);
+    error = bytes ? file_write_atomic(path, zipped.data, bytes)
                   : error_new(ERROR_INTERNAL, NOWHERE, "cannot compress %s", path);
   }
-  free(zipped);
+  spill_close(&zipped);
   libdeflate_free_compressor(c);
   return error;
 }
@@ -860,7 +860,7 @@ status nifti_write_labels(const char *path, const labels *l, const char *like) {
       for (int64_t x = 0; x < X; x++)
         for (int64_t z = z0; z < Z && z < z0 + DEEP; z++)
           voxels[(z * Y + y) * X + x] = l->data[(x * Y + y) * Z + z];
-  status error = file_finish(path, file, length, LEVEL_USUAL);
+  status error = file_finish(path, file, length, LEVEL_USUAL, SIZE_MAX);
   free(file);
   return error;
 }
@@ -892,7 +892,7 @@ status nifti_write_volume(const char *path, const volume *v) {
           else
             memcpy(voxels + at * (int64_t)sizeof value, &value, sizeof value);
         }
-  status error = file_finish(path, file, length, LEVEL_USUAL);
+  status error = file_finish(path, file, length, LEVEL_USUAL, SIZE_MAX);
   free(file);
   return error;
 }
@@ -920,7 +920,7 @@ status nifti_values_begin(const char *like, int64_t channels, size_t budget, nif
 }
 
 status nifti_values_write(const nifti_values *v, const char *path) {
-  return file_finish(path, v->memory.data, v->memory.bytes, LEVEL_FAST);
+  return file_finish(path, v->memory.data, v->memory.bytes, LEVEL_FAST, v->memory.budget);
 }
 
 void nifti_values_close(nifti_values *v) {
