@@ -312,10 +312,21 @@ static void read_factor(lua_State *L, session *s, int index, factor *f) {
   lua_settop(L, top - 3);
 }
 
+/* What every result of a trial has beside its factors and metrics. */
+static const char *const result_fields[] = {"arm",     "seed",  "fold",  "state",   "folder",
+                                            "seconds", "error", "cases", "measured"};
+
+static void check_factor_name(lua_State *L, const char *name) {
+  for (size_t i = 0; i < sizeof result_fields / sizeof *result_fields; i++)
+    if (strcmp(name, result_fields[i]) == 0)
+      luaL_error(L, "a factor cannot be called \"%s\": every result has that of its own", name);
+}
+
 /* One arm for each combination of levels, the last factor changing fastest. */
 static void add_grid(lua_State *L, session *s, study *to, const variant *base,
                      const factor *factors, int count) {
   if (to->factor_count > 0) luaL_error(L, "a study has one grid");
+  for (int i = 0; i < count; i++) check_factor_name(L, factors[i].name);
   for (int i = 0; i < count; i++)
     if (study_factor(to, factors[i].name) != i)
       luaL_error(L, "two factors are called \"%s\"", factors[i].name);
@@ -472,18 +483,16 @@ static status rehearse_run(session *s, study *of) {
 
 /* Lists the names that a result may have; one that it lacks is then a misspelt one. */
 static void refuse_unknown_names(lua_State *L, const study *of) {
-  static const char *const always[] = {"arm",     "seed",  "fold",  "state",   "folder",
-                                       "seconds", "error", "cases", "measured"};
   for (int i = 0; i < of->trial_count; i++) {
     lua_rawgeti(L, -1, i + 1);
     lua_newtable(L);
     const trial *t = &of->trials[i];
-    const size_t fixed = sizeof always / sizeof *always;
+    const size_t fixed = sizeof result_fields / sizeof *result_fields;
     for (size_t k = 0; k < fixed + (size_t)(of->factor_count + t->metric_count); k++) {
       size_t factor = k - fixed, metric = factor - (size_t)of->factor_count;
       lua_pushboolean(L, true);
       lua_setfield(L, -2,
-                   k < fixed                           ? always[k]
+                   k < fixed                           ? result_fields[k]
                    : factor < (size_t)of->factor_count ? of->factors[factor]
                                                        : t->metrics[metric]);
     }

@@ -160,6 +160,7 @@ slip 'the baseline "c" is no arm of "x"' 'local s = ablation("x")' 's:arm("a", b
   's:baseline("c")' 's:run()'
 slip "are the same pipeline, seed and data" 'local s = ablation("x")' 's:arm("a", base)' \
   's:arm("b", base:with("seed", 5))' 's:run()'
+slip 'a factor cannot be called "cases"' 'local s = ablation("x")' 's:vary(base, "cases", "seed", {1, 2})'
 slip 'the study has no factor "mas"; did you mean "mask"?' 'local s = ablation("x")' \
   's:vary(base, "mask", "seed", {1, 2})' 's:baseline({mas = 1})'
 slip 'call run before report' 'local s = ablation("x")' 's:arm("a", base)' 's:report()'
