@@ -39,10 +39,9 @@ static void print_attrs(const op *o) {
 }
 
 static status explain(const char *name) {
-  static const unsigned places[] = {OP_PREPARE, OP_SAMPLE, OP_POSTPROCESS, OP_OPTIMIZER, 0};
   const op *o = op_find(name);
-  for (size_t i = 0; i < sizeof places / sizeof *places && !o; i++)
-    o = elsewhere_operator(name, places[i]);
+  if (!o) o = elsewhere_operator(name, OP_PREPARE | OP_SAMPLE | OP_POSTPROCESS | OP_OPTIMIZER);
+  if (!o) o = elsewhere_operator(name, 0);
   if (!o && elsewhere_operator_remark(name))
     return error_new(ERROR_USAGE, NOWHERE, "there is no operator \"%s\": %s", name,
                      elsewhere_operator_remark(name));

@@ -51,6 +51,11 @@ int64_t window_positions_evenly(int64_t size, int64_t window, double step, int64
 status importance_open(const window_spec *windows, int64_t classes, importance *out);
 void importance_close(importance *i);
 
+/* Bytes that the sums may have in memory. */
+static inline size_t window_budget(const window_spec *w) {
+  return w->memory_bytes > 0 ? (size_t)w->memory_bytes : SIZE_MAX;
+}
+
 /* Who reads the blended scores, a few planes at a time: planes from … to − 1 across the band's axis
  * are finished, and those before `from` were in earlier calls. Plane from − 1 is still held. */
 typedef struct score_reader {

@@ -158,19 +158,15 @@ static status segment(network *n, const volume *prepared, const int64_t size[3],
   return error;
 }
 
-static status begin_probabilities(const network *n, const char *image_path, nifti_values *out) {
-  int64_t budget = n->inferer.windows.memory_bytes;
-  return nifti_values_begin(image_path, n->inferer.classes, budget > 0 ? (size_t)budget : SIZE_MAX,
-                            out);
-}
-
 status network_segment(network *n, volume *prepared, const char *image_path, labels *out,
                        nifti_values *probabilities) {
   volume target = {0};
   *out = (labels){0};
   if (probabilities) *probabilities = (nifti_values){0};
   status error = nifti_read_grid(image_path, &target);
-  if (!error && probabilities) error = begin_probabilities(n, image_path, probabilities);
+  if (!error && probabilities)
+    error = nifti_values_begin(image_path, n->inferer.classes, window_budget(&n->inferer.windows),
+                               probabilities);
   if (!error) error = segment(n, prepared, target.size, target.affine, out, probabilities);
   volume_free(prepared);
   if (!error) error = postprocess(n->postprocess, n->postprocess_count, out);

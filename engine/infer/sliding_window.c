@@ -261,7 +261,7 @@ status sliding_window(const inferer *i, const volume *image, const score_reader 
   /* Of finished planes one is kept, for whoever interpolates between it and the next. */
   if (!error)
     error = band_open(image->size, i->classes, kind, b.axes[0], w->size[b.axes[0]] + 1,
-                      w->memory_bytes > 0 ? (size_t)w->memory_bytes : SIZE_MAX, &b.band);
+                      window_budget(w), &b.band);
   b.band.region_labels = i->region_labels;
   if (!error) error = run_items(&b, batch);
   band_close(&b.band);

@@ -6,7 +6,7 @@
 #include "graph/op.h"
 #include "language/tree.h"
 
-/* The operator with `trait` (0: of graphs) whose declaration names `word` among what it equals, with or without the d
+/* The operator with `trait`, or one of several (0: of graphs), whose declaration names `word` among what it equals, with or without the d
  * of MONAI's dictionary transforms: "RandFlipd" → random_flip. NULL: none. */
 const op *elsewhere_operator(const char *word, unsigned trait);
 /* What to do in the place of a transform there that has no operator here, or needs none: "LoadImaged" → "every case is

@@ -17,15 +17,6 @@ const char *operator_place(const op *o) {
                                       : NULL;
 }
 
-/* An operator of another place whose name there is `word`. */
-static const op *elsewhere_in_another_place(const char *word) {
-  static const unsigned places[] = {OP_PREPARE, OP_SAMPLE, OP_POSTPROCESS};
-  const op *o = NULL;
-  for (size_t i = 0; i < sizeof places / sizeof *places && !o; i++)
-    o = elsewhere_operator(word, places[i]);
-  return o;
-}
-
 static const op *find(const tree *key, unsigned trait, const char *sort, problems *all) {
   const char *names[OPERATORS_MAX];
   int count = 0;
@@ -36,7 +27,9 @@ static const op *find(const tree *key, unsigned trait, const char *sort, problem
     if (op_at(i)->traits & trait) names[count++] = op_at(i)->name;
   const op *ours = elsewhere_operator(key->text, trait);
   const char *remark = elsewhere_operator_remark(key->text);
-  const op *other = o || ours || remark ? NULL : elsewhere_in_another_place(key->text);
+  const op *other = o || ours || remark
+                        ? NULL
+                        : elsewhere_operator(key->text, OP_PREPARE | OP_SAMPLE | OP_POSTPROCESS);
   const char *near = o       ? NULL
                      : ours  ? ours->name
                      : other ? NULL

@@ -19,7 +19,9 @@ try 0 "$STRATA" report run --against other -o both.html
 
 # A script of the test's own at the end of the page: it does what a reader does and writes down what it
 # finds. The policy of the page lets it run because it is inline.
-cat >probe.html <<'EOF'
+probe() { # probe PAGE: that page with a script, of which the middle is standard input
+  sed '/<\/body>/d' "$1"
+  cat <<'EOF'
 <script>
 const found = [], say = (name, value) => found.push(`${name}=${value}`);
 addEventListener('error', (e) => say('error', e.message));
@@ -28,7 +30,28 @@ say('charts', all('figure.chart').length);
 say('drawn', all('figure.chart').filter((f) => f.querySelector(':scope > svg path, :scope > svg rect, :scope > svg circle')).length);
 const nan = all('svg *').filter((e) => [...e.attributes].some((a) => /NaN|undefined|Infinity/.test(a.value)));
 say('nan', nan.length);
+EOF
+  cat
+  cat <<'EOF'
+say('wide', document.documentElement.scrollWidth <= innerWidth);
+document.body.insertAdjacentHTML('beforeend', `<pre id="found">${found.join(' ')}</pre>`);
+</script>
+</body></html>
+EOF
+}
 
+look() { # look WIDTH OPTION…
+  see "$@" "file://$work/probed.html" || fail "$browser failed"
+}
+
+finds() { # finds WIDTH FACT…: what the script has to write down
+  look "$1" --dump-dom
+  if grep -F CONSOLE "$work/err" | grep -v probe; then fail "the console has something to say"; fi
+  for fact in "${@:2}" nan=0 wide=true; do prints "$fact"; done
+  if grep -q 'error=' "$work/out"; then fail "an exception"; fi
+}
+
+probe both.html >probed.html <<'EOF'
 const key = document.querySelector('.keys button:not(.scale)');
 const curves = () => key.closest('figure').querySelectorAll(':scope > svg .curve').length;
 const before = curves();
@@ -63,25 +86,11 @@ head.click();
 const rising = names();
 head.click();
 say('sorted', rising !== names());
-say('wide', document.documentElement.scrollWidth <= innerWidth);
-document.body.insertAdjacentHTML('beforeend', `<pre id="found">${found.join(' ')}</pre>`);
-</script>
 EOF
-sed '/<\/body>/d' both.html >probed.html
-cat probe.html >>probed.html
-echo '</body></html>' >>probed.html
-
-look() { # look WIDTH OPTION…
-  see "$@" "file://$work/probed.html" || fail "$browser failed"
-}
 for width in 1280 420; do
-  look $width --dump-dom
-  if grep -F CONSOLE "$work/err" | grep -v probe; then fail "the console has something to say"; fi
-  for fact in nan=0 toggled=true back=true log=true read=true slid=true hidden=true decoded=true \
-    sorted=true wide=true; do prints "$fact"; done
+  finds $width toggled=true back=true log=true read=true slid=true hidden=true decoded=true sorted=true
   drawn=$(grep -o 'charts=[0-9]* drawn=[0-9]*' "$work/out")
   [ "$(echo "$drawn" | tr -dc '0-9 ' | awk '{print ($1 > 5 && $1 == $2)}')" = 1 ] || fail "charts: $drawn"
-  if grep -q 'error=' "$work/out"; then fail "an exception"; fi
 done
 
 # A picture and a print come out, and are not empty.
@@ -103,29 +112,12 @@ LUA
 try 0 "$STRATA" ablate arms.lua --out ablations
 prints "ablations/arms.md, .html, .csv, .json"
 if grep -qi nan ablations/arms.md; then fail "a difference that is not there is shown as a number"; fi
-cat >probe.html <<'EOF'
-<script>
-const found = [], say = (name, value) => found.push(`${name}=${value}`);
-addEventListener('error', (e) => say('error', e.message));
-const all = (q) => [...document.querySelectorAll(q)];
-say('charts', all('figure.chart').length);
+probe ablations/arms.html >probed.html <<'EOF'
 say('boxes', all('figure.chart .box').length > 0);
-say('nan', all('svg *').filter((e) => [...e.attributes].some((a) => /NaN|undefined|Infinity/.test(a.value))).length);
 say('rows', all('#arms-table tbody tr').length + all('#trials-table tbody tr').length);
 say('plain', document.querySelector('#arms-table tbody th').textContent === 'plain <b>&');
 const interval = all('figure.chart').find((f) => /Δ Dice/.test(f.textContent)), svg = interval.querySelector('svg');
 svg.dispatchEvent(new KeyboardEvent('keydown', { key: 'Home', bubbles: true }));
 say('read', /faster against plain <b>&.*difference[+-]?\d/.test(interval.querySelector('.reading').textContent));
-say('wide', document.documentElement.scrollWidth <= innerWidth);
-document.body.insertAdjacentHTML('beforeend', `<pre id="found">${found.join(' ')}</pre>`);
-</script>
 EOF
-sed '/<\/body>/d' ablations/arms.html >probed.html
-cat probe.html >>probed.html
-echo '</body></html>' >>probed.html
-for width in 1280 420; do
-  look $width --dump-dom
-  if grep -F CONSOLE "$work/err" | grep -v probe; then fail "the console has something to say"; fi
-  for fact in boxes=true nan=0 rows=6 plain=true read=true wide=true; do prints "$fact"; done
-  if grep -q 'error=' "$work/out"; then fail "an exception"; fi
-done
+for width in 1280 420; do finds $width boxes=true rows=6 plain=true read=true; done

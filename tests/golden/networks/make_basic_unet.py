@@ -6,11 +6,7 @@ import networks
 
 
 def outputs(module, x):
-    stages, seen = [module.down_1, module.down_2, module.down_3], []
-    hooks = [stage.register_forward_hook(lambda m, i, y: seen.append(y)) for stage in stages]
-    out = module(x)
-    for hook in hooks:
-        hook.remove()
+    out, seen = networks.watch([module.down_1, module.down_2, module.down_3], lambda: module(x))
     return {"out": out, **{f"levels.{i}": y for i, y in enumerate(seen)}}
 
 

@@ -11,11 +11,7 @@ def keep(name):
 
 def outputs(module, x):
     stages = [module.input_block, *module.downsamples, module.bottleneck]
-    seen = []
-    hooks = [stage.register_forward_hook(lambda m, i, y: seen.append(y)) for stage in stages]
-    out = module.output_block(module.skip_layers(x))
-    for hook in hooks:
-        hook.remove()
+    out, seen = networks.watch(stages, lambda: module.output_block(module.skip_layers(x)))
     found = {"out": out, **{f"levels.{i}": seen[level] for i, level in enumerate((1, 2, 3))}}
     if module.deep_supervision:
         found.update({f"out{i + 2}": head for i, head in enumerate(module.heads)})

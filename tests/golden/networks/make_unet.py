@@ -13,11 +13,7 @@ def outputs(module, x):
     while isinstance(below, torch.nn.Sequential) and isinstance(below[1], SkipConnection):
         stages.append(below[0])
         below = below[1].submodule
-    seen = []  # of the first three
-    hooks = [stage.register_forward_hook(lambda m, i, y: seen.append(y)) for stage in stages[:3]]
-    out = module(x)
-    for hook in hooks:
-        hook.remove()
+    out, seen = networks.watch(stages[:3], lambda: module(x))
     return {"out": out, **{f"levels.{i}": y for i, y in enumerate(seen)}}
 
 

@@ -112,6 +112,16 @@ def rounding(tensors, exact, single):
     return worst
 
 
+def watch(parts, run):
+    """What `run` returns, and what each of the modules gave on the way."""
+    seen = []
+    hooks = [part.register_forward_hook(lambda m, i, y: seen.append(y)) for part in parts]
+    out = run()
+    for hook in hooks:
+        hook.remove()
+    return out, seen
+
+
 def straighten(module):
     """ReLUs and leaky ReLUs without their kink: the same network, in which no rounding decides a gradient.
     Returns whether there were any."""
