@@ -91,12 +91,19 @@ static void measure_case(const case_entry *entry, const volume *grid, extent *e)
     e->bytes += file_bytes_of(entry->more_images[i]);
 }
 
-static status compare_with_crop(const opened *o, const case_entry *entry, const volume *grid,
-                                extent *e) {
-  bool padded[3];
-  TRY(error_prefix(sample_is_padded(&o->p->data, grid, padded, &e->shrinks), "case %s",
-                   entry->name));
-  for (int a = 0; a < 3; a++) e->padded[a] += padded[a];
+/* Along which axes is the case smaller than the crops of some stage? */
+static status compare_with_crops(const opened *o, const case_entry *entry, const volume *grid,
+                                 extent *e) {
+  const data_spec *last = NULL; /* most stages share one list */
+  bool any[3] = {false}, padded[3];
+  for (int i = 0; i < o->p->stage_count; i++) {
+    const stage_spec *s = &o->p->stages[i];
+    if (!s->enabled || s->data == last) continue;
+    last = s->data;
+    TRY(error_prefix(sample_is_padded(last, grid, padded, &e->shrinks), "case %s", entry->name));
+    for (int a = 0; a < 3; a++) any[a] |= padded[a];
+  }
+  for (int a = 0; a < 3; a++) e->padded[a] += any[a];
   e->trained++;
   return OK;
 }
@@ -110,7 +117,7 @@ static status measure(const opened *o, extent *e) {
   status error = dataset_read_headers(d, o->device->pool, grids);
   for (int i = 0; i < d->case_count && !error; i++) {
     if (d->cases[i].role != ROLE_NONE) measure_case(&d->cases[i], &grids[i], e);
-    if (d->cases[i].role == ROLE_TRAIN) error = compare_with_crop(o, &d->cases[i], &grids[i], e);
+    if (d->cases[i].role == ROLE_TRAIN) error = compare_with_crops(o, &d->cases[i], &grids[i], e);
   }
   free(grids);
   return error;
@@ -170,6 +177,14 @@ static void print_operators(const char *label, const op_use *uses, int count, co
   for (int i = 0; i < count; i++) text_add(&line, "%s%s", i ? " → " : "", uses[i].op->name);
   row(label, "%s%s%s", count ? line.data : "", count ? " → " : "", end);
   text_free(&line);
+}
+
+static void print_sample(const opened *o, const stage_spec *s) {
+  char crop[96];
+  snprintf(crop, sizeof crop, "crop of %lld×%lld×%lld voxels, %d channel%s", (long long)s->crop[0],
+           (long long)s->crop[1], (long long)s->crop[2], o->data->channels,
+           plural(o->data->channels));
+  print_operators("sample", s->data->sample, s->data->sample_count, crop);
 }
 
 static status print_cache(const checked *c, const extent *e) {
@@ -235,7 +250,8 @@ static void note_cases(checked *c) {
 
 static status print_data(checked *c) {
   const opened *o = c->o;
-  char cases[160], crop[96];
+  const stage_spec *common = NULL; /* one that crops as `data: sample` says */
+  char cases[160];
   extent e;
   TRY(measure(o, &e));
   printf("\ndata %s, %s\n", o->data->name, o->p->data.dataset);
@@ -245,10 +261,9 @@ static status print_data(checked *c) {
   print_regions(&o->p->data);
   print_operators("prepare", o->p->data.prepare, o->p->data.prepare_count, "prepared case");
   TRY(print_cache(c, &e));
-  snprintf(crop, sizeof crop, "crop of %lld×%lld×%lld voxels, %lld channel%s",
-           (long long)o->size[0], (long long)o->size[1], (long long)o->size[2],
-           (long long)o->channels, plural(o->channels));
-  print_operators("sample", o->p->data.sample, o->p->data.sample_count, crop);
+  for (int i = 0; i < o->p->stage_count; i++)
+    if (o->p->stages[i].enabled && o->p->stages[i].data == &o->p->data) common = &o->p->stages[i];
+  if (common) print_sample(o, common);
   note_cases(c);
   note_flat(c, &e);
   note_padding(c, &e);
@@ -343,7 +358,8 @@ static void print_memory(const opened *o, const stage_spec *s, const step_memory
                          const plan *memory) {
   char parts[4][24];
   text_buffer again = {0};
-  double crop = (double)(o->size[0] * o->size[1] * o->size[2]) * (double)(4 * o->channels + 1);
+  double crop =
+      (double)(s->crop[0] * s->crop[1] * s->crop[2]) * (double)(4 * o->data->channels + 1);
   row("memory", "%s for the step (alive at once at most %s), %s for %s, %s for batches ahead",
       format_bytes(parts[0], (double)memory->arena_bytes),
       format_bytes(parts[1], (double)memory->lower_bound_bytes),
@@ -437,6 +453,7 @@ static status check_stage(checked *c, const stage_spec *s) {
     int64_t steps = stage_updates(s, c->o->data, &c->o->p->data, label_free);
     printf("\nstage %s\n", s->name);
     print_start(c, s);
+    if (s->data != &c->o->p->data) print_sample(c->o, s);
     print_edges(&step, s);
     print_schedule(s, steps, label_free);
     print_scripts(s);
@@ -536,11 +553,7 @@ static status print_all(checked *c) {
 }
 
 static status check_opened(opened *o) {
-  run all = {.p = o->p,
-             .data = o->data,
-             .device = o->device,
-             .size = {o->size[0], o->size[1], o->size[2]},
-             .channels = o->channels};
+  run all = {.p = o->p, .data = o->data, .device = o->device};
   checked c = {.o = o, .folder = run_fresh_folder(o->p->name)};
   all.fitted = c.fitted = calloc((size_t)o->p->stage_count + 1, sizeof *c.fitted);
   status error = c.folder && c.fitted ? run_compile(&all) : error_out_of_memory(512);

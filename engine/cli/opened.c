@@ -11,7 +11,7 @@ status open_pipeline(const arguments *a, opened *o) {
   TRY(pipeline_load(a->operands[0], a->overrides, a->override_count, &o->p));
   TRY(dataset_open(&o->p->data, o->p->seed, &o->data));
   run_set_scoring(o->p, o->data);
-  TRY(sample_infer(&o->p->data, o->data->channels, o->size, &o->channels));
+  TRY(stages_infer_crops(o->p, o->data->channels));
   return device_open(a->device ? a->device : "cpu",
                      (int)(a->threads > 0 ? a->threads : o->p->threads), &o->device, NULL);
 }
@@ -40,8 +40,8 @@ status choose_stage(const opened *o, const char *name, const stage_spec **out) {
 
 status expand_stage(opened *o, const stage_spec *s, int64_t batch, stage_graph *out) {
   expand_options options = {.batch = batch,
-                            .size = {o->size[0], o->size[1], o->size[2]},
-                            .channels = o->channels,
+                            .size = {s->crop[0], s->crop[1], s->crop[2]},
+                            .channels = o->data->channels,
                             .classes = o->data->class_count,
                             .training = true};
   return stage_expand(o->p, s, &options, out);
@@ -127,8 +127,8 @@ status compile_step(opened *o, const stage_spec *s, int64_t batch, compiled *c) 
 }
 
 status compile_inference(opened *o, const stage_spec *s, network *n) {
-  TRY(network_open(o->p, s, o->p->evaluate.output, o->channels, o->data->class_count, o->device,
-                   NULL, n));
+  TRY(network_open(o->p, s, o->p->evaluate.output, o->data->channels, o->data->class_count,
+                   o->device, NULL, n));
   status error = parameters_initialize(&n->own, o->p->seed);
   if (!error) error = fill_inputs(&n->program, &n->graph, o->data->class_count);
   if (error) network_close(n);

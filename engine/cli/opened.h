@@ -17,7 +17,6 @@ typedef struct opened {
   pipeline *p;
   dataset *data;
   device *device;
-  int64_t size[3], channels;
 } opened;
 
 /* On error too, close_pipeline frees what there is. */

@@ -72,8 +72,6 @@ static status preview_opened(opened *o, const arguments *a) {
   preview_options options = {.p = o->p,
                              .data = o->data,
                              .device = o->device,
-                             .size = {o->size[0], o->size[1], o->size[2]},
-                             .channels = o->channels,
                              .entry = entry,
                              .stage = s,
                              .epoch = epoch - 1,

@@ -82,10 +82,11 @@ status dataset_hash(const data_spec *spec, dataset *d, const char *cache, thread
 uint64_t dataset_content(const dataset *d);
 
 /* Runs the shape rules of the prepare and the sample graph, which also refuse attributes that make
- * no sense together. Static shape of what the sample graph yields (crop size, channels), or an
- * error at the operator that leaves it unknown or does not fit. `channels` is the dataset's. */
-status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3],
-                    int64_t *out_channels);
+ * no sense together. The size of what the sample graph yields, or an error at the operator that leaves
+ * it unknown or does not fit. `channels` is the dataset's; operators keep them. */
+status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3]);
+/* The same for every stage: sets its `crop`. */
+status stages_infer_crops(pipeline *p, int64_t channels);
 
 /* Along which axes is a case smaller than what the sample graph takes from it, so that it is padded?
  * `grid`: size and affine of its file. *shrinks: it can become smaller than is known without voxels. */

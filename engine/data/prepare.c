@@ -379,8 +379,7 @@ static status infer_operators(const op_use *uses, int count, host_infer *shape) 
   return OK;
 }
 
-status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3],
-                    int64_t *out_channels) {
+status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3]) {
   host_infer shape = {.size = {-1, -1, -1}, .channels = channels};
   TRY(infer_operators(spec->prepare, spec->prepare_count, &shape));
   TRY(infer_operators(spec->sample, spec->sample_count, &shape));
@@ -390,11 +389,17 @@ status sample_infer(const data_spec *spec, int64_t channels, int64_t size[3],
                        spec->sample_count ? spec->sample[spec->sample_count - 1].at
                                           : spec->dataset_at,
                        "the samples have no fixed extent along %c: add random_crop or centre_crop "
-                       "to data.sample",
+                       "to `sample`",
                        "xyz"[a]);
   memcpy(size, shape.size, sizeof shape.size);
-  *out_channels = shape.channels;
   return OK;
+}
+
+status stages_infer_crops(pipeline *p, int64_t channels) {
+  problems found = {0};
+  for (int i = 0; i < p->stage_count; i++)
+    problems_add_new_places(&found, sample_infer(p->stages[i].data, channels, p->stages[i].crop));
+  return problems_take(&found);
 }
 
 status sample_is_padded(const data_spec *spec, const volume *grid, bool axes[3], bool *shrinks) {
@@ -414,12 +419,12 @@ status sample_is_padded(const data_spec *spec, const volume *grid, bool axes[3],
 }
 
 source_pos sample_size_at(const data_spec *spec, int64_t channels) {
-  int64_t whole[3], size[3], out_channels;
+  int64_t whole[3], size[3];
   data_spec part = *spec;
-  status error = sample_infer(spec, channels, whole, &out_channels);
+  status error = sample_infer(spec, channels, whole);
   while (!error && part.sample_count > 0) {
     part.sample_count--;
-    error = sample_infer(&part, channels, size, &out_channels);
+    error = sample_infer(&part, channels, size);
     if (error || memcmp(size, whole, sizeof size) != 0) {
       error_free(error);
       return spec->sample[part.sample_count].at;

@@ -10,7 +10,7 @@ enum { MULTIPLES = sizeof multiples / sizeof *multiples };
 
 typedef struct trial {
   pipeline *p;
-  const stage_spec *stage; /* NULL: all that are enabled */
+  const stage_spec *stage; /* NULL: all that are enabled and crop as `data: sample` says */
   expand_options options;
 } trial;
 
@@ -26,8 +26,10 @@ static bool fits_stage(trial *t, const stage_spec *s) {
 static bool fits(trial *t, const int64_t size[3]) {
   memcpy(t->options.size, size, sizeof t->options.size);
   if (t->stage) return fits_stage(t, t->stage);
-  for (int i = 0; i < t->p->stage_count; i++)
-    if (t->p->stages[i].enabled && !fits_stage(t, &t->p->stages[i])) return false;
+  for (int i = 0; i < t->p->stage_count; i++) {
+    const stage_spec *s = &t->p->stages[i];
+    if (s->enabled && s->data == &t->p->data && !fits_stage(t, s)) return false;
+  }
   return true;
 }
 

@@ -186,6 +186,8 @@ void pipeline_identity(pipeline *p, const tree *root, uint64_t model_hash) {
   hash = hash_mix(hash, hash_op_uses(p->evaluate.postprocess, p->evaluate.postprocess_count));
   for (int i = 0; i < p->stage_count; i++) {
     const stage_spec *s = &p->stages[i];
+    if (s->data != &p->data)
+      hash = hash_mix(hash, hash_op_uses(s->data->sample, s->data->sample_count));
     hash = hash_mix(hash, hash_op_uses(&s->optimizer, 1));
     hash = hash_mix(hash, operators_in(s->graph));
     hash = hash_mix(hash, s->init_hash);

@@ -1434,17 +1434,29 @@ static void read_precision(loader *l, stage_spec *s, const tree *t) {
                                              precision_choices + PRECISION_F32, 0);
 }
 
+/* Of a stage that changes crops in a way of its own. */
+static void read_sample(loader *l, stage_spec *s, tree *list) {
+  if (!is_there(list)) return;
+  data_spec *own = arena_alloc(l->memory, sizeof *own);
+  *own = l->p->data;
+  own->sample = operators_read(l->memory, list, label(l, stage_what(l, s), "sample"), OP_SAMPLE,
+                               "a sample", &own->sample_count, &l->all);
+  s->data = own;
+}
+
 static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   static const char *const keys[] = {
       "use",       "params",     "graph",         "optimizer",    "clip_norm",       "schedule",
       "schedules", "init",       "on_validation", "on_epoch_end", "on_stage_end",    "case_weights",
       "epochs",    "batch",      "enabled",       "doc",          "steps_per_epoch", "time_limit",
       "validate",  "checkpoint", "use_labels",    "groups",       "no_decay",        "initialize",
-      "ema",       "clip_value", "accumulate",    "precision",    "memory",          NULL};
+      "ema",       "clip_value", "accumulate",    "precision",    "memory",          "sample",
+      NULL};
   static const char *const validate_keys[] = {"every", "output", "metrics", "keep_best", NULL};
   static const char *const checkpoint_keys[] = {"every", "final", NULL};
   const char *what = stage_what(l, s);
   s->enabled = true;
+  s->data = &l->p->data;
   if (!is_map(l, t, what)) return;
   tree_check_keys(t, what, keys, &l->all);
   const tree *use = tree_get(t, "use"); /* the file's have been followed */
@@ -1453,6 +1465,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   read_names(l, s, tree_get(t, "params"));
   s->graph = need(l, t, what, "graph", at);
   if (s->graph) check_graph(s->graph, NULL, true, &l->all);
+  read_sample(l, s, tree_get(t, "sample"));
   read_optimizer(l, s, t);
   read_schedules(l, s, t);
   read_groups(l, s, t);

@@ -138,6 +138,9 @@ typedef struct stage_spec {
   source_pos at;
   scope params;      /* the stage's own, above those of the file */
   const tree *graph; /* list of graph items, unresolved */
+  const data_spec
+      *data;       /* the pipeline's, or, where the stage has `sample`, a copy with that list */
+  int64_t crop[3]; /* voxels of a sample: stages_infer_crops (data/dataset.h) */
   op_use optimizer;
   group_spec *groups; /* a parameter belongs to the first that it fits, or to none */
   int group_count;

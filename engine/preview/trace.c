@@ -62,10 +62,10 @@ static rng_key key_of(const preview_options *o, int crop) {
 /* An operator's random numbers depend on its place in the list, so the first k operators are run anew
  * for every k. */
 static status trace_sample(const preview_options *o, arena *memory, const medical_case *prepared) {
-  data_spec first = o->p->data;
+  data_spec first = *o->stage->data;
   uint64_t *before = arena_alloc(memory, (size_t)o->crops * sizeof *before);
-  for (int k = 1; k <= o->p->data.sample_count; k++) {
-    const op_use *use = &o->p->data.sample[k - 1];
+  for (int k = 1; k <= o->stage->data->sample_count; k++) {
+    const op_use *use = &o->stage->data->sample[k - 1];
     first.sample_count = k;
     for (int crop = 0; crop < o->crops; crop++) {
       medical_case c;
@@ -257,7 +257,8 @@ static status visit_items(const preview_options *o, arena *memory, program *p, c
 /* The batch: the crops, which are the first rows. */
 static status feed(const preview_options *o, program *p, const stage_graph *s, int rows,
                    const medical_case *crops) {
-  int64_t voxels = o->size[0] * o->size[1] * o->size[2], values = voxels * o->channels;
+  const int64_t *crop = o->stage->crop;
+  int64_t voxels = crop[0] * crop[1] * crop[2], values = voxels * o->data->channels;
   float *image = malloc((size_t)(rows * values) * sizeof *image);
   uint8_t *label = calloc((size_t)(rows * voxels), 1);
   rng_key *keys = calloc((size_t)rows, sizeof *keys);
@@ -331,7 +332,7 @@ static status trace_step(const preview_options *o, arena *memory, stage_graph *s
   int made = 0;
   status error = OK;
   for (; made < rows && !error; made += !error)
-    error = case_sample(&o->p->data, prepared, key_of(o, made), &crops[made]);
+    error = case_sample(o->stage->data, prepared, key_of(o, made), &crops[made]);
   if (!error) error = run_items(o, memory, s, &all, rows, crops);
   free_crops(crops, made);
   return error;
@@ -342,9 +343,10 @@ static status trace_step(const preview_options *o, arena *memory, stage_graph *s
 static status trace_random(const preview_options *o, arena *memory, medical_case *prepared) {
   /* A stage may need a batch of several samples to make sense. */
   int rows = o->crops > o->stage->batch ? o->crops : (int)o->stage->batch;
+  const int64_t *crop = o->stage->crop;
   expand_options options = {.batch = rows,
-                            .size = {o->size[0], o->size[1], o->size[2]},
-                            .channels = o->channels,
+                            .size = {crop[0], crop[1], crop[2]},
+                            .channels = o->data->channels,
                             .classes = o->data->class_count,
                             .training = true};
   stage_graph s;

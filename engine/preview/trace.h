@@ -34,7 +34,6 @@ typedef struct preview_options {
   pipeline *p;
   const dataset *data;
   device *device;
-  int64_t size[3], channels; /* of a crop: sample_infer */
   const case_entry *entry;
   const stage_spec *stage;
   int64_t epoch; /* from 0 */

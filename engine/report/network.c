@@ -6,9 +6,10 @@
 static status add_stage(page *p, const stage_spec *stage, bool open) {
   const run_record *r = p->run;
   expand_options options = {
-      .batch = 1, .classes = (int64_t)json_array_size(json_object_get(r->description, "classes"))};
-  int64_t channels = json_integer_value(json_object_get(r->description, "channels"));
-  TRY(sample_infer(&r->p->data, channels, options.size, &options.channels));
+      .batch = 1,
+      .channels = json_integer_value(json_object_get(r->description, "channels")),
+      .classes = (int64_t)json_array_size(json_object_get(r->description, "classes"))};
+  TRY(sample_infer(stage->data, options.channels, options.size));
   stage_graph graph;
   TRY(stage_expand(r->p, stage, &options, &graph));
   double flops = 0;

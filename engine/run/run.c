@@ -79,7 +79,7 @@ static status write_description(const run *r) {
                 "name", r->p->name, "pipeline_identity", pipeline_identity,
                 "pipeline_identity_without_scripts", bare_identity, "data_identity", data_identity,
                 "seed", (json_int_t)r->p->seed, "device", r->device->description, "numerics",
-                run_numerics(r), "channels", (json_int_t)r->channels, "classes", classes);
+                run_numerics(r), "channels", (json_int_t)r->data->channels, "classes", classes);
   if (root && r->data->ignore_label)
     json_object_set_new(root, "ignore_label", json_integer(r->data->ignore_label));
   json_t *command = json_array();
@@ -151,8 +151,8 @@ status run_csv_when_due(run *r) {
 
 static expand_options training_options(const run *r, const stage_spec *s) {
   return (expand_options){.batch = s->batch,
-                          .size = {r->size[0], r->size[1], r->size[2]},
-                          .channels = r->channels,
+                          .size = {s->crop[0], s->crop[1], s->crop[2]},
+                          .channels = r->data->channels,
                           .classes = r->data->class_count,
                           .training = true};
 }
@@ -203,12 +203,12 @@ static void mark_listed_operators(const run *r) {
   const data_spec *d = &r->p->data;
   if (!r->operators) return;
   for (int i = 0; i < d->prepare_count; i++) mark_operator(r, d->prepare[i].op);
-  for (int i = 0; i < d->sample_count; i++) mark_operator(r, d->sample[i].op);
   for (int i = 0; i < r->p->evaluate.postprocess_count; i++)
     mark_operator(r, r->p->evaluate.postprocess[i].op);
   for (int i = 0; i < r->p->stage_count; i++) {
     const stage_spec *s = &r->p->stages[i];
     if (!s->enabled) continue;
+    for (int k = 0; k < s->data->sample_count; k++) mark_operator(r, s->data->sample[k].op);
     mark_operator(r, s->optimizer.op);
     mark_operator(r, s->initialize.op);
   }
@@ -241,13 +241,13 @@ static status check_cases(const run *r, const stage_spec *s, const stage_graph *
                    s->name);
 }
 
-static void compile_stage(const run *r, const stage_spec *s, problems *found, bool *refused) {
+/* False: its graph does not expand. */
+static bool compile_stage(const run *r, const stage_spec *s, problems *found) {
   stage_graph graph;
   status error = expand(r, s, &graph);
   if (error) { /* a mistake in the model is every stage's */
     problems_add_new_places(found, error);
-    *refused = true;
-    return;
+    return false;
   }
   mark_operators(r, graph.g);
   controls c = {0};
@@ -280,6 +280,7 @@ static void compile_stage(const run *r, const stage_spec *s, problems *found, bo
     r->fitted[s - r->p->stages] = (fitted_stage){true, graph, memory};
   else
     stage_graph_free(&graph);
+  return true;
 }
 
 /* `key`: of what, "evaluate: groups". */
@@ -321,8 +322,8 @@ static status check_window_weights(const run *r, const stage_spec *s, const grap
       error = error_new(ERROR_PIPELINE, e->at,
                         "%s is %s for crops of %lld × %lld × %lld and would be %s for windows of "
                         "%lld × %lld × %lld: this network takes windows of the crops' size",
-                        v->name, shape_format(have, &trained->type.shape), (long long)r->size[0],
-                        (long long)r->size[1], (long long)r->size[2],
+                        v->name, shape_format(have, &trained->type.shape), (long long)s->crop[0],
+                        (long long)s->crop[1], (long long)s->crop[2],
                         shape_format(want, &v->type.shape), (long long)w[0], (long long)w[1],
                         (long long)w[2]);
   }
@@ -334,8 +335,8 @@ static status check_window_weights(const run *r, const stage_spec *s, const grap
 static void compile_windows(const run *r, const stage_spec *s, problems *found) {
   const evaluate_spec *e = &r->p->evaluate;
   network n;
-  status error =
-      network_open(r->p, s, e->output, r->channels, r->data->class_count, r->device, NULL, &n);
+  status error = network_open(r->p, s, e->output, r->data->channels, r->data->class_count,
+                              r->device, NULL, &n);
   if (!error) {
     mark_operators(r, n.graph.g);
     problems_add(found, check_window_weights(r, s, n.graph.g));
@@ -345,7 +346,7 @@ static void compile_windows(const run *r, const stage_spec *s, problems *found) 
   const window_spec *w = &e->windows;
   expand_options options = {.batch = w->batch,
                             .size = {w->size[0], w->size[1], w->size[2]},
-                            .channels = r->channels,
+                            .channels = r->data->channels,
                             .classes = r->data->class_count,
                             .only = e->output};
   stage_graph graph;
@@ -356,18 +357,22 @@ static void compile_windows(const run *r, const stage_spec *s, problems *found) 
   error_free(size);
 }
 
+/* `s`: the stage whose graph does not take its crop, one of a list of its own or of data: sample. */
+static void advise_crop(const run *r, const stage_spec *s, problems *found) {
+  expand_options options = training_options(r, s);
+  const stage_spec *alone = s->data == &r->p->data ? NULL : s;
+  problems_add_new_places(found, size_advice(r->p, alone, &options, "crop",
+                                             sample_size_at(s->data, r->data->channels)));
+}
+
 status run_compile(const run *r) {
   problems found = {0};
-  bool refused = false; /* a graph does not expand */
   check_classes(r, &found);
   check_measuring_scripts(r->p->evaluate.custom, r->p->evaluate.custom_count, &found);
   mark_listed_operators(r);
-  for (int i = 0; i < r->p->stage_count; i++)
-    if (r->p->stages[i].enabled) compile_stage(r, &r->p->stages[i], &found, &refused);
-  if (refused) {
-    expand_options options = training_options(r, &r->p->stages[0]);
-    problems_add_new_places(&found, size_advice(r->p, NULL, &options, "crop",
-                                                sample_size_at(&r->p->data, r->data->channels)));
+  for (int i = 0; i < r->p->stage_count; i++) {
+    const stage_spec *s = &r->p->stages[i];
+    if (s->enabled && !compile_stage(r, s, &found)) advise_crop(r, s, &found);
   }
   const stage_spec *last = pipeline_stage(r->p, r->p->evaluate.stage);
   if (found.count == 0 && r->p->evaluate.enabled && last) compile_windows(r, last, &found);
@@ -464,8 +469,8 @@ status run_evaluate(run *r) {
   status error = index && scores ? OK : error_out_of_memory(4096);
   if (!error) error = folder_create(folder);
   if (!error)
-    error = network_open(r->p, stage, r->p->evaluate.output, r->channels, r->data->class_count,
-                         r->device, NULL, &n);
+    error = network_open(r->p, stage, r->p->evaluate.output, r->data->channels,
+                         r->data->class_count, r->device, NULL, &n);
   const char *const members[] = {weights};
   if (!error) error = network_load(&n, members, 1);
   if (!error)
@@ -601,7 +606,7 @@ static status open_run(run *r, const run_options *o, char *why) {
   r->scored_names = evaluate_row_names(&r->p->evaluate, (const char *const *)r->data->class_names,
                                        &r->data->memory);
   r->scored_count = evaluate_rows(&r->p->evaluate, r->data->class_count);
-  TRY(sample_infer(&r->p->data, r->data->channels, r->size, &r->channels));
+  TRY(stages_infer_crops(r->p, r->data->channels));
   return device_open(o->device ? o->device : r->p->device,
                      (int)(o->threads > 0 ? o->threads : r->p->threads), &r->device, why);
 }

@@ -50,7 +50,6 @@ typedef struct run {
   int change_count;
   FILE *metrics;                   /* metrics.jsonl, appended and flushed line by line */
   double csv_written_s;            /* when metrics.csv was */
-  int64_t size[3], channels;       /* of a crop */
   const char *const *scored_names; /* classes, or regions: see evaluate_row_names */
   int scored_count;
 } run;

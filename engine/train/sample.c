@@ -77,7 +77,7 @@ static const char *part_of(const stage_spec *stage, const char *name) {
 }
 
 static bool is_volume(const sampler *t, const tensor *v) {
-  const int64_t *size = t->r->size;
+  const int64_t *size = t->stage->crop;
   return v->dtype == DTYPE_F32 && v->shape.rank == 5 && v->shape.dim[1] == size[0] &&
          v->shape.dim[2] == size[1] && v->shape.dim[3] == size[2] &&
          v->shape.dim[4] <= CHANNELS_MAX;
@@ -114,13 +114,14 @@ static void choose_values(sampler *t) {
 
 static status open_sampler(sampler *t, parameters *trained) {
   const run *r = t->r;
+  const int64_t *crop = t->stage->crop;
   bool label_free = !t->stage->use_labels;
   bool validation = dataset_role_usable(r->data, ROLE_VALIDATION, label_free) > 0;
   snprintf(t->name, sizeof t->name, "%s/validation", t->stage->name);
   value_id keep[VALUES_MAX];
   for (int i = 0; i < t->count; i++) keep[i] = t->list[i].value;
   TRY(program_create(t->graph.g, r->device, trained, keep, t->count, t->batch, NULL, &t->program));
-  loader_options o = {.spec = &r->p->data,
+  loader_options o = {.spec = t->stage->data,
                       .data = r->data,
                       .cache = r->cache,
                       .seed = r->p->seed,
@@ -129,8 +130,8 @@ static status open_sampler(sampler *t, parameters *trained) {
                       .label_free = label_free,
                       .batch = t->batch,
                       .epochs = 1,
-                      .size = {r->size[0], r->size[1], r->size[2]},
-                      .channels = r->channels,
+                      .size = {crop[0], crop[1], crop[2]},
+                      .channels = r->data->channels,
                       .world = 1};
   return loader_open(&o, &t->loader);
 }
@@ -260,8 +261,8 @@ static status run_once(sampler *t) {
 status sample_write(const run *r, const stage_spec *stage, parameters *trained) {
   sampler t = {.r = r, .stage = stage, .batch = stage->batch};
   expand_options options = {.batch = t.batch,
-                            .size = {r->size[0], r->size[1], r->size[2]},
-                            .channels = r->channels,
+                            .size = {stage->crop[0], stage->crop[1], stage->crop[2]},
+                            .channels = r->data->channels,
                             .classes = r->data->class_count};
   TRY(stage_expand(r->p, stage, &options, &t.graph));
   status error = OK;

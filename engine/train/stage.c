@@ -21,9 +21,10 @@
 
 static expand_options options_for(const trainer *t, int64_t batch, bool training) {
   const run *r = t->r;
+  const int64_t *crop = t->stage->crop;
   return (expand_options){.batch = batch,
-                          .size = {r->size[0], r->size[1], r->size[2]},
-                          .channels = r->channels,
+                          .size = {crop[0], crop[1], crop[2]},
+                          .channels = r->data->channels,
                           .classes = r->data->class_count,
                           .training = training};
 }
@@ -61,8 +62,8 @@ static status open_graphs(trainer *t) {
   TRY(controls_open(t->stage, &t->graph, &t->controls));
   if (dataset_role_count(r->data, ROLE_VALIDATION) == 0) return OK;
   if (t->stage->output) {
-    TRY(network_open(r->p, t->stage, t->stage->output, r->channels, r->data->class_count, r->device,
-                     &t->parameters, &t->network));
+    TRY(network_open(r->p, t->stage, t->stage->output, r->data->channels, r->data->class_count,
+                     r->device, &t->parameters, &t->network));
     t->has_network = true;
     return OK;
   }
@@ -100,7 +101,8 @@ static status fill_parameters(trainer *t) {
 /* The stage's batches from its first on. */
 static loader_options training_batches(const trainer *t) {
   const run *r = t->r;
-  return (loader_options){.spec = &r->p->data,
+  const int64_t *crop = t->stage->crop;
+  return (loader_options){.spec = t->stage->data,
                           .data = r->data,
                           .cache = r->cache,
                           .seed = r->p->seed,
@@ -112,8 +114,8 @@ static loader_options training_batches(const trainer *t) {
                           .batch = t->stage->batch,
                           .steps_per_epoch = t->stage->steps_per_epoch * t->stage->accumulate,
                           .epochs = t->stage->epochs,
-                          .size = {r->size[0], r->size[1], r->size[2]},
-                          .channels = r->channels,
+                          .size = {crop[0], crop[1], crop[2]},
+                          .channels = r->data->channels,
                           .drawn_case_bytes = feed_case_bytes(&t->feed),
                           .world = 1};
 }
@@ -282,7 +284,7 @@ static void say_progress(trainer *t) {
   double total = (double)(s->epochs * t->steps_per_epoch);
   double done = (double)(t->state.epoch * t->steps_per_epoch + t->state.step);
   double rate = here > 0 ? (double)t->steps_here / here : 0;
-  int64_t voxels = s->batch * s->accumulate * t->r->size[0] * t->r->size[1] * t->r->size[2];
+  int64_t voxels = s->batch * s->accumulate * s->crop[0] * s->crop[1] * s->crop[2];
   progress p = {.stage = s->name,
                 .unit = "step",
                 .epoch = t->state.epoch + 1,
@@ -584,7 +586,7 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   status error = open_graphs(&t);
   if (!error) {
     say_memory(&t);
-    error = feed_open(&r->p->data, r->device, &t.feed);
+    error = feed_open(s->data, r->device, &t.feed);
   }
   if (!error) {
     say_feed(&t);

@@ -14,9 +14,10 @@ void trainer_add_result(trainer *t, const char *prefix, const char *name, double
 /* Loss terms and metrics on the validation cases, with the same crops and masks every time. */
 static status check_losses(trainer *t) {
   run *r = t->r;
+  const int64_t *crop = t->stage->crop;
   char name[256];
   snprintf(name, sizeof name, "%s/validation", t->stage->name);
-  loader_options o = {.spec = &r->p->data,
+  loader_options o = {.spec = t->stage->data,
                       .data = r->data,
                       .cache = r->cache,
                       .seed = r->p->seed,
@@ -25,8 +26,8 @@ static status check_losses(trainer *t) {
                       .label_free = t->check_graph.label == VALUE_NONE && !t->stage->use_labels,
                       .batch = t->check_batch,
                       .epochs = 1,
-                      .size = {r->size[0], r->size[1], r->size[2]},
-                      .channels = r->channels,
+                      .size = {crop[0], crop[1], crop[2]},
+                      .channels = r->data->channels,
                       .drawn_case_bytes = feed_case_bytes(&t->feed),
                       .world = 1};
   loader *l;

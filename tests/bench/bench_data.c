@@ -135,7 +135,8 @@ static status measure(char **argv) {
   TRY(dataset_open(&p->data, p->seed, &data));
   TRY(pool_create(threads, &pool));
   bench b = {.mode = argv[1], .spec = &p->data, .data = data, .passes = atoi(argv[6])};
-  TRY(sample_infer(&p->data, data->channels, b.size, &b.channels));
+  b.channels = data->channels;
+  TRY(sample_infer(&p->data, b.channels, b.size));
   TRY(make_batches(&b, threads));
   TRY(prepare_mode(&b, argv[3]));
   struct rusage before, after;

@@ -19,8 +19,9 @@ static status verified_plan(const graph *g, const plan_use *use, size_t *bytes) 
 }
 
 static status expand(pipeline *p, const stage_spec *stage, bool training) {
-  expand_options options = {.batch = stage->batch, .classes = 3, .training = training};
-  TRY(sample_infer(&p->data, 1, options.size, &options.channels));
+  expand_options options = {
+      .batch = stage->batch, .channels = 1, .classes = 3, .training = training};
+  TRY(sample_infer(stage->data, options.channels, options.size));
   stage_graph graph;
   TRY(stage_expand(p, stage, &options, &graph));
   status error = OK;

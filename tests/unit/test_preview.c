@@ -22,7 +22,6 @@ typedef struct opened {
   pipeline *p;
   dataset *data;
   device *device;
-  int64_t size[3], channels;
   kept edges[KEPT];
   int count;
 } opened;
@@ -36,7 +35,7 @@ static void open_tiny(opened *o, const char *const *more) {
   for (; more && more[0]; more += 2) overrides[count++] = (override){more[0], more[1]};
   expect_ok(pipeline_load(TEST_DATA "/pipelines/tiny.yaml", overrides, count, &o->p));
   expect_ok(dataset_open(&o->p->data, o->p->seed, &o->data));
-  expect_ok(sample_infer(&o->p->data, o->data->channels, o->size, &o->channels));
+  expect_ok(stages_infer_crops(o->p, o->data->channels));
   expect_ok(device_open("cpu", 2, &o->device, NULL));
 }
 
@@ -67,8 +66,6 @@ static void trace(opened *o, const case_entry *entry, const char *stage, int64_t
   preview_options options = {.p = o->p,
                              .data = o->data,
                              .device = o->device,
-                             .size = {o->size[0], o->size[1], o->size[2]},
-                             .channels = o->channels,
                              .entry = entry,
                              .stage = pipeline_stage(o->p, stage),
                              .epoch = epoch,
@@ -113,8 +110,8 @@ static loader *open_loader(const opened *o, const stage_spec *s, bool label_free
                             .steps_per_epoch = 8, /* every case at least twice */
                             .first_epoch = EPOCH,
                             .epochs = EPOCH + 1,
-                            .size = {o->size[0], o->size[1], o->size[2]},
-                            .channels = o->channels,
+                            .size = {s->crop[0], s->crop[1], s->crop[2]},
+                            .channels = o->data->channels,
                             .world = 1};
   loader *l;
   expect_ok(loader_open(&options, &l));
@@ -185,8 +182,8 @@ static void the_last_prepared_edge_is_the_prepared_case(void **state) {
 static void run_training(const opened *o, const stage_spec *s, const batch *b, float *shuffled,
                          float *masked) {
   expand_options options = {.batch = s->batch,
-                            .size = {o->size[0], o->size[1], o->size[2]},
-                            .channels = o->channels,
+                            .size = {s->crop[0], s->crop[1], s->crop[2]},
+                            .channels = o->data->channels,
                             .classes = o->data->class_count,
                             .training = true};
   stage_graph g;
@@ -217,7 +214,7 @@ static void the_transformation_module_is_that_of_the_step(void **state) {
   opened o;
   open_tiny(&o, NULL);
   const stage_spec *s = pipeline_stage(o.p, "pretrain");
-  size_t voxels = (size_t)(o.size[0] * o.size[1] * o.size[2]);
+  size_t voxels = (size_t)(s->crop[0] * s->crop[1] * s->crop[2]);
   float *shuffled = calloc(voxels * (size_t)s->batch, sizeof *shuffled);
   float *masked = calloc(voxels * (size_t)s->batch, sizeof *masked);
   loader *l = open_loader(&o, s, true);
@@ -321,8 +318,6 @@ static void a_sheet_and_a_page_show_every_edge(void **state) {
   preview_options options = {.p = o.p,
                              .data = o.data,
                              .device = o.device,
-                             .size = {o.size[0], o.size[1], o.size[2]},
-                             .channels = o.channels,
                              .entry = &o.data->cases[0],
                              .stage = pipeline_stage(o.p, "pretrain"),
                              .crops = CROPS,

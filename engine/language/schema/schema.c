@@ -186,6 +186,10 @@ static json_t *classes_schema(void) {
   return part_list(part_integer(1, 255, NULL), 0, "class numbers");
 }
 
+static json_t *sample_schema(const char *doc) {
+  return part_list(part_operator_item(OP_SAMPLE), 0, doc);
+}
+
 static json_t *data_schema(void) {
   json_t *p = json_object();
   put(p, "root", part_text("folder that the data set's path starts from"));
@@ -209,7 +213,7 @@ static json_t *data_schema(void) {
       part_text("what `strata data check --json` wrote, ${fingerprint} in expressions; from root"));
   put(p, "prepare",
       part_list(part_operator_item(OP_PREPARE), 0, "once per case, deterministic, cached"));
-  put(p, "sample", part_list(part_operator_item(OP_SAMPLE), 0, "per crop, random"));
+  put(p, "sample", sample_schema("per crop, random"));
   put(p, "crops_per_case",
       part_default(part_integer(1, 100000, "crops drawn from a case in an epoch"), "1"));
   put(p, "cache", part_text("folder for prepared cases, or none; default: beside the runs"));
@@ -357,6 +361,7 @@ static json_t *stage_schema(void) {
   put(p, "use", used_stage());
   put(p, "params", parameters("values used as ${name} in this stage"));
   put(p, "graph", part_reference("graph"));
+  put(p, "sample", sample_schema("per crop, in this stage; default: data: sample"));
   add_training_keys(p);
   put(p, "epochs", part_integer(1, 1e7, "rounds through the training cases"));
   put(p, "batch", part_default(part_integer(1, BATCH_MAX, "crops in a batch"), "1"));
