@@ -195,6 +195,9 @@ typedef struct loader_options {
   int64_t batch;   /* samples a step on this process; a step of the run has batch × world */
   int64_t steps_per_epoch; /* 0: cases × crops_per_case / (batch × world), rounded up (wraps) */
   int64_t first_epoch, first_step, epochs; /* where to begin (resume) and where to end */
+  bool
+      by_epoch; /* no sample of an epoch is begun before loader_begin_epoch: between epochs the sample
+                    operators' numbers may change */
   int64_t size[3], channels;
   size_t memory_budget_bytes; /* prepared cases kept in memory; 0 = 2 GiB. Those of batches that
                                  wait to be made by a device come on top */
@@ -210,6 +213,8 @@ typedef struct loader_options {
  *
  * Threads fill a bounded queue; batches come out in order whatever the number of threads. */
 status loader_open(const loader_options *o, loader **out);
+/* With `by_epoch`, before the first loader_next of every epoch. */
+void loader_begin_epoch(loader *l, int64_t epoch);
 /* The next batch, valid until the next call. *out NULL at the end. A failing case ends the loader
  * with an error that names the case and the operator. */
 status loader_next(loader *l, batch **out);

@@ -62,6 +62,7 @@ struct loader {
   int64_t next_sample;    /* first one not claimed; counts this process's samples from 0 */
   int64_t last_sample;    /* end of the run */
   int64_t next_batch;     /* first one not handed out */
+  int64_t begun_epoch;    /* `by_epoch`: samples of later ones wait; −1: all do */
   bool consumer_holds;    /* batch next_batch − 1 is with the consumer */
   bool stopping;
   size_t memory_bytes;
@@ -239,9 +240,13 @@ static void make_sample(loader *l, int64_t sample) {
   if (++s->filled == l->o.batch) pthread_cond_broadcast(&l->ready);
 }
 
+static bool has_begun(const loader *l, int64_t sample) {
+  return !l->o.by_epoch || place_of(l, sample).epoch <= l->begun_epoch;
+}
+
 static bool may_claim(const loader *l) {
   int64_t oldest_kept = l->next_batch - (l->consumer_holds ? 1 : 0);
-  return l->next_sample / l->o.batch < oldest_kept + l->slot_count;
+  return l->next_sample / l->o.batch < oldest_kept + l->slot_count && has_begun(l, l->next_sample);
 }
 
 static void *worker(void *context) {
@@ -361,6 +366,7 @@ status loader_open(const loader_options *o, loader **out) {
   loader *l = calloc(1, sizeof *l);
   if (!l) return error_out_of_memory(sizeof *l);
   l->o = *o;
+  l->begun_epoch = -1;
   if (l->o.world < 1) l->o.world = 1;
   if (l->o.memory_budget_bytes == 0) l->o.memory_budget_bytes = (size_t)2 << 30;
   pthread_mutex_init(&l->lock, NULL);
@@ -392,6 +398,13 @@ static void clear_slot(loader *l, slot *s) {
   }
 }
 
+void loader_begin_epoch(loader *l, int64_t epoch) {
+  pthread_mutex_lock(&l->lock);
+  l->begun_epoch = epoch;
+  pthread_cond_broadcast(&l->work);
+  pthread_mutex_unlock(&l->lock);
+}
+
 status loader_next(loader *l, batch **out) {
   *out = NULL;
   status error = OK;
@@ -401,7 +414,9 @@ status loader_next(loader *l, batch **out) {
     l->consumer_holds = false;
     pthread_cond_broadcast(&l->work);
   }
-  if (l->next_batch * l->o.batch < l->last_sample) {
+  if (l->next_batch * l->o.batch < l->last_sample && !has_begun(l, l->next_batch * l->o.batch)) {
+    error = error_new(ERROR_INTERNAL, NOWHERE, "a batch is wanted of an epoch that has not begun");
+  } else if (l->next_batch * l->o.batch < l->last_sample) {
     slot *s = &l->slots[l->next_batch % l->slot_count];
     /* A failing sample stops new claims; every sample of its batch that was claimed gets done. */
     int64_t first = l->next_batch * l->o.batch;

@@ -1434,13 +1434,30 @@ static void read_precision(loader *l, stage_spec *s, const tree *t) {
                                              precision_choices + PRECISION_F32, 0);
 }
 
-/* Of a stage that changes crops in a way of its own. */
+/* Operators whose numbers change by themselves. */
+static op_use *copy_operators(arena *memory, const op_use *from, int count) {
+  op_use *out = arena_alloc(memory, sizeof *out * (size_t)(count + 1));
+  for (int i = 0; i < count; i++) {
+    out[i] = from[i];
+    out[i].attrs = arena_alloc(memory, from[i].op->attrs_bytes);
+    memcpy(out[i].attrs, from[i].attrs, from[i].op->attrs_bytes);
+  }
+  return out;
+}
+
+/* Of a stage that changes crops in a way of its own: by its list, or by a schedule. */
 static void read_sample(loader *l, stage_spec *s, tree *list) {
-  if (!is_there(list)) return;
+  bool is_scheduled = false;
+  for (int i = 0; i < s->schedule_count; i++)
+    is_scheduled |= text_starts_with(s->schedules[i].target, "sample.");
+  if (!is_there(list) && !is_scheduled) return;
   data_spec *own = arena_alloc(l->memory, sizeof *own);
   *own = l->p->data;
-  own->sample = operators_read(l->memory, list, label(l, stage_what(l, s), "sample"), OP_SAMPLE,
-                               "a sample", &own->sample_count, &l->all);
+  if (is_there(list))
+    own->sample = operators_read(l->memory, list, label(l, stage_what(l, s), "sample"), OP_SAMPLE,
+                                 "a sample", &own->sample_count, &l->all);
+  else
+    own->sample = copy_operators(l->memory, own->sample, own->sample_count);
   s->data = own;
 }
 
@@ -1465,9 +1482,9 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   read_names(l, s, tree_get(t, "params"));
   s->graph = need(l, t, what, "graph", at);
   if (s->graph) check_graph(s->graph, NULL, true, &l->all);
-  read_sample(l, s, tree_get(t, "sample"));
   read_optimizer(l, s, t);
   read_schedules(l, s, t);
+  read_sample(l, s, tree_get(t, "sample"));
   read_groups(l, s, t);
   read_initialize(l, s, t);
   read_ema(l, s, t);

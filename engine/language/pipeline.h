@@ -110,7 +110,7 @@ typedef struct custom_metric { /* of a Lua script: `metrics: [{lua: fbeta}]` */
 } custom_metric;
 
 typedef struct schedule_spec {
-  const char *target; /* "lr", "loss.context.weight", "masked.ratio" */
+  const char *target; /* "lr", "loss.context.weight", "masked.ratio", "sample.random_blur.sd.1" */
   script_ref script;
   source_pos at;
 } schedule_spec;
@@ -139,7 +139,8 @@ typedef struct stage_spec {
   scope params;      /* the stage's own, above those of the file */
   const tree *graph; /* list of graph items, unresolved */
   const data_spec
-      *data;       /* the pipeline's, or, where the stage has `sample`, a copy with that list */
+      *data;       /* the pipeline's; a copy where the stage crops in a way of its own: with its
+                            `sample`, or with numbers that schedules change */
   int64_t crop[3]; /* voxels of a sample: stages_infer_crops (data/dataset.h) */
   op_use optimizer;
   group_spec *groups; /* a parameter belongs to the first that it fits, or to none */

@@ -279,17 +279,15 @@ static status feed(const preview_options *o, program *p, const stage_graph *s, i
 }
 
 /* Numbers as the schedules set them at the first step of the epoch, nothing having been measured. */
-static status set_numbers(const preview_options *o, stage_graph *s, bool label_free) {
+static status set_numbers(const preview_options *o, controls *c, bool label_free) {
   const stage_spec *stage = o->stage;
-  controls c = {0};
-  int64_t steps = stage_updates(stage, o->data, &o->p->data, label_free);
-  TRY(controls_open(stage, s, &c));
-  status error = controls_step(&c, (schedule_point){.step = o->epoch * steps,
-                                                    .epoch = o->epoch,
-                                                    .total = stage->epochs * steps,
-                                                    .steps_per_epoch = steps});
-  controls_close(&c);
-  return error;
+  int64_t steps = stage_updates(stage, o->data, stage->data, label_free);
+  const schedule_point at = {.step = o->epoch * steps,
+                             .epoch = o->epoch,
+                             .total = stage->epochs * steps,
+                             .steps_per_epoch = steps};
+  TRY(controls_step(c, at));
+  return controls_epoch(c, at);
 }
 
 /* Without a loss nothing is differentiated: only what makes the items stays. */
@@ -323,9 +321,8 @@ static void free_crops(medical_case *crops, int count) {
 }
 
 static status trace_step(const preview_options *o, arena *memory, stage_graph *s, int rows,
-                         bool label_free, const medical_case *prepared) {
+                         const medical_case *prepared) {
   items all = {0};
-  TRY(set_numbers(o, s, label_free));
   find_items(o, s, memory, &all);
   if (all.count == 0) return OK;
   medical_case *crops = arena_alloc(memory, (size_t)rows * sizeof *crops);
@@ -352,11 +349,14 @@ static status trace_random(const preview_options *o, arena *memory, medical_case
   stage_graph s;
   TRY(stage_expand(o->p, o->stage, &options, &s));
   bool label_free = s.label == VALUE_NONE && !o->stage->use_labels;
-  status error = OK;
+  controls c = {0};
+  status error = controls_open(o->stage, &s, &c);
+  if (!error) error = set_numbers(o, &c, label_free);
   if (label_free) labels_free(&prepared->label);
-  if (prepared->label.data) error = labels_count(&prepared->label);
+  if (!error && prepared->label.data) error = labels_count(&prepared->label);
   if (!error) error = trace_sample(o, memory, prepared);
-  if (!error) error = trace_step(o, memory, &s, rows, label_free, prepared);
+  if (!error) error = trace_step(o, memory, &s, rows, prepared);
+  controls_close(&c);
   stage_graph_free(&s);
   return error;
 }

@@ -1,6 +1,7 @@
 #include "train/controls.h"
 
 #include "base/text.h"
+#include "data/host.h"
 #include "evaluate/metrics.h"
 #include "train/tally.h"
 
@@ -30,6 +31,96 @@ static double *optimizer_number(const stage_spec *s, const char *target) {
   return NULL;
 }
 
+/* ---- numbers of sample operators ------------------------------------------------------------- */
+
+static const char sample_prefix[] = "sample.";
+
+static int attr_numbers(const attr *a) {
+  return a->kind == ATTR_FLOAT ? 1 : a->kind == ATTR_RANGE ? 2 : a->kind == ATTR_FLOAT3 ? 3 : 0;
+}
+
+static bool is_word(const char *text, size_t length, const char *word) {
+  return strlen(word) == length && strncmp(text, word, length) == 0;
+}
+
+/* The number from 0 that `length` digits of text make; −1: they are none, or many. */
+static int small_number(const char *text, size_t length) {
+  if (length < 1 || length > 4 || strspn(text, "0123456789") < length) return -1;
+  return atoi(text);
+}
+
+/* NULL: none is called so, or several are. */
+static const op_use *sample_operator(const data_spec *d, const char *name, size_t length) {
+  int at = small_number(name, length);
+  if (at >= 0) return at < d->sample_count ? &d->sample[at] : NULL;
+  const op_use *found = NULL;
+  for (int i = 0; i < d->sample_count; i++) {
+    if (!is_word(name, length, d->sample[i].op->name)) continue;
+    if (found) return NULL;
+    found = &d->sample[i];
+  }
+  return found;
+}
+
+typedef struct sample_number {
+  const op_use *use;
+  const attr *a;
+  double *at; /* NULL: the target is no such number */
+} sample_number;
+
+static sample_number find_sample_number(const stage_spec *s, const char *target) {
+  const sample_number none = {0};
+  if (!text_starts_with(target, sample_prefix)) return none;
+  const char *name = target + strlen(sample_prefix);
+  size_t length = strcspn(name, ".");
+  const op_use *use = sample_operator(s->data, name, length);
+  if (!use || name[length] != '.') return none;
+  name += length + 1;
+  length = strcspn(name, ".");
+  for (const attr *a = use->op->attrs; a && a->name; a++) {
+    if (!(a->flags & ATTR_SCHEDULABLE) || !is_word(name, length, a->name)) continue;
+    const char *place = name + length;
+    int at = place[0] ? small_number(place + 1, strlen(place + 1)) : 0;
+    bool fits = (attr_numbers(a) == 1) == !place[0] && at >= 0 && at < attr_numbers(a);
+    if (fits) return (sample_number){use, a, (double *)((char *)use->attrs + a->offset) + at};
+  }
+  return none;
+}
+
+static int sample_names(const stage_spec *s, arena *memory, const char **names, int limit) {
+  int count = 0;
+  for (int i = 0; i < s->data->sample_count; i++) {
+    const op *o = s->data->sample[i].op;
+    const char *name = sample_operator(s->data, o->name, strlen(o->name))
+                           ? o->name
+                           : arena_printf(memory, "%d", i);
+    for (const attr *a = o->attrs; a && a->name; a++)
+      for (int k = 0; a->flags & ATTR_SCHEDULABLE && k < attr_numbers(a) && count < limit; k++)
+        names[count++] = attr_numbers(a) == 1
+                             ? arena_printf(memory, "%s%s.%s", sample_prefix, name, a->name)
+                             : arena_printf(memory, "%s%s.%s.%d", sample_prefix, name, a->name, k);
+  }
+  return count;
+}
+
+/* What the operator refuses, and ranges that are upside down. */
+static status check_sample_numbers(const stage_spec *s, const op_use *use) {
+  for (const attr *a = use->op->attrs; a && a->name; a++) {
+    const double *range = (const double *)((const char *)use->attrs + a->offset);
+    if (a->kind == ATTR_RANGE && range[0] > range[1])
+      return error_new(ERROR_SCRIPT, NOWHERE,
+                       "stage \"%s\": %s of %s would go from %.10g to %.10g; the first number "
+                       "must not be the larger one",
+                       s->name, a->name, use->op->name, range[0], range[1]);
+  }
+  host_infer shape = {.attrs = use->attrs, .channels = 1};
+  memcpy(shape.size, s->crop, sizeof shape.size);
+  if (!use->op->host_infer) return OK;
+  return error_prefix(use->op->host_infer(&shape), "operator %s", use->op->name);
+}
+
+/* ---- all of them ----------------------------------------------------------------------------- */
+
 /* Where a number's bounds are declared; NULL: nowhere. */
 static const attr *bounds_of(const controls *c, const char *target) {
   static const attr lr_scale = {.name = "lr_scale", .min = 0, .max = LR_SCALE_MAX};
@@ -38,26 +129,34 @@ static const attr *bounds_of(const controls *c, const char *target) {
   if (name != target && strcmp(name, "lr_scale") == 0) return &lr_scale;
   for (const attr *a = c->stage->optimizer.op->attrs; a && a->name; a++)
     if (a->kind == ATTR_FLOAT && strcmp(a->name, name) == 0) return a;
-  return stage_graph_attr(c->graph, target);
+  sample_number n = find_sample_number(c->stage, target);
+  return n.at ? n.a : stage_graph_attr(c->graph, target);
 }
 
 bool controls_get(const controls *c, const char *target, double *out) {
   const double *number = optimizer_number(c->stage, target);
+  if (!number) number = find_sample_number(c->stage, target).at;
   if (number) return *out = *number, true;
   return stage_graph_get_number(c->graph, target, out);
 }
 
 enum { NAMED = 200, LISTED = 30 };
 
-status controls_no_number(const controls *c, const char *what, const char *target) {
-  arena memory = {0};
-  const char *names[NAMED];
+static int step_names(const controls *c, arena *memory, const char **names, int limit) {
   int count = 0;
   for (const attr *a = c->stage->optimizer.op->attrs; a && a->name && count < LISTED; a++)
     if (a->kind == ATTR_FLOAT && (a->flags & ATTR_SCHEDULABLE)) names[count++] = a->name;
   for (int i = 0; i < c->stage->group_count && count < LISTED; i++)
-    names[count++] = arena_printf(&memory, "groups.%d.lr_scale", i);
-  count += stage_graph_number_names(c->graph, &memory, names + count, NAMED - count);
+    names[count++] = arena_printf(memory, "groups.%d.lr_scale", i);
+  return count + stage_graph_number_names(c->graph, memory, names + count, limit - count);
+}
+
+status controls_no_number(const controls *c, const char *what, const char *target) {
+  arena memory = {0};
+  const char *names[NAMED];
+  bool of_samples = text_starts_with(target, sample_prefix);
+  int count = of_samples ? 0 : step_names(c, &memory, names, NAMED);
+  count += sample_names(c->stage, &memory, names + count, NAMED - count);
   text_buffer list = {0};
   const char *near = nearest_name(target, names, count);
   if (near) text_add(&list, "; did you mean \"%s\"?", near);
@@ -94,6 +193,12 @@ status controls_set(controls *c, const char *target, double value) {
       c->bases[i] = value;
       return OK;
     }
+  if (find_sample_number(c->stage, target).at)
+    return error_new(
+        ERROR_SCRIPT, NOWHERE,
+        "stage \"%s\": samples are made ahead, so %s changes by a schedule alone, whose "
+        "base a hook can set: add \"%s: {lua: …}\" under schedules:",
+        c->stage->name, target, target);
   if (write_number(c, target, value)) return OK;
   return controls_no_number(c, "set", target);
 }
@@ -163,7 +268,8 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
   size_t n = (size_t)stage->schedule_count + 1;
   out->schedules = calloc(n, sizeof *out->schedules);
   out->bases = calloc(n, sizeof *out->bases);
-  if (!out->schedules || !out->bases) {
+  out->written = calloc(n, sizeof *out->written);
+  if (!out->schedules || !out->bases || !out->written) {
     controls_close(out);
     return error_out_of_memory(n * sizeof *out->bases);
   }
@@ -172,6 +278,8 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
     const schedule_spec *s = &stage->schedules[i];
     if (!controls_get(out, s->target, &out->bases[i]))
       error = error_locate(controls_no_number(out, "schedule", s->target), s->at);
+    out->written[i] = out->bases[i];
+    out->opened = error ? i : i + 1;
     if (!error) error = script_open(SCRIPT_SCHEDULE, &s->script, &out->schedules[i]);
   }
   for (int i = 0; i < HOOK_COUNT && !error; i++)
@@ -181,10 +289,15 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
 }
 
 void controls_close(controls *c) {
+  for (int i = 0; i < c->opened; i++) {
+    sample_number n = find_sample_number(c->stage, c->stage->schedules[i].target);
+    if (n.at) *n.at = c->written[i];
+  }
   for (int i = 0; c->schedules && i < c->stage->schedule_count; i++) script_close(c->schedules[i]);
   for (int i = 0; i < HOOK_COUNT; i++) script_close(c->hooks[i]);
   free(c->schedules);
   free(c->bases);
+  free(c->written);
   free(c->measures);
   *c = (controls){0};
 }
@@ -195,9 +308,30 @@ static status evaluate(const controls *c, int i, schedule_point at, double *valu
   return script_blame(c->schedules[i], check_range(c, c->stage->schedules[i].target, *value));
 }
 
+status controls_epoch(controls *c, schedule_point at) {
+  for (int i = 0; i < c->stage->schedule_count; i++) {
+    sample_number n = find_sample_number(c->stage, c->stage->schedules[i].target);
+    if (n.at) TRY(evaluate(c, i, at, n.at));
+  }
+  for (int i = 0; i < c->stage->schedule_count; i++) { /* several make a range */
+    const schedule_spec *s = &c->stage->schedules[i];
+    sample_number n = find_sample_number(c->stage, s->target);
+    if (n.at) TRY(error_locate(check_sample_numbers(c->stage, n.use), s->at));
+  }
+  return OK;
+}
+
+bool controls_change_samples(const controls *c) {
+  bool any = false;
+  for (int i = 0; i < c->stage->schedule_count; i++)
+    any |= find_sample_number(c->stage, c->stage->schedules[i].target).at != NULL;
+  return any;
+}
+
 status controls_step(controls *c, schedule_point at) {
   for (int i = 0; i < c->stage->schedule_count; i++) {
     double value;
+    if (find_sample_number(c->stage, c->stage->schedules[i].target).at) continue;
     TRY(evaluate(c, i, at, &value));
     write_number(c, c->stage->schedules[i].target, value);
   }

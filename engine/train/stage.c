@@ -114,6 +114,7 @@ static loader_options training_batches(const trainer *t) {
                           .batch = t->stage->batch,
                           .steps_per_epoch = t->stage->steps_per_epoch * t->stage->accumulate,
                           .epochs = t->stage->epochs,
+                          .by_epoch = t->by_epoch,
                           .size = {crop[0], crop[1], crop[2]},
                           .channels = r->data->channels,
                           .drawn_case_bytes = feed_case_bytes(&t->feed),
@@ -124,11 +125,38 @@ static status write_batch(trainer *t, const batch *b) {
   return feed_write(&t->feed, b, &t->program, t->graph.image, t->graph.label);
 }
 
+/* ---- scheduled numbers -------------------------------------------------------------------- */
+
+static schedule_point point_at(const trainer *t, int64_t step, int64_t epochs, number_view *view) {
+  return (schedule_point){
+      .step = step,
+      .epoch = t->state.epoch,
+      .total = epochs * t->steps_per_epoch,
+      .steps_per_epoch = t->steps_per_epoch,
+      .metrics = controls_numbers(&t->controls, t->state.measured, t->state.measured_count, view)};
+}
+
+static status apply_schedules(trainer *t, int64_t step, int64_t epochs) {
+  number_view view;
+  return controls_step(&t->controls, point_at(t, step, epochs, &view));
+}
+
+/* Those of sample operators, for the epoch that is to come or has been stopped. */
+static status set_samples(trainer *t, int64_t epochs) {
+  number_view view;
+  int64_t first = t->state.epoch * t->steps_per_epoch;
+  return controls_epoch(&t->controls, point_at(t, first, epochs, &view));
+}
+
+/* ---- where a stage begins ---------------------------------------------------------------- */
+
 /* Fresh layers that are scaled by what they make of the first batch. */
 static status initialize_on_data(trainer *t) {
   if (!initialize_needs_data(&t->stage->initialize)) return OK;
+  TRY(set_samples(t, t->stage->epochs));
   loader_options o = training_batches(t);
   o.epochs = 1;
+  o.by_epoch = false;
   loader *l;
   TRY(loader_open(&o, &l));
   batch *b = NULL;
@@ -147,7 +175,6 @@ static status open_loader(trainer *t) {
   o.first_step = t->state.step * t->stage->accumulate;
   TRY(loader_open(&o, &t->loader));
   t->batches_per_epoch = loader_steps_per_epoch(t->loader);
-  t->steps_per_epoch = (t->batches_per_epoch + t->stage->accumulate - 1) / t->stage->accumulate;
   /* Stopped after the last step of an epoch but before its end was dealt with. */
   if (t->state.step < t->steps_per_epoch) return OK;
   loader_close(t->loader);
@@ -379,7 +406,8 @@ static status one_batch(trainer *t, int64_t part, int64_t parts) {
   t->turn = 1 - t->turn;
   t->next = NULL;
   if (!feed_works_ahead(&t->feed)) return settle(t);
-  look_ahead(t);
+  const bool ends_epoch = part + 1 == parts && t->state.step + 1 == t->steps_per_epoch;
+  if (!ends_epoch || !t->by_epoch) look_ahead(t);
   return read_results(t, &t->running[t->turn]);
 }
 
@@ -391,21 +419,19 @@ static status stop_here(trainer *t) {
                    t->stage->name, (long long)t->state.epoch + 1, (long long)t->state.step);
 }
 
-static status apply_schedules(trainer *t, int64_t step, int64_t epochs) {
-  number_view view;
-  return controls_step(
-      &t->controls, (schedule_point){.step = step,
-                                     .epoch = t->state.epoch,
-                                     .total = epochs * t->steps_per_epoch,
-                                     .steps_per_epoch = t->steps_per_epoch,
-                                     .metrics = controls_numbers(&t->controls, t->state.measured,
-                                                                 t->state.measured_count, &view)});
+static status begin_epoch(trainer *t) {
+  if (!t->by_epoch || t->begun_epoch == t->state.epoch) return OK;
+  TRY(set_samples(t, t->stage->epochs));
+  t->begun_epoch = t->state.epoch;
+  loader_begin_epoch(t->loader, t->begun_epoch);
+  return OK;
 }
 
 /* A step is an update of the weights; the last of an epoch may have fewer batches. */
 static status next_step(trainer *t) {
   int64_t parts = t->batches_per_epoch - t->state.step * t->stage->accumulate;
   if (parts > t->stage->accumulate) parts = t->stage->accumulate;
+  TRY(begin_epoch(t));
   TRY(apply_schedules(t, t->program.updates, t->stage->epochs));
   for (int64_t part = 0; part < parts; part++) TRY(one_batch(t, part, parts));
   t->state.step++;
@@ -493,6 +519,7 @@ static void trainer_close(trainer *t) {
  * the epoch may be what comes next, and it logs them and shows them to the hook. */
 static status repeat_controls(trainer *t) {
   if (t->state.step == 0) return OK;
+  TRY(set_samples(t, t->stage->epochs));
   return apply_schedules(t, t->program.updates - 1, t->stage->epochs);
 }
 
@@ -541,9 +568,11 @@ static status say_new_length(trainer *t, const run_state *from) {
   double *then = calloc((size_t)s->schedule_count + 1, sizeof *then), now;
   status error = then ? OK : error_out_of_memory(sizeof *then);
   if (!error && from->updates > 0) error = apply_schedules(t, from->updates - 1, from->epochs);
+  if (!error) error = set_samples(t, from->epochs);
   for (int i = 0; i < s->schedule_count && !error; i++)
     controls_get(&t->controls, s->schedules[i].target, &then[i]);
   if (!error && from->updates > 0) error = apply_schedules(t, from->updates - 1, s->epochs);
+  if (!error) error = set_samples(t, s->epochs);
   for (int i = 0; i < s->schedule_count && !error; i++)
     if (controls_get(&t->controls, s->schedules[i].target, &now) && now != then[i])
       text_add(&line, "%s %s jumps from %.4g to %.4g",
@@ -578,6 +607,7 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   const stage_spec *s = &r->p->stages[stage_index];
   trainer t = {.r = r,
                .stage = s,
+               .begun_epoch = -1,
                .index = stage_index,
                .weights_path = weights_path_of(r, s->name),
                .keeps_state = keeps_state(r, stage_index),
@@ -586,6 +616,8 @@ status stage_train(run *r, int stage_index, const run_state *resume_from) {
   status error = open_graphs(&t);
   if (!error) {
     say_memory(&t);
+    t.by_epoch = controls_change_samples(&t.controls);
+    t.steps_per_epoch = stage_updates(s, r->data, s->data, is_label_free(&t));
     error = feed_open(s->data, r->device, &t.feed);
   }
   if (!error) {

@@ -47,6 +47,8 @@ typedef struct trainer {
   double started_s, saved_s, step_started_s;
   int64_t steps_per_epoch, steps_here; /* steps (updates) done by this process */
   int64_t batches_per_epoch;
+  bool by_epoch;       /* the sample operators' numbers change between epochs */
+  int64_t begun_epoch; /* whose numbers they have; −1: none yet */
   double last_dice;
   hook_class *classes;  /* of the last validation: the foreground classes, for on_validation */
   double *class_values; /* METRIC_SLOTS of each class, the first ones used: class_metrics */

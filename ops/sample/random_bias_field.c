@@ -16,9 +16,9 @@ static const attr random_bias_field_attr_list[] = {
     {"degree", ATTR_INT, offsetof(random_bias_field_attrs, degree), "3", 1, BIAS_DEGREE_MAX, NULL,
      0, "of the polynomial"},
     {"coefficients", ATTR_RANGE, offsetof(random_bias_field_attrs, coefficients), "[0, 0.1]", -10,
-     10, NULL, 0, "of the Legendre polynomials, each drawn from [low, high)"},
+     10, NULL, ATTR_SCHEDULABLE, "of the Legendre polynomials, each drawn from [low, high)"},
     {"probability", ATTR_FLOAT, offsetof(random_bias_field_attrs, probability), "0.1", 0, 1, NULL,
-     0, "that the crop is changed at all"},
+     ATTR_SCHEDULABLE, "that the crop is changed at all"},
     {0},
 };
 

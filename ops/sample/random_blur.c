@@ -8,10 +8,10 @@ typedef struct random_blur_attrs {
 } random_blur_attrs;
 
 static const attr random_blur_attr_list[] = {
-    {"sd", ATTR_RANGE, offsetof(random_blur_attrs, sd), "[0.5, 1]", 0, 4, NULL, 0,
+    {"sd", ATTR_RANGE, offsetof(random_blur_attrs, sd), "[0.5, 1]", 0, 4, NULL, ATTR_SCHEDULABLE,
      "standard deviation of the Gaussian in voxels, drawn from [low, high)"},
-    {"probability", ATTR_FLOAT, offsetof(random_blur_attrs, probability), "0.2", 0, 1, NULL, 0,
-     "that the crop is changed at all"},
+    {"probability", ATTR_FLOAT, offsetof(random_blur_attrs, probability), "0.2", 0, 1, NULL,
+     ATTR_SCHEDULABLE, "that the crop is changed at all"},
     {0},
 };
 

@@ -10,9 +10,9 @@ typedef struct random_brightness_attrs {
 
 static const attr random_brightness_attr_list[] = {
     {"factor", ATTR_RANGE, offsetof(random_brightness_attrs, factor), "[0.75, 1.25]", 0, 100, NULL,
-     0, "drawn from [low, high) for each channel"},
+     ATTR_SCHEDULABLE, "drawn from [low, high) for each channel"},
     {"probability", ATTR_FLOAT, offsetof(random_brightness_attrs, probability), "0.15", 0, 1, NULL,
-     0, "that the crop is changed at all"},
+     ATTR_SCHEDULABLE, "that the crop is changed at all"},
     {0},
 };
 

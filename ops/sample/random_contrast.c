@@ -8,10 +8,10 @@ typedef struct random_contrast_attrs {
 } random_contrast_attrs;
 
 static const attr random_contrast_attr_list[] = {
-    {"factor", ATTR_RANGE, offsetof(random_contrast_attrs, factor), "[0.75, 1.25]", 0, 100, NULL, 0,
-     "drawn from [low, high)"},
-    {"probability", ATTR_FLOAT, offsetof(random_contrast_attrs, probability), "0.15", 0, 1, NULL, 0,
-     "that the crop is changed at all"},
+    {"factor", ATTR_RANGE, offsetof(random_contrast_attrs, factor), "[0.75, 1.25]", 0, 100, NULL,
+     ATTR_SCHEDULABLE, "drawn from [low, high)"},
+    {"probability", ATTR_FLOAT, offsetof(random_contrast_attrs, probability), "0.15", 0, 1, NULL,
+     ATTR_SCHEDULABLE, "that the crop is changed at all"},
     {0},
 };
 

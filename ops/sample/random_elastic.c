@@ -10,12 +10,13 @@ typedef struct random_elastic_attrs {
 } random_elastic_attrs;
 
 static const attr random_elastic_attr_list[] = {
-    {"sigma", ATTR_RANGE, offsetof(random_elastic_attrs, sigma), "[9, 13]", 0.5, 16, NULL, 0,
+    {"sigma", ATTR_RANGE, offsetof(random_elastic_attrs, sigma), "[9, 13]", 0.5, 16, NULL,
+     ATTR_SCHEDULABLE,
      "standard deviation in voxels of the Gaussian that smooths the field, drawn from [low, high)"},
     {"magnitude", ATTR_RANGE, offsetof(random_elastic_attrs, magnitude), "[0, 900]", 0, 1e5, NULL,
-     0, "factor of the smoothed field, drawn from [low, high)"},
-    {"probability", ATTR_FLOAT, offsetof(random_elastic_attrs, probability), "0.2", 0, 1, NULL, 0,
-     "that the crop is changed at all"},
+     ATTR_SCHEDULABLE, "factor of the smoothed field, drawn from [low, high)"},
+    {"probability", ATTR_FLOAT, offsetof(random_elastic_attrs, probability), "0.2", 0, 1, NULL,
+     ATTR_SCHEDULABLE, "that the crop is changed at all"},
     {"plane", ATTR_AXES, offsetof(random_elastic_attrs, plane), "[x, y, z]", 0, 0, NULL, 0,
      "two axes, as in [x, y]: one field in the plane for all slices, for anisotropic voxels"},
     {"outside", ATTR_CHOICE, offsetof(random_elastic_attrs, outside), "zero", 0, 0, OUTSIDE_CHOICES,

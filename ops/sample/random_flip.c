@@ -10,8 +10,8 @@ typedef struct random_flip_attrs {
 static const attr random_flip_attr_list[] = {
     {"axes", ATTR_AXES, offsetof(random_flip_attrs, axes), "[x, y, z]", 0, 0, NULL, 0,
      "axes that may be mirrored"},
-    {"probability", ATTR_FLOAT, offsetof(random_flip_attrs, probability), "0.5", 0, 1, NULL, 0,
-     "for each axis on its own"},
+    {"probability", ATTR_FLOAT, offsetof(random_flip_attrs, probability), "0.5", 0, 1, NULL,
+     ATTR_SCHEDULABLE, "for each axis on its own"},
     {0},
 };
 

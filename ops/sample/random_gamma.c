@@ -9,10 +9,10 @@ typedef struct random_gamma_attrs {
 } random_gamma_attrs;
 
 static const attr random_gamma_attr_list[] = {
-    {"gamma", ATTR_RANGE, offsetof(random_gamma_attrs, gamma), "[0.7, 1.5]", 0.01, 100, NULL, 0,
-     "exponent, drawn from [low, high)"},
-    {"probability", ATTR_FLOAT, offsetof(random_gamma_attrs, probability), "0.3", 0, 1, NULL, 0,
-     "that the crop is changed at all"},
+    {"gamma", ATTR_RANGE, offsetof(random_gamma_attrs, gamma), "[0.7, 1.5]", 0.01, 100, NULL,
+     ATTR_SCHEDULABLE, "exponent, drawn from [low, high)"},
+    {"probability", ATTR_FLOAT, offsetof(random_gamma_attrs, probability), "0.3", 0, 1, NULL,
+     ATTR_SCHEDULABLE, "that the crop is changed at all"},
     {"invert", ATTR_BOOL, offsetof(random_gamma_attrs, invert), "false", 0, 0, NULL, 0,
      "apply the curve to the negative image"},
     {"keep_statistics", ATTR_BOOL, offsetof(random_gamma_attrs, keep_statistics), "false", 0, 0,

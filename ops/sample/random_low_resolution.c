@@ -9,10 +9,10 @@ typedef struct random_low_resolution_attrs {
 } random_low_resolution_attrs;
 
 static const attr random_low_resolution_attr_list[] = {
-    {"zoom", ATTR_RANGE, offsetof(random_low_resolution_attrs, zoom), "[0.5, 1]", 0.05, 1, NULL, 0,
-     "share of the voxels along an axis that are kept, drawn from [low, high)"},
+    {"zoom", ATTR_RANGE, offsetof(random_low_resolution_attrs, zoom), "[0.5, 1]", 0.05, 1, NULL,
+     ATTR_SCHEDULABLE, "share of the voxels along an axis that are kept, drawn from [low, high)"},
     {"probability", ATTR_FLOAT, offsetof(random_low_resolution_attrs, probability), "0.25", 0, 1,
-     NULL, 0, "that the crop is changed at all"},
+     NULL, ATTR_SCHEDULABLE, "that the crop is changed at all"},
     {"axes", ATTR_AXES, offsetof(random_low_resolution_attrs, axes), "[x, y, z]", 0, 0, NULL, 0,
      "axes that lose resolution; leave out a coarse one"},
     {0},

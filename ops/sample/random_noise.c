@@ -8,10 +8,10 @@ typedef struct random_noise_attrs {
 } random_noise_attrs;
 
 static const attr random_noise_attr_list[] = {
-    {"sd", ATTR_FLOAT, offsetof(random_noise_attrs, sd), "0.1", 0, 1e6, NULL, 0,
+    {"sd", ATTR_FLOAT, offsetof(random_noise_attrs, sd), "0.1", 0, 1e6, NULL, ATTR_SCHEDULABLE,
      "largest standard deviation, in units of the prepared intensity"},
-    {"probability", ATTR_FLOAT, offsetof(random_noise_attrs, probability), "0.1", 0, 1, NULL, 0,
-     "that the crop is changed at all"},
+    {"probability", ATTR_FLOAT, offsetof(random_noise_attrs, probability), "0.1", 0, 1, NULL,
+     ATTR_SCHEDULABLE, "that the crop is changed at all"},
     {0},
 };
 

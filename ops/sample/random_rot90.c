@@ -11,8 +11,8 @@ typedef struct random_rot90_attrs {
 static const attr random_rot90_attr_list[] = {
     {"plane", ATTR_AXES, offsetof(random_rot90_attrs, plane), "[x, y]", 0, 0, NULL, 0,
      "the two axes that span the plane of rotation"},
-    {"probability", ATTR_FLOAT, offsetof(random_rot90_attrs, probability), "0.5", 0, 1, NULL, 0,
-     "that the crop is turned at all"},
+    {"probability", ATTR_FLOAT, offsetof(random_rot90_attrs, probability), "0.5", 0, 1, NULL,
+     ATTR_SCHEDULABLE, "that the crop is turned at all"},
     {"max_turns", ATTR_INT, offsetof(random_rot90_attrs, max_turns), "3", 1, 3, NULL, 0,
      "1 to this many quarter turns, equally likely"},
     {0},

@@ -7,10 +7,10 @@ typedef struct random_scale_intensity_attrs {
 } random_scale_intensity_attrs;
 
 static const attr random_scale_intensity_attr_list[] = {
-    {"factor", ATTR_FLOAT, offsetof(random_scale_intensity_attrs, factor), "0.1", 0, 1, NULL, 0,
-     "the image is multiplied by 1 + f, f uniform in [−factor, factor)"},
+    {"factor", ATTR_FLOAT, offsetof(random_scale_intensity_attrs, factor), "0.1", 0, 1, NULL,
+     ATTR_SCHEDULABLE, "the image is multiplied by 1 + f, f uniform in [−factor, factor)"},
     {"probability", ATTR_FLOAT, offsetof(random_scale_intensity_attrs, probability), "0.1", 0, 1,
-     NULL, 0, "that the crop is changed at all"},
+     NULL, ATTR_SCHEDULABLE, "that the crop is changed at all"},
     {0},
 };
 

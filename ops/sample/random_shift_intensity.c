@@ -7,10 +7,10 @@ typedef struct random_shift_intensity_attrs {
 } random_shift_intensity_attrs;
 
 static const attr random_shift_intensity_attr_list[] = {
-    {"offset", ATTR_FLOAT, offsetof(random_shift_intensity_attrs, offset), "0.1", 0, 1e6, NULL, 0,
-     "s is uniform in [−offset, offset), in units of the prepared intensity"},
+    {"offset", ATTR_FLOAT, offsetof(random_shift_intensity_attrs, offset), "0.1", 0, 1e6, NULL,
+     ATTR_SCHEDULABLE, "s is uniform in [−offset, offset), in units of the prepared intensity"},
     {"probability", ATTR_FLOAT, offsetof(random_shift_intensity_attrs, probability), "0.1", 0, 1,
-     NULL, 0, "that the crop is changed at all"},
+     NULL, ATTR_SCHEDULABLE, "that the crop is changed at all"},
     {0},
 };
 

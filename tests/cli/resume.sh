@@ -4,6 +4,7 @@
 make_phantom phantom
 epochs=${EPOCHS:-12}
 long=("${tiny[@]}" --set "stages.pretrain.epochs=$epochs" --set "stages.segment.epochs=$epochs"
+  --set "stages.pretrain.schedules={sample.random_noise.probability: {lua: ramp}}"
   --set stages.pretrain.accumulate=2 --set "stages.segment.ema={decay: 0.9, warmup: true}"
   --set stages.segment.validate.keep_best=dice
   --set "stages.segment.no_decay=[norm, bias]" --set log.tensorboard=true)

@@ -75,3 +75,52 @@ says 'uncropped.yaml:18:16: error: the samples have no fixed extent along x: add
 sed 's/{size: \[32, 16, 32\]}/{size: [32, 16, 30]}/' sizes.yaml >uneven.yaml
 try 1 "$STRATA" check uneven.yaml
 says "uneven.yaml:14:16: error: a crop of 32 × 16 × 30 voxels does not fit; the nearest sizes that do are 32 × 16 × 16 and 32 × 16 × 32"
+
+# Numbers of sample operators by a schedule: they hold for an epoch, whatever the loader makes ahead.
+cat >alternate.lua <<'LUA'
+return function(step, epoch, total, base, steps_per_epoch)
+  if step ~= epoch * steps_per_epoch then error("not the first step of the epoch") end
+  return epoch % 2 * base
+end
+LUA
+alternate='stages.pretrain.schedules={sample.random_noise.probability: {lua: alternate.lua}}'
+noise=(--set stages.pretrain.epochs=2 --set stages.pretrain.schedule= --set data.sample.random_noise.probability=1)
+losses() { sed 's/,"seconds".*//' "$1/metrics.jsonl" | sed -n "$2p"; }
+try 0 "$STRATA" run "${tiny[@]}" "${pretrain[@]}" "${noise[@]}" --out always
+try 0 "$STRATA" run "${tiny[@]}" "${pretrain[@]}" "${noise[@]}" --set data.sample.random_noise.probability=0 --out never
+try 0 "$STRATA" run "${tiny[@]}" "${pretrain[@]}" "${noise[@]}" --set "$alternate" --out scheduled
+[ "$(losses scheduled 1)" = "$(losses never 1)" ] || fail "the first epoch has the noise of another"
+[ "$(losses scheduled 1)" != "$(losses always 1)" ] || fail "the noise changes nothing"
+[ "$(losses scheduled 2)" != "$(losses never 2)" ] || fail "the second epoch has no noise"
+try 0 "$STRATA" run "${tiny[@]}" "${pretrain[@]}" "${noise[@]}" --set "$alternate" --out ahead \
+  --set data.loader_threads=4 --set data.queue=16 --threads 1
+[ "$(losses scheduled 2)" = "$(losses ahead 2)" ] || fail "batches that are made ahead have other numbers"
+
+# The other stages keep theirs; the preview shows those of the epoch.
+try 0 "$STRATA" check "${tiny[@]}" --set "$alternate"
+prints "sample.random_noise.probability by alternate.lua"
+for epoch in 1 2; do
+  try 0 "$STRATA" preview "${tiny[@]}" "${noise[@]}" --set "$alternate" --stage pretrain --epoch $epoch -o look-$epoch.html
+done
+[ "$(grep -o 'unchanged;' look-1.html | wc -l)" -gt "$(grep -o 'unchanged;' look-2.html | wc -l)" ] ||
+  fail "the preview of an epoch has the numbers of another"
+
+# A hook sets the base of a schedule, and is told that there has to be one.
+echo 'return function(event) event.set("sample.random_noise.probability", 0) end' >quiet.lua
+try 0 "$STRATA" run "${tiny[@]}" "${pretrain[@]}" "${noise[@]}" --set "$alternate" \
+  --set 'stages.pretrain.on_epoch_end={lua: quiet.lua}' --out quiet
+[ "$(losses quiet 2)" = "$(losses never 2)" ] || fail "the hook's base is not the schedule's"
+try 1 "$STRATA" run "${tiny[@]}" "${pretrain[@]}" "${noise[@]}" \
+  --set 'stages.pretrain.on_epoch_end={lua: quiet.lua}' --out told
+says "quiet.lua:1:1: error"
+says 'changes by a schedule alone, whose base a hook can set: add "sample.random_noise.probability: {lua: …}" under schedules:'
+
+# Ranges by place, operators that stand twice by theirs.
+twice='stages.pretrain.sample=[{random_crop: {size: "${roi}"}}, {random_gamma: {gamma: [0.8, 1.2]}}, {random_gamma: {gamma: [1, 2]}}]'
+try 0 "$STRATA" check "${tiny[@]}" --set "$twice" --set 'stages.pretrain.schedules={sample.2.gamma.1: {lua: ramp, from: 1.5}}'
+try 1 "$STRATA" check "${tiny[@]}" --set "$twice" --set 'stages.pretrain.schedules={sample.random_gamma.gamma.1: {lua: ramp}}'
+says 'has no number "sample.random_gamma.gamma.1" to schedule; there are sample.random_crop.positive,'
+says 'sample.1.gamma.0, sample.1.gamma.1, sample.1.probability, sample.2.gamma.0'
+try 1 "$STRATA" run "${tiny[@]}" "${pretrain[@]}" --set "$twice" --out upside_down \
+  --set 'stages.pretrain.schedules={sample.1.gamma.0: {lua: ramp, from: 1.5, to: 1.5}}'
+says 'stage "pretrain": gamma of random_gamma would go from 1.5 to 1.2; the first number must not be the larger one'

@@ -309,6 +309,31 @@ static void schedules_are_followed(void **state) {
   close_tiny(&o);
 }
 
+/* So have those of sample operators, in whatever order epochs are looked at. */
+static void schedules_of_samples_are_followed(void **state) {
+  (void)state;
+  opened o;
+  static const char *const fading[] = {"stages.pretrain.schedules",
+                                       "{sample.random_noise.probability: {lua: poly, power: 1}}",
+                                       "data.sample.random_noise.probability",
+                                       "1",
+                                       "stages.pretrain.epochs",
+                                       "9",
+                                       NULL};
+  open_tiny(&o, fading);
+  for (int i = 0; i < 3; i++) {
+    int changed = 0;
+    trace(&o, &o.data->cases[0], "pretrain", i == 1 ? 8 : 0);
+    for (int crop = 0; crop < CROPS; crop++)
+      changed += !edge_of(&o, PREVIEW_SAMPLE, "random_noise", crop)->is_unchanged;
+    if (i == 1)
+      assert_true(changed < CROPS);
+    else
+      assert_int_equal(changed, CROPS);
+  }
+  close_tiny(&o);
+}
+
 static void a_sheet_and_a_page_show_every_edge(void **state) {
   (void)state;
   opened o;
@@ -368,6 +393,7 @@ int main(void) {
       cmocka_unit_test(draws_follow_seed_stage_epoch_and_case),
       cmocka_unit_test(what_did_not_happen_is_called_unchanged),
       cmocka_unit_test(schedules_are_followed),
+      cmocka_unit_test(schedules_of_samples_are_followed),
       cmocka_unit_test(a_sheet_and_a_page_show_every_edge),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -32,11 +32,13 @@ static int run_child(const char *root, const char *folder, bool resume, int step
                             {"stages.pretrain.epochs", "2"},
                             {"stages.pretrain.steps_per_epoch", "0"}, /* 3 batches: 2 + 1 */
                             {"stages.pretrain.batch", "1"},
+                            {"data.sample.random_noise.probability", "1"},
+                            {"stages.pretrain.schedules", "{sample.random_noise.sd: {lua: ramp}}"},
                             {"stages.segment.epochs", "3"},
                             {"stages.segment.steps_per_epoch", "2"}};
     run_options o = {.pipeline_path = pipeline_path,
                      .overrides = overrides,
-                     .override_count = 6,
+                     .override_count = 8,
                      .folder = folder,
                      .resume = resume,
                      .threads = 1 + steps, /* another number for every process */
