@@ -254,7 +254,8 @@ static const char *axes_without(int axis) {
   return others[axis + 1];
 }
 
-static void add_sample(const writing *w) {
+/* Crops, turned and scaled. `indent`: before the items of the list. */
+static void add_crops(const writing *w, const char *indent, const char *where) {
   const configuration *c = w->c;
   int flat = flat_axis(c);
   int64_t field[3]; /* what turns and zooms take the crop from */
@@ -263,37 +264,63 @@ static void add_sample(const writing *w) {
     int64_t whole = c->crop[a] > c->median_size[a] ? c->crop[a] : c->median_size[a];
     field[a] = a == flat ? c->crop[a] : wide < whole ? wide : whole;
   }
-  text_add(w->yaml, "\n  # nnU-Net's augmentation; a chance is that of one channel.\n  sample:\n"
-                    "    - random_crop: {size: ");
-  add_integers(w->yaml, field);
   bool is_wider = memcmp(field, c->crop, sizeof field) != 0;
-  text_add(w->yaml, "%s}%s\n", has_labels(w) ? ", foreground: 0.33" : "",
+  text_add(w->yaml, "%s- random_crop: {size: ", indent);
+  add_integers(w->yaml, field);
+  text_add(w->yaml, "%s}%s\n", where,
            is_wider ? "   # more than the crop, for turns and zooms" : "");
   if (flat >= 0)
     text_add(w->yaml,
-             "    # Thin along %c: slices are turned and scaled in their plane.\n"
-             "    - random_affine: {rotation: [%d, %d, %d], zoom: [0.71, 1.43], plane: [%s]}\n",
-             axes[flat], flat == 0 ? 180 : 0, flat == 1 ? 180 : 0, flat == 2 ? 180 : 0,
-             axes_without(flat));
+             "%s# Thin along %c: slices are turned and scaled in their plane.\n"
+             "%s- random_affine: {rotation: [%d, %d, %d], zoom: [0.71, 1.43], plane: [%s]}\n",
+             indent, axes[flat], indent, flat == 0 ? 180 : 0, flat == 1 ? 180 : 0,
+             flat == 2 ? 180 : 0, axes_without(flat));
   else
-    text_add(w->yaml, "    - random_affine: {rotation: 30, zoom: [0.71, 1.43]}\n");
+    text_add(w->yaml, "%s- random_affine: {rotation: 30, zoom: [0.71, 1.43]}\n", indent);
+  text_add(w->yaml, "%s- centre_crop: {size: \"${roi}\"}\n", indent);
+}
+
+static void add_pretext_sample(const writing *w, const char *indent) {
+  const configuration *c = w->c;
+  text_add(w->yaml, "%s# No noise or blur, which nothing could restore.\n", indent);
+  add_crops(w, indent, "");
+  text_add(w->yaml,
+           "%s- random_brightness: {factor: [0.75, 1.25], probability: 0.15}\n"
+           "%s- random_gamma: {gamma: [0.7, 1.5], probability: 0.3, keep_statistics: true}\n",
+           indent, indent);
+  if (c->slabs)
+    text_add(w->yaml, "%s# Not %c, along which it tells the order of slabs.\n", indent,
+             axes[c->slab_axis]);
+  text_add(w->yaml, "%s- random_flip: {axes: [%s], probability: 0.5}\n", indent,
+           axes_without(c->slabs ? c->slab_axis : -1));
+}
+
+static void add_sample(const writing *w) {
+  static const char indent[] = "    ";
+  if (!has_labels(w)) {
+    text_add(w->yaml, "\n  sample:\n");
+    add_pretext_sample(w, indent);
+    return;
+  }
+  /* Of one channel it makes no difference. */
+  const char *apart = w->look->data->channels > 1 ? ", synchronize_channels: false" : "";
+  text_add(w->yaml, "\n  # nnU-Net's augmentation.\n  sample:\n");
+  add_crops(w, indent, ", foreground: 0.33");
   text_add(
       w->yaml,
-      "    - centre_crop: {size: \"${roi}\"}\n"
       "    - random_noise: {sd: 0.1, probability: 0.1}\n"
-      "    - random_blur: {sd: [0.5, 1], probability: 0.1}\n"
+      "    - random_blur: {sd: [0.5, 1], synchronize_axes: false, probability: 0.2, "
+      "channel_probability: 0.5%s}\n"
       "    - random_brightness: {factor: [0.75, 1.25], probability: 0.15}\n"
-      "    - random_contrast: {factor: [0.75, 1.25], probability: 0.15}\n"
-      "    - random_low_resolution: {zoom: [0.5, 1], probability: 0.125, axes: [%s]}\n"
-      "    - random_gamma: {gamma: [0.7, 1.5], probability: 0.1, invert: true, keep_statistics: "
-      "true}\n"
-      "    - random_gamma: {gamma: [0.7, 1.5], probability: 0.3, keep_statistics: true}\n",
-      axes_without(flat));
-  if (c->slabs)
-    text_add(w->yaml, "    # Not %c, along which the first stage tells the order of slabs.\n",
-             axes[c->slab_axis]);
-  text_add(w->yaml, "    - random_flip: {axes: [%s], probability: 0.5}\n",
-           axes_without(c->slabs ? c->slab_axis : -1));
+      "    - random_contrast: {factor: [0.75, 1.25], probability: 0.15%s}\n"
+      "    - random_low_resolution: {zoom: [0.5, 1], axes: [%s], probability: 0.25, "
+      "channel_probability: 0.5%s}\n"
+      "    - random_gamma: {gamma: [0.7, 1.5], balanced: true, invert: true, keep_statistics: true, "
+      "probability: 0.1%s}\n"
+      "    - random_gamma: {gamma: [0.7, 1.5], balanced: true, keep_statistics: true, probability: "
+      "0.3%s}\n"
+      "    - random_flip: {axes: [x, y, z], probability: 0.5}\n",
+      apart, apart, axes_without(flat_axis(w->c)), apart, apart, apart);
 }
 
 /* ---- model and stages ---- */
@@ -335,8 +362,13 @@ static void add_pretrain(const writing *w) {
       "  # Step 1, no labels: the network restores what is hidden, and tells the order of the slabs\n"
       "  # (learnable weight initialization, Kunhimon et al. 2024). --set stages.pretrain.enabled=false\n"
       "  # trains without.\n"
-      "  - pretrain:\n      batch: %lld\n      epochs: 100\n      steps_per_epoch: 250\n      graph:\n",
+      "  - pretrain:\n      batch: %lld\n      epochs: 100\n      steps_per_epoch: 250\n",
       (long long)w->o->batch);
+  if (has_labels(w)) {
+    text_add(w->yaml, "      sample:   # in place of that of the data\n");
+    add_pretext_sample(w, "        ");
+  }
+  text_add(w->yaml, "      graph:\n");
   if (c->slabs)
     text_add(w->yaml, "        - shuffled: {shuffle_slabs: image, slabs: %d, axis: %c}\n", c->slabs,
              axes[c->slab_axis]);
@@ -408,11 +440,9 @@ void configure_write(const configure_options *o, const dataset_look *look, const
   add_pretrain(&w);
   if (!has_labels(&w)) return;
   add_segment(&w);
-  int without = c->slabs ? c->slab_axis : -1;
   text_add(
       yaml,
-      "\nevaluate:\n  # nnU-Net also averages mirrored windows, in %d times the time: mirror: [%s].\n"
+      "\nevaluate:\n  # nnU-Net also averages mirrored windows, in 8 times the time: mirror: [x, y, z].\n"
       "  inferer: {sliding_window: {size: \"${roi}\", step: 0.5, blend: gaussian_nnunet}}\n"
-      "  metrics: [dice, hd95]\n",
-      without < 0 ? 8 : 4, axes_without(without));
+      "  metrics: [dice, hd95]\n");
 }

@@ -112,6 +112,7 @@ typedef struct foreign_word {
 static const foreign_word foreign_words[] = {
     {"prob", "probability", NULL, NULL},
     {"p_per_sample", "probability", NULL, NULL},
+    {"p_per_channel", "channel_probability", NULL, NULL},
     {"prob", "rotate_probability", "there are zoom_probability and shear_probability beside it",
      NULL},
     {"p_rotation", "rotate_probability", NULL, NULL},

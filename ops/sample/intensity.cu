@@ -13,12 +13,18 @@ struct channel {
   float low, high;
 };
 
+/* Of the channels that change: all, or one. */
 struct channels_view {
-  float *image;
-  int64_t voxels, count;
+  float *image; /* the first one's first voxel */
+  int64_t voxels, stride, count;
   channel *of;     /* a channel each */
   float *extremes; /* partial results: a pair for each block of each channel */
   int blocks;
+
+  /* Where value i of these channels lies. */
+  __device__ int64_t place(int64_t i) const {
+    return i / count * stride + i % count;
+  }
 };
 
 size_t statistics_bytes(int64_t voxels, int64_t count) {
@@ -27,11 +33,17 @@ size_t statistics_bytes(int64_t voxels, int64_t count) {
   return sums + (size_t)count * sizeof(channel) + extremes;
 }
 
-channels_view view_of(const launch *l) {
+channels_view view_of(const launch *l, int64_t changes) {
   sample_grid g = grid_of(in_shape(l, 0));
+  bool one = changes != ALL_CHANNELS;
   char *after_sums = (char *)l->scratch + (sum_scratch(g.channels, g.voxels) + 255) / 256 * 256;
   channel *of = (channel *)after_sums;
-  channels_view v = {out(l, 0),           g.voxels, g.channels, of, (float *)(of + g.channels),
+  channels_view v = {out(l, 0) + (one ? changes : 0),
+                     g.voxels,
+                     g.channels,
+                     one ? 1 : g.channels,
+                     of,
+                     (float *)(of + g.channels),
                      sum_blocks(g.voxels)};
   return v;
 }
@@ -39,7 +51,7 @@ channels_view view_of(const launch *l) {
 struct value_f {
   channels_view v;
   __device__ double operator()(int64_t c, int64_t i) const {
-    return (double)v.image[i * v.count + c];
+    return (double)v.image[i * v.stride + c];
   }
 };
 
@@ -47,7 +59,7 @@ struct squared_f {
   channels_view v;
   bool again;
   __device__ double operator()(int64_t c, int64_t i) const {
-    double d = (double)v.image[i * v.count + c] - (again ? v.of[c].new_mean : v.of[c].mean);
+    double d = (double)v.image[i * v.stride + c] - (again ? v.of[c].new_mean : v.of[c].mean);
     return d * d;
   }
 };
@@ -80,7 +92,7 @@ __global__ void extremes_of_blocks(channels_view v) {
   const int64_t c = blockIdx.y;
   float low = v.image[c], high = low;
   FOR_EACH_INDEX(i, v.voxels) {
-    float value = v.image[i * v.count + c];
+    float value = v.image[i * v.stride + c];
     low = value < low ? value : low;
     high = value > high ? value : high;
   }
@@ -119,7 +131,8 @@ struct contrast_f {
   double factor;
   __device__ void operator()(int64_t i) const {
     const channel &c = v.of[i % v.count];
-    v.image[i] = contrast_rule(v.image[i], c.mean, factor, c.low, c.high);
+    float *value = v.image + v.place(i);
+    *value = contrast_rule(*value, c.mean, factor, c.low, c.high);
   }
 };
 
@@ -128,11 +141,12 @@ CUDA_SCRATCH(random_contrast) {
   return statistics_bytes(g.voxels, g.channels);
 }
 CUDA_OP(random_contrast) {
-  channels_view v = view_of(l);
+  const contrast_change &change = change_of<contrast_change>(l);
+  channels_view v = view_of(l, change.channel);
   status error = find_mean(l, v, false);
   if (!error) error = find_extremes(l, v);
   if (error) return error;
-  return for_each_index(l, v.voxels * v.count, contrast_f{v, change_of<contrast_change>(l).factor});
+  return for_each_index(l, v.voxels * v.count, contrast_f{v, change.factor});
 }
 
 /* ---- random_gamma ---- */
@@ -143,7 +157,8 @@ struct gamma_f {
   __device__ void operator()(int64_t i) const {
     const channel &c = v.of[i % v.count];
     float range = c.high - c.low;
-    if (range > 0) v.image[i] = gamma_rule(v.image[i], change, c.low, c.high, range);
+    float *value = v.image + v.place(i);
+    if (range > 0) *value = gamma_rule(*value, change, c.low, c.high, range);
   }
 };
 
@@ -153,7 +168,8 @@ struct restore_f {
     const channel &c = v.of[i % v.count];
     if (!(c.high - c.low > 0)) return;
     double scale = gamma_restoring_scale(c.sd, c.new_sd);
-    v.image[i] = gamma_restore_rule(v.image[i], c.new_mean, scale, c.mean);
+    float *value = v.image + v.place(i);
+    *value = gamma_restore_rule(*value, c.new_mean, scale, c.mean);
   }
 };
 
@@ -162,8 +178,8 @@ CUDA_SCRATCH(random_gamma) {
   return statistics_bytes(g.voxels, g.channels);
 }
 CUDA_OP(random_gamma) {
-  channels_view v = view_of(l);
   const gamma_change &change = change_of<gamma_change>(l);
+  channels_view v = view_of(l, change.channel);
   status error = OK;
   if (change.keep_statistics) error = find_mean(l, v, false);
   if (!error && change.keep_statistics) error = find_sd(l, v, false);

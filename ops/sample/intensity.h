@@ -11,6 +11,7 @@
 
 /* random_gamma */
 typedef struct gamma_change {
+  int64_t channel; /* or ALL_CHANNELS */
   float gamma;
   bool invert, keep_statistics;
 } gamma_change;
@@ -31,6 +32,7 @@ VOXEL_RULE float gamma_restore_rule(float v, double new_mean, double scale, doub
 
 /* random_contrast */
 typedef struct contrast_change {
+  int64_t channel; /* or ALL_CHANNELS */
   double factor;
 } contrast_change;
 

@@ -24,7 +24,11 @@ CUDA_SCRATCH(random_blur) {
 }
 CUDA_OP(random_blur) {
   sample_grid g = grid_of(in_shape(l, 0));
-  return smooth_axes(l, out(l, 0), (float *)l->scratch, &g, 7, &change_of<gaussian>(l));
+  const blur_change &change = change_of<blur_change>(l);
+  return filter_axes(l, out(l, 0), (float *)l->scratch, &g, change.channel, 7,
+                     [&](float *to, const float *from, int axis) {
+                       return smooth_f{to, from, line_along(&g, axis), change.along[axis]};
+                     });
 }
 
 CUDA_SCRATCH(random_low_resolution) {
@@ -34,7 +38,7 @@ CUDA_OP(random_low_resolution) {
   sample_grid g = grid_of(in_shape(l, 0));
   const coarse_change &change = change_of<coarse_change>(l);
   return filter_axes(
-      l, out(l, 0), (float *)l->scratch, g.voxels * g.channels, change.axes,
+      l, out(l, 0), (float *)l->scratch, &g, change.channel, change.axes,
       [&](float *to, const float *from, int axis) {
         return coarsen_f{to, from, line_along(&g, axis), coarse_count(g.size[axis], change.zoom)};
       });

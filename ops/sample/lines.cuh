@@ -51,30 +51,37 @@ struct copy_values_f {
   }
 };
 
+/* What `f` does with every value, done with those of one channel. */
+template <typename F> struct of_channel_f {
+  F f;
+  int64_t channels, channel;
+  __device__ void operator()(int64_t i) const {
+    f(i * channels + channel);
+  }
+};
+
+template <typename F>
+static inline status for_each_value(const launch *l, const sample_grid *g, int64_t channel, F f) {
+  if (channel == ALL_CHANNELS) return for_each_index(l, g->voxels * g->channels, f);
+  return for_each_index(l, g->voxels, of_channel_f<F>{f, g->channels, channel});
+}
+
 /* Along one axis after the other, between two pieces of memory, back to the first. `filter` makes
  * the functor of (to, from, axis). */
 template <typename Filter>
-static inline status filter_axes(const launch *l, float *image, float *other, int64_t values,
-                                 unsigned axes, Filter filter) {
+static inline status filter_axes(const launch *l, float *image, float *other, const sample_grid *g,
+                                 int64_t channel, unsigned axes, Filter filter) {
   float *from = image, *to = other;
   for (int a = 0; a < 3; a++) {
     if (!(axes >> a & 1)) continue;
-    status error = for_each_index(l, values, filter(to, (const float *)from, a));
+    status error = for_each_value(l, g, channel, filter(to, (const float *)from, a));
     if (error) return error;
     float *made = to;
     to = from;
     from = made;
   }
   if (from == image) return OK;
-  return for_each_index(l, values, copy_values_f{image, from});
-}
-
-static inline status smooth_axes(const launch *l, float *image, float *other, const sample_grid *g,
-                                 unsigned axes, const gaussian *how) {
-  return filter_axes(l, image, other, g->voxels * g->channels, axes,
-                     [=](float *to, const float *from, int axis) {
-                       return smooth_f{to, from, line_along(g, axis), *how};
-                     });
+  return for_each_value(l, g, channel, copy_values_f{image, from});
 }
 
 #endif

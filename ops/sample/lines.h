@@ -11,8 +11,8 @@
 /* `out` and `in` are lines of n voxels of one channel. */
 typedef void (*line_filter)(const void *context, const float *in, float *out, int64_t n);
 
-/* Filters every line of every channel along the axis, in place. */
-status filter_lines(volume *v, int axis, line_filter filter, const void *context);
+/* Filters every line of a channel, or of ALL_CHANNELS, along the axis, in place. */
+status filter_lines(volume *v, int64_t channel, int axis, line_filter filter, const void *context);
 
 /* A Gaussian, cut at 4 standard deviations and normalized to sum 1, as scipy.ndimage has it. */
 enum { GAUSSIAN_RADIUS_MAX = 64 };
@@ -22,14 +22,22 @@ typedef struct gaussian {
   float weight[2 * GAUSSIAN_RADIUS_MAX + 1];
 } gaussian;
 
-/* random_blur has one as its change. `sd` in voxels, more than 0 and at most 16. */
+/* `sd` in voxels, at most 16; one of hardly any width leaves all as it is. */
 gaussian gaussian_of(double sd, bool continues_edges);
+
+/* random_blur */
+typedef struct blur_change {
+  int64_t channel;   /* or ALL_CHANNELS */
+  gaussian along[3]; /* by axis */
+} blur_change;
+
 /* A line_filter whose context is a gaussian. */
 void smooth_line(const void *context, const float *in, float *out, int64_t n);
 
 /* random_low_resolution: a line of n voxels is read at m evenly spread ones (the nearest) and those
  * are joined linearly. */
 typedef struct coarse_change {
+  int64_t channel; /* or ALL_CHANNELS */
   double zoom;
   unsigned axes; /* bits */
 } coarse_change;

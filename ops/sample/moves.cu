@@ -129,7 +129,11 @@ CUDA_OP(random_elastic) {
   float *field = (float *)l->scratch;
   unsigned axes = change.normal < 0 ? 7 : 7 & ~(1u << change.normal);
   status error = for_each_index(l, values, noise_field_f{field, change.random});
-  if (!error) error = smooth_axes(l, field, field + values, &g, axes, &change.smoothing);
+  if (!error)
+    error = filter_axes(l, field, field + values, &g, ALL_CHANNELS, axes,
+                        [&](float *to, const float *from, int axis) {
+                          return smooth_f{to, from, line_along(&g, axis), change.smoothing};
+                        });
   if (error) return error;
   moved m = moved_of(l);
   return for_each_index(l, m.to.voxels,

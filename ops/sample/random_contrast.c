@@ -1,10 +1,11 @@
 /* random_contrast: intensities stretched around their mean. */
-#include "data/host.h"
-#include "graph/op.h"
+#include "ops/sample/channels.h"
 #include "ops/sample/intensity.h"
 
 typedef struct random_contrast_attrs {
   double factor[2], probability;
+  channel_attrs channels;
+  bool balanced;
 } random_contrast_attrs;
 
 static const attr random_contrast_attr_list[] = {
@@ -12,6 +13,8 @@ static const attr random_contrast_attr_list[] = {
      ATTR_SCHEDULABLE, "drawn from [low, high)"},
     {"probability", ATTR_FLOAT, offsetof(random_contrast_attrs, probability), "0.15", 0, 1, NULL,
      ATTR_SCHEDULABLE, "that the crop is changed at all"},
+    CHANNEL_ATTRS(random_contrast_attrs, channels, "true"),
+    BALANCED_ATTR(random_contrast_attrs, "factors"),
     {0},
 };
 
@@ -33,16 +36,22 @@ static status random_contrast_apply(host_call *call, const void *parameters) {
   const contrast_change *change = parameters;
   TRY(host_own(call));
   volume *v = &call->c->image;
-  for (int64_t c = 0; c < v->channels; c++)
+  const int64_t end = end_of_channels(change->channel, v->channels);
+  for (int64_t c = first_channel(change->channel); c < end; c++)
     stretch(v->data + c, v->size[0] * v->size[1] * v->size[2], v->channels, change->factor);
   return OK;
+}
+
+static void draw_contrast(host_call *call, void *change) {
+  const random_contrast_attrs *attrs = call->attrs;
+  ((contrast_change *)change)->factor = draw_factor(call, attrs->factor, attrs->balanced);
 }
 
 static status random_contrast_host(host_call *call) {
   const random_contrast_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
-  const contrast_change change = {rng_range(&call->random, attrs->factor[0], attrs->factor[1])};
-  return host_change(call, CHANGES_INTENSITIES, &change, sizeof change);
+  contrast_change change;
+  return change_channels(call, &attrs->channels, draw_contrast, &change, sizeof change);
 }
 
 const op op_random_contrast = {
@@ -59,5 +68,8 @@ const op op_random_contrast = {
     .apply = random_contrast_apply,
     .cases = (const op_case[]){{"{probability: 1}", NULL, 0},
                                {"{probability: 1, factor: [2, 3]}", NULL, 0},
+                               {"{probability: 1, channel_probability: 0.5}", NULL, 0},
+                               {"{probability: 1, synchronize_channels: false, balanced: true}",
+                                NULL, 0},
                                {0}},
 };

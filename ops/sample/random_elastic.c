@@ -45,7 +45,8 @@ static status make_field(const host_call *call, const elastic_change *change, di
   for (int64_t i = 0; i < values; i++) d->field.data[i] = elastic_noise(rng_uniform(&random));
   status error = OK;
   for (int a = 0; a < 3 && !error; a++)
-    if (a != d->normal) error = filter_lines(&d->field, a, smooth_line, &change->smoothing);
+    if (a != d->normal)
+      error = filter_lines(&d->field, ALL_CHANNELS, a, smooth_line, &change->smoothing);
   if (error) volume_free(&d->field);
   return error;
 }

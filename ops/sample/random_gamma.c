@@ -1,11 +1,11 @@
 /* random_gamma: a random gamma curve over the image's own intensity range. */
-#include "data/host.h"
-#include "graph/op.h"
+#include "ops/sample/channels.h"
 #include "ops/sample/intensity.h"
 
 typedef struct random_gamma_attrs {
   double gamma[2], probability;
-  bool invert, keep_statistics;
+  channel_attrs channels;
+  bool balanced, invert, keep_statistics;
 } random_gamma_attrs;
 
 static const attr random_gamma_attr_list[] = {
@@ -13,6 +13,8 @@ static const attr random_gamma_attr_list[] = {
      ATTR_SCHEDULABLE, "exponent, drawn from [low, high)"},
     {"probability", ATTR_FLOAT, offsetof(random_gamma_attrs, probability), "0.3", 0, 1, NULL,
      ATTR_SCHEDULABLE, "that the crop is changed at all"},
+    CHANNEL_ATTRS(random_gamma_attrs, channels, "true"),
+    BALANCED_ATTR(random_gamma_attrs, "exponents"),
     {"invert", ATTR_BOOL, offsetof(random_gamma_attrs, invert), "false", 0, 0, NULL, 0,
      "apply the curve to the negative image"},
     {"keep_statistics", ATTR_BOOL, offsetof(random_gamma_attrs, keep_statistics), "false", 0, 0,
@@ -52,22 +54,26 @@ static void bend(const gamma_change *change, float *data, int64_t voxels, int64_
     data[i * stride] = gamma_restore_rule(data[i * stride], new_mean, scale, mean);
 }
 
-static status random_gamma_apply(host_call *call, const void *change) {
+static status random_gamma_apply(host_call *call, const void *parameters) {
+  const gamma_change *change = parameters;
   TRY(host_own(call));
   volume *v = &call->c->image;
-  for (int64_t c = 0; c < v->channels; c++)
+  const int64_t end = end_of_channels(change->channel, v->channels);
+  for (int64_t c = first_channel(change->channel); c < end; c++)
     bend(change, v->data + c, v->size[0] * v->size[1] * v->size[2], v->channels);
   return OK;
+}
+
+static void draw_gamma(host_call *call, void *change) {
+  const random_gamma_attrs *attrs = call->attrs;
+  ((gamma_change *)change)->gamma = (float)draw_factor(call, attrs->gamma, attrs->balanced);
 }
 
 static status random_gamma_host(host_call *call) {
   const random_gamma_attrs *attrs = call->attrs;
   if (!host_happens(call, attrs->probability)) return OK;
-  const gamma_change change = {
-      .gamma = (float)rng_range(&call->random, attrs->gamma[0], attrs->gamma[1]),
-      .invert = attrs->invert,
-      .keep_statistics = attrs->keep_statistics};
-  return host_change(call, CHANGES_INTENSITIES, &change, sizeof change);
+  gamma_change change = {.invert = attrs->invert, .keep_statistics = attrs->keep_statistics};
+  return change_channels(call, &attrs->channels, draw_gamma, &change, sizeof change);
 }
 
 const op op_random_gamma = {
@@ -82,9 +88,13 @@ const op op_random_gamma = {
     .attrs_bytes = sizeof(random_gamma_attrs),
     .host = random_gamma_host,
     .apply = random_gamma_apply,
-    .cases = (const op_case[]){{"{probability: 1}", NULL, 0},
-                               {"{probability: 1, invert: true}", NULL, 0},
-                               {"{probability: 1, keep_statistics: true}", NULL, 0},
-                               {"{probability: 1, invert: true, keep_statistics: true}", NULL, 0},
-                               {0}},
+    .cases =
+        (const op_case[]){
+            {"{probability: 1}", NULL, 0},
+            {"{probability: 1, invert: true}", NULL, 0},
+            {"{probability: 1, channel_probability: 0.5, keep_statistics: true}", NULL, 0},
+            {"{probability: 1, synchronize_channels: false, balanced: true}", NULL, 0},
+            {"{probability: 1, keep_statistics: true}", NULL, 0},
+            {"{probability: 1, invert: true, keep_statistics: true}", NULL, 0},
+            {0}},
 };

@@ -7,4 +7,7 @@
 #define VOXEL_RULE static inline
 #endif
 
+/* In the place of a channel: what is said is said of all. */
+enum { ALL_CHANNELS = -1 };
+
 #endif

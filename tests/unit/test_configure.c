@@ -404,18 +404,18 @@ static void crops_and_levels_are_written(void **state) {
   fake *f = make_fake();
   static const struct {
     int64_t crop[3];
-    const char *fragments[6];
+    const char *fragments[8];
   } cases[] = {
       {{64, 64, 64},
-       {"random_affine: {rotation: 30, zoom: [0.71, 1.43]}", "axes: [x, y, z]}",
-        "random_flip: {axes: [x, y], probability: 0.5}", "filters: [32, 64, 128, 256, 320]\n"}},
-      {{64, 64, 32}, {"rotation: 30,", "random_flip: {axes: [x, z],", "mirror: [x, z]."}},
-      {{64, 64, 16},
-       {"rotation: [0, 0, 180],", "plane: [x, y]", "probability: 0.125, axes: [x, y]}"}},
-      {{64, 16, 64},
-       {"rotation: [0, 180, 0],", "plane: [x, z]", "probability: 0.125, axes: [x, z]}"}},
-      {{16, 64, 64},
-       {"rotation: [180, 0, 0],", "plane: [y, z]", "probability: 0.125, axes: [y, z]}"}},
+       {"random_affine: {rotation: 30, zoom: [0.71, 1.43]}", "zoom: [0.5, 1], axes: [x, y, z],",
+        "random_flip: {axes: [x, y, z], probability: 0.5}\n\n", "Not z, along which",
+        "        - random_flip: {axes: [x, y], probability: 0.5}\n      graph:",
+        "filters: [32, 64, 128, 256, 320]\n"}},
+      {{64, 64, 32},
+       {"rotation: 30,", "        - random_flip: {axes: [x, z],", "mirror: [x, y, z]."}},
+      {{64, 64, 16}, {"rotation: [0, 0, 180],", "plane: [x, y]", "zoom: [0.5, 1], axes: [x, y],"}},
+      {{64, 16, 64}, {"rotation: [0, 180, 0],", "plane: [x, z]", "zoom: [0.5, 1], axes: [x, z],"}},
+      {{16, 64, 64}, {"rotation: [180, 0, 0],", "plane: [y, z]", "zoom: [0.5, 1], axes: [y, z],"}},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     configuration c = decided(cases[i].crop);
@@ -480,7 +480,10 @@ static void channels_are_scaled_by_their_names(void **state) {
   } cases[] = {
       {{"CT"}, 1, CASES, {"standardize: {clip: [10, 90], mean: 50, sd: 20}", "!normalize"}},
       {{"ct"}, 1, CASES, {"standardize: {clip: [10, 90], mean: 50, sd: 20}", "!normalize"}},
-      {{"T1"}, -1000, CASES, {"normalize: {mode: zscore, scope: whole}", "!standardize"}},
+      {{"T1"},
+       -1000,
+       CASES,
+       {"normalize: {mode: zscore, scope: whole}", "!standardize", "!synchronize_channels"}},
       {{"rescale_to_0_1"}, 1, CASES, {"normalize: {mode: minmax}", "!zscore"}},
       {{"rgb_to_0_1"}, 1, CASES, {"scale_range: {from: [0, 255]}", "!zscore"}},
       {{"noNorm"}, 1, CASES, {"!standardize", "!normalize", "!scale_range"}},
@@ -513,7 +516,10 @@ static void channels_are_scaled_by_their_names(void **state) {
   fake *f = make_fake();
   for (int k = 0; k < CASES; k++) f->cases[k].min = -1024;
   f->data.channels = f->look.channel_count = 2;
-  expect_text("two channels", f, &c, (const char *const[]){"!standardize", "zscore", NULL});
+  expect_text("two channels", f, &c,
+              (const char *const[]){"!standardize", "zscore",
+                                    "channel_probability: 0.5, synchronize_channels: false}",
+                                    NULL});
   f->data.channels = f->look.channel_count = 1;
   f->channels[0] = (channel_values){0};
   expect_text("no foreground", f, &c, (const char *const[]){"!standardize", "zscore", NULL});

@@ -652,11 +652,15 @@ static void crops_follow_the_classes(void **state) {
   }
 }
 
-static medical_case apply(op_use use, const volume *v) {
+static medical_case apply_with(op_use use, const volume *v, int crop) {
   medical_case in = {.name = "case", .image = *v}, out;
   data_spec spec = {.sample = &use, .sample_count = 1};
-  expect_ok(case_sample(&spec, &in, rng_key_of(1, "stage", 0, "case", 0), &out));
+  expect_ok(case_sample(&spec, &in, rng_key_of(1, "stage", 0, "case", crop), &out));
   return out;
+}
+
+static medical_case apply(op_use use, const volume *v) {
+  return apply_with(use, v, 0);
 }
 
 static void counted_classes_draw_the_same_crops(void **state) {
@@ -807,6 +811,119 @@ static void the_sample_graph_has_a_static_shape(void **state) {
   arena_free(&memory);
 }
 
+/* The channel's values, of which `out` has room for n. */
+static void take_channel(const volume *v, int64_t c, int64_t n, float *out) {
+  for (int64_t i = 0; i < n; i++) out[i] = v->data[i * v->channels + c];
+}
+
+/* Three channels with the same voxels: of which draws do they become something else? */
+static void channels_are_drawn_together_or_apart(void **state) {
+  (void)state;
+  static const char *const names[][3] = {{"random_gamma", "gamma", "[0.5, 2]"},
+                                         {"random_contrast", "factor", "[0.5, 0.9]"},
+                                         {"random_brightness", "factor", "[0.5, 0.9]"},
+                                         {"random_blur", "sd", "[0.5, 1.5]"},
+                                         {"random_low_resolution", "zoom", "[0.3, 0.9]"}};
+  enum { X = 5, Y = 6, Z = 20, VOXELS = X * Y * Z, CROPS = 200 };
+  arena memory = {0};
+  volume v;
+  expect_ok(volume_allocate(&v, (int64_t[]){X, Y, Z}, 3));
+  for (int a = 0; a < 4; a++) v.affine[a][a] = 1;
+  for (int64_t i = 0; i < VOXELS * 3; i++) v.data[i] = (float)((i / 3) * (i / 3) % 97) - 20;
+  float before[VOXELS], now[3][VOXELS];
+  take_channel(&v, 0, VOXELS, before);
+  for (size_t k = 0; k < sizeof names / sizeof names[0]; k++)
+    for (int mode = 0; mode < 4; mode++) {
+      bool together = mode & 1, some = mode & 2;
+      op_use use = USE(&memory, names[k][0], names[k][1], names[k][2], "probability", "1",
+                       "synchronize_channels", together ? "true" : "false", "channel_probability",
+                       some ? "0.3" : "1");
+      int changed = 0, pairs = 0, alike = 0;
+      for (int crop = 0; crop < CROPS; crop++) {
+        medical_case out = apply_with(use, &v, crop);
+        bool is_changed[3];
+        for (int c = 0; c < 3; c++) {
+          take_channel(&out.image, c, VOXELS, now[c]);
+          is_changed[c] = memcmp(now[c], before, sizeof before) != 0;
+          changed += is_changed[c];
+        }
+        for (int c = 1; c < 3; c++)
+          if (is_changed[0] && is_changed[c]) {
+            pairs++;
+            alike += memcmp(now[0], now[c], sizeof before) == 0;
+          }
+        case_free(&out);
+      }
+      double share = changed / (3.0 * CROPS);
+      assert_true(some ? fabs(share - 0.3) < 0.07 : share > 0.99);
+      assert_true(pairs > 20);
+      /* Coarser grids of so few voxels are often the same. */
+      assert_true(together ? alike == pairs : alike < pairs / 3);
+    }
+  volume_free(&v);
+  arena_free(&memory);
+}
+
+/* Half of the draws below 1, half above: as nnU-Net draws factors. */
+static void balanced_factors_lie_on_both_sides_of_1(void **state) {
+  (void)state;
+  static const struct {
+    const char *range, *balanced;
+    double low, high, share_below;
+  } cases[] = {{"[0.8, 1.8]", "false", 0.8, 1.8, 0.2},
+               {"[0.8, 1.8]", "true", 0.8, 1.8, 0.5},
+               {"[0.5, 0.9]", "true", 0.5, 0.9, 1},
+               {"[1, 2]", "true", 1, 2, 0}};
+  enum { DRAWS = 1000 };
+  arena memory = {0};
+  volume v;
+  expect_ok(volume_allocate(&v, (int64_t[]){1, 1, 1}, 1));
+  v.data[0] = 1;
+  for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+    op_use use = USE(&memory, "random_brightness", "factor", cases[k].range, "probability", "1",
+                     "balanced", cases[k].balanced);
+    double least = 10, most = 0;
+    int below = 0;
+    for (int crop = 0; crop < DRAWS; crop++) {
+      medical_case out = apply_with(use, &v, crop);
+      double f = (double)out.image.data[0];
+      below += f < 1;
+      least = f < least ? f : least;
+      most = f > most ? f : most;
+      case_free(&out);
+    }
+    assert_true(least >= cases[k].low - 1e-6 && least < cases[k].low + 0.02);
+    assert_true(most <= cases[k].high + 1e-6 && most > cases[k].high - 0.02);
+    assert_true(fabs((double)below / DRAWS - cases[k].share_below) < 0.05);
+  }
+  volume_free(&v);
+  arena_free(&memory);
+}
+
+/* A point becomes as wide along every axis, or not. */
+static void axes_are_blurred_alike_or_apart(void **state) {
+  (void)state;
+  arena memory = {0};
+  volume v;
+  expect_ok(volume_allocate(&v, (int64_t[]){9, 9, 9}, 1));
+  for (int a = 0; a < 4; a++) v.affine[a][a] = 1;
+  const int64_t middle = 4 * 81 + 4 * 9 + 4, step[3] = {81, 9, 1};
+  v.data[middle] = 1;
+  for (int apart = 0; apart < 2; apart++) {
+    op_use use = USE(&memory, "random_blur", "probability", "1", "synchronize_axes",
+                     apart ? "false" : "true");
+    medical_case out = apply_with(use, &v, 0);
+    const float *at = out.image.data + middle;
+    for (int a = 0; a < 3; a++) {
+      float one = at[step[a]], other = at[step[(a + 1) % 3]];
+      assert_true(apart ? fabsf(one - other) > 1e-4f : fabsf(one - other) < 1e-7f);
+    }
+    case_free(&out);
+  }
+  volume_free(&v);
+  arena_free(&memory);
+}
+
 /* The channels that are named change as all of them would; the others stay. */
 static void chosen_channels_alone_are_changed(void **state) {
   (void)state;
@@ -844,6 +961,9 @@ static void chosen_channels_alone_are_changed(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(chosen_channels_alone_are_changed),
+      cmocka_unit_test(channels_are_drawn_together_or_apart),
+      cmocka_unit_test(balanced_factors_lie_on_both_sides_of_1),
+      cmocka_unit_test(axes_are_blurred_alike_or_apart),
       cmocka_unit_test(prepare_operators_equal_monai_and_scipy),
       cmocka_unit_test(orienting_moves_no_voxel),
       cmocka_unit_test(a_part_of_a_grid_stays_in_its_memory),

@@ -79,8 +79,10 @@ static void attributes_lie_in_their_struct_and_apart(void **state) {
     for (const attr *a = o->attrs; a && a->name; a++) {
       size_t end = a->offset + attr_bytes(a->kind);
       if (end > o->attrs_bytes) fail_msg("%s.%s lies outside", o->name, a->name);
-      /* Schedules give real numbers; whole ones change in the engine's own operators alone. */
-      bool can = a->kind == ATTR_FLOAT || (a->kind == ATTR_INT && o->traits & OP_INTERNAL);
+      /* Schedules give real numbers; whole ones change in the engine's own operators alone, and several
+       * by their places in sample operators. */
+      bool can = a->kind == ATTR_FLOAT || (a->kind == ATTR_INT && o->traits & OP_INTERNAL) ||
+                 (o->traits & OP_SAMPLE && (a->kind == ATTR_RANGE || a->kind == ATTR_FLOAT3));
       if ((a->flags & ATTR_SCHEDULABLE) && !can)
         fail_msg("%s.%s cannot be scheduled", o->name, a->name);
       if ((a->kind == ATTR_CHOICE) != (a->choices != NULL))
