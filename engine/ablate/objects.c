@@ -513,6 +513,7 @@ static int study_run_function(lua_State *L) {
   if (!error && (int64_t)of->arm_count * study_repeats(of) > TRIALS_MAX)
     error = error_new(ERROR_SCRIPT, NOWHERE, "a study has at most %d trials", TRIALS_MAX);
   if (!error) error = study_plan(of);
+  if (!error && !s->is_rehearsal) error = study_compile(of);
   if (!error && s->o->dry_run && !s->is_rehearsal) error = list_trials(s, of);
   if (!error && s->is_rehearsal)
     error = rehearse_run(s, of);

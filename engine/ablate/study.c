@@ -1,5 +1,6 @@
 #include "ablate/study.h"
 
+#include "base/clock.h"
 #include "base/files.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -236,6 +237,20 @@ status study_plan(study *s) {
   TRY(check_different(s));
   s->is_planned = true;
   return OK;
+}
+
+status study_compile(const study *s) {
+  enum { SECONDS = 30 };
+  double started = clock_now_s();
+  problems found = {0};
+  for (int i = 0; i < s->arm_count && clock_now_s() - started < SECONDS; i++) {
+    const trial *first = NULL;
+    for (int k = 0; k < study_repeats(s) && !first; k++)
+      if (study_trial(s, i, k)->state != TRIAL_DONE) first = study_trial(s, i, k);
+    if (first)
+      problems_add_new_places(&found, error_prefix(trial_compile(first), "%s", s->arms[i].label));
+  }
+  return problems_take(&found);
 }
 
 char *study_describe(const study *s) {

@@ -76,6 +76,9 @@ static inline trial *study_trial(const study *s, int arm, int repeat) {
 /* Makes the list of trials, resolves every one of them and looks what is done. All mistakes in one
  * status; two arms that are the same pipeline are one. */
 status study_plan(study *s);
+/* Compiles every arm that has something to do, by one of its trials; arms after the first half minute
+ * are left to their trials. All mistakes in one status. */
+status study_compile(const study *s);
 /* Runs what is not done, then reads the results. */
 status study_run(study *s);
 /* What --dry-run prints: heap. */

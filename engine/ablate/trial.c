@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "data/dataset.h"
 #include "evaluate/metrics.h"
+#include "run/run.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -57,6 +58,22 @@ status trial_resolve(arena *memory, trial *t) {
   if (!error) describe(memory, p, d, t);
   dataset_free(d);
   pipeline_free(p);
+  return error;
+}
+
+status trial_compile(const trial *t) {
+  run r = {0};
+  status error = pipeline_load(t->pipeline, t->overrides, t->override_count, &r.p);
+  if (!error) error = dataset_open(&r.p->data, r.p->seed, &r.data);
+  if (!error) {
+    run_set_scoring(r.p, r.data);
+    error = stages_infer_crops(r.p, r.data->channels);
+  }
+  if (!error) error = device_open("cpu", 1, &r.device, NULL);
+  if (!error) error = run_compile(&r);
+  device_close(r.device);
+  dataset_free(r.data);
+  pipeline_free(r.p);
   return error;
 }
 

@@ -55,6 +55,8 @@ typedef struct trial {
 /* Loads the pipeline and lists its data set: every mistake that needs no voxels and no graph is
  * found here. */
 status trial_resolve(arena *memory, trial *t);
+/* Compiles its stages and the network of its evaluation, which finds the mistakes of its graphs. */
+status trial_compile(const trial *t);
 /* Looks for the trial under `out` and reads how far it is; gives a new one its folder's name. Creates
  * nothing. */
 status trial_find(arena *memory, const char *out, trial *t);

@@ -52,18 +52,27 @@ status error_new(error_code code, source_pos at, const char *format, ...) {
   return error;
 }
 
+static status with_prefix(status error, const char *prefix) {
+  if (error == &out_of_memory) return error;
+  for (int i = 0; i < error->part_count; i++)
+    error->parts[i] = with_prefix(error->parts[i], prefix);
+  if (error->parts) return error;
+  status joined = error_new(error->code, error->at, "%s: %s", prefix, error->message);
+  if (joined == &out_of_memory) return error;
+  error_free(error);
+  return joined;
+}
+
 status error_prefix(status error, const char *format, ...) {
-  if (!error || error == &out_of_memory || error->parts) return error;
+  if (!error) return error;
   va_list args;
   va_start(args, format);
   status prefix = error_newv(error->code, error->at, format, args);
   va_end(args);
   if (prefix == &out_of_memory) return error;
-  status joined = error_new(error->code, error->at, "%s: %s", prefix->message, error->message);
+  error = with_prefix(error, prefix->message);
   error_free(prefix);
-  if (joined == &out_of_memory) return error;
-  error_free(error);
-  return joined;
+  return error;
 }
 
 static status with_suffix(status error, const char *suffix) {

@@ -41,7 +41,8 @@ typedef struct error *status;
 status error_new(error_code code, source_pos at, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 status error_newv(error_code code, source_pos at, const char *format, va_list args);
-/* Adds "prefix: " in front of the message (printf style); keeps code and place. NULL stays NULL. */
+/* Adds "prefix: " in front of the message, or of each of several (printf style); keeps code and place. NULL
+ * stays NULL. */
 status error_prefix(status error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Adds text after the message (printf style; it brings its own space); of several errors, after each.
  * NULL stays NULL. */

@@ -30,6 +30,15 @@ prints "to do          mask 0.4, rate as it is, seed 5"
 prints "grid: 0 of 8 trials done"
 [ ! -e runs ] || fail "--dry-run wrote something"
 
+# Arms whose graphs do not compile stop the study before it begins, each with its mistakes.
+sed 's/{0.4, 0.7}/{0.4, 0.7}},\n  {"patches", "stages.pretrain.graph.masked.size", {16, 5}},\n  {"slabs", "params.slabs", {2, 3}/' \
+  grid.lua >uncompiled.lua
+try 1 "$STRATA" ablate uncompiled.lua "${budget[@]}" --out runs
+says "tiny.yaml:30:22: error: mask 0.4, patches 16, slabs 3, rate as it is: shuffled (shuffle_slabs): 3 parts do not divide"
+says "tiny.yaml:15:7: error: mask 0.4, patches 16, slabs 3, rate as it is: a crop of 16 × 16 × 32 voxels does not fit;"
+says "tiny.yaml:31:20: error: mask 0.4, patches 5, slabs 2, rate as it is: masked (mask_patches): patches of 5 voxels do not"
+[ ! -e runs ] || fail "a study that cannot be run has begun"
+
 try 0 "$STRATA" ablate grid.lua "${budget[@]}" --out runs --jobs 2 --threads 2
 prints "trials 8, cases 2, 0.4"
 [ "$(grep -c '^begins ' "$work/out")" -eq 8 ] || fail "eight trials begin"
@@ -98,26 +107,27 @@ LUA
 try 0 "$STRATA" ablate folds.lua "${budget[@]}" --out runs
 prints "A run is a seed with its 2 folds."
 
-# A trial that cannot work: its arm says so, the others are compared.
+# A trial that fails on its way: its arm says so, the others are compared.
+echo 'return function(event) error("no more of this") end' >fails.lua
 cat >failing.lua <<LUA
 local base = pipeline("$pipelines/tiny.yaml")
 local study = ablation("failing")
 study:arm("good", base)
-study:arm("no slabs", base:with("slabs", 3))
+study:arm("hooked", base:with("stages.segment.on_epoch_end", {lua = "$work/fails.lua"}))
 study:arm("better", base:with("stages.segment.optimizer.sgd.lr", 0.1))
 local results = study:run()
 study:report("dice")
 show("failed", {{arm = results[2].arm, dice = results[2].dice}}, {"arm", "dice"})
 LUA
 try 1 "$STRATA" ablate failing.lua "${budget[@]}" --out runs
-grep -qE "^no slabs +0 of 1 +–" "$work/out" || fail "a failed arm has figures"
+grep -qE "^hooked +0 of 1 +–" "$work/out" || fail "a failed arm has figures"
 prints "failed trial"
-grep -q "tiny.yaml:[0-9]*:[0-9]*: error: .*slab" "$work/out" || fail "the error's first line"
+prints "fails.lua:1:1: error: no more of this"
 prints "/log.txt"
 says "1 of 3 trials failed; the same command tries them again"
 [ "$(grep -c '^begins ' "$work/out")" -eq 1 ] || fail "only the new trial begins"
-has runs/failing.md "| no slabs | 0 of 1 | – | – | – |"
-has runs/failed.md "| no slabs |" # of numbers that are not there a column is empty
+has runs/failing.md "| hooked | 0 of 1 | – | – | – |"
+has runs/failed.md "| hooked |" # of numbers that are not there a column is empty
 
 # Random numbers by name; what a trial measured on its validation cases, to choose by.
 cat >search.lua <<LUA
