@@ -236,6 +236,140 @@ const char *elsewhere_word(const op *o, const attr *a, int index) {
   return NULL;
 }
 
+/* ---- keys and metrics ---- */
+
+typedef struct word_pair {
+  const char *word, *ours;
+} word_pair;
+
+/* Of capitals and signs between words it makes no difference: maxEpochs, max-epochs. */
+static const char *find_pair(const word_pair *table, size_t count, const char *word) {
+  for (size_t i = 0; i < count; i++) {
+    const char *a = table[i].word, *b = word;
+    while (*a && *b) {
+      if (*b == '_' || *b == '-' || *b == ' ')
+        b++;
+      else if (*a != tolower((unsigned char)*b))
+        break;
+      else
+        a++, b++;
+    }
+    if (!*a && !*b) return table[i].ours;
+  }
+  return NULL;
+}
+
+#define SLIDING(key) "`" key "` of `evaluate: inferer: sliding_window`"
+
+const char *elsewhere_key(const char *word) {
+  static const word_pair table[] = {
+      {"batchsize", "`batch` of a stage"},
+      {"trainbatchsize", "`batch` of a stage"},
+      {"maxepochs", "`epochs` of a stage"},
+      {"numepochs", "`epochs` of a stage"},
+      {"nepochs", "`epochs` of a stage"},
+      {"maxsteps", "`steps_per_epoch` times `epochs` of a stage"},
+      {"maxiterations", "`steps_per_epoch` times `epochs` of a stage"},
+      {"numiterationsperepoch", "`steps_per_epoch` of a stage"},
+      {"iterationsperepoch", "`steps_per_epoch` of a stage"},
+      {"lr", "`optimizer: {adamw: {lr: 1.0e-4}}` of a stage"},
+      {"initiallr", "`optimizer: {sgd: {lr: 1.0e-2}}` of a stage"},
+      {"learningrate", "`optimizer: {adamw: {lr: 1.0e-4}}` of a stage"},
+      {"weightdecay", "`optimizer: {adamw: {weight_decay: 1.0e-5}}` of a stage"},
+      {"momentum", "`optimizer: {sgd: {momentum: 0.99}}` of a stage"},
+      {"scheduler", "`schedule: {lua: poly}` of a stage"},
+      {"lrscheduler", "`schedule: {lua: poly}` of a stage"},
+      {"warmup", "`schedule: {lua: warmup_cosine, warmup: 50}` of a stage"},
+      {"warmupepochs", "`schedule: {lua: warmup_cosine, warmup: 50}` of a stage"},
+      {"loss", "an item of a stage's graph, `- loss: {dice_ce: [net.out, label]}`"},
+      {"lossfunction", "an item of a stage's graph, `- loss: {dice_ce: [net.out, label]}`"},
+      {"criterion", "an item of a stage's graph, `- loss: {dice_ce: [net.out, label]}`"},
+      {"deepsupervision", "an item of a stage's graph, `- loss: {deep_supervision: [label, …]}`"},
+      {"amp", "`precision: bf16` of a stage"},
+      {"fp16", "`precision: bf16` of a stage"},
+      {"mixedprecision", "`precision: bf16` of a stage"},
+      {"valinterval", "`validate: {every: 10}` of a stage"},
+      {"valevery", "`validate: {every: 10}` of a stage"},
+      {"checkvaleverynepoch", "`validate: {every: 10}` of a stage"},
+      {"savebest", "`validate: {every: 10, keep_best: dice}` of a stage"},
+      {"earlystopping", "`on_epoch_end: {lua: stop_on_plateau, patience: 10}` of a stage"},
+      {"patience", "`on_epoch_end: {lua: stop_on_plateau, patience: 10}` of a stage"},
+      {"saveinterval", "`checkpoint: {every: 10m}` of a stage"},
+      {"saveevery", "`checkpoint: {every: 10m}` of a stage"},
+      {"gradclip", "`clip_norm` of a stage"},
+      {"maxgradnorm", "`clip_norm` of a stage"},
+      {"gradientclipval", "`clip_norm` of a stage"},
+      {"accumulategradbatches", "`accumulate` of a stage"},
+      {"gradientaccumulationsteps", "`accumulate` of a stage"},
+      {"pretrained", "`init: {from: FILE or stage}` of a stage"},
+      {"pretrainedweights", "`init: {from: FILE or stage}` of a stage"},
+      {"checkpointpath", "`init: {from: FILE or stage}` of a stage"},
+      {"freeze", "`groups: [{match: \"encoder*\", lr_scale: 0}]` of a stage"},
+      {"augmentation", "`data: sample`, or `sample` of a stage"},
+      {"augmentations", "`data: sample`, or `sample` of a stage"},
+      {"transform", "`data: prepare` (once a case) and `data: sample` (every crop)"},
+      {"transforms", "`data: prepare` (once a case) and `data: sample` (every crop)"},
+      {"traintransforms", "`data: prepare` (once a case) and `data: sample` (every crop)"},
+      {"valtransforms", "`data: prepare`, which every case goes through"},
+      {"numworkers", "`data: loader_threads`"},
+      {"numsamples", "`data: crops_per_case`"},
+      {"cacherate", "`data: cache`, a folder; prepared cases stay in memory, too"},
+      {"cachenum", "`data: cache`, a folder; prepared cases stay in memory, too"},
+      {"cachedir", "`data: cache`"},
+      {"datadir", "`data: root`"},
+      {"rootdir", "`data: root`"},
+      {"datalist", "`data: dataset: {decathlon: FILE}`, with its folds under `data: split`"},
+      {"fold", "`data: split: {folds: 5, fold: 0}`"},
+      {"folds", "`data: split: {folds: 5, fold: 0}`"},
+      {"numfolds", "`data: split: {folds: 5, fold: 0}`"},
+      {"valfrac", "`data: split: {train: 0.7, validation: 0.1, test: 0.2}`"},
+      {"spacing", "`data: prepare: [resample: {spacing: [x, y, z]}]`"},
+      {"pixdim", "`data: prepare: [resample: {spacing: [x, y, z]}]`"},
+      {"patchsize", "`size` of `random_crop` in `data: sample`, and of the sliding window"},
+      {"roisize", "`size` of `random_crop` in `data: sample`, and of the sliding window"},
+      {"cropsize", "`size` of `random_crop` in `data: sample`, and of the sliding window"},
+      {"overlap", SLIDING("overlap")},
+      {"swbatchsize", SLIDING("batch")},
+      {"tta", SLIDING("mirror")},
+      {"mirror", SLIDING("mirror")},
+      {"usemirroring", SLIDING("mirror")},
+      {"network", "`model`"},
+      {"net", "`model`"},
+      {"randomseed", "`seed`"},
+      {"gpu", "`device: cuda`"},
+      {"gpus", "`device: cuda`"},
+      {"outputdir", "--out of `strata run`"},
+      {"logdir", "--out of `strata run`"},
+  };
+  return find_pair(table, sizeof table / sizeof *table, word);
+}
+
+const char *elsewhere_metric(const char *word) {
+  static const word_pair table[] = {
+      {"dicemetric", "dice"},
+      {"dsc", "dice"},
+      {"f1", "dice"},
+      {"iou", "jaccard"},
+      {"miou", "jaccard"},
+      {"meaniou", "jaccard"},
+      {"sensitivity", "recall"},
+      {"tpr", "recall"},
+      {"ppv", "precision"},
+      {"hausdorff", "hd"},
+      {"hausdorffdistance", "hd"},
+      {"hausdorffdistancemetric", "hd95"},
+      {"hausdorff95", "hd95"},
+      {"95hd", "hd95"},
+      {"asd", "assd"},
+      {"surfacedistancemetric", "assd"},
+      {"averagesurfacedistance", "assd"},
+      {"surfacedice", "nsd"},
+      {"surfacedicemetric", "nsd"},
+      {"normalizedsurfacedice", "nsd"},
+  };
+  return find_pair(table, sizeof table / sizeof *table, word);
+}
+
 void elsewhere_translate(const op *o, tree *attributes, arena *memory, problems *all) {
   for (int i = 0; i < attributes->count; i++) {
     const tree *key = attributes->keys[i];

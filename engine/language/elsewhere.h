@@ -1,5 +1,5 @@
-/* What PyTorch, MONAI and nnU-Net call the operators and attributes that are called otherwise here: who writes
- * their word is understood where the same values mean the same, and told ours otherwise. */
+/* What PyTorch, MONAI and nnU-Net call the operators, attributes, keys and metrics that are called otherwise here:
+ * who writes their word is understood where the same values mean the same, and told ours otherwise. */
 #ifndef STRATA_LANGUAGE_ELSEWHERE_H
 #define STRATA_LANGUAGE_ELSEWHERE_H
 
@@ -20,6 +20,11 @@ const char *elsewhere_attribute_remark(const op *o, const char *word);
 /* The words there for an attribute of a prepare, sample or postprocess operator that may be written here, too, one after the
  * other: for probability "prob", then "p_per_sample". NULL: no more. */
 const char *elsewhere_word(const op *o, const attr *a, int index);
+/* Where a setting there that is no key here is made: "val_interval" → "`validate: {every: 10}` of a stage". NULL:
+ * nothing is known. */
+const char *elsewhere_key(const char *word);
+/* The metric that is called `word` there: "DiceMetric" → "dice". NULL: none. */
+const char *elsewhere_metric(const char *word);
 /* Writes our names for those words into the operator's mapping of attributes. An attribute that is there under two
  * names is a problem. */
 void elsewhere_translate(const op *o, tree *attributes, arena *memory, problems *all);

@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "data/label.h"
+#include "language/elsewhere.h"
 #include "language/load.h"
 
 enum { GROUPS_MAX = 64 };
@@ -24,7 +25,9 @@ static void unknown_metric(const tree *t, problems *all) {
     names[m] = metric_table[m].name;
     text_add(&list, "%s%s", m == 0 ? "" : m + 1 < METRIC_COUNT ? ", " : " or ", names[m]);
   }
-  const char *near = t->kind == TREE_SCALAR ? nearest_name(t->text, names, METRIC_COUNT) : NULL;
+  const char *near = NULL;
+  if (t->kind == TREE_SCALAR) near = elsewhere_metric(t->text);
+  if (t->kind == TREE_SCALAR && !near) near = nearest_name(t->text, names, METRIC_COUNT);
   tree_describe(t, found);
   if (near)
     problems_report(all, t->at, "there is no metric %s; did you mean \"%s\"?", found, near);

@@ -11,6 +11,7 @@
 #include "base/files.h"
 #include "base/memory.h"
 #include "base/text.h"
+#include "language/elsewhere.h"
 
 /* ---- file names ---------------------------------------------------------------------------- */
 
@@ -618,9 +619,11 @@ void tree_check_keys(const tree *map, const char *what, const char *const *allow
     bool known = false;
     for (int k = 0; k < count && !known; k++) known = strcmp(key, allowed[k]) == 0;
     if (known) continue;
-    const char *near = nearest_name(key, allowed, count);
+    const char *near = nearest_name(key, allowed, count), *here = elsewhere_key(key);
     text_buffer hint = {0};
-    if (near) {
+    if (here) {
+      text_add(&hint, "here it is %s.", here);
+    } else if (near) {
       text_add(&hint, "did you mean \"%s\"?", near);
     } else {
       text_add(&hint, "it can have");

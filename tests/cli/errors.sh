@@ -72,6 +72,25 @@ try 2 "$STRATA" ops LoadImaged
 says 'there is no operator "LoadImaged": every case is loaded, without being told'
 try 2 "$STRATA" ops conv3
 says "conv3d"
+# Keys and metrics by the names they have in other programs.
+cat >foreign.yaml <<YAML
+strata: 1
+use: $pipelines/tiny.yaml
+data: {num_workers: 4}
+stages:
+  - pretrain: {use: $pipelines/tiny.yaml, amp: true, max_epochs: 3}
+  - segment: {use: $pipelines/tiny.yaml, valInterval: 2, lr: 0.1}
+evaluate: {overlap: 0.5, metrics: [DiceMetric, mean-IoU]}
+YAML
+try 1 "$STRATA" check foreign.yaml
+says 'foreign.yaml:3:8: error: data has no key "num_workers"; here it is `data: loader_threads`.'
+says 'stage pretrain has no key "amp"; here it is `precision: bf16` of a stage.'
+says 'stage pretrain has no key "max_epochs"; here it is `epochs` of a stage.'
+says 'stage segment has no key "valInterval"; here it is `validate: {every: 10}` of a stage.'
+says 'stage segment has no key "lr"; here it is `optimizer: {adamw: {lr: 1.0e-4}}` of a stage.'
+says 'evaluate has no key "overlap"; here it is `overlap` of `evaluate: inferer: sliding_window`.'
+says 'there is no metric "DiceMetric"; did you mean "dice"?'
+says 'there is no metric "mean-IoU"; did you mean "jaccard"?'
 if [ -e /dev/full ]; then
   got=0
   "$STRATA" ops >/dev/full 2>"$work/err" || got=$?
