@@ -1,6 +1,6 @@
 /* Many weights over few voxels, at the bottom of a network. What an output voxel reads becomes a row of
  * channels × taps, the order in which the weights lie, so that the three passes are those of a pointwise layer
- * (convolution_matrix.c): weights are neither turned nor transformed, which would take longer than the products,
+ * (convolution_matrix.c, of pairs convolution_taps.c): weights are neither turned nor transformed, which would take longer than the products,
  * and each is read for many voxels at a time. The data gradient has such rows for a result; they are added to
  * the voxels they belong to. */
 #include "ops/arithmetic/vector_math.h"
@@ -40,6 +40,11 @@ static conv_shape pointwise_of(const conv_shape *s) {
     q.padding[a] = 0;
   }
   return q;
+}
+
+/* Pairs are multiplied by tiles alone. */
+static const conv_method *product_method(const conv_shape *q) {
+  return conv_pairs(q) ? &conv_taps : &conv_matrix;
 }
 
 static size_t patches_pieces(patches *p, void *workspace) {
@@ -144,6 +149,7 @@ static bool patches_fits(const conv_shape *s) {
   bool overlap = false;
   for (int a = 0; a < 3; a++) overlap |= s->kernel[a] > s->stride[a];
   conv_shape q = pointwise_of(s);
+  q.bf16 = false; /* of the matrix, what it asks of extents */
   return s->groups == 1 && overlap && rows_of(s) <= smaller(s->channels, s->features) &&
          conv_matrix.fits(&q) && conv_matrix.fits_weight(&q);
 }
@@ -151,7 +157,7 @@ static bool patches_fits(const conv_shape *s) {
 static size_t patches_workspace(const conv_shape *s, bool transposed) {
   patches p = patches_of(s);
   conv_shape q = pointwise_of(s);
-  return patches_pieces(&p, NULL) + conv_matrix.workspace(&q, transposed);
+  return patches_pieces(&p, NULL) + product_method(&q)->workspace(&q, transposed);
 }
 
 static void patches_run(const conv_shape *s, bool transposed, const float *input,
@@ -161,29 +167,29 @@ static void patches_run(const conv_shape *s, bool transposed, const float *input
   conv_shape q = pointwise_of(s);
   patches_pieces(&p, workspace);
   if (transposed) {
-    conv_matrix.run(&q, true, input, weight, NULL, p.row, NULL, p.workspace, pool);
+    product_method(&q)->run(&q, true, input, weight, NULL, p.row, NULL, p.workspace, pool);
     scatter(&p, bias, output, pool);
   } else {
     gather(&p, input, pool);
-    conv_matrix.run(&q, false, p.row, weight, bias, output, moments, p.workspace, pool);
+    product_method(&q)->run(&q, false, p.row, weight, bias, output, moments, p.workspace, pool);
   }
 }
 
 static size_t patches_packed_bytes(const conv_shape *s, bool transposed) {
   conv_shape q = pointwise_of(s);
-  return conv_matrix.packed_bytes(&q, transposed);
+  return product_method(&q)->packed_bytes(&q, transposed);
 }
 
 static void patches_pack(const conv_shape *s, bool transposed, const float *weight, float *to,
                          thread_pool *pool) {
   conv_shape q = pointwise_of(s);
-  conv_matrix.pack(&q, transposed, weight, to, pool);
+  product_method(&q)->pack(&q, transposed, weight, to, pool);
 }
 
 static size_t patches_weight_workspace(const conv_shape *s) {
   patches p = patches_of(s);
   conv_shape q = pointwise_of(s);
-  return patches_pieces(&p, NULL) + conv_matrix.weight_workspace(&q);
+  return patches_pieces(&p, NULL) + product_method(&q)->weight_workspace(&q);
 }
 
 static void patches_weight_run(const conv_shape *s, const float *x, const float *dy, float *dweight,
@@ -192,7 +198,7 @@ static void patches_weight_run(const conv_shape *s, const float *x, const float 
   conv_shape q = pointwise_of(s);
   patches_pieces(&p, workspace);
   gather(&p, x, pool);
-  conv_matrix.weight_run(&q, p.row, dy, dweight, dbias, p.workspace, pool);
+  product_method(&q)->weight_run(&q, p.row, dy, dweight, dbias, p.workspace, pool);
 }
 
 const conv_method conv_patches = {.fits = patches_fits,

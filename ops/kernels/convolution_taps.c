@@ -147,13 +147,15 @@ static void look_ahead(const conv_product *p, const phase_plan *q, const float *
                 rows * q->z.out_step * p->out_channels);
 }
 
-/* Along one long row, what comes some kilobytes later. */
+/* Along one long row, what the next tile reads and writes. */
 static void fetch_row(const conv_product *p, const phase_plan *q, const float *from,
                       const float *to, int rows) {
-  enum { AHEAD = 1 };
-  int64_t in = rows * q->z.in_step * p->in_channels, out = rows * q->z.out_step * p->out_channels;
-  for (int64_t i = 0; i < in; i += LINE_FLOATS) __builtin_prefetch(from + AHEAD * in + i);
-  for (int64_t i = 0; i < out; i += LINE_FLOATS) __builtin_prefetch(to + AHEAD * out + i, 1);
+  int64_t in = rows * q->z.in_step * p->in_channels, step = q->z.out_step * p->out_channels;
+  int64_t columns = smaller(q->vectors * p->kernels->lanes, p->columns - q->column);
+  int64_t out = rows * step, run = columns < step ? columns : out;
+  for (int64_t i = 0; i < in; i += LINE_FLOATS) __builtin_prefetch(from + in + i);
+  for (int64_t row = 0; row < out; row += columns < step ? step : out)
+    for (int64_t i = 0; i < run; i += LINE_FLOATS) __builtin_prefetch(to + out + row + i, 1);
 }
 
 /* A tile: where it is, and what its taps along z read. Neighbours along y come one after the other: they
