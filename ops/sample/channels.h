@@ -13,19 +13,15 @@ typedef struct channel_attrs {
 } channel_attrs;
 
 /* Of an operator's list; `field` is the channel_attrs in its struct. */
-#define CHANNEL_ATTRS(type, field, synchronized_default)                                           \
-  {"channel_probability",                                                                          \
-   ATTR_FLOAT,                                                                                     \
-   offsetof(type, field.probability),                                                              \
-   "1",                                                                                            \
-   0,                                                                                              \
-   1,                                                                                              \
-   NULL,                                                                                           \
-   ATTR_SCHEDULABLE,                                                                               \
-   "that a channel is changed, where the crop is"},                                                \
+#define CHANNEL_PROBABILITY_ATTR(type, field)                                                      \
   {                                                                                                \
-    "synchronize_channels", ATTR_BOOL, offsetof(type, field.synchronized), synchronized_default,   \
-        0, 0, NULL, 0, "one draw for all channels; false: one for each"                            \
+    "channel_probability", ATTR_FLOAT, offsetof(type, field.probability), "1", 0, 1, NULL,         \
+        ATTR_SCHEDULABLE, "that a channel is changed, where the crop is"                           \
+  }
+#define SYNCHRONIZE_CHANNELS_ATTR(type, field, fallback)                                           \
+  {                                                                                                \
+    "synchronize_channels", ATTR_BOOL, offsetof(type, field.synchronized), fallback, 0, 0, NULL,   \
+        0, "one draw for all channels; false: one for each"                                        \
   }
 
 /* A change's struct begins with the channel that changes. */

@@ -14,7 +14,8 @@ static const attr random_brightness_attr_list[] = {
      ATTR_SCHEDULABLE, "drawn from [low, high)"},
     {"probability", ATTR_FLOAT, offsetof(random_brightness_attrs, probability), "0.15", 0, 1, NULL,
      ATTR_SCHEDULABLE, "that the crop is changed at all"},
-    CHANNEL_ATTRS(random_brightness_attrs, channels, "false"),
+    CHANNEL_PROBABILITY_ATTR(random_brightness_attrs, channels),
+    SYNCHRONIZE_CHANNELS_ATTR(random_brightness_attrs, channels, "false"),
     BALANCED_ATTR(random_brightness_attrs, "factors"),
     {0},
 };

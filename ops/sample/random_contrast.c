@@ -13,7 +13,8 @@ static const attr random_contrast_attr_list[] = {
      ATTR_SCHEDULABLE, "drawn from [low, high)"},
     {"probability", ATTR_FLOAT, offsetof(random_contrast_attrs, probability), "0.15", 0, 1, NULL,
      ATTR_SCHEDULABLE, "that the crop is changed at all"},
-    CHANNEL_ATTRS(random_contrast_attrs, channels, "true"),
+    CHANNEL_PROBABILITY_ATTR(random_contrast_attrs, channels),
+    SYNCHRONIZE_CHANNELS_ATTR(random_contrast_attrs, channels, "true"),
     BALANCED_ATTR(random_contrast_attrs, "factors"),
     {0},
 };
