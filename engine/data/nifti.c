@@ -49,6 +49,7 @@ typedef struct header {
   const value_type *type;
   int64_t size[3], channels;
   uint64_t offset_bytes, voxel_bytes;
+  bool is_doubtful; /* a gzip stream whose end does not say that it has these bytes */
   double slope, intercept;
   double affine[4][4];
 } header;
@@ -321,6 +322,17 @@ static status header_from(const char *path, const unsigned char *bytes, size_t l
   return OK;
 }
 
+/* A gzip stream of one member ends with its length, modulo 2^32. What was cut off anywhere does not. */
+static bool ends_otherwise(int fd, uint64_t file_bytes, const header *h) {
+  unsigned char end[4];
+  if (file_bytes < sizeof end ||
+      pread(fd, end, sizeof end, (off_t)(file_bytes - sizeof end)) != (ssize_t)sizeof end)
+    return true;
+  uint32_t length =
+      end[0] | (uint32_t)end[1] << 8 | (uint32_t)end[2] << 16 | (uint32_t)end[3] << 24;
+  return length != (uint32_t)(h->offset_bytes + h->voxel_bytes);
+}
+
 static status header_read(const char *path, header *h) {
   int fd;
   uint64_t file_bytes = 0;
@@ -329,8 +341,9 @@ static status header_read(const char *path, header *h) {
   size_t got = 0;
   status error =
       start ? read_start(path, fd, start, PEEK_BYTES, &got) : error_out_of_memory(PEEK_BYTES);
-  close(fd);
   if (!error) error = header_from(path, start, got, file_bytes, h);
+  if (!error) h->is_doubtful = gunzip_is(start, got) && ends_otherwise(fd, file_bytes, h);
+  close(fd);
   free(start);
   return error;
 }
@@ -348,25 +361,6 @@ bool nifti_forms_differ(const char *path, const void *bytes, size_t length, doub
   if (affine_is_valid((const double(*)[4])qform))
     affine_difference((const double(*)[4])h.affine, (const double(*)[4])qform, h.size, voxels);
   return voxels[0] != 0 || voxels[1] != 0 || voxels[2] != 0;
-}
-
-status nifti_read_grid(const char *path, volume *out) {
-  header h = {0};
-  TRY(header_read(path, &h));
-  *out = (volume){.channels = h.channels};
-  memcpy(out->size, h.size, sizeof h.size);
-  memcpy(out->affine, h.affine, sizeof h.affine);
-  return OK;
-}
-
-static status check_label_channels(const char *path, int64_t channels) {
-  if (channels == 1) return OK;
-  return bad_file(path, "a label map has one channel, this file has %lld.", (long long)channels);
-}
-
-status nifti_read_label_grid(const char *path, volume *out) {
-  TRY(nifti_read_grid(path, out));
-  return check_label_channels(path, out->channels);
 }
 
 /* ---- voxels ---- */
@@ -412,6 +406,37 @@ static status unzip_all(const char *path, const unsigned char *bytes, size_t len
   }
   *out = buffer;
   return OK;
+}
+
+/* Several members, or something behind the voxels, or cut off: unzipped, it can be told. */
+static status check_stream(const char *path, const header *h) {
+  unsigned char *bytes, *voxels = NULL;
+  size_t length;
+  TRY(nifti_load_bytes(path, &bytes, &length));
+  status error = unzip_all(path, bytes, length, h->offset_bytes + h->voxel_bytes, &voxels);
+  free(voxels);
+  free(bytes);
+  return error;
+}
+
+status nifti_read_grid(const char *path, volume *out) {
+  header h = {0};
+  TRY(header_read(path, &h));
+  if (h.is_doubtful) TRY(check_stream(path, &h));
+  *out = (volume){.channels = h.channels};
+  memcpy(out->size, h.size, sizeof h.size);
+  memcpy(out->affine, h.affine, sizeof h.affine);
+  return OK;
+}
+
+static status check_label_channels(const char *path, int64_t channels) {
+  if (channels == 1) return OK;
+  return bad_file(path, "a label map has one channel, this file has %lld.", (long long)channels);
+}
+
+status nifti_read_label_grid(const char *path, volume *out) {
+  TRY(nifti_read_grid(path, out));
+  return check_label_channels(path, out->channels);
 }
 
 #define SAME(u) (u)

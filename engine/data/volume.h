@@ -88,7 +88,8 @@ status nifti_read_labels(const char *path, labels *out);
 /* Does the header have a qform and an sform that differ? By how much, in voxels along each axis: see
  * affine_difference; infinitely, when the qform is no position. */
 bool nifti_forms_differ(const char *path, const void *bytes, size_t length, double voxels[3]);
-/* Header only: size, channels, affine (data stays NULL). */
+/* Header only: size, channels, affine (data stays NULL). A gzip stream whose end does not fit the header is
+ * unzipped, and an error where it is cut off. */
 status nifti_read_grid(const char *path, volume *out);
 /* The same of a label map, which has one channel. */
 status nifti_read_label_grid(const char *path, volume *out);

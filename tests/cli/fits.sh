@@ -55,6 +55,22 @@ says "case phantom_005: the headers of the image"
 [ ! -e never ] || fail "a run that was refused left a folder"
 [ "$(grep -c "error:" "$work/err")" -eq 2 ] || fail "other errors"
 
+# Images that were cut off are found then, too, those that are only tested among them; files of several gzip
+# members, and with something behind the voxels, are whole.
+cp -r phantom cut
+for case in 001 002; do
+  image=cut/imagesTr/phantom_$case.nii.gz
+  head -c -100 "$image" >part && mv part "$image"
+done
+for case in 003 004; do gunzip -c cut/imagesTr/phantom_$case.nii.gz >$case.nii; done
+(head -c 5000 003.nii | gzip && tail -c +5001 003.nii | gzip) >cut/imagesTr/phantom_003.nii.gz
+(cat 004.nii && head -c 10 /dev/zero) | gzip >cut/imagesTr/phantom_004.nii.gz
+try 1 "$STRATA" run "$pipelines/tiny.yaml" --set "data.root=$work/cut" --out never
+says "case phantom_001: $work/cut/imagesTr/phantom_001.nii.gz: the gzip stream stops before its end"
+says "case phantom_002: $work/cut/imagesTr/phantom_002.nii.gz: the gzip stream stops before its end"
+[ ! -e never ] || fail "a run that was refused left a folder"
+[ "$(grep -c "error:" "$work/err")" -eq 2 ] || fail "other errors"
+
 # Images alone: no classes, and stages that read no label train on them.
 cat >bare.yaml <<YAML
 strata: 1
