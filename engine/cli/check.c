@@ -10,6 +10,7 @@
 #include "cli/opened.h"
 #include "evaluate/metrics.h"
 #include "execute/estimate.h"
+#include "ops/method/cells.h"
 #include "run/run.h"
 
 /* Beyond it, source files are not read to find their entries in the cache. */
@@ -431,6 +432,29 @@ static void note_batch(checked *c, const stage_spec *s, bool label_free) {
          s->name, (long long)s->batch, (long long)crops, plural(crops));
 }
 
+/* A crop and its mirror image have opposite orders, which a network cannot tell apart. */
+static void note_mirroring(checked *c, const stage_spec *s, const graph *g) {
+  unsigned shuffled = 0, mirrored = 0;
+  for (int i = 0; i < g->node_count; i++) {
+    const node *n = &g->nodes[i];
+    const cell_attrs *cut = strcmp(n->op->name, "shuffle_cells") == 0 ? n->attrs : NULL;
+    for (int a = 0; a < 3 && cut; a++)
+      if (cut->cells[a] > 1) shuffled |= 1u << a;
+  }
+  for (int i = 0; i < s->data->sample_count; i++) {
+    const op_use *use = &s->data->sample[i];
+    if (strcmp(use->op->name, "random_flip") == 0 &&
+        *attr_number(use->op, use->attrs, "probability") > 0)
+      mirrored |= *attr_axes(use->op, use->attrs, "axes");
+  }
+  for (int a = 0; a < 3; a++)
+    if (shuffled & mirrored & 1u << a)
+      note(c,
+           "stage %s mirrors crops along %c, along which it shuffles their parts: the order is "
+           "ambiguous then; `sample` of the stage can leave that axis out",
+           s->name, "xyz"[a]);
+}
+
 /* Nothing of the step's size is made: neither its memory nor its weights. */
 static status check_stage(checked *c, const stage_spec *s) {
   stage_graph step;
@@ -465,6 +489,7 @@ static status check_stage(checked *c, const stage_spec *s) {
     print_time(c, s, steps, seconds);
     add_files(c, s, g);
     note_batch(c, s, label_free);
+    note_mirroring(c, s, g);
   }
   plan_free(&memory);
   stage_graph_free(&step);

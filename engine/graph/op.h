@@ -309,6 +309,8 @@ int port_count(const port *ports);
 /* The number `attribute` in an attribute struct of `o`, to read or write by name; NULL when it has
  * no number (ATTR_FLOAT) of that name. */
 double *attr_number(const op *o, void *attrs, const char *attribute);
+/* The same for axes (ATTR_AXES): bits. */
+unsigned *attr_axes(const op *o, void *attrs, const char *attribute);
 /* The same for whole numbers (ATTR_INT). */
 int64_t *attr_integer(const op *o, void *attrs, const char *attribute);
 /* The same for lists of whole numbers (ATTR_INTS). */

@@ -48,6 +48,10 @@ double *attr_number(const op *o, void *attrs, const char *attribute) {
   return attr_of_kind(o, attrs, attribute, ATTR_FLOAT);
 }
 
+unsigned *attr_axes(const op *o, void *attrs, const char *attribute) {
+  return attr_of_kind(o, attrs, attribute, ATTR_AXES);
+}
+
 int64_t *attr_integer(const op *o, void *attrs, const char *attribute) {
   return attr_of_kind(o, attrs, attribute, ATTR_INT);
 }

@@ -14,6 +14,14 @@ try 0 "$STRATA" run "${tiny[@]}" "${pretrain[@]}" --set "$other" --out other
 try 0 "$STRATA" weights diff common/weights/pretrain.safetensors same/weights/pretrain.safetensors
 try 1 "$STRATA" weights diff common/weights/pretrain.safetensors other/weights/pretrain.safetensors
 
+# Mirroring along the axis of the slabs is noted, not for a stage that leaves it out.
+flips=(--set "data.sample.random_flip.axes=[x, z]")
+try 0 "$STRATA" check "${tiny[@]}" "${flips[@]}"
+prints "stage pretrain mirrors crops along z, along which it shuffles their parts: the order is ambiguous then;"
+[ "$(grep -c "mirrors crops" out)" -eq 1 ] || fail "other notes"
+try 0 "$STRATA" check "${tiny[@]}" "${flips[@]}" --set "$same"
+! grep -q "mirrors crops" out || fail "a note on crops that are not mirrored"
+
 # What a run leaves says it, and trains the same again.
 try 0 "$STRATA" run other/pipeline.lock.yaml --out again
 cmp other/weights/pretrain.safetensors again/weights/pretrain.safetensors || fail "the lock trains other weights"
@@ -120,7 +128,7 @@ twice='stages.pretrain.sample=[{random_crop: {size: "${roi}"}}, {random_gamma: {
 try 0 "$STRATA" check "${tiny[@]}" --set "$twice" --set 'stages.pretrain.schedules={sample.2.gamma.1: {lua: ramp, from: 1.5}}'
 try 1 "$STRATA" check "${tiny[@]}" --set "$twice" --set 'stages.pretrain.schedules={sample.random_gamma.gamma.1: {lua: ramp}}'
 says 'has no number "sample.random_gamma.gamma.1" to schedule; there are sample.random_crop.positive,'
-says 'sample.1.gamma.0, sample.1.gamma.1, sample.1.probability, sample.2.gamma.0'
+says 'sample.1.gamma.0, sample.1.gamma.1, sample.1.probability, sample.1.channel_probability, sample.2.gamma.0'
 try 1 "$STRATA" run "${tiny[@]}" "${pretrain[@]}" --set "$twice" --out upside_down \
   --set 'stages.pretrain.schedules={sample.1.gamma.0: {lua: ramp, from: 1.5, to: 1.5}}'
 says 'stage "pretrain": gamma of random_gamma would go from 1.5 to 1.2; the first number must not be the larger one'
