@@ -5,32 +5,7 @@ from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from torch import nn
 
 import networks
-
-
-def keep(name):
-    # The layers of a block, and the encoder, once more.
-    return ".all_modules." not in name and not name.startswith("decoder.encoder.")
-
-
-def outputs(module, x):
-    skips = module.encoder(x)
-    heads = module.decoder(skips)
-    return {"out": heads[0], **{f"levels.{i}": skips[i + 1] for i in range(3)},
-            **{f"out{i + 1}": head for i, head in enumerate(heads) if i > 0}}
-
-
-def make(channels, outputs, norm=nn.InstanceNorm3d, bias=True, **arguments):
-    module = ResidualEncoderUNet(
-        channels, len(arguments["strides"]), conv_op=nn.Conv3d, num_classes=outputs,
-        conv_bias=bias, norm_op=norm, norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU, nonlin_kwargs={"inplace": True}, deep_supervision=True, **arguments)
-    module.apply(module.initialize)
-    return module
-
-
-def builder(**arguments):
-    return lambda image, channels: make(channels, 3, **arguments)
-
+import nnunet
 
 PUBLISHED = {"features_per_stage": [32, 64, 128, 256, 320, 320], "kernel_sizes": [[3, 3, 3]] * 6,
              "strides": [1, 2, 2, 2, 2, 2], "n_blocks_per_stage": [1, 3, 4, 6, 6, 6],
@@ -38,11 +13,11 @@ PUBLISHED = {"features_per_stage": [32, 64, 128, 256, 320, 320], "kernel_sizes":
 SMALL = {"features_per_stage": [3, 4, 5, 6, 7, 7], "n_blocks_per_stage": [1, 2, 1, 1, 1, 2]}
 networks.write(
     "resenc_unet", "models/resenc_unet.yaml", {"outputs": 3, **SMALL},
-    builder(**{**PUBLISHED, **SMALL}), outputs,
+    nnunet.builder(ResidualEncoderUNet, **{**PUBLISHED, **SMALL}), nnunet.outputs,
     [{"image": (128, 128, 128)}, {"image": (32, 64, 32), "channels": 2, "train": True},
-     {"image": (64, 32, 32), "batch": 2, "train": True}], keep,
+     {"image": (64, 32, 32), "batch": 2, "train": True}], nnunet.keep,
     published={"arguments": {"outputs": 14}, "image": (128, 128, 128), "channels": 1,
-               "build": lambda: make(1, 14, **PUBLISHED)})
+               "build": lambda: nnunet.make(ResidualEncoderUNet, 1, 14, **PUBLISHED)})
 
 # Thick slices, several convolutions a decoder stage, shortcuts of every sort, batch norm, no biases.
 FLAT = {"features_per_stage": [4, 8, 8, 18], "kernel_sizes": [[3, 3, 1], [3, 3, 1], [3, 3, 3], 3],
@@ -51,7 +26,8 @@ FLAT = {"features_per_stage": [4, 8, 8, 18], "kernel_sizes": [[3, 3, 1], [3, 3, 
 networks.write(
     "resenc_unet_flat_batch", "models/resenc_unet.yaml",
     {"outputs": 3, "norm": "batch", "conv_bias": False, **FLAT},
-    builder(norm=nn.BatchNorm3d, bias=False, **{**FLAT, "kernel_sizes": FLAT["kernel_sizes"][:3]
-                                                + [[3, 3, 3]]}), outputs,
+    nnunet.builder(ResidualEncoderUNet, norm=nn.BatchNorm3d, bias=False,
+                   **{**FLAT, "kernel_sizes": FLAT["kernel_sizes"][:3] + [[3, 3, 3]]}),
+    nnunet.outputs,
     [{"image": (32, 48, 12), "batch": 2, "train": True}, {"image": (16, 32, 8), "channels": 2},
-     {"image": (8, 16, 8), "batch": 2, "train": True}], keep)
+     {"image": (8, 16, 8), "batch": 2, "train": True}], nnunet.keep)
