@@ -1492,7 +1492,7 @@ static void read_stage(loader *l, stage_spec *s, const tree *t, source_pos at) {
   s->clip_value = read_float(l, t, what, "clip_value", 0, 0, INFINITY);
   s->accumulate = read_int(l, t, what, "accumulate", 1, 1, BATCH_MAX, at);
   read_precision(l, s, t);
-  s->epochs = read_int(l, t, what, "epochs", REQUIRED, 1, 10000000, at);
+  s->epochs = read_int(l, t, what, "epochs", REQUIRED, 0, 10000000, at);
   s->batch = read_int(l, t, what, "batch", 1, 1, BATCH_MAX, at);
   s->steps_per_epoch = read_int(l, t, what, "steps_per_epoch", 0, 0, 10000000, at);
   s->use_labels = read_bool(l, t, what, "use_labels", false);

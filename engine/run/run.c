@@ -226,14 +226,15 @@ static status try_schedules(const run *r, const stage_spec *s, const stage_graph
   bool label_free = graph->label == VALUE_NONE && !s->use_labels;
   int64_t steps = stage_updates(s, r->data, &r->p->data, label_free);
   number_view view;
-  return controls_try(c, (schedule_point){.total = s->epochs * steps,
+  int64_t epochs = s->epochs > 0 ? s->epochs : 1; /* a mistake shows without epochs, too */
+  return controls_try(c, (schedule_point){.total = epochs * steps,
                                           .steps_per_epoch = steps,
                                           .metrics = controls_numbers(c, NULL, 0, &view)});
 }
 
 static status check_cases(const run *r, const stage_spec *s, const stage_graph *graph) {
   bool label_free = graph->label == VALUE_NONE && !s->use_labels;
-  if (dataset_role_usable(r->data, ROLE_TRAIN, label_free) > 0) return OK;
+  if (s->epochs == 0 || dataset_role_usable(r->data, ROLE_TRAIN, label_free) > 0) return OK;
   bool has_any = dataset_role_count(r->data, ROLE_TRAIN) > 0;
   return error_new(ERROR_DATA, r->p->data.split_at,
                    has_any ? "stage %s learns from labels, and no training case has one"

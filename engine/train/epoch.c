@@ -169,6 +169,11 @@ static void note_results(trainer *t) {
   }
 }
 
+void trainer_note_end(trainer *t) {
+  t->state.end = END_EPOCHS;
+  snprintf(t->state.ended, sizeof t->state.ended, "epochs");
+}
+
 static status finish_epoch(trainer *t, bool *stop) {
   const stage_spec *s = t->stage;
   int64_t finished = t->state.epoch + 1;
@@ -200,10 +205,7 @@ static status finish_epoch(trainer *t, bool *stop) {
     snprintf(t->state.ended, sizeof t->state.ended, "time limit");
     *stop = true;
   }
-  if (last && !*stop) {
-    t->state.end = END_EPOCHS;
-    snprintf(t->state.ended, sizeof t->state.ended, "epochs");
-  }
+  if (last && !*stop) trainer_note_end(t);
   t->epoch = (tally){0};
   t->step_started_s = clock_now_s();
   return OK;

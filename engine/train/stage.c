@@ -441,6 +441,7 @@ static status next_step(trainer *t) {
 }
 
 static status train(trainer *t) {
+  if (t->stage->epochs == 0) trainer_note_end(t);
   bool stop = t->state.ended[0] != 0;
   while (!stop && t->state.epoch < t->stage->epochs) {
     if (t->state.step < t->steps_per_epoch) {

@@ -75,6 +75,8 @@ status trainer_validate(trainer *t);
 /* Everything that happens between two epochs. When the user asks to stop during the validation, or a
  * script fails, nothing has happened yet: the state still stands before the end of this epoch. */
 status trainer_finish_epoch(trainer *t, bool *stop);
+/* All of the stage's epochs are done. */
+void trainer_note_end(trainer *t);
 /* Calls on_stage_end. */
 status trainer_end_stage(trainer *t);
 

@@ -159,7 +159,7 @@ static void wrong_overrides_name_themselves(void **state) {
       {{"params.new", "4"}, "there is no \"new\" to set"},
       {{"stages.pretran.epochs", "4"}, "did you mean \"pretrain\"?"},
       {{"stages.pretrain.epoch", "4"}, "has no key \"epoch\"; did you mean \"epochs\"?"},
-      {{"stages.pretrain.epochs", "0"}, "must be from 1"},
+      {{"stages.pretrain.epochs", "-1"}, "must be from 0"},
       {{"stages.9.x", "0"}, "the list has 2 items"},
       {{"data.rot", "x"}, "data has no key \"rot\"; did you mean \"root\"?"},
       {{"data.root", "/nowhere"}, "There is no data set /nowhere/data/dataset.json."},

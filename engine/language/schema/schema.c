@@ -107,8 +107,8 @@ static json_t *model_schema(void) {
       part_examples(part_text("the model's file"),
                     YAML("models/unetr.yaml", "models/swin_unetr.yaml",
                          "models/unetr_plus_plus.yaml", "models/nnformer.yaml",
-                         "models/dynunet.yaml", "models/resenc_unet.yaml", "models/unet.yaml",
-                         "models/basic_unet.yaml", "models/segresnet.yaml")));
+                         "models/dynunet.yaml", "models/plain_unet.yaml", "models/resenc_unet.yaml",
+                         "models/unet.yaml", "models/basic_unet.yaml", "models/segresnet.yaml")));
   put(p, "with", part_names(part_any(NULL), "the model's parameters"));
   put(json_object_get(p, "blocks"), "description",
       json_string("name: file of the block; beside `use`, blocks that stand in for the model's"));
@@ -363,7 +363,7 @@ static json_t *stage_schema(void) {
   put(p, "graph", part_reference("graph"));
   put(p, "sample", sample_schema("per crop, in this stage; default: data: sample"));
   add_training_keys(p);
-  put(p, "epochs", part_integer(1, 1e7, "rounds through the training cases"));
+  put(p, "epochs", part_integer(0, 1e7, "rounds through the training cases"));
   put(p, "batch", part_default(part_integer(1, BATCH_MAX, "crops in a batch"), "1"));
   put(p, "precision",
       part_default(part_choice(precision_choices + PRECISION_F32,
