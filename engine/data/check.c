@@ -141,7 +141,7 @@ static status describe(look_work *w, int64_t index, const medical_case *c) {
   describe_values(w, v, look);
   note_flatness(w, look);
   int64_t low[3], high[3];
-  if (volume_box_above(v, 0, low, high))
+  if (volume_box_beyond(v, -INFINITY, 0, low, high))
     for (int a = 0; a < 3; a++) look->box_size[a] = high[a] + 1 - low[a];
   if (!c->label.data) return OK;
   look->class_voxels = calloc((size_t)w->look->data->class_count, sizeof *look->class_voxels);

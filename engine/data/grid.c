@@ -372,21 +372,36 @@ static int letter_axis(char letter, bool *negative) {
   return (int)(found - letters) / 2;
 }
 
+/* Do the letters of `axes` name voxel axes, not directions? */
+static bool names_voxel_axes(const char *axes) {
+  return strspn(axes, "xyz") == 3;
+}
+
 bool grid_axes_valid(const char *axes) {
   unsigned seen = 0;
   bool negative;
   if (!axes || strlen(axes) != 3) return false;
   for (int a = 0; a < 3; a++) {
-    int axis = letter_axis(axes[a], &negative);
+    int axis = names_voxel_axes(axes) ? axes[a] - 'x' : letter_axis(axes[a], &negative);
     if (axis < 0) return false;
     seen |= 1u << axis;
   }
   return seen == 7;
 }
 
+static grid_map permuted(const int64_t size[3], const char *axes) {
+  grid_map map = {0};
+  for (int a = 0; a < 3; a++) {
+    map.axis[a] = axes[a] - 'x';
+    map.size[a] = size[map.axis[a]];
+  }
+  return map;
+}
+
 grid_map grid_to_axes(const double affine[4][4], const int64_t size[3], const char *axes) {
   static const int orders[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
                                    {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+  if (names_voxel_axes(axes)) return permuted(size, axes);
   double spacing[3], best = -1;
   affine_spacing(affine, spacing);
   const int *to_world = orders[0]; /* voxel axis → the world axis it runs along */
@@ -412,4 +427,26 @@ grid_map grid_to_axes(const double affine[4][4], const int64_t size[3], const ch
     map.start[a] = map.flip[a] ? size[from] - 1 : 0;
   }
   return map;
+}
+
+/* ---- resolution ---- */
+
+/* Of two equally coarse ones *axis is neither. Is any axis coarse? */
+static bool coarse_axis(const double spacing_mm[3], double above, int *axis) {
+  int coarsest = 0, equals = 0;
+  double finest = spacing_mm[0];
+  for (int a = 1; a < 3; a++) {
+    if (spacing_mm[a] > spacing_mm[coarsest]) coarsest = a;
+    finest = spacing_mm[a] < finest ? spacing_mm[a] : finest;
+  }
+  for (int a = 0; a < 3; a++) equals += spacing_mm[a] > spacing_mm[coarsest] * (1 - 1e-5);
+  bool is_coarse = spacing_mm[coarsest] > finest * above;
+  *axis = is_coarse && equals == 1 ? coarsest : -1;
+  return is_coarse;
+}
+
+int grid_coarse_axis(const double before_mm[3], const double after_mm[3], double above) {
+  int axis;
+  if (!coarse_axis(before_mm, above, &axis)) coarse_axis(after_mm, above, &axis);
+  return axis;
 }

@@ -55,8 +55,14 @@ void volume_keep_part(volume *v, const int64_t old_size[3], const grid_map *map)
 void labels_keep_part(labels *l, const int64_t old_size[3], const grid_map *map);
 
 /* The axis permutation and flips that bring `affine` closest to the three letters of `axes`, the
- * directions in which the new indices grow: R or L, A or P, S or I in any order. */
+ * directions in which the new indices grow: R or L, A or P, S or I in any order. Or x, y and z, the axes
+ * as they are, in any order: then nothing is flipped, and `affine` does not matter. */
 bool grid_axes_valid(const char *axes);
 grid_map grid_to_axes(const double affine[4][4], const int64_t size[3], const char *axes);
+
+/* The axis along which a resampling from one spacing to another takes whole slices, by nnU-Net's rule: one
+ * axis is more than `above` times as coarse as the finest, before or else after. −1: there is none, or two
+ * are equally coarse, and then it does not matter what comes after. */
+int grid_coarse_axis(const double before_mm[3], const double after_mm[3], double above);
 
 #endif

@@ -174,7 +174,11 @@ status case_copy(const medical_case *in, medical_case *out) {
 
 /* ---- affines ---- */
 
-bool volume_box_above(const volume *v, float above, int64_t low[3], int64_t high[3]) {
+static bool is_beyond(float value, float from, float to) {
+  return value < from || value > to;
+}
+
+bool volume_box_beyond(const volume *v, float from, float to, int64_t low[3], int64_t high[3]) {
   const int64_t line = v->size[2] * v->channels;
   for (int a = 0; a < 3; a++) {
     low[a] = v->size[a];
@@ -184,13 +188,13 @@ bool volume_box_above(const volume *v, float above, int64_t low[3], int64_t high
     for (int64_t y = 0; y < v->size[1]; y++) {
       const float *row = v->data + (x * v->size[1] + y) * line;
       int64_t first = 0, last = line - 1;
-      while (first < line && !(row[first] > above)) first++;
+      while (first < line && !is_beyond(row[first], from, to)) first++;
       if (first == line) continue;
-      while (!(row[last] > above)) last--;
-      int64_t from[3] = {x, y, first / v->channels}, to[3] = {x, y, last / v->channels};
+      while (!is_beyond(row[last], from, to)) last--;
+      int64_t begin[3] = {x, y, first / v->channels}, end[3] = {x, y, last / v->channels};
       for (int a = 0; a < 3; a++) {
-        low[a] = from[a] < low[a] ? from[a] : low[a];
-        high[a] = to[a] > high[a] ? to[a] : high[a];
+        low[a] = begin[a] < low[a] ? begin[a] : low[a];
+        high[a] = end[a] > high[a] ? end[a] : high[a];
       }
     }
   return high[0] >= 0;

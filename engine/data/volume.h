@@ -58,9 +58,9 @@ status labels_count(labels *l);
 void labels_replace(labels *l, uint8_t from, uint8_t to);
 /* Deep copy, without counts; the name stays borrowed. */
 status case_copy(const medical_case *in, medical_case *out);
-/* The box around the voxels of which a channel is larger than `above`: from low to high, both inside. False:
- * there is none. */
-bool volume_box_above(const volume *v, float above, int64_t low[3], int64_t high[3]);
+/* The box around the voxels of which a channel is below `from` or above `to`: from low to high, both inside.
+ * False: there is none. */
+bool volume_box_beyond(const volume *v, float from, float to, int64_t low[3], int64_t high[3]);
 /* Spacing in mm: the column norms of the affine. */
 void affine_spacing(const double affine[4][4], double spacing_mm[3]);
 /* Volume of a voxel: the determinant. */

@@ -55,6 +55,8 @@ status components_open(const labels *l, const uint8_t structure[LABEL_VALUES], c
 void components_close(components *c);
 /* The first run of the component that run `r` belongs to. */
 int64_t component_of(components *c, int64_t r);
+/* What the chosen classes enclose becomes theirs; see fill_holes.c. */
+status fill_holes(const chosen_classes *chosen, labels *l);
 /* Gives the voxels of components whose first run has no voxels any more another class. */
 void components_replace(components *c, labels *l, uint8_t class);
 

@@ -71,13 +71,12 @@ static void fill(holes *h, labels *l) {
     }
 }
 
-static status fill_holes_labels(const void *attrs, labels *l) {
-  const fill_holes_attrs *a = attrs;
+status fill_holes(const chosen_classes *chosen, labels *l) {
   static const uint8_t background[LABEL_VALUES] = {1};
   uint8_t structure[LABEL_VALUES];
   int64_t rows = l->size[0] * l->size[1];
   holes h = {.l = l, .structure = structure};
-  structures_of(&a->chosen, structure);
+  structures_of(chosen, structure);
   TRY(components_open(l, background, BY_FACES, &h.background));
   size_t count = (size_t)h.background.count + 1;
   h.rims = calloc(count, sizeof *h.rims);
@@ -90,6 +89,11 @@ static status fill_holes_labels(const void *attrs, labels *l) {
   free(h.rims);
   components_close(&h.background);
   return error;
+}
+
+static status fill_holes_labels(const void *attrs, labels *l) {
+  const fill_holes_attrs *a = attrs;
+  return fill_holes(&a->chosen, l);
 }
 
 const op op_fill_holes = {

@@ -2,14 +2,19 @@
 #include "data/host.h"
 #include "graph/op.h"
 
+#include <math.h>
+
 typedef struct crop_foreground_attrs {
   double above;
+  bool nonzero;
   int64_t margin[3];
 } crop_foreground_attrs;
 
 static const attr crop_foreground_attr_list[] = {
     {"above", ATTR_FLOAT, offsetof(crop_foreground_attrs, above), "0", 0, 0, NULL, 0,
      "a voxel is foreground when any channel is larger than this intensity"},
+    {"nonzero", ATTR_BOOL, offsetof(crop_foreground_attrs, nonzero), "false", 0, 0, NULL, 0,
+     "a voxel is foreground when any channel is not 0, whatever `above` says: nnU-Net's crop"},
     {"margin", ATTR_INT3, offsetof(crop_foreground_attrs, margin), "0", 0, 4096, NULL, 0,
      "voxels kept around the foreground, as far as the volume goes"},
     {0},
@@ -25,11 +30,12 @@ static status crop_foreground_host(host_call *call) {
   const crop_foreground_attrs *attrs = call->attrs;
   const volume *v = &call->c->image;
   int64_t low[3], high[3];
-  if (!volume_box_above(v, (float)attrs->above, low, high))
+  float from = attrs->nonzero ? 0 : -INFINITY, to = attrs->nonzero ? 0 : (float)attrs->above;
+  if (!volume_box_beyond(v, from, to, low, high))
     return error_new(ERROR_DATA, NOWHERE,
-                     "no voxel is above %g, so there is no foreground to crop to. Check the "
+                     "no voxel is %s %g, so there is no foreground to crop to. Check the "
                      "volume, or the intensities the steps before leave.",
-                     attrs->above);
+                     attrs->nonzero ? "other than" : "above", (double)to);
   grid_map map = grid_identity(v->size);
   bool same = true;
   for (int a = 0; a < 3; a++) {
@@ -44,9 +50,10 @@ static status crop_foreground_host(host_call *call) {
 const op op_crop_foreground = {
     .name = "crop_foreground",
     .family = "prepare",
-    .summary = "Crops to the box around the voxels above an intensity.",
-    .doc = "The smallest box that holds every voxel with any channel above the threshold, plus a\n"
-           "margin, never larger than the volume. A case without foreground is an error.",
+    .summary = "Crops to the box around the voxels above an intensity, or other than 0.",
+    .doc =
+        "The smallest box that holds every voxel with any channel above the threshold (with\n"
+        "nonzero: other than 0), plus a margin, never larger than the volume. A case without foreground is an error.",
     .torch = "monai.transforms.CropForeground(select_fn=lambda x: x > above, margin=margin,\n"
              "allow_smaller=True)",
     .version = 1,

@@ -306,29 +306,11 @@ static status resample_label(const labels *in, const plan *p, bool nearest, labe
   return error;
 }
 
-/* nnU-Net's rule: one axis is much coarser than the finest, before or else after; of two equally
- * coarse ones neither is, and then it does not matter what comes after. Is any axis coarse? */
-static bool coarse_axis(const double spacing_mm[3], double above, int *axis) {
-  int coarsest = 0, equals = 0;
-  double finest = spacing_mm[0];
-  for (int a = 1; a < 3; a++) {
-    if (spacing_mm[a] > spacing_mm[coarsest]) coarsest = a;
-    finest = spacing_mm[a] < finest ? spacing_mm[a] : finest;
-  }
-  for (int a = 0; a < 3; a++) equals += spacing_mm[a] > spacing_mm[coarsest] * (1 - 1e-5);
-  bool is_coarse = spacing_mm[coarsest] > finest * above;
-  *axis = is_coarse && equals == 1 ? coarsest : -1;
-  return is_coarse;
-}
-
 static int separate_axis(const resample_attrs *attrs, const double old_mm[3],
                          const double new_mm[3]) {
   if (attrs->separate_axis != SEPARATE_AUTO)
     return attrs->separate_axis == SEPARATE_NONE ? -1 : attrs->separate_axis - SEPARATE_X;
-  int axis;
-  if (!coarse_axis(old_mm, attrs->separate_above, &axis))
-    coarse_axis(new_mm, attrs->separate_above, &axis);
-  return axis;
+  return grid_coarse_axis(old_mm, new_mm, attrs->separate_above);
 }
 
 static status make_plan(const resample_attrs *attrs, const volume *in, plan *p) {

@@ -58,6 +58,11 @@ def case(name, operator, attributes, transform, label_transform=None):
 for axes in ("RAS", "LPS", "SPL"):
     t = mt.Orientation(axcodes=axes, labels=(("L", "R"), ("P", "A"), ("I", "S")))
     case(f"orient_{axes}", "orient", f"axes={axes}", t, t)
+def reversed_axes(x):
+    return MetaTensor(x.as_tensor().permute(0, 3, 2, 1), affine=torch.tensor(AFFINE[:, [2, 1, 0, 3]]))
+
+
+case("orient_zyx", "orient", "axes=zyx", reversed_axes, reversed_axes)
 for name, spacing in (("finer", (1.1, 1.3, 1.9)), ("coarser", (2.4, 1.5, 4.1))):
     # Spacing works along the voxel axes of the case, as the operator does.
     case(f"resample_{name}", "resample", f"spacing={list(spacing)}",
@@ -75,6 +80,9 @@ case("crop_foreground", "crop_foreground", "above=100\tmargin=1",
      mt.CropForeground(select_fn=lambda x: x > 100, margin=1, allow_smaller=True))
 case("crop_tight", "crop_foreground", "above=150\tmargin=0",
      mt.CropForeground(select_fn=lambda x: x > 150, margin=0, allow_smaller=True))
+case("crop_nonzero", "crop_foreground", "nonzero=true\tabove=150",
+     mt.CropForeground(select_fn=lambda x: x != 0, allow_smaller=True))
+
 case("pad", "pad", "size=[20, 17, 8]\tvalue=-3", mt.SpatialPad((20, 17, 8), value=-3))
 case("centre_crop", "centre_crop", "size=[10, 9, 11]", mt.ResizeWithPadOrCrop((10, 9, 11)))
 

@@ -118,7 +118,11 @@ static void orienting_moves_no_voxel(void **state) {
   assert_false(grid_axes_valid("RA"));
   assert_false(grid_axes_valid("RASS"));
   assert_false(grid_axes_valid("ras"));
+  assert_false(grid_axes_valid("xyx"));
+  assert_false(grid_axes_valid("xyS"));
+  assert_false(grid_axes_valid("xyzx"));
   assert_true(grid_axes_valid("SLP"));
+  assert_true(grid_axes_valid("zxy"));
 }
 
 /* Crops, mirror images and both, of two channels and a label. */
@@ -958,8 +962,43 @@ static void chosen_channels_alone_are_changed(void **state) {
   arena_free(&memory);
 }
 
+/* A cube of 3³ in 5³ whose middle is 0 in both channels, and a corner in the second. */
+static void the_body_holds_what_it_encloses(void **state) {
+  (void)state;
+  arena memory = {0};
+  volume v = {0};
+  expect_ok(volume_allocate(&v, (int64_t[]){5, 5, 5}, 2));
+  for (int a = 0; a < 4; a++) v.affine[a][a] = 1;
+  memset(v.data, 0, 250 * sizeof *v.data);
+  double sum = 0;
+  for (int i = 0; i < 27; i++) {
+    float *at = &v.data[2 * ((i / 9 + 1) * 25 + (i / 3 % 3 + 1) * 5 + i % 3 + 1)];
+    at[0] = i == 13 ? 0 : (float)(i - 30);
+    at[1] = i == 13 || i == 0 ? 0 : 7;
+    sum += (double)at[0];
+  }
+  medical_case body = apply(USE(&memory, "normalize", "scope", "body"), &v),
+               nonzero = apply(USE(&memory, "normalize", "scope", "nonzero"), &v);
+  const float *middle = &body.image.data[2 * (2 * 25 + 2 * 5 + 2)],
+              *corner = &body.image.data[2 * (25 + 5 + 1)];
+  assert_true(middle[0] > 0 && sum < 0);                    /* by the mean of all 27 */
+  assert_float_equal(middle[1], corner[1], 1e-6);           /* a hole is like any voxel of 0 */
+  assert_true(middle[1] < 0 && body.image.data[0] == 0.0f); /* and what is outside stays */
+  assert_true(nonzero.image.data[2 * (2 * 25 + 2 * 5 + 2)] == 0.0f);
+  double mean = 0, square = 0;
+  for (int i = 0; i < 125; i++) mean += (double)body.image.data[2 * i];
+  for (int i = 0; i < 125; i++) square += pow((double)body.image.data[2 * i], 2);
+  assert_float_equal(mean, 0, 1e-4);
+  assert_float_equal(square, 27, 1e-3);
+  case_free(&body);
+  case_free(&nonzero);
+  volume_free(&v);
+  arena_free(&memory);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(the_body_holds_what_it_encloses),
       cmocka_unit_test(chosen_channels_alone_are_changed),
       cmocka_unit_test(channels_are_drawn_together_or_apart),
       cmocka_unit_test(balanced_factors_lie_on_both_sides_of_1),
