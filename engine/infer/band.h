@@ -15,9 +15,10 @@ enum { BAND_CLASSES_MAX = 256 };
 
 /* What becomes of a voxel's sums once it has all its scores. */
 typedef enum band_scores {
-  BAND_SUMS, /* nothing: `best` alone is wanted, which sums have as means do */
-  BAND_MEANS,
-  BAND_PROBABILITIES /* of the means, which are logits */
+  BAND_SUMS,         /* nothing: `best` alone is wanted, which sums have as means do */
+  BAND_MEANS,        /* of probabilities */
+  BAND_LOGITS,       /* means of logits */
+  BAND_PROBABILITIES /* of the means of logits */
 } band_scores;
 
 typedef struct score_band {

@@ -151,6 +151,7 @@ static bool locate(const resampling *r, const double point[3], cell *out) {
   for (int a = 0; a < 3; a++) {
     double last = (double)(b->size[a] - 1), s = point[a];
     if (!(s >= -0.5 - SAME_GRID_VOXELS && s <= last + 0.5 + SAME_GRID_VOXELS)) return false;
+    if (a == r->e->whole) s = floor(s + 0.5 + SAME_GRID_VOXELS); /* of two equally near the later */
     s = s < 0 ? 0 : s > last ? last : s;
     low[a] = (int64_t)s;
     high[a] = low[a] + 1 < b->size[a] ? low[a] + 1 : low[a];
@@ -184,7 +185,7 @@ static uint8_t interpolated_class(const score_band *b, const cell *at) {
   for (int k = 1; k < 8; k++) agree = agree && b->best[at->voxel[k]] == b->best[at->voxel[0]];
   if (agree) return b->best[at->voxel[0]];
   uint8_t top = 0;
-  double top_value = b->region_labels ? 0.5 : -INFINITY;
+  double half = b->kind == BAND_LOGITS ? 0 : 0.5, top_value = b->region_labels ? half : -INFINITY;
   for (int64_t c = 0; c < b->classes; c++) {
     double value = interpolated(b, at, c);
     if (value <= top_value) continue;
@@ -192,6 +193,27 @@ static uint8_t interpolated_class(const score_band *b, const cell *at) {
     top = b->region_labels ? b->region_labels[c] : (uint8_t)c;
   }
   return top;
+}
+
+/* Of logits, in place. */
+static void to_probabilities(const score_band *b, double *values) {
+  double top = -INFINITY, sum = 0;
+  for (int64_t c = 0; c < b->classes; c++) top = values[c] > top ? values[c] : top;
+  for (int64_t c = 0; c < b->classes; c++) {
+    values[c] = b->region_labels ? 1 / (1 + exp(-values[c])) : exp(values[c] - top);
+    sum += values[c];
+  }
+  for (int64_t c = 0; c < b->classes && !b->region_labels; c++) values[c] /= sum;
+}
+
+static void keep_probabilities(const score_band *b, const cell *at, int64_t voxel,
+                               nifti_values *to) {
+  double values[BAND_CLASSES_MAX];
+  const int64_t *size = to->size;
+  for (int64_t c = 0; c < b->classes; c++) values[c] = interpolated(b, at, c);
+  if (b->kind == BAND_LOGITS) to_probabilities(b, values);
+  for (int64_t c = 0; c < b->classes; c++)
+    to->data[c * size[0] * size[1] * size[2] + file_order(size, voxel)] = (float)values[c];
 }
 
 /* Of a row whose voxel k lies at plane start + k · step: those that can be this turn's, and a few
@@ -230,11 +252,7 @@ static void resample_row(void *context, int64_t middle) {
     if (!locate(r, point, &around)) continue;
     int64_t voxel = (at[0] * size[1] + at[1]) * size[2] + at[2];
     e->out->data[voxel] = interpolated_class(r->b, &around);
-    if (!e->probabilities) continue;
-    const nifti_values *values = e->probabilities;
-    for (int64_t c = 0; c < values->channels; c++)
-      values->data[c * size[0] * size[1] * size[2] + file_order(size, voxel)] =
-          (float)interpolated(r->b, &around, c);
+    if (e->probabilities) keep_probabilities(r->b, &around, voxel, e->probabilities);
   }
 }
 
@@ -266,7 +284,7 @@ static void resample(const label_export *e, score_band *b, int64_t from, int64_t
 status export_open(const volume *prepared, int64_t classes, const int64_t size[3],
                    const double affine[4][4], thread_pool *pool, labels *out, label_export *e) {
   *out = (labels){0};
-  *e = (label_export){.out = out, .pool = pool};
+  *e = (label_export){.out = out, .pool = pool, .whole = -1};
   if (classes < 1 || classes > BAND_CLASSES_MAX)
     return error_new(ERROR_DATA, NOWHERE, "cannot export %lld classes: at most %d fit a label map",
                      (long long)classes, BAND_CLASSES_MAX);
@@ -275,6 +293,22 @@ status export_open(const volume *prepared, int64_t classes, const int64_t size[3
   memcpy(out->affine, affine, sizeof out->affine);
   e->is_copy = is_regrid(e->map, size, &e->copy);
   return OK;
+}
+
+void export_like(label_export *e, const volume *prepared, const window_spec *windows) {
+  static const double coarse = 3; /* times the finest, as in nnU-Net */
+  double prepared_mm[3], target_mm[3], along_mm[3];
+  affine_spacing(prepared->affine, prepared_mm);
+  affine_spacing((const double(*)[4])e->out->affine, target_mm);
+  for (int a = 0; a < 3; a++) { /* of the target axis that follows this one most closely */
+    const double *row = e->map[a];
+    int axis = 0;
+    for (int c = 1; c < 3; c++)
+      if (fabs(row[c]) * target_mm[axis] > fabs(row[axis]) * target_mm[c]) axis = c;
+    along_mm[a] = target_mm[axis];
+  }
+  e->logits = windows->resample_logits && !e->is_copy;
+  if (windows->separates_axis) e->whole = grid_coarse_axis(prepared_mm, along_mm, coarse);
 }
 
 static status take_planes(void *context, score_band *band, int64_t from, int64_t to) {
@@ -295,6 +329,8 @@ void export_keep_probabilities(label_export *e, bool are_regions, nifti_values *
 }
 
 score_reader export_reader(label_export *e) {
-  return (score_reader){
-      .probabilities = !e->is_copy || e->probabilities, .planes = take_planes, .context = e};
+  return (score_reader){.probabilities = !e->is_copy || e->probabilities,
+                        .logits = e->logits,
+                        .planes = take_planes,
+                        .context = e};
 }

@@ -60,6 +60,7 @@ static inline size_t window_budget(const window_spec *w) {
  * are finished, and those before `from` were in earlier calls. Plane from − 1 is still held. */
 typedef struct score_reader {
   bool probabilities; /* are the scores wanted? Else only what they say: band.best */
+  bool logits;        /* as logits, unless the windows average probabilities */
   status (*planes)(void *context, score_band *band, int64_t from, int64_t to);
   void *context;
 } score_reader;
@@ -74,12 +75,14 @@ status sliding_window(const inferer *i, const volume *image, const score_reader 
 
 /* Probabilities on the prepared grid → class numbers on the target grid: exact copy where the two
  * differ by a signed axis permutation and whole voxels (within 0.001 voxel); else trilinear resampling
- * of the probabilities before argmax. Equal probabilities: the lowest class. Of regions the last one whose
+ * of the probabilities, or as export_like says, before argmax. Equal probabilities: the lowest class. Of regions the last one whose
  * probability is above a half counts. Outside the prepared grid (beyond its outermost voxels' edges): background. */
 typedef struct label_export {
   double map[3][4]; /* target voxel → prepared voxel */
   bool is_copy;
   grid_map copy; /* prepared voxel of each target voxel, where it is one */
+  bool logits;   /* are resampled, in place of probabilities */
+  int whole;     /* axis of the prepared grid whose slices are not interpolated; −1: none */
   labels *out;
   nifti_values *probabilities; /* on the target grid, too; NULL: not kept */
   thread_pool *pool;
@@ -89,6 +92,8 @@ typedef struct label_export {
  * borrowed; on error *out is empty. */
 status export_open(const volume *prepared, int64_t classes, const int64_t size[3],
                    const double affine[4][4], thread_pool *pool, labels *out, label_export *e);
+/* What is resampled, and along which axes, as `windows` say. */
+void export_like(label_export *e, const volume *prepared, const window_spec *windows);
 /* Keeps the probabilities that the labels come from, a channel for each class or region: *to is on the
  * target grid and fresh, and is borrowed until the last planes have come. Outside the prepared grid it
  * is certainly the first class (background), and no region. */

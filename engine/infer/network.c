@@ -151,6 +151,7 @@ static status segment(network *n, const volume *prepared, const int64_t size[3],
   label_export e;
   TRY(check_channels(n, prepared));
   TRY(export_open(prepared, n->inferer.classes, size, affine, n->inferer.pool, out, &e));
+  export_like(&e, prepared, &n->inferer.windows);
   if (probabilities) export_keep_probabilities(&e, n->inferer.region_labels, probabilities);
   score_reader reader = export_reader(&e);
   status error = sliding_window(&n->inferer, prepared, &reader);

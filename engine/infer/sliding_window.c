@@ -252,6 +252,7 @@ status sliding_window(const inferer *i, const volume *image, const score_reader 
   bool sums_suffice = !reader->probabilities && !(i->region_labels && w->average_probabilities);
   band_scores kind = sums_suffice               ? BAND_SUMS
                      : w->average_probabilities ? BAND_MEANS
+                     : reader->logits           ? BAND_LOGITS
                                                 : BAND_PROBABILITIES;
   choose_order(&b);
   item *batch = malloc((size_t)w->batch * sizeof *batch);

@@ -10,13 +10,15 @@
 typedef struct window_attrs {
   int64_t size[3], batch;
   double overlap, step[3], sigma_scale;
-  int blend, average;
+  int blend, average, resample, separate_axis;
   unsigned mirror;
   const char *memory;
 } window_attrs;
 
 static const char *const blends[] = {"constant", "gaussian", "gaussian_nnunet", NULL};
 static const char *const averages[] = {"logits", "probabilities", NULL};
+static const char *const resampled[] = {"probabilities", "logits", NULL};
+static const char *const separations[] = {"none", "auto", NULL};
 
 static const attr window_attr_list[] = {
     {"size", ATTR_INT3, offsetof(window_attrs, size), NULL, 1, 4096, NULL, 0,
@@ -37,6 +39,12 @@ static const attr window_attr_list[] = {
     {"average", ATTR_CHOICE, offsetof(window_attrs, average), "logits", 0, 0, averages, 0,
      "what is averaged over copies, windows and networks: MONAI and nnU-Net 2 take logits, nnU-Net 1 "
      "and UNETR++ probabilities"},
+    {"resample", ATTR_CHOICE, offsetof(window_attrs, resample), "probabilities", 0, 0, resampled, 0,
+     "what is interpolated onto the grid of the file; nnU-Net 2 takes logits"},
+    {"separate_axis", ATTR_CHOICE, offsetof(window_attrs, separate_axis), "none", 0, 0, separations,
+     0,
+     "auto: along a coarse axis, as nnU-Net decides, the nearest slice is taken and only the others "
+     "are interpolated"},
     {"memory", ATTR_STRING, offsetof(window_attrs, memory), "8GiB", 0, 0, NULL, 0,
      "what the sums of the outputs may take of it; they go to a temporary file beyond"},
     {0},
@@ -57,7 +65,9 @@ void inference_window(arena *memory, const tree *t, evaluate_spec *e, problems *
                      .blend = (blend)a.blend,
                      .sigma_scale = a.sigma_scale,
                      .batch = a.batch,
-                     .average_probabilities = a.average == 1};
+                     .average_probabilities = a.average == 1,
+                     .resample_logits = a.resample == 1,
+                     .separates_axis = a.separate_axis == 1};
   const tree *step = tree_get(t, "step");
   for (int i = 0; i < 3; i++) {
     w->size[i] = a.size[i];
@@ -77,6 +87,12 @@ void inference_window(arena *memory, const tree *t, evaluate_spec *e, problems *
                  error_new(ERROR_PIPELINE, step->at,
                            "%s: give overlap or step, not both: a step of 0.5 is an overlap of "
                            "0.5.",
+                           sliding_window_op.name));
+  const tree *resample = tree_get(t, "resample");
+  if (resample && w->resample_logits && w->average_probabilities)
+    problems_add(all,
+                 error_new(ERROR_PIPELINE, resample->at,
+                           "%s: there are no logits to resample where probabilities are averaged.",
                            sliding_window_op.name));
   const tree *budget = tree_get(t, "memory");
   if (!parse_bytes(a.memory, &w->memory_bytes) && budget) {

@@ -201,6 +201,8 @@ typedef struct window_spec { /* evaluate: inferer: sliding_window */
   int64_t batch;              /* windows at a time */
   bool mirror[3];             /* axes: the mean over all mirrored copies of a window */
   bool average_probabilities; /* not logits, of copies, windows and members */
+  bool resample_logits;       /* not probabilities, onto the grid of the file */
+  bool separates_axis;        /* … along a coarse axis the nearest slice, without interpolation */
   int64_t memory_bytes;       /* the sums go to a file beyond it */
 } window_spec;
 

@@ -524,23 +524,32 @@ static void make_probabilities(const int64_t size[3], int64_t classes, volume *o
   memcpy(out->affine, affine, sizeof affine);
 }
 
+/* Other than trilinear probabilities of classes. */
+typedef struct manner {
+  window_spec windows;
+  const uint8_t *region_labels;
+} manner;
+
 /* Planes `count` at a time across an axis, in a band of `depth` planes, exported; with the
  * probabilities, if they are wanted. */
-static status export_by_planes(const volume *p, int axis, int64_t count, int64_t depth,
-                               const int64_t size[3], const double affine[4][4], labels *out,
-                               nifti_values *probabilities) {
+static status export_in_manner(const volume *p, const manner *how, int axis, int64_t count,
+                               int64_t depth, const int64_t size[3], const double affine[4][4],
+                               labels *out, nifti_values *probabilities) {
   label_export e;
   score_band b;
   importance equal;
   TRY(export_open(p, p->channels, size, affine, NULL, out, &e));
-  if (probabilities) export_keep_probabilities(&e, false, probabilities);
+  export_like(&e, p, &how->windows);
+  if (probabilities) export_keep_probabilities(&e, how->region_labels, probabilities);
   int64_t widest = p->size[0] > p->size[1] ? p->size[0] : p->size[1];
   if (p->size[2] > widest) widest = p->size[2];
   window_spec any = {.size = {widest, widest, widest}, .blend = BLEND_CONSTANT};
   assert_ok(importance_open(&any, p->channels, &equal));
   float *slab = malloc((size_t)(p->size[0] * p->size[1] * p->size[2] * p->channels) * sizeof *slab);
   score_reader reader = export_reader(&e);
-  assert_ok(band_open(p->size, p->channels, BAND_MEANS, axis, depth, SIZE_MAX, &b));
+  band_scores kind = reader.logits ? BAND_LOGITS : BAND_MEANS;
+  assert_ok(band_open(p->size, p->channels, kind, axis, depth, SIZE_MAX, &b));
+  b.region_labels = how->region_labels;
   for (int64_t from = 0, to; from < p->size[axis]; from = to) {
     to = from + count < p->size[axis] ? from + count : p->size[axis];
     int64_t low[3] = {0}, high[3] = {p->size[0], p->size[1], p->size[2]};
@@ -567,6 +576,13 @@ static status export_by_planes(const volume *p, int axis, int64_t count, int64_t
   importance_close(&equal);
   free(slab);
   return OK;
+}
+
+static status export_by_planes(const volume *p, int axis, int64_t count, int64_t depth,
+                               const int64_t size[3], const double affine[4][4], labels *out,
+                               nifti_values *probabilities) {
+  static const manner usual = {0};
+  return export_in_manner(p, &usual, axis, count, depth, size, affine, out, probabilities);
 }
 
 static nifti_values make_values(const int64_t size[3], int64_t channels) {
@@ -735,6 +751,79 @@ static void kept_probabilities_are_copied_or_interpolated(void **state) {
   volume_free(&p);
 }
 
+enum { WIDE = 5, HIGH = 6, SLICES = 4, WIDER = 7, HIGHER = 4, MORE = 6, SAID = 3 };
+
+/* Between voxels along x and y, and of two equally near slices the later. */
+static void interpolate(const volume *p, int64_t x, int64_t y, int64_t z, double out[SAID]) {
+  const double of[2] = {(double)WIDE, (double)HIGH}, to[2] = {(double)WIDER, (double)HIGHER};
+  const int64_t at[2] = {x, y};
+  int64_t low[2], high[2], slice = (int64_t)floor((z + 0.5) * SLICES / MORE);
+  double fraction[2];
+  for (int a = 0; a < 2; a++) {
+    double s = fmin(fmax((at[a] + 0.5) * of[a] / to[a] - 0.5, 0), of[a] - 1);
+    low[a] = (int64_t)s;
+    high[a] = low[a] + 1 < (int64_t)of[a] ? low[a] + 1 : low[a];
+    fraction[a] = s - (double)low[a];
+  }
+  for (int c = 0; c < SAID; c++) {
+    out[c] = 0;
+    for (int k = 0; k < 4; k++)
+      out[c] +=
+          (k & 1 ? fraction[0] : 1 - fraction[0]) * (k & 2 ? fraction[1] : 1 - fraction[1]) *
+          (double)p
+              ->data[(((k & 1 ? high : low)[0] * HIGH + (k & 2 ? high : low)[1]) * SLICES + slice) *
+                         SAID +
+                     c];
+  }
+}
+
+/* nnU-Net's way, of thick slices. */
+static void logits_are_resampled_within_slices(void **state) {
+  (void)state;
+  static const uint8_t regions[SAID] = {3, 1, 2};
+  const int64_t size[3] = {WIDE, HIGH, SLICES}, wanted[3] = {WIDER, HIGHER, MORE};
+  const double mm[3] = {1, 1, 9};
+  for (int is_region = 0; is_region < 2; is_region++) {
+    manner how = {.windows = {.resample_logits = true, .separates_axis = true},
+                  .region_labels = is_region ? regions : NULL};
+    volume p = {0};
+    make_probabilities(size, SAID, &p);
+    for (int64_t i = 0; i < WIDE * HIGH * SLICES * SAID; i++) p.data[i] = 8 * p.data[i] - 5;
+    double affine[4][4] = {{0}};
+    memset(p.affine, 0, sizeof p.affine);
+    affine[3][3] = p.affine[3][3] = 1;
+    for (int a = 0; a < 3; a++) {
+      double step = (double)size[a] / (double)wanted[a];
+      p.affine[a][a] = mm[a];
+      affine[a][a] = mm[a] * step;
+      affine[a][3] = mm[a] * (step - 1) / 2;
+    }
+    for (int axis = 0; axis < 3; axis++) {
+      labels made = {0};
+      nifti_values v = make_values(wanted, SAID);
+      assert_ok(export_in_manner(&p, &how, axis, 1, 2, wanted, affine, &made, &v));
+      for (int64_t i = 0; i < WIDER * HIGHER * MORE; i++) {
+        int64_t x = i / (HIGHER * MORE), y = i / MORE % HIGHER, z = i % MORE;
+        double logit[SAID], sum = 0;
+        int best = 0, region = 0;
+        interpolate(&p, x, y, z, logit);
+        for (int c = 0; c < SAID; c++) {
+          sum += exp(logit[c]);
+          if (logit[c] > logit[best]) best = c;
+          if (logit[c] > 0) region = regions[c];
+        }
+        assert_int_equal(made.data[i], is_region ? region : best);
+        for (int c = 0; c < SAID; c++)
+          assert_float_equal(v.data[((c * MORE + z) * HIGHER + y) * WIDER + x],
+                             is_region ? 1 / (1 + exp(-logit[c])) : exp(logit[c]) / sum, 1e-5);
+      }
+      nifti_values_close(&v);
+      labels_free(&made);
+    }
+    volume_free(&p);
+  }
+}
+
 static void equal_probabilities_give_the_lowest_class(void **state) {
   (void)state;
   volume p = {0};
@@ -849,6 +938,7 @@ int main(void) {
       cmocka_unit_test(the_last_probable_region_gives_the_label),
       cmocka_unit_test(resampled_probabilities_equal_scipy),
       cmocka_unit_test(kept_probabilities_are_copied_or_interpolated),
+      cmocka_unit_test(logits_are_resampled_within_slices),
       cmocka_unit_test(outside_of_the_prepared_grid_is_background_and_no_region),
       cmocka_unit_test(equal_probabilities_give_the_lowest_class),
       cmocka_unit_test(a_grid_far_away_is_background),
