@@ -67,6 +67,7 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 #define OPTION_CROPS (UINT64_C(1) << 58)
 #define OPTION_EPOCH (UINT64_C(1) << 59)
 #define OPTION_PROBABILITIES (UINT64_C(1) << 44)
+#define OPTION_NNUNET (UINT64_C(1) << 45)
 
 typedef struct arguments {
   const char *const *words; /* the whole command line, NULL-terminated */
@@ -77,7 +78,7 @@ typedef struct arguments {
   int override_count;
   const char *out, *device, *against, *stage, *json, *prediction, *reference, *empty, *hd95;
   const char *csv, *metrics, *tolerance, *postprocess, *names, *key, *map, *memory, *network;
-  const char *probabilities;
+  const char *probabilities, *nnunet;
   double within;               /* 0: not given */
   override groups[MAX_GROUPS]; /* --group NAME=1,2,3 */
   int group_count;

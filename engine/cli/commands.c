@@ -127,11 +127,18 @@ const command commands[] = {
      "rules of nnU-Net's planning. A file to read, to edit and to run. Without a GPU give it 1GiB or\n"
      "less: the time of a step goes with the crop, and `strata check` says how long it takes. --batch is\n"
      "the number of crops a step, of which nnU-Net would take as many as hold a twentieth of the data.\n\n"
+     "With --nnunet the pipeline goes on with a trained model of nnU-Net: images are prepared as its plans\n"
+     "say, the network is its network with its weights, and windows are placed and averaged as its\n"
+     "predictor does. A run of no epochs is that network as it is, for strata predict; docs/weights.md\n"
+     "says how equal the segmentations are.\n\n"
      "  strata new /data/Task04_Hippocampus -o hippocampus.yaml\n"
      "  strata new /data/Dataset007_Pancreas -o pancreas.yaml --memory 12GiB --network resenc_unet\n"
-     "  strata check hippocampus.yaml && strata run hippocampus.yaml\n",
-     OPTION_OUT | OPTION_MEMORY | OPTION_NETWORK | OPTION_BATCH | OPTION_THREADS, 1, 1,
-     command_new},
+     "  strata check hippocampus.yaml && strata run hippocampus.yaml\n"
+     "  strata new nnUNet_raw/Dataset004_Hippocampus -o model.yaml \\\n"
+     "    --nnunet nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres\n"
+     "  strata run model.yaml --set stages.segment.epochs=0 --out model\n",
+     OPTION_OUT | OPTION_MEMORY | OPTION_NETWORK | OPTION_BATCH | OPTION_NNUNET | OPTION_THREADS, 1,
+     1, command_new},
     {"data", "check FILE|DIR", "look through a data set",
      "Opens every file: sizes, spacings, orientations, intensities in the foreground, volumes of "
      "the\n"

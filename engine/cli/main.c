@@ -49,6 +49,8 @@ static const option_help option_table[] = {
     {OPTION_MEMORY, "memory", "SIZE",
      "that a training step may take, weights included (default 8GiB)"},
     {OPTION_NETWORK, "network", "NAME", "dynunet (default) or resenc_unet"},
+    {OPTION_NNUNET, "nnunet", "FOLDER",
+     "go on with a trained model of nnU-Net: …/nnUNetTrainer__nnUNetPlans__3d_fullres"},
     {OPTION_CASES, "cases", "N", "number of cases (default 30)"},
     {OPTION_SEED, "seed", "N", "seed (default 1)"},
     {OPTION_ORGANS, "organs", "N", "number of organs, largest first (default 13)"},
@@ -259,6 +261,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     return read_count(o->name, value, &a->size);
   case OPTION_PREDICTION:
     a->prediction = value;
+    break;
+  case OPTION_NNUNET:
+    a->nnunet = value;
     break;
   case OPTION_PROBABILITIES:
     a->probabilities = value;

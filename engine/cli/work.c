@@ -6,7 +6,7 @@
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/inputs.h"
-#include "configure/configure.h"
+#include "configure/plans.h"
 #include "data/check.h"
 #include "data/dataset.h"
 #include "data/phantom.h"
@@ -556,13 +556,20 @@ static void print_configuration(const configure_options *o, const configuration 
   printf("\n");
   printf("  network   %d levels, %.1f million parameters\n", c->levels,
          (double)c->parameters / 1e6);
-  printf("  memory    %s a training step; --memory makes the crop smaller or larger\n",
-         format_bytes(bytes, (double)c->step_bytes));
+  printf("  memory    %s a training step%s\n", format_bytes(bytes, (double)c->step_bytes),
+         o->trained ? "" : "; --memory makes the crop smaller or larger");
+  if (o->trained)
+    printf("  weights   %s/fold_%s/%s\n", o->trained->folder, o->trained->fold,
+           o->trained->checkpoint);
   if (c->slabs) printf("  step 1    %d slabs along %c\n", c->slabs, "xyz"[c->slab_axis]);
   printf("\nstrata check %s     the plan, and how long it takes here\n"
          "strata preview %s   what its transforms do\n"
          "strata run %s\n",
          path, path, path);
+  if (o->trained)
+    printf(
+        "strata run %s --set stages.segment.epochs=0   the network as it is, for strata predict\n",
+        path);
 }
 
 static status write_new(const configure_options *o, const arguments *a) {
@@ -577,12 +584,27 @@ static status write_new(const configure_options *o, const arguments *a) {
                   "nothing is written before these are mended; `strata data check %s` says more",
                   a->operands[0]);
   if (!error) error = device_open("cpu", 1, &d, NULL);
-  if (!error) error = configure(o, &l.look, d, &c, &yaml);
+  if (!error) error = (o->trained ? configure_trained : configure)(o, &l.look, d, &c, &yaml);
   if (!error) error = file_write_atomic(a->out, yaml.data, yaml.length);
   if (!error) print_configuration(o, &c, l.data, a->out);
   text_free(&yaml);
   device_close(d);
   return close_look(&l, error);
+}
+
+/* Of a trained model. */
+static status read_model(const arguments *a, arena *memory, plans *model, configure_options *o) {
+  if (!a->nnunet) return OK;
+  if (a->network || a->memory || a->batch > 0)
+    return error_new(ERROR_USAGE, NOWHERE,
+                     "--%s does not go with --nnunet: the model's plans have decided it",
+                     a->network  ? "network"
+                     : a->memory ? "memory"
+                                 : "batch");
+  TRY(plans_read(a->nnunet, memory, model));
+  o->trained = model;
+  o->batch = model->c.planned_batch;
+  return OK;
 }
 
 static status check_folder_of(const char *path) {
@@ -614,7 +636,9 @@ status command_new(const arguments *a) {
   if (file_exists(a->out))
     return error_new(ERROR_USAGE, NOWHERE, "%s is there already, and stays as it is", a->out);
   TRY(check_folder_of(a->out));
+  plans model;
   status error = recognise(&memory, a->operands[0], &spec);
+  if (!error) error = read_model(a, &memory, &model, &o);
   if (!error) error = write_new(&o, a);
   arena_free(&memory);
   return error;

@@ -1,6 +1,7 @@
 #include "configure/configure.h"
 
 #include "base/memory.h"
+#include "configure/plans.h"
 #include "configure/write.h"
 #include "graph/expand.h"
 #include "statistics/statistics.h"
@@ -11,6 +12,7 @@
 #include <string.h>
 
 enum {
+  LEAST_LABELLED = 3,
   LEAST_SIDE = 4,        /* voxels of the lowest level, nnU-Net's */
   LEAST_SIDE_ALONE = 12, /* of an axis that would be halved alone */
   LEAST_LEVELS = 2,
@@ -262,7 +264,24 @@ static status measure_stage(pipeline *p, const stage_spec *s, const configuratio
   return error;
 }
 
-/* Compiles both stages of the pipeline file that the configuration makes. */
+/* Each region has to write the class that it writes in nnU-Net. */
+static status check_written(const configure_options *o, const data_spec *d) {
+  const plans *t = o->trained;
+  if (!t || t->written_count == 0) return OK;
+  if (t->written_count != d->region_count)
+    return error_new(ERROR_DATA, NOWHERE, "the model segments %d regions, the data set has %d",
+                     t->written_count, d->region_count);
+  for (int i = 0; i < d->region_count; i++)
+    if (d->regions[i].label != t->written[i])
+      return error_new(
+          ERROR_DATA, NOWHERE,
+          "region %s writes class %d by nnU-Net's regions_class_order, and class %d, the "
+          "lowest that no later region has, here",
+          d->regions[i].name, t->written[i], d->regions[i].label);
+  return OK;
+}
+
+/* Compiles the stages of the pipeline file that the configuration makes. */
 static status measure(const configure_options *o, const dataset_look *look, device *d,
                       configuration *c) {
   text_buffer yaml = {0};
@@ -270,6 +289,7 @@ static status measure(const configure_options *o, const dataset_look *look, devi
   pipeline *p = NULL;
   status error = error_prefix(pipeline_load_text(o->path, yaml.data, yaml.length, &p),
                               "it cannot be written, for it would say");
+  if (!error) error = check_written(o, &p->data);
   c->step_bytes = 0;
   for (int i = 0; !error && i < p->stage_count; i++) {
     size_t bytes = 0;
@@ -332,7 +352,6 @@ static status fit(const configure_options *o, const dataset_look *look, device *
 
 status configure(const configure_options *o, const dataset_look *look, device *d,
                  configuration *out, text_buffer *yaml) {
-  enum { LEAST_LABELLED = 3 };
   *out = (configuration){.network = o->network};
   size_t room = 3 * (size_t)(look->data->case_count + 1) * sizeof(double);
   double *spacings = memory_resize(NULL, room), *sizes = memory_resize(NULL, room);
@@ -354,6 +373,24 @@ status configure(const configure_options *o, const dataset_look *look, device *d
   configure_levels(out);
   TRY(fit(o, look, d, out));
   configure_batch(o, count, out);
+  configure_write(o, look, out, yaml);
+  return OK;
+}
+
+status configure_trained(const configure_options *o, const dataset_look *look, device *d,
+                         configuration *out, text_buffer *yaml) {
+  const plans *t = o->trained;
+  *out = t->c;
+  for (int i = 0; i < look->data->case_count; i++)
+    out->labelled += look->cases[i].is_good && look->cases[i].class_voxels;
+  if (t->channels != look->data->channels)
+    return error_new(ERROR_DATA, NOWHERE, "the model takes %d channel%s, the data set has %d",
+                     t->channels, t->channels == 1 ? "" : "s", look->data->channels);
+  if (out->labelled < LEAST_LABELLED)
+    return error_new(ERROR_DATA, NOWHERE,
+                     "%d of the cases have a label: to go on with training there have to be %d",
+                     out->labelled, LEAST_LABELLED);
+  TRY(error_prefix(measure(o, look, d, out), "the plans do not fit together"));
   configure_write(o, look, out, yaml);
   return OK;
 }

@@ -10,9 +10,24 @@
 
 enum { CONFIGURED_LEVELS_MAX = 8 };
 
-typedef enum configured_network { NETWORK_DYNUNET, NETWORK_RESENC_UNET } configured_network;
+typedef enum configured_network {
+  NETWORK_DYNUNET,
+  NETWORK_RESENC_UNET,
+  NETWORK_PLAIN_UNET /* of trained models */
+} configured_network;
 
-/* Axes are x, y, z of RAS: to the right, to anterior, up. */
+/* What is done to a channel's intensities, as in nnU-Net. */
+typedef enum scaling {
+  SCALE_CT,   /* Hounsfield units */
+  SCALE_UNIT, /* to [0, 1] */
+  SCALE_RGB,  /* 0 to 255, to [0, 1] */
+  SCALE_NONE,
+  SCALE_OWN,  /* by its own mean and deviation */
+  SCALE_BODY, /* … of what is not 0 */
+  SCALINGS
+} scaling;
+
+/* Axes are x, y, z of RAS: to the right, to anterior, up; of a trained model its network's. */
 typedef struct configuration {
   configured_network network;
   double spacing_mm[3];
@@ -40,11 +55,17 @@ typedef struct configure_options {
   configured_network network;
   int64_t memory_bytes; /* that a training step may take, with weights and moments */
   int64_t batch;        /* crops a training step */
+  const struct plans *
+      trained; /* a model of nnU-Net to go on with (plans.h): nothing is decided, network and memory
+                                  do not count. NULL: the rules decide */
 } configure_options;
 
 /* Decides, and writes the pipeline file's text to `yaml`. Candidates are compiled for `d`. */
 status configure(const configure_options *o, const dataset_look *look, device *d,
                  configuration *out, text_buffer *yaml);
+/* The same for a trained model, `o->trained`. */
+status configure_trained(const configure_options *o, const dataset_look *look, device *d,
+                         configuration *out, text_buffer *yaml);
 
 /* ---- the rules, by themselves ---- */
 

@@ -2,6 +2,7 @@
 
 #include "base/files.h"
 #include "base/memory.h"
+#include "configure/plans.h"
 #include "language/scope.h"
 #include "language/tree.h"
 
@@ -51,6 +52,10 @@ static bool has_regions(const writing *w) {
   return w->look->data->region_count > 0;
 }
 
+static const plans *trained(const writing *w) {
+  return w->o->trained;
+}
+
 /* Outputs at full resolution, a half, …: all but those of the two lowest levels, as in nnU-Net. */
 static int output_count(const configuration *c) {
   int count = c->levels - 2;
@@ -89,6 +94,17 @@ static void add_place(const writing *w) {
 
 static void add_split(const writing *w) {
   int n = w->c->labelled;
+  if (trained(w) && trained(w)->splits && strcmp(trained(w)->fold, "all") != 0) {
+    text_add(w->yaml, "  split: {file: ");
+    add_text(w, trained(w)->splits);
+    text_add(w->yaml, ", fold: \"${fold}\"%s}   # tests what the model has not seen\n",
+             has_validation(w) ? ", validation: 0.1" : "");
+    return;
+  }
+  if (trained(w))
+    text_add(w->yaml,
+             "  # Not nnU-Net's folds: cases that test here may have trained the model. With its\n"
+             "  # splits_final.json: split: {file: splits_final.json, fold: 0}\n");
   if (n == 0)
     text_add(w->yaml, "  split: {train: 1, validation: 0, test: 0}   # no case has a label\n");
   else if (!has_validation(w))
@@ -105,12 +121,13 @@ static int by_inclusion(const void *a, const void *b) {
   return less ? less : (*x > *y) - (*x < *y);
 }
 
-/* dataset.json can list them in any order; a pipeline has each before those inside it. */
+/* dataset.json can list them in any order; a pipeline has each before those inside it. A trained network's
+ * outputs have the order of dataset.json. */
 static void add_regions(const writing *w) {
   const dataset *d = w->look->data;
   const class_group **list = memory_resize(NULL, ((size_t)d->region_count + 1) * sizeof *list);
   for (int i = 0; i < d->region_count; i++) list[i] = &d->regions[i];
-  qsort(list, (size_t)d->region_count, sizeof *list, by_inclusion);
+  if (!trained(w)) qsort(list, (size_t)d->region_count, sizeof *list, by_inclusion);
   if (has_regions(w)) text_add(w->yaml, "  regions:   # of dataset.json\n");
   for (int i = 0; i < d->region_count; i++) {
     text_add(w->yaml, "    ");
@@ -123,16 +140,6 @@ static void add_regions(const writing *w) {
   free(list);
 }
 
-/* What a channel's name says of its intensities, as in nnU-Net. */
-typedef enum scaling {
-  SCALE_CT,   /* Hounsfield units */
-  SCALE_UNIT, /* to [0, 1] */
-  SCALE_RGB,  /* 0 to 255, to [0, 1] */
-  SCALE_NONE,
-  SCALE_OWN, /* by its own mean and deviation: every other name */
-  SCALINGS
-} scaling;
-
 /* Without names: air, and what lies outside of a CT, has some -1000. */
 static bool looks_like_ct(const dataset_look *look) {
   int air = 0, count = 0;
@@ -143,18 +150,25 @@ static bool looks_like_ct(const dataset_look *look) {
   return look->data->channels == 1 && 2 * air > count;
 }
 
+static const channel_values *values_of(const writing *w, int channel) {
+  return trained(w) ? &trained(w)->values[channel] : &w->look->channels[channel];
+}
+
+/* What a channel's name says, as in nnU-Net. */
 static scaling scaling_of(const writing *w, int channel) {
   static const char *const names[] = {"CT", "rescale_to_0_1", "rgb_to_0_1", "noNorm"};
   const dataset *d = w->look->data;
-  const channel_values *v = &w->look->channels[channel];
+  const channel_values *v = values_of(w, channel);
   int s = 0;
+  if (trained(w)) return trained(w)->scaling[channel];
   if (d->channel_names)
     while (s < SCALE_OWN && strcasecmp(d->channel_names[channel], names[s]) != 0) s++;
   else
     s = looks_like_ct(w->look) ? SCALE_CT : SCALE_OWN;
   /* Without a label there is nothing to take the numbers of. */
   bool has_values = v->count > 0 && v->deviation > 0 && v->percentile_0_5 < v->percentile_99_5;
-  return s == SCALE_CT && !has_values ? SCALE_OWN : (scaling)s;
+  if (s == SCALE_CT && !has_values) s = SCALE_OWN;
+  return s == SCALE_OWN && w->c->has_empty_surround ? SCALE_BODY : (scaling)s;
 }
 
 /* ", channels: [0, 2]", where they are not all. */
@@ -171,6 +185,11 @@ static void add_channels(const writing *w, scaling wanted) {
   text_add(w->yaml, "]");
 }
 
+/* As a person would write it, or as the network knows it. */
+static int digits(const writing *w) {
+  return trained(w) ? 9 : 6;
+}
+
 static void add_ct(const writing *w) {
   int channels = w->look->data->channels;
   text_add(
@@ -178,10 +197,11 @@ static void add_ct(const writing *w) {
       "    # CT: Hounsfield units mean the same in every case, so they are scaled by those of the\n"
       "    # labelled voxels of all cases: percentiles 0.5 and 99.5, mean and deviation.\n");
   for (int i = 0; i < channels; i++) {
-    const channel_values *v = &w->look->channels[i];
+    const channel_values *v = values_of(w, i);
     if (scaling_of(w, i) != SCALE_CT) continue;
-    text_add(w->yaml, "    - standardize: {clip: [%.6g, %.6g], mean: %.6g, sd: %.6g",
-             v->percentile_0_5, v->percentile_99_5, v->mean, v->deviation);
+    text_add(w->yaml, "    - standardize: {clip: [%.*g, %.*g], mean: %.*g, sd: %.*g", digits(w),
+             v->percentile_0_5, digits(w), v->percentile_99_5, digits(w), v->mean, digits(w),
+             v->deviation);
     if (channels > 1) text_add(w->yaml, ", channels: [%d]", i);
     text_add(w->yaml, "}\n");
   }
@@ -200,13 +220,15 @@ static void add_scaling(const writing *w, scaling s) {
     text_add(t, "    - scale_range: {from: [0, 255]");
     break;
   case SCALE_OWN:
+    text_add(t, "    # Intensities have no unit: each case, and each channel, by its own mean and "
+                "deviation.\n    - normalize: {mode: zscore, scope: whole");
+    break;
+  case SCALE_BODY:
     text_add(
         t,
-        w->c->has_empty_surround
-            ? "    # What surrounds the body is exactly 0 (before it is interpolated), so it is left out "
-              "of mean\n    # and deviation.\n    - normalize: {mode: zscore, scope: nonzero"
-            : "    # Intensities have no unit: each case, and each channel, by its own mean and "
-              "deviation.\n    - normalize: {mode: zscore, scope: whole");
+        "    # What surrounds the body is exactly 0 (before it is interpolated), so it is left out "
+        "of mean\n    # and deviation.\n    - normalize: {mode: zscore, scope: %s",
+        trained(w) ? "body" : "nonzero");
     break;
   case SCALE_NONE:
   case SCALINGS:
@@ -216,26 +238,49 @@ static void add_scaling(const writing *w, scaling s) {
   text_add(t, "}\n");
 }
 
-static void add_prepare(const writing *w) {
+static void add_resample(const writing *w) {
   const configuration *c = w->c;
-  text_add(w->yaml, "\n  prepare:   # once per case, cached\n    - orient: {axes: RAS}\n");
-  if (c->has_empty_surround) text_add(w->yaml, "    - crop_foreground\n");
+  const plans *t = trained(w);
+  text_add(w->yaml,
+           "    - resample: {spacing: [%.*g, %.*g, %.*g], image: %s, label: linear, grid: "
+           "extent, separate_axis: %s}\n",
+           digits(w), c->spacing_mm[0], digits(w), c->spacing_mm[1], digits(w), c->spacing_mm[2],
+           t ? t->interpolation : "cubic", !t || t->slices_image ? "auto" : "none");
+}
+
+static void add_scalings(const writing *w) {
   for (int s = 0; s < SCALINGS; s++)
     for (int i = 0; i < w->look->data->channels; i++)
       if (scaling_of(w, i) == (scaling)s) {
         add_scaling(w, (scaling)s);
         break;
       }
+}
+
+/* In nnU-Net's order. */
+static void add_trained_prepare(const writing *w) {
+  text_add(w->yaml,
+           "\n  prepare:   # once per case, cached\n"
+           "    # The axes of the %s, as the network has learned to see them.\n"
+           "    - orient: {axes: %s}\n    - crop_foreground: {nonzero: true}\n",
+           trained(w)->axes[0] >= 'a' ? "file" : "body", trained(w)->axes);
+  add_scalings(w);
+  add_resample(w);
+}
+
+static void add_prepare(const writing *w) {
+  const configuration *c = w->c;
+  text_add(w->yaml, "\n  prepare:   # once per case, cached\n    - orient: {axes: RAS}\n");
+  if (c->has_empty_surround) text_add(w->yaml, "    - crop_foreground\n");
+  add_scalings(w);
   text_add(w->yaml, "    # The median spacing of the cases");
   if (c->is_coarse)
     text_add(w->yaml, "; along %c, whose slices are thick, that of the finest tenth",
              axes[c->coarse_axis]);
-  text_add(w->yaml,
-           ". A median case has %lld × %lld × %lld\n    # voxels then.\n"
-           "    - resample: {spacing: [%g, %g, %g], image: cubic, label: linear, grid: extent, "
-           "separate_axis: auto}\n",
-           (long long)c->median_size[0], (long long)c->median_size[1], (long long)c->median_size[2],
-           c->spacing_mm[0], c->spacing_mm[1], c->spacing_mm[2]);
+  text_add(w->yaml, ". A median case has %lld × %lld × %lld\n    # voxels then.\n",
+           (long long)c->median_size[0], (long long)c->median_size[1],
+           (long long)c->median_size[2]);
+  add_resample(w);
 }
 
 /* The axis along which a crop is so thin that turns out of its plane would bring in mostly nothing. */
@@ -318,12 +363,36 @@ static void add_sample(const writing *w) {
       "    - random_gamma: {gamma: [0.7, 1.5], balanced: true, invert: true, keep_statistics: true, "
       "probability: 0.1%s}\n"
       "    - random_gamma: {gamma: [0.7, 1.5], balanced: true, keep_statistics: true, probability: "
-      "0.3%s}\n"
-      "    - random_flip: {axes: [x, y, z], probability: 0.5}\n",
+      "0.3%s}\n",
       apart, apart, axes_without(flat_axis(w->c)), apart, apart, apart);
+  const char *mirrored = trained(w) ? trained(w)->mirrored : "x, y, z";
+  if (mirrored[0])
+    text_add(w->yaml, "    - random_flip: {axes: [%s], probability: 0.5}\n", mirrored);
 }
 
 /* ---- model and stages ---- */
+
+static void add_counts(text_buffer *t, const char *key, const int64_t *list, int count) {
+  text_add(t, "    %s: [", key);
+  for (int i = 0; i < count; i++) text_add(t, "%s%lld", i ? ", " : "", (long long)list[i]);
+  text_add(t, "]\n");
+}
+
+static void add_trained_model(const writing *w) {
+  const configuration *c = w->c;
+  const plans *p = trained(w);
+  text_buffer *t = w->yaml;
+  bool is_resenc = c->network == NETWORK_RESENC_UNET;
+  text_add(t, "\nmodel:   # of the plans\n  use: models/%s.yaml\n  with:\n",
+           is_resenc ? "resenc_unet" : "plain_unet");
+  add_counts(t, "features_per_stage", p->features, c->levels);
+  add_levels(t, "kernel_sizes", c->kernels, 0, c->levels);
+  add_levels(t, "strides", c->strides, 0, c->levels);
+  add_counts(t, is_resenc ? "n_blocks_per_stage" : "n_conv_per_stage", p->convolutions, c->levels);
+  add_counts(t, "n_conv_per_stage_decoder", p->decoder_convolutions, c->levels - 1);
+  if (!p->has_bias) text_add(t, "    conv_bias: false\n");
+  if (p->is_batch_norm) text_add(t, "    norm: batch\n");
+}
 
 static void add_model(const writing *w) {
   const configuration *c = w->c;
@@ -388,61 +457,123 @@ static void add_pretrain(const writing *w) {
                     "      schedule: {lua: warmup_cosine, warmup: 5}\n");
 }
 
-static void add_segment(const writing *w) {
-  const char *target = has_regions(w) ? "regions" : "label";
-  bool is_deep = output_count(w->c) > 1;
+/* From step 1. */
+static void add_segment_start(const writing *w) {
   text_add(
       w->yaml,
       "\n  # Step 2: every weight but the heads' is kept. Dice and cross-entropy, SGD and schedule are\n"
       "  # nnU-Net's, whose 1000 epochs are for networks that start from nothing.\n"
       "  - segment:\n      init: {from: pretrain, reset: [");
   add_outputs(w);
+  text_add(w->yaml, "]}\n");
+}
+
+static void add_trained_start(const writing *w) {
+  const plans *p = trained(w);
+  text_buffer path = {0};
+  scope_escape(p->folder, &path);
+  text_add(&path, "/fold_${fold}/%s", p->checkpoint);
   text_add(
       w->yaml,
-      "]}\n      batch: %lld\n      epochs: 400\n      steps_per_epoch: 250\n      clip_norm: 12\n"
-      "      graph:\n        - net: {model: image, outputs: \"${%s}\"}\n        - loss:\n"
-      "            %s: [",
-      (long long)w->o->batch, has_regions(w) ? "regions" : "classes",
-      is_deep ? "deep_supervision" : "dice_ce");
+      "  # From nnU-Net's weights, with its loss and a tenth of its learning rate. For the network as\n"
+      "  # it is: --set stages.segment.epochs=0. For other classes heads start fresh: reset: [");
+  add_outputs(w);
+  text_add(w->yaml, "].\n  - segment:\n      init: {from: ");
+  tree_write_key(path.data, w->yaml);
+  text_add(w->yaml, "}\n");
+  text_free(&path);
+}
+
+static void add_segment(const writing *w) {
+  const char *target = has_regions(w) ? "regions" : "label";
+  bool is_deep = output_count(w->c) > 1;
+  (trained(w) ? add_trained_start : add_segment_start)(w);
+  text_add(w->yaml,
+           "      batch: %lld\n      epochs: %d\n      steps_per_epoch: 250\n      clip_norm: 12\n"
+           "      graph:\n        - net: {model: image, outputs: \"${%s}\"}\n        - loss:\n"
+           "            %s: [",
+           (long long)w->o->batch, trained(w) ? 100 : 400, has_regions(w) ? "regions" : "classes",
+           is_deep ? "deep_supervision" : "dice_ce");
   if (is_deep) text_add(w->yaml, "%s, ", target);
   add_outputs(w);
   if (!is_deep) text_add(w->yaml, ", %s", target);
   text_add(w->yaml, "]\n            squared: false\n");
   if (!has_regions(w)) text_add(w->yaml, "            include_background: false\n");
-  text_add(
-      w->yaml,
-      "            smooth_numerator: 1.0e-5\n            smooth_denominator: 1.0e-5\n"
-      "      optimizer: {sgd: {lr: 1.0e-2, momentum: 0.99, nesterov: true, weight_decay: 3.0e-5}}\n"
-      "      schedule: {lua: poly, power: 0.9}\n");
+  if (trained(w) && trained(w)->is_batch_dice) text_add(w->yaml, "            batch: true\n");
+  text_add(w->yaml,
+           "            smooth_numerator: 1.0e-5\n            smooth_denominator: 1.0e-5\n"
+           "      optimizer: {sgd: {lr: 1.0e-%d, momentum: 0.99, nesterov: true, weight_decay: "
+           "3.0e-5}}\n"
+           "      schedule: {lua: poly, power: 0.9}\n",
+           trained(w) ? 3 : 2);
   if (has_validation(w)) text_add(w->yaml, "      validate: {every: 50, output: net.out}\n");
 }
 
-void configure_write(const configure_options *o, const dataset_look *look, const configuration *c,
-                     text_buffer *yaml) {
-  writing w = {o, look, c, yaml};
+/* ---- the whole ---- */
+
+static void write_by_rules(const writing *w) {
+  const configuration *c = w->c;
   char may[24];
   text_add(
-      yaml,
+      w->yaml,
       "# Made by `strata new` from what the files of the data set say, by the rules of nnU-Net's planning\n"
       "# (Isensee et al., Nature Methods 2021). A start: every line is there to be changed.\n\n"
       "strata: 1\nseed: 1\n\nparams:\n"
       "  # Voxels along x, y, z that the network sees at once: of a median case, what a training step\n"
       "  # within %s has room for.\n  roi: [%lld, %lld, %lld]\n\n",
-      format_bytes(may, (double)o->memory_bytes), (long long)c->crop[0], (long long)c->crop[1],
+      format_bytes(may, (double)w->o->memory_bytes), (long long)c->crop[0], (long long)c->crop[1],
       (long long)c->crop[2]);
-  add_place(&w);
-  add_split(&w);
-  add_regions(&w);
-  add_prepare(&w);
-  add_sample(&w);
-  add_model(&w);
-  text_add(yaml, "\nstages:\n");
-  add_pretrain(&w);
-  if (!has_labels(&w)) return;
-  add_segment(&w);
+  add_place(w);
+  add_split(w);
+  add_regions(w);
+  add_prepare(w);
+  add_sample(w);
+  add_model(w);
+  text_add(w->yaml, "\nstages:\n");
+  add_pretrain(w);
+  if (!has_labels(w)) return;
+  add_segment(w);
   text_add(
-      yaml,
+      w->yaml,
       "\nevaluate:\n  # nnU-Net also averages mirrored windows, in 8 times the time: mirror: [x, y, z].\n"
       "  inferer: {sliding_window: {size: \"${roi}\", step: 0.5, blend: gaussian_nnunet}}\n"
       "  metrics: [dice, hd95]\n");
+}
+
+static void write_trained(const writing *w) {
+  const configuration *c = w->c;
+  const plans *p = trained(w);
+  char name[96];
+  text_add(
+      w->yaml,
+      "# Made by `strata new` from a trained model of nnU-Net, configuration %s. x, y and z are the\n"
+      "# network's axes, in the order of its plans. Every line is there to be changed.\n\n"
+      "strata: 1\nseed: 1\n\nparams:\n  fold: %s   # whose weights: --set fold=1 …\n"
+      "  roi: [%lld, %lld, %lld]   # voxels along x, y, z that the network sees at once\n\n",
+      printable(p->name, name), p->fold, (long long)c->crop[0], (long long)c->crop[1],
+      (long long)c->crop[2]);
+  add_place(w);
+  add_split(w);
+  add_regions(w);
+  add_trained_prepare(w);
+  add_sample(w);
+  add_trained_model(w);
+  text_add(w->yaml, "\nstages:\n");
+  add_segment(w);
+  text_add(w->yaml,
+           "\nevaluate:\n  inferer:\n    sliding_window:\n      size: \"${roi}\"\n"
+           "      step: 0.5\n      blend: gaussian_nnunet\n      resample: logits\n"
+           "      separate_axis: %s\n",
+           p->slices_output ? "auto" : "none");
+  if (p->mirrored[0])
+    text_add(w->yaml,
+             "      mirror: [%s]   # as the training did; without, a run takes %s of the time\n",
+             p->mirrored, strlen(p->mirrored) > 4 ? "an eighth" : "a fourth");
+  text_add(w->yaml, "  metrics: [dice, hd95]\n");
+}
+
+void configure_write(const configure_options *o, const dataset_look *look, const configuration *c,
+                     text_buffer *yaml) {
+  writing w = {o, look, c, yaml};
+  (o->trained ? write_trained : write_by_rules)(&w);
 }
