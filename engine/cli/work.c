@@ -566,7 +566,7 @@ static void print_configuration(const configure_options *o, const configuration 
          "strata preview %s   what its transforms do\n"
          "strata run %s\n",
          path, path, path);
-  if (o->trained)
+  if (o->trained && plans_segment(o->trained, d))
     printf(
         "strata run %s --set stages.segment.epochs=0   the network as it is, for strata predict\n",
         path);

@@ -265,11 +265,13 @@ static status measure_stage(pipeline *p, const stage_spec *s, const configuratio
 }
 
 /* Each region has to write the class that it writes in nnU-Net. */
-static status check_written(const configure_options *o, const data_spec *d) {
+static status check_written(const configure_options *o, const dataset_look *look,
+                            const data_spec *d) {
   const plans *t = o->trained;
-  if (!t || t->written_count == 0) return OK;
+  if (!t || t->written_count == 0 || !plans_segment(t, look->data)) return OK;
   if (t->written_count != d->region_count)
-    return error_new(ERROR_DATA, NOWHERE, "the model segments %d regions, the data set has %d",
+    return error_new(ERROR_DATA, NOWHERE,
+                     "the model's regions_class_order has %d classes, and there are %d regions",
                      t->written_count, d->region_count);
   for (int i = 0; i < d->region_count; i++)
     if (d->regions[i].label != t->written[i])
@@ -289,7 +291,7 @@ static status measure(const configure_options *o, const dataset_look *look, devi
   pipeline *p = NULL;
   status error = error_prefix(pipeline_load_text(o->path, yaml.data, yaml.length, &p),
                               "it cannot be written, for it would say");
-  if (!error) error = check_written(o, &p->data);
+  if (!error) error = check_written(o, look, &p->data);
   c->step_bytes = 0;
   for (int i = 0; !error && i < p->stage_count; i++) {
     size_t bytes = 0;

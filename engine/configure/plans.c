@@ -402,28 +402,66 @@ static status read_plans_json(const char *path, arena *memory, plans *out) {
   json_t *root;
   TRY(json_read(path, PLANS_MAX_BYTES, &root));
   reading whole = {memory, path, "", root};
+  out->dataset = arena_strdup(memory, text_of(&whole, "dataset_name"));
   status error = read_axes(&whole, out);
   if (!error) error = read_configuration(&whole, out);
   json_decref(root);
   return error;
 }
 
+/* "labels": {"background": 0, "liver": 1}, or with lists for regions. */
+static status read_outputs(const reading *r, plans *out) {
+  reading labels;
+  const char *name;
+  json_t *value;
+  TRY(enter(r, "labels", &labels));
+  json_object_foreach((json_t *)labels.object, name, value) out->has_regions |=
+      json_array_size(value) > 1;
+  json_object_foreach((json_t *)labels.object, name, value) {
+    const json_t *class = json_array_size(value) == 1 ? json_array_get(value, 0) : value;
+    bool is_listed = out->has_regions && json_is_array(value);
+    if (strcmp(name, "ignore") == 0) continue;
+    if (!is_listed && !is_integer(class, 0, LABEL_CLASSES - 1))
+      return wrong(&labels, name, "a class, from 0 to 254, or a list of classes");
+    if (out->has_regions && is_integer(value, 0, 0)) continue;
+    int64_t at = out->has_regions ? out->output_count : json_integer_value(class) - 1;
+    if (at < 0) continue;
+    if (at >= LABEL_CLASSES) return wrong(r, "labels", "at most 254 classes or regions");
+    out->outputs[at] = arena_strdup(r->memory, name);
+    if (at >= out->output_count) out->output_count = (int)at + 1;
+  }
+  return OK;
+}
+
 /* Which class each region writes. */
+static status read_written(const reading *r, plans *out) {
+  const json_t *order = json_object_get(r->object, "regions_class_order");
+  size_t count = json_array_size(order);
+  int64_t classes[REGIONS_MAX];
+  if (!order) return OK;
+  if (count < 1 || count > REGIONS_MAX) return wrong(r, "regions_class_order", "a list of classes");
+  TRY(read_integers(r, "regions_class_order", (int)count, 1, LABEL_CLASSES - 1, classes));
+  for (size_t i = 0; i < count; i++) out->written[out->written_count++] = (int)classes[i];
+  return OK;
+}
+
 static status read_dataset_json(const char *path, arena *memory, plans *out) {
   json_t *root;
-  int64_t classes[REGIONS_MAX];
   TRY(json_read(path, PLANS_MAX_BYTES, &root));
   reading whole = {memory, path, "", root};
-  const json_t *order = json_object_get(root, "regions_class_order");
-  size_t count = json_array_size(order);
-  status error = OK;
-  if (order && (count < 1 || count > REGIONS_MAX))
-    error = wrong(&whole, "regions_class_order", "a list of classes");
-  else if (order)
-    error = read_integers(&whole, "regions_class_order", (int)count, 1, 254, classes);
-  for (size_t i = 0; i < count && !error; i++) out->written[out->written_count++] = (int)classes[i];
+  status error = read_outputs(&whole, out);
+  if (!error) error = read_written(&whole, out);
   json_decref(root);
   return error;
+}
+
+bool plans_segment(const plans *p, const dataset *d) {
+  int count = d->region_count > 0 ? d->region_count : d->class_count - 1;
+  bool same = p->has_regions == (d->region_count > 0) && p->output_count == count;
+  for (int i = 0; i < count && same; i++)
+    same = p->outputs[i] && strcmp(p->outputs[i], d->region_count > 0 ? d->regions[i].name
+                                                                      : d->class_names[i + 1]) == 0;
+  return same;
 }
 
 /* ---- the folder ---- */

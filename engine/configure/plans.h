@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "configure/configure.h"
+#include "data/label.h"
 
 enum { PLANNED_CHANNELS_MAX = 64 };
 
@@ -26,13 +27,19 @@ typedef struct plans {
   bool slices_image, slices_output; /* along a coarse axis they are resampled slice by slice */
   const char *mirrored;             /* axes: "x, y, z"; "": none */
   int written[REGIONS_MAX], written_count; /* by regions, in their order, the class; 0: not said */
-  const char *folder;                      /* absolute */
-  const char *fold, *checkpoint;           /* the first there is: "0", "checkpoint_final.pth" */
+  const char *dataset;                     /* it was trained on: "Dataset004_Hippocampus" */
+  const char *outputs[LABEL_CLASSES];      /* the names of classes from 1 on, or of regions */
+  int output_count;
+  bool has_regions;
+  const char *folder;            /* absolute */
+  const char *fold, *checkpoint; /* the first there is: "0", "checkpoint_final.pth" */
   const char *splits; /* splits_final.json of its training; NULL: it is not on this machine */
 } plans;
 
 /* `folder`: …/nnUNetTrainer__nnUNetPlans__3d_fullres, with plans.json, dataset.json and folds. What
  * nnU-Net does and this program cannot is an error that names file and key, like what is damaged. */
 status plans_read(const char *folder, arena *memory, plans *out);
+/* Does the model segment the classes of the data set, or its regions, by their names? */
+bool plans_segment(const plans *p, const dataset *d);
 
 #endif

@@ -76,6 +76,11 @@ static void add_text(const writing *w, const char *text) {
   text_free(&doubled);
 }
 
+static const char *name_of_folder(const char *path) {
+  const char *slash = strrchr(path, '/');
+  return slash && slash[1] ? slash + 1 : ".";
+}
+
 /* Decathlon's dataset.json has the folder as root. In the other layouts the folder is the data set, and
  * what it is called. */
 static void add_place(const writing *w) {
@@ -83,25 +88,32 @@ static void add_place(const writing *w) {
   char real[PATH_MAX];
   if (!realpath(d->dataset, real)) snprintf(real, sizeof real, "%s", d->dataset);
   char *root = path_folder(real);
-  const char *slash = strrchr(real, '/');
   text_add(w->yaml, "data:\n  root: ");
   add_text(w, root);
   text_add(w->yaml, "\n  dataset: {%s: ", dataset_layout_names[d->layout]);
-  add_text(w, slash && slash[1] ? slash + 1 : ".");
+  add_text(w, name_of_folder(real));
   text_add(w->yaml, "}\n");
   free(root);
 }
 
+/* Was the model trained on this data set? */
+static bool is_own(const writing *w) {
+  char real[PATH_MAX];
+  const char *path = w->o->data->dataset;
+  return trained(w) &&
+         strcmp(name_of_folder(realpath(path, real) ? real : path), trained(w)->dataset) == 0;
+}
+
 static void add_split(const writing *w) {
   int n = w->c->labelled;
-  if (trained(w) && trained(w)->splits && strcmp(trained(w)->fold, "all") != 0) {
+  if (is_own(w) && trained(w)->splits && strcmp(trained(w)->fold, "all") != 0) {
     text_add(w->yaml, "  split: {file: ");
     add_text(w, trained(w)->splits);
     text_add(w->yaml, ", fold: \"${fold}\"%s}   # tests what the model has not seen\n",
              has_validation(w) ? ", validation: 0.1" : "");
     return;
   }
-  if (trained(w))
+  if (is_own(w))
     text_add(w->yaml,
              "  # Not nnU-Net's folds: cases that test here may have trained the model. With its\n"
              "  # splits_final.json: split: {file: splits_final.json, fold: 0}\n");
@@ -473,13 +485,18 @@ static void add_trained_start(const writing *w) {
   text_buffer path = {0};
   scope_escape(p->folder, &path);
   text_add(&path, "/fold_${fold}/%s", p->checkpoint);
-  text_add(
-      w->yaml,
-      "  # From nnU-Net's weights, with its loss and a tenth of its learning rate. For the network as\n"
-      "  # it is: --set stages.segment.epochs=0. For other classes heads start fresh: reset: [");
-  add_outputs(w);
-  text_add(w->yaml, "].\n  - segment:\n      init: {from: ");
+  bool is_same = plans_segment(p, w->look->data);
+  text_add(w->yaml,
+           "  # From nnU-Net's weights, with its loss and a tenth of its learning rate. %s.\n"
+           "  - segment:\n      init: {from: ",
+           is_same ? "For the network as\n  # it is: --set stages.segment.epochs=0"
+                   : "The model's\n  # classes are others, so the heads start fresh");
   tree_write_key(path.data, w->yaml);
+  if (!is_same) {
+    text_add(w->yaml, ", reset: [");
+    add_outputs(w);
+    text_add(w->yaml, "]");
+  }
   text_add(w->yaml, "}\n");
   text_free(&path);
 }

@@ -106,6 +106,7 @@ differs older 'del c["architecture"]; c.update(UNet_class_name="PlainConvUNet", 
   unet_max_num_features=8, n_conv_per_stage_encoder=k["n_conv_per_stage"], conv_kernel_sizes=k["kernel_sizes"],
   n_conv_per_stage_decoder=k["n_conv_per_stage_decoder"], pool_op_kernel_sizes=k["strides"])'
 differs heir 'plans["configurations"] = {"base": c, "3d_fullres": {"inherits_from": "base", "batch_size": 3}}'
+differs other 'd["labels"] = {"background": 0, "bone": 1, "air": 2}; plans["dataset_name"] = "Dataset002_Other"'
 differs nnUNetTrainerNoMirroring__nnUNetResEncUNetMPlans__3d_fullres '
 c["normalization_schemes"], c["use_mask_for_norm"] = ["ZScoreNormalization"], [True]
 c["architecture"]["network_class_name"] = "x.ResidualEncoderUNet"
@@ -157,7 +158,10 @@ refuses 'k["strides"][1] = [1, 2]' "three whole numbers from 1 to 16 for each of
 refuses 'k["features_per_stage"] = [4, 6]' "3 whole numbers from 1 to 4096"
 refuses 'k["features_per_stage"][0] = -1' "3 whole numbers from 1 to 4096"
 refuses 'd["regions_class_order"] = "all"' "regions_class_order is \"all\"; it has to be a list of classes"
-refuses 'd["regions_class_order"] = [1, 2]' "the model segments 2 regions, the data set has 0"
+refuses 'd["regions_class_order"] = [1, 2]' "the model's regions_class_order has 2 classes, and there are 0"
+refuses 'd["labels"] = ["fat"]' "labels is [\"fat\"]; it has to be a mapping"
+refuses 'd["labels"]["fat"] = "one"' "labels.fat is \"one\"; it has to be a class, from 0 to 254"
+refuses 'd["labels"]["fat"] = 10**9' "labels.fat is 1000000000; it has to be a class, from 0 to 254"
 
 make_changed
 from() { # from FOLDER: the pipeline of its model, with the weights of the first
@@ -170,6 +174,12 @@ sed 's/features_per_stage: \[4, 6, 8\]/features_per_stage: [4, 8, 8]/' same.yaml
   fail "older plans give another pipeline"
 from heir
 sed 's/batch: 2$/batch: 3/' same.yaml | cmp - heir.yaml || fail "what is inherited differs"
+# A model of another data set: no cases of it have been seen, and its heads say something else.
+from other
+has other.yaml "/checkpoint_final.pth\", reset: [net.out]}"
+! grep -q "Not nnU-Net's folds" other.yaml || fail "cases of another data set have been seen"
+try 0 "$STRATA" run other.yaml "${step[@]}" --out other-run
+prints "reset    decoder.seg_layers.1.weight"
 from nnUNetTrainerNoMirroring__nnUNetResEncUNetMPlans__3d_fullres
 for words in "orient: {axes: RSA}" "normalize: {mode: zscore, scope: body}" "use: models/resenc_unet.yaml" \
   "n_blocks_per_stage: [1, 2, 1]" "norm: batch" "conv_bias: false" "            batch: true"; do
