@@ -170,12 +170,12 @@ static status check_modules(const reading *r, plans *out) {
   const char *key;
   json_t *value;
   char name[96];
-  json_object_foreach(
-      (json_t *)r->object, key,
-      value) if (find_text(key, known) <
-                 0) return error_new(ERROR_DATA, NOWHERE,
-                                     "%s: %s%s changes the network in a way that is not known here",
-                                     r->path, r->place, printable(key, name));
+  json_object_foreach((json_t *)r->object, key, value) {
+    if (find_text(key, known) >= 0) continue;
+    return error_new(ERROR_DATA, NOWHERE,
+                     "%s: %s%s changes the network in a way that is not known here", r->path,
+                     r->place, printable(key, name));
+  }
   if (strcmp(class_of(r, "conv_op"), "Conv3d") != 0) return wrong(r, "conv_op", "Conv3d");
   int norm = find_text(class_of(r, "norm_op"), norms);
   if (norm < 0) return wrong(r, "norm_op", "InstanceNorm3d or BatchNorm3d");
@@ -415,8 +415,9 @@ static status read_outputs(const reading *r, plans *out) {
   const char *name;
   json_t *value;
   TRY(enter(r, "labels", &labels));
-  json_object_foreach((json_t *)labels.object, name, value) out->has_regions |=
-      json_array_size(value) > 1;
+  json_object_foreach((json_t *)labels.object, name, value) {
+    out->has_regions |= json_array_size(value) > 1;
+  }
   json_object_foreach((json_t *)labels.object, name, value) {
     const json_t *class = json_array_size(value) == 1 ? json_array_get(value, 0) : value;
     bool is_listed = out->has_regions && json_is_array(value);
