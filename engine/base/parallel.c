@@ -1,5 +1,7 @@
 #include "base/parallel.h"
 
+#include "base/limits.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -72,15 +74,9 @@ static void announce(thread_pool *pool) {
   }
 }
 
-static int usable_cores(void) {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-  return 1;
-}
-
 status pool_create(int threads, thread_pool **out) {
   *out = NULL;
-  if (threads <= 0) threads = usable_cores();
+  if (threads <= 0) threads = limits_cores();
   if (threads > 1024) threads = 1024;
   thread_pool *pool = calloc(1, sizeof *pool);
   if (!pool) return error_out_of_memory(sizeof *pool);

@@ -13,7 +13,7 @@
 
 typedef struct thread_pool thread_pool;
 
-/* `threads` ≥ 1 counts the caller; 0 means every core the process may use. */
+/* `threads` ≥ 1 counts the caller; 0 means every core the process may use (base/limits.h). */
 status pool_create(int threads, thread_pool **out);
 void pool_destroy(thread_pool *pool);
 int pool_threads(const thread_pool *pool);
