@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/limits.h"
 #include "base/memory.h"
 #include "base/text.h"
 
@@ -65,7 +66,7 @@ static char *set_word(const override *set) {
 }
 
 static int64_t threads_of_a_job(const jobs_options *o) {
-  int64_t all = o->threads > 0 ? o->threads : sysconf(_SC_NPROCESSORS_ONLN);
+  int64_t all = o->threads > 0 ? o->threads : limits_cores();
   return all / o->jobs > 1 ? all / o->jobs : 1;
 }
 
@@ -141,7 +142,7 @@ static status open_log(const command_line *c, job *j, int *fd) {
 
 /* In the new process: only calls that are allowed between fork and exec. */
 static void become(const command_line *c, const job *j, int log, pid_t parent) {
-  /* A group of its own, so that Ctrl-C reaches this program alone, which passes it on once. */
+  /* A group of its own, so that Ctrl-C reaches this program alone, which passes it on. */
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (getppid() != parent) _exit(130);
@@ -263,8 +264,10 @@ static status finish(session *s, job *j, int ended) {
   double spent = clock_now_s() - j->started_s;
   char took[24];
   t->seconds += spent;
-  bool was_stopped = s->is_stopping && ((WIFEXITED(ended) && WEXITSTATUS(ended) == 130) ||
-                                        (WIFSIGNALED(ended) && WTERMSIG(ended) == SIGINT));
+  /* A scheduler may have told the trial itself, and it was quicker than we are. */
+  bool was_stopped =
+      (s->is_stopping || s->o->stop()) && ((WIFEXITED(ended) && WEXITSTATUS(ended) == 130) ||
+                                           (WIFSIGNALED(ended) && WTERMSIG(ended) == SIGTERM));
   bool is_good = WIFEXITED(ended) && WEXITSTATUS(ended) == 0;
   status other = is_good ? trial_check_run(t) : OK;
   if (is_good && !other) {
@@ -373,7 +376,7 @@ static status run_all(session *s) {
   while (running_count(s) > 0 || (!error && !s->is_stopping && anything_waits(s))) {
     if (!s->is_stopping && (error || s->o->stop())) {
       s->is_stopping = true;
-      tell_running(s, SIGINT);
+      tell_running(s, SIGTERM);
     }
     double now = clock_now_s();
     /* Right after one has ended, and now and then for those another program had begun. */

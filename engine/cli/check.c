@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/files.h"
+#include "base/limits.h"
 #include "base/text.h"
 #include "cli/opened.h"
 #include "evaluate/metrics.h"
@@ -355,17 +356,26 @@ static void print_precision(const checked *c, const graph *g) {
   if (describe_precision(g, c->o->device, line)) row("precision", "%s", line);
 }
 
-static void print_memory(const opened *o, const stage_spec *s, const step_memory *m,
+static void print_memory(checked *c, const stage_spec *s, const step_memory *m,
                          const plan *memory) {
+  const opened *o = c->o;
   char parts[4][24];
   text_buffer again = {0};
   double crop =
       (double)(s->crop[0] * s->crop[1] * s->crop[2]) * (double)(4 * o->data->channels + 1);
+  double ahead = crop * (double)s->batch * (double)o->p->data.queue;
+  double wanted = (double)memory->arena_bytes + (double)m->outside_bytes + ahead;
+  double allowed = limits_memory();
   row("memory", "%s for the step (alive at once at most %s), %s for %s, %s for batches ahead",
       format_bytes(parts[0], (double)memory->arena_bytes),
       format_bytes(parts[1], (double)memory->lower_bound_bytes),
       format_bytes(parts[2], (double)m->outside_bytes), step_memory_outside(m),
-      format_bytes(parts[3], crop * (double)s->batch * (double)o->p->data.queue));
+      format_bytes(parts[3], ahead));
+  if (wanted > allowed && strcmp(o->p->device, "cuda") != 0)
+    note(c,
+         "stage %s wants %s on the CPU, beside prepared cases, and this process may have %s here: "
+         "the key memory of the stage makes it less",
+         s->name, format_bytes(parts[0], wanted), format_bytes(parts[1], allowed));
   if (s->memory_bytes == 0) return;
   step_memory_describe(m, &again);
   row("budget", "%s; %s", format_bytes(parts[0], (double)s->memory_bytes),
@@ -485,7 +495,7 @@ static status check_stage(checked *c, const stage_spec *s) {
         (double)s->accumulate * graph_cost(g).flops / 1e9);
     print_precision(c, g);
     print_groups(&groups);
-    print_memory(c->o, s, &fitted, &memory);
+    print_memory(c, s, &fitted, &memory);
     print_time(c, s, steps, seconds);
     add_files(c, s, g);
     note_batch(c, s, label_free);

@@ -68,6 +68,8 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 #define OPTION_EPOCH (UINT64_C(1) << 59)
 #define OPTION_PROBABILITIES (UINT64_C(1) << 44)
 #define OPTION_NNUNET (UINT64_C(1) << 45)
+/* No option: the command looks at run_stop_requested. */
+#define STOPS_IN_ORDER (UINT64_C(1) << 63)
 
 typedef struct arguments {
   const char *const *words; /* the whole command line, NULL-terminated */
@@ -136,7 +138,12 @@ status choose(const char *option, const char *given, const char *const *names, i
 
 /* Progress on this terminal: a live line, or plain lines when stderr is piped. */
 reporter console_reporter(bool quiet);
+/* A line of results. When nobody reads standard output any more, what is still to be said is not. */
+void console_print(const char *text);
 /* Ends the live line, if any, so that what follows starts on a line of its own. */
 void console_finish(void);
+
+/* What a signal does from here on: it asks a command that stops in order to stop, and ends another. */
+void signals_prepare(bool stops_in_order);
 
 #endif

@@ -17,7 +17,7 @@ const command commands[] = {
      "  strata run my.yaml --out runs/mask60 --resume --set stages.segment.epochs=200   # longer\n"
      "  strata run runs/mask60/pipeline.lock.yaml --set data.root=/data/elsewhere --out again\n",
      OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_CHANGED_SCRIPTS | OPTION_ALLOW_CHANGES |
-         OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET,
+         OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET | STOPS_IN_ORDER,
      1, 1, command_run},
     {"ablate", "SCRIPT", "many runs from one script, and a table with paired statistics",
      "SCRIPT is Lua: it loads pipelines, changes keys, says what is compared and with how many seeds\n"
@@ -31,7 +31,7 @@ const command commands[] = {
      "  strata ablate with_without_pretraining --arg pipeline=my.yaml --arg seeds=5 --jobs 2\n"
      "  strata ablate my_study.lua --out studies\n",
      OPTION_ARG | OPTION_SET | OPTION_OUT | OPTION_JOBS | OPTION_THREADS | OPTION_DEVICE |
-         OPTION_DRY_RUN | OPTION_QUIET,
+         OPTION_DRY_RUN | OPTION_QUIET | STOPS_IN_ORDER,
      1, 1, command_ablate},
     {"check", "FILE", "find every mistake before a voxel is read",
      "Reads the pipeline, the models and blocks it uses, the data set's list and the headers of its\n"
@@ -73,7 +73,8 @@ const command commands[] = {
      "  strata predict runs/brain Dataset004_Brain/imagesTs -o segmentations\n"
      "  strata predict runs/brain case_0000.nii.gz,case_0001.nii.gz -o segmentations\n"
      "  strata predict runs/hippocampus-unetr incoming -o segmentations --probabilities soft\n",
-     OPTION_SET | OPTION_OUT | OPTION_PROBABILITIES | OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET,
+     OPTION_SET | OPTION_OUT | OPTION_PROBABILITIES | OPTION_THREADS | OPTION_DEVICE |
+         OPTION_QUIET | STOPS_IN_ORDER,
      2, MAX_OPERANDS, command_predict},
     {"pack", "FILE|RUN", "make one file to share of a pipeline or a run",
      "Of a pipeline: its file and every file it is made of (bases, stages of others, models, blocks,\n"
@@ -137,8 +138,9 @@ const command commands[] = {
      "  strata new nnUNet_raw/Dataset004_Hippocampus -o model.yaml \\\n"
      "    --nnunet nnUNet_results/Dataset004_Hippocampus/nnUNetTrainer__nnUNetPlans__3d_fullres\n"
      "  strata run model.yaml --set stages.segment.epochs=0 --out model\n",
-     OPTION_OUT | OPTION_MEMORY | OPTION_NETWORK | OPTION_BATCH | OPTION_NNUNET | OPTION_THREADS, 1,
-     1, command_new},
+     OPTION_OUT | OPTION_MEMORY | OPTION_NETWORK | OPTION_BATCH | OPTION_NNUNET | OPTION_THREADS |
+         STOPS_IN_ORDER,
+     1, 1, command_new},
     {"data", "check FILE|DIR", "look through a data set",
      "Opens every file: sizes, spacings, orientations, intensities in the foreground, volumes of "
      "the\n"

@@ -3,6 +3,8 @@
 #include "base/text.h"
 #include "cli/command.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,13 +31,21 @@ void console_finish(void) {
   fflush(stderr);
 }
 
+void console_print(const char *text) {
+  console_finish();
+  if ((puts(text) >= 0 && fflush(stdout) == 0) || errno != EPIPE) return;
+  int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+  if (nowhere >= 0) {
+    dup2(nowhere, STDOUT_FILENO);
+    close(nowhere);
+  }
+  clearerr(stdout);
+}
+
 static void print_line(void *context, const char *text) {
   (void)context;
   console_finish();
-  if (!console.quiet) {
-    puts(text);
-    fflush(stdout);
-  }
+  if (!console.quiet) console_print(text);
 }
 
 static void add_bar(text_buffer *line, double share) {

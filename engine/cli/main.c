@@ -1,19 +1,16 @@
 /* strata: finds the command, reads its options, prints errors, sets the exit status.
  *
- * Exit status: 0 done, 1 failed, 2 wrong command line, 130 interrupted (state saved). */
+ * Exit status: 0 done, 1 failed, 2 wrong command line, 130 stopped by a signal (state saved). */
 #include "base/files.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/table.h"
 #include "base/text.h"
 #include "cli/command.h"
-#include "run/run.h"
 
 #include <getopt.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct option_help {
   uint64_t flag;
@@ -33,7 +30,8 @@ static const option_help option_table[] = {
     {OPTION_WITH_WEIGHTS, "weights", NULL, "pack weights, too"},
     {OPTION_LIST, "list", NULL, "list what a pack holds"},
     {OPTION_THREADS, "threads", "N",
-     "threads to compute with (default: the pipeline's, else all cores); results do not depend on it"},
+     "threads to compute with (default: the pipeline's, else every core that the process may use); results "
+     "do not depend on it"},
     {OPTION_DEVICE, "device", "NAME", "auto, cpu or cuda"},
     {OPTION_STAGE, "stage", "NAME", "which stage (default: the last)"},
     {OPTION_DOT, "dot", NULL, "write the graph for Graphviz"},
@@ -407,18 +405,6 @@ static status parse(const command *c, int argc, char **argv, arguments *a, bool 
   return OK;
 }
 
-static void on_interrupt(int signal_number) {
-  if (run_stop_requested()) {
-    signal(signal_number, SIG_DFL);
-    raise(signal_number);
-    return;
-  }
-  run_request_stop();
-  static const char message[] = "\nstopping after this step; press Ctrl-C again to stop at once\n";
-  ssize_t ignored = write(STDERR_FILENO, message, sizeof message - 1);
-  (void)ignored;
-}
-
 static int fail(status error) {
   console_finish();
   fflush(stdout);
@@ -492,12 +478,7 @@ int main(int argc, char **argv) {
     print_command_help(found, stdout);
     return end();
   }
-  /* It stops after a step, not in the midst of a file that is being read or written. */
-  struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
-  /* Over a file size limit a write then fails with a message instead of ending the program. */
-  signal(SIGXFSZ, SIG_IGN);
+  signals_prepare(found->options & STOPS_IN_ORDER);
   status error = found->run(&a);
   if (error) return fail(error);
   console_finish();

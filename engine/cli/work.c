@@ -206,9 +206,7 @@ static status predict_all(network *n, const data_spec *data, const predict_input
     }
     problems_add(&found, error);
     if (error) continue;
-    console_finish();
-    printf("%s\n", in->out[p.done]);
-    fflush(stdout);
+    console_print(in->out[p.done]);
   }
   return problems_take(&found);
 }

@@ -186,8 +186,9 @@ typedef struct stage_spec {
                                  segmentation validation, only loss terms and metrics */
   bool output_is_found;    /* `validate` names none: it is what the losses compare with `label` */
   bool enabled;            /* `enabled: false` skips the stage */
-  int64_t checkpoint_every_s; /* seconds between full-state checkpoints, at epoch ends */
-  bool checkpoint_final;      /* the last stage keeps its state when it is finished */
+  int64_t
+      checkpoint_every_s; /* seconds between full-state checkpoints; 0: one at every epoch's end */
+  bool checkpoint_final;  /* the last stage keeps its state when it is finished */
 } stage_spec;
 
 typedef enum blend { BLEND_CONSTANT, BLEND_GAUSSIAN, BLEND_GAUSSIAN_NNUNET } blend;

@@ -440,18 +440,24 @@ static status next_step(trainer *t) {
   return OK;
 }
 
+/* Between two steps only where an epoch is longer than that, and never at each of them. */
+static bool is_time_to_save(const trainer *t, bool is_epoch_end) {
+  int64_t every_s = t->stage->checkpoint_every_s;
+  return (is_epoch_end || every_s > 0) && clock_now_s() - t->saved_s >= (double)every_s;
+}
+
 static status train(trainer *t) {
   if (t->stage->epochs == 0) trainer_note_end(t);
   bool stop = t->state.ended[0] != 0;
   while (!stop && t->state.epoch < t->stage->epochs) {
     if (t->state.step < t->steps_per_epoch) {
       TRY(next_step(t));
+      if (is_time_to_save(t, false) && !run_stop_requested()) TRY(save_state(t));
     } else {
       TRY(settle(t));
       TRY(trainer_finish_epoch(t, &stop));
       bool over = stop || t->state.epoch == t->stage->epochs;
-      if (!over && clock_now_s() - t->saved_s >= (double)t->stage->checkpoint_every_s)
-        TRY(save_state(t));
+      if (!over && is_time_to_save(t, true)) TRY(save_state(t));
       if (over && t->state.step == 0) return OK;
     }
     if (run_stop_requested()) return stop_here(t);

@@ -1,4 +1,5 @@
 /* What a stage measures on its validation cases. */
+#include "base/clock.h"
 #include "evaluate/custom.h"
 #include "train/trainer.h"
 
@@ -36,7 +37,7 @@ static status check_losses(trainer *t) {
   const char *culprit;
   TRY(loader_open(&o, &l));
   status error = OK;
-  for (;;) {
+  while (!run_stop_requested()) {
     batch *b = NULL;
     double loss;
     error = loader_next(l, &b);
@@ -124,10 +125,19 @@ static status check_segmentation(trainer *t) {
   custom_metrics custom = {0};
   status error = index && scores ? OK : error_out_of_memory((size_t)cases * sizeof *scores);
   if (!error) error = custom_metrics_open(spec.custom, spec.custom_count, &custom);
-  for (int i = 0; i < count && !error && !run_stop_requested(); i++) {
+  case_progress at = {
+      .report = &r->report, .stage = "validation", .count = count, .started_s = clock_now_s()};
+  t->network.inferer.after = run_after_windows;
+  t->network.inferer.after_context = &at;
+  for (; at.done < count && !error && !run_stop_requested(); at.done++) {
     bool counts;
-    error = check_case(t, &r->data->cases[index[i]], &spec, &custom, &scores[scored], &counts);
+    error =
+        check_case(t, &r->data->cases[index[at.done]], &spec, &custom, &scores[scored], &counts);
     scored += counts;
+  }
+  if (error_code_of(error) == ERROR_INTERRUPTED) { /* whoever asked for the validation looks, too */
+    error_free(error);
+    error = OK;
   }
   evaluation summary = {.class_names = r->scored_names,
                         .class_count = r->scored_count,

@@ -1,0 +1,90 @@
+# A run as a scheduler has it: signals in numbers, time that is over, output that nobody reads any
+# more. Nothing of its work is lost.
+. "$(dirname "$0")/lib.sh"
+make_phantom phantom
+one=("${tiny[@]}" --set stages.pretrain.enabled=false --threads 1)
+long=("${one[@]}" --set stages.segment.epochs=400)
+
+process=
+cleanup='stop_process'
+stop_process() { [ -z "$process" ] || kill -9 "$process" 2>/dev/null || true; }
+end() { # end STATUS: of the process
+  local got=0
+  wait "$process" 2>/dev/null || got=$?
+  process=
+  [ "$got" -eq "$1" ] || fail "exit status $got instead of $1: $(tail -n 3 log err)"
+}
+start() { # start OPTION…, until it trains
+  "$STRATA" run "$@" >log 2>err &
+  process=$!
+  wait_for log "stage segment:" "$process"
+}
+
+# Several signals at once, as timeout(1) and schedulers send them: the state is saved all the same.
+asked=0
+for signals in "TERM INT" "USR1 HUP" "USR2 XCPU"; do
+  asked=$((asked + 1))
+  start "${long[@]}" --out "asked-$asked"
+  kill -STOP "$process"
+  for signal in $signals; do kill "-$signal" "$process"; done
+  kill -CONT "$process"
+  end 130
+  has err "the state is saved, and the same command with --resume goes on from there"
+  exists "asked-$asked/state.safetensors"
+done
+
+# One that nohup has made deaf to the end of a session goes on, also when its reader is gone.
+mkfifo pipe
+(trap '' HUP && exec "$STRATA" run "${long[@]}" --out deaf >pipe 2>&1) &
+process=$!
+head -n 8 pipe >log
+kill -HUP "$process"
+before=$(wc -l <deaf/metrics.jsonl)
+until [ "$(wc -l <deaf/metrics.jsonl)" -gt $((before + 2)) ]; do
+  kill -0 "$process" || fail "it has ended without being told to"
+  sleep 0.02
+done
+kill -TERM "$process"
+end 130
+exists deaf/state.safetensors
+
+# Killed within an epoch that is longer than the time between two checkpoints.
+epoch=("${one[@]}" --set stages.segment.epochs=1 --set stages.segment.steps_per_epoch=80)
+try 0 "$STRATA" run "${epoch[@]}" --out whole
+start "${epoch[@]}" --out killed
+kill -STOP "$process"
+sleep 1.1
+kill -CONT "$process"
+until [ -s killed/state.safetensors ]; do
+  kill -0 "$process" || fail "no checkpoint within the epoch"
+  sleep 0.01
+done
+kill -KILL "$process" || fail "the run was over before it could be killed"
+end 137
+[ ! -s killed/metrics.jsonl ] || fail "the epoch was over before the run could be killed"
+try 0 "$STRATA" run "${epoch[@]}" --out killed --resume
+prints "stage segment goes on at epoch 1, step"
+same_run whole killed
+same_log whole killed
+
+# Asked while it validates, in the midst of a case that takes minutes.
+start "${one[@]}" --set stages.segment.epochs=1 --set stages.segment.steps_per_epoch=1 --out slow \
+  --set "evaluate.inferer.sliding_window={size: [16, 16, 32], overlap: 0.95, mirror: [x, y, z]}"
+sleep 0.3
+kill -TERM "$process"
+for ((i = 0; i < 500; i++)); do
+  kill -0 "$process" 2>/dev/null || break
+  sleep 0.02
+done
+kill -0 "$process" 2>/dev/null && fail "it goes on validating"
+end 130
+has err "stopped in stage segment, epoch 1, step 1; the state is saved"
+
+# As many threads as the process may use; what it may not have is noted before anything runs.
+try 0 taskset -c "$(taskset -cp $$ | sed 's/.*[:,-] *//')" "$STRATA" check "${tiny[@]}"
+prints "1 thread"
+if [ "${SANITIZED:-0}" = 0 ]; then # a sanitizer takes more address space than there is memory
+  large=(--set "params.roi=[96, 96, 96]" --set model.with.features=64 --set stages.segment.batch=4)
+  try 0 bash -c 'ulimit -v 2000000 && exec "$@"' - "$STRATA" check "${tiny[@]}" "${large[@]}"
+  prints "on the CPU, beside prepared cases, and this process may have 1.9"
+fi
