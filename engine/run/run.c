@@ -11,9 +11,11 @@
 #include "infer/network.h"
 #include "ops/loss/distance_loss.h"
 #include "report/page.h"
+#include "run/lock.h"
 #include "run/metrics_csv.h"
 #include "run/reproduce.h"
 #include "run/resume.h"
+#include "run/segmented.h"
 #include "train/controls.h"
 #include "train/groups.h"
 #include "train/memory.h"
@@ -382,19 +384,38 @@ status run_compile(const run *r) {
 
 /* ---- evaluation -------------------------------------------------------------------------- */
 
-/* One test case: segmentation on the file's own grid, written, and scored there. */
-static status evaluate_case(run *r, network *n, custom_metrics *custom, const case_entry *entry,
-                            case_score *score, bool *scored) {
+/* What evaluates the test cases of a run. */
+typedef struct evaluator {
+  run *r;
+  network network;
+  custom_metrics custom;
+  segmented done;
+} evaluator;
+
+/* The segmentation on the file's own grid, written to `path`; or read from there where the run that is
+ * resumed had got so far. */
+static status segment_case(evaluator *v, const case_entry *entry, const char *path, labels *out) {
+  if (segmented_has(&v->done, entry->name, path)) return nifti_read_labels(path, out);
   medical_case c = {0};
+  status error = case_prepare(&v->r->p->data, entry, v->r->cache, &c);
+  if (!error)
+    error = error_prefix(network_segment(&v->network, &c.image, entry->image, out, NULL), "case %s",
+                         entry->name);
+  if (!error) error = nifti_write_labels(path, out, entry->image);
+  if (!error) error = segmented_add(&v->done, entry->name, path);
+  case_free(&c);
+  return error;
+}
+
+/* One test case, segmented and scored. */
+static status evaluate_case(evaluator *v, const case_entry *entry, case_score *score,
+                            bool *scored) {
+  run *r = v->r;
   labels prediction = {0}, reference = {0};
   char name[512];
   snprintf(name, sizeof name, "predictions/%s.nii.gz", entry->name);
   char *path = run_file(r, name);
-  status error = case_prepare(&r->p->data, entry, r->cache, &c);
-  if (!error)
-    error = error_prefix(network_segment(n, &c.image, entry->image, &prediction, NULL), "case %s",
-                         entry->name);
-  if (!error) error = nifti_write_labels(path, &prediction, entry->image);
+  status error = segment_case(v, entry, path, &prediction);
   *scored = false;
   if (!error && entry->label) {
     error = nifti_read_labels(entry->label, &reference);
@@ -402,14 +423,13 @@ static status evaluate_case(run *r, network *n, custom_metrics *custom, const ca
       error = score_case(&prediction, &reference, r->data->class_count, &r->p->evaluate,
                          entry->name, r->device->pool, score);
     if (!error) {
-      error = custom_metrics_score(custom, &reference, r->scored_names, r->scored_count, score);
+      error = custom_metrics_score(&v->custom, &reference, r->scored_names, r->scored_count, score);
       if (error) case_score_free(score);
     }
     *scored = !error;
   }
   labels_free(&prediction);
   labels_free(&reference);
-  case_free(&c);
   free(path);
   return error;
 }
@@ -422,30 +442,32 @@ status run_after_windows(void *context, int64_t done, int64_t windows) {
                    (long long)done, (long long)windows);
 }
 
-static status stopped_evaluating(void) {
+static status stopped_evaluating(const case_progress *e) {
   return error_new(ERROR_INTERRUPTED, NOWHERE,
-                   "stopped during the evaluation; the same command with --resume repeats it");
+                   "stopped during the evaluation, after %d of %d cases; the same command with "
+                   "--resume goes on from there",
+                   e->done, e->count);
 }
 
 /* A case whose files are broken is named, and the others are still segmented; but a mean over fewer
  * cases than asked for would pass for another number, so there is none. */
-static status evaluate_cases(run *r, network *n, custom_metrics *custom, const int *index,
-                             int count, case_score *scores, int *scored) {
+static status evaluate_cases(evaluator *v, const int *index, int count, case_score *scores,
+                             int *scored) {
+  run *r = v->r;
   problems found = {0};
   case_progress e = {
       .report = &r->report, .stage = "evaluate", .count = count, .started_s = clock_now_s()};
-  n->inferer.after = run_after_windows;
-  n->inferer.after_context = &e;
+  v->network.inferer.after = run_after_windows;
+  v->network.inferer.after_context = &e;
   for (; e.done < count; e.done++) {
     bool counts = false;
     const case_entry *entry = &r->data->cases[index[e.done]];
-    status error = run_stop_requested()
-                       ? stopped_evaluating()
-                       : evaluate_case(r, n, custom, entry, &scores[*scored], &counts);
+    status error = run_stop_requested() ? stopped_evaluating(&e)
+                                        : evaluate_case(v, entry, &scores[*scored], &counts);
     if (error && error_code_of(error) == ERROR_INTERRUPTED) {
       problems_free(&found);
       error_free(error); /* it speaks of windows */
-      return stopped_evaluating();
+      return stopped_evaluating(&e);
     }
     bool is_bad_file = error && error_code_of(error) == ERROR_DATA;
     problems_add(&found, error);
@@ -462,21 +484,21 @@ status run_evaluate(run *r) {
   snprintf(weights_name, sizeof weights_name, "weights/%s.safetensors", stage->name);
   char *weights = run_file(r, weights_name), *folder = run_file(r, "predictions");
   char *json = run_file(r, "evaluation.json"), *csv = run_file(r, "evaluation.csv");
-  custom_metrics custom = {0};
+  evaluator v = {.r = r};
   int *index = calloc((size_t)r->data->case_count + 1, sizeof *index);
   case_score *scores = calloc((size_t)r->data->case_count + 1, sizeof *scores);
   int count = index ? dataset_role(r->data, ROLE_TEST, index) : 0, scored = 0;
-  network n = {0};
   status error = index && scores ? OK : error_out_of_memory(4096);
   if (!error) error = folder_create(folder);
   if (!error)
     error = network_open(r->p, stage, r->p->evaluate.output, r->data->channels,
-                         r->data->class_count, r->device, NULL, &n);
+                         r->data->class_count, r->device, NULL, &v.network);
   const char *const members[] = {weights};
-  if (!error) error = network_load(&n, members, 1);
+  if (!error) error = network_load(&v.network, members, 1);
   if (!error)
-    error = custom_metrics_open(r->p->evaluate.custom, r->p->evaluate.custom_count, &custom);
-  if (!error) error = evaluate_cases(r, &n, &custom, index, count, scores, &scored);
+    error = custom_metrics_open(r->p->evaluate.custom, r->p->evaluate.custom_count, &v.custom);
+  if (!error) error = segmented_open(r, lock_weights(r->lock, stage->name), &v.done);
+  if (!error) error = evaluate_cases(&v, index, count, scores, &scored);
   evaluation e = {.class_names = r->scored_names,
                   .class_count = r->scored_count,
                   .cases = scores,
@@ -499,8 +521,9 @@ status run_evaluate(run *r) {
     report_line(&r->report, "predictions: %s (%d cases)%s%s", folder, count,
                 scored > 0 ? "\nevaluation:  " : "; no labels to score them with",
                 scored > 0 ? json : "");
-  custom_metrics_close(&custom);
-  network_close(&n);
+  segmented_close(&v.done, !error);
+  custom_metrics_close(&v.custom);
+  network_close(&v.network);
   for (int i = 0; i < scored; i++) case_score_free(&scores[i]);
   free(scores);
   free(index);

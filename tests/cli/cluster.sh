@@ -15,6 +15,7 @@ end() { # end STATUS: of the process
   [ "$got" -eq "$1" ] || fail "exit status $got instead of $1: $(tail -n 3 log err)"
 }
 start() { # start OPTION…, until it trains
+  rm -f log err # what the last one said is not taken for this one
   "$STRATA" run "$@" >log 2>err &
   process=$!
   wait_for log "stage segment:" "$process"
@@ -79,6 +80,28 @@ done
 kill -0 "$process" 2>/dev/null && fail "it goes on validating"
 end 130
 has err "stopped in stage segment, epoch 1, step 1; the state is saved"
+
+# The evaluation goes on where it was: a case that is segmented stays, unless its file is another now.
+scored=("${one[@]}" --set stages.segment.epochs=1 --set stages.segment.steps_per_epoch=1
+  --set "data.split={train: 0.4, validation: 0.1, test: 0.5}"
+  --set evaluate.inferer.sliding_window.overlap=0.7)
+try 0 "$STRATA" run "${scored[@]}" --out in-one-go
+start "${scored[@]}" --out in-two
+record=in-two/state.evaluation.jsonl
+until [ "$(cat "$record" 2>/dev/null | wc -l)" -ge 2 ]; do
+  kill -0 "$process" || fail "the evaluation was over before it could be killed"
+  sleep 0.005
+done
+kill -KILL "$process"
+end 137
+printf '{"by":' >>"$record" # a line that is not whole
+mapfile -t cases < <(sed -n 's/.*"case":"\([^"]*\)".*/in-two\/predictions\/\1.nii.gz/p' "$record")
+printf 'more' >>"${cases[0]}"
+kept=$(stat -c %i "${cases[1]}")
+try 0 "$STRATA" run "${scored[@]}" --out in-two --resume
+[ "$(stat -c %i "${cases[1]}")" = "$kept" ] || fail "a case was segmented twice"
+[ ! -e "$record" ] || fail "the record of a finished evaluation stays"
+same_run in-one-go in-two
 
 # As many threads as the process may use; what it may not have is noted before anything runs.
 try 0 taskset -c "$(taskset -cp $$ | sed 's/.*[:,-] *//')" "$STRATA" check "${tiny[@]}"
