@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/text.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -204,6 +206,31 @@ void atomic_abandon(atomic_file *f) {
   free(f->part);
   free(f->now);
   *f = (atomic_file){0};
+}
+
+/* "NAME.part-PROCESS-NUMBER", as part_name has it. */
+static bool is_part_name(const char *name) {
+  const char *end = NULL;
+  for (const char *at = name; (at = strstr(at, ".part-")); at++) end = at + strlen(".part-");
+  if (!end) return false;
+  size_t process = strspn(end, "0123456789"), number;
+  if (process == 0 || end[process] != '-') return false;
+  number = strspn(end + process + 1, "0123456789");
+  return number > 0 && end[process + 1 + number] == 0;
+}
+
+void atomic_remove_left(const char *folder, double unchanged_s) {
+  DIR *listing = opendir(folder);
+  double now_s = (double)time(NULL);
+  struct stat info;
+  for (struct dirent *entry; listing && (entry = readdir(listing));) {
+    if (!is_part_name(entry->d_name)) continue;
+    char *path = path_join(folder, entry->d_name);
+    bool is_old = lstat(path, &info) == 0 && now_s - (double)info.st_mtime >= unchanged_s;
+    if (is_old || unchanged_s == 0) unlink(path);
+    free(path);
+  }
+  if (listing) closedir(listing);
 }
 
 static void sync_folder(const char *path) {

@@ -32,6 +32,9 @@ status atomic_commit(atomic_file *f);
 /* Without waiting for the disk: after a crash of the machine `path` may hold a part. */
 status atomic_commit_unsynced(atomic_file *f);
 void atomic_abandon(atomic_file *f);
+/* Removes the files with such a name beside another that programs left in a folder when they were killed,
+ * if nothing has been written to them for so long. With 0 nobody else may be at work there. */
+void atomic_remove_left(const char *folder, double unchanged_s);
 /* fflush; an error also when a write to the stream failed before. */
 status stream_flush(FILE *stream, const char *path);
 /* mkdir -p. */

@@ -15,6 +15,7 @@ enum { MAX_OPERANDS = 4096, MAX_OVERRIDES = 256, MAX_GROUPS = 32, MAX_ARGUMENTS 
 #define OPTION_LIST (UINT64_C(1) << 62)
 #define OPTION_OUT (UINT64_C(1) << 1)
 #define OPTION_RESUME (UINT64_C(1) << 2)
+#define OPTION_RESUME_IF_ANY (UINT64_C(1) << 46)
 #define OPTION_THREADS (UINT64_C(1) << 3)
 #define OPTION_DEVICE (UINT64_C(1) << 4)
 #define OPTION_STAGE (UINT64_C(1) << 5)
@@ -89,7 +90,8 @@ typedef struct arguments {
   override script_arguments[MAX_ARGUMENTS]; /* --arg name=value */
   int script_argument_count;
   const char *weights, *input, *output, *gradients, *layout;
-  bool resume, dot, profile, inference, quiet, train, markdown, changed_scripts, dry_run;
+  bool resume, resume_if_any, dot, profile, inference, quiet, train, markdown, changed_scripts,
+      dry_run;
   const char *case_name;
   int64_t crops, epoch; /* −1: not given */
   int64_t ignore_label; /* −1: not given */

@@ -5,19 +5,20 @@ const command commands[] = {
     {"run", "FILE", "train every stage of a pipeline, then evaluate",
      "Compiles FILE, trains its stages in order and evaluates on the test cases. Everything goes\n"
      "into one folder, --out or a new runs/NAME: pipeline.lock.yaml, metrics.jsonl and .csv,\n"
-     "weights/*.safetensors, predictions, evaluation.json and report.html. Ctrl-C saves the state;\n"
-     "--resume goes on to the same bits. A lock is run to the same weights again, or every file, case\n"
+     "weights/*.safetensors, predictions, evaluation.json and report.html. Ctrl-C and SIGTERM save the\n"
+     "state; --resume goes on to the same bits. docs/cluster.md is about jobs of schedulers. A lock is run to the same weights again, or every file, case\n"
      "and operator that has changed is named.\n\n"
      "  strata run quickstart.yaml --set data.root=phantom\n"
      "  strata run hippocampus/unetr.yaml --set data.root=/data/Task04_Hippocampus\n"
      "  strata run my.yaml --set params.mask_ratio=0.6 --out runs/mask60\n"
      "  strata run my.yaml --set stages.pretrain.enabled=false   # the baseline without step 1\n"
      "  strata run my.yaml --out runs/mask60 --resume\n"
+     "  strata run my.yaml --out runs/mask60 --resume-if-any   # the first time and every other\n"
      "  strata run my.yaml --out runs/mask60 --resume --changed-scripts   # a Lua file was mended\n"
      "  strata run my.yaml --out runs/mask60 --resume --set stages.segment.epochs=200   # longer\n"
      "  strata run runs/mask60/pipeline.lock.yaml --set data.root=/data/elsewhere --out again\n",
-     OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_CHANGED_SCRIPTS | OPTION_ALLOW_CHANGES |
-         OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET | STOPS_IN_ORDER,
+     OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_RESUME_IF_ANY | OPTION_CHANGED_SCRIPTS |
+         OPTION_ALLOW_CHANGES | OPTION_THREADS | OPTION_DEVICE | OPTION_QUIET | STOPS_IN_ORDER,
      1, 1, command_run},
     {"ablate", "SCRIPT", "many runs from one script, and a table with paired statistics",
      "SCRIPT is Lua: it loads pipelines, changes keys, says what is compared and with how many seeds\n"

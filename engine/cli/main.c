@@ -22,6 +22,8 @@ static const option_help option_table[] = {
      "change a key: --set seed=3, --set params.slabs=4, --set stages.segment.epochs=50"},
     {OPTION_OUT, "out", "PATH", "where the result goes"},
     {OPTION_RESUME, "resume", NULL, "go on with the run in --out"},
+    {OPTION_RESUME_IF_ANY, "resume-if-any", NULL,
+     "go on with the run in --out, or begin it where there is none yet: for scripts of jobs"},
     {OPTION_CHANGED_SCRIPTS, "changed-scripts", NULL,
      "with --resume: the Lua files may have changed; run.json notes it"},
     {OPTION_ALLOW_CHANGES, "allow-changes", NULL,
@@ -221,6 +223,9 @@ static status store(arguments *a, const option_help *o, char *value) {
     break;
   case OPTION_RESUME:
     a->resume = true;
+    break;
+  case OPTION_RESUME_IF_ANY:
+    a->resume_if_any = true;
     break;
   case OPTION_CHANGED_SCRIPTS:
     a->changed_scripts = true;

@@ -29,17 +29,20 @@ status command_run(const arguments *a) {
                    .override_count = a->override_count,
                    .folder = a->out,
                    .resume = a->resume,
+                   .resume_if_any = a->resume_if_any,
                    .changed_scripts = a->changed_scripts,
                    .allow_changes = a->allow_changes,
                    .threads = a->threads,
                    .device = a->device,
                    .command = a->words,
                    .report = console_reporter(a->quiet)};
-  if (a->changed_scripts && !a->resume)
+  bool may_resume = a->resume || a->resume_if_any;
+  if (a->changed_scripts && !may_resume)
     return error_new(ERROR_USAGE, NOWHERE, "--changed-scripts goes with --resume");
-  if (a->resume && !a->out)
+  if (may_resume && !a->out)
     return error_new(ERROR_USAGE, NOWHERE,
-                     "--resume needs --out, the folder of the run to go on with");
+                     "--resume%s needs --out, the folder of the run to go on with",
+                     a->resume ? "" : "-if-any");
   return run_pipeline(&o, NULL);
 }
 

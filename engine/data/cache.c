@@ -29,10 +29,12 @@ static const char cache_magic[8] = {'s', 't', 'r', 'c', 'a', 's', 'e', '1'};
 
 static pthread_mutex_t problem_lock = PTHREAD_MUTEX_INITIALIZER;
 static status first_problem;
+static bool was_taken;
 
+/* The first only: what keeps one case out of the cache mostly keeps out all of them. */
 static void keep_problem(status error) {
   pthread_mutex_lock(&problem_lock);
-  if (!first_problem)
+  if (!first_problem && !was_taken)
     first_problem = error_prefix(error, "the prepare cache is not kept");
   else
     error_free(error);
@@ -42,6 +44,7 @@ static void keep_problem(status error) {
 status cache_problem_take(void) {
   pthread_mutex_lock(&problem_lock);
   status error = first_problem;
+  was_taken |= error != OK;
   first_problem = OK;
   pthread_mutex_unlock(&problem_lock);
   return error;

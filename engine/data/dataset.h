@@ -139,8 +139,8 @@ status case_prepare(const data_spec *spec, const case_entry *entry, const char *
                     medical_case *out);
 /* Has the cache an entry for the case? Reads its files to know, but prepares nothing. */
 status case_is_cached(const data_spec *spec, const case_entry *entry, const char *cache, bool *is);
-/* The first failure to write a cache entry since the last call, for the caller to print as a
- * warning; OK when there was none. The run goes on without the entry. */
+/* This program's first failure to write a cache entry, once, for the caller to print as a warning; OK
+ * when there was none. The run goes on without the entry. */
 status cache_problem_take(void);
 /* The cache key's part that the prepare graph makes: operators, versions, attributes. */
 uint64_t prepare_identity(const data_spec *spec);

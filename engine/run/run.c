@@ -550,18 +550,39 @@ static status take_folder(run *r) {
   return error;
 }
 
+/* Of programs that were killed while they wrote, on file systems where a file has a name from its
+ * beginning: in the folder, which is this program's, and in the cache, where others may be writing. */
+static void remove_left(const run *r) {
+  enum { SURELY_DEAD_S = 24 * 3600 };
+  static const char *const inside[] = {"", "weights", "predictions"};
+  for (int i = 0; i < 3; i++) {
+    char *folder = run_file(r, inside[i]);
+    atomic_remove_left(folder, 0);
+    free(folder);
+  }
+  if (r->cache) atomic_remove_left(r->cache, SURELY_DEAD_S);
+}
+
+static bool holds_run(const run *r) {
+  char *description = run_file(r, "run.json");
+  bool holds = file_exists(description);
+  free(description);
+  return holds;
+}
+
 static status prepare_folder(run *r, resume_states *states) {
   char *description = run_file(r, "run.json"), *weights = run_file(r, "weights");
   status error = OK;
-  if (r->resume && !file_exists(description))
+  if (r->resume && !holds_run(r))
     error = error_new(ERROR_USAGE, NOWHERE, "%s holds no run to resume", r->folder);
   if (!error) error = take_folder(r);
   if (!error && r->resume) error = resume_check(r, description, states);
-  if (!error && !r->resume && file_exists(description))
+  if (!error && !r->resume && holds_run(r))
     error = error_new(ERROR_USAGE, NOWHERE,
-                      "%s already holds a run; add --resume to go on with it, or choose another "
-                      "--out",
+                      "%s already holds a run; add --resume (in a script that begins it, too: "
+                      "--resume-if-any) to go on with it, or choose another --out",
                       r->folder);
+  if (!error) remove_left(r);
   if (!error) error = folder_create(weights);
   if (!error && !r->resume) error = reproduce_write(r);
   if (!error && !r->resume) error = write_description(r);
@@ -665,6 +686,7 @@ status run_pipeline(const run_options *o, char **folder_out) {
   if (!error) {
     folder = o->folder ? memory_strdup(o->folder) : run_fresh_folder(r.p->name);
     r.folder = folder;
+    r.resume |= o->resume_if_any && holds_run(&r);
     r.cache = cache = run_cache_folder(&r.p->data, folder);
     error = reproduce_begin(&r);
   }

@@ -60,6 +60,7 @@ typedef struct run_options {
   int override_count;
   const char *folder; /* NULL: runs/<name>, numbered when taken */
   bool resume;
+  bool resume_if_any; /* the same where `folder` holds a run, which else is begun there */
   bool
       changed_scripts; /* go on with a run whose Lua files say something else now; run.json notes it */
   bool allow_changes; /* of what a lock says, or the lock of the run that is resumed */

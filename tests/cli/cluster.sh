@@ -50,15 +50,16 @@ end 130
 exists deaf/state.safetensors
 
 # Killed within an epoch that is longer than the time between two checkpoints.
-epoch=("${one[@]}" --set stages.segment.epochs=1 --set stages.segment.steps_per_epoch=80)
+epoch=("${one[@]}" --set stages.segment.epochs=1 --set stages.segment.steps_per_epoch=250)
 try 0 "$STRATA" run "${epoch[@]}" --out whole
 start "${epoch[@]}" --out killed
 kill -STOP "$process"
 sleep 1.1
-kill -CONT "$process"
-until [ -s killed/state.safetensors ]; do
-  kill -0 "$process" || fail "no checkpoint within the epoch"
+until [ -s killed/state.safetensors ]; do # not much further, however busy the machine is
+  [ ! -s killed/metrics.jsonl ] || fail "no checkpoint within the epoch"
+  kill -CONT "$process"
   sleep 0.01
+  kill -STOP "$process"
 done
 kill -KILL "$process" || fail "the run was over before it could be killed"
 end 137
@@ -102,6 +103,31 @@ try 0 "$STRATA" run "${scored[@]}" --out in-two --resume
 [ "$(stat -c %i "${cases[1]}")" = "$kept" ] || fail "a case was segmented twice"
 [ ! -e "$record" ] || fail "the record of a finished evaluation stays"
 same_run in-one-go in-two
+
+# One command for the first start and all that follow. What a killed program has left half written is
+# removed, in the cache only when it is old; a cache that takes nothing is told once.
+touch full # where the cache's folder would be
+job=("${one[@]}" --set data.cache=full --out job --resume-if-any)
+start "${job[@]}" --set stages.segment.epochs=400
+kill -TERM "$process"
+end 130
+[ "$(grep -c "the prepare cache is not kept" log)" = 1 ] || fail "not one warning: $(cat log)"
+mkdir -p cache job/predictions
+touch job/state.safetensors.part-77-0 job/weights/segment.safetensors.part-7-12 \
+  job/predictions/x.nii.gz.part-1-1 job/mine.part-a cache/new.case.part-77-3
+touch -d '2 days ago' cache/old.case.part-77-2
+epochs=$(($(wc -l <job/metrics.jsonl) + 2))
+job+=(--set "stages.segment.epochs=$epochs" --set data.cache=cache)
+try 0 "$STRATA" run "${job[@]}"
+prints "stage segment goes on at epoch"
+[ "$(find job cache -name '*.part-*' | sort | tr '\n' ' ')" = "cache/new.case.part-77-3 job/mine.part-a " ] ||
+  fail "left half written: $(find job cache -name '*.part-*')"
+try 0 "$STRATA" run "${job[@]}"
+prints "stage segment: done before"
+try 2 "$STRATA" run "${one[@]}" --out job
+says "--resume-if-any"
+try 2 "$STRATA" run "${one[@]}" --resume-if-any
+says "--resume-if-any needs --out"
 
 # As many threads as the process may use; what it may not have is noted before anything runs.
 try 0 taskset -c "$(taskset -cp $$ | sed 's/.*[:,-] *//')" "$STRATA" check "${tiny[@]}"

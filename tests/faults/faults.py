@@ -66,6 +66,7 @@ SCENARIOS = {
 }
 GOES_ON = {"run", "longer", "ablate"}
 SIGNALLED = {"run", "longer"}  # a study's trials would go on for a moment
+GOES_ON_FROM = ("/state.safetensors", "/state.evaluation.jsonl")
 SPEAKS_OF_TIME = GOES_ON | {"check", "predict"}  # on standard output
 
 STEER = """return function(event)
@@ -170,7 +171,7 @@ def wrongs_of(files, before, wanted, is_done):
     for name, content in files.items():
         if before.get(name) == content or CACHED.search(name):
             continue
-        if name not in wanted and not name.endswith("/state.safetensors"):
+        if name not in wanted and not name.endswith(GOES_ON_FROM):
             wrongs.append(f"{name} lies about")
         elif HAS_TIMES.search(name):
             why = damage(name, content)

@@ -300,7 +300,9 @@ static void a_cache_that_cannot_be_written_loses_nothing(void **state) {
   expect_ok(case_prepare(&f->spec, &d->cases[1], f->json, &c));
   case_free(&c);
   expect_error(cache_problem_take(), "dataset.json");
-  expect_ok(cache_problem_take());
+  expect_ok(case_prepare(&f->spec, &d->cases[2], f->json, &c));
+  case_free(&c);
+  expect_ok(cache_problem_take()); /* it has been said */
   dataset_free(d);
 }
 
