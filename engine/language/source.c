@@ -36,14 +36,15 @@ char *relative_path(pipeline *p, const char *name, source_pos at) {
   return path;
 }
 
-/* Where Strata's own files are, nearest first: folders with pipelines and lua in them. */
+/* Where Strata's own files are, nearest first: folders with pipelines and lua in them. Those that were
+ * installed with the program go before those of the sources that it was built from, which may have changed
+ * since. */
 enum { MAX_SHARES = 3, MAX_FOLDERS = MAX_SHARES + 1 };
 
 static int list_shares(arena *memory, char *shares[MAX_SHARES]) {
   int count = 0;
   const char *chosen = getenv("STRATA_SHARE");
   if (chosen && chosen[0]) shares[count++] = arena_strdup(memory, chosen);
-  shares[count++] = STRATA_SOURCE_SHARE;
   char program[4096];
   ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
   if (length > 0) {
@@ -52,6 +53,7 @@ static int list_shares(arena *memory, char *shares[MAX_SHARES]) {
     if (folder) shares[count++] = arena_printf(memory, "%s/../share/strata", folder);
     free(folder);
   }
+  shares[count++] = STRATA_SOURCE_SHARE;
   return count;
 }
 
@@ -105,8 +107,22 @@ static const char *nearest_file(arena *memory, const char *name, char *const *fo
   return nearest_name(name, names, found);
 }
 
-static status not_found(const char *name, const char *share, const char *near, source_pos at) {
+static bool has_any_share(arena *memory) {
+  char *shares[MAX_SHARES];
+  int count = list_shares(memory, shares);
+  for (int i = 0; i < count; i++)
+    if (file_exists(join(memory, shares[i], "pipelines"))) return true;
+  return false;
+}
+
+static status not_found(arena *memory, const char *name, const char *share, const char *near,
+                        source_pos at) {
   char shown[96];
+  if (!has_any_share(memory))
+    return error_new(ERROR_PIPELINE, at,
+                     "There is no file %s%s, and what is shipped with this program is not there: "
+                     "copy its share/strata beside its bin, or name the folder by STRATA_SHARE.",
+                     printable(name, shown), at.file ? " beside this one" : "");
   if (near)
     return error_new(ERROR_PIPELINE, at, "There is no file %s; did you mean \"%s\"?",
                      printable(name, shown), near);
@@ -126,7 +142,7 @@ status find_file(arena *memory, const char *name, const char *share, source_pos 
     if (name[0] == '/') break;
   }
   *path = NULL;
-  return not_found(name, share, nearest_file(memory, name, folders, count), at);
+  return not_found(memory, name, share, nearest_file(memory, name, folders, count), at);
 }
 
 /* A pipeline in a bundle is made of the bundle's files alone: what is on this machine's disk would

@@ -129,6 +129,21 @@ says "--resume-if-any"
 try 2 "$STRATA" run "${one[@]}" --resume-if-any
 says "--resume-if-any needs --out"
 
+# Copied to another machine: with what is shipped beside it, also beside the sources that it was built
+# from, and without anything.
+mkdir -p opt/bin opt/share/strata
+elsewhere=${SOURCE//?/x} # of the same length
+LC_ALL=C sed "s|$SOURCE|$elsewhere|g" "$STRATA" >opt/bin/strata
+chmod +x opt/bin/strata
+try 1 opt/bin/strata check "${tiny[@]}"
+says "what is shipped with this program is not there: copy its share/strata beside its bin"
+cp -r "$SOURCE/pipelines" "$SOURCE/lua" opt/share/strata/
+try 0 opt/bin/strata check "${tiny[@]}"
+cp "$STRATA" opt/bin/strata
+sed -i 's/^params:/params: {}\nwrong:/' opt/share/strata/pipelines/models/unetr.yaml
+try 1 opt/bin/strata check "${tiny[@]}"
+says "opt/bin/../share/strata/pipelines/models/unetr.yaml:"
+
 # As many threads as the process may use; what it may not have is noted before anything runs.
 try 0 taskset -c "$(taskset -cp $$ | sed 's/.*[:,-] *//')" "$STRATA" check "${tiny[@]}"
 prints "1 thread"
