@@ -51,6 +51,21 @@ has err "the same command goes on from there"
 nobody_works
 grep -q '"state": "begun"' broken/trials/*/trial.json || fail "no trial is begun"
 
+# A scheduler tells everybody at once, and again: the trials stop as if they had been told once.
+start
+in_second_epoch 3
+read -ra trials <"/proc/$process/task/$process/children" || true
+kill -STOP "$process" "${trials[@]}" 2>/dev/null || true
+kill -TERM "$process" "${trials[@]}" 2>/dev/null || true
+kill -HUP "$process" "${trials[@]}" 2>/dev/null || true
+kill -CONT "$process" "${trials[@]}" 2>/dev/null || true
+got=0
+wait "$process" || got=$?
+process=
+[ "$got" -eq 130 ] || fail "exit status $got instead of 130 after SIGTERM"
+[ "$(grep -c '^failed ' log)" -eq 0 ] || fail "a trial that was stopped counts as failed: $(cat log)"
+nobody_works
+
 # Killed without a chance to say anything: the trials stop by themselves, and can go on.
 start
 in_second_epoch 4
