@@ -15,6 +15,7 @@ enum { SPINS_BEFORE_SLEEP = 4000 };
 
 struct thread_pool {
   int threads;
+  int spins; /* before a thread lets go of its core; 0 where there are more threads than cores */
   pthread_t *workers;
   pthread_mutex_t lock;
   pthread_cond_t wake;
@@ -48,7 +49,7 @@ static void *worker_main(void *argument) {
   for (;;) {
     int spins = 0;
     while (atomic_load_explicit(&pool->generation, memory_order_acquire) == seen) {
-      if (++spins < SPINS_BEFORE_SLEEP) {
+      if (++spins < pool->spins) {
         relax();
         continue;
       }
@@ -81,6 +82,7 @@ status pool_create(int threads, thread_pool **out) {
   thread_pool *pool = calloc(1, sizeof *pool);
   if (!pool) return error_out_of_memory(sizeof *pool);
   pool->threads = 1;
+  pool->spins = threads > limits_cores() ? 0 : SPINS_BEFORE_SLEEP;
   pthread_mutex_init(&pool->lock, NULL);
   pthread_cond_init(&pool->wake, NULL);
   pool->workers = calloc((size_t)threads, sizeof *pool->workers);
@@ -130,7 +132,7 @@ void parallel_for(thread_pool *pool, int64_t tasks, task_fn fn, void *context) {
   drain(pool);
   int spins = 0;
   while (atomic_load_explicit(&pool->busy_workers, memory_order_acquire) > 0) {
-    if (++spins < SPINS_BEFORE_SLEEP) {
+    if (++spins < pool->spins) {
       relax();
     } else {
       sched_yield();
