@@ -34,6 +34,7 @@ typedef struct session {
   job *running;  /* o->jobs of room; pid 0: free */
   bool *waiting; /* to be begun, trial by trial */
   bool is_stopping;
+  bool lacks_locks; /* and it has been said */
   double started_s, looked_s, work_before;
 } session;
 
@@ -114,11 +115,16 @@ static void write_command(FILE *out, const command_line *c) {
 /* ---- starting -------------------------------------------------------------------------------- */
 
 /* *fd −1: another program works on the trial. */
-static status lock_trial(const trial *t, int *fd) {
+static status lock_trial(session *s, const trial *t, int *fd) {
   char *path = trial_file(t, "trial.lock");
+  bool has_locks = true;
   status error = folder_create(t->folder);
   *fd = -1;
-  if (!error) error = file_lock(path, fd);
+  if (!error) error = file_lock(path, fd, &has_locks);
+  if (!error && !has_locks && !s->lacks_locks)
+    report_line(&s->o->report, "warning: the file system has no locks: let no other command work "
+                               "through this study at the same time");
+  s->lacks_locks |= !has_locks;
   free(path);
   return error;
 }
@@ -191,7 +197,7 @@ static status spawn(session *s, job *j) {
 static status begin(session *s, int index, job *j) {
   trial *t = s->trials[index];
   *j = (job){.trial = t, .lock = -1, .started_s = clock_now_s()};
-  TRY(lock_trial(t, &j->lock));
+  TRY(lock_trial(s, t, &j->lock));
   if (j->lock < 0) return OK;
   s->waiting[index] = false;
   trial_state before = t->state;

@@ -332,11 +332,13 @@ bool file_exists(const char *path) {
   return access(path, F_OK) == 0;
 }
 
-status file_lock(const char *path, int *fd) {
+status file_lock(const char *path, int *fd, bool *has_locks) {
+  *has_locks = true;
   *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (*fd < 0) return error_from_errno("open", path);
   if (flock(*fd, LOCK_EX | LOCK_NB) == 0) return OK;
-  if (errno == ENOSYS || errno == EOPNOTSUPP || errno == ENOLCK) return OK; /* as Lustre may be */
+  *has_locks = errno != ENOSYS && errno != EOPNOTSUPP && errno != ENOLCK; /* as Lustre may be */
+  if (!*has_locks) return OK;
   status error = errno == EWOULDBLOCK ? OK : error_from_errno("lock", path);
   close(*fd);
   *fd = -1;

@@ -43,9 +43,9 @@ status folder_create(const char *path);
 void folder_remove(const char *path);
 bool file_exists(const char *path);
 /* Keeps other programs that ask the same way off what the file stands for, until *fd is closed or the
- * program ends. *fd −1: another program has it. The file is made where there is none, and stays. On
- * file systems without locks nobody is kept off. */
-status file_lock(const char *path, int *fd);
+ * program ends. *fd −1: another program has it. The file is made where there is none, and stays.
+ * *has_locks false: the file system has none, and nobody is kept off. */
+status file_lock(const char *path, int *fd, bool *has_locks);
 /* folder/name; absolute `name` stays. Heap, caller frees. */
 char *path_join(const char *folder, const char *name);
 /* Folder part of a path ("." when there is none). Heap, caller frees. */

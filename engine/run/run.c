@@ -539,8 +539,13 @@ status run_evaluate(run *r) {
 /* Two programs in one folder would write over each other's state and records. */
 static status take_folder(run *r) {
   char *path = run_file(r, ".in-use");
+  bool has_locks = true;
   status error = folder_create(r->folder);
-  if (!error) error = file_lock(path, &r->in_use);
+  if (!error) error = file_lock(path, &r->in_use, &has_locks);
+  if (!error && !has_locks)
+    report_line(&r->report,
+                "warning: the file system has no locks: nothing keeps a second program out of %s",
+                r->folder);
   if (!error && r->in_use < 0)
     error = error_new(ERROR_USAGE, NOWHERE,
                       "another program is at work in %s: wait until it has ended or stop it, or "

@@ -34,6 +34,7 @@ KINDS = {  # +: and every one after it
     "sync": ["EIO", "SIGKILL"],
     "rename": ["EIO", "SIGINT"],
     "mkdir": ["ENOSPC"],
+    "lock": ["EIO", "EOPNOTSUPP"],
     "thread": ["EAGAIN"],
 }
 
@@ -257,6 +258,8 @@ class Scenario:
         wrongs += wrongs_of(files_of(folder), before, self.wanted, status == 0)
         said = all_said(folder, printed, said)
         warned = "warning: " in printed + said
+        if kind == "EOPNOTSUPP" and not warned:
+            wrongs.append("there is no warning")
         if status == 0 and warned:
             wrongs = [wrong for wrong in wrongs if not wrong.endswith(" is missing")]
         if fault_class == "memory":  # none to remove half a folder with; its name says what it is

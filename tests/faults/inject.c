@@ -1,10 +1,10 @@
 /* Makes one call to the system fail: a library for LD_PRELOAD, with which faults.py runs the program.
  *
  *   FAULT_COUNTS=FILE  counts of every class, shared by all processes that the program starts
- *   FAULT_CALL=CLASS   memory, open, read, write, close, sync, rename, mkdir or thread
+ *   FAULT_CALL=CLASS   memory, open, read, write, close, sync, rename, mkdir, lock or thread
  *   FAULT_AT=N         its Nth call fails, from 1; 0: none does, calls are only counted
- *   FAULT_ERROR=NAME   with ENOMEM, ENOSPC, EIO, EINTR, EAGAIN; "short": half of a read or write; or
- *                      SIGINT, SIGKILL: the call is made, and the signal comes before it
+ *   FAULT_ERROR=NAME   with ENOMEM, ENOSPC, EIO, EINTR, EAGAIN, EOPNOTSUPP; "short": half of a read or
+ *                      write; or SIGINT, SIGKILL: the call is made, and the signal comes before it
  *   FAULT_STAYS=1      and every one after it
  *   FAULT_TRACE=FILE   where the calls that failed came from
  *   FAULT_SITES=FILE   gets a line for each place in the program that makes such calls: class and
@@ -24,16 +24,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <dirent.h>
 #include <sys/stat.h>
 
-enum { MEMORY, OPEN, READ, WRITE, CLOSE, SYNC, RENAME, MKDIR, THREAD, CLASSES };
+enum { MEMORY, OPEN, READ, WRITE, CLOSE, SYNC, RENAME, MKDIR, LOCK, THREAD, CLASSES };
 
 static const char *const class_names[CLASSES] = {"memory", "open",   "read",  "write", "close",
-                                                 "sync",   "rename", "mkdir", "thread"};
+                                                 "sync",   "rename", "mkdir", "lock",  "thread"};
 
 static atomic_ulong own_counts[CLASSES]; /* until FAULT_COUNTS is mapped */
 static atomic_ulong *counts = own_counts;
@@ -51,8 +52,8 @@ static int number_of(const char *error) {
   static const struct {
     const char *name;
     int number;
-  } errors[] = {
-      {"ENOMEM", ENOMEM}, {"ENOSPC", ENOSPC}, {"EIO", EIO}, {"EINTR", EINTR}, {"EAGAIN", EAGAIN}};
+  } errors[] = {{"ENOMEM", ENOMEM}, {"ENOSPC", ENOSPC}, {"EIO", EIO},
+                {"EINTR", EINTR},   {"EAGAIN", EAGAIN}, {"EOPNOTSUPP", EOPNOTSUPP}};
   for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
     if (strcmp(errors[i].name, error) == 0) return errors[i].number;
   fprintf(stderr, "FAULT_ERROR=%s is unknown\n", error);
@@ -258,6 +259,11 @@ int linkat(int from_folder, const char *from, int to_folder, const char *to, int
 int mkdir(const char *path, mode_t mode) {
   NEXT(mkdir);
   return fails(MKDIR) ? -1 : next(path, mode);
+}
+
+int flock(int fd, int operation) {
+  NEXT(flock);
+  return fails(LOCK) ? -1 : next(fd, operation);
 }
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
