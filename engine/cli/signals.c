@@ -4,6 +4,7 @@
 #include "cli/command.h"
 #include "run/run.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -48,6 +49,7 @@ static void stop_in_order(int number) {
     return;
   }
   if (run_stop_requested()) return;
+  int before = errno; /* of what was interrupted */
   run_request_stop();
   for (size_t i = 0; i < sizeof stop_signals / sizeof *stop_signals; i++) {
     if (stop_signals[i].number != number) continue;
@@ -55,6 +57,7 @@ static void stop_in_order(int number) {
     ssize_t ignored = write(STDERR_FILENO, text, strlen(text));
     (void)ignored;
   }
+  errno = before;
 }
 
 void signals_prepare(bool stops_in_order) {
