@@ -50,7 +50,7 @@ end 130
 exists deaf/state.safetensors
 
 # Killed within an epoch that is longer than the time between two checkpoints.
-epoch=("${one[@]}" --set stages.segment.epochs=1 --set stages.segment.steps_per_epoch=250)
+epoch=("${one[@]}" --set stages.segment.epochs=1 --set stages.segment.steps_per_epoch=120)
 try 0 "$STRATA" run "${epoch[@]}" --out whole
 start "${epoch[@]}" --out killed
 kill -STOP "$process"
@@ -85,7 +85,7 @@ has err "stopped in stage segment, epoch 1, step 1; the state is saved"
 # The evaluation goes on where it was: a case that is segmented stays, unless its file is another now.
 scored=("${one[@]}" --set stages.segment.epochs=1 --set stages.segment.steps_per_epoch=1
   --set "data.split={train: 0.4, validation: 0.1, test: 0.5}"
-  --set evaluate.inferer.sliding_window.overlap=0.7)
+  --set evaluate.inferer.sliding_window.overlap=0.6)
 try 0 "$STRATA" run "${scored[@]}" --out in-one-go
 start "${scored[@]}" --out in-two
 record=in-two/state.evaluation.jsonl
