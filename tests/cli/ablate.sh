@@ -162,7 +162,7 @@ slip() { # slip TEXT LUA…
 }
 slip 'slip.lua:2:1: error: --set stages.pretrian.epochs=3: there is no "pretrian"' \
   'base:set("stages.pretrian.epochs", 3)'
-slip 'epochs must be from 1 to' 'base:set("stages.pretrain.epochs", -1)'
+slip 'epochs must be from 0 to' 'base:set("stages.pretrain.epochs", -1)'
 slip "did you mean study:report?" 'local s = ablation("x")' 's:reprot()'
 slip 'call it with a colon: p:' 'base.set("seed", 3)'
 slip 'there are two arms called "a"' 'local s = ablation("x")' 's:arm("a", base)' 's:arm("a", base)'
