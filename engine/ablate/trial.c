@@ -63,12 +63,7 @@ status trial_resolve(arena *memory, trial *t) {
 
 status trial_compile(const trial *t) {
   run r = {0};
-  status error = pipeline_load(t->pipeline, t->overrides, t->override_count, &r.p);
-  if (!error) error = dataset_open(&r.p->data, r.p->seed, &r.data);
-  if (!error) {
-    run_set_scoring(r.p, r.data);
-    error = stages_infer_crops(r.p, r.data->channels);
-  }
+  status error = run_load(t->pipeline, t->overrides, t->override_count, &r.p, &r.data);
   if (!error) error = device_open("cpu", 1, &r.device, NULL);
   if (!error) error = run_compile(&r);
   device_close(r.device);

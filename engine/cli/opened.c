@@ -8,10 +8,7 @@
 
 status open_pipeline(const arguments *a, opened *o) {
   *o = (opened){0};
-  TRY(pipeline_load(a->operands[0], a->overrides, a->override_count, &o->p));
-  TRY(dataset_open(&o->p->data, o->p->seed, &o->data));
-  run_set_scoring(o->p, o->data);
-  TRY(stages_infer_crops(o->p, o->data->channels));
+  TRY(run_load(a->operands[0], a->overrides, a->override_count, &o->p, &o->data));
   return device_open(a->device ? a->device : "cpu",
                      (int)(a->threads > 0 ? a->threads : o->p->threads), &o->device, NULL);
 }
@@ -39,11 +36,7 @@ status choose_stage(const opened *o, const char *name, const stage_spec **out) {
 }
 
 status expand_stage(opened *o, const stage_spec *s, int64_t batch, stage_graph *out) {
-  expand_options options = {.batch = batch,
-                            .size = {s->crop[0], s->crop[1], s->crop[2]},
-                            .channels = o->data->channels,
-                            .classes = o->data->class_count,
-                            .training = true};
+  expand_options options = crop_options(s, o->data->channels, o->data->class_count, batch, true);
   return stage_expand(o->p, s, &options, out);
 }
 

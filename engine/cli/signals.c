@@ -1,6 +1,7 @@
 /* What signals do. People, schedulers and shells ask a program to end in many ways: Ctrl-C, kill and
  * timeout(1), the end of a job's time, preemption, a line that is hung up. A command that can stop in
  * order does so at the first of them, and a run then has its state saved. */
+#include "base/clock.h"
 #include "cli/command.h"
 #include "run/run.h"
 
@@ -8,7 +9,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 typedef struct stop_signal {
@@ -25,19 +25,13 @@ static const stop_signal stop_signals[] = {
     {SIGXCPU, "\nstopping after this step (SIGXCPU)\n"},
 };
 
-static int64_t now_ms(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Only a second Ctrl-C ends the program at once. Other signals come in numbers: timeout(1) sends its own
  * to the program and then to the group it is in, a scheduler to every process of a job, again and
  * again. What comes together is one press of Ctrl-C, too. */
 static bool is_pressed_again(void) {
   enum { TOGETHER_MS = 100 };
   static _Atomic int64_t pressed_ms;
-  int64_t before = pressed_ms, now = now_ms();
+  int64_t before = pressed_ms, now = (int64_t)(clock_now_s() * 1000);
   if (!before) pressed_ms = now;
   return before && now - before > TOGETHER_MS;
 }

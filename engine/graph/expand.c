@@ -691,6 +691,16 @@ static status make_regions(instance *in, value_id label) {
   return OK;
 }
 
+expand_options crop_options(const stage_spec *stage, int64_t channels, int64_t classes,
+                            int64_t batch, bool training) {
+  const int64_t *crop = stage->crop;
+  return (expand_options){.batch = batch,
+                          .size = {crop[0], crop[1], crop[2]},
+                          .channels = channels,
+                          .classes = classes,
+                          .training = training};
+}
+
 status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *options,
                     stage_graph *out) {
   *out = (stage_graph){.loss = VALUE_NONE};

@@ -61,6 +61,9 @@ typedef struct expand_options {
   const char *only;    /* keep just what this result needs ("net.out"), for inference; NULL = all */
 } expand_options;
 
+/* For the stage's crops (stage_spec.crop) of images with so many channels. */
+expand_options crop_options(const stage_spec *stage, int64_t channels, int64_t classes,
+                            int64_t batch, bool training);
 status stage_expand(pipeline *p, const stage_spec *stage, const expand_options *options,
                     stage_graph *out);
 

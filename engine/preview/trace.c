@@ -340,12 +340,8 @@ static status trace_step(const preview_options *o, arena *memory, stage_graph *s
 static status trace_random(const preview_options *o, arena *memory, medical_case *prepared) {
   /* A stage may need a batch of several samples to make sense. */
   int rows = o->crops > o->stage->batch ? o->crops : (int)o->stage->batch;
-  const int64_t *crop = o->stage->crop;
-  expand_options options = {.batch = rows,
-                            .size = {crop[0], crop[1], crop[2]},
-                            .channels = o->data->channels,
-                            .classes = o->data->class_count,
-                            .training = true};
+  expand_options options =
+      crop_options(o->stage, o->data->channels, o->data->class_count, rows, true);
   stage_graph s;
   TRY(stage_expand(o->p, o->stage, &options, &s));
   bool label_free = s.label == VALUE_NONE && !o->stage->use_labels;

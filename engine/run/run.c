@@ -152,11 +152,7 @@ status run_csv_when_due(run *r) {
 /* ---- compile everything before the first voxel ------------------------------------------- */
 
 static expand_options training_options(const run *r, const stage_spec *s) {
-  return (expand_options){.batch = s->batch,
-                          .size = {s->crop[0], s->crop[1], s->crop[2]},
-                          .channels = r->data->channels,
-                          .classes = r->data->class_count,
-                          .training = true};
+  return crop_options(s, r->data->channels, r->data->class_count, s->batch, true);
 }
 
 static status expand(const run *r, const stage_spec *s, stage_graph *out) {
@@ -640,7 +636,9 @@ static void say_start(run *r, const char *why) {
   report_line(&r->report, "run folder: %s", r->folder);
 }
 
-void run_set_scoring(pipeline *p, const dataset *d) {
+/* What the data say about the scoring: the ignore label, and where `evaluate` asks for neither regions nor
+ * groups, the regions that are segmented, or else those that the data set's own json names. */
+static void set_scoring(pipeline *p, const dataset *d) {
   evaluate_spec *e = &p->evaluate;
   bool has_own = p->data.region_count > 0;
   e->ignore_label = d->ignore_label;
@@ -649,14 +647,19 @@ void run_set_scoring(pipeline *p, const dataset *d) {
   e->region_count = has_own ? p->data.region_count : d->region_count;
 }
 
+status run_load(const char *path, const override *overrides, int override_count, pipeline **p,
+                dataset **data) {
+  TRY(pipeline_load(path, overrides, override_count, p));
+  TRY(dataset_open(&(*p)->data, (*p)->seed, data));
+  set_scoring(*p, *data);
+  return stages_infer_crops(*p, (*data)->channels);
+}
+
 static status open_run(run *r, const run_options *o, char *why) {
-  TRY(pipeline_load(o->pipeline_path, o->overrides, o->override_count, &r->p));
-  TRY(dataset_open(&r->p->data, r->p->seed, &r->data));
-  run_set_scoring(r->p, r->data);
+  TRY(run_load(o->pipeline_path, o->overrides, o->override_count, &r->p, &r->data));
   r->scored_names = evaluate_row_names(&r->p->evaluate, (const char *const *)r->data->class_names,
                                        &r->data->memory);
   r->scored_count = evaluate_rows(&r->p->evaluate, r->data->class_count);
-  TRY(stages_infer_crops(r->p, r->data->channels));
   return device_open(o->device ? o->device : r->p->device,
                      (int)(o->threads > 0 ? o->threads : r->p->threads), &r->device, why);
 }

@@ -22,9 +22,10 @@
 
 enum { FORMER_IDENTITIES_MAX = 64 };
 
-/* What the data say about the scoring: the ignore label, and where `evaluate` asks for neither regions nor
- * groups, the regions that are segmented, or else those that the data set's own json names. */
-void run_set_scoring(pipeline *p, const dataset *d);
+/* Loads a pipeline and lists its data set, which decides how it is scored and what its stages' crops are. On
+ * error, too, the caller frees what there is. */
+status run_load(const char *path, const override *overrides, int override_count, pipeline **p,
+                dataset **data);
 
 typedef struct run {
   pipeline *p;

@@ -269,6 +269,10 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
   out->schedules = calloc(n, sizeof *out->schedules);
   out->bases = calloc(n, sizeof *out->bases);
   out->written = calloc(n, sizeof *out->written);
+  for (int i = 0; out->written && i < stage->schedule_count; i++) {
+    sample_number number = find_sample_number(stage, stage->schedules[i].target);
+    if (number.at) out->written[i] = *number.at;
+  }
   if (!out->schedules || !out->bases || !out->written) {
     controls_close(out);
     return error_out_of_memory(n * sizeof *out->bases);
@@ -278,8 +282,6 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
     const schedule_spec *s = &stage->schedules[i];
     if (!controls_get(out, s->target, &out->bases[i]))
       error = error_locate(controls_no_number(out, "schedule", s->target), s->at);
-    out->written[i] = out->bases[i];
-    out->opened = error ? i : i + 1;
     if (!error) error = script_open(SCRIPT_SCHEDULE, &s->script, &out->schedules[i]);
   }
   for (int i = 0; i < HOOK_COUNT && !error; i++)
@@ -289,7 +291,7 @@ status controls_open(const stage_spec *stage, stage_graph *graph, controls *out)
 }
 
 void controls_close(controls *c) {
-  for (int i = 0; i < c->opened; i++) {
+  for (int i = 0; c->written && i < c->stage->schedule_count; i++) {
     sample_number n = find_sample_number(c->stage, c->stage->schedules[i].target);
     if (n.at) *n.at = c->written[i];
   }

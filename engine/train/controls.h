@@ -19,7 +19,6 @@ typedef struct controls {
   double
       *written; /* by schedule: what the file says of a sample operator's number, which is so again
                       after controls_close */
-  int opened;   /* of these, that are known */
   script *hooks[HOOK_COUNT]; /* NULL: none */
   named_number *measures;    /* names of what the stage's epochs can measure; the values are NaN */
   int measure_count;

@@ -260,10 +260,8 @@ static status run_once(sampler *t) {
 
 status sample_write(const run *r, const stage_spec *stage, parameters *trained) {
   sampler t = {.r = r, .stage = stage, .batch = stage->batch};
-  expand_options options = {.batch = t.batch,
-                            .size = {stage->crop[0], stage->crop[1], stage->crop[2]},
-                            .channels = r->data->channels,
-                            .classes = r->data->class_count};
+  expand_options options =
+      crop_options(stage, r->data->channels, r->data->class_count, t.batch, false);
   TRY(stage_expand(r->p, stage, &options, &t.graph));
   status error = OK;
   if (t.graph.label == VALUE_NONE) {

@@ -20,13 +20,8 @@
 /* ---- opening ----------------------------------------------------------------------------- */
 
 static expand_options options_for(const trainer *t, int64_t batch, bool training) {
-  const run *r = t->r;
-  const int64_t *crop = t->stage->crop;
-  return (expand_options){.batch = batch,
-                          .size = {crop[0], crop[1], crop[2]},
-                          .channels = r->data->channels,
-                          .classes = r->data->class_count,
-                          .training = training};
+  const dataset *d = t->r->data;
+  return crop_options(t->stage, d->channels, d->class_count, batch, training);
 }
 
 static bool is_label_free(const trainer *t) {
