@@ -66,16 +66,19 @@ const command commands[] = {
      "all volumes in it, and for a run on nnU-Net's layout a case for all its channels. Channels in\n"
      "files of their own go with commas between them, and so do runs of one network: the mean of\n"
      "what they say counts. --set changes keys of evaluate:, such as postprocess or the inferer's mirror and\n"
-     "memory, and a stage's precision; what prediction does not read is an error.\n\n"
+     "memory, and a stage's precision; what prediction does not read is an error.\n"
+     "--resume leaves in a folder what a command that was stopped has segmented by the same runs and\n"
+     "keys from the same inputs, and does the rest; so it does after an input that was broken.\n\n"
      "  strata predict runs/hippocampus-unetr case.nii.gz -o seg.nii.gz\n"
      "  strata predict runs/fold0,runs/fold1,runs/fold2 case.nii.gz -o seg.nii.gz\n"
      "  strata predict runs/x case.nii.gz -o seg.nii.gz --set evaluate.postprocess=[keep_largest]\n"
      "  strata predict runs/hippocampus-unetr incoming -o segmentations\n"
      "  strata predict runs/brain Dataset004_Brain/imagesTs -o segmentations\n"
      "  strata predict runs/brain case_0000.nii.gz,case_0001.nii.gz -o segmentations\n"
-     "  strata predict runs/hippocampus-unetr incoming -o segmentations --probabilities soft\n",
-     OPTION_SET | OPTION_OUT | OPTION_PROBABILITIES | OPTION_THREADS | OPTION_DEVICE |
-         OPTION_QUIET | STOPS_IN_ORDER,
+     "  strata predict runs/hippocampus-unetr incoming -o segmentations --probabilities soft\n"
+     "  strata predict runs/hippocampus-unetr incoming -o segmentations --resume\n",
+     OPTION_SET | OPTION_OUT | OPTION_RESUME | OPTION_PROBABILITIES | OPTION_THREADS |
+         OPTION_DEVICE | OPTION_QUIET | STOPS_IN_ORDER,
      2, MAX_OPERANDS, command_predict},
     {"pack", "FILE|RUN", "make one file to share of a pipeline or a run",
      "Of a pipeline: its file and every file it is made of (bases, stages of others, models, blocks,\n"

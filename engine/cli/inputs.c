@@ -259,6 +259,7 @@ status predict_inputs_list(arena *memory, const arguments *a, const data_spec *d
                      a->out);
   if (!to_file) TRY(check_ending(a->out));
   if (!to_file) TRY(folder_create(a->out));
+  out->folder = to_file ? NULL : a->out;
   out->cases = l.cases;
   out->count = l.count;
   out->out = arena_alloc(memory, (size_t)l.count * sizeof *out->out);

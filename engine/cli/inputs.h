@@ -10,6 +10,7 @@ typedef struct predict_inputs {
   char **out;           /* the segmentation of each */
   char **probabilities; /* and the file of its probabilities; NULL: not wanted */
   int count;
+  const char *folder; /* where they go; NULL: the only one goes to a file that was named */
 } predict_inputs;
 
 /* From the operands after the run: files, the files of an image's channels with commas between them,

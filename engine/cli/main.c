@@ -21,7 +21,7 @@ static const option_help option_table[] = {
     {OPTION_SET, "set", "KEY=VALUE",
      "change a key: --set seed=3, --set params.slabs=4, --set stages.segment.epochs=50"},
     {OPTION_OUT, "out", "PATH", "where the result goes"},
-    {OPTION_RESUME, "resume", NULL, "go on with the run in --out"},
+    {OPTION_RESUME, "resume", NULL, "go on with what was stopped in --out"},
     {OPTION_RESUME_IF_ANY, "resume-if-any", NULL,
      "go on with the run in --out, or begin it where there is none yet: for scripts of jobs"},
     {OPTION_CHANGED_SCRIPTS, "changed-scripts", NULL,

@@ -85,7 +85,7 @@ status lock_make(const run *r, lock *out) {
   const pipeline *p = r->p;
   *out = (lock){.strata = STRATA_VERSION,
                 .compiler = __VERSION__,
-                .numerics = run_numerics(r),
+                .numerics = run_numerics(r->p, r->device),
                 .pipeline = p->resolved};
   for (int i = 0; i < p->part_count; i++)
     add(out, &out->parts, p->parts[i].name, hash_64(out, p->parts[i].hash));

@@ -374,11 +374,11 @@ status resume_check(run *r, const char *description, resume_states *states) {
   if (!error) error = reproduce_check_resumed(r, &memory, &changes);
   if (!error) error = open_states(r, states);
   if (!error) error = find_reasons(r, &was, states, &changes, &only_lengths);
-  if (!error && (!was.numerics || strcmp(was.numerics, run_numerics(r)) != 0))
+  if (!error && (!was.numerics || strcmp(was.numerics, run_numerics(r->p, r->device)) != 0))
     report_line(&r->report,
                 "warning: this run was started with %s kernels and goes on with %s; its results "
                 "will differ in the last bits from an uninterrupted run's",
-                was.numerics ? was.numerics : "other", run_numerics(r));
+                was.numerics ? was.numerics : "other", run_numerics(r->p, r->device));
   if (!error) error = note_all(r, root, &was, states, &changes, only_lengths);
   if (!error) read_former_identities(r, root);
   if (!error) error = check_identity(r, &states->unfinished, RUN_STATE_FILE);

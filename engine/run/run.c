@@ -63,9 +63,8 @@ char *run_cache_folder(const data_spec *spec, const char *folder) {
   return cache;
 }
 
-const char *run_numerics(const run *r) {
-  const device *d = r->device;
-  return pipeline_precisions(r->p) >> PRECISION_BF16 & 1 ? d->numerics_bf16 : d->numerics;
+const char *run_numerics(const pipeline *p, const device *d) {
+  return pipeline_precisions(p) >> PRECISION_BF16 & 1 ? d->numerics_bf16 : d->numerics;
 }
 
 static status write_description(const run *r) {
@@ -76,12 +75,12 @@ static status write_description(const run *r) {
   json_t *classes = json_array();
   for (int i = 0; i < r->data->class_count; i++)
     json_array_append_new(classes, json_string(r->data->class_names[i]));
-  json_t *root =
-      json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:o}", "strata", STRATA_VERSION,
-                "name", r->p->name, "pipeline_identity", pipeline_identity,
-                "pipeline_identity_without_scripts", bare_identity, "data_identity", data_identity,
-                "seed", (json_int_t)r->p->seed, "device", r->device->description, "numerics",
-                run_numerics(r), "channels", (json_int_t)r->data->channels, "classes", classes);
+  json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:s, s:s, s:I, s:o}", "strata",
+                           STRATA_VERSION, "name", r->p->name, "pipeline_identity",
+                           pipeline_identity, "pipeline_identity_without_scripts", bare_identity,
+                           "data_identity", data_identity, "seed", (json_int_t)r->p->seed, "device",
+                           r->device->description, "numerics", run_numerics(r->p, r->device),
+                           "channels", (json_int_t)r->data->channels, "classes", classes);
   if (root && r->data->ignore_label)
     json_object_set_new(root, "ignore_label", json_integer(r->data->ignore_label));
   json_t *command = json_array();
@@ -388,6 +387,17 @@ typedef struct evaluator {
   segmented done;
 } evaluator;
 
+static status open_record(const run *r, const char *stage, segmented *out) {
+  char *path = run_file(r, "state.evaluation.jsonl");
+  text_buffer by = {0};
+  text_add(&by, "%s %016" PRIx64 " %s %s %s", STRATA_VERSION, r->p->identity, r->lock->data,
+           lock_weights(r->lock, stage), run_numerics(r->p, r->device));
+  status error = segmented_open(path, by.data, r->resume, out);
+  text_free(&by);
+  free(path);
+  return error;
+}
+
 /* The segmentation on the file's own grid, written to `path`; or read from there where the run that is
  * resumed had got so far. */
 static status segment_case(evaluator *v, const case_entry *entry, const char *path, labels *out) {
@@ -493,7 +503,7 @@ status run_evaluate(run *r) {
   if (!error) error = network_load(&v.network, members, 1);
   if (!error)
     error = custom_metrics_open(r->p->evaluate.custom, r->p->evaluate.custom_count, &v.custom);
-  if (!error) error = segmented_open(r, lock_weights(r->lock, stage->name), &v.done);
+  if (!error) error = open_record(r, stage->name, &v.done);
   if (!error) error = evaluate_cases(&v, index, count, scores, &scored);
   evaluation e = {.class_names = r->scored_names,
                   .class_count = r->scored_count,

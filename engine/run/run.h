@@ -73,7 +73,7 @@ typedef struct run_options {
 } run_options;
 
 /* Results are equal to the bit on devices where this is equal. */
-const char *run_numerics(const run *r);
+const char *run_numerics(const pipeline *p, const device *d);
 
 /* Everything. On ERROR_INTERRUPTED the state is saved and `--resume` goes on. `folder` (heap, may
  * be NULL) receives the run's folder. */

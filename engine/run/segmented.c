@@ -2,8 +2,8 @@
 
 #include "base/files.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
-#include "run/lock.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -20,10 +20,10 @@ static char *line_of(const segmented *s, const char *name, const char *hash) {
 }
 
 /* The lines of others, of other weights and of a program that was killed while it wrote are no more. */
-static status read_lines(const run *r, segmented *s, text_buffer *kept) {
+static status read_lines(segmented *s, text_buffer *kept) {
   char *text = NULL;
   size_t length = 0;
-  if (!r->resume || !file_exists(s->path)) return OK;
+  if (!file_exists(s->path)) return OK;
   TRY(file_read(s->path, RECORD_BYTES, &text, &length));
   for (char *line = text, *end; (end = strchr(line, '\n')); line = end + 1) {
     json_t *root = json_loadb(line, (size_t)(end - line), 0, NULL);
@@ -40,18 +40,15 @@ static status read_lines(const run *r, segmented *s, text_buffer *kept) {
   return OK;
 }
 
-status segmented_open(const run *r, const char *weights, segmented *out) {
-  text_buffer by = {0}, kept = {0};
-  text_add(&by, "%s %016" PRIx64 " %s %s %s", STRATA_VERSION, r->p->identity, r->lock->data,
-           weights, run_numerics(r));
-  *out =
-      (segmented){.path = path_join(r->folder, "state.evaluation.jsonl"), .cases = json_object()};
-  snprintf(out->by, sizeof out->by, "%016" PRIx64, text_hash(by.data));
-  status error = out->cases ? read_lines(r, out, &kept) : error_out_of_memory(4096);
-  if (!error) error = file_write_atomic(out->path, kept.data ? kept.data : "", kept.length);
-  if (!error && !(out->out = fopen(out->path, "ab"))) error = error_from_errno("open", out->path);
+status segmented_open(const char *path, const char *by, bool resume, segmented *out) {
+  text_buffer kept = {0};
+  *out = (segmented){.path = memory_strdup(path), .cases = json_object()};
+  snprintf(out->by, sizeof out->by, "%016" PRIx64, text_hash(by));
+  status error = out->cases ? OK : error_out_of_memory(4096);
+  if (!error && resume) error = read_lines(out, &kept);
+  if (!error) error = file_write_atomic(path, kept.data ? kept.data : "", kept.length);
+  if (!error && !(out->out = fopen(path, "ab"))) error = error_from_errno("open", path);
   text_free(&kept);
-  text_free(&by);
   return error;
 }
 

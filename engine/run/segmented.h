@@ -1,28 +1,29 @@
-/* The evaluation of a run goes on where it was stopped: which test cases are segmented already stands in
- * the run's folder until all of them are scored. A line for each in state.evaluation.jsonl: its name,
- * by what it was segmented, and the content of the file that came of it. */
+/* Segmenting many volumes goes on where it was stopped: which of them are done stands in a file beside
+ * the results until all are. A line for each: its name, by what it was segmented, and the content of
+ * the file that came of it. */
 #ifndef STRATA_RUN_SEGMENTED_H
 #define STRATA_RUN_SEGMENTED_H
 
-#include "run/run.h"
+#include "base/status.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdio.h>
 
 typedef struct segmented {
   char *path;
-  char
-      by[20]; /* program, pipeline, data, weights and kernels: who has these gets the same voxels */
+  char by[20];   /* hash of what decides on the voxels, beside the volume */
   json_t *cases; /* names, and the hashes of their files */
   FILE *out;
 } segmented;
 
-/* Reads what a resumed run has left. `weights`: the hash of those that segment. */
-status segmented_open(const run *r, const char *weights, segmented *out);
+/* The record at `path`, made anew but for the lines of a stopped command that is resumed. `by`: program,
+ * pipeline, weights, kernels: who has these gets the same voxels; lines of others are dropped. */
+status segmented_open(const char *path, const char *by, bool resume, segmented *out);
 /* Is the file at `path` what this case was segmented to? */
 bool segmented_has(const segmented *s, const char *name, const char *path);
 status segmented_add(segmented *s, const char *name, const char *path);
-/* With the record, where the evaluation is over. */
+/* With the record, where everything is done. */
 void segmented_close(segmented *s, bool is_over);
 
 #endif

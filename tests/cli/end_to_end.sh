@@ -58,8 +58,31 @@ says "damaged.nii.gz"
 [ ! -e rest/damaged.nii.gz ] || fail "a damaged input left a segmentation"
 for name in $cases; do cmp "rest/$name" "run/predictions/$name" || fail "$name differs"; done
 
+# Once it is repaired, --resume does what is left: that, an input that is another now, and what somebody
+# has changed. With another key of the pipeline that is everything.
+second=$(echo "$cases" | tail -n 1)
+mkdir copy && cp "${paths[@]}" copy && cp "${paths[0]}" copy/third.nii.gz
+again=("copy/$first" damaged.nii.gz "copy/$second" copy/third.nii.gz -o rest)
+try 1 "$STRATA" predict run "${again[@]}"
+exists rest/state.predict.jsonl
+kept=$(stat -c %i "rest/$first")
+cp "${paths[0]}" damaged.nii.gz && cp "${paths[0]}" "copy/$second" && printf more >>rest/third.nii.gz
+cp -r rest other
+try 0 "$STRATA" predict run "${again[@]}" --resume
+prints "1 of 4 were segmented before"
+[ "$(grep -c '^rest/' out)" -eq 4 ] || fail "not all segmentations are named: $(cat out)"
+[ "$(stat -c %i "rest/$first")" = "$kept" ] || fail "a case was segmented twice"
+[ ! -e rest/state.predict.jsonl ] || fail "the record of a finished command stays"
+for name in damaged.nii.gz "$second" third.nii.gz; do
+  cmp "rest/$name" "run/predictions/$first" || fail "$name is not the segmentation of its input"
+done
+kept=$(stat -c %i "other/$first")
+try 0 "$STRATA" predict run "${again[@]/rest/other}" --resume --set "evaluate.postprocess=[keep_largest]"
+[ "$(stat -c %i "other/$first")" != "$kept" ] || fail "a segmentation by another pipeline stays"
+try 2 "$STRATA" predict run "${paths[0]}" -o one.nii.gz --resume
+says "--resume goes on with a folder"
+
 # Nothing is overwritten by accident.
-mkdir -p copy && cp "${paths[0]}" copy/
 try 2 "$STRATA" predict run "${paths[0]}" "copy/$first" -o merged
 says "would both be segmented to"
 try 2 "$STRATA" predict run "copy/$first" -o copy
