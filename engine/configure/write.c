@@ -311,8 +311,15 @@ static const char *axes_without(int axis) {
   return others[axis + 1];
 }
 
-/* Crops, turned and scaled. `indent`: before the items of the list. */
-static void add_crops(const writing *w, const char *indent, const char *where) {
+/* nnU-Net wants a third of a batch around voxels of a class, in whole crops of every batch: of two, one. */
+static double foreground_share(int64_t batch) {
+  double others = round((double)batch * (1 - 0.33));
+  return ((double)batch - others) / (double)batch;
+}
+
+/* Crops, turned and scaled. `indent`: before the items of the list; `foreground`: the share of crops
+ * around voxels of a class; 0: anywhere. */
+static void add_crops(const writing *w, const char *indent, double foreground) {
   const configuration *c = w->c;
   int flat = flat_axis(c);
   int64_t field[3]; /* what turns and zooms take the crop from */
@@ -324,8 +331,8 @@ static void add_crops(const writing *w, const char *indent, const char *where) {
   bool is_wider = memcmp(field, c->crop, sizeof field) != 0;
   text_add(w->yaml, "%s- random_crop: {size: ", indent);
   add_integers(w->yaml, field);
-  text_add(w->yaml, "%s}%s\n", where,
-           is_wider ? "   # more than the crop, for turns and zooms" : "");
+  if (foreground > 0) text_add(w->yaml, ", foreground: %.3g", foreground);
+  text_add(w->yaml, "}%s\n", is_wider ? "   # more than the crop, for turns and zooms" : "");
   if (flat >= 0)
     text_add(w->yaml,
              "%s# Thin along %c: slices are turned and scaled in their plane.\n"
@@ -340,7 +347,7 @@ static void add_crops(const writing *w, const char *indent, const char *where) {
 static void add_pretext_sample(const writing *w, const char *indent) {
   const configuration *c = w->c;
   text_add(w->yaml, "%s# No noise or blur, which nothing could restore.\n", indent);
-  add_crops(w, indent, "");
+  add_crops(w, indent, 0);
   text_add(w->yaml,
            "%s- random_brightness: {factor: [0.75, 1.25], probability: 0.15}\n"
            "%s- random_gamma: {gamma: [0.7, 1.5], probability: 0.3, keep_statistics: true}\n",
@@ -362,7 +369,7 @@ static void add_sample(const writing *w) {
   /* Of one channel it makes no difference. */
   const char *apart = w->look->data->channels > 1 ? ", synchronize_channels: false" : "";
   text_add(w->yaml, "\n  # nnU-Net's augmentation.\n  sample:\n");
-  add_crops(w, indent, ", foreground: 0.33");
+  add_crops(w, indent, foreground_share(w->o->batch));
   text_add(
       w->yaml,
       "    - random_noise: {sd: 0.1, probability: 0.1}\n"

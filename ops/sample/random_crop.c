@@ -185,7 +185,8 @@ const op op_random_crop = {
         "foreground: 0.33 is nnU-Net's oversample_foreground_percent: a third of the crops around\n"
         "a voxel of one of the classes of the case, each as likely, the others anywhere; in a case\n"
         "with voxels of unknown class (ignore_label) the others lie around any voxel whose class\n"
-        "is known, as in nnU-Net. Unknown voxels are of no class and no background.\n"
+        "is known, as in nnU-Net. Unknown voxels are of no class and no background. nnU-Net\n"
+        "rounds its share to whole crops of a batch: of a batch of 2 it is one, which is 0.5.\n"
         "class_ratios are MONAI's ratios of RandCropByLabelClasses: background, class 1, …, the\n"
         "last one for all after it; classes that the case lacks are left out.",
     .torch = "monai.transforms.RandCropByPosNegLabel(size, pos=positive, neg=negative), or\n"

@@ -426,6 +426,28 @@ static void crops_and_levels_are_written(void **state) {
   free(f);
 }
 
+/* As nnU-Net counts them, at least one of every batch. */
+static void crops_around_classes_are_whole_ones_of_a_batch(void **state) {
+  (void)state;
+  static const struct {
+    int64_t batch;
+    const char *fragments[2];
+  } cases[] = {{2, {"foreground: 0.5}"}},
+               {3, {"foreground: 0.333}"}},
+               {4, {"foreground: 0.25}"}},
+               {5, {"foreground: 0.4}"}},
+               {12, {"foreground: 0.333}"}}};
+  fake *f = make_fake();
+  configuration c = decided((const int64_t[3]){64, 64, 64});
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    f->options.batch = cases[i].batch;
+    char name[32];
+    snprintf(name, sizeof name, "batch of %lld", (long long)cases[i].batch);
+    expect_text(name, f, &c, cases[i].fragments);
+  }
+  free(f);
+}
+
 static void splits_follow_from_the_labelled_cases(void **state) {
   (void)state;
   static const struct {
@@ -540,6 +562,7 @@ int main(void) {
       cmocka_unit_test(what_cannot_be_configured_is_an_error),
       cmocka_unit_test(what_a_lost_level_leaves_free_is_used),
       cmocka_unit_test(crops_and_levels_are_written),
+      cmocka_unit_test(crops_around_classes_are_whole_ones_of_a_batch),
       cmocka_unit_test(splits_follow_from_the_labelled_cases),
       cmocka_unit_test(targets_are_classes_or_regions),
       cmocka_unit_test(channels_are_scaled_by_their_names),
