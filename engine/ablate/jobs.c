@@ -71,7 +71,8 @@ static int64_t threads_of_a_job(const jobs_options *o) {
   return all / o->jobs > 1 ? all / o->jobs : 1;
 }
 
-static status make_command(const trial *t, const jobs_options *o, command_line *c) {
+/* `place`: of the trial among those at a time. */
+static status make_command(const trial *t, const jobs_options *o, int place, command_line *c) {
   *c = (command_line){0};
   c->words = calloc((size_t)(2 * t->override_count) + 16, sizeof *c->words);
   c->sets = calloc((size_t)t->override_count + 1, sizeof *c->sets);
@@ -91,9 +92,9 @@ static status make_command(const trial *t, const jobs_options *o, command_line *
   snprintf(c->threads, sizeof c->threads, "%lld", (long long)threads_of_a_job(o));
   add_word(c, "--threads");
   add_word(c, c->threads);
-  if (o->device) {
+  if (o->device_count > 0) {
     add_word(c, "--device");
-    add_word(c, o->device);
+    add_word(c, o->devices[place % o->device_count]);
   }
   char *description = trial_file(t, "run.json");
   if (file_exists(description)) add_word(c, "--resume");
@@ -177,7 +178,7 @@ static void become(const command_line *c, const job *j, int log, pid_t parent) {
 static status spawn(session *s, job *j) {
   command_line command;
   int log = -1;
-  status error = make_command(j->trial, s->o, &command);
+  status error = make_command(j->trial, s->o, (int)(j - s->running), &command);
   if (!error) error = open_log(&command, j, &log);
   if (!error) {
     pid_t parent = getpid();

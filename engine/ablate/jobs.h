@@ -9,11 +9,12 @@
 enum { JOBS_MAX = 256 };
 
 typedef struct jobs_options {
-  const char *program; /* that has the command `run` */
-  int jobs;            /* trials at a time, 1 to JOBS_MAX */
-  int64_t threads;     /* of all of them together; 0: every core */
-  const char *device;  /* NULL: the pipeline's */
-  bool (*stop)(void);  /* asked many times a second */
+  const char *program;  /* that has the command `run` */
+  int jobs;             /* trials at a time, 1 to JOBS_MAX */
+  int64_t threads;      /* of all of them together; 0: every core */
+  const char **devices; /* those of the trials at a time, in turn */
+  int device_count;     /* 0: the pipeline's */
+  bool (*stop)(void);   /* asked many times a second */
   reporter report;
 } jobs_options;
 

@@ -1,5 +1,6 @@
 /* ablate */
 #include "ablate/ablate.h"
+#include "base/device_name.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "cli/command.h"
@@ -51,6 +52,25 @@ static char *command_line(const arguments *a) {
   return t.data;
 }
 
+/* How many trials at a time, and where. */
+static status read_jobs(arena *memory, const arguments *a, jobs_options *o) {
+  int capacity = 0;
+  device_kind kind;
+  for (const char *p = a->device; p; p = *p ? p + 1 : NULL) {
+    size_t length = strcspn(p, ",");
+    const char *name = arena_strndup(memory, p, length);
+    if (!device_name_read(name, &kind, NULL))
+      return error_new(ERROR_USAGE, NOWHERE, "unknown device \"%s\"; there are " DEVICE_NAMES,
+                       name);
+    ARENA_PUSH(memory, o->devices, o->device_count, capacity, name);
+    p += length;
+  }
+  if (a->jobs > JOBS_MAX || o->device_count > JOBS_MAX)
+    return error_new(ERROR_USAGE, NOWHERE, "--jobs is at most %d", JOBS_MAX);
+  o->jobs = a->jobs > 0 ? (int)a->jobs : o->device_count > 1 ? o->device_count : 1;
+  return OK;
+}
+
 status command_ablate(const arguments *a) {
   arena memory = {0};
   char *command = command_line(a);
@@ -62,14 +82,11 @@ status command_ablate(const arguments *a) {
                         .dry_run = a->dry_run,
                         .command = command ? command : "strata ablate",
                         .jobs = {.program = "/proc/self/exe",
-                                 .jobs = a->jobs > 0 ? (int)a->jobs : 1,
                                  .threads = a->threads > 0 ? a->threads : 0,
-                                 .device = a->device,
                                  .stop = run_stop_requested,
                                  .report = console_reporter(a->quiet)}};
-  status error = a->jobs > JOBS_MAX
-                     ? error_new(ERROR_USAGE, NOWHERE, "--jobs is at most %d", JOBS_MAX)
-                     : find_script(&memory, a->operands[0], &o.script);
+  status error = read_jobs(&memory, a, &o.jobs);
+  if (!error) error = find_script(&memory, a->operands[0], &o.script);
   if (!error) error = ablate(&o);
   free(command);
   arena_free(&memory);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/device_name.h"
 #include "base/files.h"
 #include "base/limits.h"
 #include "base/text.h"
@@ -38,6 +39,11 @@ static void note(checked *c, const char *format, ...) {
   text_addv(&c->notes, format, args);
   text_add(&c->notes, "\n");
   va_end(args);
+}
+
+static bool asks_for_gpu(const checked *c) {
+  device_kind kind;
+  return device_name_read(c->o->p->device, &kind, NULL) && kind == DEVICE_CUDA;
 }
 
 static void row(const char *label, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -371,7 +377,7 @@ static void print_memory(checked *c, const stage_spec *s, const step_memory *m,
       format_bytes(parts[1], (double)memory->lower_bound_bytes),
       format_bytes(parts[2], (double)m->outside_bytes), step_memory_outside(m),
       format_bytes(parts[3], ahead));
-  if (wanted > allowed && strcmp(o->p->device, "cuda") != 0)
+  if (wanted > allowed && !asks_for_gpu(c))
     note(c,
          "stage %s wants %s on the CPU, beside prepared cases, and this process may have %s here: "
          "the key memory of the stage makes it less",
@@ -554,7 +560,7 @@ static void note_stages(checked *c) {
 
 /* check counts on the CPU; whether another device is here, only opening it tells. */
 static void note_device(checked *c) {
-  if (strcmp(c->o->p->device, "cuda") != 0) return;
+  if (!asks_for_gpu(c)) return;
   device *d = NULL;
   status error = device_open(c->o->p->device, 1, &d, NULL);
   if (error)

@@ -26,10 +26,12 @@ const command commands[] = {
      "mask_patch_size, slabs, pretraining_length, label_fraction, precision and initialization;\n"
      "docs/ablations.md explains them. Each trial is a run of its own under OUT/trials (OUT: ablations). One that is\n"
      "done is never run twice, whatever script asks for it; one that was interrupted goes on; one\n"
-     "that fails is shown and stops no other.\n\n"
+     "that fails is shown and stops no other. --device takes several, for trials at a time in turn;\n"
+     "without --jobs there are as many at a time.\n\n"
      "  strata ablate mask_ratio --dry-run\n"
      "  strata ablate mask_ratio --set data.root=phantom --set stages.segment.epochs=10\n"
      "  strata ablate with_without_pretraining --arg pipeline=my.yaml --arg seeds=5 --jobs 2\n"
+     "  strata ablate slabs --arg pipeline=my.yaml --device cuda:0,cuda:1,cuda:2,cuda:3\n"
      "  strata ablate my_study.lua --out studies\n",
      OPTION_ARG | OPTION_SET | OPTION_OUT | OPTION_JOBS | OPTION_THREADS | OPTION_DEVICE |
          OPTION_DRY_RUN | OPTION_QUIET | STOPS_IN_ORDER,

@@ -1,6 +1,7 @@
 /* strata: finds the command, reads its options, prints errors, sets the exit status.
  *
  * Exit status: 0 done, 1 failed, 2 wrong command line, 130 stopped by a signal (state saved). */
+#include "base/device_name.h"
 #include "base/files.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -34,7 +35,7 @@ static const option_help option_table[] = {
     {OPTION_THREADS, "threads", "N",
      "threads to compute with (default: the pipeline's, else every core that the process may use); results "
      "do not depend on it"},
-    {OPTION_DEVICE, "device", "NAME", "auto, cpu or cuda"},
+    {OPTION_DEVICE, "device", "NAME", DEVICE_NAMES},
     {OPTION_STAGE, "stage", "NAME", "which stage (default: the last)"},
     {OPTION_DOT, "dot", NULL, "write the graph for Graphviz"},
     {OPTION_STEPS, "steps", "N", "timed steps (default 10)"},

@@ -307,7 +307,7 @@ static status load_plugin(void **library) {
   return error_new(ERROR_USAGE, NOWHERE, "this installation has no CUDA plug-in (%s)", plugin_name);
 }
 
-static status open_plugin(cuda_device *c) {
+static status open_plugin(cuda_device *c, int card) {
   TRY(load_plugin(&c->library));
   const plugin_table *(*entry)(void) = NULL;
   void *symbol = dlsym(c->library, PLUGIN_ENTRY);
@@ -318,13 +318,13 @@ static status open_plugin(cuda_device *c) {
     return error_new(ERROR_USAGE, NOWHERE,
                      "the CUDA plug-in %s belongs to another version of Strata", plugin_name);
   }
-  return c->table->open(&host_table, &c->opened);
+  return c->table->open(&host_table, card, &c->opened);
 }
 
-status cuda_device_open(int threads, device **out) {
+status cuda_device_open(int card, int threads, device **out) {
   cuda_device *c = calloc(1, sizeof *c);
   if (!c) return error_out_of_memory(sizeof *c);
-  status error = open_plugin(c);
+  status error = open_plugin(c, card);
   if (!error) error = pool_create(threads, &c->device.pool);
   if (error) {
     cuda_close(&c->device);

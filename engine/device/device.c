@@ -1,19 +1,20 @@
 #include "device/device.h"
 
+#include "base/device_name.h"
 #include "device/cpu.h"
 #include "device/cuda.h"
-
-#include <string.h>
 
 status device_open(const char *name, int threads, device **out, char *why) {
   *out = NULL;
   if (why) why[0] = 0;
-  if (strcmp(name, "cpu") == 0) return cpu_device_open(threads, out);
-  if (strcmp(name, "cuda") == 0)
-    return error_prefix(cuda_device_open(threads, out), "device: cuda");
-  if (strcmp(name, "auto") != 0)
-    return error_new(ERROR_USAGE, NOWHERE, "unknown device %s; there are: auto, cpu, cuda", name);
-  status error = cuda_device_open(threads, out);
+  device_kind kind;
+  int card;
+  if (!device_name_read(name, &kind, &card))
+    return error_new(ERROR_USAGE, NOWHERE, "unknown device %s; there are " DEVICE_NAMES, name);
+  if (kind == DEVICE_CPU) return cpu_device_open(threads, out);
+  if (kind == DEVICE_CUDA)
+    return error_prefix(cuda_device_open(card, threads, out), "device: %s", name);
+  status error = cuda_device_open(0, threads, out);
   if (!error) return OK;
   if (why) snprintf(why, 200, "%s, so the CPU is used", error_message(error));
   error_free(error);

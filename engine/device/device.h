@@ -63,7 +63,7 @@ struct device {
   void (*close)(device *d);
 };
 
-/* `name`: "auto", "cpu" or "cuda". "auto" takes the GPU when there is one, otherwise the CPU; `why`
+/* `name`: as in base/device_name.h. "auto" takes the first GPU when there is one, otherwise the CPU; `why`
  * (may be NULL, 200 bytes) then says why it fell back. `threads` 0 = all cores. */
 status device_open(const char *name, int threads, device **out, char *why);
 void device_close(device *d);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/device_name.h"
 #include "base/files.h"
 #include "base/text.h"
 #include "data/label.h"
@@ -1896,8 +1897,8 @@ static const char *default_name(arena *memory, const char *path) {
 }
 
 static void read_header(loader *l, const tree *root) {
-  static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
   pipeline *p = l->p;
+  device_kind kind;
   char shown[96];
   tree_check_keys(root, the_pipeline, pipeline_keys, &l->all);
   p->name = read_text(l, root, the_pipeline, "name", default_name(l->memory, l->root_name));
@@ -1907,7 +1908,10 @@ static void read_header(loader *l, const tree *root) {
            printable(p->name, shown));
   p->seed = (uint64_t)read_int(l, root, the_pipeline, "seed", 0, 0, INT64_MAX, root->at);
   p->threads = read_int(l, root, the_pipeline, "threads", 0, 0, 4096, root->at);
-  p->device = devices[read_choice(l, root, the_pipeline, "device", devices, 0)];
+  p->device = read_text(l, root, the_pipeline, "device", "auto");
+  if (!device_name_read(p->device, &kind, NULL))
+    report(l, tree_get(root, "device")->at, "device must be " DEVICE_NAMES ", not \"%s\".",
+           printable(p->device, shown));
 }
 
 static void read_log(loader *l, const tree *log) {

@@ -260,7 +260,7 @@ typedef struct pipeline {
   stage_spec *stages;
   int stage_count;
   evaluate_spec evaluate;
-  const char *device; /* "auto" | "cpu" | "cuda" */
+  const char *device; /* as in base/device_name.h */
   int64_t threads;    /* 0 = all cores */
   bool tensorboard;   /* log: {tensorboard: …} */
   tree *resolved;     /* the whole file with includes, params, overrides and expressions filled in

@@ -104,8 +104,13 @@ local rows = study:report("dice")
 assert(#results == 6 and #results[1].cases + #results[2].cases == 8)
 for i = 2, 3 do assert(rows[i].dice.pairs == 8 and rows[i].dice.runs == 1, rows[i].dice.pairs) end
 LUA
-try 0 "$STRATA" ablate folds.lua "${budget[@]}" --out runs
+try 2 "$STRATA" ablate folds.lua "${budget[@]}" --out runs --device cpu,gpu
+says 'unknown device "gpu"; there are auto, cpu, cuda, or cuda:1'
+try 0 "$STRATA" ablate folds.lua "${budget[@]}" --out runs --device cpu,auto
 prints "A run is a seed with its 2 folds."
+for device in cpu auto; do # two at a time, each with one of them
+  grep -qsw -- "--device $device" runs/trials/*/log.txt || fail "no trial on $device"
+done
 
 # A trial that fails on its way: its arm says so, the others are compared.
 echo 'return function(event) error("no more of this") end' >fails.lua

@@ -97,6 +97,10 @@ if [ -e /dev/full ]; then
   [ "$got" -eq 1 ] || fail "exit status $got when standard output cannot be written"
   says "standard output"
 fi
+for device in cuda: cuda:x cuda:-1 cuda:1000 CUDA cpu:0 ""; do
+  try 2 "$STRATA" run "${tiny[@]}" --device "$device" --out nowhere
+  says "unknown device $device; there are auto, cpu, cuda, or cuda:1 for the second GPU and so on"
+done
 for command in run check plan predict evaluate data ops schema phantom bench weights; do
   try 0 "$STRATA" "$command" --help
   prints "strata $command"

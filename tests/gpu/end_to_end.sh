@@ -62,9 +62,12 @@ for stage in pretrain segment; do
     fail "recorded steps give other weights"
 done
 
-# Twice the same, with room for one prepared case at a time, and batches made as early as they may be.
-# (A card has the room it has, and its own order.)
-STRATA_EMULATOR_FREE_BYTES=50000 STRATA_EMULATOR_STREAMS=early run cuda again || fail "the second run on the CUDA device"
+# Twice the same, on the second card, with room for one prepared case at a time, and batches made as early
+# as they may be. (A card has the room it has, and its own order, and may be the only one.)
+second=cuda
+[[ ${STRATA_CUDA_PLUGIN:-} != *emulated* ]] || second=cuda:1
+STRATA_EMULATOR_CARDS=2 STRATA_EMULATOR_FREE_BYTES=50000 STRATA_EMULATOR_STREAMS=early \
+  run $second again || fail "the second run on the CUDA device"
 for stage in pretrain segment; do
   cmp on-cuda/weights/$stage.safetensors again/weights/$stage.safetensors ||
     fail "two runs on one device give different weights"

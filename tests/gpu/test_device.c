@@ -336,6 +336,16 @@ static void another_plug_in_is_an_error_that_names_it(void **state) {
   free(kept);
 }
 
+static void a_card_that_is_not_there_is_an_error_that_names_those_that_are(void **state) {
+  (void)state;
+  device *none;
+  status error = device_open("cuda:999", 1, &none, NULL);
+  assert_non_null(error);
+  assert_non_null(strstr(error_message(error), "device: cuda:999: there "));
+  assert_non_null(strstr(error_message(error), " here, cuda:0"));
+  error_free(error);
+}
+
 static void without_cudnn_a_device_says_so_and_has_other_arithmetic(void **state) {
   (void)state;
   device *own;
@@ -360,6 +370,7 @@ int main(void) {
       cmocka_unit_test(every_update_operator_is_compared),
       cmocka_unit_test(every_step_operator_has_a_kernel),
       cmocka_unit_test(without_cudnn_a_device_says_so_and_has_other_arithmetic),
+      cmocka_unit_test(a_card_that_is_not_there_is_an_error_that_names_those_that_are),
       cmocka_unit_test(another_plug_in_is_an_error_that_names_it),
   };
   return cmocka_run_group_tests(tests, open_cuda, close_cuda);

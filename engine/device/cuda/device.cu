@@ -24,6 +24,7 @@ enum { STAGE_BYTES = 4096, STAGES = 64 };
 /* Kernels run one after the other on a stream, so one block of scratch serves all of it. */
 struct plugin_device {
   const plugin_host *host;
+  int card;            /* its index */
   bool is_beside;      /* of another one, whose faults it has */
   bool frees_in_order; /* its allocations are part of the stream's order */
   cudaStream_t stream;
@@ -95,7 +96,7 @@ static status open_stream(plugin_device *d) {
   return OK;
 }
 
-static status open_card(plugin_device *d) {
+static status open_card(plugin_device *d, int index) {
   int count = 0, driver = 0;
   cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || count < 1) {
@@ -105,9 +106,15 @@ static status open_card(plugin_device *d) {
                                      : "no NVIDIA driver is installed (%s)",
                           cudaGetErrorString(error));
   }
-  CUDA_TRY(d->host, "opening the GPU", cudaSetDevice(0));
+  if (index >= count)
+    return d->host->error(ERROR_USAGE,
+                          count == 1 ? "there is one GPU here, cuda:0"
+                                     : "there are %d GPUs here, cuda:0 to cuda:%d",
+                          count, count - 1);
+  CUDA_TRY(d->host, "opening the GPU", cudaSetDevice(index));
   cudaDeviceProp card;
-  CUDA_TRY(d->host, "opening the GPU", cudaGetDeviceProperties(&card, 0));
+  CUDA_TRY(d->host, "opening the GPU", cudaGetDeviceProperties(&card, index));
+  d->card = index;
   status failed = open_stream(d);
   if (failed) return failed;
   void *faults = nullptr;
@@ -117,8 +124,11 @@ static status open_card(plugin_device *d) {
   failed = libraries_open(d->host, d->stream, &d->libraries);
   if (failed) return failed;
   const char *convolutions = libraries_convolutions(d->libraries);
-  snprintf(d->description, sizeof d->description, "%.40s, %.1f GiB, sm_%d%d, %.50s", card.name,
-           (double)card.totalGlobalMem / (1 << 30), card.major, card.minor, convolutions);
+  char which[24] = "";
+  if (count > 1) snprintf(which, sizeof which, "cuda:%d, ", index);
+  snprintf(d->description, sizeof d->description, "%s%.40s, %.1f GiB, sm_%d%d, %.40s", which,
+           card.name, (double)card.totalGlobalMem / (1 << 30), card.major, card.minor,
+           convolutions);
   /* Without the reason. */
   int shown = (int)strcspn(convolutions, ":");
   snprintf(d->numerics, sizeof d->numerics, "cuda/sm_%d%d, %.*s", card.major, card.minor, shown,
@@ -142,10 +152,10 @@ static status opened(plugin_device *d, status error, plugin_device **out) {
   return error;
 }
 
-static status device_open(const plugin_host *host, plugin_device **out) {
+static status device_open(const plugin_host *host, int card, plugin_device **out) {
   plugin_device *d;
   status error = new_device(host, &d);
-  return error ? error : opened(d, open_card(d), out);
+  return error ? error : opened(d, open_card(d, card), out);
 }
 
 static status device_beside(plugin_device *of, plugin_device **out) {
@@ -155,7 +165,8 @@ static status device_beside(plugin_device *of, plugin_device **out) {
   int has_pools = 0;
   d->is_beside = true;
   d->faults = of->faults;
-  cudaDeviceGetAttribute(&has_pools, cudaDevAttrMemoryPoolsSupported, 0);
+  d->card = of->card;
+  cudaDeviceGetAttribute(&has_pools, cudaDevAttrMemoryPoolsSupported, d->card);
   d->frees_in_order = has_pools != 0;
   return opened(d, open_stream(d), out);
 }

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-enum { PLUGIN_VERSION = 7, PLUGIN_DIMS = 8 };
+enum { PLUGIN_VERSION = 8, PLUGIN_DIMS = 8 };
 
 /* The choices of the attribute `precision` that round (graph/precision.h). */
 enum { PLUGIN_PRECISION_BF16 = 2, PLUGIN_PRECISION_TF32 = 3 };
@@ -69,7 +69,7 @@ typedef struct plugin_device plugin_device;
  * `synchronize`, `upload` or `download`. */
 typedef struct plugin_table {
   int version;
-  status (*open)(const plugin_host *host, plugin_device **out);
+  status (*open)(const plugin_host *host, int card, plugin_device **out);
   void (*close)(plugin_device *d);
   void (*describe)(const plugin_device *d, char description[128], char numerics[64]);
   status (*allocate)(plugin_device *d, size_t bytes, void **out); /* zeroed */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/device_name.h"
 #include "language/pipeline.h"
 #include "language/schema/part.h"
 
@@ -481,7 +482,6 @@ static json_t *lock_schema(void) {
 }
 
 static json_t *pipeline_schema(void) {
-  static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
   json_t *p = json_object();
   put(p, "strata", json_pack("{s:i, s:s}", "const", 1, "description", "version of the language"));
   put(p, "use",
@@ -492,7 +492,11 @@ static json_t *pipeline_schema(void) {
              "^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$"));
   put(p, "doc", part_any("what the pipeline is for"));
   put(p, "seed", part_default(part_integer(0, 1e19, "of every random decision"), "0"));
-  put(p, "device", part_default(part_choice(devices, "where steps run"), "auto"));
+  put(p, "device",
+      part_default(part_examples(formed(part_text("where steps run: " DEVICE_NAMES),
+                                        "^(auto|cpu|cuda(:[0-9]{1,3})?)$"),
+                                 YAML("auto", "cpu", "cuda", "cuda:1")),
+                   "auto"));
   put(p, "threads", part_default(part_integer(0, 4096, "CPU threads; 0: every core"), "0"));
   put(p, "params",
       part_examples(parameters("values used as ${name}"), YAML("{roi: [96, 96, 96], slabs: 6}")));

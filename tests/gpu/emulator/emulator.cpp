@@ -153,7 +153,10 @@ struct emulated_graph {
   std::vector<std::function<void()>> work;
 };
 
+static thread_local int current_card;
+
 struct emulated_stream {
+  int card = current_card;
   std::deque<task> queue;
   emulated_graph *captured = nullptr;
 };
@@ -161,6 +164,7 @@ struct emulated_stream {
 static std::vector<cudaStream_t> streams;
 
 void emulator_enqueue(cudaStream_t stream, std::function<void()> work) {
+  if (stream->card != current_card) emulator_fail("a thread that uses one card asks another");
   if (stream->captured)
     stream->captured->work.push_back(std::move(work));
   else
@@ -304,14 +308,21 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
   return cudaSuccess;
 }
 
+/* One, or as many as a test wants. */
 cudaError_t cudaGetDeviceCount(int *count) {
-  *count = 1;
+  const char *wanted = getenv("STRATA_EMULATOR_CARDS");
+  *count = wanted ? atoi(wanted) : 1;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) {
+cudaError_t cudaSetDevice(int index) {
+  int count;
+  cudaGetDeviceCount(&count);
+  if (index >= count) return cudaErrorInvalidDevice;
+  current_card = index;
   return cudaSuccess;
 }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int index) {
+  if (index != current_card) emulator_fail("a thread that uses one card asks about another");
   *p = {};
   snprintf(p->name, sizeof p->name, "emulated GPU");
   p->major = 8;
@@ -324,7 +335,8 @@ cudaError_t cudaDriverGetVersion(int *version) {
   *version = 13000;
   return cudaSuccess;
 }
-cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int) {
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int index) {
+  if (index != current_card) emulator_fail("a thread that uses one card asks about another");
   *value = 1;
   return cudaSuccess;
 }

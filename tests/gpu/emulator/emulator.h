@@ -156,7 +156,8 @@ template <typename T> static inline T max(T a, T b) {
 typedef enum cudaError {
   cudaSuccess,
   cudaErrorMemoryAllocation = 2,
-  cudaErrorNoDevice = 100
+  cudaErrorNoDevice = 100,
+  cudaErrorInvalidDevice = 101
 } cudaError_t;
 typedef enum {
   cudaMemcpyHostToDevice,
@@ -173,7 +174,7 @@ struct cudaDeviceProp {
 };
 
 cudaError_t cudaGetDeviceCount(int *count);
-cudaError_t cudaSetDevice(int index);
+cudaError_t cudaSetDevice(int index); /* of this thread, which may use no other card's streams */
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int index);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr which, int index);
