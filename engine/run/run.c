@@ -527,7 +527,7 @@ status run_evaluate(run *r) {
     report_line(&r->report, "predictions: %s (%d cases)%s%s", folder, count,
                 scored > 0 ? "\nevaluation:  " : "; no labels to score them with",
                 scored > 0 ? json : "");
-  segmented_close(&v.done, !error);
+  segmented_close(&v.done, false); /* a run that is asked for once more only scores */
   custom_metrics_close(&v.custom);
   network_close(&v.network);
   for (int i = 0; i < scored; i++) case_score_free(&scores[i]);

@@ -79,9 +79,9 @@ status segmented_add(segmented *s, const char *name, const char *path) {
   return failed ? error_from_errno("write", s->path) : OK;
 }
 
-void segmented_close(segmented *s, bool is_over) {
+void segmented_close(segmented *s, bool forget) {
   if (s->out) fclose(s->out);
-  if (is_over && s->path) unlink(s->path);
+  if (forget && s->path) unlink(s->path);
   json_decref(s->cases);
   free(s->path);
   *s = (segmented){0};

@@ -1,6 +1,6 @@
 /* Segmenting many volumes goes on where it was stopped: which of them are done stands in a file beside
- * the results until all are. A line for each: its name, by what it was segmented, and the content of
- * the file that came of it. */
+ * the results. A line for each: its name, by what it was segmented, and the content of the file that
+ * came of it. */
 #ifndef STRATA_RUN_SEGMENTED_H
 #define STRATA_RUN_SEGMENTED_H
 
@@ -23,7 +23,7 @@ status segmented_open(const char *path, const char *by, bool resume, segmented *
 /* Is the file at `path` what this case was segmented to? */
 bool segmented_has(const segmented *s, const char *name, const char *path);
 status segmented_add(segmented *s, const char *name, const char *path);
-/* With the record, where everything is done. */
-void segmented_close(segmented *s, bool is_over);
+/* `forget`: removes the record, too. */
+void segmented_close(segmented *s, bool forget);
 
 #endif
