@@ -29,6 +29,8 @@ variant variant_copy(arena *memory, const variant *v) {
 /* --set first, so that what a script varies is varied. `extra` of room. */
 static status all_changes(arena *memory, const ablation_options *o, const variant *v, int extra,
                           override **out, int *count) {
+  *out = NULL;
+  *count = 0;
   if (o->override_count + v->count + extra > CHANGES_MAX)
     return error_new(ERROR_SCRIPT, NOWHERE, "%s has more than %d changes", v->path, CHANGES_MAX);
   *out = arena_alloc(memory, CHANGES_MAX * sizeof **out);
@@ -41,7 +43,7 @@ static status all_changes(arena *memory, const ablation_options *o, const varian
 status variant_load(const ablation_options *o, const variant *v, pipeline **out) {
   arena memory = {0};
   override *changes;
-  int count = 0;
+  int count;
   *out = NULL;
   status error = all_changes(&memory, o, v, 0, &changes, &count);
   if (!error) error = pipeline_load(v->path, changes, count, out);
@@ -185,7 +187,7 @@ static status plan_arm(study *s, int index) {
   for (int k = 0; k < study_repeats(s) && !error; k++) {
     int64_t seed = s->seeds ? s->seeds[k / folds] : (int64_t)p->seed + k / folds, fold = k % folds;
     override *changes;
-    int count = 0;
+    int count;
     text_buffer label = {0};
     error = all_changes(memory, s->o, &a->pipeline, 3, &changes, &count);
     if (error) break;

@@ -329,7 +329,7 @@ static void every_set_of_kernels_attends_with_bias_and_regions(void **state) {
  * queries give. So many queries are cut into slabs. */
 static void gradients_of_long_sequences_are_the_sums_of_parts(void **state) {
   (void)state;
-  enum { SAMPLES = 2, PARTS = 17, PART = 150, LONG = PARTS * PART, FEW = 70 };
+  enum { PARTS = 17, PART = 150, LONG = PARTS * PART, FEW = 70 };
   static float q[SAMPLES * LONG * WIDTH], dy[SAMPLES * LONG * WIDTH], y[SAMPLES * LONG * WIDTH];
   static float k[SAMPLES * FEW * WIDTH], v[SAMPLES * FEW * WIDTH], lse[SAMPLES * 2 * LONG];
   static float dq[2][SAMPLES * LONG * WIDTH], dk[2][SAMPLES * FEW * WIDTH];
