@@ -121,10 +121,6 @@ typedef struct rows {
   int64_t from_step, to_step, count, n, step;
 } rows;
 
-static const unsigned char *first_byte(const rows *r, int64_t y) {
-  return r->from + y * r->from_step + (r->step < 0 ? (r->n - 1) * r->step : 0);
-}
-
 #ifdef __SSE2__
 typedef float floats4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
@@ -148,6 +144,10 @@ VECTOR_INLINE void stream_bytes(const uint8_t *from, bool turned, int64_t n, uin
       v = __builtin_shufflevector(v, v, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     _mm_stream_si128((__m128i *)(void *)(to + i), (__m128i)v);
   }
+}
+
+static const unsigned char *first_byte(const rows *r, int64_t y) {
+  return r->from + y * r->from_step + (r->step < 0 ? (r->n - 1) * r->step : 0);
 }
 
 VECTOR_INLINE void stream_rows(const rows *r, bool words, bool turned, const rescale *change,

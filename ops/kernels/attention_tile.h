@@ -8,13 +8,14 @@
 #include "ops/kernels/attention_parts.h"
 
 #include "ops/kernels/attention.h"
+#include "ops/kernels/vector_type.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
-typedef float vec __attribute__((vector_size(ATTENTION_LANES * 4), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(ATTENTION_LANES * 4), aligned(4), may_alias));
+VECTOR_TYPE(vec, float, ATTENTION_LANES);
+VECTOR_TYPE(ints, int32_t, ATTENTION_LANES);
 
 #define INLINE static inline __attribute__((always_inline))
 

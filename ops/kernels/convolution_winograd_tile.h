@@ -5,7 +5,9 @@
  * a shorter one would take a loop of its own. */
 #include "ops/kernels/convolution_winograd_parts.h"
 
-typedef float vec __attribute__((vector_size(WINOGRAD_LANES * 4), aligned(4), may_alias));
+#include "ops/kernels/vector_type.h"
+
+VECTOR_TYPE(vec, float, WINOGRAD_LANES);
 typedef uint32_t words __attribute__((vector_size(WINOGRAD_LANES * 4)));
 
 #define INLINE static inline __attribute__((always_inline))

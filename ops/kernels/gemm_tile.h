@@ -7,6 +7,7 @@
  * so that rows × vectors accumulators, one row of B and one broadcast fill the register file:
  * 24 + 4 + 1 of 32 with AVX-512, 12 + 2 + 1 of 16 with AVX2 or SSE. */
 #include "ops/kernels/gemm.h"
+#include "ops/kernels/vector_type.h"
 
 #if !defined(GEMM_BF16)
 #define GEMM_BF16 0
@@ -16,7 +17,7 @@
 #include <immintrin.h>
 #endif
 
-typedef float vec __attribute__((vector_size(GEMM_LANES * 4), aligned(4), may_alias));
+VECTOR_TYPE(vec, float, GEMM_LANES);
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -45,7 +46,7 @@ INLINE vec multiply_add(vec sum, factors a, factors b) {
 /* A bf16 is the upper half of a float. The product of two is exact in f32, so it makes no difference
  * whether the compiler fuses multiplication and addition. The upper number comes first, as it does
  * in vdpbf16ps. */
-typedef uint32_t words __attribute__((vector_size(GEMM_LANES * 4), aligned(4), may_alias));
+VECTOR_TYPE(words, uint32_t, GEMM_LANES);
 typedef struct factors {
   vec upper, lower;
 } factors;
