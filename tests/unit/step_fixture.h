@@ -158,23 +158,27 @@ static inline void expand_tiny(pipeline *p, int stage, bool training, const char
   expand_tiny_batch(p, stage, TINY_BATCH, training, only, out);
 }
 
-/* Compiled as a run does it. */
-static inline void compile_sized(compiled *c, pipeline *p, int stage, int threads, int64_t batch,
-                                 const int64_t *size) {
-  *c = (compiled){.p = p, .stage = &p->stages[stage], .batch = batch};
-  expand_sized(p, stage, batch, size, true, NULL, &c->graph);
+/* What is expanded, compiled as a run does it. */
+static inline void compile_expanded(compiled *c, int threads) {
   must(device_open("cpu", threads, &c->device, NULL));
   must(stage_fit_memory(c->stage, c->device, &c->graph, &c->memory));
   initialize_choose(&c->stage->initialize, c->graph.g);
   parameter_groups groups;
   must(parameter_groups_open(c->stage, c->graph.g, &groups));
   must(parameters_create_in_groups(c->graph.g, groups.of, groups.count, c->device, &c->parameters));
-  must(parameters_initialize(&c->parameters, p->seed));
+  must(parameters_initialize(&c->parameters, c->p->seed));
   optimizer_use optimizer = stage_optimizer(c->stage, c->device, &groups);
   must(program_create(c->graph.g, c->device, &c->parameters, c->graph.keep, c->graph.keep_count,
-                      batch, &optimizer, &c->program));
+                      c->batch, &optimizer, &c->program));
   must(program_start_average(&c->program));
   c->data = rng_open(rng_key_of(7, "data", 0, "test", 0), 0);
+}
+
+static inline void compile_sized(compiled *c, pipeline *p, int stage, int threads, int64_t batch,
+                                 const int64_t *size) {
+  *c = (compiled){.p = p, .stage = &p->stages[stage], .batch = batch};
+  expand_sized(p, stage, batch, size, true, NULL, &c->graph);
+  compile_expanded(c, threads);
 }
 
 static inline void compile_tiny_batch(compiled *c, pipeline *p, int stage, int threads,

@@ -132,9 +132,12 @@ static void a_number_changes_forward_and_backward(void **state) {
 static void a_loss_weight_scales_its_gradient(void **state) {
   (void)state;
   pipeline *p = load_tiny(NULL, NULL);
-  compiled c;
-  compile_tiny(&c, p, 0, 1);
+  compiled c = {.p = p, .stage = &p->stages[0], .batch = TINY_BATCH};
+  expand_tiny(p, 0, true, NULL, &c.graph);
   value_id head = c.graph.g->values[parameter_value(c.graph.g, "out.conv.conv.weight")].gradient;
+  c.graph.keep = &head;
+  c.graph.keep_count = 1;
+  compile_expanded(&c, 1);
   feed_tiny(&c);
   *attr_number(c.stage->optimizer.op, c.stage->optimizer.attrs, "lr") = 0;
   float before[2], after[2];
