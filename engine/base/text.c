@@ -228,8 +228,8 @@ bool parse_bytes(const char *text, int64_t *bytes) {
 }
 
 char *format_duration(char out[24], double seconds) {
-  long whole = seconds > 0 ? (long)(seconds + 0.5) : 0;
-  if (whole > 99999999) whole = 99999999;
+  enum { MOST = 99999999 };
+  long whole = seconds > MOST ? MOST : seconds > 0 ? (long)(seconds + 0.5) : 0;
   if (whole >= 3600)
     snprintf(out, 24, "%ld:%02ld:%02ld", whole / 3600, whole / 60 % 60, whole % 60);
   else
