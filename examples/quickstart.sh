@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From a fresh Debian 12 to a trained, evaluated segmentation on synthetic volumes: installs what is
-# missing, builds, makes a data set, runs both stages and the evaluation.
+# From a fresh Debian 12 or 13 to a trained, evaluated segmentation on synthetic volumes: installs what
+# is missing, builds, makes a data set, runs both stages and the evaluation.
 #
 #   bash examples/quickstart.sh [further options of `strata run`]
 set -euo pipefail
