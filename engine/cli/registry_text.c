@@ -40,11 +40,11 @@ static void print_attrs(const op *o) {
 
 static status explain(const char *name) {
   const op *o = op_find(name);
+  const char *remark = o ? NULL : elsewhere_operator_remark(name);
   if (!o) o = elsewhere_operator(name, OP_PREPARE | OP_SAMPLE | OP_POSTPROCESS | OP_OPTIMIZER);
   if (!o) o = elsewhere_operator(name, 0);
-  if (!o && elsewhere_operator_remark(name))
-    return error_new(ERROR_USAGE, NOWHERE, "there is no operator \"%s\": %s", name,
-                     elsewhere_operator_remark(name));
+  if (!o && remark)
+    return error_new(ERROR_USAGE, NOWHERE, "there is no operator \"%s\": %s", name, remark);
   if (!o) {
     const char *names[1024];
     int count = 0;
@@ -55,6 +55,7 @@ static status explain(const char *name) {
                      near ? "\"?" : "");
   }
   printf("%s (%s): %s\n", o->name, o->family, o->summary);
+  if (remark) printf("\n%s is this one here: %s.\n", name, remark);
   if (o->doc) printf("\n%s\n", o->doc);
   print_ports("inputs", o->inputs, false);
   print_ports("outputs", o->outputs, true);

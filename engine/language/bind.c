@@ -181,6 +181,22 @@ static status unknown_attribute(const op *o, const tree *key, const char *const 
   return error;
 }
 
+/* NULL: a reserved key, or an unknown one, which is a problem. */
+static const attr *find_attr(const op *o, const tree *key, const char *const *reserved,
+                             problems *all) {
+  for (int k = 0; reserved && reserved[k]; k++)
+    if (strcmp(key->text, reserved[k]) == 0) return NULL;
+  for (const attr *a = o->attrs; a && a->name; a++)
+    if (strcmp(a->name, key->text) == 0) return a;
+  problems_add(all, unknown_attribute(o, key, reserved));
+  return NULL;
+}
+
+void bind_check_names(const op *o, const tree *map, problems *all) {
+  if (map->kind != TREE_MAP) return;
+  for (int i = 0; i < map->count; i++) find_attr(o, map->keys[i], NULL, all);
+}
+
 void bind_attrs(const op *o, const tree *map, const char *const *reserved, source_pos at,
                 arena *memory, void *attrs, problems *all) {
   op_defaults(o, attrs);
@@ -192,19 +208,10 @@ void bind_attrs(const op *o, const tree *map, const char *const *reserved, sourc
     return;
   }
   for (int i = 0; map && i < map->count; i++) {
-    const tree *key = map->keys[i];
-    bool is_reserved = false;
-    for (int k = 0; reserved && reserved[k]; k++)
-      is_reserved |= strcmp(key->text, reserved[k]) == 0;
-    if (is_reserved) continue;
-    const attr *a = o->attrs;
-    while (a && a->name && strcmp(a->name, key->text) != 0) a++;
-    if (!a || !a->name) {
-      problems_add(all, unknown_attribute(o, key, reserved));
-      continue;
-    }
-    problems_add(
-        all, error_prefix(read_attr(a, map->items[i], memory, attrs), "%s: %s", o->name, a->name));
+    const attr *a = find_attr(o, map->keys[i], reserved, all);
+    if (a)
+      problems_add(all, error_prefix(read_attr(a, map->items[i], memory, attrs), "%s: %s", o->name,
+                                     a->name));
   }
   for (const attr *a = o->attrs; a && a->name; a++)
     if (!a->fallback && !tree_get(map, a->name))

@@ -12,6 +12,8 @@
  * `map` may be NULL (no attributes given). */
 void bind_attrs(const op *o, const tree *map, const char *const *reserved, source_pos at,
                 arena *memory, void *attrs, problems *all);
+/* Only that the mapping's keys are attributes of `o`: of an operator that was meant, under another name. */
+void bind_check_names(const op *o, const tree *map, problems *all);
 /* One attribute from YAML text (defaults, --set on schedulable attributes, tests). */
 status bind_attr_text(const attr *a, const char *text, arena *memory, void *attrs);
 /* The attribute's present value, as YAML text. */

@@ -5,100 +5,6 @@
 
 #include "language/load.h"
 
-/* Is the word in the text, and not a part of a longer one? */
-static bool names_word(const char *text, const char *word, size_t length) {
-  for (const char *at = text; (at = strchr(at, word[0])); at++) {
-    if (strncmp(at, word, length) != 0) continue;
-    bool begins = at == text || !isalnum((unsigned char)at[-1]);
-    if (begins && !isalnum((unsigned char)at[length])) return true;
-  }
-  return false;
-}
-
-static bool has_trait(const op *o, unsigned trait) {
-  return trait ? o->traits & trait : !(o->traits & OP_NOT_IN_GRAPHS);
-}
-
-static const op *with_trait(const char *name, unsigned trait) {
-  const op *o = op_find(name);
-  return o && has_trait(o, trait) ? o : NULL;
-}
-
-const op *elsewhere_operator(const char *word, unsigned trait) {
-  static const char *const table[][2] = {
-      {"RandSpatialCrop", "random_crop"},
-      {"CenterSpatialCrop", "centre_crop"},
-      {"RandGaussianSmooth", "random_blur"},
-      {"RandSpatialCropSamples", "random_crop"},
-      {"RandAxisFlip", "random_flip"},
-      {"RandRotate", "random_affine"},
-      {"RandZoom", "random_affine"},
-      {"ClipIntensityPercentiles", "clip_percentile"},
-      /* batchgeneratorsv2 */
-      {"MirrorTransform", "random_flip"},
-      {"SpatialTransform", "random_affine"},
-      {"GaussianNoiseTransform", "random_noise"},
-      {"GaussianBlurTransform", "random_blur"},
-      {"MultiplicativeBrightnessTransform", "random_brightness"},
-      {"ContrastTransform", "random_contrast"},
-      {"GammaTransform", "random_gamma"},
-      {"SimulateLowResolutionTransform", "random_low_resolution"},
-      /* torch.nn, and nnU-Net's loss */
-      {"ConvTranspose3d", "conv_transpose3d"},
-      {"InstanceNorm3d", "instance_norm"},
-      {"BatchNorm3d", "batch_norm"},
-      {"GroupNorm", "group_norm"},
-      {"LayerNorm", "layer_norm"},
-      {"LeakyReLU", "leaky_relu"},
-      {"Dropout3d", "spatial_dropout"},
-      {"Upsample", "interpolate"},
-      {"CrossEntropyLoss", "cross_entropy"},
-      {"MSELoss", "mse"},
-      {"L1Loss", "l1"},
-      {"SmoothL1Loss", "smooth_l1"},
-      {"DC_and_CE_loss", "dice_ce"},
-      {"DC_and_BCE_loss", "dice_ce"},
-  };
-  size_t length = strlen(word);
-  if (length < 3 || !isupper((unsigned char)word[0]) || strcmp(word, "Compose") == 0) return NULL;
-  for (int dictionary = 0; dictionary < 2; dictionary++) {
-    if (dictionary && word[--length] != 'd') return NULL;
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-      if (strlen(table[i][0]) == length && strncmp(table[i][0], word, length) == 0)
-        return with_trait(table[i][1], trait);
-    for (int i = 0; i < op_count(); i++) {
-      const op *o = op_at(i);
-      if (has_trait(o, trait) && o->torch && names_word(o->torch, word, length)) return o;
-    }
-  }
-  return NULL;
-}
-
-const char *elsewhere_operator_remark(const char *word) {
-  static const char *const table[][2] = {
-      {"LoadImage", "every case is loaded, without being told"},
-      {"EnsureChannelFirst", "channels are known from the files"},
-      {"EnsureType", "an image is f32, a label a number of a class"},
-      {"ToTensor", "an image is f32, a label a number of a class"},
-      {"AsDiscrete", "a segmentation is made of the network's output by itself"},
-      {"Activations", "a segmentation is made of the network's output by itself"},
-      {"Invert", "a segmentation goes to the grid of its file by itself"},
-      {"SaveImage", "segmentations are written by themselves"},
-      {"ScaleIntensity", "`normalize: {mode: minmax}` does it"},
-      {"ScaleIntensityRangePercentiles",
-       "`clip_percentile`, then `normalize: {mode: minmax}` do it one after the other"},
-      {"RandCoarseDropout", "`cutout` in a stage's graph hides boxes"},
-  };
-  size_t length = strlen(word);
-  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-    size_t own = strlen(table[i][0]);
-    bool is_dictionary = length == own + 1 && word[own] == 'd';
-    if (strncmp(word, table[i][0], own) == 0 && (length == own || is_dictionary))
-      return table[i][1];
-  }
-  return NULL;
-}
-
 /* ---- attributes ---- */
 
 typedef struct foreign_word {
@@ -112,6 +18,8 @@ typedef struct foreign_word {
 static const foreign_word foreign_words[] = {
     {"prob", "probability", NULL, NULL},
     {"p_per_sample", "probability", NULL, NULL},
+    {"p", "probability", NULL, NULL},
+    {"flip_probability", "probability", NULL, "random_flip"},
     {"p_per_channel", "channel_probability", NULL, NULL},
     {"prob", "rotate_probability", "there are zoom_probability and shear_probability beside it",
      NULL},
@@ -119,6 +27,7 @@ static const foreign_word foreign_words[] = {
     {"p_scaling", "zoom_probability", NULL, NULL},
     {"spatial_size", "size", NULL, NULL},
     {"roi_size", "size", NULL, NULL},
+    {"target_shape", "size", NULL, NULL},
     {"patch_size", "size", "[x, y, z], where nnU-Net has z first", NULL},
     {"pos", "positive", NULL, NULL},
     {"neg", "negative", NULL, NULL},
@@ -139,6 +48,11 @@ static const foreign_word foreign_words[] = {
     {"retain_stats", "keep_statistics", NULL, NULL},
     {"p_retain_stats", "keep_statistics", "true or false", NULL},
     {"rotate_range", "rotation", "in degrees, where MONAI has radians", NULL},
+    {"range_x", "rotation", "[x, y, z] in degrees, where MONAI has radians", NULL},
+    {"range_y", "rotation", "[x, y, z] in degrees, where MONAI has radians", NULL},
+    {"range_z", "rotation", "[x, y, z] in degrees, where MONAI has radians", NULL},
+    {"degrees", "rotation", "the largest angle either way, or [x, y, z]", NULL},
+    {"scales", "zoom", "[low, high]", "random_affine"},
     {"scale_range", "zoom", "[low, high] of the magnification: MONAI's 0.1 is [1 / 1.1, 1 / 0.9]",
      "random_affine"},
     {"scaling", "zoom",
@@ -147,6 +61,8 @@ static const foreign_word foreign_words[] = {
     {"min_zoom", "zoom", "[min_zoom, max_zoom]", "random_affine"},
     {"max_zoom", "zoom", "[min_zoom, max_zoom]", "random_affine"},
     {"zoom_range", "zoom", NULL, "random_low_resolution"},
+    {"downsampling", "zoom", "[low, high] of one over the downsampling", "random_low_resolution"},
+    {"log_gamma", "gamma", "the exponent itself: 0.3 is [0.74, 1.35]", NULL},
     {"shear_range", "shear", "one number for all pairs of axes", NULL},
     {"std", "sd", NULL, NULL},
     {"noise_variance", "sd", "the largest standard deviation", "random_noise"},
@@ -155,8 +71,10 @@ static const foreign_word foreign_words[] = {
     {"sigma_range", "sigma", NULL, NULL},
     {"magnitude_range", "magnitude", NULL, NULL},
     {"coeff_range", "coefficients", NULL, NULL},
+    {"order", "degree", NULL, "random_bias_field"},
     {"padding_mode", "outside", "zero or edge", NULL},
     {"pixdim", "spacing", NULL, NULL},
+    {"target", "spacing", "in mm", NULL},
     {"a_min", "from", "[a_min, a_max]", NULL},
     {"a_max", "from", "[a_min, a_max]", NULL},
     {"b_min", "to", "[b_min, b_max]", NULL},
@@ -164,6 +82,7 @@ static const foreign_word foreign_words[] = {
     {"lower", "percent", "[lower, upper]", NULL},
     {"upper", "percent", "[lower, upper]", NULL},
     {"nonzero", "scope", "scope: nonzero", NULL},
+    {"masking_method", "scope", "scope: nonzero", NULL},
     {"select_fn", "above", "a number", NULL},
     {"mode", "image", "linear, nearest or cubic, and `label` for the label", "resample"},
     {"squared_pred", "squared", NULL, NULL},
@@ -216,6 +135,9 @@ const char *elsewhere_attribute_remark(const op *o, const char *word) {
       {"to_onehot_y", "the label is class numbers", NULL},
       {"softmax", "the softmax is part of the loss", NULL},
       {"reduction", "the mean is taken", NULL},
+      {"translation", "crops lie at random places", "random_affine"},
+      {"translate_range", "crops lie at random places", "random_affine"},
+      {"isotropic", "one zoom holds for all axes", "random_affine"},
       {"subtrahend", "`standardize` takes numbers", "normalize"},
       {"divisor", "`standardize` takes numbers", "normalize"},
       {"padding_mode", "an image continues with its edge", "resample"},

@@ -1,4 +1,4 @@
-/* What PyTorch, MONAI and nnU-Net call the operators, attributes, keys and metrics that are called otherwise here:
+/* What PyTorch, MONAI, TorchIO and nnU-Net call the operators, attributes, keys and metrics that are called otherwise here:
  * who writes their word is understood where the same values mean the same, and told ours otherwise. */
 #ifndef STRATA_LANGUAGE_ELSEWHERE_H
 #define STRATA_LANGUAGE_ELSEWHERE_H
@@ -6,11 +6,11 @@
 #include "graph/op.h"
 #include "language/tree.h"
 
-/* The operator with `trait`, or one of several (0: of graphs), whose declaration names `word` among what it equals, with or without the d
- * of MONAI's dictionary transforms: "RandFlipd" → random_flip. NULL: none. */
+/* The operator with `trait`, or one of several (0: of graphs), that is called `word` there, with or without the d of
+ * MONAI's dictionary transforms: "RandFlipd" → random_flip. NULL: none. */
 const op *elsewhere_operator(const char *word, unsigned trait);
-/* What to do in the place of a transform there that has no operator here, or needs none: "LoadImaged" → "every case is
- * loaded, without being told". NULL: nothing is known. */
+/* What is other about that operator, or what to do in the place of one that has no counterpart: "LoadImaged" → "every
+ * case is loaded, without being told". NULL: nothing is known. */
 const char *elsewhere_operator_remark(const char *word);
 /* The attribute of `o` that is called `word` there: "rotate_range" → "rotation". NULL: none. *difference: what else
  * is other about it, "in degrees, where MONAI has radians"; NULL: nothing. */

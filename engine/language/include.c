@@ -280,8 +280,15 @@ static status unknown_operator(const tree *key, const tree *blocks, bool in_stag
                      shown, place ? "in `" : "to the compiler", place ? place : "",
                      place ? "`" : "");
   }
-  const op *ours = elsewhere_operator(key->text, 0);
-  const char *near = ours ? ours->name : nearest_name(key->text, names, count);
+  const op *ours;
+  text_buffer answer = {0};
+  if (foreign_operator_answer(key->text, 0, &ours, &answer)) {
+    status error = error_new(ERROR_PIPELINE, key->at, "There is no operator or block \"%s\"%s",
+                             shown, answer.data);
+    text_free(&answer);
+    return error;
+  }
+  const char *near = nearest_name(key->text, names, count);
   if (near)
     return error_new(ERROR_PIPELINE, key->at,
                      "There is no operator or block \"%s\"; did you mean \"%s\"?", shown, near);

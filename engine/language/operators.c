@@ -17,41 +17,60 @@ const char *operator_place(const op *o) {
                                       : NULL;
 }
 
-static const op *find(const tree *key, unsigned trait, const char *sort, problems *all) {
+bool foreign_operator_answer(const char *word, unsigned trait, const op **ours, text_buffer *out) {
+  const char *remark = elsewhere_operator_remark(word), *place = NULL;
+  const op *named = *ours = elsewhere_operator(word, trait);
+  if (!named) {
+    if (trait) named = elsewhere_operator(word, 0);
+    if (!named) named = elsewhere_operator(word, OP_NOT_IN_GRAPHS & ~(unsigned)OP_INTERNAL);
+    if (named) place = operator_place(named);
+  }
+  if (!named && !remark) return false;
+  if (!named) {
+    text_add(out, ": %s.", remark);
+    return true;
+  }
+  text_add(out, "; did you mean \"%s\"", named->name);
+  if (remark) text_add(out, " (%s)", remark);
+  if (place)
+    text_add(out, ", which belongs in `%s`", place);
+  else if (!*ours)
+    text_add(out, ", which belongs in the graph of a stage");
+  text_add(out, "?");
+  return true;
+}
+
+/* *meant: the operator of another name whose attributes are looked at, or NULL. */
+static const op *find(const tree *key, unsigned trait, const char *sort, const op **meant,
+                      problems *all) {
   const char *names[OPERATORS_MAX];
   int count = 0;
   char shown[96];
   const op *o = op_find(key->text);
+  *meant = NULL;
   if (o && o->traits & trait) return o;
-  for (int i = 0; i < op_count() && count < OPERATORS_MAX; i++)
-    if (op_at(i)->traits & trait) names[count++] = op_at(i)->name;
-  const op *ours = elsewhere_operator(key->text, trait);
-  const char *remark = elsewhere_operator_remark(key->text);
-  const op *other = o || ours || remark
-                        ? NULL
-                        : elsewhere_operator(key->text, OP_PREPARE | OP_SAMPLE | OP_POSTPROCESS);
-  const char *near = o       ? NULL
-                     : ours  ? ours->name
-                     : other ? NULL
-                             : nearest_name(key->text, names, count);
-  if (o && operator_place(o))
+  if (o && operator_place(o)) {
     problems_report(all, key->at, "%s is not %s operator: it belongs in `%s`.", o->name, sort,
                     operator_place(o));
-  else if (o)
+    return NULL;
+  }
+  if (o) {
     problems_report(all, key->at, "%s is not %s operator.", o->name, sort);
-  else if (remark)
-    problems_report(all, key->at, "There is no %s operator \"%s\": %s.", strchr(sort, ' ') + 1,
-                    printable(key->text, shown), remark);
-  else if (other)
-    problems_report(
-        all, key->at, "There is no %s operator \"%s\"; did you mean \"%s\", which belongs in `%s`?",
-        strchr(sort, ' ') + 1, printable(key->text, shown), other->name, operator_place(other));
-  else if (near)
-    problems_report(all, key->at, "There is no %s operator \"%s\"; did you mean \"%s\"?",
-                    strchr(sort, ' ') + 1, printable(key->text, shown), near);
-  else
-    problems_report(all, key->at, "There is no %s operator \"%s\"; `strata ops` lists them.",
-                    strchr(sort, ' ') + 1, printable(key->text, shown));
+    return NULL;
+  }
+  text_buffer answer = {0};
+  if (!foreign_operator_answer(key->text, trait, meant, &answer)) {
+    for (int i = 0; i < op_count() && count < OPERATORS_MAX; i++)
+      if (op_at(i)->traits & trait) names[count++] = op_at(i)->name;
+    const char *near = nearest_name(key->text, names, count);
+    if (near)
+      text_add(&answer, "; did you mean \"%s\"?", near);
+    else
+      text_add(&answer, "; `strata ops` lists them.");
+  }
+  problems_report(all, key->at, "There is no %s operator \"%s\"%s", strchr(sort, ' ') + 1,
+                  printable(key->text, shown), answer.data);
+  text_free(&answer);
   return NULL;
 }
 
@@ -64,7 +83,9 @@ bool any_unreadable(const tree *t) {
 
 op_use operator_read(arena *memory, const tree *key, const tree *content, unsigned trait,
                      const char *sort, problems *all) {
-  op_use use = {.op = find(key, trait, sort, all), .at = key->at};
+  const op *meant;
+  op_use use = {.op = find(key, trait, sort, &meant, all), .at = key->at};
+  if (meant && content) bind_check_names(meant, content, all);
   if (!use.op) return use;
   use.attrs = arena_alloc(memory, use.op->attrs_bytes);
   if (content && any_unreadable(content)) return use;
@@ -91,6 +112,7 @@ op_use *operators_read(arena *memory, tree *list, const char *what, unsigned tra
       use = operator_read(memory, item, NULL, trait, sort, all);
     else if (item->kind == TREE_MAP && item->count == 1) {
       const op *o = op_find(item->keys[0]->text);
+      if (!o) o = elsewhere_operator(item->keys[0]->text, trait);
       if (o && o->traits & trait && item->items[0]->kind == TREE_MAP)
         elsewhere_translate(o, item->items[0], memory, all);
       use = operator_read(memory, item->keys[0], item->items[0], trait, sort, all);

@@ -68,6 +68,14 @@ try 1 "$STRATA" check missing.yaml
 says "missing.yaml"
 try 0 "$STRATA" ops RandFlipd
 prints "random_flip (sample): "
+try 0 "$STRATA" ops RandomAnisotropy
+prints "random_low_resolution (sample): "
+prints "RandomAnisotropy is this one here: a zoom of 0.5 is a downsampling of 2."
+# Whatever is said to be one of ours is.
+named=$(sed -n 's/^ *{"[^"]*", "\([^"]*\)".*/\1/p' "$SOURCE/engine/language/elsewhere_operators.c" | sort -u)
+[ "$(wc -l <<<"$named")" -gt 20 ] || fail "no table of operators of other programs"
+try 0 "$STRATA" ops
+for name in $named; do prints "  $name "; done
 try 2 "$STRATA" ops LoadImaged
 says 'there is no operator "LoadImaged": every case is loaded, without being told'
 try 2 "$STRATA" ops conv3
