@@ -242,7 +242,9 @@ typedef struct op_moments {
  *            "[1..2, 3..6, 3..6, 3..6, 1..9]", separated by "; ". An i32 input adds the range
  *            of its values: "[2, 4, 4, 4] in 0..3"; "in 0..7 sets" are sets of regions. An absent
  *            optional input is "-".
- *   tolerance  relative, of the gradient check; 0 = 2e-3 */
+ *   tolerance  relative, of the gradient check; 0 = 2e-3. Of a sample operator: by how much of the
+ *              largest value a device may round otherwise, as powers and sums do there; 0 = not at
+ *              all */
 typedef struct op_case {
   const char *attrs; /* NULL ends the list of cases */
   const char *inputs;

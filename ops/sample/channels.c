@@ -1,5 +1,16 @@
 #include "ops/sample/channels.h"
 
+void channel_extremes(const volume *v, int64_t channel, float *low, float *high) {
+  const int64_t values = v->size[0] * v->size[1] * v->size[2] * v->channels;
+  float least = v->data[channel], most = least;
+  for (int64_t i = channel; i < values; i += v->channels) {
+    least = v->data[i] < least ? v->data[i] : least;
+    most = v->data[i] > most ? v->data[i] : most;
+  }
+  *low = least;
+  *high = most;
+}
+
 bool channel_is_spared(host_call *call, const channel_attrs *attrs) {
   return attrs->probability < 1 && !host_happens(call, attrs->probability);
 }

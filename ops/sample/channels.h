@@ -32,6 +32,9 @@ static inline int64_t end_of_channels(int64_t channel, int64_t channels) {
   return channel == ALL_CHANNELS ? channels : channel + 1;
 }
 
+/* The least and the largest value of a channel. */
+void channel_extremes(const volume *v, int64_t channel, float *low, float *high);
+
 /* Draws what follows the channel in a change's struct. */
 typedef void (*channel_draw)(host_call *call, void *change);
 /* host_change for every channel that changes, or once for all of them where they change alike. */

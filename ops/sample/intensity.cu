@@ -1,128 +1,11 @@
 /* Sample operators that change intensities voxel by voxel; ops/sample/<name>.c have the definitions. */
-#include "device/cuda/sums.cuh"
-#include "ops/sample/change.cuh"
+#include "ops/sample/statistics.cuh"
 
 #include "ops/sample/intensity.h"
 
 namespace intensity_changes {
 
-/* ---- statistics of the channels: each behind the other in scratch memory ---- */
-
-struct channel {
-  double mean, sd, new_mean, new_sd;
-  float low, high;
-};
-
-/* Of the channels that change: all, or one. */
-struct channels_view {
-  float *image; /* the first one's first voxel */
-  int64_t voxels, stride, count;
-  channel *of;     /* a channel each */
-  float *extremes; /* partial results: a pair for each block of each channel */
-  int blocks;
-
-  /* Where value i of these channels lies. */
-  __device__ int64_t place(int64_t i) const {
-    return i / count * stride + i % count;
-  }
-};
-
-size_t statistics_bytes(int64_t voxels, int64_t count) {
-  size_t sums = (sum_scratch(count, voxels) + 255) / 256 * 256;
-  size_t extremes = (size_t)(count * sum_blocks(voxels)) * 2 * sizeof(float);
-  return sums + (size_t)count * sizeof(channel) + extremes;
-}
-
-channels_view view_of(const launch *l, int64_t changes) {
-  sample_grid g = grid_of(in_shape(l, 0));
-  bool one = changes != ALL_CHANNELS;
-  char *after_sums = (char *)l->scratch + (sum_scratch(g.channels, g.voxels) + 255) / 256 * 256;
-  channel *of = (channel *)after_sums;
-  channels_view v = {out(l, 0) + (one ? changes : 0),
-                     g.voxels,
-                     g.channels,
-                     one ? 1 : g.channels,
-                     of,
-                     (float *)(of + g.channels),
-                     sum_blocks(g.voxels)};
-  return v;
-}
-
-struct value_f {
-  channels_view v;
-  __device__ double operator()(int64_t c, int64_t i) const {
-    return (double)v.image[i * v.stride + c];
-  }
-};
-
-struct squared_f {
-  channels_view v;
-  bool again;
-  __device__ double operator()(int64_t c, int64_t i) const {
-    double d = (double)v.image[i * v.stride + c] - (again ? v.of[c].new_mean : v.of[c].mean);
-    return d * d;
-  }
-};
-
-struct take_mean_f {
-  channels_view v;
-  bool again;
-  __device__ void operator()(int64_t c, double total) const {
-    (again ? v.of[c].new_mean : v.of[c].mean) = total / (double)v.voxels;
-  }
-};
-
-struct take_sd_f {
-  channels_view v;
-  bool again;
-  __device__ void operator()(int64_t c, double total) const {
-    (again ? v.of[c].new_sd : v.of[c].sd) = sqrt(total / (double)v.voxels);
-  }
-};
-
-/* `again`: of the changed image, beside those of the old one. */
-status find_mean(const launch *l, const channels_view &v, bool again) {
-  return sum_each(l, v.count, v.voxels, value_f{v}, take_mean_f{v, again});
-}
-status find_sd(const launch *l, const channels_view &v, bool again) {
-  return sum_each(l, v.count, v.voxels, squared_f{v, again}, take_sd_f{v, again});
-}
-
-__global__ void extremes_of_blocks(channels_view v) {
-  const int64_t c = blockIdx.y;
-  float low = v.image[c], high = low;
-  FOR_EACH_INDEX(i, v.voxels) {
-    float value = v.image[i * v.stride + c];
-    low = value < low ? value : low;
-    high = value > high ? value : high;
-  }
-  high = block_max(high);
-  low = -block_max(-low);
-  if (threadIdx.x > 0) return;
-  float *pair = v.extremes + 2 * (c * v.blocks + blockIdx.x);
-  pair[0] = low;
-  pair[1] = high;
-}
-
-struct join_extremes_f {
-  channels_view v;
-  __device__ void operator()(int64_t c) const {
-    const float *pair = v.extremes + 2 * c * v.blocks;
-    float low = pair[0], high = pair[1];
-    for (int b = 1; b < v.blocks; b++) {
-      low = pair[2 * b] < low ? pair[2 * b] : low;
-      high = pair[2 * b + 1] > high ? pair[2 * b + 1] : high;
-    }
-    v.of[c].low = low;
-    v.of[c].high = high;
-  }
-};
-
-status find_extremes(const launch *l, const channels_view &v) {
-  status error =
-      LAUNCH(l, extremes_of_blocks, dim3((unsigned)v.blocks, (unsigned)v.count), THREADS, 0, v);
-  return error ? error : for_each_index(l, v.count, join_extremes_f{v});
-}
+using namespace channel_statistics;
 
 /* ---- random_contrast ---- */
 
@@ -233,6 +116,109 @@ struct noise_f {
 CUDA_OP(random_noise) {
   return for_each_index(l, elements(in_shape(l, 0)),
                         noise_f{out(l, 0), change_of<noise_change>(l)});
+}
+
+/* ---- random_rician_noise ---- */
+
+struct rician_f {
+  channels_view v;
+  noise_change change;
+  __device__ void operator()(int64_t i) const {
+    uint64_t n = 4 * (uint64_t)i;
+    float along = draw_normal(draw_ahead(&change.random, n), draw_ahead(&change.random, n + 1));
+    float across =
+        draw_normal(draw_ahead(&change.random, n + 2), draw_ahead(&change.random, n + 3));
+    v.image[i] = rician_rule(v.image[i], v.of[i % v.count].low, change.sd, along, across);
+  }
+};
+
+CUDA_SCRATCH(random_rician_noise) {
+  sample_grid g = grid_of(in_shape(l, 0));
+  return statistics_bytes(g.voxels, g.channels);
+}
+CUDA_OP(random_rician_noise) {
+  channels_view v = view_of(l, ALL_CHANNELS);
+  status error = find_extremes(l, v);
+  if (error) return error;
+  return for_each_index(l, v.voxels * v.count, rician_f{v, change_of<noise_change>(l)});
+}
+
+/* ---- random_histogram_shift ---- */
+
+struct histogram_f {
+  channels_view v;
+  histogram_change change;
+  __device__ void operator()(int64_t i) const {
+    const channel &c = v.of[i % v.count];
+    float range = c.high - c.low;
+    float *value = v.image + v.place(i);
+    if (range > 0) *value = histogram_rule(*value, &change, c.low, range);
+  }
+};
+
+CUDA_SCRATCH(random_histogram_shift) {
+  sample_grid g = grid_of(in_shape(l, 0));
+  return statistics_bytes(g.voxels, g.channels);
+}
+CUDA_OP(random_histogram_shift) {
+  const histogram_change &change = change_of<histogram_change>(l);
+  channels_view v = view_of(l, change.channel);
+  status error = find_extremes(l, v);
+  return error ? error : for_each_index(l, v.voxels * v.count, histogram_f{v, change});
+}
+
+/* ---- random_spike ---- */
+
+struct spike_f {
+  channels_view v;
+  sample_grid grid;
+  spike_change change;
+  __device__ void operator()(int64_t voxel) const {
+    int64_t place[3];
+    grid.place(voxel, place);
+    float share = spike_rule(&change, place, grid.size);
+    for (int64_t c = 0; c < v.count; c++)
+      v.image[voxel * v.count + c] += (v.of[c].high - v.of[c].low) * share;
+  }
+};
+
+CUDA_SCRATCH(random_spike) {
+  sample_grid g = grid_of(in_shape(l, 0));
+  return statistics_bytes(g.voxels, g.channels);
+}
+CUDA_OP(random_spike) {
+  channels_view v = view_of(l, ALL_CHANNELS);
+  status error = find_extremes(l, v);
+  if (error) return error;
+  return for_each_index(l, v.voxels,
+                        spike_f{v, grid_of(in_shape(l, 0)), change_of<spike_change>(l)});
+}
+
+/* ---- random_cutout ---- */
+
+struct cutout_f {
+  channels_view v;
+  sample_grid grid;
+  cutout_change change;
+  __device__ void operator()(int64_t voxel) const {
+    int64_t place[3];
+    grid.place(voxel, place);
+    if (!is_cut_out(&change, place)) return;
+    for (int64_t c = 0; c < v.count; c++)
+      v.image[voxel * v.count + c] = change.to_mean ? (float)v.of[c].mean : 0;
+  }
+};
+
+CUDA_SCRATCH(random_cutout) {
+  sample_grid g = grid_of(in_shape(l, 0));
+  return statistics_bytes(g.voxels, g.channels);
+}
+CUDA_OP(random_cutout) {
+  const cutout_change &change = change_of<cutout_change>(l);
+  channels_view v = view_of(l, ALL_CHANNELS);
+  status error = change.to_mean ? find_mean(l, v, false) : OK;
+  if (error) return error;
+  return for_each_index(l, v.voxels, cutout_f{v, grid_of(in_shape(l, 0)), change});
 }
 
 /* ---- random_bias_field ---- */

@@ -47,6 +47,71 @@ typedef struct noise_change {
   float sd;
 } noise_change;
 
+/* random_rician_noise: value i of the image gets the normal numbers 2i and 2i + 1 of the stream. `low` is
+ * the least value of the channel. */
+VOXEL_RULE float rician_rule(float v, float low, float sd, float along, float across) {
+  float real = v - low + sd * along, imaginary = sd * across;
+  return low + sqrtf(real * real + imaginary * imaginary);
+}
+
+/* random_histogram_shift: where `points` places that are spread evenly over [0, 1] come to lie. */
+enum { HISTOGRAM_POINTS_MAX = 32 };
+typedef struct histogram_change {
+  int64_t channel; /* or ALL_CHANNELS */
+  int points;
+  float to[HISTOGRAM_POINTS_MAX];
+} histogram_change;
+
+/* `low` and `range` are of the channel; range > 0. */
+VOXEL_RULE float histogram_rule(float v, const histogram_change *change, float low, float range) {
+  float at = (v - low) / range * (float)(change->points - 1);
+  int k = at >= (float)(change->points - 1) ? change->points - 2 : at > 0 ? (int)at : 0;
+  float below = change->to[k], above = change->to[k + 1];
+  return low + range * (below + (at - (float)k) * (above - below));
+}
+
+/* random_spike: waves through the whole crop, of `frequency` periods along each axis. */
+enum { SPIKES_MAX = 8 };
+typedef struct spike_change {
+  int count;
+  float amplitude[SPIKES_MAX];                        /* of the channel's range */
+  double frequency[SPIKES_MAX][3], phase[SPIKES_MAX]; /* phase in periods */
+} spike_change;
+
+/* All waves at a place, as a share of the range. */
+VOXEL_RULE float spike_rule(const spike_change *change, const int64_t place[3],
+                            const int64_t size[3]) {
+  float sum = 0;
+  for (int s = 0; s < change->count; s++) {
+    double periods = change->phase[s];
+    for (int a = 0; a < 3; a++)
+      periods += change->frequency[s][a] * (double)place[a] / (double)size[a];
+    periods -= floor(periods);
+    sum += change->amplitude[s] * cosf((float)(6.283185307179586 * periods));
+  }
+  return sum;
+}
+
+/* random_cutout */
+enum { CUTOUT_BOXES_MAX = 16 };
+typedef struct cutout_change {
+  int count;
+  bool to_mean; /* of the channel; otherwise to 0 */
+  int32_t at[CUTOUT_BOXES_MAX][3], size[CUTOUT_BOXES_MAX][3];
+} cutout_change;
+
+VOXEL_RULE bool is_cut_out(const cutout_change *change, const int64_t place[3]) {
+  for (int b = 0; b < change->count; b++) {
+    bool inside = true;
+    for (int a = 0; a < 3; a++) {
+      int64_t from = place[a] - change->at[b][a];
+      inside = inside && from >= 0 && from < change->size[b][a];
+    }
+    if (inside) return true;
+  }
+  return false;
+}
+
 /* random_bias_field */
 enum { BIAS_DEGREE_MAX = 5, BIAS_POWERS = BIAS_DEGREE_MAX + 1 };
 typedef struct bias_change {

@@ -77,7 +77,8 @@ const op op_random_bias_field = {
     .attrs_bytes = sizeof(random_bias_field_attrs),
     .host = random_bias_field_host,
     .apply = random_bias_field_apply,
-    .cases = (const op_case[]){{"{probability: 1}", NULL, 0},
-                               {"{probability: 1, degree: 5, coefficients: [-0.3, 0.3]}", NULL, 0},
-                               {0}},
+    .cases =
+        (const op_case[]){{"{probability: 1}", NULL, 1e-5},
+                          {"{probability: 1, degree: 5, coefficients: [-0.3, 0.3]}", NULL, 1e-5},
+                          {0}},
 };

@@ -44,5 +44,5 @@ const op op_random_noise = {
     .attrs_bytes = sizeof(random_noise_attrs),
     .host = random_noise_host,
     .apply = random_noise_apply,
-    .cases = (const op_case[]){{"{probability: 1}", NULL, 0}, {0}},
+    .cases = (const op_case[]){{"{probability: 1}", NULL, 1e-5}, {0}},
 };
