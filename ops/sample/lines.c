@@ -52,3 +52,14 @@ void smooth_line(const void *context, const float *in, float *out, int64_t n) {
     for (int64_t i = first; i < end; i++) out[i] += w * in[i + d];
   }
 }
+
+void ring_line(const void *context, const float *in, float *out, int64_t n) {
+  const float *weight = context;
+  for (int64_t i = 0; i < n; i++) out[i] = 0;
+  /* Voxel by voxel of the source, so that the inner loops run along the line. */
+  for (int64_t k = 0; k < n; k++) {
+    const float *mirrored = weight + k + 1;
+    for (int64_t i = 0; i < k; i++) out[i] += in[k] * (weight[k - i] + mirrored[i]);
+    for (int64_t i = k; i < n; i++) out[i] += in[k] * (weight[i - k] + mirrored[i]);
+  }
+}

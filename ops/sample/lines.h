@@ -34,6 +34,19 @@ typedef struct blur_change {
 /* A line_filter whose context is a gaussian. */
 void smooth_line(const void *context, const float *in, float *out, int64_t n);
 
+/* random_sharpen */
+typedef struct sharpen_change {
+  int64_t channel; /* or ALL_CHANNELS */
+  float strength;
+  gaussian smooth;
+} sharpen_change;
+
+/* `low` and `high` are of the channel. */
+VOXEL_RULE float sharpen_rule(float v, float smooth, float strength, float low, float high) {
+  float sharp = v + strength * (v - smooth);
+  return sharp < low ? low : sharp > high ? high : sharp;
+}
+
 /* random_low_resolution: a line of n voxels is read at m evenly spread ones (the nearest) and those
  * are joined linearly. */
 typedef struct coarse_change {
@@ -58,5 +71,26 @@ VOXEL_RULE float coarse_rule(const float *line, int64_t stride, int64_t n, int64
   float b = line[(int64_t)(((double)high + 0.5) * step) * stride];
   return a + w * (b - a);
 }
+
+/* random_ringing: of the n frequencies of a line the lowest m stay. Voxel i of the result is the sum of
+ * in[k] · (w(|i − k|) + w(i + k + 1)) with w(d) = (1 + 2 Σ cos(π d f / n) over 0 < f < m) / 2n, which is
+ * the cosine transform, cut and transformed back. */
+typedef struct ringing_change {
+  int64_t channel; /* or ALL_CHANNELS */
+  double keep;
+  unsigned axes; /* bits */
+} ringing_change;
+
+/* The sum in closed form (Dirichlet's kernel); d from 0 to 2n − 1. */
+VOXEL_RULE float ringing_weight(int64_t d, int64_t n, int64_t m) {
+  const double half_turn = 3.141592653589793;
+  double count = (double)(2 * m - 1), length = (double)(2 * n);
+  if (d == 0) return (float)(count / length);
+  double angle = half_turn * (double)d / length;
+  return (float)(sin(count * angle) / (length * sin(angle)));
+}
+
+/* A line_filter whose context are 2n weights. */
+void ring_line(const void *context, const float *in, float *out, int64_t n);
 
 #endif

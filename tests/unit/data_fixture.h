@@ -116,4 +116,16 @@ static inline void expect_same_places(const volume *in, const volume *out) {
   assert_true(found > 0);
 }
 
+/* What a sample operator makes of an image, crop after crop. */
+static inline medical_case apply_with(op_use use, const volume *v, int crop) {
+  medical_case in = {.name = "case", .image = *v}, out;
+  data_spec spec = {.sample = &use, .sample_count = 1};
+  expect_ok(case_sample(&spec, &in, rng_key_of(1, "stage", 0, "case", crop), &out));
+  return out;
+}
+
+static inline medical_case apply(op_use use, const volume *v) {
+  return apply_with(use, v, 0);
+}
+
 #endif

@@ -656,17 +656,6 @@ static void crops_follow_the_classes(void **state) {
   }
 }
 
-static medical_case apply_with(op_use use, const volume *v, int crop) {
-  medical_case in = {.name = "case", .image = *v}, out;
-  data_spec spec = {.sample = &use, .sample_count = 1};
-  expect_ok(case_sample(&spec, &in, rng_key_of(1, "stage", 0, "case", crop), &out));
-  return out;
-}
-
-static medical_case apply(op_use use, const volume *v) {
-  return apply_with(use, v, 0);
-}
-
 static void counted_classes_draw_the_same_crops(void **state) {
   (void)state;
   static const struct {
@@ -827,6 +816,9 @@ static void channels_are_drawn_together_or_apart(void **state) {
                                          {"random_contrast", "factor", "[0.5, 0.9]"},
                                          {"random_brightness", "factor", "[0.5, 0.9]"},
                                          {"random_blur", "sd", "[0.5, 1.5]"},
+                                         {"random_sharpen", "strength", "[0.5, 5]"},
+                                         {"random_ringing", "keep", "[0.3, 0.9]"},
+                                         {"random_histogram_shift", "control_points", "5"},
                                          {"random_low_resolution", "zoom", "[0.3, 0.9]"}};
   enum { X = 5, Y = 6, Z = 20, VOXELS = X * Y * Z, CROPS = 200 };
   arena memory = {0};
