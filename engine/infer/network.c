@@ -1,5 +1,6 @@
 #include "infer/network.h"
 
+#include "base/memory.h"
 #include "data/postprocess.h"
 #include "graph/passes.h"
 #include "run/weights.h"
@@ -47,6 +48,35 @@ static status check_output(const network *n, const stage_spec *stage, const char
   return OK;
 }
 
+static bool acts_at_random(const op *o) {
+  for (const attr *a = o->attrs; a && a->name; a++)
+    if (a->flags & ATTR_TRAINING) return false; /* dropout, which is off here */
+  return o->traits & OP_RANDOM;
+}
+
+/* What hides or turns parts of an image for a pretext would do so to every case that is segmented. */
+static status check_no_chance(const graph *g, value_id output, const char *name) {
+  bool *needed = memory_take((size_t)g->value_count * sizeof *needed);
+  status error = OK;
+  needed[output] = true;
+  for (int i = g->node_count - 1; i >= 0 && !error; i--) {
+    const node *n = &g->nodes[i];
+    bool is_needed = false;
+    for (int k = 0; k < n->out_count; k++)
+      is_needed |= n->out[k] != VALUE_NONE && needed[n->out[k]];
+    if (!is_needed) continue;
+    if (acts_at_random(n->op))
+      error = error_new(ERROR_PIPELINE, n->at,
+                        "\"%s\" depends on \"%s\", and %s would change at random what is validated "
+                        "and predicted; sample operators act in training alone",
+                        name, n->name, n->op->name);
+    for (int k = 0; k < n->in_count; k++)
+      if (n->in[k] != VALUE_NONE) needed[n->in[k]] = true;
+  }
+  free(needed);
+  return error;
+}
+
 /* What the output's channels stand for. */
 static void say_regions(network *n, const data_spec *data) {
   for (int r = 0; r < data->region_count; r++)
@@ -71,6 +101,9 @@ status network_open(pipeline *p, const stage_spec *stage, const char *output, in
                               are_regions);
   if (!error) {
     out->output = stage_graph_find(&out->graph, output)->values[0];
+    error = check_no_chance(out->graph.g, out->output, output);
+  }
+  if (!error) {
     if (!shared && d->is_host) graph_pack(out->graph.g, out->graph.keep, out->graph.keep_count);
     if (!shared) error = parameters_create(out->graph.g, d, &out->own);
   }

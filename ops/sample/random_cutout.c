@@ -70,7 +70,7 @@ const op op_random_cutout = {
     .doc =
         "The boxes lie within the crop and may overlap; each extent is drawn on its own. In training\n"
         "alone, as all sample operators. (`cutout` in a stage's graph is a pretext's, with a mask of\n"
-        "what is hidden; in the graph of a segmentation it would hide boxes while predicting, too.)",
+        "what is hidden.)",
     .torch = "monai.transforms.RandCoarseDropout(holes=1, max_holes=boxes, spatial_size=extent,\n"
              "fill_value=0, prob=probability)",
     .version = 1,
