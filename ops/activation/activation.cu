@@ -126,6 +126,74 @@ CUDA_OP(tanh_backward) {
   return run_two(l, tanh_backward_f{});
 }
 
+/* ---- elu, celu, selu: the gradient reads the result; mish ------------------------------------------ */
+
+/* As in elu.c: slope · x, or depth · (e^(rate · x) − 1). */
+struct exponential_f {
+  float slope, depth, rate;
+  __device__ float operator()(float x) const {
+    return x > 0.0f ? slope * x : depth * expm1f(rate * x);
+  }
+};
+struct exponential_backward_f {
+  exponential_f unit;
+  __device__ float operator()(float y, float dy) const {
+    return dy * (y > 0.0f ? unit.slope : unit.rate * (y + unit.depth));
+  }
+};
+
+static exponential_f elu_of(const launch *l) {
+  return {1.0f, number_f(l, "alpha"), 1.0f};
+}
+static exponential_f celu_of(const launch *l) {
+  float alpha = number_f(l, "alpha");
+  return {1.0f, alpha, 1.0f / alpha};
+}
+constexpr exponential_f SELU = {1.05070098f, 1.75809934f, 1.0f};
+
+CUDA_OP(elu) {
+  return run_one(l, elu_of(l));
+}
+CUDA_OP(elu_backward) {
+  return run_two(l, exponential_backward_f{elu_of(l)});
+}
+CUDA_OP(celu) {
+  return run_one(l, celu_of(l));
+}
+CUDA_OP(celu_backward) {
+  return run_two(l, exponential_backward_f{celu_of(l)});
+}
+CUDA_OP(selu) {
+  return run_one(l, SELU);
+}
+CUDA_OP(selu_backward) {
+  return run_two(l, exponential_backward_f{SELU});
+}
+
+static __device__ inline float bounded_exp(float x) {
+  return expf(x > 20.0f ? 20.0f : x);
+}
+struct mish_f {
+  __device__ float operator()(float x) const {
+    float e = bounded_exp(x), n = e * (e + 2.0f);
+    return x * (n / (n + 2.0f));
+  }
+};
+struct mish_backward_f {
+  __device__ float operator()(float x, float dy) const {
+    float e = bounded_exp(x), n = e * (e + 2.0f), inverse = 1.0f / (n + 2.0f);
+    float steepness = 4.0f * (e * inverse) * ((e + 1.0f) * inverse);
+    return dy * (n * inverse + x * steepness);
+  }
+};
+
+CUDA_OP(mish) {
+  return run_one(l, mish_f{});
+}
+CUDA_OP(mish_backward) {
+  return run_two(l, mish_backward_f{});
+}
+
 /* ---- gelu ----------------------------------------------------------------------------------------- */
 
 #define SQRT_HALF 0.70710678f

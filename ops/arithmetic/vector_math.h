@@ -72,14 +72,19 @@ VECTOR_INLINE float vector_copysign(float magnitude, float sign) {
   return bits_float((float_bits(magnitude) & 0x7fffffffu) | (float_bits(sign) & 0x80000000u));
 }
 
-/* e^r for |r| ≤ ½ ln 2. */
-VECTOR_INLINE float exp_of_rest(float r) {
+/* e^r − 1 for |r| ≤ ½ ln 2. */
+VECTOR_INLINE float expm1_of_rest(float r) {
   float q = 1.3951718e-3f;
   q = q * r + 8.3695986e-3f;
   q = q * r + 4.16661873e-2f;
   q = q * r + 1.666651289e-1f;
   q = q * r + 5.000000101e-1f;
-  return (q * (r * r) + r) + 1.0f;
+  return q * (r * r) + r;
+}
+
+/* e^r for |r| ≤ ½ ln 2. */
+VECTOR_INLINE float exp_of_rest(float r) {
+  return expm1_of_rest(r) + 1.0f;
 }
 
 /* e^x, within 1.1 ulp where the result is normal; 0 and infinity at the ends; NaN stays NaN. */
@@ -99,6 +104,12 @@ VECTOR_INLINE float vector_exp(float x) {
   float low = bits_float((half + 127u) << 23);
   float high = bits_float((n_bits - half + 127u) << 23);
   return p * low * high;
+}
+
+/* e^x − 1, within 3.5 ulp; infinity at the end; NaN stays NaN. */
+VECTOR_INLINE float vector_expm1(float x) {
+  float far = vector_exp(x) - 1.0f;
+  return vector_abs(x) < 0.34f ? expm1_of_rest(x) : far;
 }
 
 /* e^x for x ≤ 88, within 1.1 ulp, but 0 where the result is not a normal number; NaN stays NaN. For a

@@ -30,3 +30,7 @@ if __name__ == "__main__":
     case("prelu_channels", "prelu", {"per_channel": "true"}, [normal(2, 3, 2, 3, 20), normal(20)],
          prelu)
     case("prelu_tiles", "prelu", {"per_channel": "true"}, [normal(2, 2, 261), normal(261)], prelu)
+    case("elu", "elu", {"alpha": 0.7}, [wide(2, 3, 41)], lambda x: F.elu(x, 0.7))
+    case("celu", "celu", {"alpha": 0.4}, [wide(2, 3, 41)], lambda x: F.celu(x, 0.4))
+    case("selu", "selu", {}, [wide(2, 3, 41)], F.selu)
+    case("mish", "mish", {}, [wide(2, 3, 41)], F.mish)

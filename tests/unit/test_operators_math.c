@@ -14,6 +14,9 @@ static double error_in_ulp(float have, double want) {
 static float exp_of(float x) {
   return vector_exp(x);
 }
+static float expm1_of(float x) {
+  return vector_expm1(x);
+}
 static float exp_normal_of(float x) {
   return vector_exp_normal(x);
 }
@@ -40,6 +43,9 @@ static double worst_of(float (*have)(float), double (*want)(double), double low,
 static void elementary_functions_are_accurate(void **state) {
   (void)state;
   assert_true(WORST_OVER(exp, exp, -87, 88.7) < 1.1);
+  assert_true(WORST_OVER(expm1, expm1, -30, 88) < 3.5);
+  assert_true(WORST_OVER(expm1, expm1, -0.5, 0.5) < 3.5);
+  assert_true(WORST_OVER(expm1, expm1, -1e-6, 1e-6) < 1);
   assert_true(WORST_OVER(exp_normal, exp, -87, 88) < 1.1);
   assert_true(WORST_OVER(log, log, 1e-3, 1e3) < 1.1);
   assert_true(WORST_OVER(log, log, 0.9, 1.1) < 1.1);
@@ -48,6 +54,7 @@ static void elementary_functions_are_accurate(void **state) {
   assert_true(WORST_OVER(tanh, tanh, -10, 10) < 2);
   assert_true(WORST_OVER(tanh, tanh, -1e-6, 1e-6) < 2);
   assert_true(vector_exp(-INFINITY) == 0 && isinf(vector_exp(INFINITY)) && isnan(vector_exp(NAN)));
+  assert_true(vector_expm1(-INFINITY) == -1 && isnan(vector_expm1(NAN)));
   assert_true(vector_exp_normal(-INFINITY) == 0 && isnan(vector_exp_normal(NAN)));
   assert_true(isnan(vector_erf(NAN)) && isnan(vector_tanh(NAN)));
   assert_true(vector_erf(INFINITY) == 1 && vector_tanh(-INFINITY) == -1);
