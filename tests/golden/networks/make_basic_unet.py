@@ -26,3 +26,9 @@ networks.write(
     {"outputs": 3, "features": [4, 4, 6, 6, 10, 5], "norm": "batch", "bias": False, "slope": 0},
     builder(features=(4, 4, 6, 6, 10, 5), norm="batch", bias=False, act="relu"), outputs,
     [{"image": (32, 16, 32), "channels": 2}, {"image": (16, 32, 32), "batch": 2, "train": True}])
+
+networks.write(
+    "basic_unet_selu", "models/basic_unet.yaml",
+    {"outputs": 3, "features": [4, 4, 6, 6, 10, 5], "act": "selu"},
+    builder(features=(4, 4, 6, 6, 10, 5), act="selu"), outputs,
+    [{"image": (32, 16, 32), "channels": 2, "train": True}])

@@ -59,3 +59,15 @@ networks.write(
     builder(norm_name=("group", {"num_groups": 2}), res_block=True, **GROUPED), outputs,
     [{"image": (48, 48, 16)}, {"image": (16, 32, 8), "channels": 2, "batch": 2, "train": True},
      {"image": (32, 16, 6), "train": True}], keep)
+
+# One learned slope for both activations of a block.
+networks.write(
+    "dynunet_residual_prelu", "models/dynunet.yaml",
+    {"outputs": 3, "act": "prelu", "res_block": True, **FLAT},
+    builder(act_name="prelu", res_block=True, **FLAT), outputs,
+    [{"image": (48, 48, 16)}, {"image": (32, 16, 8), "channels": 2, "train": True}], keep)
+networks.write(
+    "dynunet_mish", "models/dynunet.yaml",
+    {"outputs": 3, "act": "mish", **lists(4, filters=[4, 6, 8, 10])},
+    builder(act_name="mish", **lists(4, filters=[4, 6, 8, 10])), outputs,
+    [{"image": (16, 16, 32), "batch": 2, "train": True}], keep)

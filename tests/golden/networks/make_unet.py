@@ -47,3 +47,9 @@ networks.write(
     builder(channels=(4, 6, 8), strides=(2, 2), num_res_units=1, act="leakyrelu",
             norm=("instance", {"affine": True})), outputs,
     [{"image": (16, 32, 16), "channels": 2, "batch": 2, "train": True}])
+
+networks.write(
+    "unet_elu", "models/unet.yaml",
+    {"outputs": 3, "filters": [4, 6, 8], "strides": [2, 2], "num_res_units": 1, "act": "elu"},
+    builder(channels=(4, 6, 8), strides=(2, 2), num_res_units=1, act="elu"), outputs,
+    [{"image": (16, 32, 16), "channels": 2, "batch": 2, "train": True}])
