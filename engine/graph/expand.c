@@ -5,6 +5,7 @@
 #include "graph/instance.h"
 #include "graph/passes.h"
 #include "language/bind.h"
+#include "language/elsewhere.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -318,10 +319,15 @@ static status unknown_operator(const instance *in, const tree *key) {
   for (int i = 0; i < blocks; i++) known[count++] = in->blocks->keys[i]->text;
   if (in->is_stage) known[count++] = "model";
   const char *near = nearest_name(key->text, known, count);
-  status error = error_new(
-      ERROR_PIPELINE, key->at, "\"%s\" is neither an operator nor a block of this file%s%s%s",
-      key->text, near ? "; did you mean \"" : " (strata ops lists the operators)", near ? near : "",
-      near ? "\"?" : "");
+  const op *ours;
+  text_buffer answer = {0};
+  bool is_answered = elsewhere_answer(key->text, 0, &ours, &answer);
+  if (!is_answered && near) text_add(&answer, "; did you mean \"%s\"?", near);
+  if (!is_answered && !near) text_add(&answer, " (strata ops lists the operators)");
+  status error =
+      error_new(ERROR_PIPELINE, key->at, "\"%s\" is neither an operator nor a block of this file%s",
+                key->text, answer.data);
+  text_free(&answer);
   free(known);
   return error;
 }

@@ -3,15 +3,20 @@
 #ifndef STRATA_LANGUAGE_ELSEWHERE_H
 #define STRATA_LANGUAGE_ELSEWHERE_H
 
+#include "base/text.h"
 #include "graph/op.h"
 #include "language/tree.h"
 
 /* The operator with `trait`, or one of several (0: of graphs), that is called `word` there, with or without the d of
- * MONAI's dictionary transforms: "RandFlipd" → random_flip. NULL: none. */
+ * MONAI's dictionary transforms: "RandFlipd" → random_flip, "swish" → silu. NULL: none. */
 const op *elsewhere_operator(const char *word, unsigned trait);
 /* What is other about that operator, or what to do in the place of one that has no counterpart: "LoadImaged" → "every
  * case is loaded, without being told". NULL: nothing is known. */
 const char *elsewhere_operator_remark(const char *word);
+/* What is said of an operator that is unknown here and known there: `; did you mean "random_flip"?`, with what is
+ * other about it and where it stands, or `: every case is loaded, …`. *ours: the operator with `trait` that is meant,
+ * or NULL. False: it is unknown there, too. */
+bool elsewhere_answer(const char *word, unsigned trait, const op **ours, text_buffer *out);
 /* The attribute of `o` that is called `word` there: "rotate_range" → "rotation". NULL: none. *difference: what else
  * is other about it, "in degrees, where MONAI has radians"; NULL: nothing. */
 const char *elsewhere_attribute(const op *o, const char *word, const char **difference);

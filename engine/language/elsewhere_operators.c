@@ -1,6 +1,7 @@
 /* Operators that are called otherwise elsewhere. */
 #include <ctype.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/text.h"
 #include "language/elsewhere.h"
@@ -189,6 +190,7 @@ static const foreign_operator foreign_operators[] = {
     {"BatchNorm3d", "batch_norm", NULL},
     {"Dropout3d", "spatial_dropout", NULL},
     {"Swish", "silu", NULL},
+    {"MemSwish", "silu", NULL},
     {"MultiheadAttention", "self_attention", NULL},
     {"Upsample", "interpolate", NULL},
     {"CrossEntropyLoss", "cross_entropy", NULL},
@@ -210,7 +212,7 @@ static bool ends_in_d(const char *word, size_t length) {
 static const foreign_operator *find_line(const char *word, size_t length) {
   for (size_t i = 0; i < sizeof foreign_operators / sizeof *foreign_operators; i++)
     if (strlen(foreign_operators[i].word) == length &&
-        strncmp(foreign_operators[i].word, word, length) == 0)
+        strncasecmp(foreign_operators[i].word, word, length) == 0)
       return &foreign_operators[i];
   return NULL;
 }
@@ -219,8 +221,9 @@ static bool has_trait(const op *o, unsigned trait) {
   return trait ? o->traits & trait : !(o->traits & OP_NOT_IN_GRAPHS);
 }
 
-/* Does the text call something of this name? */
+/* Does the text call a class of this name? */
 static bool calls(const char *text, const char *word, size_t length) {
+  if (!isupper((unsigned char)word[0])) return false;
   for (const char *at = text; at && (at = strchr(at, word[0])); at++) {
     bool begins = at == text || !isalnum((unsigned char)at[-1]);
     if (begins && strncmp(at, word, length) == 0 && at[length] == '(') return true;
@@ -260,7 +263,7 @@ static const op *find_operator(const char *word, size_t length, unsigned trait) 
 
 const op *elsewhere_operator(const char *word, unsigned trait) {
   size_t length = strlen(word);
-  if (length < 3 || !isupper((unsigned char)word[0])) return NULL;
+  if (length < 3) return NULL;
   const op *found = find_operator(word, length, trait);
   return found || !ends_in_d(word, length) ? found : find_operator(word, length - 1, trait);
 }

@@ -282,7 +282,7 @@ static status unknown_operator(const tree *key, const tree *blocks, bool in_stag
   }
   const op *ours;
   text_buffer answer = {0};
-  if (foreign_operator_answer(key->text, 0, &ours, &answer)) {
+  if (elsewhere_answer(key->text, 0, &ours, &answer)) {
     status error = error_new(ERROR_PIPELINE, key->at, "There is no operator or block \"%s\"%s",
                              shown, answer.data);
     text_free(&answer);

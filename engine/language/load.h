@@ -2,7 +2,6 @@
 #ifndef STRATA_LANGUAGE_LOAD_H
 #define STRATA_LANGUAGE_LOAD_H
 
-#include "base/text.h"
 #include "language/pipeline.h"
 
 /* Stands for a value whose error was already reported; whoever meets it stays silent. */
@@ -12,10 +11,6 @@ extern tree unreadable;
 
 /* Where an operator stands that graphs cannot name: "data: sample:". NULL: nowhere in a file. */
 const char *operator_place(const op *o);
-/* What is said of an operator's name that is one elsewhere: `; did you mean "random_flip"?`, with what is
- * other about it and where it stands, or `: every case is loaded, …`. *ours: the operator with `trait`
- * (0: of graphs) that is meant, or NULL. False: it is unknown there, too. */
-bool foreign_operator_answer(const char *word, unsigned trait, const op **ours, text_buffer *out);
 bool any_unreadable(const tree *t);
 /* `name: {attributes}`; `content` is NULL when only the name was given. `sort`: what `trait` makes of an
  * operator, "an optimizer". op NULL: there is none, which is a problem. */

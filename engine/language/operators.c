@@ -17,7 +17,7 @@ const char *operator_place(const op *o) {
                                       : NULL;
 }
 
-bool foreign_operator_answer(const char *word, unsigned trait, const op **ours, text_buffer *out) {
+bool elsewhere_answer(const char *word, unsigned trait, const op **ours, text_buffer *out) {
   const char *remark = elsewhere_operator_remark(word), *place = NULL;
   const op *named = *ours = elsewhere_operator(word, trait);
   if (!named) {
@@ -59,7 +59,7 @@ static const op *find(const tree *key, unsigned trait, const char *sort, const o
     return NULL;
   }
   text_buffer answer = {0};
-  if (!foreign_operator_answer(key->text, trait, meant, &answer)) {
+  if (!elsewhere_answer(key->text, trait, meant, &answer)) {
     for (int i = 0; i < op_count() && count < OPERATORS_MAX; i++)
       if (op_at(i)->traits & trait) names[count++] = op_at(i)->name;
     const char *near = nearest_name(key->text, names, count);
