@@ -83,6 +83,8 @@ static const foreign_word foreign_words[] = {
     {"alpha", "keep", "[low, high] of 1 - alpha", "random_ringing"},
     {"alpha", "strength", "[low, high]", "random_sharpen"},
     {"padding_mode", "outside", "zero or edge", NULL},
+    {"k", "multiple", NULL, "pad"},
+    {"target_multiple", "multiple", NULL, "pad"},
     {"pixdim", "spacing", NULL, NULL},
     {"target", "spacing", "in mm", NULL},
     {"a_min", "from", "[a_min, a_max]", NULL},

@@ -124,6 +124,7 @@ static const foreign_operator foreign_operators[] = {
     {"Spike", "random_spike", "amplitude is a share of the channel's range"},
     {"RandomSwap", NULL, "`shuffle_voxels` in the graph of a pretext does it"},
     {"CropOrPad", "centre_crop", NULL},
+    {"EnsureShapeMultiple", "pad", NULL},
     {"ToCanonical", "orient", "axes: RAS"},
     {"ToOrientation", "orient", NULL},
     {"ToReferenceSpace", "resample", "to one spacing for all cases"},

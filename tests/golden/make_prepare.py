@@ -84,6 +84,8 @@ case("crop_nonzero", "crop_foreground", "nonzero=true\tabove=150",
      mt.CropForeground(select_fn=lambda x: x != 0, allow_smaller=True))
 
 case("pad", "pad", "size=[20, 17, 8]\tvalue=-3", mt.SpatialPad((20, 17, 8), value=-3))
+case("pad_multiple", "pad", "multiple=[4, 5, 16]\tvalue=-3", mt.DivisiblePad((4, 5, 16), value=-3),
+     mt.DivisiblePad((4, 5, 16)))
 case("centre_crop", "centre_crop", "size=[10, 9, 11]", mt.ResizeWithPadOrCrop((10, 9, 11)))
 
 
