@@ -194,6 +194,61 @@ CUDA_OP(mish_backward) {
   return run_two(l, mish_backward_f{});
 }
 
+/* ---- relu6, hardswish, softplus -------------------------------------------------------------------- */
+
+struct relu6_f {
+  __device__ float operator()(float x) const {
+    float positive = x < 0.0f ? 0.0f : x;
+    return positive > 6.0f ? 6.0f : positive;
+  }
+};
+struct relu6_backward_f {
+  __device__ float operator()(float y, float dy) const {
+    return y > 0.0f && y < 6.0f ? dy : 0.0f;
+  }
+};
+struct hardswish_f {
+  __device__ float operator()(float x) const {
+    return x * relu6_f{}(x + 3.0f) * (1.0f / 6.0f);
+  }
+};
+struct hardswish_backward_f {
+  __device__ float operator()(float x, float dy) const {
+    float slope = x <= -3.0f ? 0.0f : x >= 3.0f ? 1.0f : x * (1.0f / 3.0f) + 0.5f;
+    return dy * slope;
+  }
+};
+struct softplus_f {
+  __device__ float operator()(float x) const {
+    float positive = x < 0.0f ? 0.0f : x;
+    return positive + log1pf(expf(-fabsf(x)));
+  }
+};
+struct softplus_backward_f {
+  __device__ float operator()(float x, float dy) const {
+    return dy * logistic(x);
+  }
+};
+
+CUDA_OP(relu6) {
+  return run_one(l, relu6_f{});
+}
+CUDA_OP(relu6_backward) {
+  return run_two(l, relu6_backward_f{});
+}
+CUDA_OP(hardswish) {
+  return run_one(l, hardswish_f{});
+}
+CUDA_OP(hardswish_backward) {
+  return run_two(l, hardswish_backward_f{});
+}
+CUDA_OP(softplus) {
+  return run_one(l, softplus_f{});
+}
+CUDA_OP(softplus_backward) {
+  return run_two(l, softplus_backward_f{});
+}
+
 /* ---- gelu ----------------------------------------------------------------------------------------- */
 
 #define SQRT_HALF 0.70710678f

@@ -34,3 +34,6 @@ if __name__ == "__main__":
     case("celu", "celu", {"alpha": 0.4}, [wide(2, 3, 41)], lambda x: F.celu(x, 0.4))
     case("selu", "selu", {}, [wide(2, 3, 41)], F.selu)
     case("mish", "mish", {}, [wide(2, 3, 41)], F.mish)
+    case("relu6", "relu6", {}, [wide(2, 3, 41)], F.relu6)
+    case("hardswish", "hardswish", {}, [wide(2, 3, 41)], F.hardswish)
+    case("softplus", "softplus", {}, [wide(2, 3, 41)], F.softplus)
