@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,19 @@ bool wildcard_match(const char *pattern, const char *text, int *by) {
   }
   while (pattern[p] == '*') p++;
   return pattern[p] == 0;
+}
+
+bool text_has_letters(const char *word, size_t length, const char *name) {
+  const char *end = word + length;
+  while (word < end || *name) {
+    if (*name == '_')
+      name++;
+    else if (word < end && *word == '_')
+      word++;
+    else if (word == end || tolower((unsigned char)*word++) != tolower((unsigned char)*name++))
+      return false;
+  }
+  return true;
 }
 
 bool text_starts_with(const char *text, const char *prefix) {

@@ -20,6 +20,9 @@ int by_text(const void *a, const void *b);
 /* The name closest to `word` by edit distance, or NULL when none is near enough to suggest. */
 const char *nearest_name(const char *word, const char *const *names, int count);
 
+/* Have `length` characters of `word` the letters of `name`, whatever the capitals and underscores: "LeakyReLU" those of
+ * "leaky_relu"? */
+bool text_has_letters(const char *word, size_t length, const char *name);
 bool text_starts_with(const char *text, const char *prefix);
 bool text_ends_with(const char *text, const char *suffix);
 /* Well-formed UTF-8 to its end? */

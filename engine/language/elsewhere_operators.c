@@ -232,14 +232,16 @@ static bool calls(const char *text, const char *word, size_t length) {
   return false;
 }
 
-/* RandomFlip and random_flip, LeakyReLU and leaky_relu, PadTransform and pad, BoundaryLoss and boundary. */
+/* RandomFlip and random_flip, PadTransform and pad, BoundaryLoss and boundary. */
 static bool has_letters_of(const char *name, const char *word, size_t length) {
-  size_t i = 0;
-  for (; *name && i < length; name++)
-    if (*name != '_' && *name != tolower((unsigned char)word[i++])) return false;
-  if (*name) return false;
-  const char *rest = word + i;
-  return i == length || strcmp(rest, "Transform") == 0 || strcmp(rest, "Loss") == 0;
+  static const char *const endings[] = {"", "Transform", "Loss"};
+  for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+    size_t ending = strlen(endings[i]);
+    if (length > ending && strncmp(word + length - ending, endings[i], ending) == 0 &&
+        text_has_letters(word, length - ending, name))
+      return true;
+  }
+  return false;
 }
 
 /* TorchIO's Blur is its RandomBlur. */

@@ -89,12 +89,34 @@ static const char *name_on_disk(arena *memory, const char *path) {
   return name ? name : normal_path(memory, path);
 }
 
-/* The files that could have been meant: those in the same subfolder of each folder. */
+/* A pipeline of the same letters in a folder, whose name may lack the ending: UNet, models/unet. */
+static const char *file_of_letters(arena *memory, const char *name, const char *folder,
+                                   const char *prefix) {
+  const char *base = strrchr(name, '/'), *found = NULL;
+  base = base ? base + 1 : name;
+  size_t length = strlen(base) - (text_ends_with(base, ".yaml") ? strlen(".yaml") : 0);
+  DIR *files = opendir(join(memory, folder, prefix[0] ? prefix : "."));
+  for (struct dirent *entry; files && !found && (entry = readdir(files));) {
+    if (!text_ends_with(entry->d_name, ".yaml")) continue;
+    char *stem = arena_strndup(memory, entry->d_name, strlen(entry->d_name) - strlen(".yaml"));
+    if (text_has_letters(base, length, stem))
+      found = arena_printf(memory, "%s%s.yaml", prefix, stem);
+  }
+  if (files) closedir(files);
+  return found;
+}
+
+/* The files that could have been meant: those in the same subfolder of each folder, and models. */
 static const char *nearest_file(arena *memory, const char *name, char *const *folders, int count) {
   const char *names[MAX_NAMES_COMPARED];
   int found = 0;
   const char *slash = strrchr(name, '/'), *dot = strrchr(name, '.');
   char *prefix = slash ? arena_strndup(memory, name, (size_t)(slash - name + 1)) : "";
+  for (int i = 0; i < count; i++) {
+    const char *same = file_of_letters(memory, name, folders[i], prefix);
+    if (!same && !slash) same = file_of_letters(memory, name, folders[i], "models/");
+    if (same) return same;
+  }
   for (int i = 0; i < count; i++) {
     char *path = join(memory, folders[i], prefix[0] ? prefix : ".");
     DIR *folder = opendir(path);

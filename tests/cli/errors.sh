@@ -80,6 +80,10 @@ try 2 "$STRATA" ops LoadImaged
 says 'there is no operator "LoadImaged": every case is loaded, without being told'
 try 2 "$STRATA" ops conv3
 says "conv3d"
+for name in UNet unet.yaml models/UNet; do
+  try 1 "$STRATA" check "${tiny[@]}" --set "model.use=$name"
+  says "There is no file $name; did you mean \"models/unet.yaml\"?"
+done
 # Keys and metrics by the names they have in other programs.
 cat >foreign.yaml <<YAML
 strata: 1
