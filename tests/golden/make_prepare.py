@@ -1,6 +1,6 @@
 """Writes tests/golden/prepare: one small case and what MONAI makes of it with the transform each
-prepare operator names, or SciPy where MONAI has none. cases.txt lists: expected file, operator,
-attributes.
+prepare operator names, or SciPy where MONAI has none, also of sample operators. cases.txt lists:
+expected file, operator, attributes.
 
 Needs monai, torch, nibabel, numpy, scipy. Run in this folder: python make_prepare.py
 """
@@ -12,7 +12,7 @@ import monai.transforms as mt
 import nibabel as nib
 import numpy as np
 import torch
-from scipy import ndimage
+from scipy import fft, ndimage
 from monai.data import MetaTensor
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "prepare")
@@ -96,6 +96,26 @@ def clip(x):
 
 case("clip_percentile", "clip_percentile", "percent=[2.5, 90]", clip)
 
+
+# Sample operators whose ranges leave nothing to chance.
+def as_tensor(y):
+    return MetaTensor(torch.tensor(y[None]), affine=torch.tensor(AFFINE))
+
+
+def sharpen(x):
+    v = x[0].numpy().astype(np.float64)
+    return as_tensor(np.clip(v + 1.5 * (v - ndimage.gaussian_filter(v, 0.8, mode="nearest")), v.min(), v.max()))
+
+
+def ring(x):
+    waves = fft.dctn(x[0].numpy().astype(np.float64), norm="ortho")
+    low = np.zeros(SHAPE)
+    low[tuple(slice(round(0.6 * n)) for n in SHAPE)] = 1
+    return as_tensor(fft.idctn(waves * low, norm="ortho"))
+
+
+case("sharpen", "random_sharpen", "probability=1\tsd=[0.8, 0.8]\tstrength=[1.5, 1.5]", sharpen)
+case("ringing", "random_ringing", "probability=1\tkeep=[0.6, 0.6]", ring)
 
 
 # resample beyond MONAI: splines, nnU-Net's grid, a separate axis, masks as a vote. The oracle is SciPy,

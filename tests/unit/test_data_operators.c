@@ -58,7 +58,7 @@ static void prepare_operators_equal_monai_and_scipy(void **state) {
     op_use use = use_operator(&memory, field[2], attributes);
     medical_case c = load_case();
     volume want;
-    host_call call = {.attrs = use.attrs, .c = &c, .delayed = HOST_NOTHING_DELAYED};
+    host_call call = {.op = use.op, .attrs = use.attrs, .c = &c, .delayed = HOST_NOTHING_DELAYED};
     host_infer known = {.attrs = use.attrs, .of_case = true};
     memcpy(known.size, c.image.size, sizeof known.size);
     memcpy(known.affine, c.image.affine, sizeof known.affine);
