@@ -11,7 +11,7 @@ typedef struct foreign_operator {
   const char *remark;      /* what is other about ours, or what to do in its place; or NULL */
 } foreign_operator;
 
-#define RANDOM "drawn for each crop; nothing is moved or changed for all cases alike"
+#define RANDOM "drawn for each crop"
 #define NO_RESIZE "by `spacing` in mm, not by a number of voxels"
 #define DEFORMS "a smooth random field, set by sigma and magnitude"
 #define KNOWS_CHANNELS "channels are known from the files"
