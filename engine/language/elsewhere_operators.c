@@ -203,6 +203,11 @@ static const foreign_operator foreign_operators[] = {
     {"DC_and_BCE_loss", "dice_ce", "sigmoid: true"},
     {"MemoryEfficientSoftDiceLoss", "dice", NULL},
     {"DeepSupervisionWrapper", "deep_supervision", NULL},
+    /* initial distributions */
+    {"Xavier", "xavier_uniform", "or xavier_normal"},
+    {"Glorot", "xavier_uniform", "or xavier_normal"},
+    {"Kaiming", "kaiming_normal", "or kaiming_uniform"},
+    {"trunc_normal", "truncated_normal", NULL},
 };
 
 /* MONAI's dictionary transforms end in d. */

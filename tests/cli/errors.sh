@@ -80,6 +80,8 @@ try 2 "$STRATA" ops LoadImaged
 says 'there is no operator "LoadImaged": every case is loaded, without being told'
 try 2 "$STRATA" ops conv3
 says "conv3d"
+try 1 "$STRATA" check "${tiny[@]}" --set stages.segment.initialize=xavier
+says 'There is no initializer operator "xavier"; did you mean "xavier_uniform" (or xavier_normal)?'
 for name in UNet unet.yaml models/UNet; do
   try 1 "$STRATA" check "${tiny[@]}" --set "model.use=$name"
   says "There is no file $name; did you mean \"models/unet.yaml\"?"
