@@ -200,7 +200,7 @@ static const foreign_operator foreign_operators[] = {
     {"L1Loss", "l1", NULL},
     {"SmoothL1Loss", "smooth_l1", NULL},
     {"DC_and_CE_loss", "dice_ce", NULL},
-    {"DC_and_BCE_loss", "dice_ce", "sigmoid: true"},
+    {"DC_and_BCE_loss", "dice_ce", "with `regions` as its target"},
     {"MemoryEfficientSoftDiceLoss", "dice", NULL},
     {"DeepSupervisionWrapper", "deep_supervision", NULL},
     /* initial distributions */
