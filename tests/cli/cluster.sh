@@ -49,11 +49,15 @@ kill -TERM "$process"
 end 130
 exists deaf/state.safetensors
 
-# Killed within an epoch that is longer than the time between two checkpoints.
-epoch=("${one[@]}" --set stages.segment.epochs=1 --set stages.segment.steps_per_epoch=240
-  --set stages.segment.checkpoint.every=0.05)
+# Killed within an epoch that is longer than the time between two checkpoints: of two seconds, for this script
+# to be quick enough, whatever a step takes here.
+try 0 "$STRATA" bench "${one[@]}" --steps 5 --json bench.json
+steps=$(sed -n 's/ *"min_s": \([0-9.e-]*\),/\1/p' bench.json | awk '{ print int(2 / $1) + 1 }')
+epoch=("${one[@]}" --set stages.segment.epochs=1 --set "stages.segment.steps_per_epoch=$steps")
 try 0 "$STRATA" run "${epoch[@]}" --out whole
 start "${epoch[@]}" --out killed
+kill -STOP "$process"
+sleep 1.1
 until [ -s killed/state.safetensors ]; do # not much further, however busy the machine is
   [ ! -s killed/metrics.jsonl ] || fail "no checkpoint within the epoch"
   kill -CONT "$process"
