@@ -20,8 +20,7 @@ struct contrast_f {
 };
 
 CUDA_SCRATCH(random_contrast) {
-  sample_grid g = grid_of(in_shape(l, 0));
-  return statistics_bytes(g.voxels, g.channels);
+  return statistics_bytes(l);
 }
 CUDA_OP(random_contrast) {
   const contrast_change &change = change_of<contrast_change>(l);
@@ -57,8 +56,7 @@ struct restore_f {
 };
 
 CUDA_SCRATCH(random_gamma) {
-  sample_grid g = grid_of(in_shape(l, 0));
-  return statistics_bytes(g.voxels, g.channels);
+  return statistics_bytes(l);
 }
 CUDA_OP(random_gamma) {
   const gamma_change &change = change_of<gamma_change>(l);
@@ -133,8 +131,7 @@ struct rician_f {
 };
 
 CUDA_SCRATCH(random_rician_noise) {
-  sample_grid g = grid_of(in_shape(l, 0));
-  return statistics_bytes(g.voxels, g.channels);
+  return statistics_bytes(l);
 }
 CUDA_OP(random_rician_noise) {
   channels_view v = view_of(l, ALL_CHANNELS);
@@ -157,8 +154,7 @@ struct histogram_f {
 };
 
 CUDA_SCRATCH(random_histogram_shift) {
-  sample_grid g = grid_of(in_shape(l, 0));
-  return statistics_bytes(g.voxels, g.channels);
+  return statistics_bytes(l);
 }
 CUDA_OP(random_histogram_shift) {
   const histogram_change &change = change_of<histogram_change>(l);
@@ -183,8 +179,7 @@ struct spike_f {
 };
 
 CUDA_SCRATCH(random_spike) {
-  sample_grid g = grid_of(in_shape(l, 0));
-  return statistics_bytes(g.voxels, g.channels);
+  return statistics_bytes(l);
 }
 CUDA_OP(random_spike) {
   channels_view v = view_of(l, ALL_CHANNELS);
@@ -210,8 +205,7 @@ struct cutout_f {
 };
 
 CUDA_SCRATCH(random_cutout) {
-  sample_grid g = grid_of(in_shape(l, 0));
-  return statistics_bytes(g.voxels, g.channels);
+  return statistics_bytes(l);
 }
 CUDA_OP(random_cutout) {
   const cutout_change &change = change_of<cutout_change>(l);

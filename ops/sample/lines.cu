@@ -47,14 +47,12 @@ struct sharpen_f {
 
 /* Two images behind the statistics. */
 CUDA_SCRATCH(random_sharpen) {
-  sample_grid g = grid_of(in_shape(l, 0));
-  return (statistics_bytes(g.voxels, g.channels) + 255) / 256 * 256 + 2 * image_bytes(l);
+  return statistics_bytes(l) + 2 * image_bytes(l);
 }
 CUDA_OP(random_sharpen) {
   sample_grid g = grid_of(in_shape(l, 0));
   const sharpen_change &change = change_of<sharpen_change>(l);
-  size_t before = (statistics_bytes(g.voxels, g.channels) + 255) / 256 * 256;
-  float *smooth = (float *)((char *)l->scratch + before);
+  float *smooth = (float *)((char *)l->scratch + statistics_bytes(l));
   float *other = smooth + g.voxels * g.channels;
   channels_view v = view_of(l, change.channel);
   status error = find_extremes(l, v);

@@ -28,11 +28,12 @@ struct channels_view {
   }
 };
 
-/* Of an operator's scratch memory, at its start. */
-static inline size_t statistics_bytes(int64_t voxels, int64_t count) {
-  size_t sums = (sum_scratch(count, voxels) + 255) / 256 * 256;
-  size_t extremes = (size_t)(count * sum_blocks(voxels)) * 2 * sizeof(float);
-  return sums + (size_t)count * sizeof(channel) + extremes;
+/* Of an operator's scratch memory, at its start; whole pieces of 256. */
+static inline size_t statistics_bytes(const launch *l) {
+  sample_grid g = grid_of(in_shape(l, 0));
+  size_t sums = (sum_scratch(g.channels, g.voxels) + 255) / 256 * 256;
+  size_t extremes = (size_t)(g.channels * sum_blocks(g.voxels)) * 2 * sizeof(float);
+  return (sums + (size_t)g.channels * sizeof(channel) + extremes + 255) / 256 * 256;
 }
 
 static inline channels_view view_of(const launch *l, int64_t changes) {
